@@ -1,0 +1,5 @@
+"""`python -m gateway` is `thinkmeter`."""
+
+from gateway.cli import main
+
+main()

@@ -1,0 +1,135 @@
+"""The `thinkmeter` command."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gateway import __version__
+from gateway.config import key_digest
+from gateway.configfile import ConfigError, Loaded, load
+
+cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+out, err = Console(), Console(stderr=True)
+
+ConfigArgument = Annotated[
+    Path, typer.Argument(help="The configuration file (YAML).", envvar="THINKMETER_CONFIG")
+]
+
+
+def _load(path: Path) -> Loaded:
+    try:
+        return load(path)
+    except ConfigError as error:
+        for problem in error.problems:
+            err.print(f"{path}: {problem}", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+
+
+@cli.command()
+def serve(
+    config: ConfigArgument,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default server.host.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; default server.port.")] = None,
+) -> None:
+    """Run the gateway."""
+    from gateway.app import create_app
+    from gateway.server import run
+
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    loaded = _load(config)
+    server = loaded.settings.server
+    run(create_app(loaded, config), host or server.host, server.port if port is None else port)
+
+
+@cli.command()
+def check(config: ConfigArgument) -> None:
+    """Say what is wrong with a configuration, with the line; exit status 2 if anything is."""
+    settings = _load(config).settings
+    table = Table("model", "family", "replicas", "tiers (thinking + answer)", title=f"{config}: valid")
+    for name, model in settings.models.items():
+        tiers = ", ".join(
+            f"{tier} {t.thinking}+{t.answer or '∞'}" for tier, t in settings.tiers_of(model).items()
+        )
+        table.add_row(name, model.family, str(len(model.replicas)), tiers)
+    out.print(table)
+    out.print(f"{len(settings.keys)} API keys, {len(settings.rules)} rules, price {settings.price:g}")
+
+
+@cli.command()
+def probe(config: ConfigArgument) -> None:
+    """Ask every backend what it really does: alive, model, thinking off, a tiny budget, each effort."""
+    from gateway.probe import FAILED, probe_all
+
+    findings = asyncio.run(probe_all(_load(config).settings))
+    table = Table("model", "backend", "check", "result", "detail")
+    for finding in findings:
+        style = "red" if finding.result in FAILED else None
+        table.add_row(
+            finding.model, finding.backend, finding.check, finding.result, finding.detail, style=style
+        )
+    out.print(table)
+    raise typer.Exit(1 if any(finding.result in FAILED for finding in findings) else 0)
+
+
+@cli.command()
+def route(
+    config: ConfigArgument,
+    prompt: Annotated[str, typer.Argument(help="The prompt to decide about.")],
+    model: Annotated[str | None, typer.Option(help="The model, or model:tier; default the first.")] = None,
+) -> None:
+    """Show the decision for a prompt, without asking any backend."""
+    from gateway import protocol
+    from gateway.errors import GatewayError
+    from gateway.rulings import Rulings
+    from router_model.baseline import HeuristicBaseline
+
+    loaded = _load(config)
+    rulings = Rulings(loaded, HeuristicBaseline())
+    name = model or next(iter(loaded.settings.models))
+    body = orjson.dumps({"model": name, "messages": [{"role": "user", "content": prompt}]})
+    try:
+        decision = rulings.decide(rulings.target(name, None), None, {}, protocol.parse_chat(body), None)
+    except GatewayError as error:
+        err.print(str(error), style="red", markup=False)
+        raise typer.Exit(2) from None
+    table = Table("tier", "P(right)", "tokens", "value", title=f"{decision.tier}: {decision.reason}")
+    for tier, correct in decision.correct.items():
+        value = correct - decision.price * decision.tokens[tier] / 1000
+        row = (tier, f"{correct:.3f}", f"{decision.tokens[tier]:.0f}", f"{value:.3f}")
+        table.add_row(*row, style="bold" if tier == decision.tier else None)
+    out.print(table)
+    out.print(
+        f"difficulty {decision.difficulty:.3f}, price {decision.price:g} per 1,000 tokens", highlight=False
+    )
+
+
+@cli.command("hash-key")
+def hash_key() -> None:
+    """Read an API key from standard input and print the hash for `keys[].hash`."""
+    secret = sys.stdin.readline().rstrip("\r\n")
+    if not secret:
+        err.print("nothing on standard input")
+        raise typer.Exit(2)
+    typer.echo(key_digest(secret))
+
+
+@cli.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def main() -> None:
+    """Entry point."""
+    cli()

@@ -1,0 +1,143 @@
+"""One HTTP exchange with a client: its headers, its body within limits, one answer, and its going away."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.types import Message, Receive, Scope, Send
+
+from gateway.config import Limits
+from gateway.errors import ClientClosed, GatewayError, RequestTimeout, RequestTooLarge
+from gateway.headers import Headers
+from gateway.record import Record
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+
+
+class Exchange:
+    """A request being answered. It starts an answer at most once and knows whether it has."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: Limits) -> None:
+        self.raw_headers: Headers = scope["headers"]
+        self.headers: dict[bytes, bytes] = dict(self.raw_headers)
+        self.record = Record(self._request_id(), scope["path"])
+        self._receive = receive
+        self._send = send
+        self._limits = limits
+        self.started = False
+        self.finished = False
+        self._gone = False
+        self._streams = False
+
+    def _request_id(self) -> str:
+        given = self.headers.get(b"x-request-id", b"")
+        return given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+
+    # --- the request -------------------------------------------------------------------------------
+
+    async def body(self) -> bytes:
+        """The whole request body; raises RequestTooLarge, RequestTimeout or ClientClosed."""
+        declared = self.headers.get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > self._limits.body_bytes:
+            raise self._too_large()
+        message = await self._receive_part()
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body"):
+            return body
+        parts, size = [body], len(body)
+        try:
+            async with asyncio.timeout(self._limits.body_seconds):
+                while message.get("more_body"):
+                    if size > self._limits.body_bytes:
+                        raise self._too_large()
+                    message = await self._receive_part()
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
+        except TimeoutError:
+            raise RequestTimeout(f"The body did not arrive within {self._limits.body_seconds:g} s") from None
+        return b"".join(parts)
+
+    async def _receive_part(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self._gone = True
+            raise ClientClosed("The client closed the connection")
+        return message
+
+    def _too_large(self) -> RequestTooLarge:
+        return RequestTooLarge(f"The request body is larger than {self._limits.body_bytes} bytes")
+
+    @asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        """Run the block until the client goes away; then it is cancelled and ClientClosed is raised."""
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("not inside a task")
+        watcher = asyncio.get_running_loop().create_task(self._cancel_when_gone(task))
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self._gone:
+                raise
+            task.uncancel()
+            raise ClientClosed("The client closed the connection") from None
+        finally:
+            watcher.cancel()
+
+    async def _cancel_when_gone(self, task: asyncio.Task[object]) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if not self.finished:
+            self._gone = True
+            task.cancel()
+
+    # --- the answer --------------------------------------------------------------------------------
+
+    async def start(self, status: int, headers: Headers, *, streams: bool = False) -> None:
+        """Send status and headers, ours included; with `streams`, later errors become events."""
+        self.started, self._streams = True, streams
+        self.record.status = status
+        headers = [*headers, (b"x-request-id", self.record.request_id.encode())]
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, block: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": block, "more_body": True})
+
+    async def finish(self, block: bytes = b"") -> None:
+        self.finished = True
+        await self._send({"type": "http.response.body", "body": block, "more_body": False})
+
+    async def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send a whole answer."""
+        await self.start(status, [*headers, (b"content-length", b"%d" % len(body))])
+        await self.finish(body)
+
+    async def fail(self, error: GatewayError) -> None:
+        """Tell the client of an error: as the answer, or as the last event of a stream already begun."""
+        self.record.error = error
+        if isinstance(error, ClientClosed) or self.finished:
+            self.record.status = error.status
+            return
+        if not self.started:
+            headers = error.headers()
+            if error.status in (408, 413):  # part of the body was never read
+                headers.append((b"connection", b"close"))
+            await self.answer(error.status, headers, error.body())
+        elif self._streams:
+            await self.finish(error.sse())
+        else:
+            raise error  # half a body cannot be mended: the server closes the connection
+
+    def relay(self, message: Message) -> Message:
+        """Note an answer that FastAPI sends itself, and add our header to it."""
+        if message["type"] == "http.response.start":
+            self.started = True
+            self.record.status = message["status"]
+            message["headers"] = [*message["headers"], (b"x-request-id", self.record.request_id.encode())]
+        elif not message.get("more_body"):
+            self.finished = True
+        return message

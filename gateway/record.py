@@ -1,0 +1,41 @@
+"""What happened to one request, filled in as it goes; logs, metrics and traces are made from it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from gateway.errors import GatewayError
+from gateway.policy import Decision
+from gateway.usage import Tally
+
+
+@dataclass(slots=True)
+class Record:
+    """One request from its first byte to its last; times in seconds."""
+
+    request_id: str
+    route: str
+    started_at: float = field(default_factory=time.time)
+    clock: float = field(default_factory=time.perf_counter)
+    """Reading of the performance counter at the start; the durations below count from here."""
+    status: int = 0
+    key: str | None = None
+    model: str | None = None
+    """Set once the model is known to exist, so that it may label a metric."""
+    stream: bool = False
+    decision: Decision | None = None
+    decision_seconds: float | None = None
+    backend: str | None = None
+    attempts: int = 0
+    overhead: float | None = None
+    """Our own share of the time to the first byte of the answer."""
+    first_byte: float | None = None
+    duration: float = 0.0
+    tally: Tally = field(default_factory=Tally)
+    error: GatewayError | None = None
+    cancelled: bool = False
+    """The backend was told to stop before its answer was complete."""
+
+    def elapsed(self) -> float:
+        return time.perf_counter() - self.clock

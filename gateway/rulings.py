@@ -1,0 +1,106 @@
+"""Who may ask for what, and what is decided for them: one immutable value made from the configuration."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from dataclasses import dataclass
+
+from gateway import __version__, policy
+from gateway.config import Key, Model, key_digest
+from gateway.configfile import Loaded
+from gateway.errors import InvalidApiKey, ModelNotAllowed, ModelNotFound
+from gateway.policy import Decision, Facts, RuleBook
+from gateway.protocol import Request
+from gateway.tiers import Ladder
+from router_model.head import Predictor
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a request names: a model, its tiers, and the tier it pins."""
+
+    name: str
+    model: Model
+    ladder: Ladder
+    pin: str | None
+
+
+class Rulings:
+    """Everything decisions are made from; immutable, and replaced as a whole on reload."""
+
+    def __init__(self, loaded: Loaded, predictor: Predictor) -> None:
+        settings = loaded.settings
+        self.settings = settings
+        self.predictor = predictor
+        self.book = RuleBook(settings.rules)
+        self.versions = {"gateway": __version__, "config": loaded.digest, "head": predictor.version}
+        self._keys = {bytes.fromhex(key.hash): key for key in settings.keys}
+        self.targets: dict[str, Target] = {}
+        for name, model in settings.models.items():
+            ladder = Ladder.of(model, settings.tiers_of(model), settings.families[model.family])
+            pins = [None, *ladder.names] if len(ladder.names) > 1 else [None]
+            for pin in pins:
+                # a model that is really called `name:tier` keeps its name
+                self.targets.setdefault(f"{name}:{pin}" if pin else name, Target(name, model, ladder, pin))
+
+    def identify(self, headers: dict[bytes, bytes]) -> Key | None:
+        """The client's key; None in open mode. Raises InvalidApiKey."""
+        if not self._keys:
+            return None
+        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+        secret = token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
+        if not secret:
+            raise InvalidApiKey("No API key was given: send it as `Authorization: Bearer KEY`")
+        digest = bytes.fromhex(key_digest(secret.decode(errors="replace")))
+        found = None
+        for known, key in self._keys.items():  # all of them, so that time tells nothing about a match
+            if hmac.compare_digest(known, digest):
+                found = key
+        if found is None:
+            raise InvalidApiKey("The API key is not known")
+        return found
+
+    def target(self, name: str, key: Key | None) -> Target:
+        """The model a request names, pinned tier included; raises ModelNotFound or ModelNotAllowed."""
+        target = self.targets.get(name)
+        if target is None:
+            model, _, tier = name.rpartition(":")
+            if model in self.targets:
+                tiers = ", ".join(self.targets[model].ladder.names)
+                raise ModelNotFound(f"The model {model!r} has no tier {tier!r}, only {tiers}", param="model")
+            raise ModelNotFound(f"The model {name[:200]!r} does not exist", param="model")
+        if not allowed(target, key):
+            raise ModelNotAllowed(f"This API key may not use the model {target.name!r}", param="model")
+        return target
+
+    def decide(
+        self,
+        target: Target,
+        key: Key | None,
+        headers: dict[bytes, bytes],
+        request: Request,
+        context: int | None,
+    ) -> Decision:
+        """The tier for a request, without any I/O."""
+        ladder = target.ladder
+        rules = self.book.matching(Facts(key.name if key else None, target.name, headers, request))
+        bounds = policy.bounds(
+            ladder, model=target.model, key=key, rules=rules, wish=request.wish, pin=target.pin
+        )
+        return policy.decide(
+            ladder,
+            bounds,
+            request.wish,
+            self.predictor.predict(request.prompt, target.name, ladder.lengths),
+            self.settings.price,
+            decision_id=secrets.token_hex(12),
+            model=target.name,
+            context=context,
+            versions=self.versions,
+        )
+
+
+def allowed(target: Target, key: Key | None) -> bool:
+    """Whether the key may use the model."""
+    return key is None or key.models is None or target.name in key.models

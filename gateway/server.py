@@ -1,0 +1,132 @@
+"""The HTTP server: uvicorn with limits on headers, OpenAI-shaped refusals, and a drain on SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from gateway.app import Gateway
+from gateway.config import Limits
+from gateway.errors import GatewayError, HeadersTooLarge, InvalidRequest, RequestTimeout
+
+log = logging.getLogger("thinkmeter.server")
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, which by itself waits for ever for headers of any size."""
+
+    limits = Limits()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._refusal: GatewayError | None = None
+        self._waiting: asyncio.TimerHandle | None = None
+        self._unparsed = 0
+        self._wait_for_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.parser is not None and (self.cycle is None or self.cycle.response_complete):
+            self._unparsed += len(data)  # of a head still incomplete, which the parser keeps in memory
+            if self._unparsed > self.limits.header_bytes + 65_536:
+                self._refuse(self._too_large())
+            self._wait_for_headers()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._size = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._size += len(name) + len(value)
+        if self._size > self.limits.header_bytes or len(self.headers) >= self.limits.header_count:
+            self._refusal = self._too_large()
+            raise self._refusal
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._stop_waiting()
+        self._unparsed = 0
+        super().on_headers_complete()
+
+    def _too_large(self) -> HeadersTooLarge:
+        limits = self.limits
+        return HeadersTooLarge(
+            f"The request has more than {limits.header_count} headers or {limits.header_bytes} bytes of them"
+        )
+
+    def _wait_for_headers(self) -> None:
+        if self._waiting is None:
+            self._waiting = self.loop.call_later(self.limits.header_seconds, self._give_up)
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+    def _give_up(self) -> None:
+        self._refuse(RequestTimeout(f"No complete request within {self.limits.header_seconds:g} s"))
+
+    def send_400_response(self, msg: str) -> None:
+        """Called by uvicorn for anything its parser refuses, our own limits included."""
+        self._refuse(self._refusal or InvalidRequest("This is not a valid HTTP/1.1 request"))
+
+    def _refuse(self, error: GatewayError) -> None:
+        self._stop_waiting()
+        if self.transport.is_closing():
+            return
+        body = error.body()
+        headers = [*error.headers(), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+        lines = [STATUS_LINE[error.status], *(name + b": " + value + b"\r\n" for name, value in headers)]
+        self.transport.write(b"".join([*lines, b"\r\n", body]))
+        self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """On the first SIGTERM, /readyz turns 503 at once and the port closes `drain_delay` seconds later."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        delay = self._gateway.settings.server.drain_delay
+        if sig != signal.SIGTERM or self._gateway.draining or not delay:
+            self._gateway.draining = True
+            super().handle_exit(sig, frame)
+            return
+        self._gateway.draining = True
+        log.info("draining: the port closes in %g s", delay)
+        asyncio.get_running_loop().call_later(delay, super().handle_exit, sig, frame)
+
+
+def run(gateway: Gateway, host: str, port: int) -> None:
+    """Serve until a signal; returns when all requests are answered or `drain_timeout` is over."""
+    server = gateway.settings.server
+
+    class Protocol(HttpProtocol):
+        limits = gateway.settings.limits
+
+    options: dict[str, Any] = {"loop": "uvloop", "http": Protocol, "ws": "none", "lifespan": "on"}
+    config = uvicorn.Config(
+        gateway,
+        host=host,
+        port=port,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        backlog=2048,
+        timeout_keep_alive=int(server.keep_alive),
+        timeout_graceful_shutdown=int(server.drain_timeout),
+        **options,
+    )
+    Server(config, gateway).run()

@@ -1,0 +1,383 @@
+"""Outgoing HTTP, all of it: the session, health checks, fail-over, and one open answer at a time.
+
+The commit point is the moment `open` hands out a reply. Before it nothing has been sent to the client, so
+another replica may be tried; after it only bytes pass, or the answer breaks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp
+from yarl import URL
+
+from gateway.breaker import Breaker
+from gateway.config import Health, Replica, Settings
+from gateway.errors import (
+    BackendDisconnected,
+    BackendError,
+    BackendOverloaded,
+    BackendTimeout,
+    ClientClosed,
+    ContextLengthExceeded,
+    GatewayError,
+    InvalidRequest,
+    NoBackend,
+)
+from gateway.headers import returned
+from gateway.replicas import Backend, Pool
+from gateway.usage import read_context, read_error
+
+log = logging.getLogger("thinkmeter.upstream")
+
+_ERROR_BYTES = 65_536  # read of a backend's error body
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to a model's backends."""
+
+    path: str
+    body: bytes
+    headers: dict[str, str]
+    stream: bool = False
+    affinity: str | None = None
+
+
+class Reply:
+    """An answer that has begun. `body` is all of it, or its first block when it streams.
+
+    attempts: replicas tried. waited: seconds from the first attempt until the reply was there.
+    """
+
+    def __init__(self, backend: Backend, response: aiohttp.ClientResponse, body: bytes) -> None:
+        self.backend = backend
+        self.status = response.status
+        self.headers = returned(response.raw_headers)
+        self.body = body
+        self.attempts = 1
+        self.waited = 0.0
+        self._response = response
+        self._client_reads = False
+        self._touched: Callable[[], None] = lambda: None
+
+    async def blocks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives, the first block included; raises BackendDisconnected when it breaks."""
+        block = self.body
+        try:
+            while block:
+                self._client_reads = True
+                yield block
+                self._client_reads = False
+                self._touched()
+                block = await self._response.content.readany()
+                self._touched()
+        except (aiohttp.ClientError, OSError) as error:
+            raise translated(error) from error
+
+    @asynccontextmanager
+    async def within(self, idle: float, end: float) -> AsyncIterator[Reply]:
+        """Hold the reply under its idle and total timeouts.
+
+        Moving a deadline costs a timer, so it is moved only every eighth of the idle timeout, by which it
+        may be late.
+        """
+        loop = asyncio.get_running_loop()
+        moved = loop.time()
+
+        def touched() -> None:
+            nonlocal moved
+            now = loop.time()
+            if now - moved > idle / 8:
+                moved = now
+                deadline.reschedule(min(now + idle * 1.125, end))
+
+        self._touched = touched
+        try:
+            async with asyncio.timeout_at(min(moved + idle, end)) as deadline:
+                yield self
+        except TimeoutError:
+            if self._client_reads:
+                raise ClientClosed("The client stopped reading") from None
+            raise BackendTimeout("The backend stopped sending before its answer was complete") from None
+
+    def close(self) -> None:
+        """Let go of the connection; one that still carries an answer is closed, which aborts generation."""
+        self._response.close()
+
+
+class Upstream:
+    """All backends of all models, and the one HTTP session to them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.pools: dict[str, Pool] = {}
+        self._session: aiohttp.ClientSession | None = None
+        self._checks: asyncio.Task[None] | None = None
+        self.configure(settings)
+
+    def configure(self, settings: Settings) -> None:
+        """Take new settings; replicas that stay keep their health, breaker and load."""
+        self._settings = settings
+        limits = settings.breaker
+        known = {(b.name, b.replica): b for pool in self.pools.values() for b in pool.backends}
+
+        def backend(name: str, replica: Replica) -> Backend:
+            kept = known.get((name, replica)) or Backend(name, replica, Breaker())
+            kept.breaker.limit, kept.breaker.open_seconds = limits.failures, limits.open_seconds
+            return kept
+
+        self.pools = {
+            model: Pool(
+                model,
+                entry.served_name or model,
+                [backend(r.name or f"{model}-{i}", r) for i, r in enumerate(entry.replicas)],
+            )
+            for model, entry in settings.models.items()
+        }
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """The one session; it exists between `start` and `stop`."""
+        if self._session is None:
+            raise RuntimeError("the upstream has not been started")
+        return self._session
+
+    async def start(self) -> None:
+        """Open the session, check every replica once, and go on checking."""
+        self._session = aiohttp.ClientSession(
+            # vLLM closes idle connections after 5 s; leaving earlier avoids the race for the last one
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=4, ttl_dns_cache=30),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.timeouts.connect),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            read_bufsize=2**18,
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        )
+        await self.check_health()
+        self._checks = asyncio.create_task(self._keep_checking(), name="health-checks")
+
+    async def stop(self) -> None:
+        if self._checks:
+            self._checks.cancel()
+            await asyncio.gather(self._checks, return_exceptions=True)
+        if self._session:
+            await self._session.close()
+
+    def backends(self) -> list[tuple[Pool, Backend]]:
+        """Every replica with the pool it belongs to."""
+        return [(pool, backend) for pool in self.pools.values() for backend in pool.backends]
+
+    @property
+    def ready(self) -> bool:
+        """Whether any replica of any model can be used."""
+        now = time.monotonic()
+        return any(backend.healthy and backend.usable(now) for _, backend in self.backends())
+
+    # --- health ------------------------------------------------------------------------------------
+
+    async def _keep_checking(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.health.interval)
+            await self.check_health()
+
+    async def check_health(self) -> None:
+        """Ask every replica once."""
+        health = self._settings.health
+        await asyncio.gather(*(self._check(pool, backend, health) for pool, backend in self.backends()))
+
+    async def _check(self, pool: Pool, backend: Backend, health: Health) -> None:
+        before = backend.healthy
+        try:
+            async with asyncio.timeout(health.timeout):
+                status, _ = await self.ask(backend.replica, "GET", health.path)
+                if not before:  # it is new or was away: it may serve with another context now
+                    _, models = await self.ask(backend.replica, "GET", "/v1/models")
+                    backend.context = read_context(models, pool.served_name)
+        except (GatewayError, TimeoutError):
+            status = 0
+        backend.checked(alive=200 <= status < 300, failures=health.failures)
+        if backend.healthy is not before:
+            level, word = (logging.INFO, "healthy") if backend.healthy else (logging.WARNING, "not healthy")
+            log.log(level, "backend %s is %s", backend.name, word)
+
+    async def ask(
+        self, replica: Replica, method: str, path: str, body: bytes | None = None
+    ) -> tuple[int, bytes]:
+        """One small question outside the request path (health, probe): status and body."""
+        headers = _authorization(replica) | ({"Content-Type": "application/json"} if body else {})
+        try:
+            async with self.session.request(
+                method, _url(replica, path), data=body, headers=headers, allow_redirects=False
+            ) as response:
+                return response.status, await response.read()
+        except (aiohttp.ClientError, OSError) as error:
+            raise translated(error) from error
+
+    # --- requests ----------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def open(self, pool: Pool, call: Call) -> AsyncIterator[Reply]:
+        """Send a request and wait for its answer: whole, or up to the first block of a stream.
+
+        Raises NoBackend, BackendTimeout, BackendError and their kin, or what the backend found wrong with
+        the request (InvalidRequest). Leaving the context early closes the connection upstream.
+        """
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        end = started + self._settings.timeouts.total
+        reply = await self._reply(pool, call, end)
+        reply.waited = loop.time() - started
+        try:
+            if call.stream:
+                async with reply.within(self._settings.timeouts.idle, end):
+                    yield reply
+            else:
+                yield reply
+        except BackendError:
+            reply.backend.breaker.fail(time.monotonic())
+            raise
+        finally:
+            reply.close()
+            reply.backend.in_flight -= 1
+
+    async def _reply(self, pool: Pool, call: Call, end: float) -> Reply:
+        """Try replicas until one answers, the attempts are used up, or the fault is the request's own."""
+        tried: set[Backend] = set()
+        failure: GatewayError = NoBackend(
+            f"No healthy backend serves the model {pool.model!r} right now",
+            retry_after=self._settings.health.interval,
+        )
+        for attempt in range(1, 2 + self._settings.retries):
+            backend = pool.pick(time.monotonic(), tried, call.affinity)
+            # the same replica again only where a kept connection may have been closed under us
+            if backend is None or (backend in tried and not isinstance(failure, BackendDisconnected)):
+                break
+            tried.add(backend)
+            try:
+                reply = await self._attempt(backend, call, end)
+            except GatewayError as error:
+                failure = error
+                if not error.retryable or asyncio.get_running_loop().time() >= end:
+                    break
+                log.warning("backend %s, attempt %d: %s (%s)", backend.name, attempt, error, error.detail)
+            else:
+                reply.attempts = attempt
+                return reply
+        raise failure
+
+    async def _attempt(self, backend: Backend, call: Call, end: float) -> Reply:
+        limit = asyncio.get_running_loop().time() + self._settings.timeouts.first_byte if call.stream else end
+        backend.take(time.monotonic())
+        response: aiohttp.ClientResponse | None = None
+        try:
+            async with asyncio.timeout_at(min(limit, end)):
+                response = await self.session.post(
+                    _url(backend.replica, call.path),
+                    data=call.body,
+                    headers=call.headers | _authorization(backend.replica),
+                    allow_redirects=False,
+                )
+                if response.status >= 300:
+                    raise await _refusal(response)
+                _check_content_type(response, call)
+                body = await (response.content.readany() if call.stream else response.read())
+                if not body:
+                    raise BackendDisconnected("The backend sent an empty answer")
+                if call.stream and body.startswith(b'data: {"error"'):
+                    raise _refused_stream(body)
+            backend.breaker.succeed()
+            return Reply(backend, response, body)
+        except BaseException as error:
+            if response is not None:
+                response.close()
+            failure = translated(error)
+            backend.release(failure, time.monotonic())
+            if failure is error:
+                raise
+            raise failure from error
+
+
+def _url(replica: Replica, path: str) -> URL:
+    return URL(replica.base + path, encoded=True)
+
+
+def _authorization(replica: Replica) -> dict[str, str]:
+    if replica.api_key is None:
+        return {}
+    return {"Authorization": f"Bearer {replica.api_key.get_secret_value()}"}
+
+
+# --- what an answer means ---------------------------------------------------------
+
+
+def _check_content_type(response: aiohttp.ClientResponse, call: Call) -> None:
+    expected = "text/event-stream" if call.stream else "application/json"
+    found = response.headers.get("Content-Type", "")
+    if not found.lower().startswith(expected):
+        raise BackendError(
+            "The backend sent an answer that is not of the expected kind",
+            detail=f"content type {found!r} instead of {expected}",
+        )
+
+
+_FOREIGN: tuple[tuple[type[BaseException], type[BackendError], str], ...] = (
+    (aiohttp.ClientConnectorError, NoBackend, "The backend cannot be reached"),
+    (aiohttp.ConnectionTimeoutError, NoBackend, "The backend cannot be reached"),
+    (aiohttp.ClientConnectionError, BackendDisconnected, "The backend closed the connection"),
+    (aiohttp.ClientPayloadError, BackendDisconnected, "The backend closed before its answer was complete"),
+    (aiohttp.ClientError, BackendError, "The backend sent an answer that cannot be read"),
+    (TimeoutError, BackendTimeout, "The backend did not answer in time"),
+    (OSError, BackendDisconnected, "The connection to the backend broke"),
+)
+"""Foreign failures and ours, the most specific first: no exception of the HTTP library leaves this file."""
+
+
+def translated(error: BaseException) -> BaseException:
+    """Our error for one of the HTTP library's; anything else is returned as it is."""
+    for foreign, ours, message in _FOREIGN:
+        if isinstance(error, foreign):
+            return ours(message, detail=f"{type(error).__name__}: {error}")
+    return error
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> GatewayError:
+    """The error for an answer with a status of 300 and above."""
+    after = response.headers.get("Retry-After", "")
+    body = await response.content.read(_ERROR_BYTES)
+    return refusal(response.status, body, retry_after=float(after) if after.isdecimal() else 1)
+
+
+def _refused_stream(block: bytes) -> GatewayError:
+    """The error for a stream that begins with one: vLLM refuses some requests so, with status 200."""
+    event = block.partition(b"\n")[0].removeprefix(b"data: ")
+    return refusal(read_error(event).status or 500, event, retry_after=1)
+
+
+def refusal(status: int, body: bytes, *, retry_after: float) -> GatewayError:
+    """What a backend's status and error body mean for the client; `retry_after` in seconds."""
+    error = read_error(body)
+    message, detail = error.message, f"status {status}: {error.message or body[:200]!r}"
+    if status == 429:
+        return BackendOverloaded(
+            "The model is overloaded; try again later", retry_after=retry_after, detail=detail
+        )
+    if status in (502, 503, 504):
+        return NoBackend("The backend is not available right now", retry_after=retry_after, detail=detail)
+    if "reasoning_config is not configured" in message:
+        return BackendError(
+            "The backend refuses thinking budgets: start it with --reasoning-parser, or configure the model "
+            "with `thinking_budget: false`",
+            detail=detail,
+        )
+    if status in (400, 413, 415, 422):
+        if "maximum context length" in message or "max_model_len" in message:
+            return ContextLengthExceeded(message, param=error.param)
+        return InvalidRequest(message or "The backend refused the request", param=error.param)
+    if status in (401, 403, 404, 405):
+        return BackendError("The backend does not serve this request for the gateway", detail=detail)
+    return BackendError("The backend failed", detail=detail)

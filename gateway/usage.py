@@ -1,0 +1,268 @@
+"""Tokens of an answer, read beside the bytes as they pass. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Raw, Struct
+
+SLACK = 16
+"""Reasoning tokens over a budget that still count as honoured: end marks, a closing phrase."""
+
+
+class CompletionDetails(Struct):
+    reasoning_tokens: int | None = None
+
+
+class PromptDetails(Struct):
+    cached_tokens: int | None = None
+
+
+class Usage(Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    completion_tokens_details: CompletionDetails | None = None
+    prompt_tokens_details: PromptDetails | None = None
+
+
+class AnswerMessage(Struct):
+    content: Any = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[Raw] | None = None
+
+
+class Choice(Struct):
+    finish_reason: str | None = None
+    message: AnswerMessage | None = None
+    text: str | None = None
+
+
+class Answer(Struct):
+    choices: list[Choice] = []
+    usage: Usage | None = None
+
+
+@dataclass(slots=True)
+class Tally:
+    """Tokens of one answer. None is unknown and never zero.
+
+    source: "backend" (its own count), "counted" (one token for every delta that passed) or "none".
+    reasoning_estimated: the split was made here, because the backend did not say.
+    truncated: the answer ended at the length limit before its first visible character.
+    """
+
+    prompt: int | None = None
+    completion: int | None = None
+    reasoning: int | None = None
+    cached: int | None = None
+    source: Literal["backend", "counted", "none"] = "none"
+    reasoning_estimated: bool = False
+    finish_reason: str | None = None
+    truncated: bool = False
+
+
+def _backend_tally(usage: Usage, reasoning: int, visible: int) -> Tally:
+    """The backend's count; reasoning split off by proportion where the backend does not say.
+
+    `reasoning` and `visible` are amounts in any one unit. A backend that reports 0 reasoning tokens beside
+    reasoning text is not believed.
+    """
+    tally = Tally(usage.prompt_tokens, usage.completion_tokens, source="backend")
+    if usage.completion_tokens_details:
+        tally.reasoning = usage.completion_tokens_details.reasoning_tokens
+    if usage.prompt_tokens_details:
+        tally.cached = usage.prompt_tokens_details.cached_tokens
+    if not tally.reasoning and reasoning and tally.completion is not None:
+        tally.reasoning = round(tally.completion * reasoning / (reasoning + visible))
+        tally.reasoning_estimated = True
+    return tally
+
+
+_answer = msgspec.json.Decoder(Answer)
+
+
+def read_answer(body: bytes) -> Tally | None:
+    """Tokens of a whole (not streamed) answer; None when it is not an answer at all."""
+    try:
+        answer = _answer.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    reasoning = visible = 0
+    finish_reason, truncated = None, False
+    for choice in answer.choices:
+        message = choice.message or AnswerMessage()
+        shown = choice.text or message.content or message.tool_calls
+        finish_reason = choice.finish_reason or finish_reason
+        truncated |= choice.finish_reason == "length" and not shown
+        reasoning += len(message.reasoning or message.reasoning_content or "")
+        visible += len(message.content) if isinstance(message.content, str) else 0
+    tally = _backend_tally(answer.usage, reasoning, visible) if answer.usage else Tally()
+    tally.finish_reason, tally.truncated = finish_reason, truncated
+    return tally
+
+
+class _Chunk(Struct):
+    usage: Usage | None = None
+    choices: list[Raw] = []
+
+
+_chunk = msgspec.json.Decoder(_Chunk)
+
+_SEPARATORS = (b"\n\n", b"\r\n\r\n")
+_EVENT_END = re.compile(rb"\r?\n\r?\n")
+_EVENT_LIMIT = 1 << 20  # an event longer than this is passed on in pieces
+
+
+class _Spelling:
+    """The byte patterns of one JSON style, compact or spaced.
+
+    A bare quote cannot occur inside a JSON string, so `"content":"` is found only where the field is.
+    """
+
+    def __init__(self, space: bytes) -> None:
+        def opening(name: bytes) -> bytes:
+            return b'"' + name + b'":' + space + b'"'
+
+        self.usage = b'"usage":' + space + b"{"
+        self.finish = opening(b"finish_reason")
+        self.visible = [opening(name) for name in (b"content", b"text", b"arguments")]
+        self.reasoning = [opening(name) for name in (b"reasoning", b"reasoning_content")]
+
+
+_COMPACT, _SPACED = _Spelling(b""), _Spelling(b" ")
+
+
+def _filled(block: bytes, pattern: bytes) -> int:
+    """How often a string field stands in the block with at least one character."""
+    found = block.count(pattern)
+    return found - block.count(pattern + b'"') if found else 0
+
+
+class StreamReader:
+    """Reads a stream of server-sent events as it passes, and says what to forward.
+
+    Whole events are forwarded byte for byte. With `strip_usage`, the one event that carries nothing but
+    usage, which was asked for on our own account, is left out.
+    """
+
+    def __init__(self, *, strip_usage: bool) -> None:
+        self._strip_usage = strip_usage
+        self._partial = b""
+        self._spelling: _Spelling | None = None
+        self._usage: Usage | None = None
+        self._visible = 0
+        self._reasoning = 0
+        self._finish_reason: str | None = None
+        self.done = False
+        """The stream's end mark has passed."""
+        self.failed = False
+        """The backend reported an error inside the stream."""
+
+    def feed(self, block: bytes) -> bytes:
+        """Take bytes as they came; returns those of the events now complete.
+
+        An event cut in two waits for its other half, so that a broken backend cannot leave half an event
+        in front of our error event.
+        """
+        if self._partial:
+            block = self._partial + block
+            self._partial = b""
+        if not block.endswith(b"\n\n"):
+            end = max((block.rfind(mark) + len(mark) for mark in _SEPARATORS if mark in block), default=0)
+            if len(block) - end <= _EVENT_LIMIT:
+                block, self._partial = block[:end], block[end:]
+        return self._read(block) if block else b""
+
+    def _read(self, block: bytes) -> bytes:
+        if self._spelling is None:
+            self._spelling = _SPACED if b'": ' in block else _COMPACT
+        spelling = self._spelling
+        self._visible += sum(_filled(block, pattern) for pattern in spelling.visible)
+        # an older vLLM names the same reasoning twice, hence the larger and not the sum
+        self._reasoning += max(_filled(block, pattern) for pattern in spelling.reasoning)
+        if spelling.finish in block:
+            start = block.rindex(spelling.finish) + len(spelling.finish)
+            self._finish_reason = block[start:].partition(b'"')[0].decode(errors="replace")
+        self.failed = self.failed or b'data: {"error"' in block
+        self.done = self.done or b"data: [DONE]" in block[-32:] or b"data:[DONE]" in block[-32:]
+        return self._take_usage(block) if spelling.usage in block else block
+
+    def _take_usage(self, block: bytes) -> bytes:
+        kept, start = [], 0
+        for match in _EVENT_END.finditer(block):
+            event, start = block[start : match.end()], match.end()
+            chunk = _read_chunk(event)
+            if chunk and chunk.usage:
+                self._usage = chunk.usage
+                if self._strip_usage and not chunk.choices:
+                    continue
+            kept.append(event)
+        return b"".join([*kept, block[start:]])
+
+    def tally(self) -> Tally:
+        """The tokens so far: the backend's count if it came, else what passed."""
+        if self._usage and self._usage.completion_tokens is not None:
+            tally = _backend_tally(self._usage, self._reasoning, self._visible)
+        elif passed := self._visible + self._reasoning:
+            tally = Tally(completion=passed, reasoning=self._reasoning, source="counted")
+        else:
+            tally = Tally()
+        tally.finish_reason = self._finish_reason
+        tally.truncated = self._finish_reason == "length" and self._visible == 0
+        return tally
+
+
+def _read_chunk(event: bytes) -> _Chunk | None:
+    payload = event.strip().removeprefix(b"data:")
+    try:
+        return _chunk.decode(payload) if b'"usage"' in payload else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+class ErrorObject(Struct):
+    """A backend's error, as far as it could be read."""
+
+    message: str = ""
+    param: str | None = None
+    code: int | str | None = None
+
+    @property
+    def status(self) -> int | None:
+        """vLLM repeats the HTTP status as the code."""
+        return self.code if isinstance(self.code, int) else None
+
+
+def read_error(body: bytes) -> ErrorObject:
+    """A backend's error body, whatever its shape; an empty message if it has none."""
+    try:
+        outer = msgspec.json.decode(body, type=dict[str, Any])
+        error = outer.get("error", outer)
+        if not isinstance(error, dict):
+            return ErrorObject(str(error))
+        inner = msgspec.convert(error, ErrorObject)
+        return inner if inner.message else ErrorObject(str(outer.get("detail", "")))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return ErrorObject()
+
+
+class _ModelCard(Struct):
+    id: str = ""
+    max_model_len: int | None = None
+
+
+class _ModelList(Struct):
+    data: list[_ModelCard] = []
+
+
+def read_context(body: bytes, served_name: str) -> int | None:
+    """`max_model_len` of a model in a backend's /v1/models; None if it does not say."""
+    try:
+        cards = msgspec.json.decode(body, type=_ModelList).data
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return next((card.max_model_len for card in cards if card.id == served_name), None)

@@ -1,0 +1,49 @@
+"""A baseline, not a product: difficulty from prompt length and keywords.
+
+It exists so that the gateway decides something transparent before a trained head is configured, and so
+that a trained head has something simple to beat. Keyword scorers of this kind are known to fail on
+exactly the prompts that need reasoning; never mistake it for a measurement.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from router_model.head import Prediction, TierLength
+
+_SCANNED = 20_000  # characters; keeps the worst case bounded
+_HARD_WORDS = frozenset(
+    "prove proof derive integral derivative theorem equation optimise optimize algorithm complexity debug "
+    "refactor step many probability remainder modulo mod solve calculate compute minimum maximum sum total "
+    "average percent each per if then therefore".split()
+)
+_EASY_WORDS = frozenset("hi hello hey thanks thank translate summarise summarize capital rewrite".split())
+_SYMBOLS = "=<>^+*×∑∫√≤≥"
+
+
+def difficulty(prompt: str) -> float:
+    """A score in (0, 1): log length, distinct keywords and mathematical symbols through a logistic curve."""
+    text = prompt[:_SCANNED].lower()
+    words = set(text.split())
+    hard = min(len(words & _HARD_WORDS) + sum(symbol in text for symbol in _SYMBOLS), 8)
+    easy = min(len(words & _EASY_WORDS), 4)
+    score = 0.35 * math.log1p(len(text) / 40) + 0.45 * hard - 0.8 * easy - 1.3
+    return 1 / (1 + math.exp(-score))
+
+
+class HeuristicBaseline:
+    """P(right) = 1 − d^(1 + 2·r) for the tier at relative rank r in [0, 1]; thinking used in proportion to d.
+
+    The gain of thinking so defined vanishes for trivial prompts (d → 0) and for hopeless ones (d → 1).
+    """
+
+    version = "baseline-heuristic-1"
+
+    def predict(self, prompt: str, model: str, tiers: Sequence[TierLength]) -> Prediction:
+        """See `Predictor.predict`; `model` is ignored."""
+        hardness = difficulty(prompt)
+        top = max(len(tiers) - 1, 1)
+        correct = tuple(1 - hardness ** (1 + 2 * rank / top) for rank in range(len(tiers)))
+        tokens = tuple(hardness * tier.thinking + 0.25 * tier.answer for tier in tiers)
+        return Prediction(hardness, correct, tokens)

@@ -1,0 +1,280 @@
+"""
+A scriptable backend that speaks vLLM's OpenAI dialect and fails on demand. FOR FAULT AND LOAD TESTS ONLY.
+
+It has no model: it says `t0 t1 t2 …`, and before that as many `r0 r1 …` as the request lets it reason. The
+real vLLM has its own suite; this one exists because a real server cannot be told to break at byte 17.
+
+In a test:
+
+    async with Backend("tiny") as backend:                # its own port; backend.url
+        backend.script(Fault(status=503, headers={"Retry-After": "2"}), times=2)   # the next two generations
+        backend.script(Fault(after=3, end="cut"))         # then one that breaks after three token events
+        backend.script(Fault(status=500), path="/health", times=None)              # until clear()
+        backend.default = Fault(pace_ms=5)                # all others
+        ...
+        await backend.wait_until(lambda b: b.aborted)     # the client's disconnect reached us
+        assert backend.requests[0].json["max_completion_tokens"] == 64
+        await backend.down()                              # connection refused, open ones reset
+        await backend.up()                                # same port again
+
+`script` without a path applies to POST /v1/chat/completions, /v1/completions and /v1/embeddings; scripted
+faults are used up in order. A request can bring its own fault, which wins: a JSON object in `metadata.fault`
+(as an object or as a string), or in the header `x-fault`; fields as in `tests.fakes.fault.Fault`.
+
+`requests` keeps all requests (method, path, headers, body, json, outcome), `in_flight` counts those being
+answered, `aborted` lists those whose client left before all bytes were written. To test a cancellation give
+the answer a `pace_ms`, a `delay_ms` or `end="stall"`, else it is over at once.
+
+Alone: `python -m tests.fakes.backend --port 9000 [--served-name fake] [--fault JSON] [--light]`. There it is
+driven over HTTP: `POST /fake/script {"fault": {…}, "times": 1, "path": null}`, `POST /fake/default {…}`,
+`GET /fake/state`. `--light` is for load: nothing is recorded, own faults are ignored, answers to equal
+bodies are kept, and streams are written in bursts of 8 events, in turn, as fast as the clients take them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, Self
+
+import msgspec
+import orjson
+import uvloop
+
+from tests.fakes import dialect, plan
+from tests.fakes.connection import Connection, Request
+from tests.fakes.fault import Fault, decode
+
+GENERATION = frozenset(("/v1/chat/completions", "/v1/completions", "/v1/embeddings"))
+CACHE_SIZE = 256
+NOT_FOUND = b'{"detail":"Not Found"}'
+BURST = 8  # events a stream writes at once in load mode
+
+
+class Scripted(msgspec.Struct):
+    fault: Fault
+    times: int | None = 1  # None: until clear()
+    path: str | None = None
+
+    def fits(self, path: str) -> bool:
+        return path == self.path if self.path else path in GENERATION
+
+
+class Backend:
+    """One fake server; see the module's text."""
+
+    def __init__(
+        self, served_name: str = "fake", *, port: int = 0, max_model_len: int = 32_768, clamp: bool = False,
+        light: bool = False,
+    ) -> None:  # fmt: skip
+        self.served_name = served_name
+        self.port = port
+        self.max_model_len = max_model_len
+        self.clamp = clamp
+        self.light = light
+        self.default = Fault()
+        self.requests: list[Request] = []
+        self.aborted: list[Request] = []
+        self.in_flight = 0
+        self.connections: set[Connection] = set()
+        self._scripted: list[Scripted] = []
+        self._serial = itertools.count(1)
+        self._cache: dict[tuple[str, bytes], list[plan.Action]] = {}
+        self._changed = asyncio.Event()
+        self._server: asyncio.Server | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        await self.up()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.down()
+
+    async def up(self) -> None:
+        """Listen; a port once taken is kept."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: Connection(self), "127.0.0.1", self.port, backlog=4096
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def down(self) -> None:
+        """Stop listening and reset all connections."""
+        if self._server is None:
+            return
+        self._server.close()
+        for connection in list(self.connections):
+            connection.reset()
+        await self.wait_until(lambda _: not self.connections)
+        await self._server.wait_closed()
+        self._server = None
+
+    def script(self, fault: Fault, *, times: int | None = 1, path: str | None = None) -> None:
+        """Let the next `times` fitting requests meet this fault."""
+        self._scripted.append(Scripted(fault, times, path))
+        self._cache.clear()
+
+    def clear(self) -> None:
+        """Forget what is scripted, the default included."""
+        self._scripted.clear()
+        self.default = Fault()
+        self._cache.clear()
+
+    async def wait_until(self, predicate: Callable[[Backend], Any], seconds: float = 5.0) -> None:
+        """Wait for a state; it is looked at after every change, so nothing sleeps."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not predicate(self):
+                    await self._changed.wait()
+        except TimeoutError:
+            raise TimeoutError(f"not reached in {seconds} s: {self.state()}") from None
+
+    def changed(self) -> None:
+        """Wake the waiters."""
+        self._changed.set()
+        self._changed.clear()
+
+    def state(self) -> dict[str, int]:
+        return {
+            "requests": len(self.requests),
+            "in_flight": self.in_flight,
+            "aborted": len(self.aborted),
+            "connections": len(self.connections),
+        }
+
+    def refuses(self) -> bool:
+        """Whether a new connection is to be closed at once."""
+        if self._scripted and self._scripted[0].fault.refuse:
+            self._use(self._scripted[0])
+            return True
+        return self.default.refuse
+
+    def _use(self, scripted: Scripted) -> Fault:
+        if scripted.times is not None:
+            scripted.times -= 1
+            if scripted.times <= 0:
+                self._scripted.remove(scripted)
+        return scripted.fault
+
+    def _fault_for(self, request: Request) -> Fault:
+        own = None if self.light else request.own_fault
+        if own is not None:
+            return own
+        for scripted in self._scripted:
+            if scripted.fits(request.path):
+                return self._use(scripted)
+        return self.default if request.path in GENERATION else Fault()
+
+    def answer(self, request: Request) -> Iterator[plan.Action]:
+        """What to do about this request."""
+        key = (request.path, request.body)
+        if self.light and (kept := self._cache.get(key)) is not None:
+            return iter(kept)
+        try:
+            request.fault = self._fault_for(request)
+            actions = plan.written(self._plan(request, request.fault), request.fault)
+        except plan.Refused as refused:
+            return plan.whole(orjson.dumps(refused.body), Fault(status=refused.status))
+        if self.light and request.path in GENERATION and request.fault.fixed and not self._scripted:
+            return iter(self._keep(key, actions))
+        return actions
+
+    def _keep(self, key: tuple[str, bytes], actions: Iterator[plan.Action]) -> list[plan.Action]:
+        if len(self._cache) >= CACHE_SIZE:
+            self._cache.clear()
+        writes = [action for action in actions if isinstance(action, bytes)]
+        kept: list[plan.Action] = []
+        for start in range(0, len(writes), BURST):
+            # A turn of the event loop between the writes, so that all streams advance together.
+            kept += [b"".join(writes[start : start + BURST]), 0.0]
+        self._cache[key] = kept[:-1]
+        return self._cache[key]
+
+    def _plan(self, request: Request, fault: Fault) -> Iterator[plan.Action]:
+        canned = plan.canned(fault, sse=request.streams)
+        if canned is not None:
+            return canned
+        if request.method == "GET":
+            body = self._get(request)
+            return plan.whole(NOT_FOUND, Fault(status=404)) if body is None else plan.whole(body, fault)
+        if request.path.startswith("/fake/"):
+            return plan.whole(self._control(request), fault)
+        ask = plan.parse(request.body, self.served_name)
+        serial = request.headers.get("x-request-id") or f"{next(self._serial):016x}"
+        if request.path == "/v1/embeddings":
+            return plan.whole(orjson.dumps(dialect.embeddings(ask, serial)), fault)
+        if request.path == "/tokenize":
+            count = ask.prompt_tokens
+            counted = {
+                "count": count,
+                "max_model_len": self.max_model_len,
+                "tokens": list(range(count)),
+                "token_strs": None,
+            }
+            return plan.whole(orjson.dumps(counted), fault)
+        if request.path not in GENERATION:
+            return plan.whole(NOT_FOUND, Fault(status=404))
+        return plan.generate(
+            request.path, ask, fault, serial, max_model_len=self.max_model_len, clamp=self.clamp
+        )
+
+    def _get(self, request: Request) -> bytes | None:
+        if request.path in ("/health", "/ping"):
+            return b""
+        if request.path == "/v1/models":
+            return orjson.dumps(dialect.models(self.served_name, self.max_model_len))
+        if request.path == "/version":
+            return orjson.dumps({"version": dialect.VERSION})
+        if request.path == "/fake/state":
+            return orjson.dumps(self.state())
+        return None
+
+    def _control(self, request: Request) -> bytes:
+        try:
+            if request.path == "/fake/default":
+                self.clear()
+                self.default = decode(request.body)
+            else:
+                wanted = msgspec.json.decode(request.body, type=Scripted)
+                self.script(wanted.fault, times=wanted.times, path=wanted.path)
+        except msgspec.DecodeError as broken:
+            raise plan.Refused(400, str(broken)) from None
+        return b"{}"
+
+
+async def serve(options: argparse.Namespace) -> None:
+    """Run alone until interrupted."""
+    backend = Backend(
+        options.served_name, port=options.port, max_model_len=options.max_model_len, clamp=options.clamp,
+        light=options.light,
+    )  # fmt: skip
+    backend.default = options.fault
+    async with backend:
+        print(f"fake backend {backend.served_name} on {backend.url}", flush=True)
+        await asyncio.Event().wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="a fake vLLM for fault and load tests")
+    parser.add_argument("--port", type=int, default=9000)
+    parser.add_argument("--served-name", default="fake")
+    parser.add_argument("--max-model-len", type=int, default=32_768)
+    parser.add_argument(
+        "--clamp", action="store_true", help="shorten an output that does not fit (vLLM 0.32)"
+    )
+    parser.add_argument("--light", action="store_true", help="load mode: record nothing, keep answers")
+    parser.add_argument("--fault", type=decode, default=Fault(), help="the default fault, as JSON")
+    options = parser.parse_args()
+    with contextlib.suppress(KeyboardInterrupt):
+        uvloop.run(serve(options))
+
+
+if __name__ == "__main__":
+    main()

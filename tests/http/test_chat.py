@@ -1,0 +1,30 @@
+"""The plain path: a chat request reaches the backend at a tier, and its answer comes back."""
+
+from __future__ import annotations
+
+from tests.fakes.backend import Backend
+from tests.serving import Running
+
+
+async def test_answer_passes_unchanged(running: Running, backend: Backend) -> None:
+    """The body the backend sent is the body the client gets, and headers show the decision."""
+    response = await running.chat("hello", model="tiny:short")
+
+    assert 200 == response.status
+    assert "short" == response.headers["x-thinkmeter-tier"]
+    assert "pinned" == response.headers["x-thinkmeter-reason"]
+    assert "a" == response.headers["x-thinkmeter-backend"]
+    sent = backend.requests[-1].json
+    assert {"enable_thinking": True} == sent["chat_template_kwargs"]
+    assert (16, 48) == (sent["thinking_token_budget"], sent["max_completion_tokens"])
+
+
+async def test_official_client_streams(running: Running) -> None:
+    """The official client reads a stream to its end."""
+    async with running.client() as client:
+        stream = await client.chat.completions.create(
+            model="tiny:direct", messages=[{"role": "user", "content": "hello"}], stream=True
+        )
+        text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+
+    assert text

@@ -1,0 +1,141 @@
+"""Running the real gateway on a real port, inside the test's event loop or as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import openai
+import uvicorn
+import yaml
+
+from gateway.app import Gateway
+from gateway.configfile import Loaded, parse
+from gateway.record import Record
+from gateway.server import HttpProtocol, Server
+
+TIERS = {
+    "direct": {"thinking": 0, "answer": 32},
+    "short": {"thinking": 16, "answer": 32},
+    "medium": {"thinking": 64, "answer": 32},
+    "long": {"thinking": 256, "answer": 32},
+}
+
+
+def configuration(*urls: str, **changes: Any) -> dict[str, Any]:
+    """Settings for a model `tiny` on these backends (named a, b, …); `changes` replace whole sections."""
+    replicas = [{"name": "abcdef"[index], "url": url} for index, url in enumerate(urls)]
+    model = {"family": "qwen3", "replicas": replicas, "tiers": TIERS} | changes.pop("model", {})
+    return {"models": {"tiny": model}, "server": {"access_log": False}} | changes
+
+
+@dataclass
+class Running:
+    """A gateway that is serving."""
+
+    url: str
+    gateway: Gateway
+    server: Server
+    records: list[Record]
+    """What happened to every request, in the order they ended."""
+    http: aiohttp.ClientSession
+
+    def client(self, key: str = "none", **options: Any) -> openai.AsyncOpenAI:
+        """The official client; it does not retry, so that a test sees the first answer."""
+        return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, **options)
+
+    async def chat(self, content: str = "hello", **fields: Any) -> aiohttp.ClientResponse:
+        """POST one chat request; the response's body is read."""
+        body = {"model": "tiny", "messages": [{"role": "user", "content": content}]} | fields
+        async with self.http.post(f"{self.url}/v1/chat/completions", json=body) as response:
+            await response.read()
+        return response
+
+    async def metrics(self) -> dict[str, float]:
+        """Every sample of /metrics by its name with labels."""
+        async with self.http.get(f"{self.url}/metrics") as response:
+            lines = (await response.text()).splitlines()
+        return {name: float(value) for name, _, value in (x.rpartition(" ") for x in lines if x[:1] != "#")}
+
+    async def recorded(self, count: int, seconds: float = 10) -> list[Record]:
+        """The records, once there are `count` of them."""
+        async with asyncio.timeout(seconds):
+            while len(self.records) < count:
+                await asyncio.sleep(0.005)
+        return self.records
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    settings: Mapping[str, Any], environ: Mapping[str, str] | None = None, path: Path | None = None
+) -> AsyncIterator[Running]:
+    """The gateway on a free port, in this event loop; stopped at the end as SIGTERM would stop it."""
+    loaded = Loaded(parse(yaml.safe_dump(dict(settings)), environ or {}), "test")
+    gateway = Gateway(loaded, path)
+    records: list[Record] = []
+    gateway.sinks.append(records.append)
+
+    class Protocol(HttpProtocol):
+        limits = loaded.settings.limits
+
+    options: dict[str, Any] = {"http": Protocol, "ws": "none", "lifespan": "on", "log_config": None}
+    config = uvicorn.Config(
+        gateway, host="127.0.0.1", port=0, access_log=False, timeout_graceful_shutdown=5, **options
+    )
+    server = Server(config, gateway)
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.005)
+        if task.done():
+            await task
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        async with aiohttp.ClientSession() as http:
+            yield Running(f"http://127.0.0.1:{port}", gateway, server, records, http)
+    finally:
+        server.should_exit = True
+        await task
+
+
+@dataclass
+class Process:
+    """A gateway running as a process of its own."""
+
+    url: str
+    process: asyncio.subprocess.Process
+    log: Path
+    """What it wrote to standard error."""
+    access_log: Path
+    """What it wrote to standard output."""
+
+
+@contextlib.asynccontextmanager
+async def process(settings: Mapping[str, Any], folder: Path, *, port: int) -> AsyncIterator[Process]:
+    """`thinkmeter serve` on a port; killed at the end if it still runs. The file is folder/gateway.yaml."""
+    config = folder / "gateway.yaml"
+    config.write_text(yaml.safe_dump(dict(settings)))
+    log, access_log = folder / "stderr.log", folder / "stdout.log"
+    with log.open("wb") as stderr, access_log.open("wb") as stdout:
+        command = (sys.executable, "-m", "gateway", "serve", str(config), "--port", str(port))
+        running = await asyncio.create_subprocess_exec(*command, stdout=stdout, stderr=stderr)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        async with aiohttp.ClientSession() as http:
+            while True:
+                assert running.returncode is None, log.read_text()
+                with contextlib.suppress(aiohttp.ClientError):
+                    async with http.get(f"{url}/healthz"):
+                        break
+                await asyncio.sleep(0.05)
+        yield Process(url, running, log, access_log)
+    finally:
+        if running.returncode is None:
+            running.kill()
+        await running.wait()
