@@ -7,12 +7,12 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway import __version__, api, reload
-from gateway.config import Settings
 from gateway.configfile import Loaded
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, ShuttingDown
 from gateway.exchange import Exchange
@@ -22,6 +22,9 @@ from gateway.record import Record
 from gateway.rulings import Rulings
 from gateway.upstream import Upstream
 from router_model.baseline import HeuristicBaseline
+
+if TYPE_CHECKING:
+    from gateway.tracing import Tracing
 
 log = logging.getLogger("thinkmeter")
 
@@ -46,6 +49,9 @@ class Gateway:
         self.sinks: list[Sink] = [self.metrics.observe]
         if settings.server.access_log:
             self.sinks.append(write_access_line)
+        self.tracing = _tracing() if settings.server.tracing else None
+        if self.tracing:
+            self.sinks.append(self.tracing.end)
         self._hot = {route.path: route for route in (CHAT, COMPLETIONS, EMBEDDINGS)}
         self._rest = FastAPI(title="Thinkmeter", version=__version__, lifespan=self._lifespan, redoc_url=None)
         api.add_routes(self._rest, self)
@@ -64,6 +70,8 @@ class Gateway:
                 with suppress(asyncio.CancelledError):
                     await watcher
             await self.upstream.stop()
+            if self.tracing:
+                self.tracing.close()
 
     async def _watch(self, path: Path) -> None:
         await reload.watch(path, self.reload, lambda: self.metrics.reloads.labels("refused").inc())
@@ -101,6 +109,8 @@ class Gateway:
         if route := self._hot.get(scope["path"]):
             if scope["method"] != "POST":
                 raise MethodNotAllowed(f"Use POST on {route.path}")
+            if self.tracing:
+                self.tracing.begin(exchange)
             await self.pipeline.serve(exchange, route)
             return
 
@@ -120,9 +130,7 @@ class Gateway:
             sink(record)
 
 
-def create_app(loaded: Loaded, path: Path | None = None) -> Gateway:
-    """The gateway for a configuration."""
-    return Gateway(loaded, path)
+def _tracing() -> Tracing:
+    from gateway.tracing import Tracing, exporting_provider  # noqa: PLC0415 - an optional extra
 
-
-__all__ = ["Gateway", "Settings", "create_app"]
+    return Tracing(exporting_provider())

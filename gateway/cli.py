@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -41,7 +42,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on; default server.port.")] = None,
 ) -> None:
     """Run the gateway."""
-    from gateway.app import create_app
+    from gateway.app import Gateway
     from gateway.server import run
 
     logging.basicConfig(
@@ -49,7 +50,10 @@ def serve(
     )
     loaded = _load(config)
     server = loaded.settings.server
-    run(create_app(loaded, config), host or server.host, server.port if port is None else port)
+    if server.tracing and not find_spec("opentelemetry"):
+        err.print("server.tracing needs the `otel` extra: pip install 'thinkmeter[otel]'", markup=False)
+        raise typer.Exit(2)
+    run(Gateway(loaded, config), host or server.host, server.port if port is None else port)
 
 
 @cli.command()

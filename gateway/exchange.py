@@ -28,6 +28,8 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._limits = limits
+        self.trace_headers: dict[str, str] = {}
+        """Trace context for the backend, where tracing is on; replaces the client's."""
         self.started = False
         self.finished = False
         self._gone = False

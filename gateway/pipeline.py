@@ -58,7 +58,7 @@ class Pipeline:
         call = Call(
             route.path,
             protocol.encode(outgoing(route, request, target, pool.served_name, record.decision)),
-            forwarded(exchange.raw_headers, record.request_id),
+            forwarded(exchange.raw_headers, record.request_id) | exchange.trace_headers,
             request.stream,
             self._affinity(exchange),
         )

@@ -34,6 +34,8 @@ class Record:
     duration: float = 0.0
     tally: Tally = field(default_factory=Tally)
     error: GatewayError | None = None
+    span: object = None
+    """The open trace span, where tracing is on."""
     cancelled: bool = False
     """The backend was told to stop before its answer was complete."""
 
