@@ -107,6 +107,7 @@ class Gateway:
 
     async def _serve(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
         if route := self._hot.get(scope["path"]):
+            exchange.record.route = route.path
             if scope["method"] != "POST":
                 raise MethodNotAllowed(f"Use POST on {route.path}")
             if self.tracing:
@@ -118,9 +119,10 @@ class Gateway:
             await send(exchange.relay(message))
 
         scope["thinkmeter.exchange"] = exchange
-        await self._rest(scope, receive, relay)
-        # only paths the router knows may label a metric
-        exchange.record.route = getattr(scope.get("route"), "path", "other")
+        try:
+            await self._rest(scope, receive, relay)
+        finally:
+            exchange.record.route = getattr(scope.get("route"), "path", "other")
 
     def _finish(self, record: Record) -> None:
         record.duration = record.elapsed()

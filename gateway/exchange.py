@@ -24,7 +24,7 @@ class Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send, limits: Limits) -> None:
         self.raw_headers: Headers = scope["headers"]
         self.headers: dict[bytes, bytes] = dict(self.raw_headers)
-        self.record = Record(self._request_id(), scope["path"])
+        self.record = Record(self._request_id())
         self._receive = receive
         self._send = send
         self._limits = limits

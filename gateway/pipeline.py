@@ -44,14 +44,15 @@ class Pipeline:
 
     async def serve(self, exchange: Exchange, route: Route) -> None:
         """Answer one request from a backend; errors are raised, and the caller answers with them."""
-        rulings, record = self.rulings, exchange.record
+        # both at once: a reload replaces them together, and this request keeps what it began with
+        rulings, pools, record = self.rulings, self.upstream.pools, exchange.record
         key = rulings.identify(exchange.headers)
         record.key = key.name if key else None
         request = route.parse(await exchange.body())
         arrived = time.perf_counter()
         target = rulings.target(request.model, key)
         record.model, record.stream = target.name, request.stream
-        pool = self.upstream.pools[target.name]
+        pool = pools[target.name]
         if route.tiers:
             record.decision = rulings.decide(target, key, exchange.headers, request, pool.context)
             record.decision_seconds = time.perf_counter() - arrived

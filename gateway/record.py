@@ -15,7 +15,8 @@ class Record:
     """One request from its first byte to its last; times in seconds."""
 
     request_id: str
-    route: str
+    route: str = "other"
+    """The route's pattern, never the path itself: it labels metrics."""
     started_at: float = field(default_factory=time.time)
     clock: float = field(default_factory=time.perf_counter)
     """Reading of the performance counter at the start; the durations below count from here."""
