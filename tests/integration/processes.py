@@ -1,0 +1,168 @@
+"""Starts, watches and stops the processes of the suite: vLLM servers and the gateway."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+from prometheus_client.parser import text_string_to_metric_families
+
+START_SECONDS = 420  # a cold vLLM on two busy cores
+STOP_SECONDS = 30
+
+_INHERITED = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def fetch(url: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> bytes:
+    """The raw bytes of an answer; GET without a body, POST of JSON with one."""
+    request = Request(url, body, {"content-type": "application/json"} | (headers or {}))
+    with urlopen(request, timeout=60) as response:
+        return bytes(response.read())
+
+
+class Server:
+    """A process in a group of its own, so that its children end with it. Its output goes to a file."""
+
+    def __init__(self, name: str, command: list[str], url: str, log: Path, env: dict[str, str]) -> None:
+        self.name = name
+        self.url = url
+        self.log = log
+        self._command = command
+        self._env = _INHERITED | env
+        self._process = self._spawn()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as output:
+            return subprocess.Popen(
+                self._command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=self._env,
+                start_new_session=True,
+            )
+
+    def start_again(self) -> None:
+        """Starts the same command on the same port, unless it is still running."""
+        if self._process.poll() is not None:
+            self._process = self._spawn()
+
+    def wait_until_ready(self, path: str) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not self._answers(path):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{self.name} did not start; the end of its log:\n{self.output()[-4000:]}")
+            time.sleep(0.25)
+
+    def _answers(self, path: str) -> bool:
+        try:
+            fetch(self.url + path)
+        except OSError:  # covers urllib's errors: refused, reset, timed out, an error status
+            return False
+        return True
+
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def kill(self) -> None:
+        """SIGKILL for the whole group: nothing is closed in order, as when a machine dies."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def kill_child(self, name: str) -> None:
+        """SIGKILL for the one process of the group whose command line is this."""
+        [child] = [
+            int(entry.name)
+            for entry in Path("/proc").glob("[0-9]*")
+            if name in _command_line(entry) and os.getpgid(int(entry.name)) == self._process.pid
+        ]
+        os.kill(child, signal.SIGKILL)
+
+    def stop(self) -> None:
+        """SIGTERM for the whole group, then SIGKILL for what is left of it."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(STOP_SECONDS)
+        self.kill()
+
+
+def _command_line(process: Path) -> str:
+    try:
+        return (process / "cmdline").read_text(errors="replace")
+    except OSError:  # it has ended meanwhile
+        return ""
+
+
+class Replica(Server):
+    """A vLLM server and what it says about itself."""
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of all samples of a metric that carry these labels."""
+        families = text_string_to_metric_families(fetch(self.url + "/metrics").decode())
+        samples = [sample for family in families for sample in family.samples if sample.name == name]
+        if not samples:
+            raise LookupError(f"vLLM has no metric {name}")
+        return sum(s.value for s in samples if labels.items() <= s.labels.items())
+
+    def running(self) -> int:
+        return int(self.metric("vllm:num_requests_running") + self.metric("vllm:num_requests_waiting"))
+
+    def generated(self) -> int:
+        return int(self.metric("vllm:generation_tokens_total"))
+
+    def completed(self) -> int:
+        """Requests that ended by themselves, so not by an abort."""
+        return sum(
+            int(self.metric("vllm:request_success_total", finished_reason=reason))
+            for reason in ("stop", "length")
+        )
+
+    def has_aborted(self, request_id: str) -> bool:
+        return re.search(rf"Request (chat)?cmpl-{request_id}\S* aborted", self.output()) is not None
+
+
+def vllm_server(name: str, python: Path, model: Path, directory: Path) -> Replica:
+    """Starts, without waiting, a vLLM server that knows thinking budgets and logs its requests."""
+    port = free_port()
+    command = [
+        *[str(python), "-m", "vllm.entrypoints.openai.api_server"],
+        *["--model", str(model), "--served-model-name", "tiny", "--dtype", "float32"],
+        *["--host", "127.0.0.1", "--port", str(port)],
+        *["--enforce-eager", "--max-model-len", "16384", "--max-num-seqs", "32"],
+        *["--reasoning-parser", "qwen3"],
+        *["--reasoning-config", '{"reasoning_start_str": "<think>", "reasoning_end_str": "</think>"}'],
+        *["--enable-auto-tool-choice", "--tool-call-parser", "hermes"],
+        "--enable-log-requests",
+    ]
+    env = {
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # two servers must not pin themselves to the same core
+        "OMP_NUM_THREADS": "1",
+        "VLLM_CACHE_ROOT": str(directory / "cache"),
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    return Replica(name, command, f"http://127.0.0.1:{port}", directory / f"vllm-{name}.log", env)
+
+
+@contextmanager
+def stopping(servers: list[Server]) -> Iterator[None]:
+    """Stops the servers at the end of the block, however it ends."""
+    try:
+        yield
+    finally:
+        for server in servers:
+            server.stop()

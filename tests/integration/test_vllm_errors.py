@@ -1,0 +1,91 @@
+"""vLLM's refusals arrive as OpenAI's error object, with codes a client can act on."""
+
+from typing import Any
+
+import openai
+import pytest
+from openai import OpenAI
+from openai.types.chat import ChatCompletionMessageParam as Message
+
+HELLO: list[Message] = [{"role": "user", "content": "Hello"}]
+TOO_LONG: list[Message] = [{"role": "user", "content": "a" * 20_000}]
+
+
+def assert_error_object(error: openai.APIStatusError, code: str) -> None:
+    assert isinstance(error.body, dict)
+    assert {"message", "type", "param", "code"} <= error.body.keys()
+    assert error.body["code"] == code
+    assert "127.0.0.1" not in error.message
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_prompt_too_long(client: OpenAI, stream: bool) -> None:
+    """A prompt that does not fit the model is a 400 `context_length_exceeded`, streamed or not."""
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model="tiny:direct", messages=TOO_LONG, stream=stream)
+    assert_error_object(caught.value, "context_length_exceeded")
+    assert "16384" in caught.value.message
+
+
+def test_completion_prompt_too_long(client: OpenAI) -> None:
+    """The same for legacy completions."""
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.completions.create(model="tiny", prompt="a" * 20_000, max_tokens=4)
+    assert_error_object(caught.value, "context_length_exceeded")
+
+
+def test_prompt_that_just_fits(client: OpenAI) -> None:
+    """A prompt that leaves less room than the tier wants is answered with what room there is."""
+    answer = client.chat.completions.create(
+        model="tiny:direct", messages=[{"role": "user", "content": "a" * 16_330}], temperature=0
+    )
+    assert answer.usage
+    assert answer.usage.total_tokens == 16384
+    assert answer.choices[0].finish_reason == "length"
+
+
+@pytest.mark.parametrize("model", ["no-such-model", "tiny:no-such-tier"])
+def test_unknown_model(client: OpenAI, model: str) -> None:
+    """A model or tier that is not offered is a 404 `model_not_found`."""
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.chat.completions.create(model=model, messages=HELLO)
+    assert_error_object(caught.value, "model_not_found")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperature": -1},
+        {"top_p": 7},
+        {"temperature": 0, "n": 3},
+        {"logit_bias": {"5": "much"}},
+        {"messages": []},
+    ],
+    ids=["temperature", "top_p", "n", "logit_bias", "messages"],
+)
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_value_vllm_refuses(client: OpenAI, wrong: dict[str, Any], stream: bool) -> None:
+    """A value only vLLM can judge is a 400 with vLLM's explanation, not a failure of the gateway."""
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(
+            **{"model": "tiny:direct", "messages": HELLO, "stream": stream} | wrong
+        )
+    assert isinstance(caught.value.body, dict)
+    assert caught.value.body["type"] == "invalid_request_error"
+    assert caught.value.body["message"]
+
+
+def test_embeddings(client: OpenAI) -> None:
+    """A model without embeddings answers with an error object, although vLLM's own 404 is none."""
+    with pytest.raises(openai.APIStatusError) as caught:
+        client.embeddings.create(model="tiny", input="hello")
+    assert isinstance(caught.value.body, dict)
+    assert {"message", "type", "param", "code"} <= caught.value.body.keys()
+
+
+def test_no_error_leaves_a_mark(client: OpenAI) -> None:
+    """After all these refusals the next request is answered."""
+    for _ in range(10):
+        with pytest.raises(openai.BadRequestError):
+            client.chat.completions.create(model="tiny:direct", messages=HELLO, temperature=-1)
+    assert client.chat.completions.create(model="tiny:direct", messages=HELLO).choices[0].message.content

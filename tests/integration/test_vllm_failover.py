@@ -1,0 +1,102 @@
+"""One of two replicas dies while requests run, and comes back. These tests run last."""
+
+import asyncio
+from typing import Any
+
+import openai
+import pytest
+from openai import AsyncOpenAI
+
+from .conftest import Eventually
+from .processes import Replica, Server, fetch
+
+SHORT: dict[str, Any] = {
+    "model": "tiny:medium",
+    "messages": [{"role": "user", "content": "Who answers?"}],
+    "temperature": 0,
+}
+# runs for seconds, so that only the death of its replica ends it before
+WHOLE = SHORT | {"model": "tiny:long", "max_tokens": 1200}
+ENDLESS = SHORT | {"model": "tiny:long", "stream": True}
+
+
+async def answered_by(async_client: AsyncOpenAI) -> str:
+    response = await async_client.chat.completions.with_raw_response.create(**SHORT)
+    assert response.parse().choices[0].finish_reason == "length"
+    return response.headers["x-thinkmeter-backend"]
+
+
+async def stream_on(async_client: AsyncOpenAI, replica: Replica) -> tuple[Any, list[Any]]:
+    """A stream that a given replica serves, and those that had to be opened until one was."""
+    others = []
+    for _ in range(4):
+        response = await async_client.chat.completions.with_raw_response.create(**ENDLESS)
+        if response.headers["x-thinkmeter-backend"] == replica.name:
+            return response.parse(), others
+        others.append(response.parse())
+    raise AssertionError(f"no request was sent to replica {replica.name}")
+
+
+async def assert_breaks_with_an_error(stream: Any) -> None:
+    with pytest.raises(openai.APIError) as caught:
+        async for chunk in stream:
+            assert chunk.choices[0].finish_reason is None, "a stream cut short must not look finished"
+    assert "127.0.0.1" not in str(caught.value)
+
+
+async def test_replica_dies(
+    async_client: AsyncOpenAI, gateway: Server, doomed: Replica, eventually: Eventually
+) -> None:
+    """Whole answers under way come from the other replica, a stream ends with an error, service goes on."""
+    stream, others = await stream_on(async_client, doomed)
+    before = doomed.running()
+    create = async_client.chat.completions.with_raw_response.create
+    waiting = [asyncio.create_task(create(**WHOLE)) for _ in range(6)]
+    await eventually(lambda: doomed.running() > before, "the replica works on whole answers as well")
+    await anext(aiter(stream))
+    doomed.kill()
+    await assert_breaks_with_an_error(stream)
+    for other in others:
+        await other.close()
+    answers = await asyncio.gather(*waiting)
+    assert {answer.headers["x-thinkmeter-backend"] for answer in answers} == {"a"}
+    assert all(answer.parse().choices[0].message.content for answer in answers)
+    assert [await answered_by(async_client) for _ in range(8)] == ["a"] * 8
+    assert fetch(f"{gateway.url}/readyz")
+
+
+async def test_replica_comes_back(async_client: AsyncOpenAI, doomed: Replica) -> None:
+    """A replica that died is used again once it answers its health check."""
+    doomed.kill()
+    assert await answered_by(async_client) == "a"
+    doomed.start_again()
+    await asyncio.to_thread(doomed.wait_until_ready, "/health")
+    await until_used(async_client, doomed)
+
+
+async def until_used(async_client: AsyncOpenAI, replica: Replica) -> None:
+    async with asyncio.timeout(60):
+        while replica.name not in await asyncio.gather(*[answered_by(async_client) for _ in range(2)]):
+            await asyncio.sleep(0.2)
+
+
+async def test_engine_dies(async_client: AsyncOpenAI, doomed: Replica, eventually: Eventually) -> None:
+    """When only vLLM's engine dies, requests end at once, with an answer or an error, and service goes on."""
+    doomed.start_again()
+    await asyncio.to_thread(doomed.wait_until_ready, "/health")
+    await until_used(async_client, doomed)
+    stream, others = await stream_on(async_client, doomed)
+    before = doomed.running()
+    waiting = [asyncio.create_task(async_client.chat.completions.create(**WHOLE)) for _ in range(4)]
+    await eventually(lambda: doomed.running() > before, "the replica works on whole answers as well")
+    doomed.kill_child("VLLM::Worker")
+    await assert_breaks_with_an_error(stream)
+    for other in others:
+        await other.close()
+    for outcome in await asyncio.gather(*waiting, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            assert isinstance(outcome, openai.InternalServerError)
+            assert "127.0.0.1" not in outcome.message
+        else:
+            assert outcome.choices[0].message.content
+    assert [await answered_by(async_client) for _ in range(4)] == ["a"] * 4
