@@ -20,6 +20,9 @@ help:  ## List the targets
 	$(PYTHON) tests/integration/install_vllm.py .venv-vllm
 	@touch $@
 
+demo: .venv/.synced  ## Start a small real model and the gateway, and ask questions at every tier
+	$(RUN) -m examples.demo $(ARGS)
+
 test: .venv/.synced  ## Run the tests (the real-vLLM suite apart)
 	$(RUN) -m pytest --ignore=tests/integration $(ARGS)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from gateway import __version__, protocol
-from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, RouteNotFound
+from gateway.errors import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, RouteNotFound
 from gateway.exchange import Exchange
 from gateway.metrics import Metrics
 from gateway.pipeline import CHAT, COMPLETIONS, EMBEDDINGS, Pipeline, outgoing
@@ -67,16 +66,22 @@ def add_routes(app: FastAPI, gateway: Served) -> None:
     )
     async def route(request: Request) -> Response:
         exchange, rulings = _exchange(request), gateway.pipeline.rulings
+        pools = gateway.pipeline.upstream.pools  # of one configuration with the rulings, whatever comes
         key = rulings.identify(exchange.headers)
         chat = protocol.parse_chat(await exchange.body())
         target = rulings.target(chat.model, key)
-        pool = gateway.pipeline.upstream.pools[target.name]
+        pool = pools[target.name]
         decision = rulings.decide(target, key, exchange.headers, chat, pool.context)
         fields = outgoing(CHAT, chat, target, pool.served_name, decision)
         changed = {name: value for name, value in fields.items() if value != chat.fields.get(name)}
         removed = sorted(set(chat.fields) - set(fields))
         return json({"decision": decision, "request": {"set": changed, "removed": removed}})
 
+    _add_error_handlers(app)
+    app.openapi_schema = _openapi(app)
+
+
+def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(GatewayError)
     async def gateway_error(request: Request, error: GatewayError) -> Response:
         return _failure(request, error)
@@ -86,12 +91,17 @@ def add_routes(app: FastAPI, gateway: Served) -> None:
         path = request.url.path[:200]
         ours: dict[int, GatewayError] = {
             404: RouteNotFound(f"There is no route {path}"),
-            405: MethodNotAllowed(f"{request.method[:20]} is not allowed on {path}"),
+            405: MethodNotAllowed(
+                f"{request.method[:20]} is not allowed on {path}",
+                allow=(error.headers or {}).get("Allow", ""),
+            ),
         }
         found = ours.get(error.status_code) or InvalidRequest("The request cannot be read")
-        return _failure(request, found, error.headers)
+        return _failure(request, found)
 
-    app.openapi_schema = _openapi(app)
+    @app.exception_handler(Exception)
+    async def own_fault(request: Request, _: Exception) -> Response:
+        return _failure(request, InternalError("Internal error"))
 
 
 def _exchange(request: Request) -> Exchange:
@@ -99,9 +109,9 @@ def _exchange(request: Request) -> Exchange:
     return exchange
 
 
-def _failure(request: Request, error: GatewayError, headers: Mapping[str, str] | None = None) -> Response:
+def _failure(request: Request, error: GatewayError) -> Response:
     _exchange(request).record.error = error
-    response = Response(error.body(), error.status, headers)
+    response = Response(error.body(), error.status)
     response.raw_headers.extend(error.headers())
     return response
 

@@ -100,7 +100,7 @@ class Gateway:
             await exchange.fail(ShuttingDown("The gateway is shutting down"))
         except Exception as error:
             log.exception("request %s failed", exchange.record.request_id)
-            await exchange.fail(InternalError("Internal error", detail=repr(error)))
+            await exchange.fail(InternalError("Internal error", detail=type(error).__name__))
         finally:
             self.metrics.in_flight.dec()
             self._finish(exchange.record)

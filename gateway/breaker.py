@@ -32,6 +32,10 @@ class Breaker:
         if self.state(now) == "half_open":
             self.trying = True
 
+    def begin_answer(self) -> None:
+        """The replica is there, but only the answer's good end makes up for past failures."""
+        self.opened_at, self.trying = None, False
+
     def succeed(self) -> None:
         """The replica answered."""
         self.failures, self.opened_at, self.trying = 0, None, False

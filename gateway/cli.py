@@ -19,7 +19,7 @@ from gateway.config import key_digest
 from gateway.configfile import ConfigError, Loaded, load
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-out, err = Console(), Console(stderr=True)
+out, err = Console(markup=False), Console(stderr=True, markup=False)
 
 ConfigArgument = Annotated[
     Path, typer.Argument(help="The configuration file (YAML).", envvar="THINKMETER_CONFIG")

@@ -22,6 +22,8 @@ KEYS_VARIABLE = "THINKMETER_API_KEYS"
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
+_MERGE = "tag:yaml.org,2002:merge"
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -114,26 +116,31 @@ class _Reader:
         self._problems: list[Problem] = []
 
     def read(self, text: str) -> dict[str, Any]:
-        loader = yaml.SafeLoader(text)
         try:
-            root = loader.get_single_node()
-            if root is not None:
-                self._walk(loader, root, (), ())
-                data = loader.construct_document(root)
-            else:
-                data = {}
+            data = self._construct(text)
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else None
             raise ConfigError([Problem(line, "", f"not YAML: {error.problem}")]) from None
         except yaml.YAMLError as error:
             raise ConfigError([Problem(None, "", f"not YAML: {error}")]) from None
-        finally:
-            loader.dispose()
-        if self._problems:
-            raise ConfigError(self._problems)
+        except RecursionError:
+            raise ConfigError([Problem(None, "", "nested too deeply")]) from None
         if not isinstance(data, dict):
             raise ConfigError([Problem(1, "", "the file must be a mapping of settings")])
         return data
+
+    def _construct(self, text: str) -> Any:
+        loader = yaml.SafeLoader(text)
+        try:
+            root = loader.get_single_node()
+            if root is None:
+                return {}
+            self._walk(loader, root, (), ())
+            if self._problems:
+                raise ConfigError(self._problems)
+            return loader.construct_document(root)
+        finally:
+            loader.dispose()
 
     def _walk(self, loader: yaml.SafeLoader, node: yaml.Node, at: Place, above: tuple[int, ...]) -> None:
         self.lines.setdefault(at, node.start_mark.line + 1)
@@ -143,12 +150,18 @@ class _Reader:
         above = (*above, id(node))
         if isinstance(node, yaml.ScalarNode):
             self._resolve_references(loader, node, at)
+            self._check_scalar(loader, node, at)
         elif isinstance(node, yaml.SequenceNode):
             for index, item in enumerate(node.value):
                 self._walk(loader, item, (*at, index), above)
         elif isinstance(node, yaml.MappingNode):
             seen = set()
             for key, value in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    self._complain(key, at, "the name of a setting must be a plain word")
+                    continue
+                if key.tag != _MERGE:
+                    self._check_scalar(loader, key, at)
                 if key.value in seen:
                     self._complain(key, (*at, str(key.value)), "named twice")
                 seen.add(key.value)
@@ -169,6 +182,13 @@ class _Reader:
             node.value = resolved
             if node.style is None:  # a plain scalar: "${PORT}" becomes a number
                 node.tag = loader.resolve(yaml.ScalarNode, resolved, (True, False))  # type: ignore[no-untyped-call]
+
+    def _check_scalar(self, loader: yaml.SafeLoader, node: yaml.ScalarNode, at: Place) -> None:
+        """PyYAML trusts what looks like a number or a date, or is tagged as one: 2026-99-99."""
+        try:
+            loader.construct_object(node)
+        except (ValueError, LookupError, AttributeError):
+            self._complain(node, at, f"not a valid {node.tag.rpartition(':')[2]}")
 
     def _complain(self, node: yaml.Node, at: Place, message: str) -> None:
         self._problems.append(Problem(node.start_mark.line + 1, _dotted(at), message))

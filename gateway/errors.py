@@ -30,6 +30,8 @@ from typing import ClassVar
 
 import orjson
 
+_LONGEST = 800  # characters of a message: it may quote the client or a backend
+
 
 class GatewayError(Exception):
     """A failure with an answer. `message` is shown to the client: no addresses, no tracebacks."""
@@ -50,8 +52,8 @@ class GatewayError(Exception):
         detail: str | None = None,
     ) -> None:
         """`retry_after` is in seconds; `detail` goes to the log and never to the client."""
-        super().__init__(message)
-        self.message = message
+        self.message = message if len(message) <= _LONGEST else message[:_LONGEST] + "…"
+        super().__init__(self.message)
         self.param = param
         self.retry_after = retry_after
         self.detail = detail
@@ -135,6 +137,13 @@ class MethodNotAllowed(RequestError):
 
     status = 405
     code = "method_not_allowed"
+
+    def __init__(self, message: str, *, allow: str = "POST") -> None:
+        super().__init__(message)
+        self.allow = allow
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [*super().headers(), (b"allow", self.allow.encode())]
 
 
 class RequestTimeout(RequestError):

@@ -46,19 +46,18 @@ class Exchange:
         declared = self.headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared) > self._limits.body_bytes:
             raise self._too_large()
-        message = await self._receive_part()
-        body: bytes = message.get("body", b"")
-        if not message.get("more_body"):
-            return body
-        parts, size = [body], len(body)
+        parts: list[bytes] = []
+        size = 0
         try:
             async with asyncio.timeout(self._limits.body_seconds):
-                while message.get("more_body"):
-                    if size > self._limits.body_bytes:
-                        raise self._too_large()
+                more = True
+                while more:
                     message = await self._receive_part()
                     parts.append(message.get("body", b""))
                     size += len(parts[-1])
+                    if size > self._limits.body_bytes:
+                        raise self._too_large()
+                    more = message.get("more_body", False)
         except TimeoutError:
             raise RequestTimeout(f"The body did not arrive within {self._limits.body_seconds:g} s") from None
         return b"".join(parts)
@@ -103,8 +102,14 @@ class Exchange:
         """Send status and headers, ours included; with `streams`, later errors become events."""
         self.started, self._streams = True, streams
         self.record.status = status
-        headers = [*headers, (b"x-request-id", self.record.request_id.encode())]
+        headers = [*headers, *self._own_headers(status)]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    def _own_headers(self, status: int) -> Headers:
+        headers = [(b"x-request-id", self.record.request_id.encode())]
+        if status == 408 or (status >= 400 and b"expect" in self.headers):  # the body may never come
+            headers.append((b"connection", b"close"))
+        return headers
 
     async def write(self, block: bytes) -> None:
         await self._send({"type": "http.response.body", "body": block, "more_body": True})
@@ -125,10 +130,7 @@ class Exchange:
             self.record.status = error.status
             return
         if not self.started:
-            headers = error.headers()
-            if error.status in (408, 413):  # part of the body was never read
-                headers.append((b"connection", b"close"))
-            await self.answer(error.status, headers, error.body())
+            await self.answer(error.status, error.headers(), error.body())
         elif self._streams:
             await self.finish(error.sse())
         else:
@@ -139,7 +141,7 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.started = True
             self.record.status = message["status"]
-            message["headers"] = [*message["headers"], (b"x-request-id", self.record.request_id.encode())]
+            message["headers"] = [*message["headers"], *self._own_headers(message["status"])]
         elif not message.get("more_body"):
             self.finished = True
         return message

@@ -15,18 +15,32 @@ _NOT_RETURNED = _HOP_BY_HOP | frozenset(b"server date x-request-id set-cookie".s
 
 
 def forwarded(headers: Headers, request_id: str) -> dict[str, str]:
-    """The client's headers that go to a backend: neither hop-by-hop nor credentials."""
-    named = {
-        name.strip().lower() for key, value in headers if key == b"connection" for name in value.split(b",")
-    }
-    kept = {
-        name.decode("latin-1"): value.decode("latin-1")
-        for name, value in headers
-        if name not in _HOP_BY_HOP and name not in _KEPT_HERE and name not in named
-    }
+    """The client's headers that go to a backend: neither hop-by-hop nor credentials; repeated ones joined."""
+    named = _named(headers)
+    kept: dict[str, str] = {}
+    for key, value in headers:
+        if key not in _HOP_BY_HOP and key not in _KEPT_HERE and key not in named:
+            name, text = key.decode("latin-1"), _text(value)
+            kept[name] = f"{kept[name]}, {text}" if name in kept else text
     return kept | {"Content-Type": "application/json", "X-Request-Id": request_id}
 
 
 def returned(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     """A backend's headers that go to the client."""
-    return [(name.lower(), value) for name, value in headers if name.lower() not in _NOT_RETURNED]
+    lower = [(name.lower(), value) for name, value in headers]
+    dropped = _NOT_RETURNED | _named(lower)
+    return [(name, value) for name, value in lower if name not in dropped]
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()  # written as UTF-8 again, so the same bytes
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def _named(headers: Headers) -> set[bytes]:
+    """The headers that `Connection` declares to be hop-by-hop."""
+    return {
+        name.strip().lower() for key, value in headers if key == b"connection" for name in value.split(b",")
+    }

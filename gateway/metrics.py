@@ -13,6 +13,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from gateway import __version__
+from gateway.errors import InvalidRequest
 from gateway.record import Record
 from gateway.replicas import Backend, Pool
 from gateway.usage import SLACK
@@ -197,7 +198,10 @@ def access_line(record: Record) -> bytes:
             "cancelled": record.cancelled,
         }
     if error:
-        entry |= {"error": error.code, "message": error.message, "detail": error.detail}
+        # what is wrong with a request is said by quoting it: backends put whole prompts into such messages
+        quotes = isinstance(error, InvalidRequest)
+        message = None if quotes else error.message
+        entry |= {"error": error.code, "message": message, "detail": error.detail}
     return orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
 
 

@@ -119,7 +119,7 @@ async def _pass_stream(exchange: Exchange, request: Request, reply: Reply) -> No
                     record.first_byte = record.elapsed()
                     await exchange.start(reply.status, _headers(exchange, reply, begun), streams=True)
                 await exchange.write(events)
-        if not reader.done:
+        if not reader.done and not reader.failed:
             raise BackendDisconnected("The backend closed the stream before its end")
         if reader.failed:
             record.error = BackendError("The backend reported an error inside the stream")

@@ -179,7 +179,7 @@ def choose(bounds: Bounds, prediction: Prediction, price: float) -> Choice:
         wanted = bounds.pin
         index = min(max(wanted, low), high)
         eligible = _only(index)
-    if index > wanted and bounds.floor:
+    if bounds.floor and index > min(wanted, bounds.ceiling.index):
         return Choice(index, bounds.floor.reason, bounds.floor.rule, eligible)
     if index < wanted:
         return Choice(index, bounds.ceiling.reason, bounds.ceiling.rule, eligible)

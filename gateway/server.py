@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import sys
 from types import FrameType
 from typing import Any
 
+import httptools
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from gateway.app import Gateway
 from gateway.config import Limits
 from gateway.errors import GatewayError, HeadersTooLarge, InvalidRequest, RequestTimeout
 
 log = logging.getLogger("thinkmeter.server")
+
+_FRAMING = (b"content-length", b"transfer-encoding")
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -27,23 +31,35 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._refusal: GatewayError | None = None
         self._waiting: asyncio.TimerHandle | None = None
+        self._in_head = False
         self._unparsed = 0
+        self._declining = False
+        self._behind: list[RequestResponseCycle] = []
         self._wait_for_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        for cycle in self._behind:  # uvicorn tells only the last of pipelined requests
+            cycle.disconnected = True
+            cycle.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        began_before, self._data = self._in_head, data
         super().data_received(data)
-        if self.parser is not None and (self.cycle is None or self.cycle.response_complete):
+        if self.parser is None or self.transport.is_closing():
+            return
+        if self._in_head and began_before:
             self._unparsed += len(data)  # of a head still incomplete, which the parser keeps in memory
             if self._unparsed > self.limits.header_bytes + 65_536:
                 self._refuse(self._too_large())
+                return
+        if self._in_head or self.cycle is None or self.cycle.response_complete:
             self._wait_for_headers()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._in_head = True
         self._size = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -55,8 +71,27 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._stop_waiting()
-        self._unparsed = 0
+        self._in_head, self._unparsed = False, 0
+        if self._declining:
+            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._behind.append(self.cycle)
         super().on_headers_complete()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Decline another protocol, which Java's HTTP client offers with every request.
+
+        The parser stops at the offer, before the body. A new one goes on, told of the body's framing alone.
+        """
+        stopped = sys.exception()
+        rest = self._data[stopped.args[0] :] if isinstance(stopped, httptools.HttpParserUpgrade) else b""
+        framing = [name + b": " + value + b"\r\n" for name, value in self.headers if name in _FRAMING]
+        self.cycle.more_body = True
+        self.parser, self._declining = httptools.HttpRequestParser(self), True
+        self.parser.feed_data(b"".join([b"POST / HTTP/1.1\r\n", *framing, b"\r\n"]))
+        self._declining = False
+        if rest:
+            self.data_received(rest)
 
     def _too_large(self) -> HeadersTooLarge:
         limits = self.limits
@@ -84,11 +119,22 @@ class HttpProtocol(HttpToolsProtocol):
         self._stop_waiting()
         if self.transport.is_closing():
             return
+        if not self._owes_answer():
+            self.transport.close()
+            return
         body = error.body()
         headers = [*error.headers(), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
         lines = [STATUS_LINE[error.status], *(name + b": " + value + b"\r\n" for name, value in headers)]
         self.transport.write(b"".join([*lines, b"\r\n", body]))
         self.transport.close()
+
+    def _owes_answer(self) -> bool:
+        """Whether bytes written now would be read as the answer to the request that is refused."""
+        if self.cycle is None:
+            return True
+        if self._in_head:
+            return self.cycle.response_complete
+        return not self.cycle.response_started and not self.pipeline
 
 
 class Server(uvicorn.Server):

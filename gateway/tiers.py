@@ -11,11 +11,16 @@ import msgspec
 from msgspec import Raw
 
 from gateway.config import EFFORTS, Family, Model, Tier
-from gateway.protocol import Fields, Wish, effort_rank, encode
+from gateway.protocol import ChatTemplate, Fields, Wish, effort_rank, encode
 from router_model.head import TierLength
 
 _ALIASES = ("reasoning", "thinking", "thinking_token_budget", "reasoning_effort", "max_tokens")
 """Fields that state a wish in some dialect; replaced by the one dialect the backend understands."""
+
+_TEMPLATE = "chat_template_kwargs"
+_TEMPLATE_ALIASES = frozenset(ChatTemplate.__struct_fields__)
+
+_UNCAPPED = 1 << 40  # room for the answer of a tier that sets no cap: more than any model can fill
 
 _JsonObject = msgspec.json.Decoder(Fields)
 
@@ -51,7 +56,9 @@ class Ladder:
     @property
     def changes_requests(self) -> bool:
         """False for a model without reasoning: one tier, nothing to add, no cap."""
-        return len(self.tiers) > 1 or self.tiers[0].answer is not None or bool(self.tiers[0].overlay)
+        only, family = self.tiers[0], self._family
+        adds = only.overlay or family.no_thinking or family.thinking
+        return len(self.tiers) > 1 or only.answer is not None or bool(adds)
 
     def index(self, name: str) -> int:
         """Position of a tier; a model with one tier takes every name for it."""
@@ -80,18 +87,18 @@ class Ladder:
         guarantee the client's cap holds for the answer alone. Nothing exceeds `context`.
         """
         tier = self.tiers[index]
-        if tier.answer is None:
-            return Length(0, wish.max_tokens)
+        answer = _UNCAPPED if tier.answer is None else tier.answer
         guaranteed = min(guaranteed, tier.thinking)
         thinking = tier.thinking if wish.thinking is None else min(tier.thinking, wish.thinking)
-        full = max(thinking, guaranteed) + tier.answer
+        full = max(thinking, guaranteed) + answer
         cap = full if wish.max_tokens is None else min(full, wish.max_tokens)
         if guaranteed:
-            cap = min(full, max(cap, guaranteed + min(cap, tier.answer)))
+            cap = min(full, max(cap, guaranteed + min(cap, answer)))
         if context is not None:
             cap = min(cap, context)
-        room = min(tier.answer, (cap + 1) // 2)
-        return Length(min(max(min(thinking, cap - room), guaranteed), cap), cap)
+        room = min(answer, (cap + 1) // 2)
+        uncapped = tier.answer is None and wish.max_tokens is None
+        return Length(min(max(min(thinking, cap - room), guaranteed), cap), None if uncapped else cap)
 
     def apply(self, fields: Fields, tier: str, length: Length) -> Fields:
         """The request's fields with the tier written in; everything else keeps the client's bytes."""
@@ -99,7 +106,7 @@ class Ladder:
             return fields
         applied = {name: value for name, value in fields.items() if name not in _ALIASES}
         for name, value in self._overlays(self.index(tier), length.thinking).items():
-            applied[name] = value if isinstance(value, Raw) else self._merge(applied.get(name), value)
+            applied[name] = value if isinstance(value, Raw) else self._merge(name, applied.get(name), value)
         if length.cap is not None:
             applied["max_completion_tokens"] = Raw(b"%d" % length.cap)
         return applied
@@ -112,10 +119,12 @@ class Ladder:
         return fields | {"max_tokens": Raw(b"%d" % length.cap)}
 
     @staticmethod
-    def _merge(theirs: Raw | None, ours: Fields) -> Raw:
-        if theirs is None or bytes(theirs) == b"null":
+    def _merge(name: str, theirs: Raw | None, ours: Fields) -> Raw:
+        if theirs is None or not bytes(theirs).startswith(b"{"):
             return Raw(encode(ours))
-        return Raw(encode(_JsonObject.decode(theirs) | ours))
+        stale = _TEMPLATE_ALIASES if name == _TEMPLATE else ()
+        kept = {key: value for key, value in _JsonObject.decode(theirs).items() if key not in stale}
+        return Raw(encode(kept | ours))
 
     def _render(self, index: int, thinking: int) -> dict[str, Raw | Fields]:
         tier, family = self.tiers[index], self._family
@@ -124,6 +133,8 @@ class Ladder:
             {"$budget": max(thinking, 1)} if self._sends_budget else {}
         )
         overlay = _fill((family.no_thinking or {}) if switched_off else family.thinking, values)
+        if not self._sends_budget:
+            overlay.pop("thinking_token_budget", None)
         for name, value in tier.overlay.items():
             ours = overlay.get(name)
             overlay[name] = ours | value if isinstance(ours, dict) and isinstance(value, dict) else value

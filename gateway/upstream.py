@@ -7,6 +7,7 @@ another replica may be tried; after it only bytes pass, or the answer breaks.
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -28,6 +29,7 @@ from gateway.errors import (
     GatewayError,
     InvalidRequest,
     NoBackend,
+    RouteNotFound,
 )
 from gateway.headers import returned
 from gateway.replicas import Backend, Pool
@@ -36,6 +38,8 @@ from gateway.usage import read_context, read_error
 log = logging.getLogger("thinkmeter.upstream")
 
 _ERROR_BYTES = 65_536  # read of a backend's error body
+_LARGE_BYTES = 1 << 20
+_EVENT_BYTES = 1 << 20  # waited for before a first event is passed on in pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ class Reply:
         self.attempts = 1
         self.waited = 0.0
         self._response = response
+        self._holds_slot = True
         self._client_reads = False
         self._touched: Callable[[], None] = lambda: None
 
@@ -107,8 +112,11 @@ class Reply:
             raise BackendTimeout("The backend stopped sending before its answer was complete") from None
 
     def close(self) -> None:
-        """Let go of the connection; one that still carries an answer is closed, which aborts generation."""
+        """Give back the slot and the connection; closing one that still carries an answer aborts that."""
         self._response.close()
+        if self._holds_slot:
+            self._holds_slot = False
+            self.backend.in_flight -= 1
 
 
 class Upstream:
@@ -237,13 +245,14 @@ class Upstream:
                 async with reply.within(self._settings.timeouts.idle, end):
                     yield reply
             else:
+                reply.close()  # all of it is here: how fast the client takes it is not the replica's business
                 yield reply
+            reply.backend.breaker.succeed()
         except BackendError:
             reply.backend.breaker.fail(time.monotonic())
             raise
         finally:
             reply.close()
-            reply.backend.in_flight -= 1
 
     async def _reply(self, pool: Pool, call: Call, end: float) -> Reply:
         """Try replicas until one answers, the attempts are used up, or the fault is the request's own."""
@@ -278,19 +287,20 @@ class Upstream:
             async with asyncio.timeout_at(min(limit, end)):
                 response = await self.session.post(
                     _url(backend.replica, call.path),
-                    data=call.body,
+                    # a file is written in pieces: megabytes at once would hold up everybody else
+                    data=call.body if len(call.body) < _LARGE_BYTES else io.BytesIO(call.body),
                     headers=call.headers | _authorization(backend.replica),
                     allow_redirects=False,
                 )
                 if response.status >= 300:
                     raise await _refusal(response)
                 _check_content_type(response, call)
-                body = await (response.content.readany() if call.stream else response.read())
+                body = await (_first_event(response.content) if call.stream else response.read())
                 if not body:
                     raise BackendDisconnected("The backend sent an empty answer")
-                if call.stream and body.startswith(b'data: {"error"'):
+                if call.stream and body.startswith((b'data: {"error"', b'data:{"error"')):
                     raise _refused_stream(body)
-            backend.breaker.succeed()
+            backend.breaker.begin_answer()
             return Reply(backend, response, body)
         except BaseException as error:
             if response is not None:
@@ -341,8 +351,20 @@ def translated(error: BaseException) -> BaseException:
     """Our error for one of the HTTP library's; anything else is returned as it is."""
     for foreign, ours, message in _FOREIGN:
         if isinstance(error, foreign):
-            return ours(message, detail=f"{type(error).__name__}: {error}")
+            after = 1 if ours is NoBackend else None
+            return ours(message, retry_after=after, detail=f"{type(error).__name__}: {error}")
     return error
+
+
+async def _first_event(content: aiohttp.StreamReader) -> bytes:
+    """The first block of a stream, with at least one whole event: less than that commits to nothing."""
+    block = await content.readany()
+    while block and b"\n\n" not in block and b"\n\r\n" not in block and len(block) < _EVENT_BYTES:
+        more = await content.readany()
+        if not more:
+            raise BackendDisconnected("The backend closed before its answer was complete")
+        block += more
+    return block
 
 
 async def _refusal(response: aiohttp.ClientResponse) -> GatewayError:
@@ -354,7 +376,7 @@ async def _refusal(response: aiohttp.ClientResponse) -> GatewayError:
 
 def _refused_stream(block: bytes) -> GatewayError:
     """The error for a stream that begins with one: vLLM refuses some requests so, with status 200."""
-    event = block.partition(b"\n")[0].removeprefix(b"data: ")
+    event = block.partition(b"\n")[0].removeprefix(b"data:")
     return refusal(read_error(event).status or 500, event, retry_after=1)
 
 
@@ -378,6 +400,8 @@ def refusal(status: int, body: bytes, *, retry_after: float) -> GatewayError:
         if "maximum context length" in message or "max_model_len" in message:
             return ContextLengthExceeded(message, param=error.param)
         return InvalidRequest(message or "The backend refused the request", param=error.param)
+    if status == 404 and message == "Not Found":  # the bare answer of a server without this route
+        return RouteNotFound("The model does not offer this endpoint", detail=detail)
     if status in (401, 403, 404, 405):
         return BackendError("The backend does not serve this request for the gateway", detail=detail)
     return BackendError("The backend failed", detail=detail)

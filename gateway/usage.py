@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 SLACK = 16
 """Reasoning tokens over a budget that still count as honoured: end marks, a closing phrase."""
@@ -65,17 +65,22 @@ class Tally:
     truncated: bool = False
 
 
+def _count(tokens: int | None) -> int | None:
+    """A number of tokens, unless it can be none: a broken backend's -1 must not reach the metrics."""
+    return tokens if tokens is not None and 0 <= tokens < 2**53 else None
+
+
 def _backend_tally(usage: Usage, reasoning: int, visible: int) -> Tally:
     """The backend's count; reasoning split off by proportion where the backend does not say.
 
     `reasoning` and `visible` are amounts in any one unit. A backend that reports 0 reasoning tokens beside
     reasoning text is not believed.
     """
-    tally = Tally(usage.prompt_tokens, usage.completion_tokens, source="backend")
+    tally = Tally(_count(usage.prompt_tokens), _count(usage.completion_tokens), source="backend")
     if usage.completion_tokens_details:
-        tally.reasoning = usage.completion_tokens_details.reasoning_tokens
+        tally.reasoning = _count(usage.completion_tokens_details.reasoning_tokens)
     if usage.prompt_tokens_details:
-        tally.cached = usage.prompt_tokens_details.cached_tokens
+        tally.cached = _count(usage.prompt_tokens_details.cached_tokens)
     if not tally.reasoning and reasoning and tally.completion is not None:
         tally.reasoning = round(tally.completion * reasoning / (reasoning + visible))
         tally.reasoning_estimated = True
@@ -106,14 +111,17 @@ def read_answer(body: bytes) -> Tally | None:
 
 
 class _Chunk(Struct):
-    usage: Usage | None = None
-    choices: list[Raw] = []
+    usage: Usage | UnsetType | None = UNSET
+    choices: list[Raw] | None = None
 
 
 _chunk = msgspec.json.Decoder(_Chunk)
 
 _SEPARATORS = (b"\n\n", b"\r\n\r\n")
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
+_DONE = re.compile(rb"(?:^|\n)data: ?\[DONE\]\r?\n")  # a whole line: the same words may stand in a text
+_USAGE = re.compile(rb'"usage": ?\{|"choices": ?\[\]')  # backends mix styles, and the usage may be null
+_FIRST_KEY = re.compile(rb'data: ?\{\s*"[^"\\]*":( ?)')
 _EVENT_LIMIT = 1 << 20  # an event longer than this is passed on in pieces
 
 
@@ -127,7 +135,6 @@ class _Spelling:
         def opening(name: bytes) -> bytes:
             return b'"' + name + b'":' + space + b'"'
 
-        self.usage = b'"usage":' + space + b"{"
         self.finish = opening(b"finish_reason")
         self.visible = [opening(name) for name in (b"content", b"text", b"arguments")]
         self.reasoning = [opening(name) for name in (b"reasoning", b"reasoning_content")]
@@ -178,9 +185,9 @@ class StreamReader:
         return self._read(block) if block else b""
 
     def _read(self, block: bytes) -> bytes:
-        if self._spelling is None:
-            self._spelling = _SPACED if b'": ' in block else _COMPACT
-        spelling = self._spelling
+        if self._spelling is None and (first := _FIRST_KEY.search(block)):
+            self._spelling = _SPACED if first[1] else _COMPACT
+        spelling = self._spelling or _COMPACT
         self._visible += sum(_filled(block, pattern) for pattern in spelling.visible)
         # an older vLLM names the same reasoning twice, hence the larger and not the sum
         self._reasoning += max(_filled(block, pattern) for pattern in spelling.reasoning)
@@ -188,24 +195,24 @@ class StreamReader:
             start = block.rindex(spelling.finish) + len(spelling.finish)
             self._finish_reason = block[start:].partition(b'"')[0].decode(errors="replace")
         self.failed = self.failed or b'data: {"error"' in block
-        self.done = self.done or b"data: [DONE]" in block[-32:] or b"data:[DONE]" in block[-32:]
-        return self._take_usage(block) if spelling.usage in block else block
+        self.done = self.done or (b"[DONE]" in block and _DONE.search(block) is not None)
+        return self._take_usage(block) if b'"usage"' in block and _USAGE.search(block) else block
 
     def _take_usage(self, block: bytes) -> bytes:
         kept, start = [], 0
         for match in _EVENT_END.finditer(block):
             event, start = block[start : match.end()], match.end()
             chunk = _read_chunk(event)
-            if chunk and chunk.usage:
-                self._usage = chunk.usage
-                if self._strip_usage and not chunk.choices:
+            if chunk and chunk.usage is not UNSET:
+                self._usage = chunk.usage or self._usage
+                if self._strip_usage and chunk.choices == []:
                     continue
             kept.append(event)
         return b"".join([*kept, block[start:]])
 
     def tally(self) -> Tally:
         """The tokens so far: the backend's count if it came, else what passed."""
-        if self._usage and self._usage.completion_tokens is not None:
+        if self._usage and _count(self._usage.completion_tokens) is not None:
             tally = _backend_tally(self._usage, self._reasoning, self._visible)
         elif passed := self._visible + self._reasoning:
             tally = Tally(completion=passed, reasoning=self._reasoning, source="counted")
@@ -217,7 +224,7 @@ class StreamReader:
 
 
 def _read_chunk(event: bytes) -> _Chunk | None:
-    payload = event.strip().removeprefix(b"data:")
+    payload = event.partition(b"data:")[2]
     try:
         return _chunk.decode(payload) if b'"usage"' in payload else None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -243,7 +250,7 @@ def read_error(body: bytes) -> ErrorObject:
         outer = msgspec.json.decode(body, type=dict[str, Any])
         error = outer.get("error", outer)
         if not isinstance(error, dict):
-            return ErrorObject(str(error))
+            return ErrorObject(str(error or ""))
         inner = msgspec.convert(error, ErrorObject)
         return inner if inner.message else ErrorObject(str(outer.get("detail", "")))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

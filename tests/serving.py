@@ -32,7 +32,8 @@ def configuration(*urls: str, **changes: Any) -> dict[str, Any]:
     """Settings for a model `tiny` on these backends (named a, b, …); `changes` replace whole sections."""
     replicas = [{"name": "abcdef"[index], "url": url} for index, url in enumerate(urls)]
     model = {"family": "qwen3", "replicas": replicas, "tiers": TIERS} | changes.pop("model", {})
-    return {"models": {"tiny": model}, "server": {"access_log": False}} | changes
+    patient = {"timeout": 20}  # a busy machine is no dead backend
+    return {"models": {"tiny": model}, "server": {"access_log": False}, "health": patient} | changes
 
 
 @dataclass

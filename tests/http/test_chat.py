@@ -10,13 +10,13 @@ async def test_answer_passes_unchanged(running: Running, backend: Backend) -> No
     """The body the backend sent is the body the client gets, and headers show the decision."""
     response = await running.chat("hello", model="tiny:short")
 
-    assert 200 == response.status
-    assert "short" == response.headers["x-thinkmeter-tier"]
-    assert "pinned" == response.headers["x-thinkmeter-reason"]
-    assert "a" == response.headers["x-thinkmeter-backend"]
+    assert response.status == 200
+    assert response.headers["x-thinkmeter-tier"] == "short"
+    assert response.headers["x-thinkmeter-reason"] == "pinned"
+    assert response.headers["x-thinkmeter-backend"] == "a"
     sent = backend.requests[-1].json
-    assert {"enable_thinking": True} == sent["chat_template_kwargs"]
-    assert (16, 48) == (sent["thinking_token_budget"], sent["max_completion_tokens"])
+    assert sent["chat_template_kwargs"] == {"enable_thinking": True}
+    assert (sent["thinking_token_budget"], sent["max_completion_tokens"]) == (16, 48)
 
 
 async def test_official_client_streams(running: Running) -> None:

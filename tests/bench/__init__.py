@@ -1,0 +1,1 @@
+"""Side-by-side benchmark of the gateway and its peers: `python -m tests.bench --help`."""

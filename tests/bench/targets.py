@@ -1,0 +1,204 @@
+"""What is measured, and how each is installed and started. Every target is pinned to one core."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from tests.bench import proc
+
+ROOT = Path(__file__).resolve().parents[2]
+VENVS = ROOT / ".bench"
+KEY = "sk-bench-0123456789abcdef"
+MODEL = "fake"
+START_S = 60
+
+THINKMETER = """\
+server: {{host: 127.0.0.1, port: {port}}}
+price: 0.05
+models:
+  fake:
+    family: qwen3
+    served_name: fake
+    replicas: [{{name: a, url: "{upstream}"}}]
+    tiers:
+      direct: {{thinking: 0, answer: 1024}}
+      short: {{thinking: 64, answer: 1024}}
+      medium: {{thinking: 256, answer: 1024}}
+      long: {{thinking: 1024, answer: 1024}}
+keys: [{{name: bench, key: "${{BENCH_KEY}}"}}]
+"""
+
+LITELLM = """\
+model_list:
+  - model_name: fake
+    litellm_params: {{model: hosted_vllm/fake, api_base: "{upstream}/v1", api_key: none}}
+general_settings: {{master_key: {key}}}
+"""
+
+
+class Target(msgspec.Struct, kw_only=True, frozen=True):
+    """One server; `{port}`, `{upstream}`, `{config}`, `{python}` and `{bin}` in the command are filled in."""
+
+    name: str
+    about: str
+    command: str = ""
+    packages: list[str] = []  # from PyPI, into a venv of its own
+    config: str = ""
+    environment: dict[str, str] = {}
+    key: str = ""
+    ready: str = "/health"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.key}"} if self.key else {}
+
+
+TARGETS = {
+    target.name: target
+    for target in (
+        Target(name="direct", about="load generator straight to the fake backend"),
+        Target(
+            name="thinkmeter",
+            about="this gateway: key, decision, metrics and access log on",
+            command="{python} -m gateway serve {config}",
+            config=THINKMETER,
+            environment={"BENCH_KEY": KEY},
+            key=KEY,
+            ready="/readyz",
+        ),
+        Target(
+            name="mini",
+            about="FastAPI + httpx in forty lines, no features",
+            command="{bin}/python tests/bench/mini.py {port} {upstream}",
+            packages=["fastapi", "uvicorn", "httpx", "uvloop", "httptools"],
+        ),
+        Target(
+            name="litellm",
+            about="LiteLLM proxy, one worker, no database",
+            command="{bin}/litellm --config {config} --host 127.0.0.1 --port {port} --num_workers 1",
+            packages=["litellm[proxy]"],
+            config=LITELLM,
+            environment={"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"},
+            key=KEY,
+            ready="/health/liveliness",
+        ),
+        Target(
+            name="vllm-router",
+            about="vLLM's router (Rust), one worker thread",
+            command="{bin}/vllm-router --worker-urls {upstream} --policy round_robin --log-level warning "
+            "--host 127.0.0.1 --port {port} --prometheus-port 29017",
+            packages=["vllm-router"],
+        ),
+    )
+}
+OWN = ("direct", "thinkmeter", "mini")
+PEERS = tuple(name for name in TARGETS if name not in OWN)
+
+
+def install(target: Target) -> str | None:
+    """Make the target's venv unless it is there; the reason when that fails."""
+    if not target.packages:
+        return None
+    home = VENVS / target.name
+    done = home / "installed"
+    if done.exists():
+        return None
+    print(f"installing {target.name} from PyPI …", file=sys.stderr, flush=True)
+    steps = (
+        [sys.executable, "-m", "venv", "--clear", str(home)],
+        [str(home / "bin/pip"), "install", "-q", *target.packages],
+    )
+    for step in steps:
+        result = subprocess.run(step, capture_output=True, text=True, check=False)
+        if result.returncode:
+            return (result.stderr.strip().splitlines() or ["no message"])[-1]
+    done.touch()
+    return None
+
+
+def versions(target: Target) -> dict[str, str]:
+    """Versions of what was installed for the target, by name."""
+    if not target.packages:
+        return {}
+    names = [package.partition("[")[0] for package in target.packages]
+    code = "import sys,json,importlib.metadata as m;print(json.dumps({n:m.version(n) for n in sys.argv[1:]}))"
+    python = str(VENVS / target.name / "bin/python")
+    found = subprocess.run([python, "-c", code, *names], capture_output=True, text=True, check=True)
+    versions: dict[str, str] = json.loads(found.stdout)
+    return versions
+
+
+def pinned(command: list[str], core: int) -> list[str]:
+    """The command behind one that takes a core first, so that all its threads inherit it."""
+    code = "import os,sys;os.sched_setaffinity(0,{int(sys.argv[1])});os.execvp(sys.argv[2],sys.argv[2:])"
+    return [sys.executable, "-c", code, str(core), *command]
+
+
+def spawn(
+    command: list[str], *, core: int, log: IO[bytes], environment: dict[str, str]
+) -> subprocess.Popen[bytes]:
+    """Start a process group pinned to one core."""
+    return subprocess.Popen(
+        pinned(command, core),
+        stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env=os.environ | environment, start_new_session=True,
+    )  # fmt: skip
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End the process group that we started."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, sign)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+            return
+
+
+def wait_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(url, timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.05)
+    tail = log.read_text(errors="replace")[-2000:]
+    raise RuntimeError(f"not ready at {url}:\n{tail}")
+
+
+@contextmanager
+def running(target: Target, *, port: int, upstream: str, core: int, folder: Path) -> Iterator[list[int]]:
+    """The target, ready to serve; yields its process ids."""
+    if not target.command:
+        yield []
+        return
+    config = folder / f"{target.name}.yaml"
+    config.write_text(target.config.format(port=port, upstream=upstream, key=KEY))
+    fill = {"port": port, "upstream": upstream, "config": config, "python": sys.executable}
+    fill["bin"] = VENVS / target.name / "bin"
+    log = folder / f"{target.name}.log"
+    with log.open("wb") as sink:
+        command = [part.format(**fill) for part in target.command.split()]
+        process = spawn(command, core=core, log=sink, environment=target.environment)
+        try:
+            wait_ready(process, f"http://127.0.0.1:{port}{target.ready}", log)
+            yield proc.tree(process.pid)
+        finally:
+            stop(process)

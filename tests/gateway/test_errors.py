@@ -1,0 +1,191 @@
+"""The exception tree and its one encoding; and that nothing of the HTTP library gets past it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import ssl
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import client_exceptions
+from aiohttp.client_reqrep import ConnectionKey
+from yarl import URL
+
+from gateway import errors
+from gateway.errors import (
+    BackendDisconnected,
+    BackendError,
+    BackendTimeout,
+    GatewayError,
+    InvalidApiKey,
+    NoBackend,
+    RequestError,
+    all_errors,
+)
+from gateway.upstream import refusal, translated
+
+CLASSES = all_errors()
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_body(kind: type[GatewayError]) -> None:
+    """Every error is OpenAI's error object, and its detail stays out of it."""
+    error = kind('what is wrong: é "q" \n')
+    error.detail = "http://10.0.0.1 failed"
+
+    assert json.loads(error.body()) == {
+        "error": {"message": 'what is wrong: é "q" \n', "type": kind.type, "param": None, "code": kind.code}
+    }
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_event(kind: type[GatewayError]) -> None:
+    """Inside a stream an error is one event that holds the same object."""
+    event = kind("two\nlines").sse()
+
+    assert event.startswith(b"data: ")
+    assert event.endswith(b"\n\n")
+    assert event.count(b"\n") == 2
+    assert event[6:-2] == kind("two\nlines").body()
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_headers(kind: type[GatewayError]) -> None:
+    """Every error is JSON; a time to wait is in whole seconds, and at least one."""
+    error = kind("m")
+    assert (b"content-type", b"application/json") in error.headers()
+    assert b"retry-after" not in dict(error.headers())
+    for seconds, told in ((0.1, b"1"), (2.6, b"3")):
+        error.retry_after = seconds
+        assert dict(error.headers())[b"retry-after"] == told
+
+
+def test_unknown_key_asks_for_one() -> None:
+    """HTTP demands that a 401 says how to authenticate."""
+    assert dict(InvalidApiKey("m").headers())[b"www-authenticate"] == b"Bearer"
+
+
+def test_codes_are_distinct() -> None:
+    """A code names one kind of error; only InternalError shares that of the root it stands for."""
+    codes = [kind.code for kind in CLASSES if kind is not GatewayError]
+
+    assert len(codes) == len(set(codes))
+    assert all(re.fullmatch("[a-z_]+", code) for code in codes)
+
+
+def test_statuses_fit_the_branches() -> None:
+    """The client's mistakes are 4xx; only errors of a backend may be tried elsewhere."""
+    for kind in CLASSES:
+        assert 400 <= kind.status < 500 or not issubclass(kind, RequestError)
+        assert issubclass(kind, BackendError) or not kind.retryable
+
+
+def test_drawn_tree_is_the_tree() -> None:
+    """The tree at the top of the file shows every class with its status."""
+    drawn = dict(re.findall(r"(\w+) +(\d{3})\b", errors.__doc__ or ""))
+
+    assert {kind.__name__: str(kind.status) for kind in CLASSES} == {
+        "GatewayError": "500",
+        "RequestError": "400",
+    } | drawn
+
+
+# --- the HTTP library's exceptions --------------------------------------------------------------------
+
+ARGUMENTS: dict[str, Any] = {
+    "request_info": aiohttp.RequestInfo(URL("http://a"), "POST", {}, URL("http://a")),  # type: ignore[arg-type]
+    "history": (),
+    "connection_key": ConnectionKey("a", 80, False, True, None, None, None),
+    "os_error": OSError(111, "refused"),
+    "certificate_error": ssl.SSLCertVerificationError("bad"),
+    "path": "/socket",
+    "expected": b"1",
+    "got": b"2",
+    "host": "a",
+    "port": 80,
+    "url": "http://a",
+}
+FOREIGN = [
+    kind
+    for kind in vars(client_exceptions).values()
+    if inspect.isclass(kind) and issubclass(kind, aiohttp.ClientError)
+]
+
+
+def instance(kind: type[BaseException]) -> BaseException:
+    """An exception as the library would raise it."""
+    parameters = inspect.signature(kind.__init__).parameters
+    given = {name: ARGUMENTS[name] for name in parameters if name in ARGUMENTS}
+    return kind(**given) if given else kind("it broke")
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_every_client_error_is_translated(kind: type[BaseException]) -> None:
+    """Each exception class of the HTTP client becomes one of ours; what it said goes to the log only."""
+    error = translated(instance(kind))
+
+    assert isinstance(error, BackendError)
+    assert error.detail
+    assert kind.__name__ in error.detail
+    assert "http://a" not in error.message
+
+
+@pytest.mark.parametrize(
+    ("foreign", "ours"),
+    [
+        (instance(aiohttp.ClientConnectorError), NoBackend),
+        (instance(aiohttp.ClientConnectorDNSError), NoBackend),
+        (instance(aiohttp.ClientConnectorCertificateError), NoBackend),
+        (aiohttp.ConnectionTimeoutError(), NoBackend),
+        (aiohttp.ServerDisconnectedError(), BackendDisconnected),
+        (aiohttp.ClientConnectionResetError(), BackendDisconnected),
+        (aiohttp.ClientOSError(32, "broken pipe"), BackendDisconnected),
+        (aiohttp.ClientPayloadError(), BackendDisconnected),
+        (ConnectionResetError(), BackendDisconnected),
+        (TimeoutError(), BackendTimeout),
+        (instance(aiohttp.ClientResponseError), BackendError),
+    ],
+)
+def test_translation(foreign: BaseException, ours: type[BackendError]) -> None:
+    """What can be tried elsewhere is told apart from an answer that cannot be read."""
+    assert type(translated(foreign)) is ours
+
+
+@pytest.mark.parametrize("error", [ValueError("ours"), KeyError("a"), NoBackend("m")])
+def test_other_errors_are_left_alone(error: BaseException) -> None:
+    """Our own errors and our own faults are not blamed on a backend."""
+    assert translated(error) is error
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code", "message"),
+    [
+        (400, b'{"error":{"message":"bad n","param":"n"}}', "invalid_value", "bad n"),
+        (422, b"<html>", "invalid_value", "The backend refused the request"),
+        (
+            400,
+            b'{"message":"maximum context length is 9"}',
+            "context_length_exceeded",
+            "maximum context length",
+        ),
+        (400, b'{"message":"x is larger than max_model_len"}', "context_length_exceeded", "max_model_len"),
+        (400, b'{"message":"reasoning_config is not configured"}', "backend_error", "--reasoning-parser"),
+        (401, b'{"message":"secret hint"}', "backend_error", "does not serve"),
+        (404, b'{"message":"secret hint"}', "backend_error", "does not serve"),
+        (429, b'{"message":"secret hint"}', "rate_limit_exceeded", "overloaded"),
+        (500, b'{"message":"secret hint"}', "backend_error", "failed"),
+        (503, b'{"message":"secret hint"}', "no_backend", "not available"),
+        (302, b"", "backend_error", "failed"),
+    ],
+)
+def test_refusal_of_a_backend(status: int, body: bytes, code: str, message: str) -> None:
+    """A backend's word about the request is passed on; its word about itself goes to the log."""
+    error = refusal(status, body, retry_after=7)
+
+    assert error.code == code
+    assert message in error.message
+    assert "secret hint" not in error.message
+    assert error.retry_after == (7 if status in (429, 503) else None)

@@ -1,0 +1,61 @@
+"""Which headers pass, in either direction."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.headers import forwarded, returned
+
+HOP_BY_HOP = "connection keep-alive te trailer transfer-encoding upgrade".split()
+PROXIES = "proxy-authenticate proxy-authorization proxy-connection".split()
+
+
+@pytest.mark.parametrize("name", [*HOP_BY_HOP, *PROXIES, "host", "content-length", "expect"])
+def test_hop_by_hop_headers_stay(name: str) -> None:
+    """Headers about one connection pass in neither direction, in any case."""
+    assert name not in forwarded([(name.encode(), b"x")], "id")
+    assert returned([(name.title().encode(), b"x")]) == []
+
+
+@pytest.mark.parametrize("name", ["authorization", "x-api-key", "cookie"])
+def test_credentials_are_not_forwarded(name: str) -> None:
+    """What the client proves itself with is for the gateway alone."""
+    assert "s3cret" not in forwarded([(name.encode(), b"s3cret")], "id").values()
+
+
+@pytest.mark.parametrize("name", [b"Set-Cookie", b"Server", b"Date", b"X-Request-Id"])
+def test_backend_does_not_speak_for_the_gateway(name: bytes) -> None:
+    """Cookies and what the gateway says itself are not passed back."""
+    assert returned([(name, b"x")]) == []
+
+
+def test_connection_names_more() -> None:
+    """Headers that `Connection` declares to be hop-by-hop stay, in either direction."""
+    headers = [
+        (b"connection", b"X-One , keep-alive"),
+        (b"x-one", b"1"),
+        (b"connection", b"x-two"),
+        (b"x-two", b"2"),
+    ]
+
+    assert not {"x-one", "x-two"} & forwarded([*headers, (b"x-three", b"3")], "id").keys()
+    assert returned([*headers, (b"X-Three", b"3")]) == [(b"x-three", b"3")]
+
+
+def test_everything_else_passes() -> None:
+    """Headers we do not know keep their values, bytes above ASCII included."""
+    sent = forwarded([(b"traceparent", b"00-ab"), (b"x-name", "é".encode("latin-1"))], "id")
+
+    assert (sent["traceparent"], sent["x-name"]) == ("00-ab", "é")
+    assert returned([(b"Content-Type", b"text/plain"), (b"X-A", b"1"), (b"X-A", b"2")]) == [
+        (b"content-type", b"text/plain"),
+        (b"x-a", b"1"),
+        (b"x-a", b"2"),
+    ]
+
+
+def test_request_id_and_kind_are_ours() -> None:
+    """The backend sees the gateway's request id and the kind of body that is really sent."""
+    client = [(b"x-request-id", b"theirs"), (b"content-type", b"text/plain"), (b"accept-encoding", b"gzip")]
+
+    assert forwarded(client, "ours") == {"Content-Type": "application/json", "X-Request-Id": "ours"}

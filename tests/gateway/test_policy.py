@@ -1,0 +1,305 @@
+"""The decision: rules bound it, the price picks, and the reason says what bound."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import policy
+from gateway.config import Key, Rule, When
+from gateway.policy import Bound, Bounds, Choice, Facts, RuleBook, choose
+from gateway.protocol import Wish
+from router_model.head import Prediction
+from tests.gateway.making import chat, ladder, ladders, settings, wishes
+
+CEILINGS = ("client_ceiling", "key_ceiling", "rule_ceiling")
+FLOORS = ("model_floor", "key_floor", "rule_floor")
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[Bounds, Prediction]:
+    """Bounds and estimates for 1 to 5 tiers, in binary fractions, so that arithmetic is exact."""
+    count = draw(st.integers(1, 5))
+    position = st.integers(0, count - 1)
+    correct = draw(st.lists(st.integers(0, 64), min_size=count, max_size=count))
+    tokens = draw(st.lists(st.integers(0, 40), min_size=count, max_size=count))
+    prediction = Prediction(0.5, tuple(c / 64 for c in correct), tuple(1000.0 * t for t in tokens))
+    drawn = Bounds(
+        draw(st.builds(Bound, position, st.sampled_from(CEILINGS))),
+        draw(st.none() | st.builds(Bound, position, st.sampled_from(FLOORS), st.none() | st.just("r"))),
+        draw(st.none() | st.builds(Bound, position, st.just("rule_tier"), st.just("fixed"))),
+        draw(st.none() | position),
+    )
+    return drawn, prediction
+
+
+prices = st.integers(0, 64).map(lambda n: n / 64)
+
+
+def value(prediction: Prediction, price: float, index: int) -> float:
+    return prediction.correct[index] - price * prediction.tokens[index] / 1000
+
+
+@given(cases(), prices)
+def test_choice_is_within_the_bounds(case: tuple[Bounds, Prediction], price: float) -> None:
+    """A fixed tier is taken; else the floor holds always, and the ceiling unless the floor lies above it."""
+    bounds, prediction = case
+    choice = choose(bounds, prediction, price)
+
+    assert choice.index in choice.eligible
+    if bounds.fixed:
+        assert choice.index == bounds.fixed.index
+    else:
+        low = bounds.floor.index if bounds.floor else 0
+        assert low <= choice.index <= max(bounds.ceiling.index, low)
+
+
+@given(cases(), prices)
+def test_reason_says_what_bound(case: tuple[Bounds, Prediction], price: float) -> None:
+    """The bound that is named is one without which the choice would have been another."""
+    bounds, prediction = case
+    choice = choose(bounds, prediction, price)
+    top = len(prediction.correct) - 1
+    free = choose(Bounds(Bound(top, "client_ceiling"), pin=bounds.pin), prediction, price)
+    unraised = choose(replace(bounds, floor=None), prediction, price)
+
+    if bounds.fixed:
+        assert (choice.reason, choice.rule) == ("rule_tier", "fixed")
+    elif top == 0:
+        assert choice.reason == "only_tier"
+    elif choice.reason in FLOORS:
+        assert bounds.floor
+        assert (choice.reason, choice.rule) == (bounds.floor.reason, bounds.floor.rule)
+        assert choice.index > unraised.index
+    elif choice.reason in CEILINGS:
+        assert choice.reason == bounds.ceiling.reason
+        assert choice.index < free.index
+        assert bounds.ceiling.index < free.index
+    else:
+        assert choice.reason == ("price" if bounds.pin is None else "pinned")
+        assert choice.index == free.index <= bounds.ceiling.index
+
+
+@given(cases(), prices)
+def test_choice_is_the_best_value(case: tuple[Bounds, Prediction], price: float) -> None:
+    """No eligible tier is worth more, and of equals the cheapest is taken."""
+    bounds, prediction = case
+    choice = choose(bounds, prediction, price)
+    best = max(value(prediction, price, index) for index in choice.eligible)
+
+    assert choice.index == min(i for i in choice.eligible if value(prediction, price, i) == best)
+
+
+@given(cases(), prices, prices)
+def test_higher_price_never_buys_more_tokens(
+    case: tuple[Bounds, Prediction], one: float, other: float
+) -> None:
+    """The expected tokens of the choice fall as the price rises."""
+    bounds, prediction = case
+    low, high = sorted((one, other))
+    cheap, dear = (choose(bounds, prediction, price).index for price in (low, high))
+
+    assert prediction.tokens[dear] <= prediction.tokens[cheap]
+
+
+@given(cases(), prices, st.integers(1, 5))
+def test_equal_estimates_choose_the_cheapest(
+    case: tuple[Bounds, Prediction], price: float, count: int
+) -> None:
+    """Where thinking gains nothing, the lowest tier the bounds allow is taken."""
+    bounds = replace(case[0], fixed=None, pin=None, floor=None, ceiling=Bound(count - 1, "client_ceiling"))
+
+    assert choose(bounds, Prediction(0.5, (0.5,) * count, (100.0,) * count), price).index == 0
+
+
+ONE_BETTER = Prediction(0.5, (0.0, 0.25, 0.75, 1.0), (0.0, 1000.0, 2000.0, 3000.0))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "choice"),
+    [
+        (Bounds(Bound(3, "client_ceiling")), Choice(2, "price", None, range(4))),
+        (Bounds(Bound(1, "client_ceiling")), Choice(0, "client_ceiling", None, range(2))),
+        (Bounds(Bound(3, "client_ceiling"), pin=1), Choice(1, "pinned", None, range(1, 2))),
+        (Bounds(Bound(1, "key_ceiling"), pin=3), Choice(1, "key_ceiling", None, range(1, 2))),
+        (
+            Bounds(Bound(3, "client_ceiling"), Bound(2, "rule_floor", "r"), pin=0),
+            Choice(2, "rule_floor", "r", range(2, 3)),
+        ),
+        (
+            Bounds(Bound(0, "client_ceiling"), Bound(3, "model_floor")),
+            Choice(3, "model_floor", None, range(3, 4)),
+        ),
+        (
+            Bounds(Bound(0, "client_ceiling"), fixed=Bound(3, "rule_tier", "r"), pin=1),
+            Choice(3, "rule_tier", "r", range(3, 4)),
+        ),
+    ],
+)
+def test_choices(bounds: Bounds, choice: Choice) -> None:
+    """The usual cases at a price of 0.3, where the third of four tiers is the best value."""
+    assert choose(bounds, ONE_BETTER, 0.3) == choice
+
+
+def bounds_of(
+    rules: list[Rule] | None = None,
+    key: dict[str, Any] | None = None,
+    wish: Wish | None = None,
+    pin: str | None = None,
+    **model: Any,
+) -> Bounds:
+    """The bounds of a request to a model with four tiers."""
+    made = settings(model=model)
+    known = Key(name="k", hash="0" * 64, **key) if key is not None else None
+    return policy.bounds(
+        ladder(), model=made.models["tiny"], key=known, rules=rules or [], wish=wish or Wish(), pin=pin
+    )
+
+
+def test_nothing_bounds() -> None:
+    """Without rules, key, wish and floor the ceiling is the top, and nothing is guaranteed."""
+    free = bounds_of()
+
+    assert (free.ceiling.index, free.floor, free.fixed, free.pin, free.guarantee) == (
+        3,
+        None,
+        None,
+        None,
+        None,
+    )
+
+
+def test_highest_floor_and_lowest_ceiling_hold() -> None:
+    """Of several bounds the tightest counts, and it keeps its own reason."""
+    rules = [Rule(name="a", floor="short", ceiling="medium"), Rule(name="b", floor="medium")]
+    found = bounds_of(rules, {"floor": "direct", "ceiling": "long"}, Wish(effort="max"), floor="short")
+
+    assert found.floor == Bound(2, "rule_floor", "b")
+    assert found.ceiling == Bound(2, "rule_ceiling", "a")
+
+
+@pytest.mark.parametrize(
+    ("given_", "floor", "ceiling"),
+    [
+        ({"floor": "short"}, Bound(1, "model_floor"), Bound(3, "client_ceiling")),
+        ({"key": {"floor": "medium"}}, Bound(2, "key_floor"), Bound(3, "client_ceiling")),
+        ({"key": {"ceiling": "short"}}, None, Bound(1, "key_ceiling")),
+        ({"wish": Wish(effort="none")}, None, Bound(0, "client_ceiling")),
+        ({"wish": Wish(thinking=150)}, None, Bound(1, "client_ceiling")),
+        ({"rules": [Rule(name="r", ceiling="direct")]}, None, Bound(0, "rule_ceiling", "r")),
+    ],
+)
+def test_who_bounds(given_: dict[str, Any], floor: Bound | None, ceiling: Bound) -> None:
+    """Model, key, rule and client each set their own bound."""
+    found = bounds_of(**given_)
+
+    assert (found.floor, found.ceiling) == (floor, ceiling)
+
+
+def test_first_fixed_tier_wins() -> None:
+    """Of two rules that fix the tier, the first in the file decides, and it is guaranteed."""
+    found = bounds_of([Rule(name="a", tier="long"), Rule(name="b", tier="direct")], pin="short")
+
+    assert found.fixed == Bound(3, "rule_tier", "a")
+    assert (found.pin, found.guarantee) == (1, 3)
+
+
+FACTS = Facts(
+    "team-a",
+    "tiny",
+    {b"x-importance": b"high"},
+    chat("please PROVE it", tools=[{}], metadata={"job": "billing", "n": 1}),
+)
+
+
+@pytest.mark.parametrize(
+    ("when", "holds"),
+    [
+        ({}, True),
+        ({"key": ["team-b", "team-a"]}, True),
+        ({"key": ["team-b"]}, False),
+        ({"key": []}, False),
+        ({"model": ["tiny"]}, True),
+        ({"model": ["huge"]}, False),
+        ({"header": {"X-Importance": "high"}}, True),
+        ({"header": {"X-Importance": "high", "x-other": "1"}}, False),
+        ({"header": {"X-Importance": "HIGH"}}, False),
+        ({"metadata": {"job": "billing"}}, True),
+        ({"metadata": {"job": "billing", "n": "1"}}, False),
+        ({"prompt": "(?i)prove"}, True),
+        ({"prompt": "prove"}, False),
+        ({"tools": True}, True),
+        ({"tools": False}, False),
+        ({"key": ["team-a"], "prompt": "nowhere"}, False),
+    ],
+)
+def test_rule_matches(when: dict[str, Any], holds: bool) -> None:
+    """A rule holds when all of its conditions do; values are compared exactly."""
+    rule = Rule(name="r", when=When(**when), floor="long")
+
+    assert RuleBook([rule]).matching(FACTS) == ([rule] if holds else [])
+
+
+def test_rules_keep_the_order_of_the_file() -> None:
+    """All rules that hold are found, first things first."""
+    rules = [Rule(name=name, floor="long") for name in ("b", "a", "c")]
+
+    assert RuleBook(rules).matching(FACTS) == rules
+
+
+def test_no_metadata_and_no_key() -> None:
+    """A request in open mode without metadata matches no rule that asks for either."""
+    rules = [Rule(name="k", when=When(key=["a"]), tier="long")]
+    rules.append(Rule(name="m", when=When(metadata={"a": "b"}), tier="long"))
+
+    assert RuleBook(rules).matching(Facts(None, "tiny", {}, chat())) == []
+
+
+@given(st.data(), ladders, wishes, prices, st.none() | st.integers(1, 50_000))
+def test_decision_is_a_full_record(
+    data: st.DataObject, made: Any, wish: Wish, price: float, context: int | None
+) -> None:
+    """A decision repeats everything it was made from, and its length keeps to the bounds."""
+    count = len(made.names)
+    floor = data.draw(st.none() | st.sampled_from(made.names))
+    estimates = st.lists(st.floats(0, 1), min_size=count, max_size=count).map(tuple)
+    prediction = Prediction(data.draw(st.floats(0, 1)), data.draw(estimates), data.draw(estimates))
+    bound = Bounds(
+        Bound(made.highest(wish), "client_ceiling"),
+        None if floor is None else Bound(made.index(floor), "model_floor"),
+    )
+    decision = policy.decide(
+        made, bound, wish, prediction, price, decision_id="d", model="m", context=context, versions={"v": "1"}
+    )
+    guaranteed = made.tiers[made.index(floor)].thinking if floor else 0
+
+    assert decision.tier in decision.eligible
+    assert set(decision.eligible) <= set(made.names)
+    assert (decision.correct.keys(), decision.tokens.keys()) == ({*made.names}, {*made.names})
+    assert (decision.id, decision.price, decision.propensity) == ("d", price, 1.0)
+    assert decision.thinking >= min(guaranteed, context or guaranteed)
+    assert wish.thinking is None or decision.thinking <= max(wish.thinking, guaranteed)
+
+
+@pytest.mark.parametrize(
+    ("wish", "pin", "requested"),
+    [
+        (Wish(), None, "adaptive"),
+        (Wish(max_tokens=5), None, "adaptive"),
+        (Wish(effort="low"), None, "short"),
+        (Wish(thinking=0), None, "direct"),
+        (Wish(effort="low"), "long", "long"),
+    ],
+)
+def test_what_was_requested(wish: Wish, pin: str | None, requested: str) -> None:
+    """The decision tells what the client asked for: a tier, a ceiling, or nothing."""
+    found = bounds_of(wish=wish, pin=pin)
+    decision = policy.decide(
+        ladder(), found, wish, ONE_BETTER, 0.0, decision_id="d", model="m", context=None, versions={}
+    )
+
+    assert decision.requested == requested

@@ -1,0 +1,25 @@
+"""The probe's own judgement; what it asks of a backend is tested against one."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.probe import _Probe
+from gateway.upstream import Upstream
+from tests.gateway.making import settings
+
+
+@pytest.mark.parametrize(
+    ("context", "too_long"),
+    [(None, []), (900, []), (899, ["tier long fits"]), (300, ["tier medium fits", "tier long fits"])],
+)
+def test_tiers_that_do_not_fit(context: int | None, too_long: list[str]) -> None:
+    """A tier that needs more tokens than the backend's context is told, where the context is known."""
+    made = settings()
+    upstream = Upstream(made)
+    ((pool, backend),) = upstream.backends()
+    backend.context = context
+    findings = list(_Probe(upstream, made, pool, backend)._tiers_fit())
+
+    assert [finding.check for finding in findings] == too_long
+    assert all(finding.result == "too long" for finding in findings)

@@ -1,0 +1,180 @@
+"""Streams that break: whole events, then one error event; a refusal before the first is an HTTP error."""
+
+from __future__ import annotations
+
+import json
+
+import openai
+import pytest
+
+from tests.fakes.backend import Backend
+from tests.fakes.fault import Fault
+from tests.http.wire import (
+    ask,
+    asked,
+    events,
+    post,
+    post_recorded,
+    replicated,
+    slots,
+    stream_errors,
+    tokens,
+)
+from tests.serving import Running
+
+BREAKS = {
+    "cut": Fault(after=3, end="cut"),
+    "cut in an event": Fault(after=3, end="cut", half_event=True),
+    "clean end": Fault(after=3, end="clean"),
+    "clean end in an event": Fault(after=3, end="clean", half_event=True),
+    "glued": Fault(after=3, end="cut", half_event=True, glue=100),
+    "crlf": Fault(after=3, end="clean", half_event=True, crlf=True),
+    "cut into bytes": Fault(after=3, end="cut", half_event=True, split=9),
+    "with comments": Fault(after=3, end="cut", comments=1),
+}
+REFUSAL = {"message": "n is wrong", "type": "BadRequestError", "param": "n", "code": 400}
+
+
+@pytest.mark.parametrize("fault", BREAKS.values(), ids=BREAKS.keys())
+async def test_a_break_is_one_error_event(running: Running, backend: Backend, fault: Fault) -> None:
+    """A stream that breaks ends in one error event of OpenAI's shape, after all whole events and no half."""
+    backend.script(fault)
+    answer, record = await post_recorded(running, ask(stream=True))
+
+    assert (answer.status, record.status) == (200, 200)
+    assert tokens(answer.body) == [" t0", " t1", " t2"]
+    (error,) = stream_errors(answer.body)
+    assert {"message", "type", "param", "code"} == set(error)
+    assert (error["type"], error["code"]) == ("server_error", "backend_disconnected")
+    *whole, last = events(answer.body)
+    assert last == f"data: {json.dumps({'error': error}, separators=(',', ':'))}\n\n".encode()
+    assert all(event.endswith((b"\n\n", b"\r\n\r\n")) for event in whole)
+    assert b"[DONE]" not in answer.body
+    assert record.error is not None
+    assert record.error.code == "backend_disconnected"
+
+
+async def test_a_reset_is_one_error_event(running: Running, backend: Backend) -> None:
+    """A reset may swallow the last tokens; what comes is whole and ends in one error event."""
+    backend.script(Fault(after=5, end="reset", half_event=True))
+    answer = await post(running, ask(stream=True))
+
+    said = tokens(answer.body)
+    assert [f" t{index}" for index in range(len(said))] == said
+    assert len(said) <= 5
+    assert [error["code"] for error in stream_errors(answer.body)] == ["backend_disconnected"]
+
+
+@pytest.mark.parametrize("end", ["data: [DONE]\n\n", ""])
+async def test_backends_error_event_is_the_only_one(running: Running, backend: Backend, end: str) -> None:
+    """An error event of the backend passes as it is, whether or not [DONE] follows; no second is added."""
+    chunk = 'data: {"choices":[{"index":0,"delta":{"content":" t0"}}]}\n\n'
+    error = f"data: {json.dumps({'error': REFUSAL | {'code': 500}})}\n\n"
+    backend.script(Fault(body=chunk + error + end))
+    answer, record = await post_recorded(running, ask(stream=True))
+
+    assert (chunk + error + end).encode() == answer.body
+    assert record.error is not None
+    assert (record.error.code, record.tally.completion) == ("backend_error", 1)
+
+
+async def test_engine_failure_in_a_stream(running: Running, backend: Backend) -> None:
+    """vLLM's own way of dying mid-stream reaches the official client as an APIError after the tokens."""
+    backend.script(Fault(after=2, error="EngineCore encountered an issue."))
+    said = []
+    async with running.client() as client:
+        stream = await client.chat.completions.create(**ask(), stream=True)
+        with pytest.raises(openai.APIError, match="EngineCore encountered an issue"):
+            async for chunk in stream:
+                said.append(chunk.choices[0].delta.content)
+
+    assert said == ["", " t0", " t1"]
+
+
+@pytest.mark.parametrize("fault", [BREAKS["cut"], BREAKS["clean end in an event"]])
+async def test_official_client_raises(running: Running, backend: Backend, fault: Fault) -> None:
+    """The official client yields the tokens that came, then raises: it does not end as if all were well."""
+    backend.script(fault)
+    said = []
+    async with running.client() as client:
+        stream = await client.chat.completions.create(**ask(), stream=True)
+        with pytest.raises(openai.APIError, match="closed") as raised:
+            async for chunk in stream:
+                said.append(chunk.choices[0].delta.content)
+
+    assert said == ["", " t0", " t1", " t2"]
+    assert raised.value.code == "backend_disconnected"
+
+
+@pytest.mark.parametrize("split", [0, 3])
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (REFUSAL, 400, "invalid_value"),
+        (
+            REFUSAL | {"message": "This model's maximum context length is 9 tokens."},
+            400,
+            "context_length_exceeded",
+        ),
+        (REFUSAL | {"code": 500}, 502, "backend_error"),
+        (REFUSAL | {"code": 503}, 503, "no_backend"),
+        (REFUSAL | {"code": None}, 502, "backend_error"),
+        (REFUSAL | {"message": "reasoning_config is not configured"}, 502, "backend_error"),
+    ],
+)
+async def test_error_as_first_event_is_an_http_error(
+    running: Running, backend: Backend, error: dict[str, object], status: int, code: str, split: int
+) -> None:
+    """vLLM refuses some streams with status 200 and an error event; the client gets a proper status."""
+    body = f"data: {json.dumps({'error': error})}\n\ndata: [DONE]\n\n"
+    backend.script(Fault(body=body, split=split))
+    answer = await post(running, ask(stream=True))
+
+    assert (answer.status, answer.code) == (status, code)
+    assert answer.headers["content-type"] == "application/json"
+    assert (answer.json["error"]["param"] == "n") == (status == 400)
+    assert len(asked(backend)) == 1
+
+
+async def test_official_client_sees_a_refused_stream(running: Running, backend: Backend) -> None:
+    """A stream refused in its first event raises BadRequestError where the request was made."""
+    backend.script(Fault(after=-1, error="no such thing", error_code=400))
+    async with running.client() as client:
+        with pytest.raises(openai.BadRequestError, match="no such thing"):
+            await client.chat.completions.create(**ask(), stream=True)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        Fault(after=-1, error="engine is dead", error_code=503),
+        Fault(after=-1, end="cut", half_event=True),
+        Fault(after=-1, end="clean", half_event=True),
+        Fault(after=-1, end="reset", half_event=True),
+        Fault(after=-1, end="cut", half_event=True, split=3),
+        Fault(body='data: {"error": {"message": "dead", "code": 503}}\n\n', split=3),
+    ],
+)
+async def test_nothing_of_an_event_is_not_a_first_byte(first: Fault) -> None:
+    """As long as no whole event of an answer has come, another replica may be tried."""
+    async with replicated() as (running, (a, b)):
+        a.script(first)
+        answer, record = await post_recorded(running, ask(stream=True))
+
+        assert (answer.status, record.backend, record.attempts) == (200, "b", 2)
+        assert len(tokens(answer.body)) == 32
+        assert stream_errors(answer.body) == []
+        assert (len(asked(a)), len(asked(b))) == (1, 1)
+        assert slots(running) == [0, 0]
+
+
+@pytest.mark.parametrize("fault", [*BREAKS.values(), Fault(after=0, end="cut"), Fault(after=1, error="boom")])
+async def test_never_after_the_first_byte(fault: Fault) -> None:
+    """Once an event has passed, a break is the client's to handle: no other replica is asked."""
+    async with replicated() as (running, (a, b)):
+        a.script(fault)
+        answer = await post(running, ask(stream=True))
+
+        assert (answer.status, len(stream_errors(answer.body))) == (200, 1)
+        assert (len(asked(a)), len(asked(b))) == (1, 0)
+        assert slots(running) == [0, 0]

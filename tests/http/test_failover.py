@@ -1,0 +1,274 @@
+"""Another replica is tried before the first byte; what another would answer as well is not retried."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from typing import Any
+
+import pytest
+
+from tests.fakes.backend import Backend
+from tests.fakes.fault import Fault
+from tests.http.wire import ask, asked, connection, post, post_recorded, replicated, slots, until, wired
+from tests.serving import Running, configuration, serving
+
+STREAMS = pytest.mark.parametrize("stream", [False, True])
+PASSING = {
+    "reset before the headers": Fault(reset=True),
+    "empty answer": Fault(empty=True),
+    "429": Fault(status=429),
+    "502": Fault(status=502),
+    "503": Fault(status=503),
+    "504": Fault(status=504),
+    "html from a proxy's 502": Fault(status=502, body="<html>bad gateway</html>", content_type="text/html"),
+}
+PASSING_OF_WHOLE = {
+    "half a body, cut": Fault(end="cut"),
+    "half a body, reset": Fault(end="reset"),
+}
+PASSING_OF_STREAMS = {
+    "cut before an event": Fault(after=-1, end="cut"),
+    "ended before an event": Fault(after=-1, end="clean"),
+    "reset before an event": Fault(after=-1, end="reset"),
+    "error 503 as first event": Fault(after=-1, error="shutting down", error_code=503),
+}
+LASTING = {
+    "500": (Fault(status=500), 502, "backend_error"),
+    "400": (Fault(status=400, message="n is wrong"), 400, "invalid_value"),
+    "422": (Fault(status=422, message="n is wrong"), 400, "invalid_value"),
+    "context": (Fault(context_too_long=True), 400, "context_length_exceeded"),
+    "401": (Fault(status=401), 502, "backend_error"),
+    "403": (Fault(status=403), 502, "backend_error"),
+    "404": (Fault(status=404), 502, "backend_error"),
+    "404 of a server without the route": (
+        Fault(status=404, body={"detail": "Not Found"}),
+        502,
+        "backend_error",
+    ),
+    "redirect": (Fault(status=307, headers={"Location": "http://elsewhere"}), 502, "backend_error"),
+    "wrong kind": (Fault(body="hi", content_type="text/plain"), 502, "backend_error"),
+    "no thinking budgets": (
+        Fault(status=400, message="reasoning_config is not configured"),
+        502,
+        "backend_error",
+    ),
+}
+
+
+@STREAMS
+async def test_another_replica_is_tried(subtests: pytest.Subtests, stream: bool) -> None:
+    """A replica that cannot answer is passed over, and the client notices nothing."""
+    faults = PASSING | (PASSING_OF_STREAMS if stream else PASSING_OF_WHOLE)
+    async with replicated(breaker={"failures": 100}) as (running, (a, b)):
+        for number, (name, fault) in enumerate(faults.items(), 1):
+            with subtests.test(name):
+                a.script(fault)
+                answer, record = await post_recorded(running, ask(stream=stream))
+
+                assert answer.status == 200
+                assert answer.body.count(b" t31") == 1
+                assert answer.headers["x-thinkmeter-backend"] == "b"
+                assert (record.backend, record.attempts, record.error) == ("b", 2, None)
+                assert (len(asked(a)), len(asked(b))) == (number, number)
+                assert slots(running) == [0, 0]
+        assert (await running.metrics())['thinkmeter_upstream_retries_total{model="tiny"}'] == len(faults)
+
+
+@STREAMS
+async def test_a_refused_connection(stream: bool) -> None:
+    """A replica that went down since its last check costs nothing but the attempt."""
+    async with replicated() as (running, (a, b)):
+        await a.down()
+        answer = await post(running, ask(stream=stream))
+
+        assert (answer.status, answer.headers["x-thinkmeter-backend"]) == (200, "b")
+        assert (len(asked(a)), len(asked(b))) == (0, 1)
+
+
+@STREAMS
+async def test_lasting_faults_are_not_retried(subtests: pytest.Subtests, stream: bool) -> None:
+    """An answer that another replica would give as well ends the request: one backend is asked, once."""
+    async with replicated(breaker={"failures": 100}) as (running, (a, b)):
+        for number, (name, (fault, status, code)) in enumerate(LASTING.items(), 1):
+            with subtests.test(name):
+                a.script(fault)
+                b.script(fault)
+                answer, record = await post_recorded(running, ask(stream=stream))
+
+                assert (answer.status, answer.code) == (status, code)
+                assert answer.headers["content-type"] == "application/json"
+                assert {"message", "type", "param", "code"} == set(answer.json["error"])
+                assert len(asked(a)) + len(asked(b)) == number
+                assert record.error is not None
+                assert (record.status, record.error.code) == (status, code)
+                assert slots(running) == [0, 0]
+                a.clear()
+                b.clear()
+
+
+@STREAMS
+async def test_nothing_of_the_inside_leaves(
+    backend: Backend, subtests: pytest.Subtests, stream: bool
+) -> None:
+    """No error names the backend's address, its port, its key or what its proxy said."""
+    secret = "sk-of-the-backend"
+    replicas = [{"name": "a", "url": backend.url, "api_key": secret}]
+    echo = f"cannot reach {backend.url} with Bearer {secret}"
+    faults = {status: Fault(status=status, message=echo) for status in (401, 403, 404, 500, 502, 503, 504)}
+    settings = configuration(backend.url, model={"replicas": replicas}, breaker={"failures": 100})
+    async with serving(settings) as running:
+        for status, fault in faults.items():
+            with subtests.test(status=status):
+                backend.script(fault, times=3)
+                answer = await post(running, ask(stream=stream))
+
+                assert answer.status in (502, 503)
+                shown = answer.body.decode() + str(dict(answer.headers))
+                assert not re.search(rf"{secret}|127\.0\.0\.1|{backend.port}|cannot reach", shown)
+                backend.clear()
+        await backend.down()
+        gone = await post(running, ask(stream=stream))
+        assert (gone.status, gone.code) == (503, "no_backend")
+        assert str(backend.port) not in gone.body.decode()
+
+
+@STREAMS
+async def test_all_replicas_are_overloaded(stream: bool) -> None:
+    """When every replica asks to slow down, the client is asked to, with the backend's own wait."""
+    async with replicated() as (running, backends):
+        for backend in backends:
+            backend.script(Fault(status=429, headers={"Retry-After": "17"}))
+        answer = await post(running, ask(stream=stream))
+
+        assert (answer.status, answer.code) == (429, "rate_limit_exceeded")
+        assert answer.headers["retry-after"] == "17"
+        assert [len(asked(backend)) for backend in backends] == [1, 1]
+        assert slots(running) == [0, 0]
+        assert (await post(running, ask(stream=stream))).status == 200
+
+
+@STREAMS
+async def test_all_replicas_are_unavailable(stream: bool) -> None:
+    """When no replica can answer, the client gets 503, and every replica was asked once."""
+    async with replicated(3) as (running, backends):
+        for backend in backends:
+            backend.script(Fault(status=503, headers={"Retry-After": "9"}))
+        answer = await post(running, ask(stream=stream))
+
+        assert (answer.status, answer.code) == (503, "no_backend")
+        assert answer.headers["retry-after"] == "9"
+        assert [len(asked(backend)) for backend in backends] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("retries", "attempts"), [(0, 1), (1, 2), (5, 3)])
+async def test_attempts_are_bounded(retries: int, attempts: int) -> None:
+    """There is one attempt and `retries` further ones, and never a second one at a replica that said no."""
+    async with replicated(3, retries=retries) as (running, backends):
+        for backend in backends:
+            backend.default = Fault(status=503)
+        answer = await post(running)
+
+        assert answer.status == 503
+        assert sum(len(asked(backend)) for backend in backends) == attempts
+
+
+@STREAMS
+async def test_nobody_is_there(stream: bool) -> None:
+    """With every replica down from the start the answer is 503 at once, in OpenAI's shape."""
+    async with Backend("tiny") as backend:
+        url = backend.url
+    async with serving(configuration(url)) as running:
+        answer = await post(running, ask(stream=stream))
+
+    assert (answer.status, answer.code) == (503, "no_backend")
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+@STREAMS
+async def test_a_lone_replica_that_drops_the_connection_is_asked_again(
+    running: Running, backend: Backend, stream: bool
+) -> None:
+    """A kept connection may be closed just as it is used: the only replica gets the request once more."""
+    backend.script(Fault(reset=True))
+    answer, record = await post_recorded(running, ask(stream=stream))
+
+    assert answer.status == 200
+    assert (record.attempts, len(asked(backend))) == (2, 2)
+    assert slots(running) == [0]
+
+
+@STREAMS
+async def test_a_stale_connection(stream: bool) -> None:
+    """A server that closes idle connections without a word is asked anew on a fresh one."""
+    reply = b'data: {"choices":[]}\n\ndata: [DONE]\n\n' if stream else b'{"choices":[]}'
+    kind = b"text/event-stream" if stream else b"application/json"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request; take the second on the connection and close, as a keep-alive timer may."""
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            for number in range(2):
+                head = await reader.readuntil(b"\r\n\r\n")
+                if length := re.search(rb"(?i)content-length: (\d+)", head):
+                    await reader.readexactly(int(length[1]))
+                if number == 0:
+                    lines = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n"
+                    writer.write(lines % (kind, len(reply)) + reply)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, serving(configuration(url, health={"interval": 3_600})) as running:
+        for _ in range(3):
+            answer, record = await post_recorded(running, ask(stream=stream))
+
+            assert (answer.status, answer.body) == (200, reply)
+            assert record.attempts == 2
+
+
+async def test_the_least_busy_replica_is_asked() -> None:
+    """Requests go where the fewest are outstanding, so that twelve long ones spread evenly over three."""
+    async with replicated(3) as (running, backends), asyncio.TaskGroup() as group:
+        for backend in backends:
+            backend.default = Fault(after=1, end="stall")
+        tasks = [group.create_task(post(running, ask(stream=True))) for _ in range(12)]
+        await until(lambda: sum(len(asked(backend)) for backend in backends) == 12)
+
+        assert [len(asked(backend)) for backend in backends] == [4, 4, 4]
+        assert slots(running) == [4, 4, 4]
+        for task in tasks:
+            task.cancel()
+
+
+async def test_a_busy_replica_is_spared() -> None:
+    """While one replica is held up by a long answer, short ones go to the other."""
+    async with replicated() as (running, (a, b)), connection(running) as (_, writer):
+        a.script(Fault(after=1, end="stall"))
+        writer.write(wired(ask(stream=True)))
+        await a.wait_until(lambda backend: asked(backend))
+        for _ in range(5):
+            assert (await post(running)).status == 200
+
+        assert (len(asked(a)), len(asked(b))) == (1, 5)
+
+
+async def test_equals_take_turns() -> None:
+    """Replicas that are equally idle are asked in turn."""
+    async with replicated(3) as (running, backends):
+        for _ in range(9):
+            await post(running)
+
+        assert [len(asked(backend)) for backend in backends] == [3, 3, 3]
+
+
+async def test_the_second_attempt_is_the_same_request() -> None:
+    """Fail-over sends the same bytes and the same request id to the next replica."""
+    async with replicated() as (running, (a, b)):
+        a.script(Fault(status=503))
+        body: dict[str, Any] = ask(model="tiny:short", stream=True, user="x")
+        await post(running, body, headers={"x-request-id": "mine"})
+
+        (first,), (second,) = asked(a), asked(b)
+        assert first.body == second.body
+        assert [r.headers["x-request-id"] for r in (first, second)] == ["mine", "mine"]

@@ -1,0 +1,433 @@
+"""Metrics that move with the traffic, bounded labels, and one access-log line a request without its words."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway import __version__
+from gateway.metrics import Metrics
+from tests.fakes.backend import Backend
+from tests.fakes.fault import Fault
+from tests.http.raw_http import ask
+from tests.serving import Running, configuration, serving
+
+CHAT = "/v1/chat/completions"
+MARKER = "m4rker"
+
+
+async def scrape(running: Running) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Every sample of /metrics by its name and its sorted labels; fails when the exposition is not valid."""
+    async with running.http.get(f"{running.url}/metrics") as response:
+        assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+        text = await response.text()
+    families = list(text_string_to_metric_families(text))
+    assert all(family.documentation for family in families)
+    samples = [sample for family in families for sample in family.samples]
+    found = {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in samples}
+    assert len(found) == len(samples)
+    return found
+
+
+async def sample(running: Running, name: str, **labels: str) -> float | None:
+    return (await scrape(running)).get((f"thinkmeter_{name}", tuple(sorted(labels.items()))))
+
+
+# --- each metric moves ------------------------------------------------------------------------------
+
+Traffic = Callable[[Running, Backend], Awaitable[Any]]
+
+
+async def plain(running: Running, _: Backend) -> None:
+    await running.chat(model="tiny:short")
+
+
+async def streamed(running: Running, _: Backend) -> None:
+    await running.chat(model="tiny:short", stream=True)
+
+
+async def unknown_model(running: Running, _: Backend) -> None:
+    await running.chat(model="none")
+
+
+async def truncated(running: Running, backend: Backend) -> None:
+    choice = {"index": 0, "message": {"role": "assistant", "content": ""}, "finish_reason": "length"}
+    backend.script(Fault(body={"id": "x", "object": "chat.completion", "choices": [choice]}))
+    await running.chat(model="tiny:short")
+
+
+async def unlimited_thinking(running: Running, backend: Backend) -> None:
+    details = {"completion_tokens_details": {"reasoning_tokens": 500}}
+    usage = {"prompt_tokens": 5, "completion_tokens": 510, "total_tokens": 515} | details
+    choice = {"index": 0, "message": {"role": "assistant", "content": "4"}, "finish_reason": "stop"}
+    backend.script(Fault(body={"id": "x", "choices": [choice], "usage": usage}))
+    await running.chat(model="tiny:short")
+
+
+async def cached_prompt(running: Running, backend: Backend) -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 4}}
+    backend.script(Fault(body={"id": "x", "choices": [], "usage": usage}))
+    await running.chat(model="tiny:short")
+
+
+async def cut_stream(running: Running, backend: Backend) -> None:
+    backend.script(Fault(after=3, end="cut"))
+    await running.chat(model="tiny:short", stream=True)
+
+
+async def leaving_client(running: Running, backend: Backend) -> None:
+    backend.script(Fault(after=1, end="stall"))
+    body = {"model": "tiny:short", "messages": [{"role": "user", "content": "x"}], "stream": True}
+    async with running.http.post(running.url + CHAT, json=body) as response:
+        await response.content.readany()
+        response.close()
+    await backend.wait_until(lambda b: b.aborted)
+    await running.recorded(1)
+
+
+async def second_attempt(running: Running, backend: Backend) -> None:
+    backend.script(Fault(reset=True))
+    await running.chat(model="tiny:short")
+
+
+async def failing_backend(running: Running, backend: Backend) -> None:
+    backend.script(Fault(status=500), times=2)
+    await running.chat(model="tiny:short")
+    await running.chat(model="tiny:short")
+
+
+async def lost_backend(running: Running, backend: Backend) -> None:
+    await backend.down()
+    for _ in range(2):
+        await running.gateway.upstream.check_health()
+
+
+async def reloaded(running: Running, _: Backend) -> None:
+    from gateway.configfile import Loaded
+
+    running.gateway.reload(Loaded(running.gateway.settings, "again"))
+
+
+async def nothing(running: Running, _: Backend) -> None:
+    pass
+
+
+TIER = {"model": "tiny", "tier": "short"}
+MOVES: list[tuple[Traffic, str, dict[str, str], float]] = [
+    (plain, "requests_total", TIER | {"route": CHAT, "status": "200"}, 1),
+    (unknown_model, "requests_total", {"model": "", "tier": "", "route": CHAT, "status": "404"}, 1),
+    (nothing, "requests_in_flight", {}, 1),
+    (plain, "request_duration_seconds_count", {"route": CHAT, "tier": "short"}, 1),
+    (plain, "overhead_seconds_count", {"route": CHAT}, 1),
+    (streamed, "time_to_first_token_seconds_count", TIER, 1),
+    (plain, "decision_seconds_count", {}, 1),
+    (plain, "decisions_total", TIER | {"reason": "pinned"}, 1),
+    (plain, "difficulty_count", {"model": "tiny"}, 1),
+    (plain, "tokens_total", TIER | {"type": "completion"}, 48),
+    (streamed, "tokens_total", TIER | {"type": "completion"}, 48),
+    (plain, "tokens_total", TIER | {"type": "reasoning"}, 16),
+    (unlimited_thinking, "tokens_total", TIER | {"type": "prompt"}, 5),
+    (cached_prompt, "tokens_total", TIER | {"type": "cached"}, 4),
+    (plain, "completion_tokens_sum", TIER, 48),
+    (plain, "usage_total", {"model": "tiny", "source": "backend"}, 1),
+    (cut_stream, "usage_total", {"model": "tiny", "source": "counted"}, 1),
+    (truncated, "usage_total", {"model": "tiny", "source": "none"}, 1),
+    (truncated, "truncated_responses_total", TIER, 1),
+    (plain, "thinking_budget_total", {"model": "tiny", "backend": "a", "outcome": "honoured"}, 1),
+    (unlimited_thinking, "thinking_budget_total", {"model": "tiny", "backend": "a", "outcome": "ignored"}, 1),
+    (unknown_model, "errors_total", {"code": "model_not_found"}, 1),
+    (cut_stream, "errors_total", {"code": "backend_disconnected"}, 1),
+    (second_attempt, "upstream_retries_total", {"model": "tiny"}, 1),
+    (leaving_client, "upstream_cancelled_total", {"model": "tiny", "cause": "client"}, 1),
+    (nothing, "backend_up", {"model": "tiny", "backend": "a"}, 1),
+    (lost_backend, "backend_up", {"model": "tiny", "backend": "a"}, 0),
+    (leaving_client, "backend_in_flight", {"model": "tiny", "backend": "a"}, 0),
+    (failing_backend, "backend_breaker_state", {"model": "tiny", "backend": "a"}, 2),
+    (reloaded, "config_reloads_total", {"result": "taken"}, 1),
+    (nothing, "build_info", {"version": __version__}, 1),
+]
+
+
+@pytest.mark.parametrize(("traffic", "name", "labels", "expected"), MOVES)
+async def test_metric_moves(
+    backend: Backend, traffic: Traffic, name: str, labels: dict[str, str], expected: float
+) -> None:
+    """After the traffic that should move it, the metric has moved by exactly that."""
+    async with serving(configuration(backend.url, breaker={"failures": 2})) as running:
+        await traffic(running, backend)
+
+        assert await sample(running, name, **labels) == expected, await scrape(running)
+
+
+def test_every_metric_is_moved() -> None:
+    """No metric escapes the table above."""
+    families = {family.name.removeprefix("thinkmeter_") for family in Metrics(list).registry.collect()}
+    moved = {re.sub(r"_(total|count|sum)$|(?<=build)_info$", "", name) for _, name, *_ in MOVES}
+
+    assert families == moved
+
+
+async def test_running_stream_is_seen(running: Running, backend: Backend) -> None:
+    """While a stream runs, the gauges say so."""
+    backend.script(Fault(after=1, end="stall"))
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "x"}], "stream": True}
+    async with running.http.post(running.url + CHAT, json=body) as response:
+        await response.content.readany()
+
+        assert await sample(running, "requests_in_flight") == 2  # and the scrape
+        assert await sample(running, "backend_in_flight", model="tiny", backend="a") == 1
+        response.close()
+
+
+async def test_ignored_cut_is_not_counted_as_honoured(running: Running, backend: Backend) -> None:
+    """A stream whose tokens we had to count says nothing about the backend's budget."""
+    await cut_stream(running, backend)
+
+    for outcome in ("honoured", "ignored"):
+        labels = {"model": "tiny", "backend": "a", "outcome": outcome}
+        assert await sample(running, "thinking_budget_total", **labels) is None
+
+
+async def test_labels_are_bounded(running: Running, caplog: pytest.LogCaptureFixture) -> None:
+    """A thousand requests with names, paths and methods of the client's own make not one new series."""
+
+    async def odd(serial: int) -> None:
+        call = f"{serial:x}{MARKER}"
+        await running.chat(model=f"tiny:{call}")
+        for method, path in (
+            ("GET", f"/{call}"),
+            ("POST", f"/v1/{call}"),
+            ("GET", f"/v1/models/{call}"),
+            ("DELETE", f"/v1/models/{call}"),
+            ("GET", f"/healthz?{call}"),
+            ("GET", f"/docs/{call}"),
+            ("POST", f"/v1/chat/completions/{call}"),
+        ):
+            headers = {"x-request-id": call, "user-agent": call}
+            async with running.http.request(method, running.url + path, headers=headers) as response:
+                await response.read()
+
+    with caplog.at_level(logging.CRITICAL):
+        await odd(0)
+        await scrape(running)
+        before = set(await scrape(running))
+        for serial in range(1, 126):
+            await odd(serial)
+
+    after = await scrape(running)
+    assert set(after) == before
+    assert not [name for name in after if MARKER in str(name)]
+    assert sum(v for (name, _), v in after.items() if name == "thinkmeter_requests_total") > 1000
+
+
+# --- the access log ---------------------------------------------------------------------------------
+
+ALWAYS = {"time", "request_id", "route", "status", "key", "model", "stream", "duration_ms"}
+DECIDED = {
+    *("decision_id", "tier", "requested", "reason", "rule", "difficulty", "correct", "tokens", "price"),
+    *("propensity", "eligible", "thinking", "cap", "versions"),
+}
+SERVED = {
+    *("backend", "attempts", "overhead_ms", "first_byte_ms", "prompt_tokens", "completion_tokens"),
+    *("reasoning_tokens", "usage", "finish_reason", "truncated", "cancelled"),
+}
+FAILED = {"error", "message", "detail"}
+
+
+@pytest.fixture
+async def logging_gateway(backend: Backend) -> Any:
+    """A gateway that writes its access log to standard output."""
+    async with serving(configuration(backend.url, server={"access_log": True})) as running:
+        yield running
+
+
+def lines(capture: pytest.CaptureFixture[bytes]) -> list[dict[str, Any]]:
+    """The access log so far; every line must be one JSON object."""
+    written = capture.readouterr().out
+    assert written == b"" or written.endswith(b"\n")
+    return [json.loads(line) for line in written.splitlines()]
+
+
+async def test_one_line_for_each_request(
+    logging_gateway: Running, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """Whatever was asked and however it ended: one line, with exactly the documented fields."""
+    running = logging_gateway
+    await running.chat()
+    await running.chat(stream=True)
+    await ask(running.http, running.url, "/v1/embeddings", {"model": "tiny", "input": "x"})
+    await running.chat(model="none")
+    await ask(running.http, running.url, "/healthz", method="GET")
+    await ask(running.http, running.url, "/nothing", method="GET")
+    await ask(running.http, running.url, CHAT, method="GET")
+    await running.chat(metadata={"fault": {"status": 500}})
+    await running.recorded(8)
+
+    found = lines(capfdbinary)
+
+    assert [set(line) for line in found] == [
+        ALWAYS | DECIDED | SERVED,
+        ALWAYS | DECIDED | SERVED,
+        ALWAYS | SERVED,
+        ALWAYS | FAILED,
+        ALWAYS,
+        ALWAYS | FAILED,
+        ALWAYS | FAILED,
+        ALWAYS | DECIDED | FAILED,
+    ]
+    assert [line["route"] for line in found] == [
+        *(CHAT, CHAT, "/v1/embeddings", CHAT, "/healthz", "other", CHAT, CHAT)
+    ]
+    assert [line["status"] for line in found] == [200, 200, 200, 404, 200, 404, 405, 502]
+    assert [line["request_id"] for line in found] == [record.request_id for record in running.records]
+
+
+async def test_line_says_what_happened(
+    logging_gateway: Running, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """The line holds the decision with all it was made from, and the tokens, so that it can be replayed."""
+    response = await logging_gateway.chat(model="tiny:short", stream=True)
+    await logging_gateway.recorded(1)
+
+    line = lines(capfdbinary)[0]
+
+    assert line["decision_id"] == response.headers["x-thinkmeter-decision-id"]
+    assert (line["tier"], line["requested"], line["reason"]) == ("short", "short", "pinned")
+    assert (line["thinking"], line["cap"], line["eligible"]) == (16, 48, ["short"])
+    assert list(line["correct"]) == list(line["tokens"]) == ["direct", "short", "medium", "long"]
+    assert (line["reasoning_tokens"], line["completion_tokens"]) == (16, 48)
+    assert (line["usage"], line["finish_reason"], line["stream"]) == ("backend", "stop", True)
+    assert 0 < line["overhead_ms"] < line["first_byte_ms"] <= line["duration_ms"]
+
+
+async def test_log_never_holds_words_of_prompt_or_answer(
+    backend: Backend, capfdbinary: pytest.CaptureFixture[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the access log nor any metric repeats the prompt, the answer, or a backend that quotes them."""
+
+    class Broken:
+        version = "broken"
+
+        def predict(self, prompt: str, *_: object) -> NoReturn:
+            raise KeyError(prompt)
+
+    settings = configuration(backend.url, server={"access_log": True}, retries=0)
+    answer = {"id": "x", "choices": [{"index": 0, "message": {"content": MARKER}, "finish_reason": "stop"}]}
+    faults = [
+        Fault(body=answer),
+        Fault(status=400, message=f"1 validation error: input was {MARKER}"),
+        Fault(status=400, message=f"maximum context length: {MARKER}"),
+        Fault(body=f"half an answer {MARKER}"),
+        Fault(body=MARKER, content_type="text/html"),
+        Fault(end="cut"),
+    ]
+    async with serving(settings) as running:
+        for fault in faults:
+            backend.script(fault)
+            await running.chat(MARKER, user=MARKER, metadata={"note": MARKER})
+        for stream_fault in (Fault(), Fault(after=2, end="cut"), Fault(after=2, error="broken")):
+            backend.script(stream_fault)
+            with_error = running.chat(MARKER, stream=True)
+            await with_error
+        for wrong in ({"messages": MARKER}, {"messages": [{"role": MARKER, "content": 7}]}):
+            await running.chat(MARKER, **wrong)
+        await ask(running.http, running.url, "/v1/completions", {"model": "tiny", "prompt": MARKER})
+        await ask(running.http, running.url, "/v1/embeddings", {"model": "tiny", "input": [MARKER]})
+        await ask(
+            running.http, running.url, "/v1/route", {"model": "tiny", "messages": [{"content": MARKER}]}
+        )
+        running.gateway.pipeline.rulings.predictor = Broken()
+        await running.chat(MARKER)
+        await running.recorded(len(faults) + 9)
+        found, scraped = lines(capfdbinary), await scrape(running)
+
+    assert len(found) == len(faults) + 9
+    assert MARKER not in json.dumps(found)
+    assert MARKER not in str(scraped)
+    quiet = [r for r in caplog.records if r.exc_info is None and r.name.startswith("thinkmeter")]
+    assert MARKER not in " ".join(record.getMessage() for record in quiet)
+
+
+async def test_log_injection_is_escaped(
+    logging_gateway: Running, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """Line ends in what the client sends cannot begin a line of their own."""
+    await logging_gateway.chat(model='x\n{"status": 200}\n')
+    await ask(logging_gateway.http, logging_gateway.url, "/a%0a%7b%7d%0a", method="GET")
+    await logging_gateway.recorded(2)
+
+    assert [line["status"] for line in lines(capfdbinary)] == [404, 404]
+
+
+async def test_quiet_gateway_writes_no_access_log(
+    running: Running, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """With `access_log: false` standard output stays empty."""
+    await running.chat()
+    await running.recorded(1)
+
+    assert capfdbinary.readouterr().out == b""
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("abc-123", True),
+        ("a" * 128, True),
+        ("urn:uuid:0/=+@", True),
+        ("a" * 129, False),
+        ("with space", False),
+        ('quote"d', False),
+        ("\xe4", False),
+        ("", False),
+    ],
+)
+async def test_request_id(running: Running, backend: Backend, given: str, kept: bool) -> None:
+    """A usable request id of the client's is kept, else a new one is made; client, backend and log agree."""
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "x"}]}
+    headers = {"x-request-id": given}
+    async with running.http.post(running.url + CHAT, json=body, headers=headers) as response:
+        await response.read()
+    request_id = response.headers["x-request-id"]
+
+    assert (request_id == given) is kept
+    assert re.fullmatch(r"[A-Za-z0-9._:/+=@-]{1,128}", request_id)
+    assert backend.requests[-1].headers["x-request-id"] == request_id
+    assert running.records[-1].request_id == request_id
+
+
+async def test_request_ids_differ(running: Running) -> None:
+    """Two requests without an id get two ids."""
+    assert (await running.chat()).headers["x-request-id"] != (await running.chat()).headers["x-request-id"]
+
+
+async def test_readiness(backend: Backend) -> None:
+    """/readyz is 200 with one replica up, 503 with none; /healthz does not care."""
+    async with serving(configuration(backend.url)) as running:
+
+        async def status(path: str) -> int:
+            async with running.http.get(running.url + path) as response:
+                return response.status
+
+        assert [await status("/readyz"), await status("/healthz")] == [200, 200]
+        await lost_backend(running, backend)
+        assert [await status("/readyz"), await status("/healthz")] == [503, 200]
+        await backend.up()
+        await running.gateway.upstream.check_health()
+        assert await status("/readyz") == 200
+
+
+async def test_scrape_stays_open_to_old_clients(running: Running) -> None:
+    """A scraper that speaks HTTP/1.0 without keep-alive is served."""
+    async with (
+        aiohttp.ClientSession(version=aiohttp.HttpVersion10) as http,
+        http.get(f"{running.url}/metrics") as response,
+    ):
+        assert response.status == 200

@@ -1,0 +1,178 @@
+"""A changed configuration is taken without a restart; a bad one is refused and the old one stays."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+
+from gateway.configfile import Loaded, parse
+from tests.fakes.backend import Backend
+from tests.fakes.fault import Fault
+from tests.http.raw_http import ask, assert_error, connect, post, read_answer
+from tests.serving import Process, Running, configuration, process, serving
+
+CHAT = "/v1/chat/completions"
+BODY: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}]}
+SECONDS = 20.0
+
+
+def write(folder: Path, settings: Any) -> None:
+    """Replace the configuration as an editor does: a new file under the old name."""
+    new = folder / "new.yaml"
+    new.write_text(settings if isinstance(settings, str) else yaml.safe_dump(settings))
+    new.replace(folder / "gateway.yaml")
+
+
+async def reloads(http: aiohttp.ClientSession, running: Process, result: str) -> float:
+    answer = await ask(http, running.url, "/metrics", method="GET")
+    name = f'thinkmeter_config_reloads_total{{result="{result}"}} '
+    found = [line for line in answer.body.decode().splitlines() if line.startswith(name)]
+    return float(found[0].removeprefix(name)) if found else 0
+
+
+async def reloaded(
+    http: aiohttp.ClientSession, running: Process, result: str, times: int, *, signalled: bool = True
+) -> None:
+    """Send SIGHUP, unless the change itself is to be noticed, and wait until it has had its result."""
+    if signalled:
+        running.process.send_signal(signal.SIGHUP)
+    async with asyncio.timeout(SECONDS):
+        while await reloads(http, running, result) < times:
+            await asyncio.sleep(0.02)
+
+
+async def test_sighup_and_file_change(backend: Backend, tmp_path: Path, free_port: int) -> None:
+    """SIGHUP takes a changed file, a change alone is noticed, a bad file leaves everything as it was."""
+    settings = configuration(backend.url, price=0.0)
+    async with process(settings, tmp_path, port=free_port) as running, aiohttp.ClientSession() as http:
+
+        async def tier() -> str:
+            answer = await ask(http, running.url, CHAT, BODY)
+            return answer.headers["x-thinkmeter-tier"]
+
+        assert await tier() == "long"
+
+        write(tmp_path, settings | {"price": 1000.0})
+        await reloaded(http, running, "taken", 1)
+        assert await tier() == "direct"
+
+        write(tmp_path, settings | {"rules": [{"name": "all", "tier": "medium"}]})
+        await reloaded(http, running, "taken", 2, signalled=False)
+        assert await tier() == "medium"
+
+        for count, bad in enumerate(("models: [", "", "models: {}\nprice: -1\n", "\x00", "[]"), 1):
+            write(tmp_path, bad)
+            await reloaded(http, running, "refused", count)
+            assert await tier() == "medium"
+        (tmp_path / "gateway.yaml").unlink()
+        await reloaded(http, running, "refused", 6)
+        assert await tier() == "medium"
+
+        write(tmp_path, settings | {"rules": [{"name": "all", "tier": "short"}]})
+        await reloaded(http, running, "taken", 3)
+        assert await tier() == "short"
+
+        log = running.log.read_text()
+    assert "configuration refused, the old one stays" in log
+    assert "line 1" in log
+    assert log.count("configuration reloaded") == 3
+
+
+async def test_stream_survives_a_reload(backend: Backend, tmp_path: Path, free_port: int) -> None:
+    """A stream that runs while its model is taken away ends complete; the next request meets the new file."""
+    settings = configuration(backend.url)
+    backend.script(Fault(pace_ms=20, tokens=25, reasoning=0))
+    async with process(settings, tmp_path, port=free_port) as running, aiohttp.ClientSession() as http:
+        async with http.post(running.url + CHAT, json=BODY | {"stream": True}) as response:
+            received = await response.content.readany()
+            renamed = settings | {"models": {"other": settings["models"]["tiny"] | {"served_name": "tiny"}}}
+            write(tmp_path, renamed)
+            await reloaded(http, running, "taken", 1)
+            assert_error(await ask(http, running.url, CHAT, BODY), 404, "model_not_found")
+            received += await response.content.read()
+
+        assert received.endswith(b"data: [DONE]\n\n")
+        assert (await ask(http, running.url, CHAT, BODY | {"model": "other"})).status == 200
+
+
+def loaded(settings: dict[str, Any]) -> Loaded:
+    return Loaded(parse(yaml.safe_dump(settings), {}), "changed")
+
+
+async def sent_in_two(running: Running, path: str, between: Callable[[], None]) -> int:
+    """Send a request in two halves with something in between; returns the status."""
+    async with connect(running.url) as (reader, writer):
+        request = post(path, json.dumps(BODY).encode())
+        writer.write(request[:-10])
+        async with asyncio.timeout(SECONDS):
+            while not running.gateway.metrics.registry.get_sample_value("thinkmeter_requests_in_flight"):
+                await asyncio.sleep(0.001)
+        between()
+        writer.write(request[-10:])
+        return (await read_answer(reader)).status
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/route"])
+async def test_model_taken_away_while_the_body_arrives(running: Running, backend: Backend, path: str) -> None:
+    """A request keeps the rulings and replicas it began with, also when its body is still on its way."""
+    settings = configuration(backend.url)
+    changed = loaded(settings | {"models": {"other": settings["models"]["tiny"]}})
+
+    assert await sent_in_two(running, path, lambda: running.gateway.reload(changed)) == 200
+
+    assert (await running.chat()).status == 404
+
+
+async def test_replicas_that_stay_keep_their_state(backend: Backend) -> None:
+    """Health, load and breaker of a replica survive a reload; a new replica starts fresh, a lost one goes."""
+    async with Backend("tiny") as second:
+        settings = configuration(backend.url, retries=0, breaker={"failures": 1})
+        async with serving(settings) as running:
+            backend.script(Fault(status=500))
+            assert (await running.chat()).status == 502  # opens the breaker of a
+            kept = running.gateway.upstream.backends()[0][1]
+
+            running.gateway.reload(loaded(configuration(backend.url, second.url, retries=0)))
+
+            names = [b.name for _, b in running.gateway.upstream.backends()]
+            assert names == ["a", "b"]
+            assert running.gateway.upstream.backends()[0][1] is kept
+            for _ in range(3):
+                assert (await running.chat()).headers["x-thinkmeter-backend"] == "b"
+            metrics = await running.metrics()
+            assert metrics['thinkmeter_backend_breaker_state{backend="a",model="tiny"}'] == 2
+
+            running.gateway.reload(loaded(configuration(second.url)))
+
+            metrics = await running.metrics()
+            assert (
+                metrics['thinkmeter_backend_up{backend="a",model="tiny"}'] == 0
+            )  # a new one, not checked yet
+            await running.gateway.upstream.check_health()
+            assert (await running.chat()).headers["x-thinkmeter-backend"] == "a"
+            assert len(second.requests) > 3
+
+
+async def test_keys_and_limits_of_the_new_file(backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
+    """Keys hold from the next request on; a changed `limits` section is announced for the next start."""
+    async with serving(configuration(backend.url)) as running:
+        assert (await running.chat()).status == 200
+
+        keys = [{"name": "a", "key": "sk-a"}]
+        changed = configuration(backend.url, keys=keys, limits={"body_bytes": 10})
+        running.gateway.reload(loaded(changed))
+
+        assert (await running.chat()).status == 401
+        async with running.client("sk-a") as client:
+            assert (await client.models.list()).data
+        answer = await ask(running.http, running.url, CHAT, BODY, x_api_key="sk-a")
+        assert answer.status == 200
+    assert "a change of `limits` takes effect at the next start" in caplog.text

@@ -1,0 +1,251 @@
+"""The operator's rules over HTTP: who is held up, who is held down, what is promised, and in which order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.fakes.backend import Backend
+from tests.http.raw_http import Answer, ask
+from tests.serving import Running, configuration, serving
+
+CHAT = "/v1/chat/completions"
+HELLO = [{"role": "user", "content": "hello"}]
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+GENEROUS, MISERLY = 0.0, 1000.0
+"""Prices at which the choice alone would always take the longest, or the shortest tier."""
+KEYS = [{"name": "team-a", "key": "sk-a"}, {"name": "team-b", "key": "sk-b"}]
+
+
+def ruled(url: str, *rules: dict[str, Any], price: float = MISERLY, **changes: Any) -> dict[str, Any]:
+    named = [{"name": f"rule-{i}"} | rule for i, rule in enumerate(rules)]
+    return configuration(url, rules=named, price=price, **changes)
+
+
+async def chat(running: Running, body: dict[str, Any] | None = None, **headers: str) -> Answer:
+    body = {"model": "tiny", "messages": HELLO} | (body or {})
+    answer = await ask(running.http, running.url, CHAT, body, **headers)
+    assert answer.status == 200, answer
+    return answer
+
+
+def decided(answer: Answer) -> tuple[str, str]:
+    """The tier and the reason, as the client is told."""
+    return answer.headers["x-thinkmeter-tier"], answer.headers["x-thinkmeter-reason"]
+
+
+def user(content: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": content}]}
+
+
+CONDITIONS: list[
+    tuple[str, dict[str, Any], dict[str, Any], dict[str, str], dict[str, Any], dict[str, str]]
+] = [
+    # name, when, a body that fits and its headers, a body that does not and its headers
+    ("key", {"key": ["team-a"]}, {}, {"x_api_key": "sk-a"}, {}, {"x_api_key": "sk-b"}),
+    ("model", {"model": ["tiny"]}, {"model": "tiny"}, {}, {"model": "other"}, {}),
+    ("header", {"header": {"X-Team": "law"}}, {}, {"x_team": "law"}, {}, {"x_team": "Law"}),
+    ("header missing", {"header": {"X-Team": "law"}}, {}, {"X_TEAM": "law"}, {}, {}),
+    (
+        "metadata",
+        {"metadata": {"importance": "high", "app": "x"}},
+        {"metadata": {"importance": "high", "app": "x", "more": "y"}},
+        {},
+        {"metadata": {"importance": "high"}},
+        {},
+    ),
+    ("metadata null", {"metadata": {"a": "1"}}, {"metadata": {"a": "1"}}, {}, {"metadata": None}, {}),
+    ("metadata odd", {"metadata": {"a": "1"}}, {"metadata": {"a": "1"}}, {}, {"metadata": {"a": 1}}, {}),
+    ("prompt", {"prompt": r"(?i)\bcontract\b"}, user("This CONTRACT holds"), {}, user("contractor"), {}),
+    (
+        "prompt in parts",
+        {"prompt": "contract"},
+        user([{"type": "image_url", "image_url": {"url": "x"}}, {"type": "text", "text": "a contract"}]),
+        {},
+        user([{"type": "image_url", "image_url": {"url": "contract"}}]),
+        {},
+    ),
+    (
+        "prompt of the system",
+        {"prompt": "lawyer"},
+        {"messages": [{"role": "system", "content": "You are a lawyer"}, *HELLO]},
+        {},
+        {},
+        {},
+    ),
+    ("tools", {"tools": True}, {"tools": [TOOL]}, {}, {"tools": []}, {}),
+    ("no tools", {"tools": False}, {}, {}, {"tools": [TOOL]}, {}),
+    (
+        "all together",
+        {"header": {"x-team": "law"}, "tools": True},
+        {"tools": [TOOL]},
+        {"x_team": "law"},
+        {"tools": [TOOL]},
+        {},
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("when", "fits", "fitting", "differs", "differing"),
+    [pytest.param(*case[1:], id=case[0]) for case in CONDITIONS],
+)
+async def test_condition(
+    backend: Backend,
+    when: dict[str, Any],
+    fits: dict[str, Any],
+    fitting: dict[str, str],
+    differs: dict[str, Any],
+    differing: dict[str, str],
+) -> None:
+    """A rule holds for requests that meet its condition, and for no other."""
+    settings = ruled(backend.url, {"when": when, "tier": "medium"}, model={"served_name": "tiny"})
+    settings["models"]["other"] = settings["models"]["tiny"]
+    settings["keys"] = KEYS if "key" in when else []
+    async with serving(settings) as running:
+        assert decided(await chat(running, fits, **fitting)) == ("medium", "rule_tier")
+        assert running.records[-1].decision.rule == "rule-0"  # type: ignore[union-attr]
+        assert decided(await chat(running, differs, **differing)) == ("direct", "price")
+        assert running.records[-1].decision.rule is None  # type: ignore[union-attr]
+
+
+async def test_rule_without_condition_holds_for_all(backend: Backend) -> None:
+    """A rule without `when` is the default for everybody."""
+    async with serving(ruled(backend.url, {"floor": "short"})) as running:
+        assert decided(await chat(running)) == ("short", "rule_floor")
+        assert decided(await chat(running, {"tools": [TOOL]})) == ("short", "rule_floor")
+
+
+WISHES_FOR_LESS: list[dict[str, Any]] = [
+    {"reasoning_effort": "none"},
+    {"reasoning_effort": "minimal", "max_completion_tokens": 1},
+    {"max_tokens": 1},
+    {"max_completion_tokens": 16},
+    {"thinking": {"type": "disabled"}},
+    {"reasoning": {"enabled": False}},
+    {"reasoning": {"max_tokens": 1}},
+    {"thinking_token_budget": 0},
+    {"thinking_token_budget": 1, "max_tokens": 1},
+    {"chat_template_kwargs": {"enable_thinking": False}},
+    {"chat_template_kwargs": {"thinking_budget": 0}},
+    {"model": "tiny:direct"},
+    {"model": "tiny:short", "max_tokens": 1, "reasoning_effort": "none"},
+]
+
+
+@pytest.mark.parametrize("wish", WISHES_FOR_LESS, ids=str)
+@pytest.mark.parametrize("by", ["model", "rule"])
+async def test_guaranteed_minimum_reasoning_length(backend: Backend, by: str, wish: dict[str, Any]) -> None:
+    """No wish of the client, in any dialect, sends fewer reasoning tokens upstream than the floor's."""
+    rules = [{"floor": "medium"}] if by == "rule" else []
+    settings = ruled(backend.url, *rules, model={"floor": "medium"} if by == "model" else {})
+    async with serving(settings) as running:
+        answer = await chat(running, wish)
+
+    sent = backend.requests[-1].json
+    assert answer.headers["x-thinkmeter-tier"] == "medium"
+    assert answer.headers["x-thinkmeter-reason"] == f"{by}_floor"
+    assert sent["thinking_token_budget"] >= 64
+    assert sent["chat_template_kwargs"]["enable_thinking"] is True
+    assert sent["max_completion_tokens"] > sent["thinking_token_budget"]
+    assert int(answer.headers["x-thinkmeter-thinking-budget"]) == sent["thinking_token_budget"]
+    assert not {"reasoning", "thinking", "reasoning_effort", "max_tokens"} & set(sent)
+    assert "thinking_budget" not in sent["chat_template_kwargs"]
+
+
+@pytest.mark.parametrize("wish", [{}, *WISHES_FOR_LESS], ids=str)
+async def test_important_requests_are_always_long(backend: Backend, wish: dict[str, Any]) -> None:
+    """A rule with a fixed tier gives important requests the long one, whatever price and client say."""
+    settings = ruled(
+        backend.url,
+        {"name": "important", "when": {"metadata": {"importance": "high"}}, "tier": "long"},
+        {"ceiling": "short"},
+    )
+    async with serving(settings) as running:
+        important = await chat(running, wish | {"metadata": {"importance": "high"}})
+        sent = backend.requests[-1].json
+        other = await chat(running, wish)
+
+    assert decided(important) == ("long", "rule_tier")
+    assert sent["thinking_token_budget"] == 256
+    assert other.headers["x-thinkmeter-tier"] in ("direct", "short")
+
+
+@pytest.mark.parametrize(
+    ("rules", "body", "price", "expected"),
+    [
+        ([{"tier": "short"}, {"floor": "long"}, {"ceiling": "direct"}], {}, GENEROUS, ("short", "rule_tier")),
+        ([{"tier": "short"}, {"tier": "long"}], {}, GENEROUS, ("short", "rule_tier")),
+        ([{"tier": "short"}], {"model": "tiny:long"}, GENEROUS, ("short", "rule_tier")),
+        ([{"floor": "medium"}, {"ceiling": "short"}], {}, MISERLY, ("medium", "rule_floor")),
+        ([{"floor": "medium"}, {"ceiling": "short"}], {}, GENEROUS, ("medium", "rule_floor")),
+        ([{"floor": "short"}, {"floor": "medium"}], {}, MISERLY, ("medium", "rule_floor")),
+        ([{"ceiling": "medium"}, {"ceiling": "short"}], {}, GENEROUS, ("short", "rule_ceiling")),
+        ([{"floor": "short"}, {"ceiling": "medium"}], {}, GENEROUS, ("medium", "rule_ceiling")),
+        ([{"floor": "short"}, {"ceiling": "medium"}], {}, MISERLY, ("short", "rule_floor")),
+        ([{"ceiling": "short"}], {"model": "tiny:long"}, MISERLY, ("short", "rule_ceiling")),
+        ([{"floor": "medium"}], {"model": "tiny:short"}, GENEROUS, ("medium", "rule_floor")),
+        ([{"ceiling": "medium"}], {"model": "tiny:short"}, GENEROUS, ("short", "pinned")),
+        ([{"floor": "short"}], {"model": "tiny:medium"}, MISERLY, ("medium", "pinned")),
+        ([{"ceiling": "medium"}], {"reasoning_effort": "low"}, GENEROUS, ("short", "client_ceiling")),
+        ([{"ceiling": "short"}], {"reasoning_effort": "high"}, GENEROUS, ("short", "rule_ceiling")),
+        ([], {"reasoning_effort": "medium"}, GENEROUS, ("medium", "client_ceiling")),
+        ([{"ceiling": "long"}], {}, GENEROUS, ("long", "price")),
+        ([{"floor": "direct"}], {}, MISERLY, ("direct", "price")),
+    ],
+)
+async def test_precedence(
+    backend: Backend,
+    rules: list[dict[str, Any]],
+    body: dict[str, Any],
+    price: float,
+    expected: tuple[str, str],
+) -> None:
+    """A fixed tier before floors, floors before ceilings and wishes, those before the price."""
+    async with serving(ruled(backend.url, *rules, price=price)) as running:
+        assert decided(await chat(running, body)) == expected
+
+
+async def test_rule_named_in_the_decision_is_the_one_that_decided(backend: Backend) -> None:
+    """Of several rules, the record names the one whose bound was used."""
+    settings = ruled(
+        backend.url, {"floor": "short"}, {"name": "strict", "floor": "medium"}, {"floor": "short"}
+    )
+    async with serving(settings) as running:
+        await chat(running)
+
+        assert running.records[-1].decision.rule == "strict"  # type: ignore[union-attr]
+
+
+async def test_rule_and_key_limit_each_other(backend: Backend) -> None:
+    """The lowest of all ceilings holds, and the highest of all floors, whoever set them."""
+    low = {"name": "low", "key": "sk-low", "ceiling": "short"}
+    high = {"name": "high", "key": "sk-high", "floor": "medium"}
+    async with serving(
+        ruled(backend.url, {"ceiling": "medium"}, price=GENEROUS, keys=[low, high])
+    ) as running:
+        assert decided(await chat(running, x_api_key="sk-low")) == ("short", "key_ceiling")
+        assert decided(await chat(running, x_api_key="sk-high")) == ("medium", "rule_ceiling")
+    async with serving(ruled(backend.url, {"floor": "short"}, keys=[low, high])) as running:
+        assert decided(await chat(running, x_api_key="sk-high")) == ("medium", "key_floor")
+        assert decided(await chat(running, x_api_key="sk-low")) == ("short", "rule_floor")
+
+
+async def test_slow_pattern_is_bounded_by_the_text_it_sees(backend: Backend) -> None:
+    """Rules search the last 20,000 characters of a conversation, not megabytes of it."""
+    async with serving(ruled(backend.url, {"when": {"prompt": "needle"}, "tier": "long"})) as running:
+        early, late = user("needle" + "x" * 1_000_000), user("x" * 1_000_000 + "needle")
+
+        assert decided(await chat(running, early)) == ("direct", "price")
+        assert decided(await chat(running, late)) == ("long", "rule_tier")
+
+
+async def test_rules_hold_for_legacy_completions(backend: Backend) -> None:
+    """Without a chat template a rule still bounds `max_tokens`, and is still told."""
+    async with serving(ruled(backend.url, {"ceiling": "short"}, price=GENEROUS)) as running:
+        body = {"model": "tiny", "prompt": "hello", "max_tokens": 1000}
+        answer = await ask(running.http, running.url, "/v1/completions", body)
+
+    assert decided(answer) == ("short", "rule_ceiling")
+    assert backend.requests[-1].json["max_tokens"] == 48

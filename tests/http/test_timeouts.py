@@ -1,0 +1,222 @@
+"""A backend or a client that falls silent is given up, each wait under its own limit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+
+import openai
+import pytest
+
+from tests.fakes.fault import Fault
+from tests.http.wire import (
+    NEVER_MS,
+    ask,
+    asked,
+    connection,
+    post,
+    post_recorded,
+    replicated,
+    slots,
+    stream_errors,
+    tokens,
+    wired,
+)
+
+STREAMS = pytest.mark.parametrize("stream", [False, True])
+SILENT = [Fault(delay_ms=NEVER_MS), Fault(first_byte_ms=NEVER_MS), Fault(after=-1, end="stall")]
+UNCHECKED = {"interval": 3_600, "timeout": 20}
+
+
+@contextlib.asynccontextmanager
+async def unreachable(port: int) -> AsyncIterator[None]:
+    """A port where connections are neither accepted nor refused: its queue is full."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        await asyncio.sleep(0)
+        yield
+
+
+@STREAMS
+async def test_connect(stream: bool) -> None:
+    """A replica whose host does not answer is given up after the connect timeout; the next one is asked."""
+    timeouts = {"connect": 0.2}
+    async with replicated(timeouts=timeouts, health=UNCHECKED) as (running, (a, b)):
+        await a.down()
+        async with unreachable(a.port):
+            answer, record = await post_recorded(running, ask(stream=stream))
+            assert (answer.status, record.backend, record.attempts) == (200, "b", 2)
+            assert len(asked(b)) == 1
+
+            await b.down()
+            async with unreachable(b.port):
+                answer = await post(running, ask(stream=stream))
+                assert (answer.status, answer.code) == (503, "no_backend")
+                assert slots(running) == [0, 0]
+
+
+@pytest.mark.parametrize("fault", SILENT)
+async def test_first_byte(fault: Fault) -> None:
+    """A stream that does not begin in time is given up, and a lone replica is not asked again."""
+    async with replicated(1, timeouts={"first_byte": 0.1}) as (running, (backend,)):
+        backend.script(fault)
+        answer = await post(running, ask(stream=True))
+
+        assert (answer.status, answer.code) == (504, "backend_timeout")
+        await backend.wait_until(lambda b: b.aborted)
+        assert len(asked(backend)) == 1
+        assert slots(running) == [0]
+
+
+@pytest.mark.parametrize("fault", SILENT)
+async def test_failover_after_first_byte_timeout(fault: Fault) -> None:
+    """A stream that does not begin at one replica is begun at another; the first is told to stop."""
+    async with replicated(timeouts={"first_byte": 0.6}) as (running, (a, b)):
+        a.script(fault)
+        answer, record = await post_recorded(running, ask(stream=True))
+
+        assert (answer.status, record.backend, record.attempts) == (200, "b", 2)
+        assert len(tokens(answer.body)) == 32
+        await a.wait_until(lambda backend: backend.aborted)
+        assert (len(asked(a)), len(asked(b))) == (1, 1)
+        assert slots(running) == [0, 0]
+
+
+async def test_whole_answers_have_no_first_byte_limit() -> None:
+    """An answer that is not streamed sends its first byte when it is complete: only the total limits it."""
+    async with replicated(1, timeouts={"first_byte": 0.05}) as (running, (backend,)):
+        backend.script(Fault(delay_ms=150, first_byte_ms=150))
+        answer = await post(running)
+
+        assert answer.status == 200
+
+
+async def test_idle() -> None:
+    """A stream that falls silent ends in an error event, after all that came; no other replica is asked."""
+    async with replicated(timeouts={"idle": 0.3}) as (running, (a, b)):
+        a.script(Fault(after=3, end="stall", half_event=True))
+        answer, record = await post_recorded(running, ask(stream=True))
+
+        assert answer.status == 200
+        assert tokens(answer.body) == [" t0", " t1", " t2"]
+        assert [error["code"] for error in stream_errors(answer.body)] == ["backend_timeout"]
+        assert record.error is not None
+        assert (record.error.code, record.tally.completion) == ("backend_timeout", 3)
+        await a.wait_until(lambda backend: backend.aborted)
+        assert len(asked(b)) == 0
+        assert slots(running) == [0, 0]
+
+
+async def test_a_slow_stream_is_not_idle() -> None:
+    """A stream may take longer in all than the idle timeout, as long as something comes."""
+    async with replicated(1, timeouts={"idle": 1.2}) as (running, (backend,)):
+        backend.script(Fault(pace_ms=70, tokens=20))
+        answer = await post(running, ask(stream=True))
+
+        assert stream_errors(answer.body) == []
+        assert len(tokens(answer.body)) == 20
+
+
+async def test_total_of_a_stream() -> None:
+    """A stream that goes on and on is ended at the total timeout."""
+    async with replicated(1, timeouts={"total": 0.3}) as (running, (backend,)):
+        backend.script(Fault(pace_ms=20, tokens=1_000))
+        answer = await post(running, ask(stream=True, max_tokens=1_000))
+
+        assert [error["code"] for error in stream_errors(answer.body)] == ["backend_timeout"]
+        await backend.wait_until(lambda b: b.aborted)
+        assert slots(running) == [0]
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault(delay_ms=NEVER_MS), Fault(first_byte_ms=NEVER_MS), Fault(end="stall")]
+)
+async def test_total_of_a_whole_answer(fault: Fault) -> None:
+    """A whole answer that does not come in time is a 504, and there is no time left for another replica."""
+    async with replicated(timeouts={"total": 0.2}) as (running, (a, b)):
+        a.script(fault)
+        answer = await post(running)
+
+        assert (answer.status, answer.code) == (504, "backend_timeout")
+        await a.wait_until(lambda backend: backend.aborted)
+        assert (len(asked(a)), len(asked(b))) == (1, 0)
+        assert slots(running) == [0, 0]
+
+
+async def test_retries_share_the_total() -> None:
+    """The total timeout is for the request, not for each attempt."""
+    async with replicated(3, timeouts={"total": 0.3, "first_byte": 0.2}) as (running, backends):
+        for backend in backends[:2]:
+            backend.default = Fault(delay_ms=NEVER_MS)
+        answer = await post(running, ask(stream=True))
+
+        assert (answer.status, answer.code) == (504, "backend_timeout")
+        assert len(asked(backends[2])) == 0
+        assert slots(running) == [0, 0, 0]
+
+
+async def test_the_official_client_sees_a_timeout() -> None:
+    """A timeout is an InternalServerError with status 504, which the client's own retries understand."""
+    async with replicated(1, timeouts={"total": 0.1}) as (running, (backend,)), running.client() as client:
+        backend.script(Fault(delay_ms=NEVER_MS))
+        with pytest.raises(openai.InternalServerError) as raised:
+            await client.chat.completions.create(**ask())
+
+    assert (raised.value.status_code, raised.value.code) == (504, "backend_timeout")
+
+
+@pytest.mark.parametrize("fault", [Fault(pad=30_000_000), Fault(pad=30_000_000, split=700_000)])
+async def test_a_client_that_stops_reading(fault: Fault) -> None:
+    """A client that takes no more of its stream is given up as if it had left, and the backend is freed."""
+    async with replicated(1, timeouts={"idle": 0.3}) as (running, (backend,)):
+        backend.script(fault)
+        async with connection(running) as (reader, writer):
+            writer.write(wired(ask(stream=True, max_tokens=100)))
+            assert await reader.read(20)
+            reader._transport.pause_reading()
+            (record,) = await running.recorded(1)
+
+            assert record.error is not None
+            assert (record.status, record.error.code, record.cancelled) == (499, "client_closed", True)
+            assert slots(running) == [0]
+            await backend.wait_until(lambda b: b.in_flight == 0)
+        assert (await post(running)).status == 200
+
+
+async def test_a_client_that_does_not_read_whole_answers() -> None:
+    """Whole answers that nobody reads hold no slot either, even when more are asked for behind them."""
+    async with replicated(1) as (running, (backend,)):
+        backend.default = Fault(pad=10_000_000)
+        async with connection(running) as (reader, writer):
+            reader._transport.pause_reading()
+            writer.write(wired(ask()) * 3)
+            await backend.wait_until(lambda b: len(asked(b)) >= 2)
+            await backend.wait_until(lambda b: b.in_flight == 0)
+
+            assert (await post(running, ask(max_tokens=1))).status == 200
+            assert slots(running) == [0]
+
+
+async def test_a_client_that_reads_slowly_gets_everything() -> None:
+    """A slow reader is no dead reader: as long as it takes something now and then, it is served."""
+    async with replicated(1, timeouts={"idle": 1}) as (running, (backend,)):
+        backend.script(Fault(pad=3_000_000))
+        async with connection(running) as (reader, writer):
+            writer.write(wired(ask(stream=True), "/v1/chat/completions", "connection: close"))
+            got = 0
+            while block := await reader.read(65_536):
+                got += len(block)
+                await asyncio.sleep(0.01)
+
+        (record,) = await running.recorded(1)
+        assert record.error is None
+        assert got > 3_000_000

@@ -1,0 +1,270 @@
+"""Tokens of an answer: the backend's count where there is one, else what passed; unknown is never zero."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+import pytest
+
+from gateway.usage import Tally
+from tests.fakes.backend import Backend
+from tests.fakes.fault import Fault
+from tests.http.wire import ask, connection, post_recorded, wired
+from tests.serving import Running, configuration, serving
+
+Usage = Literal["details", "plain", "missing", "null", "spaced"]
+STREAMS = pytest.mark.parametrize("stream", [False, True])
+WORDS = "one two three"
+
+
+def counts(tally: Tally) -> tuple[int | None, int | None, int | None]:
+    return tally.prompt, tally.completion, tally.reasoning
+
+
+async def tally_of(running: Running, body: dict[str, Any], **options: Any) -> Tally:
+    """What is noted of the tokens of one answer."""
+    return (await post_recorded(running, body, **options))[1].tally
+
+
+@STREAMS
+@pytest.mark.parametrize("asks", [False, True])
+@pytest.mark.parametrize("usage", ["details", "spaced"])
+async def test_backends_own_count(
+    running: Running, backend: Backend, usage: Usage, stream: bool, asks: bool
+) -> None:
+    """The backend's usage is taken as it is, asked for by the client or not, compact or spaced."""
+    backend.script(Fault(tokens=5, reasoning=4, usage=usage))
+    options = {"stream_options": {"include_usage": asks}} if stream else {}
+    tally = await tally_of(running, ask(WORDS, model="tiny:short", stream=stream, **options))
+
+    assert counts(tally) == (3, 9, 4)
+    assert (tally.source, tally.reasoning_estimated, tally.finish_reason) == ("backend", False, "stop")
+
+
+@STREAMS
+async def test_count_without_a_split(running: Running, backend: Backend, stream: bool) -> None:
+    """Where the backend does not say how much was reasoning (older vLLM), it is estimated and marked."""
+    backend.script(Fault(tokens=4, reasoning=12, usage="plain"))
+    tally = await tally_of(running, ask(WORDS, model="tiny:short", stream=stream))
+
+    assert (tally.prompt, tally.completion, tally.source) == (3, 16, "backend")
+    assert tally.reasoning_estimated
+    assert tally.reasoning is not None
+    assert abs(tally.reasoning - 12) <= 1
+
+
+@pytest.mark.parametrize("usage", ["missing", "null"])
+async def test_stream_without_a_count(running: Running, backend: Backend, usage: Usage) -> None:
+    """A stream whose backend sends no usage is counted by its deltas; the prompt stays unknown."""
+    backend.script(Fault(tokens=5, reasoning=4, usage=usage))
+    tally = await tally_of(running, ask(WORDS, model="tiny:short", stream=True))
+
+    assert counts(tally) == (None, 9, 4)
+    assert (tally.source, tally.finish_reason) == ("counted", "stop")
+
+
+@pytest.mark.parametrize("usage", ["missing", "null"])
+async def test_whole_answer_without_a_count(running: Running, backend: Backend, usage: Usage) -> None:
+    """A whole answer without usage has unknown tokens, not zero."""
+    backend.script(Fault(tokens=5, usage=usage))
+    tally = await tally_of(running, ask(WORDS))
+
+    assert counts(tally) == (None, None, None)
+    assert (tally.source, tally.finish_reason) == ("none", "stop")
+    assert 'thinkmeter_tokens_total{model="tiny",tier="direct",type="completion"}' not in (
+        await running.metrics()
+    )
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(after=7, end="cut", reasoning=4),
+        Fault(after=7, end="clean", reasoning=4, half_event=True),
+        Fault(after=7, end="cut", reasoning=4, glue=50),
+        Fault(after=7, error="engine died", reasoning=4),
+    ],
+)
+async def test_a_cut_stream_is_counted(running: Running, backend: Backend, fault: Fault) -> None:
+    """Tokens of a stream that breaks are counted from what passed, reasoning apart."""
+    backend.script(fault)
+    tally = await tally_of(running, ask(WORDS, model="tiny:short", stream=True))
+
+    assert counts(tally) == (None, 7, 4)
+    assert tally.source == "counted"
+    metrics = await running.metrics()
+    series = 'thinkmeter_tokens_total{{model="tiny",tier="short",type="{}"}}'
+    assert metrics[series.format("completion")] == 7
+    assert metrics[series.format("reasoning")] == 4
+    assert metrics['thinkmeter_usage_total{model="tiny",source="counted"}'] == 1
+
+
+async def test_running_counts_of_a_cut_stream(running: Running, backend: Backend) -> None:
+    """With continuous usage the last count that passed is the backend's own, prompt included."""
+    backend.script(Fault(after=7, end="cut", reasoning=4))
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    tally = await tally_of(running, ask(WORDS, model="tiny:short", stream=True, stream_options=options))
+
+    assert counts(tally) == (3, 7, 4)
+    assert tally.source == "backend"
+
+
+async def test_an_abandoned_stream_is_counted(running: Running, backend: Backend) -> None:
+    """Tokens of a stream whose client goes away are counted from what passed."""
+    backend.script(Fault(after=3, end="stall"))
+    async with connection(running) as (reader, writer):
+        writer.write(wired(ask(stream=True)))
+        got = b""
+        while got.count(b'"content":" t') < 3:
+            got += await reader.read(65_536)
+    (record,) = await running.recorded(1)
+
+    assert (record.tally.completion, record.tally.source) == (3, "counted")
+    assert (await running.metrics())[
+        'thinkmeter_tokens_total{model="tiny",tier="direct",type="completion"}'
+    ] == 3
+
+
+def whole(usage: dict[str, Any], **message: Any) -> dict[str, Any]:
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": "hi"} | message,
+        "finish_reason": "stop",
+    }
+    return {"choices": [choice], "usage": usage}
+
+
+def streamed(usage: dict[str, Any], **delta: Any) -> str:
+    choice = {"index": 0, "delta": {"content": "hi"} | delta, "finish_reason": "stop"}
+    chunks = [{"choices": [choice]}, {"choices": [], "usage": usage}]
+    return "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+
+
+@STREAMS
+async def test_zero_is_not_unknown(running: Running, backend: Backend, stream: bool) -> None:
+    """A count of zero is believed, not replaced by an estimate."""
+    usage = {"prompt_tokens": 0, "completion_tokens": 0, "completion_tokens_details": {"reasoning_tokens": 0}}
+    backend.script(Fault(body=streamed(usage) if stream else whole(usage)))
+    tally = await tally_of(running, ask(stream=stream))
+
+    assert counts(tally) == (0, 0, 0)
+    assert tally.source == "backend"
+
+
+@STREAMS
+async def test_no_reasoning_tokens_beside_reasoning_text(
+    running: Running, backend: Backend, stream: bool
+) -> None:
+    """A backend that shows reasoning and counts none of it is not believed."""
+    usage = {
+        "prompt_tokens": 1,
+        "completion_tokens": 10,
+        "completion_tokens_details": {"reasoning_tokens": 0},
+    }
+    make = streamed if stream else whole
+    backend.script(Fault(body=make(usage, reasoning="a long thought")))
+    tally = await tally_of(running, ask(stream=stream))
+
+    assert tally.reasoning_estimated
+    assert tally.reasoning
+    assert tally.completion == 10
+
+
+@STREAMS
+async def test_cached_prompt_tokens(running: Running, backend: Backend, stream: bool) -> None:
+    """Prompt tokens found in the prefix cache are counted apart."""
+    usage = {"prompt_tokens": 9, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 8}}
+    backend.script(Fault(body=streamed(usage) if stream else whole(usage)))
+    tally = await tally_of(running, ask(stream=stream))
+
+    assert (tally.prompt, tally.cached) == (9, 8)
+    assert (await running.metrics())['thinkmeter_tokens_total{model="tiny",tier="direct",type="cached"}'] == 8
+
+
+@STREAMS
+async def test_usage_on_metrics(running: Running, backend: Backend, stream: bool) -> None:
+    """Prompt, completion and reasoning tokens add up on /metrics, by model and tier."""
+    backend.default = Fault(tokens=5, reasoning=4)
+    for _ in range(3):
+        await post_recorded(running, ask(WORDS, model="tiny:short", stream=stream))
+
+    metrics = await running.metrics()
+    labels = 'model="tiny",tier="short"'
+    for kind, count in {"prompt": 9, "completion": 27, "reasoning": 12}.items():
+        assert metrics[f'thinkmeter_tokens_total{{{labels},type="{kind}"}}'] == count
+    assert metrics['thinkmeter_usage_total{model="tiny",source="backend"}'] == 3
+    assert metrics[f"thinkmeter_completion_tokens_sum{{{labels}}}"] == 27
+    assert metrics['thinkmeter_thinking_budget_total{backend="a",model="tiny",outcome="honoured"}'] == 3
+
+
+@STREAMS
+async def test_several_choices(running: Running, backend: Backend, stream: bool) -> None:
+    """The tokens of all choices are counted."""
+    backend.script(Fault(tokens=5))
+    tally = await tally_of(running, ask(WORDS, n=3, stream=stream))
+    backend.script(Fault(after=4, end="cut"))
+    cut = await tally_of(running, ask(WORDS, n=3, stream=True))
+
+    assert (tally.prompt, tally.completion) == (3, 15)
+    assert (cut.completion, cut.source) == (4, "counted")
+
+
+@STREAMS
+async def test_tool_calls_are_counted(running: Running, backend: Backend, stream: bool) -> None:
+    """Pieces of a tool call's arguments are tokens that were seen: the answer is not empty."""
+    backend.script(Fault(tool_call=True, tokens=3, usage="missing"))
+    tally = await tally_of(running, ask(stream=stream))
+
+    assert (tally.finish_reason, tally.truncated) == ("tool_calls", False)
+    assert tally.completion == (5 if stream else None)
+
+
+@STREAMS
+@pytest.mark.parametrize(("reasoning", "truncated"), [(1_000, True), (40, False)])
+async def test_truncated_answers(backend: Backend, stream: bool, reasoning: int, truncated: bool) -> None:
+    """An answer that used all its tokens for thinking is noticed; one that was only cut short is not."""
+    settings = configuration(backend.url, model={"thinking_budget": False})
+    backend.script(Fault(reasoning=reasoning, tokens=1_000))
+    async with serving(settings) as running:
+        tally = await tally_of(running, ask(model="tiny:short", stream=stream))
+        metrics = await running.metrics()
+
+    assert (tally.finish_reason, tally.truncated) == ("length", truncated)
+    found = metrics.get('thinkmeter_truncated_responses_total{model="tiny",tier="short"}')
+    assert found == (1 if truncated else None)
+
+
+@STREAMS
+async def test_a_budget_that_is_ignored(running: Running, backend: Backend, stream: bool) -> None:
+    """A backend that reasons past the budget it was given shows on /metrics."""
+    usage = {
+        "prompt_tokens": 1,
+        "completion_tokens": 99,
+        "completion_tokens_details": {"reasoning_tokens": 90},
+    }
+    backend.script(Fault(body=streamed(usage) if stream else whole(usage)))
+    await tally_of(running, ask(model="tiny:short", stream=stream))
+
+    metrics = await running.metrics()
+    assert metrics['thinkmeter_thinking_budget_total{backend="a",model="tiny",outcome="ignored"}'] == 1
+
+
+@STREAMS
+async def test_legacy_completions(running: Running, backend: Backend, stream: bool) -> None:
+    """Usage of the legacy endpoint is read as well."""
+    body = {"model": "tiny", "prompt": WORDS, "max_tokens": 6, "stream": stream}
+    tally = await tally_of(running, body, path="/v1/completions")
+    backend.script(Fault(usage="missing"))
+    uncounted = await tally_of(running, body, path="/v1/completions")
+
+    assert (tally.prompt, tally.completion, tally.source) == (3, 6, "backend")
+    assert uncounted.completion == (6 if stream else None)
+
+
+async def test_embeddings(running: Running) -> None:
+    """Embeddings have prompt tokens and no tier."""
+    tally = await tally_of(running, {"model": "tiny", "input": WORDS}, path="/v1/embeddings")
+
+    assert (tally.prompt, tally.completion, tally.source) == (3, 0, "backend")
+    assert (await running.metrics())['thinkmeter_tokens_total{model="tiny",tier="",type="prompt"}'] == 3

@@ -1,0 +1,81 @@
+"""The baseline: a stand-in, so only its manners are tested and not its judgement."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router_model.baseline import HeuristicBaseline, difficulty
+from router_model.head import Predictor, TierLength
+
+prompts = (
+    st.text() | st.text("prove sum x=*∑", max_size=500) | st.sampled_from(["a" * 100_000, "= " * 50_000])
+)
+tiers = st.lists(
+    st.builds(TierLength, st.text(max_size=3), st.integers(0, 50_000), st.integers(1, 9_000)),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(prompts)
+def test_difficulty_is_a_score(prompt: str) -> None:
+    """Any prompt has a score strictly between 0 and 1."""
+    assert 0 < difficulty(prompt) < 1
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["", "\0", "\ud800", "İ" * 100_000, "😀" * 100_000, "∑ prove " * 20_000, " " * 100_000, "hi " * 40_000],
+)
+def test_difficulty_of_odd_prompts(prompt: str) -> None:
+    """Nor do empty, endless and broken prompts leave the range."""
+    assert 0 < difficulty(prompt) < 1
+
+
+def test_end_of_a_long_prompt_does_not_count() -> None:
+    """Only the first 20,000 characters are looked at, so that a prompt cannot take our time."""
+    start = "x" * 20_000
+
+    assert difficulty(start) == difficulty(start + " prove that ∑ = ∫" * 5_000)
+
+
+@pytest.mark.parametrize(
+    ("easier", "harder"),
+    [
+        ("hello", "prove the theorem"),
+        ("count", "count " * 200),
+        ("what is the word", "what is the sum"),
+        ("x y", "x = y"),
+        ("hello, please compute it", "please, please compute it"),
+    ],
+)
+def test_order_of_difficulty(easier: str, harder: str) -> None:
+    """Length, hard words and symbols raise the score, easy words lower it."""
+    assert difficulty(easier) < difficulty(harder)
+
+
+@given(prompts, tiers)
+def test_prediction(prompt: str, lengths: list[TierLength]) -> None:
+    """Estimates are finite, chances are chances, and thinking longer never makes an answer worse."""
+    found = HeuristicBaseline().predict(prompt, "m", lengths)
+
+    assert found.difficulty == difficulty(prompt)
+    assert len(found.correct) == len(found.tokens) == len(lengths)
+    assert all(0 <= chance <= 1 for chance in found.correct)
+    assert list(found.correct) == sorted(found.correct)
+    assert all(
+        math.isfinite(tokens) and 0 < tokens <= tier.thinking + tier.answer
+        for tokens, tier in zip(found.tokens, lengths, strict=True)
+    )
+
+
+@given(st.text(max_size=50), tiers)
+def test_prediction_is_pure(prompt: str, lengths: list[TierLength]) -> None:
+    """The same prompt gets the same estimates, on any model."""
+    head: Predictor = HeuristicBaseline()
+
+    assert head.predict(prompt, "a", lengths) == head.predict(prompt, "b", lengths)
