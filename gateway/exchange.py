@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from random import Random
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -15,6 +15,7 @@ from gateway.errors import ClientClosed, GatewayError, RequestTimeout, RequestTo
 from gateway.headers import Headers
 from gateway.record import Record
 
+_ids = Random()  # noqa: S311 - names need no secrecy, and urandom is a system call
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
@@ -37,7 +38,7 @@ class Exchange:
 
     def _request_id(self) -> str:
         given = self.headers.get(b"x-request-id", b"")
-        return given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+        return given.decode() if _REQUEST_ID.fullmatch(given) else f"{_ids.getrandbits(128):032x}"
 
     # --- the request -------------------------------------------------------------------------------
 

@@ -127,7 +127,8 @@ class Metrics:
         if tally.completion is not None:
             self.completion.labels(model, tier).observe(tally.completion)
         if decision and decision.thinking and tally.reasoning is not None and tally.source == "backend":
-            outcome = "honoured" if tally.reasoning <= decision.thinking + SLACK else "ignored"
+            allowed = (decision.thinking + SLACK) * record.choices
+            outcome = "honoured" if tally.reasoning <= allowed else "ignored"
             self.budget_held.labels(model, record.backend, outcome).inc()
 
 

@@ -51,7 +51,7 @@ class Pipeline:
         request = route.parse(await exchange.body())
         arrived = time.perf_counter()
         target = rulings.target(request.model, key)
-        record.model, record.stream = target.name, request.stream
+        record.model, record.stream, record.choices = target.name, request.stream, request.choices
         pool = pools[target.name]
         if route.tiers:
             record.decision = rulings.decide(target, key, exchange.headers, request, pool.context)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from gateway.config import Model, Settings
 from gateway.errors import GatewayError
 from gateway.protocol import Fields, Request, encode, parse_chat
+from gateway.refusals import refusal
 from gateway.replicas import Backend, Pool
 from gateway.tiers import Ladder, Length
-from gateway.upstream import Upstream, refusal
+from gateway.upstream import Upstream
 from gateway.usage import SLACK, Tally, read_answer, read_context
 
 FAILED = frozenset({"no", "missing", "refused", "ignored", "too long", "unreadable"})

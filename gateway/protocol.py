@@ -66,6 +66,7 @@ class _Common(Struct, kw_only=True):
     model: str
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    n: int | None = None
     max_tokens: AtLeastOne | None = None
     thinking_token_budget: Annotated[int, Meta(ge=-1)] | None = None
     metadata: dict[str, Any] | None = None
@@ -114,6 +115,7 @@ class Request:
     metadata: dict[str, Any] | None = None
     tools: bool = False
     wants_usage: bool = False
+    choices: int = 1
 
 
 _fields = msgspec.json.Decoder(Fields)
@@ -145,6 +147,7 @@ def parse_chat(body: bytes) -> Request:
         metadata=chat.metadata,
         tools=bool(chat.tools),
         wants_usage=bool(chat.stream_options and chat.stream_options.include_usage),
+        choices=max(chat.n or 1, 1),
     )
 
 

@@ -25,6 +25,8 @@ class Record:
     model: str | None = None
     """Set once the model is known to exist, so that it may label a metric."""
     stream: bool = False
+    choices: int = 1
+    """Answers asked for in one; each has the whole thinking budget."""
     decision: Decision | None = None
     decision_seconds: float | None = None
     backend: str | None = None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hmac
-import secrets
 from dataclasses import dataclass
+from random import Random
 
 from gateway import __version__, policy
 from gateway.config import Key, Model, key_digest
@@ -14,6 +14,8 @@ from gateway.policy import Decision, Facts, RuleBook
 from gateway.protocol import Request
 from gateway.tiers import Ladder
 from router_model.head import Predictor
+
+_ids = Random()  # noqa: S311 - names need no secrecy
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class Rulings:
             request.wish,
             self.predictor.predict(request.prompt, target.name, ladder.lengths),
             self.settings.price,
-            decision_id=secrets.token_hex(12),
+            decision_id=f"{_ids.getrandbits(96):024x}",
             model=target.name,
             context=context,
             versions=self.versions,

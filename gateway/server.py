@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -170,9 +171,13 @@ def run(gateway: Gateway, host: str, port: int) -> None:
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,
         backlog=2048,
         timeout_keep_alive=int(server.keep_alive),
         timeout_graceful_shutdown=int(server.drain_timeout),
         **options,
     )
+    gc.collect()
+    gc.freeze()  # what is loaded now stays: keep the collector from walking it again and again
+    gc.set_threshold(20_000, 20, 20)
     Server(config, gateway).run()

@@ -22,18 +22,15 @@ from gateway.config import Health, Replica, Settings
 from gateway.errors import (
     BackendDisconnected,
     BackendError,
-    BackendOverloaded,
     BackendTimeout,
     ClientClosed,
-    ContextLengthExceeded,
     GatewayError,
-    InvalidRequest,
     NoBackend,
-    RouteNotFound,
 )
 from gateway.headers import returned
+from gateway.refusals import refusal, refused_stream
 from gateway.replicas import Backend, Pool
-from gateway.usage import read_context, read_error
+from gateway.usage import read_context
 
 log = logging.getLogger("thinkmeter.upstream")
 
@@ -299,7 +296,7 @@ class Upstream:
                 if not body:
                     raise BackendDisconnected("The backend sent an empty answer")
                 if call.stream and body.startswith((b'data: {"error"', b'data:{"error"')):
-                    raise _refused_stream(body)
+                    raise refused_stream(body)
             backend.breaker.begin_answer()
             return Reply(backend, response, body)
         except BaseException as error:
@@ -371,37 +368,4 @@ async def _refusal(response: aiohttp.ClientResponse) -> GatewayError:
     """The error for an answer with a status of 300 and above."""
     after = response.headers.get("Retry-After", "")
     body = await response.content.read(_ERROR_BYTES)
-    return refusal(response.status, body, retry_after=float(after) if after.isdecimal() else 1)
-
-
-def _refused_stream(block: bytes) -> GatewayError:
-    """The error for a stream that begins with one: vLLM refuses some requests so, with status 200."""
-    event = block.partition(b"\n")[0].removeprefix(b"data:")
-    return refusal(read_error(event).status or 500, event, retry_after=1)
-
-
-def refusal(status: int, body: bytes, *, retry_after: float) -> GatewayError:
-    """What a backend's status and error body mean for the client; `retry_after` in seconds."""
-    error = read_error(body)
-    message, detail = error.message, f"status {status}: {error.message or body[:200]!r}"
-    if status == 429:
-        return BackendOverloaded(
-            "The model is overloaded; try again later", retry_after=retry_after, detail=detail
-        )
-    if status in (502, 503, 504):
-        return NoBackend("The backend is not available right now", retry_after=retry_after, detail=detail)
-    if "reasoning_config is not configured" in message:
-        return BackendError(
-            "The backend refuses thinking budgets: start it with --reasoning-parser, or configure the model "
-            "with `thinking_budget: false`",
-            detail=detail,
-        )
-    if status in (400, 413, 415, 422):
-        if "maximum context length" in message or "max_model_len" in message:
-            return ContextLengthExceeded(message, param=error.param)
-        return InvalidRequest(message or "The backend refused the request", param=error.param)
-    if status == 404 and message == "Not Found":  # the bare answer of a server without this route
-        return RouteNotFound("The model does not offer this endpoint", detail=detail)
-    if status in (401, 403, 404, 405):
-        return BackendError("The backend does not serve this request for the gateway", detail=detail)
-    return BackendError("The backend failed", detail=detail)
+    return refusal(response.status, body, retry_after=min(float(after), 3600) if after.isdecimal() else 1)

@@ -118,9 +118,9 @@ class _Chunk(Struct):
 _chunk = msgspec.json.Decoder(_Chunk)
 
 _SEPARATORS = (b"\n\n", b"\r\n\r\n")
+_BLANK_LINES = (b"\n\n", b"\n\r\n")
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
 _DONE = re.compile(rb"(?:^|\n)data: ?\[DONE\]\r?\n")  # a whole line: the same words may stand in a text
-_USAGE = re.compile(rb'"usage": ?\{|"choices": ?\[\]')  # backends mix styles, and the usage may be null
 _FIRST_KEY = re.compile(rb'data: ?\{\s*"[^"\\]*":( ?)')
 _EVENT_LIMIT = 1 << 20  # an event longer than this is passed on in pieces
 
@@ -195,19 +195,25 @@ class StreamReader:
             start = block.rindex(spelling.finish) + len(spelling.finish)
             self._finish_reason = block[start:].partition(b'"')[0].decode(errors="replace")
         self.failed = self.failed or b'data: {"error"' in block
-        self.done = self.done or (b"[DONE]" in block and _DONE.search(block) is not None)
-        return self._take_usage(block) if b'"usage"' in block and _USAGE.search(block) else block
+        if not self.done and (mark := block.rfind(b"[DONE]")) >= 0:
+            self.done = _DONE.search(block, max(0, mark - 7)) is not None
+        return self._take_usage(block) if b'"usage"' in block else block
 
     def _take_usage(self, block: bytes) -> bytes:
+        """Only the events that name usage are looked at: the block may hold hundreds of others."""
         kept, start = [], 0
-        for match in _EVENT_END.finditer(block):
-            event, start = block[start : match.end()], match.end()
-            chunk = _read_chunk(event)
-            if chunk and chunk.usage is not UNSET:
+        while (found := block.find(b'"usage"', start)) >= 0:
+            marks = [mark for mark in _BLANK_LINES if block.find(mark, start, found) >= 0]
+            begin = max((block.rfind(mark, start, found) + len(mark) for mark in marks), default=start)
+            end = match.end() if (match := _EVENT_END.search(block, found)) else len(block)
+            chunk = _read_chunk(block[begin:end])
+            if chunk is None or chunk.usage is UNSET:
+                kept.append(block[start:end])
+            else:
                 self._usage = chunk.usage or self._usage
-                if self._strip_usage and chunk.choices == []:
-                    continue
-            kept.append(event)
+                drop = self._strip_usage and chunk.choices == []
+                kept.append(block[start : begin if drop else end])
+            start = end
         return b"".join([*kept, block[start:]])
 
     def tally(self) -> Tally:

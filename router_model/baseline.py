@@ -19,13 +19,14 @@ _HARD_WORDS = frozenset(
     "average percent each per if then therefore".split()
 )
 _EASY_WORDS = frozenset("hi hello hey thanks thank translate summarise summarize capital rewrite".split())
+_KNOWN_WORDS = _HARD_WORDS | _EASY_WORDS
 _SYMBOLS = "=<>^+*×∑∫√≤≥"
 
 
 def difficulty(prompt: str) -> float:
     """A score in (0, 1): log length, distinct keywords and mathematical symbols through a logistic curve."""
     text = prompt[:_SCANNED].lower()
-    words = set(text.split())
+    words = _KNOWN_WORDS.intersection(text.split())
     hard = min(len(words & _HARD_WORDS) + sum(symbol in text for symbol in _SYMBOLS), 8)
     easy = min(len(words & _EASY_WORDS), 4)
     score = 0.35 * math.log1p(len(text) / 40) + 0.45 * hard - 0.8 * easy - 1.3

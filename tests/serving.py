@@ -91,6 +91,13 @@ async def serving(
     )
     server = Server(config, gateway)
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
+
+    async def main_loop() -> None:
+        await server.on_tick(0)
+        while not server.should_exit:  # uvicorn looks ten times a second, which adds up over all tests
+            await asyncio.sleep(0.005)
+
+    server.main_loop = main_loop  # type: ignore[method-assign]
     task = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.005)

@@ -91,37 +91,34 @@ def test_key_is_kept_as_its_hash() -> None:
 
 
 @pytest.mark.parametrize(
-    "key",
+    ("section", "values"),
     [
-        {"name": "a"},
-        {"name": "a", "key": ""},
-        {"name": "a", "key": 5},
-        {"name": "a", "hash": "short"},
-        {"name": "a", "hash": "G" * 64},
-        {"name": "a", "key": "k", "hash": key_digest("k")},
-        {"name": "", "key": "k"},
+        (Key, {"name": "a"}),
+        (Key, {"name": "a", "key": ""}),
+        (Key, {"name": "a", "key": 5}),
+        (Key, {"name": "a", "hash": "short"}),
+        (Key, {"name": "a", "hash": "G" * 64}),
+        (Key, {"name": "a", "key": "k", "hash": key_digest("k")}),
+        (Key, {"name": "", "key": "k"}),
+        (Rule, {"name": "r"}),
+        (Rule, {"name": "r", "tier": "long", "floor": "short"}),
+        (Rule, {"name": "r", "tier": "long", "ceiling": "long"}),
+        (Rule, {"name": "r", "floor": "long", "when": {"prompt": "("}}),
+        (Rule, {"floor": "long"}),
+        (Tier, {}),
+        (Tier, {"thinking": -1}),
+        (Tier, {"thinking": 1, "answer": 0}),
+        (Tier, {"thinking": 1, "effort": "x"}),
+        (Limits, {"body_bytes": 0}),
+        (Limits, {"header_seconds": -1}),
+        (Replica, {"url": "a:80"}),
+        (Replica, {"url": "http://a", "name": "with space"}),
     ],
 )
-def test_wrong_key(key: dict[str, Any]) -> None:
-    """A key needs a name and exactly one of its secret and its hash."""
+def test_section_that_makes_no_sense(section: Any, values: dict[str, Any]) -> None:
+    """Sections that are incomplete, contradict themselves or leave the range are refused."""
     with pytest.raises(ValidationError):
-        Key.model_validate(key)
-
-
-@pytest.mark.parametrize(
-    "rule",
-    [
-        {"name": "r"},
-        {"name": "r", "tier": "long", "floor": "short"},
-        {"name": "r", "tier": "long", "ceiling": "long"},
-        {"name": "r", "floor": "long", "when": {"prompt": "("}},
-        {"floor": "long"},
-    ],
-)
-def test_wrong_rule(rule: dict[str, Any]) -> None:
-    """A rule has a name and an outcome; a fixed tier stands alone; a pattern must compile."""
-    with pytest.raises(ValidationError):
-        Rule.model_validate(rule)
+        section.model_validate(values)
 
 
 @pytest.mark.parametrize(
@@ -166,21 +163,3 @@ def test_numbers_have_a_range(field: str, wrong: Any) -> None:
     assert Settings.model_validate(whole)
     with pytest.raises(ValidationError):
         Settings.model_validate(whole | {field: wrong})
-
-
-@pytest.mark.parametrize(
-    "section", [{"body_bytes": 0}, {"body_seconds": 0}, {"header_count": 1}, {"header_seconds": -1}]
-)
-def test_limits_leave_room(section: dict[str, Any]) -> None:
-    """A limit that would refuse every request is a mistake."""
-    with pytest.raises(ValidationError):
-        Limits.model_validate(section)
-
-
-@pytest.mark.parametrize(
-    "tier", [{}, {"thinking": -1}, {"thinking": 1, "answer": 0}, {"thinking": 1, "effort": "x"}]
-)
-def test_wrong_tier(tier: dict[str, Any]) -> None:
-    """A tier says how long it thinks, and leaves room to answer."""
-    with pytest.raises(ValidationError):
-        Tier.model_validate(tier)

@@ -230,7 +230,7 @@ def test_any_text_is_settings_or_a_config_error(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a: " + "[" * 3_000, "price: " + "1" * 5_000, "price: !!float x", "a: !!timestamp x"]
+    "text", ["a: " + "[" * 1_500, "price: " + "1" * 5_000, "price: !!float x", "a: !!timestamp x"]
 )
 def test_text_that_breaks_the_yaml_library(text: str) -> None:
     """Nor does what the YAML library itself stumbles over come through as anything else."""

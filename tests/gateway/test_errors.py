@@ -25,7 +25,7 @@ from gateway.errors import (
     RequestError,
     all_errors,
 )
-from gateway.upstream import refusal, translated
+from gateway.upstream import translated
 
 CLASSES = all_errors()
 
@@ -158,34 +158,3 @@ def test_translation(foreign: BaseException, ours: type[BackendError]) -> None:
 def test_other_errors_are_left_alone(error: BaseException) -> None:
     """Our own errors and our own faults are not blamed on a backend."""
     assert translated(error) is error
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "code", "message"),
-    [
-        (400, b'{"error":{"message":"bad n","param":"n"}}', "invalid_value", "bad n"),
-        (422, b"<html>", "invalid_value", "The backend refused the request"),
-        (
-            400,
-            b'{"message":"maximum context length is 9"}',
-            "context_length_exceeded",
-            "maximum context length",
-        ),
-        (400, b'{"message":"x is larger than max_model_len"}', "context_length_exceeded", "max_model_len"),
-        (400, b'{"message":"reasoning_config is not configured"}', "backend_error", "--reasoning-parser"),
-        (401, b'{"message":"secret hint"}', "backend_error", "does not serve"),
-        (404, b'{"message":"secret hint"}', "backend_error", "does not serve"),
-        (429, b'{"message":"secret hint"}', "rate_limit_exceeded", "overloaded"),
-        (500, b'{"message":"secret hint"}', "backend_error", "failed"),
-        (503, b'{"message":"secret hint"}', "no_backend", "not available"),
-        (302, b"", "backend_error", "failed"),
-    ],
-)
-def test_refusal_of_a_backend(status: int, body: bytes, code: str, message: str) -> None:
-    """A backend's word about the request is passed on; its word about itself goes to the log."""
-    error = refusal(status, body, retry_after=7)
-
-    assert error.code == code
-    assert message in error.message
-    assert "secret hint" not in error.message
-    assert error.retry_after == (7 if status in (429, 503) else None)

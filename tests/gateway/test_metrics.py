@@ -113,18 +113,20 @@ def test_samples_of_what_went_otherwise(changes: dict[str, Any], sample: str) ->
 
 
 @pytest.mark.parametrize(
-    ("reasoning", "source", "outcome"),
+    ("reasoning", "choices", "source", "outcome"),
     [
-        (0, "backend", "honoured"),
-        (200 + SLACK, "backend", "honoured"),
-        (201 + SLACK, "backend", "ignored"),
-        (None, "backend", None),
-        (900, "counted", None),
+        (0, 1, "backend", "honoured"),
+        (200 + SLACK, 1, "backend", "honoured"),
+        (201 + SLACK, 1, "backend", "ignored"),
+        (3 * (200 + SLACK), 3, "backend", "honoured"),
+        (None, 1, "backend", None),
+        (900, 1, "counted", None),
     ],
 )
-def test_whether_a_budget_held(reasoning: int | None, source: Any, outcome: str | None) -> None:
-    """A budget is judged by the backend's own count, and not at all without one."""
-    samples = observed(record(tally=Tally(completion=900, reasoning=reasoning, source=source)))
+def test_whether_a_budget_held(reasoning: int | None, choices: int, source: Any, outcome: str | None) -> None:
+    """A budget holds for each answer; it is judged by the backend's own count, or not at all."""
+    tally = Tally(completion=900, reasoning=reasoning, source=source)
+    samples = observed(record(tally=tally, choices=choices))
     found = [name for name in samples if name.startswith("thinking_budget_total")]
 
     assert found == (

@@ -77,8 +77,7 @@ def test_reason_says_what_bound(case: tuple[Bounds, Prediction], price: float) -
         assert choice.index > unraised.index
     elif choice.reason in CEILINGS:
         assert choice.reason == bounds.ceiling.reason
-        assert choice.index < free.index
-        assert bounds.ceiling.index < free.index
+        assert choice.index <= bounds.ceiling.index < free.index
     else:
         assert choice.reason == ("price" if bounds.pin is None else "pinned")
         assert choice.index == free.index <= bounds.ceiling.index
@@ -133,6 +132,10 @@ ONE_BETTER = Prediction(0.5, (0.0, 0.25, 0.75, 1.0), (0.0, 1000.0, 2000.0, 3000.
         (
             Bounds(Bound(0, "client_ceiling"), Bound(3, "model_floor")),
             Choice(3, "model_floor", None, range(3, 4)),
+        ),
+        (
+            Bounds(Bound(0, "client_ceiling"), Bound(1, "model_floor"), pin=3),
+            Choice(1, "model_floor", None, range(1, 2)),
         ),
         (
             Bounds(Bound(0, "client_ceiling"), fixed=Bound(3, "rule_tier", "r"), pin=1),

@@ -128,6 +128,12 @@ def test_flags() -> None:
     assert (unasked.stream, unasked.tools, unasked.wants_usage) == (False, False, False)
 
 
+@pytest.mark.parametrize(("n", "choices"), [(None, 1), (1, 1), (4, 4), (0, 1), (-3, 1)])
+def test_answers_asked_for(n: int | None, choices: int) -> None:
+    """`n` answers are counted; what makes no sense is for the backend to refuse."""
+    assert chat(n=n).choices == choices
+
+
 def test_excluded_reasoning() -> None:
     """`reasoning.exclude` becomes vLLM's field, unless the client set that one itself."""
     assert bytes(chat(reasoning={"exclude": True}).fields["include_reasoning"]) == b"false"
@@ -228,7 +234,10 @@ def test_any_body_is_read_or_refused(body: bytes) -> None:
             assert error.body()
 
 
-@given(st.dictionaries(st.text(), json_values, max_size=4))
+unread = st.text().filter(lambda name: name not in protocol.ChatBody.__struct_fields__)
+
+
+@given(st.dictionaries(unread, json_values, max_size=4))
 def test_fields_are_what_the_client_sent(extra: dict[str, Any]) -> None:
     """A request that is encoded again is the one that came, unknown fields included."""
     sent = extra | {"model": "m", "messages": []}

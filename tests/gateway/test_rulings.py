@@ -18,6 +18,7 @@ KEYS = [
     {"name": "alice", "key": "secret-a"},
     {"name": "bob", "key": "sécret-b", "models": ["other"], "floor": "short"},
     {"name": "carl", "key": "secret-c", "ceiling": "short"},
+    {"name": "nobody", "key": "secret-n", "models": []},
 ]
 TINY = {"family": "qwen3", "replicas": [{"url": "http://b"}], "tiers": TIERS}
 SOLO = {"family": "qwen3", "replicas": [{"url": "http://b"}], "tiers": {"direct": {"thinking": 0}}}
@@ -130,9 +131,10 @@ def test_model_not_allowed() -> None:
     bob = made.identify({b"x-api-key": "sécret-b".encode()})
 
     assert made.target("other:long", bob).name == "other"
-    for name in ("tiny", "tiny:direct"):
+    nobody = made.identify({b"x-api-key": b"secret-n"})
+    for key, name in ((bob, "tiny"), (bob, "tiny:direct"), (nobody, "other")):
         with pytest.raises(ModelNotAllowed):
-            made.target(name, bob)
+            made.target(name, key)
 
 
 def test_head_decides_when_nothing_else_does() -> None:

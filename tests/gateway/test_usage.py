@@ -60,7 +60,7 @@ def streams(draw: st.DrawFn) -> Stream:
     ascii_only, names = draw(st.booleans()), draw(st.sampled_from(REASONING))
     texts = st.lists(st.sampled_from(TRAPS) | st.text(min_size=1, max_size=20), max_size=6)
     thoughts, words = draw(texts), draw(texts)
-    finish = draw(st.sampled_from([None, "stop", "length", "tool_calls"]))
+    finishes = draw(st.lists(st.sampled_from(["stop", "length", "tool_calls"]), max_size=2))
     deltas = [{"role": "assistant", "content": ""}]
     deltas += [dict.fromkeys(names, thought) for thought in thoughts]
     deltas += [{"content": word} for word in words]
@@ -68,8 +68,7 @@ def streams(draw: st.DrawFn) -> Stream:
         {"id": "c", "choices": [{"index": 0, "delta": delta, "finish_reason": None}], "usage": None}
         for delta in deltas
     ]
-    if finish:
-        chunks.append({"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
+    chunks += [{"id": "c", "choices": [{"delta": {}, "finish_reason": reason}]} for reason in finishes]
     usage = draw(st.booleans())
     if usage:
         chunks.append({"id": "c", "choices": [], "usage": USAGE})
@@ -80,7 +79,9 @@ def streams(draw: st.DrawFn) -> Stream:
         events.append("data: " + json.dumps(chunk, separators=separators, ensure_ascii=ascii_only))
     events.append("data: [DONE]")
     position = len(events) - 2 if usage else None
-    return Stream([(e + end).encode() for e in events], position, len(words), len(thoughts), finish)
+    return Stream(
+        [(e + end).encode() for e in events], position, len(words), len(thoughts), [None, *finishes][-1]
+    )
 
 
 @st.composite
@@ -178,7 +179,8 @@ def test_event_without_end_is_not_kept_for_ever() -> None:
 def test_usage_beside_a_choice_is_kept() -> None:
     """Usage in every chunk, as a client may ask of vLLM, is forwarded, and the last of it counts."""
     choice = {"index": 0, "delta": {"content": "a"}}
-    events = [event({"choices": [choice], "usage": {"completion_tokens": n}}) for n in (1, 2)]
+    counts = [{"completion_tokens": 1}, {"completion_tokens": 2}, None]
+    events = [event({"choices": [choice], "usage": usage}) for usage in counts]
     reader = StreamReader(strip_usage=True)
 
     assert reader.feed(b"".join(events)) == b"".join(events)

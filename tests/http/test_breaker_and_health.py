@@ -43,37 +43,45 @@ async def up(running: Running, backend: str = "a") -> float:
     return (await running.metrics())[f'thinkmeter_backend_up{{backend="{backend}",model="tiny"}}']
 
 
+FAILURES = [Fault(status=500), Fault(status=503), Fault(reset=True), Fault(garbage=50), Fault(empty=True)]
+LATE_FAILURES = [Fault(after=1, end="cut"), Fault(after=1, end="clean"), Fault(after=1, end="stall")]
+
+
 @STREAMS
-@pytest.mark.parametrize(
-    "fault", [Fault(status=500), Fault(status=503), Fault(reset=True), Fault(garbage=50), Fault(empty=True)]
-)
-async def test_failures_open_the_breaker(fault: Fault, stream: bool) -> None:
+async def test_failures_open_the_breaker(subtests: pytest.Subtests, stream: bool) -> None:
     """After so many failures in a row a replica gets no more requests, and the client a 503 at once."""
     async with replicated(1, **guarded()) as (running, (backend,)):
-        backend.default = fault
-        for number in range(3):
-            assert await state(running) == CLOSED
-            assert (await post(running, ask(stream=stream))).status in (502, 503)
-            assert len(asked(backend)) == number + 1
-        assert await state(running) == OPEN
-        backend.clear()
-        answer = await post(running, ask(stream=stream))
+        for fault in FAILURES:
+            with subtests.test(fault=fault):
+                backend.default, begun = fault, len(asked(backend))
+                for number in range(3):
+                    assert await state(running) == CLOSED
+                    assert (await post(running, ask(stream=stream))).status in (502, 503)
+                    assert len(asked(backend)) == begun + number + 1
+                assert await state(running) == OPEN
+                backend.clear()
+                answer = await post(running, ask(stream=stream))
 
-        assert (answer.status, answer.code) == (503, "no_backend")
-        assert len(asked(backend)) == 3
-        assert await readiness(running) == (503, "no healthy backend")
+                assert (answer.status, answer.code) == (503, "no_backend")
+                assert len(asked(backend)) == begun + 3
+                assert await readiness(running) == (503, "no healthy backend")
+            an_hour_passes(running)
+            await post(running)
 
 
-@pytest.mark.parametrize("fault", [Fault(after=1, end="cut"), Fault(after=1, end="clean")])
-async def test_broken_streams_open_the_breaker(fault: Fault) -> None:
+async def test_broken_streams_open_the_breaker(subtests: pytest.Subtests) -> None:
     """A replica whose streams break, one after the other, is as bad as one that refuses them."""
-    async with replicated(1, **guarded()) as (running, (backend,)):
-        backend.default = fault
-        for _ in range(3):
-            assert (await post(running, ask(stream=True))).status == 200
+    async with replicated(1, **guarded(), timeouts={"idle": 0.1}) as (running, (backend,)):
+        for fault in LATE_FAILURES:
+            with subtests.test(fault=fault):
+                backend.script(fault, times=3)
+                for _ in range(3):
+                    assert (await post(running, ask(stream=True))).status == 200
 
-        assert await state(running) == OPEN
-        assert (await post(running, ask(stream=True))).status == 503
+                assert await state(running) == OPEN
+                assert (await post(running, ask(stream=True))).status == 503
+            an_hour_passes(running)
+            await post(running)
 
 
 @STREAMS
@@ -89,16 +97,16 @@ async def test_a_success_in_between_starts_the_count_anew(stream: bool) -> None:
 
 
 @STREAMS
-@pytest.mark.parametrize("fault", [Fault(status=429), Fault(status=400), Fault(context_too_long=True)])
-async def test_what_is_not_the_replicas_fault(fault: Fault, stream: bool) -> None:
+async def test_what_is_not_the_replicas_fault(stream: bool) -> None:
     """A busy replica, or one that rightly refuses a request, is not broken."""
     async with replicated(1, **guarded(failures=1)) as (running, (backend,)):
-        backend.script(fault, times=3)
-        for _ in range(3):
-            assert (await post(running, ask(stream=stream))).status in (400, 429)
+        for fault in (Fault(status=429), Fault(status=400), Fault(context_too_long=True)):
+            backend.script(fault, times=3)
+            for _ in range(3):
+                assert (await post(running, ask(stream=stream))).status in (400, 429)
 
-        assert await state(running) == CLOSED
-        assert (await post(running, ask(stream=stream))).status == 200
+            assert await state(running) == CLOSED
+            assert (await post(running, ask(stream=stream))).status == 200
 
 
 @STREAMS
@@ -220,19 +228,18 @@ async def test_readiness_follows_the_replicas() -> None:
         assert (await post(running)).status == 200
 
 
-@pytest.mark.parametrize(
-    "fault", [Fault(status=503), Fault(status=404), Fault(reset=True), Fault(status=302)]
-)
-async def test_an_unwell_answer_takes_a_replica_out(fault: Fault) -> None:
+async def test_an_unwell_answer_takes_a_replica_out(subtests: pytest.Subtests) -> None:
     """Anything but 2xx on the health path counts against the replica."""
     async with replicated(1, health=QUICKLY_CHECKED) as (running, (backend,)):
-        backend.script(fault, path="/health", times=None)
-        await until(lambda: not running.gateway.upstream.ready)
-        assert await up(running) == 0
+        for fault in (Fault(status=503), Fault(status=404), Fault(reset=True), Fault(status=302)):
+            with subtests.test(fault=fault):
+                backend.script(fault, path="/health", times=None)
+                await until(lambda: not running.gateway.upstream.ready)
+                assert await up(running) == 0
 
-        backend.clear()
-        await until(lambda: running.gateway.upstream.ready)
-        assert await up(running) == 1
+                backend.clear()
+                await until(lambda: running.gateway.upstream.ready)
+                assert await up(running) == 1
 
 
 async def test_a_check_that_hangs_takes_a_replica_out() -> None:

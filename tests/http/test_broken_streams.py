@@ -32,26 +32,29 @@ BREAKS = {
     "cut into bytes": Fault(after=3, end="cut", half_event=True, split=9),
     "with comments": Fault(after=3, end="cut", comments=1),
 }
+UNBREAKABLE = {"breaker": {"failures": 1_000}}
 REFUSAL = {"message": "n is wrong", "type": "BadRequestError", "param": "n", "code": 400}
 
 
-@pytest.mark.parametrize("fault", BREAKS.values(), ids=BREAKS.keys())
-async def test_a_break_is_one_error_event(running: Running, backend: Backend, fault: Fault) -> None:
+async def test_a_break_is_one_error_event(subtests: pytest.Subtests) -> None:
     """A stream that breaks ends in one error event of OpenAI's shape, after all whole events and no half."""
-    backend.script(fault)
-    answer, record = await post_recorded(running, ask(stream=True))
+    async with replicated(1, **UNBREAKABLE) as (running, (backend,)):
+        for name, fault in BREAKS.items():
+            with subtests.test(name):
+                backend.script(fault)
+                answer, record = await post_recorded(running, ask(stream=True))
 
-    assert (answer.status, record.status) == (200, 200)
-    assert tokens(answer.body) == [" t0", " t1", " t2"]
-    (error,) = stream_errors(answer.body)
-    assert {"message", "type", "param", "code"} == set(error)
-    assert (error["type"], error["code"]) == ("server_error", "backend_disconnected")
-    *whole, last = events(answer.body)
-    assert last == f"data: {json.dumps({'error': error}, separators=(',', ':'))}\n\n".encode()
-    assert all(event.endswith((b"\n\n", b"\r\n\r\n")) for event in whole)
-    assert b"[DONE]" not in answer.body
-    assert record.error is not None
-    assert record.error.code == "backend_disconnected"
+                assert (answer.status, record.status) == (200, 200)
+                assert tokens(answer.body) == [" t0", " t1", " t2"]
+                (error,) = stream_errors(answer.body)
+                assert {"message", "type", "param", "code"} == set(error)
+                assert (error["type"], error["code"]) == ("server_error", "backend_disconnected")
+                *whole, last = events(answer.body)
+                assert last == f"data: {json.dumps({'error': error}, separators=(',', ':'))}\n\n".encode()
+                assert all(event.endswith((b"\n\n", b"\r\n\r\n")) for event in whole)
+                assert b"[DONE]" not in answer.body
+                assert record.error is not None
+                assert record.error.code == "backend_disconnected"
 
 
 async def test_a_reset_is_one_error_event(running: Running, backend: Backend) -> None:
@@ -106,34 +109,34 @@ async def test_official_client_raises(running: Running, backend: Backend, fault:
     assert raised.value.code == "backend_disconnected"
 
 
-@pytest.mark.parametrize("split", [0, 3])
-@pytest.mark.parametrize(
-    ("error", "status", "code"),
-    [
-        (REFUSAL, 400, "invalid_value"),
-        (
-            REFUSAL | {"message": "This model's maximum context length is 9 tokens."},
-            400,
-            "context_length_exceeded",
-        ),
-        (REFUSAL | {"code": 500}, 502, "backend_error"),
-        (REFUSAL | {"code": 503}, 503, "no_backend"),
-        (REFUSAL | {"code": None}, 502, "backend_error"),
-        (REFUSAL | {"message": "reasoning_config is not configured"}, 502, "backend_error"),
-    ],
-)
-async def test_error_as_first_event_is_an_http_error(
-    running: Running, backend: Backend, error: dict[str, object], status: int, code: str, split: int
-) -> None:
-    """vLLM refuses some streams with status 200 and an error event; the client gets a proper status."""
-    body = f"data: {json.dumps({'error': error})}\n\ndata: [DONE]\n\n"
-    backend.script(Fault(body=body, split=split))
-    answer = await post(running, ask(stream=True))
+REFUSALS = [
+    (REFUSAL, 400, "invalid_value"),
+    (
+        REFUSAL | {"message": "This model's maximum context length is 9 tokens."},
+        400,
+        "context_length_exceeded",
+    ),
+    (REFUSAL | {"code": 500}, 502, "backend_error"),
+    (REFUSAL | {"code": 503}, 503, "no_backend"),
+    (REFUSAL | {"code": None}, 502, "backend_error"),
+    (REFUSAL | {"message": "reasoning_config is not configured"}, 502, "backend_error"),
+]
 
-    assert (answer.status, answer.code) == (status, code)
-    assert answer.headers["content-type"] == "application/json"
-    assert (answer.json["error"]["param"] == "n") == (status == 400)
-    assert len(asked(backend)) == 1
+
+@pytest.mark.parametrize("split", [0, 3])
+async def test_error_as_first_event_is_an_http_error(subtests: pytest.Subtests, split: int) -> None:
+    """vLLM refuses some streams with status 200 and an error event; the client gets a proper status."""
+    async with replicated(1, **UNBREAKABLE) as (running, (backend,)):
+        for number, (error, status, code) in enumerate(REFUSALS, 1):
+            with subtests.test(error=error):
+                body = f"data: {json.dumps({'error': error})}\n\ndata: [DONE]\n\n"
+                backend.script(Fault(body=body, split=split))
+                answer = await post(running, ask(stream=True))
+
+                assert (answer.status, answer.code) == (status, code)
+                assert answer.headers["content-type"] == "application/json"
+                assert (answer.json["error"]["param"] == "n") == (status == 400)
+                assert len(asked(backend)) == number
 
 
 async def test_official_client_sees_a_refused_stream(running: Running, backend: Backend) -> None:
@@ -144,37 +147,40 @@ async def test_official_client_sees_a_refused_stream(running: Running, backend: 
             await client.chat.completions.create(**ask(), stream=True)
 
 
-@pytest.mark.parametrize(
-    "first",
-    [
-        Fault(after=-1, error="engine is dead", error_code=503),
-        Fault(after=-1, end="cut", half_event=True),
-        Fault(after=-1, end="clean", half_event=True),
-        Fault(after=-1, end="reset", half_event=True),
-        Fault(after=-1, end="cut", half_event=True, split=3),
-        Fault(body='data: {"error": {"message": "dead", "code": 503}}\n\n', split=3),
-    ],
-)
-async def test_nothing_of_an_event_is_not_a_first_byte(first: Fault) -> None:
+NOTHING_YET = [
+    Fault(after=-1, error="engine is dead", error_code=503),
+    Fault(after=-1, end="cut", half_event=True),
+    Fault(after=-1, end="clean", half_event=True),
+    Fault(after=-1, end="reset", half_event=True),
+    Fault(after=-1, end="cut", half_event=True, split=3),
+    Fault(body='data: {"error": {"message": "dead", "code": 503}}\n\n', split=3),
+]
+
+
+async def test_less_than_an_event_is_not_a_first_byte(subtests: pytest.Subtests) -> None:
     """As long as no whole event of an answer has come, another replica may be tried."""
-    async with replicated() as (running, (a, b)):
-        a.script(first)
-        answer, record = await post_recorded(running, ask(stream=True))
+    async with replicated(**UNBREAKABLE) as (running, (a, b)):
+        for number, fault in enumerate(NOTHING_YET, 1):
+            with subtests.test(fault=fault):
+                a.script(fault)
+                answer, record = await post_recorded(running, ask(stream=True))
 
-        assert (answer.status, record.backend, record.attempts) == (200, "b", 2)
-        assert len(tokens(answer.body)) == 32
-        assert stream_errors(answer.body) == []
-        assert (len(asked(a)), len(asked(b))) == (1, 1)
-        assert slots(running) == [0, 0]
+                assert (answer.status, record.backend, record.attempts) == (200, "b", 2)
+                assert len(tokens(answer.body)) == 32
+                assert stream_errors(answer.body) == []
+                assert (len(asked(a)), len(asked(b))) == (number, number)
+                assert slots(running) == [0, 0]
 
 
-@pytest.mark.parametrize("fault", [*BREAKS.values(), Fault(after=0, end="cut"), Fault(after=1, error="boom")])
-async def test_never_after_the_first_byte(fault: Fault) -> None:
+async def test_never_after_the_first_byte(subtests: pytest.Subtests) -> None:
     """Once an event has passed, a break is the client's to handle: no other replica is asked."""
-    async with replicated() as (running, (a, b)):
-        a.script(fault)
-        answer = await post(running, ask(stream=True))
+    later = [Fault(after=0, end="cut"), Fault(after=1, error="boom"), Fault(after=1, end="reset")]
+    async with replicated(**UNBREAKABLE) as (running, (a, b)):
+        for number, fault in enumerate([*BREAKS.values(), *later], 1):
+            with subtests.test(fault=fault):
+                a.default = b.default = fault
+                answer = await post(running, ask(stream=True))
 
-        assert (answer.status, len(stream_errors(answer.body))) == (200, 1)
-        assert (len(asked(a)), len(asked(b))) == (1, 0)
-        assert slots(running) == [0, 0]
+                assert (answer.status, len(stream_errors(answer.body))) == (200, 1)
+                assert len(asked(a)) + len(asked(b)) == number
+                assert slots(running) == [0, 0]

@@ -42,11 +42,7 @@ LASTING = {
     "401": (Fault(status=401), 502, "backend_error"),
     "403": (Fault(status=403), 502, "backend_error"),
     "404": (Fault(status=404), 502, "backend_error"),
-    "404 of a server without the route": (
-        Fault(status=404, body={"detail": "Not Found"}),
-        502,
-        "backend_error",
-    ),
+    "no such route": (Fault(status=404, body={"detail": "Not Found"}), 404, "route_not_found"),
     "redirect": (Fault(status=307, headers={"Location": "http://elsewhere"}), 502, "backend_error"),
     "wrong kind": (Fault(body="hi", content_type="text/plain"), 502, "backend_error"),
     "no thinking budgets": (

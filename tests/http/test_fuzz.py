@@ -182,6 +182,7 @@ def test_odd_body(live: Live, name: str, path: str) -> None:
 
 
 READ_FIELDS = {
+    "n",
     "model",
     "messages",
     "prompt",

@@ -198,7 +198,7 @@ async def test_the_decision_is_shown(running: Running, backend: Backend, stream:
     assert float(shown["overhead-ms"]) >= 0
     assert (shown["tier"], shown["reason"], shown["backend"]) == ("medium", "pinned", "a")
     assert (shown["tier-requested"], shown["thinking-budget"]) == ("medium", "64")
-    assert all(len(answer.headers.getall(name)) == 1 for name in answer.headers)  # type: ignore[attr-defined]
+    assert all(len(answer.headers.getall(name)) == 1 for name in answer.headers)
 
 
 async def test_embeddings_show_no_tier(running: Running) -> None:

@@ -106,7 +106,7 @@ async def test_structured_output(client: openai.AsyncOpenAI, backend: Backend) -
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
     backend.script(Fault(body={"id": "1", "object": "chat.completion", "model": "tiny", "choices": [choice]}))
     parsed = await client.chat.completions.parse(**ask(), response_format=City)
-    await client.chat.completions.create(**ask(), response_format=SCHEMA)  # type: ignore[call-overload]
+    await client.chat.completions.create(**ask(), response_format=SCHEMA)
 
     assert parsed.choices[0].message.parsed == City(name="Oslo")
     sent = [request.json["response_format"] for request in asked(backend)]
@@ -141,15 +141,16 @@ async def test_vllm_options(client: openai.AsyncOpenAI, backend: Backend) -> Non
     assert sent["chat_template_kwargs"] == {"style": "x", "enable_thinking": True}
 
 
-@pytest.mark.parametrize(("effort", "tier"), [("none", "direct"), ("low", "short"), ("medium", "medium")])
-async def test_reasoning_effort(client: openai.AsyncOpenAI, effort: Any, tier: str) -> None:
+async def test_reasoning_effort(client: openai.AsyncOpenAI) -> None:
     """The client's own parameter for the reasoning is a ceiling."""
-    raw = await client.chat.completions.with_raw_response.create(
-        **ask(model="tiny:long"), reasoning_effort=effort
-    )
+    efforts: dict[Any, str] = {"none": "direct", "low": "short", "medium": "medium"}
+    for effort, tier in efforts.items():
+        raw = await client.chat.completions.with_raw_response.create(
+            **ask(model="tiny:long"), reasoning_effort=effort
+        )
 
-    assert raw.headers["x-thinkmeter-tier"] == tier
-    assert raw.headers["x-thinkmeter-reason"] == "client_ceiling"
+        assert raw.headers["x-thinkmeter-tier"] == tier
+        assert raw.headers["x-thinkmeter-reason"] == "client_ceiling"
 
 
 async def test_legacy_completions(client: openai.AsyncOpenAI) -> None:

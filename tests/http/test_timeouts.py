@@ -64,31 +64,33 @@ async def test_connect(stream: bool) -> None:
                 assert slots(running) == [0, 0]
 
 
-@pytest.mark.parametrize("fault", SILENT)
-async def test_first_byte(fault: Fault) -> None:
+async def test_first_byte(subtests: pytest.Subtests) -> None:
     """A stream that does not begin in time is given up, and a lone replica is not asked again."""
     async with replicated(1, timeouts={"first_byte": 0.1}) as (running, (backend,)):
-        backend.script(fault)
-        answer = await post(running, ask(stream=True))
+        for number, fault in enumerate(SILENT, 1):
+            with subtests.test(fault=fault):
+                backend.script(fault)
+                answer = await post(running, ask(stream=True))
 
-        assert (answer.status, answer.code) == (504, "backend_timeout")
-        await backend.wait_until(lambda b: b.aborted)
-        assert len(asked(backend)) == 1
-        assert slots(running) == [0]
+                assert (answer.status, answer.code) == (504, "backend_timeout")
+                await backend.wait_until(lambda b, number=number: len(b.aborted) == number)
+                assert len(asked(backend)) == number
+                assert slots(running) == [0]
 
 
-@pytest.mark.parametrize("fault", SILENT)
-async def test_failover_after_first_byte_timeout(fault: Fault) -> None:
+async def test_failover_after_first_byte_timeout(subtests: pytest.Subtests) -> None:
     """A stream that does not begin at one replica is begun at another; the first is told to stop."""
-    async with replicated(timeouts={"first_byte": 0.6}) as (running, (a, b)):
-        a.script(fault)
-        answer, record = await post_recorded(running, ask(stream=True))
+    async with replicated(timeouts={"first_byte": 0.5}) as (running, (a, b)):
+        for number, fault in enumerate(SILENT, 1):
+            with subtests.test(fault=fault):
+                a.script(fault)
+                answer, record = await post_recorded(running, ask(stream=True))
 
-        assert (answer.status, record.backend, record.attempts) == (200, "b", 2)
-        assert len(tokens(answer.body)) == 32
-        await a.wait_until(lambda backend: backend.aborted)
-        assert (len(asked(a)), len(asked(b))) == (1, 1)
-        assert slots(running) == [0, 0]
+                assert (answer.status, record.backend, record.attempts) == (200, "b", 2)
+                assert len(tokens(answer.body)) == 32
+                await a.wait_until(lambda backend, number=number: len(backend.aborted) == number)
+                assert (len(asked(a)), len(asked(b))) == (number, number)
+                assert slots(running) == [0, 0]
 
 
 async def test_whole_answers_have_no_first_byte_limit() -> None:
@@ -137,19 +139,18 @@ async def test_total_of_a_stream() -> None:
         assert slots(running) == [0]
 
 
-@pytest.mark.parametrize(
-    "fault", [Fault(delay_ms=NEVER_MS), Fault(first_byte_ms=NEVER_MS), Fault(end="stall")]
-)
-async def test_total_of_a_whole_answer(fault: Fault) -> None:
+async def test_total_of_a_whole_answer(subtests: pytest.Subtests) -> None:
     """A whole answer that does not come in time is a 504, and there is no time left for another replica."""
     async with replicated(timeouts={"total": 0.2}) as (running, (a, b)):
-        a.script(fault)
-        answer = await post(running)
+        for number, fault in enumerate((*SILENT[:2], Fault(end="stall")), 1):
+            with subtests.test(fault=fault):
+                a.default = b.default = fault
+                answer = await post(running)
 
-        assert (answer.status, answer.code) == (504, "backend_timeout")
-        await a.wait_until(lambda backend: backend.aborted)
-        assert (len(asked(a)), len(asked(b))) == (1, 0)
-        assert slots(running) == [0, 0]
+                assert (answer.status, answer.code) == (504, "backend_timeout")
+                await a.wait_until(lambda _, number=number: len(a.aborted) + len(b.aborted) == number)
+                assert len(asked(a)) + len(asked(b)) == number
+                assert slots(running) == [0, 0]
 
 
 async def test_retries_share_the_total() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any, Literal
 
@@ -27,31 +28,31 @@ async def tally_of(running: Running, body: dict[str, Any], **options: Any) -> Ta
     return (await post_recorded(running, body, **options))[1].tally
 
 
-@STREAMS
-@pytest.mark.parametrize("asks", [False, True])
-@pytest.mark.parametrize("usage", ["details", "spaced"])
-async def test_backends_own_count(
-    running: Running, backend: Backend, usage: Usage, stream: bool, asks: bool
-) -> None:
+async def test_backends_own_count(running: Running, backend: Backend, subtests: pytest.Subtests) -> None:
     """The backend's usage is taken as it is, asked for by the client or not, compact or spaced."""
-    backend.script(Fault(tokens=5, reasoning=4, usage=usage))
-    options = {"stream_options": {"include_usage": asks}} if stream else {}
-    tally = await tally_of(running, ask(WORDS, model="tiny:short", stream=stream, **options))
+    spellings: tuple[Usage, ...] = ("details", "spaced")
+    for usage, stream, asks in itertools.product(spellings, (False, True), (False, True)):
+        with subtests.test(usage=usage, stream=stream, asks=asks):
+            backend.script(Fault(tokens=5, reasoning=4, usage=usage))
+            options = {"stream_options": {"include_usage": asks}} if stream else {}
+            tally = await tally_of(running, ask(WORDS, model="tiny:short", stream=stream, **options))
 
-    assert counts(tally) == (3, 9, 4)
-    assert (tally.source, tally.reasoning_estimated, tally.finish_reason) == ("backend", False, "stop")
+            assert counts(tally) == (3, 9, 4)
+            assert (tally.source, tally.reasoning_estimated) == ("backend", False)
+            assert tally.finish_reason == "stop"
 
 
-@STREAMS
-async def test_count_without_a_split(running: Running, backend: Backend, stream: bool) -> None:
+async def test_count_without_a_split(running: Running, backend: Backend, subtests: pytest.Subtests) -> None:
     """Where the backend does not say how much was reasoning (older vLLM), it is estimated and marked."""
-    backend.script(Fault(tokens=4, reasoning=12, usage="plain"))
-    tally = await tally_of(running, ask(WORDS, model="tiny:short", stream=stream))
+    for stream in (False, True):
+        with subtests.test(stream=stream):
+            backend.script(Fault(tokens=4, reasoning=12, usage="plain"))
+            tally = await tally_of(running, ask(WORDS, model="tiny:short", stream=stream))
 
-    assert (tally.prompt, tally.completion, tally.source) == (3, 16, "backend")
-    assert tally.reasoning_estimated
-    assert tally.reasoning is not None
-    assert abs(tally.reasoning - 12) <= 1
+            assert (tally.prompt, tally.completion, tally.source) == (3, 16, "backend")
+            assert tally.reasoning_estimated
+            assert tally.reasoning is not None
+            assert abs(tally.reasoning - 12) <= 1
 
 
 @pytest.mark.parametrize("usage", ["missing", "null"])
@@ -141,34 +142,40 @@ def streamed(usage: dict[str, Any], **delta: Any) -> str:
     return "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
 
 
-@STREAMS
-async def test_zero_is_not_unknown(running: Running, backend: Backend, stream: bool) -> None:
+async def test_zero_is_not_unknown(running: Running, backend: Backend, subtests: pytest.Subtests) -> None:
     """A count of zero is believed, not replaced by an estimate."""
-    usage = {"prompt_tokens": 0, "completion_tokens": 0, "completion_tokens_details": {"reasoning_tokens": 0}}
-    backend.script(Fault(body=streamed(usage) if stream else whole(usage)))
-    tally = await tally_of(running, ask(stream=stream))
+    for stream in (False, True):
+        with subtests.test(stream=stream):
+            usage = {
+                "prompt_tokens": 0,
+                "completion_tokens": 0,
+                "completion_tokens_details": {"reasoning_tokens": 0},
+            }
+            backend.script(Fault(body=streamed(usage) if stream else whole(usage)))
+            tally = await tally_of(running, ask(stream=stream))
 
-    assert counts(tally) == (0, 0, 0)
-    assert tally.source == "backend"
+            assert counts(tally) == (0, 0, 0)
+            assert tally.source == "backend"
 
 
-@STREAMS
 async def test_no_reasoning_tokens_beside_reasoning_text(
-    running: Running, backend: Backend, stream: bool
+    running: Running, backend: Backend, subtests: pytest.Subtests
 ) -> None:
     """A backend that shows reasoning and counts none of it is not believed."""
-    usage = {
-        "prompt_tokens": 1,
-        "completion_tokens": 10,
-        "completion_tokens_details": {"reasoning_tokens": 0},
-    }
-    make = streamed if stream else whole
-    backend.script(Fault(body=make(usage, reasoning="a long thought")))
-    tally = await tally_of(running, ask(stream=stream))
+    for stream in (False, True):
+        with subtests.test(stream=stream):
+            usage = {
+                "prompt_tokens": 1,
+                "completion_tokens": 10,
+                "completion_tokens_details": {"reasoning_tokens": 0},
+            }
+            make = streamed if stream else whole
+            backend.script(Fault(body=make(usage, reasoning="a long thought")))
+            tally = await tally_of(running, ask(stream=stream))
 
-    assert tally.reasoning_estimated
-    assert tally.reasoning
-    assert tally.completion == 10
+            assert tally.reasoning_estimated
+            assert tally.reasoning
+            assert tally.completion == 10
 
 
 @STREAMS
@@ -198,26 +205,38 @@ async def test_usage_on_metrics(running: Running, backend: Backend, stream: bool
     assert metrics['thinkmeter_thinking_budget_total{backend="a",model="tiny",outcome="honoured"}'] == 3
 
 
-@STREAMS
-async def test_several_choices(running: Running, backend: Backend, stream: bool) -> None:
+async def test_several_choices(running: Running, backend: Backend, subtests: pytest.Subtests) -> None:
     """The tokens of all choices are counted."""
-    backend.script(Fault(tokens=5))
-    tally = await tally_of(running, ask(WORDS, n=3, stream=stream))
-    backend.script(Fault(after=4, end="cut"))
-    cut = await tally_of(running, ask(WORDS, n=3, stream=True))
+    for stream in (False, True):
+        with subtests.test(stream=stream):
+            backend.script(Fault(tokens=5))
+            tally = await tally_of(running, ask(WORDS, n=3, stream=stream))
+            backend.script(Fault(after=4, end="cut"))
+            cut = await tally_of(running, ask(WORDS, n=3, stream=True))
 
-    assert (tally.prompt, tally.completion) == (3, 15)
-    assert (cut.completion, cut.source) == (4, "counted")
+            assert (tally.prompt, tally.completion) == (3, 15)
+            assert (cut.completion, cut.source) == (4, "counted")
 
 
 @STREAMS
-async def test_tool_calls_are_counted(running: Running, backend: Backend, stream: bool) -> None:
-    """Pieces of a tool call's arguments are tokens that were seen: the answer is not empty."""
-    backend.script(Fault(tool_call=True, tokens=3, usage="missing"))
-    tally = await tally_of(running, ask(stream=stream))
+async def test_every_choice_has_the_budget(running: Running, backend: Backend, stream: bool) -> None:
+    """Several choices that each keep to the budget have kept to it together."""
+    tally = await tally_of(running, ask(model="tiny:medium", n=4, stream=stream))
 
-    assert (tally.finish_reason, tally.truncated) == ("tool_calls", False)
-    assert tally.completion == (5 if stream else None)
+    assert tally.reasoning == 4 * 64
+    metrics = await running.metrics()
+    assert metrics['thinkmeter_thinking_budget_total{backend="a",model="tiny",outcome="honoured"}'] == 1
+
+
+async def test_tool_calls_are_counted(running: Running, backend: Backend, subtests: pytest.Subtests) -> None:
+    """Pieces of a tool call's arguments are tokens that were seen: the answer is not empty."""
+    for stream in (False, True):
+        with subtests.test(stream=stream):
+            backend.script(Fault(tool_call=True, tokens=3, usage="missing"))
+            tally = await tally_of(running, ask(stream=stream))
+
+            assert (tally.finish_reason, tally.truncated) == ("tool_calls", False)
+            assert tally.completion == (5 if stream else None)
 
 
 @STREAMS
@@ -250,16 +269,17 @@ async def test_a_budget_that_is_ignored(running: Running, backend: Backend, stre
     assert metrics['thinkmeter_thinking_budget_total{backend="a",model="tiny",outcome="ignored"}'] == 1
 
 
-@STREAMS
-async def test_legacy_completions(running: Running, backend: Backend, stream: bool) -> None:
+async def test_legacy_completions(running: Running, backend: Backend, subtests: pytest.Subtests) -> None:
     """Usage of the legacy endpoint is read as well."""
-    body = {"model": "tiny", "prompt": WORDS, "max_tokens": 6, "stream": stream}
-    tally = await tally_of(running, body, path="/v1/completions")
-    backend.script(Fault(usage="missing"))
-    uncounted = await tally_of(running, body, path="/v1/completions")
+    for stream in (False, True):
+        with subtests.test(stream=stream):
+            body = {"model": "tiny", "prompt": WORDS, "max_tokens": 6, "stream": stream}
+            tally = await tally_of(running, body, path="/v1/completions")
+            backend.script(Fault(usage="missing"))
+            uncounted = await tally_of(running, body, path="/v1/completions")
 
-    assert (tally.prompt, tally.completion, tally.source) == (3, 6, "backend")
-    assert uncounted.completion == (6 if stream else None)
+            assert (tally.prompt, tally.completion, tally.source) == (3, 6, "backend")
+            assert uncounted.completion == (6 if stream else None)
 
 
 async def test_embeddings(running: Running) -> None:

@@ -1,0 +1,148 @@
+"""Measure the model on held-out questions: `python -m examples.tiny_reasoner.evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+from examples.tiny_reasoner import report
+from examples.tiny_reasoner.card import card as model_card
+from examples.tiny_reasoner.chat import render
+from examples.tiny_reasoner.engine import Engine, Finish, Sampling, Sequence
+from examples.tiny_reasoner.task import Question, grade, held_out_set
+
+HERE = Path(__file__).parent
+TIERS = {"direct": 0, "short": 24, "medium": 96, "long": 320}
+ANSWER_ROOM = 16
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What the samples of one question at one tier came to."""
+
+    correct: list[bool] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+
+    def row(self) -> dict[str, float | int]:
+        """As it stands in the outcome table."""
+        count = len(self.correct)
+        return {
+            "correct": sum(self.correct) / count,
+            "tokens": sum(self.tokens) / count,
+            "n": count,
+        }
+
+
+class Exam:
+    """Runs every question at every tier through the engine, all at once."""
+
+    def __init__(self, engine: Engine, temperature: float, samples: int) -> None:
+        self.engine, self.temperature, self.samples = engine, temperature, samples
+        self._left = 0
+        self._done = threading.Event()
+        self._failed: Exception | None = None
+
+    def run(self, asked: list[Question], tick: Callable[[], object]) -> list[dict[str, Outcome]]:
+        """Outcomes by tier for each question."""
+        outcomes = [{tier: Outcome() for tier in TIERS} for _ in asked]
+        self._left = len(asked) * len(TIERS) * self.samples
+        for place, (tier, budget) in enumerate(TIERS.items()):
+            for index, question in enumerate(asked):
+                for sample in range(self.samples):
+                    seed = (index * len(TIERS) + place) * self.samples + sample
+                    self._submit(question, budget, outcomes[index][tier], seed, tick)
+        self._done.wait()
+        if self._failed is not None:
+            raise self._failed
+        return outcomes
+
+    def _submit(
+        self, question: Question, budget: int, outcome: Outcome, seed: int, tick: Callable[[], object]
+    ) -> None:
+        prompt = self.engine.tokenizer.encode(render(question.text, thinking=budget > 0))
+        sampling = Sampling(budget + ANSWER_ROOM, self.temperature, seed=seed, thinking_budget=budget)
+
+        def deliver(token: int, finish: Finish | None) -> None:
+            if finish is None:
+                return
+            outcome.correct.append(grade(self.answer(sequence.tokens), question.answer))
+            outcome.tokens.append(len(sequence.tokens))
+            tick()
+            self._left -= 1
+            if self._left == 0:
+                self._done.set()
+
+        def fail(error: Exception) -> None:
+            self._failed = error
+            self._done.set()
+
+        sequence = Sequence(prompt, sampling, deliver, fail)
+        self.engine.submit(sequence)
+
+    def answer(self, tokens: list[int]) -> str:
+        """What comes after the thought, without the end token."""
+        if self.engine.unthink in tokens:
+            tokens = tokens[tokens.index(self.engine.unthink) + 1 :]
+        return self.engine.tokenizer.decode(tokens)
+
+
+def table(asked: list[Question], outcomes: list[dict[str, Outcome]]) -> list[dict[str, Any]]:
+    """The outcome table, one row a question."""
+    return [
+        {
+            "id": f"tiny-{index:04d}",
+            "dataset": "tiny_reasoner",
+            "prompt": question.text,
+            "category": question.family,
+            "level": question.difficulty,
+            "answer": question.answer,
+            "tiers": {tier: outcome.row() for tier, outcome in by_tier.items()},
+        }
+        for index, (question, by_tier) in enumerate(zip(asked, outcomes, strict=True))
+    ]
+
+
+def write_table(rows: list[dict[str, Any]], path: Path) -> None:
+    """Write the rows as gzipped JSON lines; the same rows give the same bytes."""
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path.write_bytes(gzip.compress(text.encode(), mtime=0))
+
+
+def main() -> None:
+    """Ask, grade, write the table, the plot and the model card."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--model", type=Path, default=HERE / "weights")
+    add("--out", type=Path, default=HERE / "measured")
+    add("--questions", type=int, default=2_000)
+    add("--samples", type=int, default=4)
+    add("--temperature", type=float, default=0.7)
+    add("--slots", type=int, default=64)
+    options = parser.parse_args()
+    asked = held_out_set(options.questions)
+    engine = Engine(options.model, options.slots)
+    exam = Exam(engine, options.temperature, options.samples)
+    with Progress() as progress:
+        bar = progress.add_task("asking", total=len(asked) * len(TIERS) * options.samples)
+        engine.start()
+        outcomes = exam.run(asked, lambda: progress.advance(bar))
+    engine.close()
+    rows = table(asked, outcomes)
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_table(rows, options.out / "outcomes.jsonl.gz")
+    card = model_card(rows, options.model, options.temperature, TIERS)
+    (options.model / "README.md").write_text(card, encoding="utf-8")
+    report.write(rows, options.out)
+    print(report.markdown(rows))
+
+
+if __name__ == "__main__":
+    main()

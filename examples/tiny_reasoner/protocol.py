@@ -1,0 +1,138 @@
+"""Requests of the chat completions endpoint, and what is wrong with them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from examples.tiny_reasoner.chat import END, PAD, START, THINK, UNTHINK
+
+READABLE = re.compile(r"[\n\x20-\x7e]*")
+MAX_CHOICES = 16
+
+
+class BadRequest(Exception):
+    """A request that cannot be served as it stands."""
+
+    def __init__(self, message: str, param: str | None, code: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.message, self.param, self.code, self.status = message, param, code, status
+
+    def body(self) -> dict[str, Any]:
+        """The error in the shape of the OpenAI API."""
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Part(Strict):
+    """One part of a message; this model reads text only."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(Strict):
+    """One turn of the conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str | list[Part]
+    name: str | None = None
+    reasoning: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The text of all parts."""
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+class TemplateArguments(Strict):
+    """What the chat template understands."""
+
+    enable_thinking: bool = True
+
+
+class StreamOptions(Strict):
+    """What a stream ends with; `continuous_usage_stats` puts the usage in every chunk, as in vLLM."""
+
+    include_usage: bool = False
+    continuous_usage_stats: bool = False
+
+
+class ChatRequest(Strict):
+    """The fields that are understood; any other field is refused."""
+
+    model: str
+    messages: list[Message] = Field(min_length=1)
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    thinking_token_budget: int | None = Field(None, ge=0)
+    chat_template_kwargs: TemplateArguments = TemplateArguments()
+    temperature: float = Field(0.7, ge=0, le=2)
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=-1)
+    n: int = Field(1, ge=1, le=MAX_CHOICES)
+    seed: int | None = Field(None, ge=0, lt=2**63)
+    stop: str | list[str] | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    include_reasoning: bool = True
+    # Accepted because clients send them; they change nothing here.
+    user: str | None = None
+    metadata: dict[str, JsonValue] | None = None
+    store: bool | None = None
+    request_id: str | None = None
+    priority: int | None = None
+
+    @property
+    def stops(self) -> list[str]:
+        """Stop strings, as a list."""
+        return [self.stop] if isinstance(self.stop, str) else self.stop or []
+
+
+def check_texts(request: ChatRequest) -> None:
+    """Refuse what the model has no characters for, and text that would act as control tokens."""
+    for message in request.messages:
+        if READABLE.fullmatch(message.text) is None:
+            raise BadRequest("This model reads printable ASCII only.", "messages", "unsupported_characters")
+        if any(token in message.text for token in (START, END, PAD, THINK, UNTHINK)):
+            raise BadRequest("Messages may not contain control tokens.", "messages", "control_tokens")
+    if len(request.stops) > 4 or not all(request.stops):
+        raise BadRequest("`stop` takes up to four strings, none of them empty.", "stop", "invalid_value")
+
+
+def room(request: ChatRequest, prompt_tokens: int, longest: int) -> int:
+    """How many tokens may be written."""
+    wanted = request.max_completion_tokens or request.max_tokens
+    left = longest - prompt_tokens
+    if left < 1 or (wanted is not None and wanted > left):
+        asked = f" and {wanted} were asked for" if wanted is not None else ""
+        raise BadRequest(
+            f"The context holds {longest} tokens; the messages take {prompt_tokens}{asked}.",
+            "messages" if left < 1 else "max_tokens",
+            "context_length_exceeded",
+        )
+    budget = request.thinking_token_budget
+    if budget is not None and budget > longest:
+        raise BadRequest(
+            f"`thinking_token_budget` cannot exceed the context of {longest} tokens.",
+            "thinking_token_budget",
+            "invalid_value",
+        )
+    return left if wanted is None else wanted
+
+
+def from_validation(errors: list[Any]) -> BadRequest:
+    """The first validation error, said plainly."""
+    first = errors[0]
+    where = ".".join(str(place) for place in first["loc"] if place != "body") or None
+    code = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_parameter"}
+    if first["type"] == "extra_forbidden":
+        return BadRequest(f"Unrecognized request argument supplied: {where}", where, "unknown_parameter")
+    said = f"{where}: {first['msg']}" if where else first["msg"]
+    return BadRequest(said, where, code.get(first["type"], "invalid_value"))

@@ -1,0 +1,121 @@
+"""The wheel holds what serving needs, installs into an empty environment, and drags in nothing heavy."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from email import message_from_bytes
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gateway import __version__
+from tests.serving import configuration
+
+ROOT = Path(__file__).parents[1]
+HEAVY = [
+    *("torch", "scipy", "sklearn", "matplotlib", "ctranslate2", "vllm", "transformers", "tokenizers"),
+    *("pandas", "openai", "hypothesis", "pytest", "tests"),
+]
+OFFLINE = re.compile(
+    r"failed to fetch|dns error|connect(ion)? (error|refused)|newconnectionerror|timed out", re.IGNORECASE
+)
+
+
+def run(*command: str, cwd: Path) -> str:
+    """What a command prints; skips the test when it failed for want of a network."""
+    environ = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    result = subprocess.run(
+        command, cwd=cwd, env=environ, capture_output=True, text=True, timeout=110, check=False
+    )
+    if result.returncode and OFFLINE.search(result.stderr):
+        pytest.skip(f"PyPI is not reachable: {result.stderr.strip().splitlines()[-1]}")
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def uv() -> str:
+    """Where uv is: on the path, or where `make` put it."""
+    found = shutil.which("uv", path=f"{os.environ.get('PATH', '')}{os.pathsep}{ROOT / '.venv-tools/bin'}")
+    return found or pytest.skip("uv is not installed; `make test` installs it")
+
+
+@pytest.fixture(scope="module")
+def wheel(uv: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this working tree."""
+    folder = tmp_path_factory.mktemp("wheel")
+    run(uv, "build", "--quiet", "--wheel", "--out-dir", str(folder), str(ROOT), cwd=folder)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def environment(uv: str, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty environment with the wheel and its core dependencies; returns its folder of commands."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv = folder / "venv"
+    run(uv, "venv", "--quiet", "--python", sys.executable, str(venv), cwd=folder)
+    run(uv, "pip", "install", "--quiet", "--python", str(venv / "bin/python"), str(wheel), cwd=folder)
+    return venv / "bin"
+
+
+def test_wheel_holds_the_code_and_its_data(wheel: Path) -> None:
+    """Both packages, the family table and the type marks are in it; tests, documents and tools are not."""
+    names = set(zipfile.ZipFile(wheel).namelist())
+    info = f"thinkmeter-{__version__}.dist-info"
+
+    assert {"gateway/families.yaml", "gateway/py.typed", "router_model/py.typed"} <= names
+    sources = {
+        str(p.relative_to(ROOT)) for f in ("gateway", "router_model") for p in (ROOT / f).rglob("*.py")
+    }
+    assert sources == {name for name in names if name.endswith(".py")}
+    assert {f"{info}/licenses/LICENSE", f"{info}/entry_points.txt"} <= names
+    assert {name.split("/")[0] for name in names} == {"gateway", "router_model", info}
+
+
+def test_metadata(wheel: Path) -> None:
+    """Name, version, license and the dependencies of pyproject.toml, heavy ones under an extra only."""
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = message_from_bytes(archive.read(f"thinkmeter-{__version__}.dist-info/METADATA"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    assert (metadata["Name"], metadata["Version"]) == ("thinkmeter", __version__)
+    assert metadata["License-Expression"] == "Apache-2.0"
+    core = [r for r in metadata.get_all("Requires-Dist", []) if "extra ==" not in r]
+    assert len(core) == len(project["dependencies"])
+    names = {re.split(r"[^a-z0-9-]", requirement.lower())[0] for requirement in core}
+    assert not names & {*HEAVY, "scikit-learn"}
+    assert set(metadata.get_all("Provides-Extra", [])) == set(project["optional-dependencies"])
+
+
+def test_runs_in_an_empty_environment(environment: Path, tmp_path: Path) -> None:
+    """With core dependencies alone the command works, and everything that serves can be imported."""
+    config = tmp_path / "gateway.yaml"
+    config.write_text(yaml.safe_dump(configuration("http://127.0.0.1:1")))
+
+    assert run(str(environment / "thinkmeter"), "version", cwd=tmp_path) == f"{__version__}\n"
+    assert "valid" in run(str(environment / "thinkmeter"), "check", str(config), cwd=tmp_path)
+    decided = run(str(environment / "thinkmeter"), "route", str(config), "hello", cwd=tmp_path)
+    assert "P(right)" in decided
+    assert imported_heavy(environment / "python", tmp_path) == ""
+
+
+def test_serving_imports_nothing_heavy(tmp_path: Path) -> None:
+    """In this environment, where heavy libraries are at hand, serving loads none of them."""
+    assert imported_heavy(Path(sys.executable), ROOT) == ""
+
+
+def imported_heavy(python: Path, cwd: Path) -> str:
+    """The heavy libraries that are loaded once everything that serves is."""
+    code = (
+        "import sys, gateway.app, gateway.server, gateway.cli, gateway.probe, router_model.baseline\n"
+        f"print(*sorted(set({HEAVY!r}) & set(sys.modules)), end='')"
+    )
+    return run(str(python), "-c", code, cwd=cwd)

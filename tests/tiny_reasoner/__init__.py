@@ -1,0 +1,1 @@
+"""The tiny reasoner: its task, its engine and its server."""

@@ -1,0 +1,76 @@
+"""The shipped measurement: whole, honest, and showing what the demo claims."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import Any
+
+import pytest
+
+from examples.tiny_reasoner.engine import Engine
+from examples.tiny_reasoner.evaluate import HERE, TIERS, Exam, write_table
+from examples.tiny_reasoner.report import markdown, mean, parts
+from examples.tiny_reasoner.serve import WEIGHTS
+from examples.tiny_reasoner.task import held_out_set
+
+TABLE = HERE / "measured" / "outcomes.jsonl.gz"
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict[str, Any]]:
+    """The outcome table."""
+    return [json.loads(line) for line in gzip.decompress(TABLE.read_bytes()).decode().splitlines()]
+
+
+def test_the_table_is_about_the_held_out_questions(rows: list[dict[str, Any]]) -> None:
+    """2,000 held-out questions with their answers, four samples at each tier."""
+    asked = held_out_set(2_000)
+    assert [(row["prompt"], row["answer"]) for row in rows] == [(q.text, q.answer) for q in asked]
+    assert all(set(row["tiers"]) == set(TIERS) for row in rows)
+    assert all(tier["n"] == 4 for row in rows for tier in row["tiers"].values())
+
+
+def test_thinking_pays_on_hard_questions_and_not_on_easy_ones(rows: list[dict[str, Any]]) -> None:
+    """Long thoughts lift the whole by 25 points or more and the easiest tenth by less than ten."""
+    assert mean(rows, "long", "correct") - mean(rows, "direct", "correct") > 0.25
+    easiest = parts(rows)[0]
+    assert mean(easiest, "long", "correct") - mean(easiest, "direct", "correct") < 0.1
+    assert mean(parts(rows)[-1], "long", "correct") < 0.4
+
+
+def test_tiers_cost_what_they_should(rows: list[dict[str, Any]]) -> None:
+    """Mean tokens grow at least 1 : 4 : 12 from direct over short to long."""
+    direct, short, long = (mean(rows, tier, "tokens") for tier in ("direct", "short", "long"))
+    assert short >= 4 * direct
+    assert long >= 12 * direct
+
+
+def test_the_card_shows_the_table(rows: list[dict[str, Any]]) -> None:
+    """The model card's table is the one that follows from the outcomes."""
+    assert markdown(rows) in (WEIGHTS / "README.md").read_text("utf-8")
+    assert markdown(rows) == (HERE / "measured" / "table.md").read_text("utf-8")
+
+
+def test_measuring_again_gives_the_same_picture(rows: list[dict[str, Any]]) -> None:
+    """Sixty of the questions, asked again, come out within noise of the table at every tier."""
+    part, asked = rows[:60], held_out_set(2_000)[:60]
+    engine = Engine(WEIGHTS, slots=64)
+    exam = Exam(engine, temperature=0.7, samples=1)
+    engine.start()
+    outcomes = exam.run(asked, lambda: None)
+    engine.close()
+    for tier in TIERS:
+        again = sum(outcome[tier].correct[0] for outcome in outcomes) / len(outcomes)
+        assert again == pytest.approx(mean(part, tier, "correct"), abs=0.2)
+
+
+def test_the_weights_are_small() -> None:
+    """The whole model directory stays under 20 MiB."""
+    assert sum(path.stat().st_size for path in WEIGHTS.iterdir()) < 20 * 2**20
+
+
+def test_a_table_is_written_the_same_way_twice(rows: list[dict[str, Any]], tmp_path: Any) -> None:
+    """Equal rows give equal bytes, and what is shipped is what they give."""
+    write_table(rows, tmp_path / "again.gz")
+    assert gzip.decompress((tmp_path / "again.gz").read_bytes()) == gzip.decompress(TABLE.read_bytes())

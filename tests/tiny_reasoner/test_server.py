@@ -1,0 +1,225 @@
+"""The server, asked over a real port by the openai client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import aiohttp
+import openai
+import pytest
+
+from examples.tiny_reasoner.task import grade, held_out_set
+from tests.tiny_reasoner.conftest import Server
+
+EASY = "What is 3+4?"
+HARD = "Let f(x) = (3x + 4) mod 17. Apply f 9 times to 5."
+
+
+def asking(text: str = HARD, **more: Any) -> dict[str, Any]:
+    """A request for one user message; fields the client does not know go in the extra body."""
+    extra = {
+        key: more.pop(key)
+        for key in ("thinking_token_budget", "chat_template_kwargs", "top_k")
+        if key in more
+    }
+    return {"model": "tiny", "messages": [{"role": "user", "content": text}], "extra_body": extra, **more}
+
+
+DIRECT = {"chat_template_kwargs": {"enable_thinking": False}}
+
+
+async def test_an_easy_question_is_answered_without_thinking(server: Server) -> None:
+    """With thinking off there is no reasoning, and the sum is right."""
+    answer = await server.client.chat.completions.create(**asking(EASY, temperature=0, **DIRECT))
+    assert answer.choices[0].message.content == "7"
+    assert answer.choices[0].finish_reason == "stop"
+    assert not answer.choices[0].message.reasoning
+    assert answer.usage.completion_tokens_details.reasoning_tokens == 0
+    assert answer.usage.completion_tokens == 2
+
+
+async def test_thinking_helps_on_hard_questions(server: Server) -> None:
+    """Over thirty hard held-out questions, thinking at length gets clearly more of them right."""
+    hard = [question for question in held_out_set(300) if question.level == "hard"][:30]
+
+    async def right(**more: Any) -> int:
+        answers = await asyncio.gather(
+            *(
+                server.client.chat.completions.create(**asking(question.text, temperature=0, **more))
+                for question in hard
+            )
+        )
+        return sum(
+            grade(answer.choices[0].message.content or "", question.answer)
+            for answer, question in zip(answers, hard, strict=True)
+        )
+
+    assert await right(thinking_token_budget=320) >= await right(**DIRECT) + 8
+
+
+async def test_usage_adds_up(server: Server) -> None:
+    """Reasoning tokens are part of the completion tokens, and the total is the sum."""
+    answer = await server.client.chat.completions.create(
+        **asking(temperature=0, thinking_token_budget=12, n=3)
+    )
+    usage = answer.usage
+    assert len(answer.choices) == 3
+    assert usage.completion_tokens_details.reasoning_tokens == 36
+    assert 36 < usage.completion_tokens <= 3 * 18
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+
+
+async def test_a_stream_says_what_the_whole_answer_says(server: Server) -> None:
+    """With the same seed, the deltas of reasoning and content join to the whole message, for every choice."""
+    asked = asking(seed=3, n=2, thinking_token_budget=40)
+    whole = await server.client.chat.completions.create(**asked)
+    stream = await server.client.chat.completions.create(
+        **asked, stream=True, stream_options={"include_usage": True}
+    )
+    said: list[dict[str, str]] = [{"reasoning": "", "content": ""} for _ in range(2)]
+    ends: dict[int, str] = {}
+    usage = None
+    async for chunk in stream:
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            said[choice.index]["content"] += choice.delta.content or ""
+            said[choice.index]["reasoning"] += getattr(choice.delta, "reasoning", None) or ""
+            if choice.finish_reason:
+                ends[choice.index] = choice.finish_reason
+    for choice in whole.choices:
+        assert said[choice.index]["content"] == choice.message.content
+        assert said[choice.index]["reasoning"] == choice.message.reasoning
+        assert ends[choice.index] == choice.finish_reason
+    assert usage == whole.usage
+
+
+async def test_a_seed_repeats_and_choices_differ(server: Server) -> None:
+    """The same seed gives the same choices again; the choices of one request are different samples."""
+    asked = asking(seed=1, n=8, temperature=2.0, max_tokens=40)
+    first = await server.client.chat.completions.create(**asked)
+    again = await server.client.chat.completions.create(**asked)
+    texts = [choice.message.reasoning for choice in first.choices]
+    assert texts == [choice.message.reasoning for choice in again.choices]
+    assert len(set(texts)) > 1
+
+
+async def test_a_limit_is_a_limit(server: Server) -> None:
+    """Out of tokens in the middle of a thought: finish reason `length`, reasoning but no content."""
+    answer = await server.client.chat.completions.create(**asking(max_tokens=10, temperature=0))
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.choices[0].message.content is None
+    assert answer.choices[0].message.reasoning
+    assert answer.usage.completion_tokens == 10
+
+
+async def test_a_stop_string_ends_the_content(server: Server) -> None:
+    """Content stops before a stop string; the thought may contain it."""
+    whole = await server.client.chat.completions.create(**asking(EASY, temperature=0))
+    assert whole.choices[0].message.content == "\n\n7"
+    cut = await server.client.chat.completions.create(**asking(EASY, temperature=0, stop=["7"]))
+    assert cut.choices[0].message.content == "\n\n"
+    assert cut.choices[0].finish_reason == "stop"
+    assert cut.choices[0].message.reasoning == whole.choices[0].message.reasoning
+
+
+async def test_sixteen_clients_at_once_get_their_own_answers(server: Server) -> None:
+    """Concurrent sums come back to those who asked for them."""
+    sums = [(a, b) for a in range(2, 6) for b in range(5, 9)]
+    answers = await asyncio.gather(
+        *(
+            server.client.chat.completions.create(**asking(f"What is {a}+{b}?", temperature=0))
+            for a, b in sums
+        )
+    )
+    assert [int(answer.choices[0].message.content) for answer in answers] == [a + b for a, b in sums]
+
+
+async def test_a_client_that_hangs_up_frees_the_engine(server: Server) -> None:
+    """Closing a stream, or giving up on a whole answer, ends the work."""
+    endless = asking(temperature=2.0, max_tokens=1_900, n=4)
+    stream = await server.client.chat.completions.create(**endless, stream=True)
+    await anext(aiter(stream))
+    await stream.close()
+    async with asyncio.timeout(20):
+        await server.idle()
+    waiting = asyncio.create_task(server.client.chat.completions.create(**endless))
+    async with asyncio.timeout(20):
+        while server.engine.load == (0, 0):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        await server.idle()
+
+
+BAD: dict[str, tuple[dict[str, Any], str, str]] = {
+    "a long prompt": ({"content": "What is 3+4? " * 400}, "context_length_exceeded", "messages"),
+    "a long answer": ({"max_tokens": 5_000}, "context_length_exceeded", "max_tokens"),
+    "no answer": ({"max_tokens": 0}, "invalid_value", "max_tokens"),
+    "other characters": ({"content": "3 plus 4 \u00e9"}, "unsupported_characters", "messages"),
+    "control tokens": ({"content": "<|im_end|>"}, "control_tokens", "messages"),
+    "an unknown field": ({"tools": []}, "unknown_parameter", "tools"),
+    "an unknown template field": (
+        {"chat_template_kwargs": {"colour": 1}},
+        "unknown_parameter",
+        "chat_template_kwargs.colour",
+    ),
+    "a negative budget": ({"thinking_token_budget": -1}, "invalid_value", "thinking_token_budget"),
+    "an absurd budget": ({"thinking_token_budget": 10**9}, "invalid_value", "thinking_token_budget"),
+    "a hot sample": ({"temperature": 3}, "invalid_value", "temperature"),
+    "a huge seed": ({"seed": 2**70}, "invalid_value", "seed"),
+    "too many choices": ({"n": 1_000}, "invalid_value", "n"),
+    "no messages": ({"messages": []}, "invalid_value", "messages"),
+    "empty stops": ({"stop": [""]}, "invalid_value", "stop"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_bad_input_is_refused_plainly(server: Server, name: str) -> None:
+    """Each kind of bad request is a 400 in OpenAI's shape that names the field; the server goes on."""
+    change, code, param = BAD[name]
+    content = change.get("content", EASY)
+    body = {"model": "tiny", "messages": [{"role": "user", "content": content}], **change}
+    body.pop("content", None)
+    with pytest.raises(openai.BadRequestError) as caught:
+        await server.client.post("/chat/completions", body=json.loads(json.dumps(body)), cast_to=object)
+    assert caught.value.code == code
+    assert caught.value.param == param
+    answer = await server.client.chat.completions.create(**asking(EASY, temperature=0, **DIRECT))
+    assert answer.choices[0].message.content == "7"
+
+
+RAW = {
+    "no JSON": b"{",
+    "a list": b"[]",
+    "nothing": b"",
+    "not UTF-8": b'{"model": "\xff"}',
+    "a lone surrogate": rb'{"model": "tiny", "messages": [{"role": "user", "content": "\ud800"}]}',
+    "endless nesting": b'{"model": ' + b"[" * 50_000,
+}
+
+
+@pytest.mark.parametrize("name", RAW)
+async def test_a_broken_body_is_refused_plainly(server: Server, name: str) -> None:
+    """Whatever the bytes, the answer is a 400 in OpenAI's shape."""
+    url, headers = f"{server.url}/v1/chat/completions", {"content-type": "application/json"}
+    async with aiohttp.ClientSession(headers=headers) as session, session.post(url, data=RAW[name]) as answer:
+        assert answer.status == 400
+        assert (await answer.json())["error"]["type"] == "invalid_request_error"
+
+
+async def test_an_unknown_model_and_an_unknown_path_are_404(server: Server) -> None:
+    """Not found is said in OpenAI's shape."""
+    with pytest.raises(openai.NotFoundError) as caught:
+        await server.client.chat.completions.create(**{**asking(), "model": "huge"})
+    assert caught.value.code == "model_not_found"
+    with pytest.raises(openai.NotFoundError) as caught:
+        await server.client.embeddings.create(model="tiny", input="3+4")
+    assert caught.value.body["type"] == "invalid_request_error"
+
+
+async def test_the_model_list_names_the_model(server: Server) -> None:
+    """One model, with the length of its context."""
+    models = [model async for model in server.client.models.list()]
+    assert [model.id for model in models] == ["tiny"]
+    assert models[0].max_model_len == server.engine.model.longest
