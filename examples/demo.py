@@ -167,8 +167,8 @@ def main() -> None:
     show(questions, answers, out)
     out.print(
         "Every answer is a real generation of the tiny reasoner through the gateway; in brackets the tokens "
-        "it took, green is right. `tiny` leaves the tier to the gateway, whose difficulty estimate (hard?) is "
-        "a baseline of length and keywords until the trained head is in; `tiny:…` pins it."
+        "it took, green is right. `tiny` leaves the tier to the gateway, whose difficulty estimate (hard?) "
+        "is a baseline of length and keywords until the trained head is in; `tiny:…` pins it."
     )
 
 
