@@ -21,6 +21,7 @@ from tests.fakes.fault import Fault
 JSON = "application/json"
 SSE = "text/event-stream; charset=utf-8"
 LAST_CHUNK = b"0\r\n\r\n"
+MOST_CHOICES = 128  # vLLM stops at 16,384, which would take this process a while
 
 
 class Stop(enum.Enum):
@@ -211,6 +212,8 @@ def parse(body: bytes, served_name: str) -> Ask:
         raise Refused(404, text, "model")
     if ask.stream_options is not None and not ask.stream:
         raise Refused(400, "Stream options can only be defined when `stream=True`.", "stream_options")
+    if ask.n is not None and not 1 <= ask.n <= MOST_CHOICES:
+        raise Refused(400, f"n must be between 1 and {MOST_CHOICES}, got {ask.n}.", "n", ask.n)
     if ask.thinking_token_budget is not None and ask.thinking_token_budget < -1:
         text = "`thinking_token_budget` must be a non-negative integer or -1 for unlimited."
         raise Refused(400, text, "thinking_token_budget", ask.thinking_token_budget)

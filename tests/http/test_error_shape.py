@@ -271,35 +271,58 @@ def test_every_code_is_provoked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("case", "route", "status", "code"),
-    [
-        pytest.param(case, route, status, code, id=f"{case.__name__} {route or '/'}")
-        for case, routes, status, code in CASES
-        for route in routes
-    ],
+    ("case", "routes", "status", "code"), [pytest.param(*entry, id=entry[0].__name__) for entry in CASES]
 )
 async def test_error(
-    backend: Backend, caplog: pytest.LogCaptureFixture, case: Case, route: str, status: int, code: str
+    backend: Backend,
+    caplog: pytest.LogCaptureFixture,
+    subtests: pytest.Subtests,
+    case: Case,
+    routes: tuple[str, ...],
+    status: int,
+    code: str,
 ) -> None:
     """Status, code and shape are as documented; the cause is in the log only; the slot is free afterwards."""
     async with serving(configuration(backend.url) | SETTINGS) as running:
-        with caplog.at_level(logging.INFO):
-            answer = await case(Stage(running, backend, route))
+        predictor = running.gateway.pipeline.rulings.predictor
+        for route in routes:
+            with subtests.test(route or "/"):
+                running.records.clear()
+                caplog.clear()
+                with caplog.at_level(logging.INFO):
+                    answer = await case(Stage(running, backend, route))
+                assert_error(answer, status, code)
+                if case in {header_flood, no_http}:  # refused before it was a request
+                    assert not running.records
+                else:
+                    assert_recorded(running, answer, status, code)
+                if case is own_fault:
+                    assert "ZeroDivisionError" in caplog.text
+                    assert answer.headers["x-request-id"] in caplog.text
+                await assert_idle(running)
+            running.gateway.pipeline.rulings.predictor = predictor
+            backend.clear()
+            await backend.down()
+            await backend.up()
+            await running.gateway.upstream.check_health()
 
-        assert_error(answer, status, code)
-        assert SECRET not in answer.body.decode()
-        assert "10.0.0.1" not in answer.body.decode()
-        if case is own_fault:
-            assert "ZeroDivisionError" in caplog.text
-            assert answer.headers["x-request-id"] in caplog.text
-        if running.records:  # what is refused before the headers are complete is no request yet
-            assert running.records[-1].status == status
-            assert answer.headers["x-request-id"] == running.records[-1].request_id
-            assert running.records[-1].error and running.records[-1].error.code == code
-        assert (await running.metrics())["thinkmeter_requests_in_flight"] == 1  # the scrape itself
-        backends = running.gateway.upstream.backends()
-        assert [replica.in_flight for _, replica in backends] == [0]
-        assert (await running.chat(metadata={})).status == 401  # and it still serves
+
+def assert_recorded(running: Running, answer: Answer, status: int, code: str) -> None:
+    """The client, the record and the log agree; what was asked is not repeated."""
+    for secret in (SECRET, "10.0.0.1"):
+        assert secret not in answer.body.decode()
+    record = running.records[-1]
+    assert record.status == status
+    assert record.error
+    assert record.error.code == code
+    assert answer.headers["x-request-id"] == record.request_id
+
+
+async def assert_idle(running: Running) -> None:
+    """No slot is taken, and the next request is served."""
+    assert (await running.metrics())["thinkmeter_requests_in_flight"] == 1  # the scrape itself
+    assert [replica.in_flight for _, replica in running.gateway.upstream.backends()] == [0]
+    assert (await running.chat()).status == 401
 
 
 async def test_own_fault_leaves_the_gateway_serving(running: Running) -> None:
