@@ -61,7 +61,7 @@ class Pipeline:
             protocol.encode(outgoing(route, request, target, pool.served_name, record.decision)),
             forwarded(exchange.raw_headers, record.request_id) | exchange.trace_headers,
             request.stream,
-            self._affinity(exchange),
+            _affinity(rulings, exchange),
         )
         record.overhead = time.perf_counter() - arrived
         try:
@@ -75,11 +75,10 @@ class Pipeline:
             record.cancelled = True
             raise
 
-    def _affinity(self, exchange: Exchange) -> str | None:
-        header = self.rulings.settings.affinity_header
-        return (
-            exchange.headers.get(header.lower().encode(), b"").decode("latin-1") or None if header else None
-        )
+
+def _affinity(rulings: Rulings, exchange: Exchange) -> str | None:
+    header = rulings.settings.affinity_header
+    return exchange.headers.get(header.lower().encode(), b"").decode("latin-1") or None if header else None
 
 
 def outgoing(

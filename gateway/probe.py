@@ -55,7 +55,7 @@ class _Probe:
         self._backend = backend
         model: Model = settings.models[pool.model]
         self._family = settings.families[model.family]
-        self._ladder = Ladder(settings.tiers_of(model), self._family, sends_budget=model.thinking_budget)
+        self._ladder = Ladder.of(model, settings.tiers_of(model), self._family)
 
     async def run(self) -> list[Finding]:
         return [finding async for finding in self._findings()]

@@ -53,7 +53,7 @@ class Call:
 class Reply:
     """An answer that has begun. `body` is all of it, or its first block when it streams.
 
-    attempts: replicas tried. waited: seconds from the first attempt until the reply was there.
+    attempts: replicas tried.
     """
 
     def __init__(self, backend: Backend, response: aiohttp.ClientResponse, body: bytes) -> None:
@@ -62,7 +62,6 @@ class Reply:
         self.headers = returned(response.raw_headers)
         self.body = body
         self.attempts = 1
-        self.waited = 0.0
         self._response = response
         self._holds_slot = True
         self._client_reads = False
@@ -232,11 +231,8 @@ class Upstream:
         Raises NoBackend, BackendTimeout, BackendError and their kin, or what the backend found wrong with
         the request (InvalidRequest). Leaving the context early closes the connection upstream.
         """
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        end = started + self._settings.timeouts.total
+        end = asyncio.get_running_loop().time() + self._settings.timeouts.total
         reply = await self._reply(pool, call, end)
-        reply.waited = loop.time() - started
         try:
             if call.stream:
                 async with reply.within(self._settings.timeouts.idle, end):
