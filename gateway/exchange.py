@@ -29,7 +29,7 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._limits = limits
-        self.trace_headers: dict[str, str] = {}
+        self.trace_headers: Headers = []
         """Trace context for the backend, where tracing is on; replaces the client's."""
         self.started = False
         self.finished = False
@@ -39,6 +39,16 @@ class Exchange:
     def _request_id(self) -> str:
         given = self.headers.get(b"x-request-id", b"")
         return given.decode() if _REQUEST_ID.fullmatch(given) else f"{_ids.getrandbits(128):032x}"
+
+    @property
+    def upstream_headers(self) -> Headers:
+        """What a backend is told on our own account."""
+        request_id = self.record.request_id.encode()
+        return [
+            (b"Content-Type", b"application/json"),
+            (b"X-Request-Id", request_id),
+            *self.trace_headers,
+        ]
 
     # --- the request -------------------------------------------------------------------------------
 

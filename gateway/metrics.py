@@ -113,7 +113,7 @@ class Metrics:
             self.difficulty.labels(model).observe(decision.difficulty)
         if record.decision_seconds is not None:
             self.deciding.observe(record.decision_seconds)
-        if record.backend:
+        if record.backend and (record.error is None or tally.source != "none"):
             self._count_tokens(record, model, tier)
         if tally.truncated:
             self.truncated.labels(model, tier).inc()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from msgspec import Raw
 
 from gateway import protocol
-from gateway.errors import BackendDisconnected, BackendError, ClientClosed
+from gateway.errors import BackendDisconnected, BackendError, BackendTimeout, ClientClosed
 from gateway.exchange import Exchange
 from gateway.headers import Headers, forwarded
 from gateway.policy import Decision
@@ -59,21 +59,23 @@ class Pipeline:
         call = Call(
             route.path,
             protocol.encode(outgoing(route, request, target, pool.served_name, record.decision)),
-            forwarded(exchange.raw_headers, record.request_id) | exchange.trace_headers,
+            forwarded(exchange.raw_headers, exchange.upstream_headers),
             request.stream,
             _affinity(rulings, exchange),
         )
         record.overhead = time.perf_counter() - arrived
         try:
             async with exchange.watched(), self.upstream.open(pool, call) as reply:
-                record.backend, record.attempts = reply.backend.name, reply.attempts
                 if request.stream:
                     await _pass_stream(exchange, request, reply)
                 else:
                     await _pass_whole(exchange, reply)
-        except (ClientClosed, asyncio.CancelledError):
+        except (ClientClosed, BackendTimeout, asyncio.CancelledError):
             record.cancelled = True
             raise
+        finally:
+            record.attempts = len(call.tried)
+            record.backend = call.tried[-1] if call.tried else None
 
 
 def _affinity(rulings: Rulings, exchange: Exchange) -> str | None:

@@ -93,7 +93,7 @@ class _Probe:
 
     async def _serves_model(self) -> Finding:
         try:
-            _, body = await self._upstream.ask(self._backend.replica, "GET", "/v1/models")
+            _, body = await self._upstream.ask(self._backend.replica, b"GET", "/v1/models")
         except GatewayError as error:
             return self._found("model", "no", error.message)
         name, context = self._pool.served_name, read_context(body, self._pool.served_name)
@@ -138,7 +138,7 @@ class _Probe:
         try:
             async with asyncio.timeout(self._settings.timeouts.total):
                 status, answer = await self._upstream.ask(
-                    self._backend.replica, "POST", "/v1/chat/completions", encode(fields)
+                    self._backend.replica, b"POST", "/v1/chat/completions", encode(fields)
                 )
         except (GatewayError, TimeoutError) as error:
             return str(error) or "timeout"

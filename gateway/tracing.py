@@ -51,7 +51,9 @@ class Tracing:
             {"gen_ai.operation.name": operation},
         )
         exchange.record.span = span
-        self._propagator.inject(exchange.trace_headers, set_span_in_context(span))
+        context: dict[str, str] = {}
+        self._propagator.inject(context, set_span_in_context(span))
+        exchange.trace_headers = [(name.encode(), value.encode()) for name, value in context.items()]
 
     def end(self, record: Record) -> None:
         """Close the span with what happened."""

@@ -1,4 +1,4 @@
-"""Outgoing HTTP, all of it: the session, health checks, fail-over, and one open answer at a time.
+"""Outgoing HTTP, all of it: the client, health checks, fail-over, and one open answer at a time.
 
 The commit point is the moment `open` hands out a reply. Before it nothing has been sent to the client, so
 another replica may be tried; after it only bytes pass, or the answer breaks.
@@ -7,15 +7,11 @@ another replica may be tried; after it only bytes pass, or the answer breaks.
 from __future__ import annotations
 
 import asyncio
-import io
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-
-import aiohttp
-from yarl import URL
+from dataclasses import dataclass, field
 
 from gateway.breaker import Breaker
 from gateway.config import Health, Replica, Settings
@@ -27,7 +23,8 @@ from gateway.errors import (
     GatewayError,
     NoBackend,
 )
-from gateway.headers import returned
+from gateway.headers import Headers, returned
+from gateway.http1 import Answer, Client
 from gateway.refusals import refusal, refused_stream
 from gateway.replicas import Backend, Pool
 from gateway.usage import read_context
@@ -35,34 +32,30 @@ from gateway.usage import read_context
 log = logging.getLogger("thinkmeter.upstream")
 
 _ERROR_BYTES = 65_536  # read of a backend's error body
-_LARGE_BYTES = 1 << 20
 _EVENT_BYTES = 1 << 20  # waited for before a first event is passed on in pieces
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request to a model's backends."""
+    """One request to a model's backends; `tried` names those it was sent to, in order."""
 
     path: str
     body: bytes
-    headers: dict[str, str]
+    headers: Headers
     stream: bool = False
     affinity: str | None = None
+    tried: list[str] = field(default_factory=list)
 
 
 class Reply:
-    """An answer that has begun. `body` is all of it, or its first block when it streams.
+    """An answer that has begun. `body` is all of it, or its first block when it streams."""
 
-    attempts: replicas tried.
-    """
-
-    def __init__(self, backend: Backend, response: aiohttp.ClientResponse, body: bytes) -> None:
+    def __init__(self, backend: Backend, answer: Answer, body: bytes) -> None:
         self.backend = backend
-        self.status = response.status
-        self.headers = returned(response.raw_headers)
+        self.status = answer.status
+        self.headers = returned(answer.headers)
         self.body = body
-        self.attempts = 1
-        self._response = response
+        self._answer = answer
         self._holds_slot = True
         self._client_reads = False
         self._touched: Callable[[], None] = lambda: None
@@ -70,16 +63,13 @@ class Reply:
     async def blocks(self) -> AsyncIterator[bytes]:
         """The body as it arrives, the first block included; raises BackendDisconnected when it breaks."""
         block = self.body
-        try:
-            while block:
-                self._client_reads = True
-                yield block
-                self._client_reads = False
-                self._touched()
-                block = await self._response.content.readany()
-                self._touched()
-        except (aiohttp.ClientError, OSError) as error:
-            raise translated(error) from error
+        while block:
+            self._client_reads = True
+            yield block
+            self._client_reads = False
+            self._touched()
+            block = await self._answer.block()
+            self._touched()
 
     @asynccontextmanager
     async def within(self, idle: float, end: float) -> AsyncIterator[Reply]:
@@ -109,18 +99,19 @@ class Reply:
 
     def close(self) -> None:
         """Give back the slot and the connection; closing one that still carries an answer aborts that."""
-        self._response.close()
+        self._answer.close()
         if self._holds_slot:
             self._holds_slot = False
             self.backend.in_flight -= 1
 
 
 class Upstream:
-    """All backends of all models, and the one HTTP session to them."""
+    """All backends of all models, and the one HTTP client to them."""
 
     def __init__(self, settings: Settings) -> None:
         self.pools: dict[str, Pool] = {}
-        self._session: aiohttp.ClientSession | None = None
+        # vLLM closes idle connections after 5 s; leaving earlier avoids the race for the last one
+        self._client = Client(connect_seconds=settings.timeouts.connect, keep_alive=4)
         self._checks: asyncio.Task[None] | None = None
         self.configure(settings)
 
@@ -144,24 +135,8 @@ class Upstream:
             for model, entry in settings.models.items()
         }
 
-    @property
-    def session(self) -> aiohttp.ClientSession:
-        """The one session; it exists between `start` and `stop`."""
-        if self._session is None:
-            raise RuntimeError("the upstream has not been started")
-        return self._session
-
     async def start(self) -> None:
-        """Open the session, check every replica once, and go on checking."""
-        self._session = aiohttp.ClientSession(
-            # vLLM closes idle connections after 5 s; leaving earlier avoids the race for the last one
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=4, ttl_dns_cache=30),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.timeouts.connect),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            read_bufsize=2**18,
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-        )
+        """Check every replica once, and go on checking."""
         await self.check_health()
         self._checks = asyncio.create_task(self._keep_checking(), name="health-checks")
 
@@ -169,8 +144,7 @@ class Upstream:
         if self._checks:
             self._checks.cancel()
             await asyncio.gather(self._checks, return_exceptions=True)
-        if self._session:
-            await self._session.close()
+        self._client.close()
 
     def backends(self) -> list[tuple[Pool, Backend]]:
         """Every replica with the pool it belongs to."""
@@ -187,6 +161,7 @@ class Upstream:
     async def _keep_checking(self) -> None:
         while True:
             await asyncio.sleep(self._settings.health.interval)
+            self._client.close_idle()
             await self.check_health()
 
     async def check_health(self) -> None:
@@ -198,9 +173,9 @@ class Upstream:
         before = backend.healthy
         try:
             async with asyncio.timeout(health.timeout):
-                status, _ = await self.ask(backend.replica, "GET", health.path)
+                status, _ = await self.ask(backend.replica, b"GET", health.path)
                 if not before:  # it is new or was away: it may serve with another context now
-                    _, models = await self.ask(backend.replica, "GET", "/v1/models")
+                    _, models = await self.ask(backend.replica, b"GET", "/v1/models")
                     backend.context = read_context(models, pool.served_name)
         except (GatewayError, TimeoutError):
             status = 0
@@ -209,18 +184,23 @@ class Upstream:
             level, word = (logging.INFO, "healthy") if backend.healthy else (logging.WARNING, "not healthy")
             log.log(level, "backend %s is %s", backend.name, word)
 
-    async def ask(
-        self, replica: Replica, method: str, path: str, body: bytes | None = None
-    ) -> tuple[int, bytes]:
+    async def ask(self, replica: Replica, method: bytes, path: str, body: bytes = b"") -> tuple[int, bytes]:
         """One small question outside the request path (health, probe): status and body."""
-        headers = _authorization(replica) | ({"Content-Type": "application/json"} if body else {})
         try:
-            async with self.session.request(
-                method, _url(replica, path), data=body, headers=headers, allow_redirects=False
-            ) as response:
-                return response.status, await response.read()
-        except (aiohttp.ClientError, OSError) as error:
-            raise translated(error) from error
+            return await self._ask(replica, method, path, body)
+        except BackendDisconnected:
+            if method != b"GET":
+                raise
+            return await self._ask(replica, method, path, body)  # a kept connection may just have been closed
+
+    async def _ask(self, replica: Replica, method: bytes, path: str, body: bytes) -> tuple[int, bytes]:
+        kind = [(b"Content-Type", b"application/json")] if body else []
+        headers = [*_authorization(replica), *kind]
+        answer = await self._client.request(method, replica.base, path, headers, body)
+        try:
+            return answer.status, await answer.read()
+        finally:
+            answer.close()
 
     # --- requests ----------------------------------------------------------------------------------
 
@@ -254,73 +234,69 @@ class Upstream:
             f"No healthy backend serves the model {pool.model!r} right now",
             retry_after=self._settings.health.interval,
         )
-        for attempt in range(1, 2 + self._settings.retries):
+        for _ in range(1 + self._settings.retries):
             backend = pool.pick(time.monotonic(), tried, call.affinity)
             # the same replica again only where a kept connection may have been closed under us
             if backend is None or (backend in tried and not isinstance(failure, BackendDisconnected)):
                 break
             tried.add(backend)
+            call.tried.append(backend.name)
             try:
-                reply = await self._attempt(backend, call, end)
+                return await self._attempt(backend, call, end)
             except GatewayError as error:
                 failure = error
                 if not error.retryable or asyncio.get_running_loop().time() >= end:
                     break
-                log.warning("backend %s, attempt %d: %s (%s)", backend.name, attempt, error, error.detail)
-            else:
-                reply.attempts = attempt
-                return reply
+                number = len(call.tried)
+                log.warning("backend %s, attempt %d: %s (%s)", backend.name, number, error, error.detail)
         raise failure
 
     async def _attempt(self, backend: Backend, call: Call, end: float) -> Reply:
         limit = asyncio.get_running_loop().time() + self._settings.timeouts.first_byte if call.stream else end
         backend.take(time.monotonic())
-        response: aiohttp.ClientResponse | None = None
+        answer: Answer | None = None
         try:
             async with asyncio.timeout_at(min(limit, end)):
-                response = await self.session.post(
-                    _url(backend.replica, call.path),
-                    # a file is written in pieces: megabytes at once would hold up everybody else
-                    data=call.body if len(call.body) < _LARGE_BYTES else io.BytesIO(call.body),
-                    headers=call.headers | _authorization(backend.replica),
-                    allow_redirects=False,
+                headers = [*call.headers, *_authorization(backend.replica)]
+                answer = await self._client.request(
+                    b"POST", backend.replica.base, call.path, headers, call.body
                 )
-                if response.status >= 300:
-                    raise await _refusal(response)
-                _check_content_type(response, call)
-                body = await (_first_event(response.content) if call.stream else response.read())
+                if answer.status >= 300:
+                    raise await _refusal(answer)
+                _check_content_type(answer, call)
+                body = await (_first_event(answer) if call.stream else answer.read())
                 if not body:
                     raise BackendDisconnected("The backend sent an empty answer")
                 if call.stream and body.startswith((b'data: {"error"', b'data:{"error"')):
                     raise refused_stream(body)
-            backend.breaker.begin_answer()
-            return Reply(backend, response, body)
-        except BaseException as error:
-            if response is not None:
-                response.close()
-            failure = translated(error)
-            backend.release(failure, time.monotonic())
-            if failure is error:
-                raise
+        except TimeoutError as error:
+            self._end(backend, answer, failure := BackendTimeout("The backend did not answer in time"))
             raise failure from error
+        except BaseException as error:
+            self._end(backend, answer, error)
+            raise
+        backend.breaker.begin_answer()
+        return Reply(backend, answer, body)
+
+    @staticmethod
+    def _end(backend: Backend, answer: Answer | None, failure: BaseException) -> None:
+        if answer is not None:
+            answer.close()
+        backend.release(failure, time.monotonic())
 
 
-def _url(replica: Replica, path: str) -> URL:
-    return URL(replica.base + path, encoded=True)
-
-
-def _authorization(replica: Replica) -> dict[str, str]:
+def _authorization(replica: Replica) -> Headers:
     if replica.api_key is None:
-        return {}
-    return {"Authorization": f"Bearer {replica.api_key.get_secret_value()}"}
+        return []
+    return [(b"Authorization", f"Bearer {replica.api_key.get_secret_value()}".encode())]
 
 
 # --- what an answer means ---------------------------------------------------------
 
 
-def _check_content_type(response: aiohttp.ClientResponse, call: Call) -> None:
+def _check_content_type(answer: Answer, call: Call) -> None:
     expected = "text/event-stream" if call.stream else "application/json"
-    found = response.headers.get("Content-Type", "")
+    found = answer.header(b"content-type")
     if not found.lower().startswith(expected):
         raise BackendError(
             "The backend sent an answer that is not of the expected kind",
@@ -328,40 +304,19 @@ def _check_content_type(response: aiohttp.ClientResponse, call: Call) -> None:
         )
 
 
-_FOREIGN: tuple[tuple[type[BaseException], type[BackendError], str], ...] = (
-    (aiohttp.ClientConnectorError, NoBackend, "The backend cannot be reached"),
-    (aiohttp.ConnectionTimeoutError, NoBackend, "The backend cannot be reached"),
-    (aiohttp.ClientConnectionError, BackendDisconnected, "The backend closed the connection"),
-    (aiohttp.ClientPayloadError, BackendDisconnected, "The backend closed before its answer was complete"),
-    (aiohttp.ClientError, BackendError, "The backend sent an answer that cannot be read"),
-    (TimeoutError, BackendTimeout, "The backend did not answer in time"),
-    (OSError, BackendDisconnected, "The connection to the backend broke"),
-)
-"""Foreign failures and ours, the most specific first: no exception of the HTTP library leaves this file."""
-
-
-def translated(error: BaseException) -> BaseException:
-    """Our error for one of the HTTP library's; anything else is returned as it is."""
-    for foreign, ours, message in _FOREIGN:
-        if isinstance(error, foreign):
-            after = 1 if ours is NoBackend else None
-            return ours(message, retry_after=after, detail=f"{type(error).__name__}: {error}")
-    return error
-
-
-async def _first_event(content: aiohttp.StreamReader) -> bytes:
+async def _first_event(answer: Answer) -> bytes:
     """The first block of a stream, with at least one whole event: less than that commits to nothing."""
-    block = await content.readany()
+    block = await answer.block()
     while block and b"\n\n" not in block and b"\n\r\n" not in block and len(block) < _EVENT_BYTES:
-        more = await content.readany()
+        more = await answer.block()
         if not more:
             raise BackendDisconnected("The backend closed before its answer was complete")
         block += more
     return block
 
 
-async def _refusal(response: aiohttp.ClientResponse) -> GatewayError:
+async def _refusal(answer: Answer) -> GatewayError:
     """The error for an answer with a status of 300 and above."""
-    after = response.headers.get("Retry-After", "")
-    body = await response.content.read(_ERROR_BYTES)
-    return refusal(response.status, body, retry_after=min(float(after), 3600) if after.isdecimal() else 1)
+    after = answer.header(b"retry-after")
+    body = await answer.read(_ERROR_BYTES)
+    return refusal(answer.status, body, retry_after=min(float(after), 3600) if after.isdecimal() else 1)

@@ -111,14 +111,14 @@ def arithmetic(rng: random.Random, steps: int) -> Draft | None:
 
 def remainder(rng: random.Random, steps: int) -> Draft:
     """One division with remainder."""
-    value, modulus = rng.randint(5, 40), rng.randint(3, 9)
+    value, modulus = rng.randint(5, 30), rng.randint(3, 9)
     text = rng.choice(("What is {} mod {}?", "What remains of {} after division by {}?"))
     return Draft("modular", (text.format(value, modulus),), (Step("%", (value, modulus)),), 1)
 
 
 def iterated(rng: random.Random, steps: int) -> Draft:
     """A map over residues applied many times: as short to write for 2 turns as for 40."""
-    turns = max(1, round(steps / 2)) if steps < 24 else steps
+    turns = (steps + 1) // 2 if steps < 24 else steps
     modulus, factor, shift = rng.choice((7, 11, 13, 17, 19)), rng.randint(2, 5), rng.randint(1, 9)
     x = rng.choice([x for x in range(1, modulus) if (factor * x + shift) % modulus != x])
     program = tuple(

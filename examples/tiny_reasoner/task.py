@@ -12,7 +12,7 @@ from examples.tiny_reasoner import families
 from examples.tiny_reasoner.families import Draft
 from examples.tiny_reasoner.programs import Program, result
 
-LEVELS = {"easy": 0.24, "medium": 0.30, "hard": 0.35, "beyond": 0.11}
+LEVELS = {"easy": 0.25, "medium": 0.31, "hard": 0.35, "beyond": 0.09}
 STEPS = {"easy": (1, 1), "medium": (2, 4), "hard": (5, 12), "beyond": (24, 80)}
 HELD_OUT_SHARE = 16
 FILLED_SHARE = 0.5

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
-import ssl
-from typing import Any
 
-import aiohttp
 import pytest
-from aiohttp import client_exceptions
-from aiohttp.client_reqrep import ConnectionKey
-from yarl import URL
 
 from gateway import errors
 from gateway.errors import (
-    BackendDisconnected,
     BackendError,
-    BackendTimeout,
     GatewayError,
     InvalidApiKey,
-    NoBackend,
     RequestError,
     all_errors,
 )
-from gateway.upstream import translated
 
 CLASSES = all_errors()
 
@@ -91,70 +80,3 @@ def test_drawn_tree_is_the_tree() -> None:
         "GatewayError": "500",
         "RequestError": "400",
     } | drawn
-
-
-# --- the HTTP library's exceptions --------------------------------------------------------------------
-
-ARGUMENTS: dict[str, Any] = {
-    "request_info": aiohttp.RequestInfo(URL("http://a"), "POST", {}, URL("http://a")),  # type: ignore[arg-type]
-    "history": (),
-    "connection_key": ConnectionKey("a", 80, False, True, None, None, None),
-    "os_error": OSError(111, "refused"),
-    "certificate_error": ssl.SSLCertVerificationError("bad"),
-    "path": "/socket",
-    "expected": b"1",
-    "got": b"2",
-    "host": "a",
-    "port": 80,
-    "url": "http://a",
-}
-FOREIGN = [
-    kind
-    for kind in vars(client_exceptions).values()
-    if inspect.isclass(kind) and issubclass(kind, aiohttp.ClientError)
-]
-
-
-def instance(kind: type[BaseException]) -> BaseException:
-    """An exception as the library would raise it."""
-    parameters = inspect.signature(kind.__init__).parameters
-    given = {name: ARGUMENTS[name] for name in parameters if name in ARGUMENTS}
-    return kind(**given) if given else kind("it broke")
-
-
-@pytest.mark.parametrize("kind", FOREIGN)
-def test_every_client_error_is_translated(kind: type[BaseException]) -> None:
-    """Each exception class of the HTTP client becomes one of ours; what it said goes to the log only."""
-    error = translated(instance(kind))
-
-    assert isinstance(error, BackendError)
-    assert error.detail
-    assert kind.__name__ in error.detail
-    assert "http://a" not in error.message
-
-
-@pytest.mark.parametrize(
-    ("foreign", "ours"),
-    [
-        (instance(aiohttp.ClientConnectorError), NoBackend),
-        (instance(aiohttp.ClientConnectorDNSError), NoBackend),
-        (instance(aiohttp.ClientConnectorCertificateError), NoBackend),
-        (aiohttp.ConnectionTimeoutError(), NoBackend),
-        (aiohttp.ServerDisconnectedError(), BackendDisconnected),
-        (aiohttp.ClientConnectionResetError(), BackendDisconnected),
-        (aiohttp.ClientOSError(32, "broken pipe"), BackendDisconnected),
-        (aiohttp.ClientPayloadError(), BackendDisconnected),
-        (ConnectionResetError(), BackendDisconnected),
-        (TimeoutError(), BackendTimeout),
-        (instance(aiohttp.ClientResponseError), BackendError),
-    ],
-)
-def test_translation(foreign: BaseException, ours: type[BackendError]) -> None:
-    """What can be tried elsewhere is told apart from an answer that cannot be read."""
-    assert type(translated(foreign)) is ours
-
-
-@pytest.mark.parametrize("error", [ValueError("ours"), KeyError("a"), NoBackend("m")])
-def test_other_errors_are_left_alone(error: BaseException) -> None:
-    """Our own errors and our own faults are not blamed on a backend."""
-    assert translated(error) is error

@@ -13,14 +13,14 @@ PROXIES = "proxy-authenticate proxy-authorization proxy-connection".split()
 @pytest.mark.parametrize("name", [*HOP_BY_HOP, *PROXIES, "host", "content-length", "expect"])
 def test_hop_by_hop_headers_stay(name: str) -> None:
     """Headers about one connection pass in neither direction, in any case."""
-    assert name not in forwarded([(name.encode(), b"x")], "id")
+    assert forwarded([(name.encode(), b"x")], []) == []
     assert returned([(name.title().encode(), b"x")]) == []
 
 
 @pytest.mark.parametrize("name", ["authorization", "x-api-key", "cookie"])
 def test_credentials_are_not_forwarded(name: str) -> None:
     """What the client proves itself with is for the gateway alone."""
-    assert "s3cret" not in forwarded([(name.encode(), b"s3cret")], "id").values()
+    assert forwarded([(name.encode(), b"s3cret")], []) == []
 
 
 @pytest.mark.parametrize("name", [b"Set-Cookie", b"Server", b"Date", b"X-Request-Id"])
@@ -38,15 +38,15 @@ def test_connection_names_more() -> None:
         (b"x-two", b"2"),
     ]
 
-    assert not {"x-one", "x-two"} & forwarded([*headers, (b"x-three", b"3")], "id").keys()
+    assert forwarded([*headers, (b"x-three", b"3")], []) == [(b"x-three", b"3")]
     assert returned([*headers, (b"X-Three", b"3")]) == [(b"x-three", b"3")]
 
 
 def test_everything_else_passes() -> None:
     """Headers we do not know keep their values, bytes above ASCII included."""
-    sent = forwarded([(b"traceparent", b"00-ab"), (b"x-name", "é".encode("latin-1"))], "id")
+    headers = [(b"traceparent", b"00-ab"), (b"x-name", "é".encode("latin-1")), (b"x-name", b"\xff")]
 
-    assert (sent["traceparent"], sent["x-name"]) == ("00-ab", "é")
+    assert forwarded(headers, []) == headers
     assert returned([(b"Content-Type", b"text/plain"), (b"X-A", b"1"), (b"X-A", b"2")]) == [
         (b"content-type", b"text/plain"),
         (b"x-a", b"1"),
@@ -54,8 +54,9 @@ def test_everything_else_passes() -> None:
     ]
 
 
-def test_request_id_and_kind_are_ours() -> None:
-    """The backend sees the gateway's request id and the kind of body that is really sent."""
+def test_ours_replace_theirs() -> None:
+    """What the gateway says itself takes the place of what the client said, however it is spelt."""
     client = [(b"x-request-id", b"theirs"), (b"content-type", b"text/plain"), (b"accept-encoding", b"gzip")]
+    ours = [(b"Content-Type", b"application/json"), (b"X-Request-Id", b"ours")]
 
-    assert forwarded(client, "ours") == {"Content-Type": "application/json", "X-Request-Id": "ours"}
+    assert forwarded(client, ours) == ours

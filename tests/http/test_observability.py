@@ -280,7 +280,7 @@ async def test_one_line_for_each_request(
         ALWAYS,
         ALWAYS | FAILED,
         ALWAYS | FAILED,
-        ALWAYS | DECIDED | FAILED,
+        ALWAYS | DECIDED | SERVED | FAILED,
     ]
     assert [line["route"] for line in found] == [
         *(CHAT, CHAT, "/v1/embeddings", CHAT, "/healthz", "other", CHAT, CHAT)
