@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from gateway import __version__, protocol
+from gateway.budget import Ledger
 from gateway.errors import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, RouteNotFound
 from gateway.exchange import Exchange
 from gateway.metrics import Metrics
@@ -20,6 +21,7 @@ class Served(Protocol):
 
     pipeline: Pipeline
     metrics: Metrics
+    ledger: Ledger
     draining: bool
 
 
@@ -43,6 +45,7 @@ def add_routes(app: FastAPI, gateway: Served) -> None:
 
     @app.get("/metrics", summary="Prometheus metrics", tags=["operations"])
     async def metrics() -> Response:
+        await gateway.ledger.refresh(list(gateway.pipeline.rulings.budgets.limits.values()))
         return Response(gateway.metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/v1/models", summary="Models and pinned tiers this key may use", tags=["openai"])
@@ -71,7 +74,9 @@ def add_routes(app: FastAPI, gateway: Served) -> None:
         chat = protocol.parse_chat(await exchange.body())
         target = rulings.target(chat.model, key)
         pool = pools[target.name]
-        decision = rulings.decide(target, key, exchange.headers, chat, pool.context)
+        limits, least = rulings.budgets.of(key, target.name), rulings.settings.price
+        price = gateway.ledger.pricing.price(limits, least)
+        decision = rulings.judge(target, key, exchange.headers, chat, pool.context, price=price).decision
         fields = outgoing(CHAT, chat, target, pool.served_name, decision)
         changed = {name: value for name, value in fields.items() if value != chat.fields.get(name)}
         removed = sorted(set(chat.fields) - set(fields))

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway import __version__, api, reload
+from gateway import __version__, admin, api, console, reload
+from gateway.access_log import write_access_line
+from gateway.budget import Ledger
 from gateway.configfile import Loaded
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, ShuttingDown
 from gateway.exchange import Exchange
-from gateway.metrics import Metrics, write_access_line
+from gateway.metrics import Metrics
 from gateway.pipeline import CHAT, COMPLETIONS, EMBEDDINGS, Pipeline
 from gateway.record import Record
 from gateway.rulings import Rulings
 from gateway.upstream import Upstream
-from router_model.baseline import HeuristicBaseline
 
 if TYPE_CHECKING:
     from gateway.tracing import Tracing
@@ -44,9 +45,13 @@ class Gateway:
         self.path = path
         self.draining = False
         self.upstream = Upstream(settings)
-        self.pipeline = Pipeline(Rulings(loaded, HeuristicBaseline()), self.upstream)
         self.metrics = Metrics(self.upstream.backends)
-        self.sinks: list[Sink] = [self.metrics.observe]
+        self.ledger = Ledger(settings, self.metrics.budget)
+        self.pipeline = Pipeline(Rulings(loaded), self.upstream, self.ledger)
+        self.console = console.Console(self)
+        self.console.budgets = self.metrics.budget.windows
+        self.console.read_budgets = self._read_budgets
+        self.sinks: list[Sink] = [self.metrics.observe, self.console.observe]
         if settings.server.access_log:
             self.sinks.append(write_access_line)
         self.tracing = _tracing() if settings.server.tracing else None
@@ -54,12 +59,15 @@ class Gateway:
             self.sinks.append(self.tracing.end)
         self._hot = {route.path: route for route in (CHAT, COMPLETIONS, EMBEDDINGS)}
         self._rest = FastAPI(title="Thinkmeter", version=__version__, lifespan=self._lifespan, redoc_url=None)
+        console.add_routes(self._rest, self, self.console)
+        admin.add_routes(self._rest, self)
         api.add_routes(self._rest, self)
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         if not self.settings.keys:
             log.warning("no API keys are configured: everybody who can reach this port may use it")
+        await self.ledger.start()
         await self.upstream.start()
         watcher = asyncio.create_task(self._watch(self.path), name="config-watch") if self.path else None
         try:
@@ -70,18 +78,24 @@ class Gateway:
                 with suppress(asyncio.CancelledError):
                     await watcher
             await self.upstream.stop()
+            await self.ledger.stop()
             if self.tracing:
                 self.tracing.close()
+
+    async def _read_budgets(self) -> None:
+        await self.ledger.refresh(list(self.pipeline.rulings.budgets.limits.values()))
 
     async def _watch(self, path: Path) -> None:
         await reload.watch(path, self.reload, lambda: self.metrics.reloads.labels("refused").inc())
 
     def reload(self, loaded: Loaded) -> None:
         """Use another configuration from the next request on; requests under way keep theirs."""
-        rulings = Rulings(loaded, self.pipeline.rulings.predictor)
+        rulings = Rulings(loaded)
         self.upstream.configure(loaded.settings)
+        self.ledger.configure(loaded.settings)
+        self.ledger.start_soon()
         self.pipeline.rulings = rulings
-        for section in ("server", "limits"):
+        for section in ("server", "limits", "redis", "reservations"):
             if getattr(loaded.settings, section) != getattr(self.settings, section):
                 log.warning("a change of `%s` takes effect at the next start", section)
         self.metrics.reloads.labels("taken").inc()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from contextlib import suppress
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -59,7 +61,8 @@ def serve(
 @cli.command()
 def check(config: ConfigArgument) -> None:
     """Say what is wrong with a configuration, with the line; exit status 2 if anything is."""
-    settings = _load(config).settings
+    loaded = _load(config)
+    settings = loaded.settings
     table = Table("model", "family", "replicas", "tiers (thinking + answer)", title=f"{config}: valid")
     for name, model in settings.models.items():
         tiers = ", ".join(
@@ -68,6 +71,7 @@ def check(config: ConfigArgument) -> None:
         table.add_row(name, model.family, str(len(model.replicas)), tiers)
     out.print(table)
     out.print(f"{len(settings.keys)} API keys, {len(settings.rules)} rules, price {settings.price:g}")
+    out.print(f"head {loaded.predictor.version}")
 
 
 @cli.command()
@@ -96,10 +100,9 @@ def route(
     from gateway import protocol
     from gateway.errors import GatewayError
     from gateway.rulings import Rulings
-    from router_model.baseline import HeuristicBaseline
 
     loaded = _load(config)
-    rulings = Rulings(loaded, HeuristicBaseline())
+    rulings = Rulings(loaded)
     name = model or next(iter(loaded.settings.models))
     body = orjson.dumps({"model": name, "messages": [{"role": "user", "content": prompt}]})
     try:
@@ -118,6 +121,39 @@ def route(
     )
 
 
+@cli.command()
+def budget(
+    config: ConfigArgument,
+    *,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep looking until interrupted.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show who has spent how much of which budget."""
+    from rich.live import Live
+
+    from gateway import budget_view
+    from gateway.redis_link import StoreUnavailable
+    from gateway.redis_server import RedisServerError
+
+    settings = _load(config).settings
+    if not settings.budgets:
+        err.print(f"{config}: no budgets are configured")
+        raise typer.Exit(2)
+    try:
+        if watch:
+            with Live(console=out, auto_refresh=False) as live, suppress(KeyboardInterrupt):
+                asyncio.run(budget_view.watch(settings, lambda shown: live.update(shown, refresh=True)))
+            return
+        found = asyncio.run(budget_view.view(settings))
+    except (StoreUnavailable, RedisServerError) as error:
+        err.print(str(error), style="red", markup=False)
+        raise typer.Exit(1) from None
+    if as_json:
+        typer.echo(orjson.dumps(found))
+    else:
+        out.print(budget_view.table(found))
+
+
 @cli.command("hash-key")
 def hash_key() -> None:
     """Read an API key from standard input and print the hash for `keys[].hash`."""
@@ -132,6 +168,10 @@ def hash_key() -> None:
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
+
+
+# by name, as the gateway itself must not depend on what training needs
+cli.add_typer(import_module("router_model.cli").cli)
 
 
 def main() -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     HttpUrl,
     SecretStr,
@@ -18,17 +17,18 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from gateway.budget_config import Budget, Queue, RedisSettings, Reservations
+from gateway.section import Name, Seconds, Section, Tokens
+
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 """The ladder of reasoning efforts, weakest first, over all dialects."""
+
+BASELINE = "baseline"
+"""Names the heuristic in `head`; everything else is a trained head."""
 
 _TIER_EFFORTS = {"direct": "none", "short": "low", "medium": "medium", "long": "high"}
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/@-]{0,127}$")]
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
-Tokens = Annotated[int, Field(ge=0, le=10_000_000)]
-
-
 Place = tuple[str | int, ...]
 """Where a setting stands: ("models", "qwen3-8b", "floor")."""
 
@@ -46,11 +46,7 @@ def _regular_expression(text: str) -> str:
     return text
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class Server(_Section):
+class Server(Section):
     """Where the gateway listens and how it stops."""
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
@@ -66,7 +62,7 @@ class Server(_Section):
     tracing: bool = Field(False, description="OpenTelemetry spans; needs the `otel` extra.")
 
 
-class Limits(_Section):
+class Limits(Section):
     """What a client may send."""
 
     body_bytes: int = Field(33_554_432, ge=1, description="Largest request body.")
@@ -76,7 +72,7 @@ class Limits(_Section):
     header_seconds: Seconds = Field(15, description="Time for the request line and headers to arrive.")
 
 
-class Timeouts(_Section):
+class Timeouts(Section):
     """How long a backend may take, in seconds."""
 
     connect: Seconds = Field(2, description="To open a connection.")
@@ -85,7 +81,7 @@ class Timeouts(_Section):
     total: Seconds = Field(900, description="For a whole request, streamed or not.")
 
 
-class Health(_Section):
+class Health(Section):
     """Active health checks of every replica."""
 
     path: str = Field("/health", pattern=r"^/", description="Path asked with GET; 2xx means healthy.")
@@ -94,14 +90,14 @@ class Health(_Section):
     failures: int = Field(2, ge=1, description="Checks that must fail in a row before a replica is left out.")
 
 
-class Breaker(_Section):
+class Breaker(Section):
     """Passive protection: leave out a replica that keeps failing real requests."""
 
     failures: int = Field(5, ge=1, description="Failed requests in a row that open the breaker.")
     open_seconds: Seconds = Field(10, description="Seconds until one request may try the replica again.")
 
 
-class Replica(_Section):
+class Replica(Section):
     """One vLLM server."""
 
     url: HttpUrl = Field(description="Base address, without /v1.")
@@ -114,7 +110,7 @@ class Replica(_Section):
         return str(self.url).rstrip("/").removesuffix("/v1")
 
 
-class Tier(_Section):
+class Tier(Section):
     """A response length: how long the model may think, and how much room the answer has."""
 
     thinking: Tokens = Field(description="Reasoning tokens; 0 switches reasoning off.")
@@ -129,7 +125,7 @@ class Tier(_Section):
     )
 
 
-class Family(_Section):
+class Family(Section):
     """How one kind of model is told how long to think; see families.yaml."""
 
     no_thinking: dict[str, Any] | None = Field(None, description="Merged at `thinking: 0`; absent: cannot.")
@@ -141,7 +137,7 @@ class Family(_Section):
 TierName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 
 
-class Model(_Section):
+class Model(Section):
     """A model clients may name, its replicas and its tiers."""
 
     family: str = Field(description="An entry of the family table.")
@@ -156,7 +152,7 @@ class Model(_Section):
     )
 
 
-class When(_Section):
+class When(Section):
     """All conditions given must hold; of a list, one member."""
 
     key: list[str] | None = Field(None, description="Names of API keys.")
@@ -169,7 +165,7 @@ class When(_Section):
     tools: bool | None = Field(None, description="Whether the request offers tools.")
 
 
-class Rule(_Section):
+class Rule(Section):
     """What the operator decides before the head does: a fixed tier, a floor or a ceiling."""
 
     name: Name = Field(description="Shown in the decision.")
@@ -192,11 +188,25 @@ def key_digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-class Key(_Section):
+def hashed(data: Any) -> Any:
+    """The section as written, with the secret `key` replaced by its `hash`."""
+    if not isinstance(data, dict) or "key" not in data:
+        return data
+    data = dict(data)
+    secret = data.pop("key")
+    if "hash" in data:
+        raise ValueError("give `key` or `hash`, not both")
+    if not isinstance(secret, str) or not secret:
+        raise ValueError("`key` must be a text that is not empty")
+    return data | {"hash": key_digest(secret)}
+
+
+class Key(Section):
     """A client's API key and what it may do. The secret itself is hashed at load and forgotten."""
 
     name: Name = Field(description="Shown in logs; used by rules.")
     hash: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the key (`thinkmeter hash-key`).")
+    team: Name | None = Field(None, description="Whose budgets of scope `team` it shares.")
     models: list[str] | None = Field(None, description="Models it may use; default all.")
     floor: TierName | None = Field(None, description="At least this tier.")
     ceiling: TierName | None = Field(None, description="At most this tier.")
@@ -204,18 +214,37 @@ class Key(_Section):
     @model_validator(mode="before")
     @classmethod
     def _hash_secret(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "key" in data:
-            data = dict(data)
-            secret = data.pop("key")
-            if "hash" in data:
-                raise ValueError("give `key` or `hash`, not both")
-            if not isinstance(secret, str) or not secret:
-                raise ValueError("`key` must be a text that is not empty")
-            data["hash"] = key_digest(secret)
-        return data
+        return hashed(data)
 
 
-class Settings(_Section):
+class Console(Section):
+    """The page at /console. Its key is hashed at load and forgotten, like any other."""
+
+    enabled: bool | None = Field(
+        None, description="Whether it is served; default: when there are no `keys`, or it has its own."
+    )
+    hash: str | None = Field(
+        None, pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the key that may watch."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hash_secret(cls, data: Any) -> Any:
+        return hashed(data)
+
+
+class Admin(Section):
+    """Who may see and change budgets at /admin. The key is hashed at load and forgotten."""
+
+    hash: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the admin's key.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hash_secret(cls, data: Any) -> Any:
+        return hashed(data)
+
+
+class Settings(Section):
     """The whole configuration."""
 
     server: Server = Field(default_factory=Server)
@@ -230,10 +259,27 @@ class Settings(_Section):
     price: float = Field(
         0.02, ge=0, le=1_000, description="Probability of a right answer that 1,000 tokens must buy."
     )
+    head: str = Field(
+        "general",
+        min_length=1,
+        description="The trained head: `general`, `tiny`, a directory, or `baseline` (length and keywords).",
+    )
+    exploration: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="Share of adaptive requests whose tier is drawn at random; none while a budget is tight.",
+    )
     families: dict[str, Family] = Field(default_factory=dict, description="Added to the built-in table.")
     models: dict[Name, Model] = Field(min_length=1, description="The models on offer.")
     rules: list[Rule] = Field(default_factory=list, description="Floors, ceilings and fixed tiers.")
     keys: list[Key] = Field(default_factory=list, description="API keys; none = open to everybody.")
+    console: Console = Field(default_factory=Console)
+    budgets: list[Budget] = Field(default_factory=list, description="Limits on tokens over time.")
+    reservations: Reservations = Field(default_factory=Reservations)
+    queue: Queue = Field(default_factory=Queue)
+    redis: RedisSettings = Field(default_factory=RedisSettings)
+    admin: Admin = Field(default_factory=Admin)
 
     @field_validator("keys")
     @classmethod
@@ -274,6 +320,32 @@ class Settings(_Section):
             if unknown:
                 raise _wrong(("rules", i, "when", "key"), f"unknown key {', '.join(unknown)}")
         return self
+
+    @model_validator(mode="after")
+    def _budgets_have_holders(self) -> Self:
+        names = [budget.name for budget in self.budgets]
+        for i, budget in enumerate(self.budgets):
+            if budget.name in names[:i]:
+                raise _wrong(("budgets", i, "name"), f"two budgets are called {budget.name!r}")
+            known = self.holders(budget.scope)
+            if not known:
+                raise _wrong(("budgets", i, "scope"), f"no key is configured that has a {budget.scope}")
+            if budget.scope == "global" and budget.match is not None:
+                raise _wrong(("budgets", i, "match"), "a global budget is for everybody")
+            unknown = sorted(set(budget.match or ()) - set(known))
+            if unknown:
+                raise _wrong(("budgets", i, "match"), f"unknown {budget.scope} {', '.join(unknown)}")
+        return self
+
+    def holders(self, scope: str) -> tuple[str, ...]:
+        """All that may hold a budget of this scope."""
+        named: dict[str, Iterable[str]] = {
+            "global": ["*"],
+            "key": (key.name for key in self.keys),
+            "team": (key.team for key in self.keys if key.team),
+            "model": self.models,
+        }
+        return tuple(dict.fromkeys(named[scope]))
 
     def _check_bounds(self, at: Place, models: list[str] | None, bounds: dict[str, str | None]) -> None:
         unknown = sorted(set(models or ()) - set(self.models))

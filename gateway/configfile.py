@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from gateway.config import Place, Settings
+from gateway.config import BASELINE, Place, Settings
+from router_model.artifact import ArtifactError
+from router_model.baseline import HeuristicBaseline
+from router_model.head import Predictor, load_named
 
 KEYS_VARIABLE = "THINKMETER_API_KEYS"
 """Environment variable with further API keys: `name=secret,name=secret`."""
@@ -48,10 +51,20 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True)
 class Loaded:
-    """A valid configuration and the digest that names it in every decision record."""
+    """A valid configuration, the digest that names it in every decision record, and the head it names."""
 
     settings: Settings
     digest: str
+    predictor: Predictor
+
+    @classmethod
+    def of(cls, settings: Settings, digest: str) -> Self:
+        """Open the head that the settings name; raises ConfigError."""
+        try:
+            predictor = HeuristicBaseline() if settings.head == BASELINE else load_named(settings.head)
+        except ArtifactError as error:
+            raise ConfigError([Problem(None, "head", str(error))]) from None
+        return cls(settings, digest, predictor)
 
 
 def load(path: Path, environ: Mapping[str, str] = os.environ) -> Loaded:
@@ -64,7 +77,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Loaded:
     except UnicodeDecodeError:
         raise ConfigError([Problem(None, "", f"{path} is not UTF-8 text")]) from None
     digest = hashlib.sha256(raw).hexdigest()[:12]
-    return Loaded(parse(text, environ), digest)
+    return Loaded.of(parse(text, environ), digest)
 
 
 def parse(text: str, environ: Mapping[str, str]) -> Settings:

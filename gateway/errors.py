@@ -9,15 +9,19 @@ GatewayError
 │   ├── ModelNotAllowed          403
 │   ├── ModelNotFound            404
 │   ├── RouteNotFound            404
+│   ├── BudgetNotFound           404
 │   ├── MethodNotAllowed         405
 │   ├── RequestTimeout           408  the body did not arrive in time
 │   ├── RequestTooLarge          413
-│   └── HeadersTooLarge          431
+│   ├── HeadersTooLarge          431
+│   ├── TokensExceeded           429  a token budget's window is full
+│   └── InsufficientQuota        429  a long budget is spent: trying again soon is no use
 ├── BackendError                 502  a backend answered something unusable
 │   ├── BackendDisconnected      502  a backend closed before its answer was complete
 │   ├── BackendOverloaded        429  every replica asks to slow down
 │   ├── NoBackend                503  no replica can be reached
 │   └── BackendTimeout           504
+├── BudgetUnavailable            503  Redis is away, and the budget's policy is to refuse
 ├── ShuttingDown                 503  the gateway drains and its grace period is over
 ├── ClientClosed                 499  logged, never sent: nobody listens any more
 └── InternalError                500  a fault of ours; the cause goes to the log only
@@ -26,6 +30,7 @@ GatewayError
 from __future__ import annotations
 
 import logging
+import math
 from typing import ClassVar
 
 import orjson
@@ -70,7 +75,7 @@ class GatewayError(Exception):
     def headers(self) -> list[tuple[bytes, bytes]]:
         headers = [(b"content-type", b"application/json")]
         if self.retry_after is not None:
-            headers.append((b"retry-after", str(max(1, round(self.retry_after))).encode()))
+            headers.append((b"retry-after", str(max(1, math.ceil(self.retry_after))).encode()))
         return headers
 
 
@@ -132,6 +137,13 @@ class RouteNotFound(RequestError):
     code = "route_not_found"
 
 
+class BudgetNotFound(RequestError):
+    """No such budget, or no such holder of it."""
+
+    status = 404
+    code = "budget_not_found"
+
+
 class MethodNotAllowed(RequestError):
     """The path exists, the method does not."""
 
@@ -165,6 +177,38 @@ class HeadersTooLarge(RequestError):
 
     status = 431
     code = "headers_too_large"
+
+
+class TokensExceeded(RequestError):
+    """The window of a token budget is full for now; `limits` are the rate-limit headers."""
+
+    status = 429
+    type = "tokens"
+    code = "rate_limit_exceeded"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        limits: list[tuple[bytes, bytes]] | None = None,
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.limits = limits or []
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        milliseconds = () if self.retry_after is None else (b"%d" % (self.retry_after * 1000),)
+        return [*super().headers(), *((b"retry-after-ms", ms) for ms in milliseconds), *self.limits]
+
+
+class InsufficientQuota(TokensExceeded):
+    """A budget of an hour or longer is spent, or can never hold the request: clients must not retry."""
+
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [*super().headers(), (b"x-should-retry", b"false")]
 
 
 class BackendError(GatewayError):
@@ -205,6 +249,14 @@ class BackendTimeout(BackendError):
     status = 504
     code = "backend_timeout"
     retryable = True
+
+
+class BudgetUnavailable(GatewayError):
+    """Redis is away, and a budget of the request says to refuse then."""
+
+    status = 503
+    code = "budget_unavailable"
+    level = logging.WARNING
 
 
 class ShuttingDown(GatewayError):

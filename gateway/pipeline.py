@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from msgspec import Raw
 
 from gateway import protocol
+from gateway.budget import Ledger
 from gateway.errors import BackendDisconnected, BackendError, BackendTimeout, ClientClosed
 from gateway.exchange import Exchange
 from gateway.headers import Headers, forwarded
 from gateway.policy import Decision
 from gateway.protocol import Fields, Request
+from gateway.replicas import Pool
+from gateway.reservation import Need, Step
 from gateway.rulings import Rulings, Target
+from gateway.shortening import Judgement, prompt_bound
 from gateway.tiers import Length
 from gateway.upstream import Call, Reply, Upstream
 from gateway.usage import StreamReader, read_answer
@@ -23,24 +27,26 @@ from gateway.usage import StreamReader, read_answer
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One kind of request: how it is read, and whether tiers apply to it."""
+    """One kind of request: how it is read, whether tiers apply to it, and the field that caps its answer."""
 
     path: str
     parse: Callable[[bytes], Request]
     tiers: bool = True
+    cap: str = "max_completion_tokens"
 
 
 CHAT = Route("/v1/chat/completions", protocol.parse_chat)
-COMPLETIONS = Route("/v1/completions", protocol.parse_completion)
+COMPLETIONS = Route("/v1/completions", protocol.parse_completion, cap="max_tokens")
 EMBEDDINGS = Route("/v1/embeddings", protocol.parse_embedding, tiers=False)
 
 
 class Pipeline:
     """Serves requests with the rulings of the moment."""
 
-    def __init__(self, rulings: Rulings, upstream: Upstream) -> None:
+    def __init__(self, rulings: Rulings, upstream: Upstream, ledger: Ledger) -> None:
         self.rulings = rulings
         self.upstream = upstream
+        self.ledger = ledger
 
     async def serve(self, exchange: Exchange, route: Route) -> None:
         """Answer one request from a backend; errors are raised, and the caller answers with them."""
@@ -48,24 +54,60 @@ class Pipeline:
         rulings, pools, record = self.rulings, self.upstream.pools, exchange.record
         key = rulings.identify(exchange.headers)
         record.key = key.name if key else None
-        request = route.parse(await exchange.body())
+        body = await exchange.body()
+        request = route.parse(body)
         arrived = time.perf_counter()
         target = rulings.target(request.model, key)
+        limits = rulings.budgets.of(key, target.name)
+        if limits and route is COMPLETIONS:
+            request = protocol.with_default_length(request)
         record.model, record.stream, record.choices = target.name, request.stream, request.choices
-        pool = pools[target.name]
+        pool, judgement = pools[target.name], None
         if route.tiers:
-            record.decision = rulings.decide(target, key, exchange.headers, request, pool.context)
+            price = self.ledger.pricing.price(limits, rulings.settings.price) if limits else None
+            judgement = rulings.judge(
+                target,
+                key,
+                exchange.headers,
+                request,
+                pool.context,
+                price=price,
+                explores=not self.ledger.pricing.tight(limits),
+            )
+            record.decision = judgement.decision
+            record.sends_budget = route is CHAT and target.ladder.holds_budget
             record.decision_seconds = time.perf_counter() - arrived
-        call = Call(
-            route.path,
-            protocol.encode(outgoing(route, request, target, pool.served_name, record.decision)),
-            forwarded(exchange.raw_headers, exchange.upstream_headers),
-            request.stream,
-            _affinity(rulings, exchange),
-        )
-        record.overhead = time.perf_counter() - arrived
+        need = Need(())
+        if limits:
+            need = self._need(judgement, request, body, pool.context)
+            if judgement:
+                self.ledger.pricing.note(limits, judgement, need, rulings.settings.price)
+        async with exchange.watched(), self.ledger.hold(limits, need, record) as reservation:
+            bounded = False
+            if reservation and judgement:
+                record.decision, bounded = judgement.granted(reservation), reservation.strict
+                record.reservation = reservation
+            fields = outgoing(route, request, target, pool.served_name, record.decision, bounded=bounded)
+            call = Call(
+                route.path,
+                protocol.encode(fields),
+                forwarded(exchange.raw_headers, exchange.upstream_headers),
+                request.stream,
+                _affinity(rulings, exchange),
+            )
+            record.overhead = time.perf_counter() - arrived
+            await self._pass_on(exchange, request, pool, call)
+
+    def _need(self, judgement: Judgement | None, request: Request, body: bytes, context: int | None) -> Need:
+        reservations = self.rulings.settings.reservations
+        if judgement is None:
+            return Need((Step(0),), prompt=prompt_bound(body, context))
+        return judgement.need(reservations, choices=request.choices, body=body)
+
+    async def _pass_on(self, exchange: Exchange, request: Request, pool: Pool, call: Call) -> None:
+        record = exchange.record
         try:
-            async with exchange.watched(), self.upstream.open(pool, call) as reply:
+            async with self.upstream.open(pool, call) as reply:
                 if request.stream:
                     await _pass_stream(exchange, request, reply)
                 else:
@@ -84,9 +126,18 @@ def _affinity(rulings: Rulings, exchange: Exchange) -> str | None:
 
 
 def outgoing(
-    route: Route, request: Request, target: Target, served_name: str, decision: Decision | None
+    route: Route,
+    request: Request,
+    target: Target,
+    served_name: str,
+    decision: Decision | None,
+    *,
+    bounded: bool = False,
 ) -> Fields:
-    """The fields sent upstream: the client's own bytes, but for the model's name, the tier and usage."""
+    """The fields sent upstream: the client's own bytes, but for the model's name, the tier and usage.
+
+    bounded: send the cap even where the tier sets none, as no more than that was set aside.
+    """
     fields = request.fields
     if decision:
         length = Length(decision.thinking, decision.cap)
@@ -94,6 +145,8 @@ def outgoing(
             fields = target.ladder.apply(fields, decision.tier, length)
         else:
             fields = target.ladder.clamp(fields, length)
+        if bounded and decision.cap is not None:
+            fields = fields | {route.cap: Raw(b"%d" % decision.cap)}
     if request.model != served_name:
         fields = fields | {"model": Raw(protocol.encode(served_name))}
     if request.stream and not request.wants_usage:
@@ -112,6 +165,7 @@ async def _pass_whole(exchange: Exchange, reply: Reply) -> None:
 
 async def _pass_stream(exchange: Exchange, request: Request, reply: Reply) -> None:
     record, reader = exchange.record, StreamReader(strip_usage=not request.wants_usage)
+    record.progress = reader.passed
     try:
         async for block in reply.blocks():
             begun = time.perf_counter()
@@ -138,7 +192,11 @@ def _headers(exchange: Exchange, reply: Reply, begun: float) -> Headers:
         (b"x-thinkmeter-backend", reply.backend.name.encode()),
         (b"x-thinkmeter-overhead-ms", b"%.3f" % (record.overhead * 1000)),
     ]
+    if record.reservation:
+        headers += record.reservation.headers()
     if decision := record.decision:
+        if decision.wanted:
+            headers.append((b"x-thinkmeter-degraded-from", decision.wanted.encode()))
         headers += [
             (b"x-thinkmeter-tier", decision.tier.encode()),
             (b"x-thinkmeter-tier-requested", decision.requested.encode()),

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from msgspec import Struct
 
 from gateway.config import Key, Model, Rule, When
+from gateway.pacing import Draw, explore
 from gateway.protocol import Request, Wish
 from gateway.tiers import Ladder
 from router_model.head import Prediction
 
 Reason = Literal[
     "price",  # the best value at today's price
+    "abstained",  # the best value on average: the prompt is unlike all that the head was trained on
     "pinned",  # the client named the tier
+    "explored",  # drawn at random, so that the estimates stay honest
     "only_tier",  # the model has no other
     "client_ceiling",  # the best value lay above what the client allows
     "key_ceiling",
@@ -25,6 +28,7 @@ Reason = Literal[
     "key_floor",
     "rule_floor",
     "rule_tier",  # a rule fixes it
+    "budget",  # no window had room for more
 ]
 """Why a tier was chosen: a closed set."""
 
@@ -35,6 +39,7 @@ class Decision(Struct, frozen=True):
     correct, tokens: estimates by tier. price: probability of a right answer that 1,000 tokens must buy.
     propensity: probability with which this tier was drawn from the eligible ones.
     thinking: reasoning tokens granted; cap: completion tokens in all, None where no cap is set.
+    wanted: the tier before a budget had no room for it, or not for all of it; None where it had.
     """
 
     id: str
@@ -52,6 +57,7 @@ class Decision(Struct, frozen=True):
     price: float
     propensity: float
     versions: dict[str, str]
+    wanted: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +162,18 @@ class Choice:
     reason: Reason
     rule: str | None
     eligible: range
+    draw: Draw | None = None
+    """How chance took part, where it did."""
+
+
+def explored(choice: Choice, epsilon: float, uniform: float) -> Choice:
+    """The choice, or with probability ε any eligible tier; `uniform` is a random number in [0, 1)."""
+    if not epsilon or len(choice.eligible) == 1:
+        return choice
+    draw = explore(choice.index, choice.eligible, epsilon, uniform)
+    if draw.tier == choice.index:
+        return replace(choice, draw=draw)
+    return Choice(draw.tier, "explored", None, choice.eligible, draw)
 
 
 def choose(bounds: Bounds, prediction: Prediction, price: float) -> Choice:
@@ -183,7 +201,9 @@ def choose(bounds: Bounds, prediction: Prediction, price: float) -> Choice:
         return Choice(index, bounds.floor.reason, bounds.floor.rule, eligible)
     if index < wanted:
         return Choice(index, bounds.ceiling.reason, bounds.ceiling.rule, eligible)
-    return Choice(index, "price" if bounds.pin is None else "pinned", None, eligible)
+    if bounds.pin is not None:
+        return Choice(index, "pinned", None, eligible)
+    return Choice(index, "abstained" if prediction.abstains else "price", None, eligible)
 
 
 def _best(eligible: Iterable[int], prediction: Prediction, price: float) -> int:
@@ -210,16 +230,16 @@ def decide(
     prediction: Prediction,
     price: float,
     *,
+    choice: Choice,
     decision_id: str,
     model: str,
     context: int | None,
     versions: dict[str, str],
 ) -> Decision:
-    """Choose within the bounds, and record the choice with all it was made from.
+    """Record a choice with all it was made from, and the length it comes to.
 
     context: tokens the backend can hold; it refuses a cap above that, so no cap exceeds it.
     """
-    choice = choose(bounds, prediction, price)
     guaranteed = 0 if bounds.guarantee is None else ladder.tiers[bounds.guarantee].thinking
     length = ladder.length(choice.index, wish, guaranteed, context)
     return Decision(
@@ -236,6 +256,6 @@ def decide(
         correct=dict(zip(ladder.names, prediction.correct, strict=True)),
         tokens=dict(zip(ladder.names, prediction.tokens, strict=True)),
         price=price,
-        propensity=1.0,
+        propensity=choice.draw.probabilities[choice.index] if choice.draw else 1.0,
         versions=versions,
     )

@@ -7,7 +7,7 @@ whatever we do not read passes through untouched.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -84,6 +84,7 @@ class ChatBody(_Common, kw_only=True):
 
 class CompletionBody(_Common, kw_only=True):
     prompt: str | list[str | int | list[int]] | None = None
+    best_of: int | None = None
 
 
 class EmbeddingBody(Struct):
@@ -155,6 +156,7 @@ def parse_completion(body: bytes) -> Request:
     """Read a legacy completion request; raises InvalidJson or InvalidRequest."""
     fields, completion = _decode(_fields, body), _decode(_completion, body)
     prompt = completion.prompt
+    prompts = _prompts(prompt)
     if isinstance(prompt, list):
         prompt = "\n".join(item for item in prompt if isinstance(item, str))
     budget = completion.thinking_token_budget
@@ -167,7 +169,22 @@ def parse_completion(body: bytes) -> Request:
         conversation=(prompt or "")[-_SEARCHED:],
         metadata=completion.metadata,
         wants_usage=bool(completion.stream_options and completion.stream_options.include_usage),
+        choices=max(completion.n or 1, completion.best_of or 1, 1) * prompts,
     )
+
+
+def with_default_length(completion: Request) -> Request:
+    """A legacy completion with OpenAI's own default of 16 tokens stated, where it states none."""
+    if "max_tokens" in completion.fields:
+        return completion
+    return replace(completion, wish=replace(completion.wish, max_tokens=16))
+
+
+def _prompts(prompt: str | list[str | int | list[int]] | None) -> int:
+    """How many prompts a legacy completion holds: a list of numbers is one, already in tokens."""
+    if not isinstance(prompt, list):
+        return 1
+    return max(sum(not isinstance(item, int) for item in prompt), 1)
 
 
 def parse_embedding(body: bytes) -> Request:
@@ -182,6 +199,11 @@ def with_usage(options: Raw | None) -> Raw:
     """The client's `stream_options` with usage asked for."""
     given = {} if options is None or bytes(options) == b"null" else _fields.decode(options)
     return Raw(encode(given | {"include_usage": True}))
+
+
+def decode_as(kind: type[T], body: bytes) -> T:
+    """A small request of our own; raises InvalidJson or InvalidRequest."""
+    return _decode(msgspec.json.Decoder(kind), body)
 
 
 def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.errors import GatewayError
 from gateway.policy import Decision
+from gateway.reservation import Reservation
 from gateway.usage import Tally
 
 
@@ -25,10 +27,14 @@ class Record:
     model: str | None = None
     """Set once the model is known to exist, so that it may label a metric."""
     stream: bool = False
+    sends_budget: bool = False
+    """The backend was told a thinking budget, so whether it held can be judged."""
     choices: int = 1
     """Answers asked for in one; each has the whole thinking budget."""
     decision: Decision | None = None
     decision_seconds: float | None = None
+    reservation: Reservation | None = None
+    """Tokens set aside by the budgets of the request."""
     backend: str | None = None
     attempts: int = 0
     overhead: float | None = None
@@ -36,6 +42,8 @@ class Record:
     first_byte: float | None = None
     duration: float = 0.0
     tally: Tally = field(default_factory=Tally)
+    progress: Callable[[], int] | None = None
+    """Completion tokens that have passed so far, of a stream."""
     error: GatewayError | None = None
     span: object = None
     """The open trace span, where tracing is on."""

@@ -28,7 +28,8 @@ def refusal(status: int, body: bytes, *, retry_after: float) -> GatewayError:
         return BackendOverloaded(
             "The model is overloaded; try again later", retry_after=retry_after, detail=detail
         )
-    if status in (502, 503, 504):
+    engine_died = "EngineCore encountered" in message or "EngineDead" in message
+    if status in (502, 503, 504) or engine_died:
         return NoBackend("The backend is not available right now", retry_after=retry_after, detail=detail)
     if "reasoning_config is not configured" in message:
         return BackendError(

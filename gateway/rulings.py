@@ -12,10 +12,11 @@ from gateway.configfile import Loaded
 from gateway.errors import InvalidApiKey, ModelNotAllowed, ModelNotFound
 from gateway.policy import Decision, Facts, RuleBook
 from gateway.protocol import Request
+from gateway.reservation import Budgets
+from gateway.shortening import Judgement
 from gateway.tiers import Ladder
-from router_model.head import Predictor
 
-_ids = Random()  # noqa: S311 - names need no secrecy
+_ids = _chance = Random()  # noqa: S311 - neither names nor experiments need secrecy
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +32,13 @@ class Target:
 class Rulings:
     """Everything decisions are made from; immutable, and replaced as a whole on reload."""
 
-    def __init__(self, loaded: Loaded, predictor: Predictor) -> None:
+    def __init__(self, loaded: Loaded) -> None:
         settings = loaded.settings
         self.settings = settings
-        self.predictor = predictor
+        self.predictor = loaded.predictor
         self.book = RuleBook(settings.rules)
-        self.versions = {"gateway": __version__, "config": loaded.digest, "head": predictor.version}
+        self.budgets = Budgets(settings)
+        self.versions = {"gateway": __version__, "config": loaded.digest, "head": loaded.predictor.version}
         self._keys = {bytes.fromhex(key.hash): key for key in settings.keys}
         self.targets: dict[str, Target] = {}
         for name, model in settings.models.items():
@@ -85,22 +87,45 @@ class Rulings:
         context: int | None,
     ) -> Decision:
         """The tier for a request, without any I/O."""
+        return self.judge(target, key, headers, request, context).decision
+
+    def judge(
+        self,
+        target: Target,
+        key: Key | None,
+        headers: dict[bytes, bytes],
+        request: Request,
+        context: int | None,
+        *,
+        price: float | None = None,
+        explores: bool = False,
+    ) -> Judgement:
+        """The decision at a price (default: the configured one), and what a budget may make of it.
+
+        explores: whether chance may choose another tier for a share of the requests.
+        """
+        price = self.settings.price if price is None else price
         ladder = target.ladder
         rules = self.book.matching(Facts(key.name if key else None, target.name, headers, request))
         bounds = policy.bounds(
             ladder, model=target.model, key=key, rules=rules, wish=request.wish, pin=target.pin
         )
-        return policy.decide(
+        prediction = self.predictor.predict(request.prompt, target.name, ladder.lengths)
+        epsilon = self.settings.exploration if explores else 0.0
+        choice = policy.explored(policy.choose(bounds, prediction, price), epsilon, _chance.random())
+        decision = policy.decide(
             ladder,
             bounds,
             request.wish,
-            self.predictor.predict(request.prompt, target.name, ladder.lengths),
-            self.settings.price,
+            prediction,
+            price,
+            choice=choice,
             decision_id=f"{_ids.getrandbits(96):024x}",
             model=target.name,
             context=context,
             versions=self.versions,
         )
+        return Judgement(ladder, bounds, request.wish, prediction, context, choice, decision)
 
 
 def allowed(target: Target, key: Key | None) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -27,6 +29,8 @@ class HttpProtocol(HttpToolsProtocol):
     """uvicorn's protocol, which by itself waits for ever for headers of any size."""
 
     limits = Limits()
+    stall_seconds: Callable[[], float] = staticmethod(lambda: 60.0)
+    """How long a client may leave its answer unread."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -36,14 +40,30 @@ class HttpProtocol(HttpToolsProtocol):
         self._unparsed = 0
         self._declining = False
         self._behind: list[RequestResponseCycle] = []
+        self._stalled: asyncio.TimerHandle | None = None
         self._wait_for_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self._read_on()
         for cycle in self._behind:  # uvicorn tells only the last of pipelined requests
             cycle.disconnected = True
             cycle.message_event.set()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        # a client that reads nothing must not hold its slot, its error event or a shutdown for ever
+        self._stalled = self.loop.call_later(self.stall_seconds(), self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._read_on()
+        super().resume_writing()
+
+    def _read_on(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
     def data_received(self, data: bytes) -> None:
         began_before, self._data = self._in_head, data
@@ -75,6 +95,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._in_head, self._unparsed = False, 0
         if self._declining:
             return
+        self._behind = [cycle for cycle in self._behind if not cycle.response_complete]
         if self.cycle is not None and not self.cycle.response_complete:
             self._behind.append(self.cycle)
         super().on_headers_complete()
@@ -156,14 +177,20 @@ class Server(uvicorn.Server):
         asyncio.get_running_loop().call_later(delay, super().handle_exit, sig, frame)
 
 
-def run(gateway: Gateway, host: str, port: int) -> None:
-    """Serve until a signal; returns when all requests are answered or `drain_timeout` is over."""
-    server = gateway.settings.server
+def protocol(gateway: Gateway) -> type[HttpProtocol]:
+    """The protocol with the limits of one gateway."""
 
     class Protocol(HttpProtocol):
         limits = gateway.settings.limits
+        stall_seconds = staticmethod(lambda: gateway.pipeline.rulings.settings.timeouts.idle)
 
-    options: dict[str, Any] = {"loop": "uvloop", "http": Protocol, "ws": "none", "lifespan": "on"}
+    return Protocol
+
+
+def run(gateway: Gateway, host: str, port: int) -> None:
+    """Serve until a signal; returns when all requests are answered or `drain_timeout` is over."""
+    server = gateway.settings.server
+    options: dict[str, Any] = {"loop": "uvloop", "http": protocol(gateway), "ws": "none", "lifespan": "on"}
     config = uvicorn.Config(
         gateway,
         host=host,
@@ -173,8 +200,8 @@ def run(gateway: Gateway, host: str, port: int) -> None:
         server_header=False,
         proxy_headers=False,
         backlog=2048,
-        timeout_keep_alive=int(server.keep_alive),
-        timeout_graceful_shutdown=int(server.drain_timeout),
+        timeout_keep_alive=math.ceil(server.keep_alive),
+        timeout_graceful_shutdown=math.ceil(server.drain_timeout),
         **options,
     )
     gc.collect()

@@ -216,11 +216,15 @@ class StreamReader:
             start = end
         return b"".join([*kept, block[start:]])
 
+    def passed(self) -> int:
+        """The tokens so far, at one for every delta."""
+        return self._visible + self._reasoning
+
     def tally(self) -> Tally:
         """The tokens so far: the backend's count if it came, else what passed."""
         if self._usage and _count(self._usage.completion_tokens) is not None:
             tally = _backend_tally(self._usage, self._reasoning, self._visible)
-        elif passed := self._visible + self._reasoning:
+        elif passed := self.passed():
             tally = Tally(completion=passed, reasoning=self._reasoning, source="counted")
         else:
             tally = Tally()

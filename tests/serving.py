@@ -18,7 +18,7 @@ import yaml
 from gateway.app import Gateway
 from gateway.configfile import Loaded, parse
 from gateway.record import Record
-from gateway.server import HttpProtocol, Server
+from gateway.server import Server, protocol
 
 TIERS = {
     "direct": {"thinking": 0, "answer": 32},
@@ -33,7 +33,8 @@ def configuration(*urls: str, **changes: Any) -> dict[str, Any]:
     replicas = [{"name": "abcdef"[index], "url": url} for index, url in enumerate(urls)]
     model = {"family": "qwen3", "replicas": replicas, "tiers": TIERS} | changes.pop("model", {})
     patient = {"timeout": 20}  # a busy machine is no dead backend
-    return {"models": {"tiny": model}, "server": {"access_log": False}, "health": patient} | changes
+    fixed = {"head": "baseline", "server": {"access_log": False}, "health": patient}
+    return {"models": {"tiny": model}} | fixed | changes
 
 
 @dataclass
@@ -77,15 +78,11 @@ async def serving(
     settings: Mapping[str, Any], environ: Mapping[str, str] | None = None, path: Path | None = None
 ) -> AsyncIterator[Running]:
     """The gateway on a free port, in this event loop; stopped at the end as SIGTERM would stop it."""
-    loaded = Loaded(parse(yaml.safe_dump(dict(settings)), environ or {}), "test")
+    loaded = Loaded.of(parse(yaml.safe_dump(dict(settings)), environ or {}), "test")
     gateway = Gateway(loaded, path)
     records: list[Record] = []
     gateway.sinks.append(records.append)
-
-    class Protocol(HttpProtocol):
-        limits = loaded.settings.limits
-
-    options: dict[str, Any] = {"http": Protocol, "ws": "none", "lifespan": "on", "log_config": None}
+    options: dict[str, Any] = {"http": protocol(gateway), "ws": "none", "lifespan": "on", "log_config": None}
     config = uvicorn.Config(
         gateway, host="127.0.0.1", port=0, access_log=False, timeout_graceful_shutdown=5, **options
     )

@@ -14,12 +14,13 @@ from prometheus_client import Info
 from pydantic import BaseModel
 from typer.main import get_command
 
+from gateway.access_log import access_line
 from gateway.breaker import Breaker
 from gateway.cli import cli
 from gateway.config import Replica, Settings
 from gateway.configfile import KEYS_VARIABLE, Loaded, builtin_families, parse
 from gateway.errors import BackendError, all_errors
-from gateway.metrics import Metrics, access_line
+from gateway.metrics import Metrics
 from gateway.policy import Decision, Reason
 from gateway.record import Record
 from gateway.replicas import Backend, Pool
@@ -234,7 +235,7 @@ def test_every_route_is_documented() -> None:
     from gateway.app import Gateway
 
     settings = parse("models: {tiny: {family: qwen3, replicas: [{url: 'http://a'}]}}", {})
-    described = Gateway(Loaded(settings, "test"))._rest.openapi()["paths"]
+    described = Gateway(Loaded.of(settings, "test"))._rest.openapi()["paths"]
     table = rows(page("api.md").partition("## ")[0])
     listed = {path for row in table for path in re.findall(r"(/[^\s`]+)", row[0])}
 
@@ -242,7 +243,7 @@ def test_every_route_is_documented() -> None:
         listed, {*described, "/docs", "/openapi.json"} - {"/v1/models/{name}"} | {"/v1/models/NAME"}, "api.md"
     )
     for row in table:
-        methods = re.findall(r"\b(GET|POST)\b", row[0])
+        methods = re.findall(r"\b(GET|POST|PUT|DELETE)\b", row[0])
         for path in re.findall(r"(/[^\s`]+)", row[0]):
             if path in described:
                 assert {method.lower() for method in methods} == set(described[path]), path
@@ -258,7 +259,8 @@ def environ_for(text: str) -> dict[str, str]:
 def examples() -> list[Any]:
     fence = re.compile(r"```yaml\n(.*?)```", re.DOTALL)
     found = [(path, text) for path in PAGES for text in fence.findall(path.read_text())]
-    found += [(path, path.read_text()) for path in sorted(ROOT.glob("deploy/**/*.yaml"))]
+    files = sorted(path for path in ROOT.glob("deploy/**/*.yaml") if "templates" not in path.parts)  # Helm's
+    found += [(path, path.read_text()) for path in files]
     return [pytest.param(text, id=f"{path.name}-{number}") for number, (path, text) in enumerate(found)]
 
 

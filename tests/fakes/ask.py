@@ -86,7 +86,7 @@ def speech(ask: Ask, fault: Fault, *, max_model_len: int) -> Speech:
     """Decide how much is reasoned and said: budget first, then the rest of the limit."""
     prompt = ask.prompt_tokens
     room = max(0, max_model_len - prompt)
-    limit = room if ask.limit is None else min(ask.limit, room)
+    limit = room if ask.limit is None or fault.deaf else min(ask.limit, room)
     reasoning = 0
     if ask.thinks and ask.messages is not None:
         budget = limit if ask.budget is None else min(ask.budget, limit)

@@ -53,6 +53,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     reasoning: int | None = None  # reasoning tokens it wants; None: its whole budget, or 16
     pad: int = 0  # makes the last answer token so many bytes long
     tool_call: bool = False
+    deaf: bool = False  # takes no limit seriously
     usage: Literal["details", "plain", "missing", "null", "spaced"] = "details"
 
     @property

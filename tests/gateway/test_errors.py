@@ -58,10 +58,11 @@ def test_unknown_key_asks_for_one() -> None:
 
 
 def test_codes_are_distinct() -> None:
-    """A code names one kind of error; only InternalError shares that of the root it stands for."""
-    codes = [kind.code for kind in CLASSES if kind is not GatewayError]
+    """Code and type name one kind of error; only InternalError shares those of the root it stands for."""
+    names = [(kind.code, kind.type) for kind in CLASSES if kind is not GatewayError]
+    codes = [code for code, _ in names]
 
-    assert len(codes) == len(set(codes))
+    assert len(names) == len(set(names))
     assert all(re.fullmatch("[a-z_]+", code) for code in codes)
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.access_log import access_line
 from gateway.breaker import Breaker
 from gateway.config import Replica
 from gateway.errors import (
@@ -19,7 +20,7 @@ from gateway.errors import (
     InvalidRequest,
     all_errors,
 )
-from gateway.metrics import Metrics, access_line
+from gateway.metrics import Metrics
 from gateway.policy import Decision
 from gateway.record import Record
 from gateway.replicas import Backend, Pool
@@ -49,6 +50,7 @@ def record(**changes: Any) -> Record:
     """A streamed chat request that went well."""
     made = Record("r1", "/v1/chat/completions", started_at=1.5, status=200, model="tiny", stream=True)
     usual = {"decision": DECISION, "backend": "a", "attempts": 1, "tally": TALLY, "duration": 2.0}
+    usual |= {"sends_budget": True}
     for name, value in (usual | {"overhead": 0.0004, "first_byte": 0.25} | changes).items():
         setattr(made, name, value)
     return made
@@ -124,11 +126,13 @@ def test_samples_of_what_went_otherwise(changes: dict[str, Any], sample: str) ->
     ],
 )
 def test_whether_a_budget_held(reasoning: int | None, choices: int, source: Any, outcome: str | None) -> None:
-    """A budget holds for each answer; it is judged by the backend's own count, or not at all."""
+    """One that was sent holds for each answer; it is judged by the backend's own count, or not at all."""
     tally = Tally(completion=900, reasoning=reasoning, source=source)
     samples = observed(record(tally=tally, choices=choices))
     found = [name for name in samples if name.startswith("thinking_budget_total")]
 
+    unsent = observed(record(tally=tally, choices=choices, sends_budget=False))
+    assert not any(name.startswith("thinking_budget_total") for name in unsent)
     assert found == (
         [f'thinking_budget_total{{backend="a",model="tiny",outcome="{outcome}"}}'] if outcome else []
     )

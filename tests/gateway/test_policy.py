@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway import policy
 from gateway.config import Key, Rule, When
-from gateway.policy import Bound, Bounds, Choice, Facts, RuleBook, choose
+from gateway.policy import Bound, Bounds, Choice, Facts, RuleBook, choose, explored
 from gateway.protocol import Wish
 from router_model.head import Prediction
 from tests.gateway.making import chat, ladder, ladders, settings, wishes
@@ -276,7 +276,16 @@ def test_decision_is_a_full_record(
         None if floor is None else Bound(made.index(floor), "model_floor"),
     )
     decision = policy.decide(
-        made, bound, wish, prediction, price, decision_id="d", model="m", context=context, versions={"v": "1"}
+        made,
+        bound,
+        wish,
+        prediction,
+        price,
+        choice=choose(bound, prediction, price),
+        decision_id="d",
+        model="m",
+        context=context,
+        versions={"v": "1"},
     )
     guaranteed = made.tiers[made.index(floor)].thinking if floor else 0
 
@@ -286,6 +295,21 @@ def test_decision_is_a_full_record(
     assert (decision.id, decision.price, decision.propensity) == ("d", price, 1.0)
     assert decision.thinking >= min(guaranteed, context or guaranteed)
     assert wish.thinking is None or decision.thinking <= max(wish.thinking, guaranteed)
+
+
+@given(st.integers(0, 3), st.floats(0.001, 1), st.floats(0, 1, exclude_max=True))
+def test_exploration(best: int, epsilon: float, uniform: float) -> None:
+    """Chance draws among the eligible tiers only, says so, and the probabilities of all add up to one."""
+    choice = Choice(best, "price", None, range(4))
+    drawn = explored(choice, epsilon, uniform)
+
+    assert drawn.draw is not None
+    assert sum(drawn.draw.probabilities.values()) == pytest.approx(1)
+    assert drawn.reason == ("price" if drawn.index == best else "explored")
+    assert drawn.index in choice.eligible
+    assert explored(choice, 0.0, uniform) is choice
+    pinned = Choice(2, "pinned", None, range(2, 3))
+    assert explored(pinned, epsilon, uniform) is pinned
 
 
 @pytest.mark.parametrize(
@@ -301,8 +325,18 @@ def test_decision_is_a_full_record(
 def test_what_was_requested(wish: Wish, pin: str | None, requested: str) -> None:
     """The decision tells what the client asked for: a tier, a ceiling, or nothing."""
     found = bounds_of(wish=wish, pin=pin)
+    chosen = choose(found, ONE_BETTER, 0.0)
     decision = policy.decide(
-        ladder(), found, wish, ONE_BETTER, 0.0, decision_id="d", model="m", context=None, versions={}
+        ladder(),
+        found,
+        wish,
+        ONE_BETTER,
+        0.0,
+        choice=chosen,
+        decision_id="d",
+        model="m",
+        context=None,
+        versions={},
     )
 
     assert decision.requested == requested

@@ -26,6 +26,7 @@ from gateway.refusals import refusal, refused_stream
         (429, b'{"message":"secret hint"}', "rate_limit_exceeded", "overloaded"),
         (500, b'{"message":"secret hint"}', "backend_error", "failed"),
         (503, b'{"message":"secret hint"}', "no_backend", "not available"),
+        (500, b'{"message":"EngineCore encountered an issue. secret hint"}', "no_backend", "not available"),
         (302, b"", "backend_error", "failed"),
     ],
 )
@@ -36,7 +37,7 @@ def test_refusal(status: int, body: bytes, code: str, message: str) -> None:
     assert error.code == code
     assert message in error.message
     assert "secret hint" not in error.message
-    assert error.retry_after == (7 if status in (429, 503) else None)
+    assert error.retry_after == (7 if status == 429 or code == "no_backend" else None)
 
 
 def test_what_the_backend_said_is_in_the_log() -> None:

@@ -36,7 +36,7 @@ class Hopeful:
 
 def rulings(**sections: Any) -> Rulings:
     models = {"other": TINY, "solo": SOLO}
-    return Rulings(Loaded(settings(models=models, **sections), "digest"), Hopeful())
+    return Rulings(Loaded(settings(models=models, **sections), "digest", Hopeful()))
 
 
 def decide(made: Rulings, name: str = "tiny", key: str | None = None, **fields: Any) -> Decision:

@@ -261,6 +261,9 @@ CASES: list[tuple[Case, tuple[str, ...], int, str]] = [
 ELSEWHERE = {
     "invalid_request": "only the root of the request errors: never raised itself",
     "client_closed": "never sent",
+    "insufficient_quota": "test_budget",
+    "budget_unavailable": "tests/budget/test_failures",
+    "budget_not_found": "test_budget_admin",
     "shutting_down": "test_drain",
 }
 

@@ -104,7 +104,7 @@ async def test_stream_survives_a_reload(backend: Backend, tmp_path: Path, free_p
 
 
 def loaded(settings: dict[str, Any]) -> Loaded:
-    return Loaded(parse(yaml.safe_dump(settings), {}), "changed")
+    return Loaded.of(parse(yaml.safe_dump(settings), {}), "changed")
 
 
 async def sent_in_two(running: Running, path: str, between: Callable[[], None]) -> int:

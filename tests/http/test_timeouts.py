@@ -190,7 +190,25 @@ async def test_a_client_that_stops_reading(fault: Fault) -> None:
             assert (record.status, record.error.code, record.cancelled) == (499, "client_closed", True)
             assert slots(running) == [0]
             await backend.wait_until(lambda b: b.in_flight == 0)
+            async with asyncio.timeout(10):  # the connection goes too, or a shutdown would wait for it
+                while running.server.server_state.connections:
+                    await asyncio.sleep(0.01)
         assert (await post(running)).status == 200
+
+
+async def test_an_error_event_nobody_reads() -> None:
+    """A stream that breaks while its client reads nothing ends all the same: the error waits for nobody."""
+    async with replicated(1, timeouts={"idle": 0.3}) as (running, (backend,)):
+        backend.script(Fault(pad=30_000_000, after=1, end="cut"))
+        async with connection(running) as (reader, writer):
+            writer.write(wired(ask(stream=True)))
+            assert await reader.read(20)
+            reader._transport.pause_reading()
+            (record,) = await running.recorded(1)
+
+            assert record.error is not None
+            assert slots(running) == [0]
+            assert (await running.metrics())["thinkmeter_requests_in_flight"] == 1  # the scrape itself
 
 
 async def test_a_client_that_does_not_read_whole_answers() -> None:

@@ -1,0 +1,113 @@
+"""The admin API of the budgets: who spends what, other caps, more tokens, a fresh start."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Annotated, Any, Protocol
+
+from fastapi import FastAPI, Request, Response
+from msgspec import Meta, Struct
+
+from gateway import protocol
+from gateway.budget import Ledger
+from gateway.config import key_digest
+from gateway.errors import BudgetNotFound, BudgetUnavailable, InvalidApiKey
+from gateway.exchange import Exchange
+from gateway.pipeline import Pipeline
+from gateway.redis_link import StoreUnavailable
+from gateway.reservation import Limit
+
+Amount = Annotated[int, Meta(ge=1, le=10**13)]
+
+
+class Change(Struct, forbid_unknown_fields=True):
+    """Tokens: the new cap, or how many more."""
+
+    tokens: Amount
+
+
+class Governed(Protocol):
+    """What the routes need of the gateway."""
+
+    pipeline: Pipeline
+    ledger: Ledger
+
+
+def add_routes(app: FastAPI, gateway: Governed) -> None:
+    """Define the routes under /admin."""
+
+    @app.get("/admin/budgets", summary="All budgets by holder: cap, settled, reserved", tags=["admin"])
+    async def budgets(request: Request) -> Response:
+        _authorize(gateway, request)
+        return await _answer(gateway, list(gateway.pipeline.rulings.budgets.limits.values()))
+
+    @app.put("/admin/budgets/{name}/{holder}", summary="Set another cap", tags=["admin"])
+    async def set_cap(name: str, holder: str, request: Request) -> Response:
+        limit, change = await _change(gateway, name, holder, request)
+        async with _Asking():
+            await gateway.ledger.store.set_cap(limit.window, change.tokens)
+        return await _answer(gateway, [limit])
+
+    @app.delete("/admin/budgets/{name}/{holder}", summary="Back to the configured cap", tags=["admin"])
+    async def clear_cap(name: str, holder: str, request: Request) -> Response:
+        limit = _limit(gateway, name, holder, request)
+        async with _Asking():
+            await gateway.ledger.store.set_cap(limit.window, None)
+        return await _answer(gateway, [limit])
+
+    @app.post("/admin/budgets/{name}/{holder}/top-up", summary="More tokens for one window", tags=["admin"])
+    async def top_up(name: str, holder: str, request: Request) -> Response:
+        limit, change = await _change(gateway, name, holder, request)
+        async with _Asking():
+            await gateway.ledger.store.top_up(limit.window, change.tokens)
+        return await _answer(gateway, [limit])
+
+    @app.post("/admin/budgets/{name}/{holder}/reset", summary="Forget what was spent", tags=["admin"])
+    async def reset(name: str, holder: str, request: Request) -> Response:
+        limit = _limit(gateway, name, holder, request)
+        async with _Asking():
+            await gateway.ledger.store.reset(limit.window)
+        return await _answer(gateway, [limit])
+
+
+class _Asking:
+    """What Redis cannot answer now is a 503."""
+
+    async def __aenter__(self) -> None:
+        return None
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, StoreUnavailable):
+            raise BudgetUnavailable("Redis is away", retry_after=1, detail=str(error)) from error
+
+
+def _authorize(gateway: Governed, request: Request) -> None:
+    """The admin's own key; without one in the configuration nobody is let in."""
+    expected = gateway.pipeline.rulings.settings.admin.hash
+    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    given = key_digest(secret.strip()) if scheme.lower() == "bearer" else ""
+    if expected is None:
+        raise InvalidApiKey("There is no admin: set `admin.key` to have one")
+    if not hmac.compare_digest(given, expected):
+        raise InvalidApiKey("Not the admin's key")
+
+
+def _limit(gateway: Governed, name: str, holder: str, request: Request) -> Limit:
+    _authorize(gateway, request)
+    limit = gateway.pipeline.rulings.budgets.limits.get((name, holder))
+    if limit is None:
+        raise BudgetNotFound(f"There is no budget {name[:100]!r} of {holder[:100]!r}")
+    return limit
+
+
+async def _change(gateway: Governed, name: str, holder: str, request: Request) -> tuple[Limit, Change]:
+    limit = _limit(gateway, name, holder, request)
+    exchange: Exchange = request.scope["thinkmeter.exchange"]
+    return limit, protocol.decode_as(Change, await exchange.body())
+
+
+async def _answer(gateway: Governed, limits: list[Limit]) -> Response:
+    async with _Asking():
+        found = await gateway.ledger.overview(limits)
+    body: dict[str, Any] = {"budgets": found, "redis": {"up": gateway.ledger.up}}
+    return Response(protocol.encode(body), media_type="application/json")

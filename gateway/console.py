@@ -1,0 +1,270 @@
+"""The console: a page of its own, and one stream of server-sent events that feeds it."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import mimetypes
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from importlib.resources import files
+from typing import Any, Protocol
+
+from fastapi import FastAPI, Request
+from starlette.responses import Response, StreamingResponse
+
+from gateway import __version__, protocol
+from gateway.config import Settings, key_digest
+from gateway.errors import InvalidApiKey, RouteNotFound
+from gateway.exchange import Exchange
+from gateway.explain import explain
+from gateway.pipeline import Pipeline
+from gateway.record import Record
+
+KEPT_DECISIONS = 200
+KEPT_SECONDS = 600
+_POLL = 0.2  # seconds between two looks for new decisions
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+_TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
+
+
+class Watched(Protocol):
+    """What the console needs of the gateway."""
+
+    pipeline: Pipeline
+    draining: bool
+
+
+@dataclass(slots=True)
+class Sums:
+    """What was decided and spent, since the start or within one second.
+
+    right, right_longest: estimated right answers, as decided and if always the longest eligible tier.
+    comparable, saved: completion tokens used where there was a choice, and the estimate of those not used.
+    """
+
+    requests: int = 0
+    errors: int = 0
+    tokens: int = 0
+    tiers: dict[str, int] = field(default_factory=dict)
+    right: float = 0.0
+    right_longest: float = 0.0
+    chosen: int = 0
+    comparable: int = 0
+    saved: float = 0.0
+
+    def add(self, record: Record) -> None:
+        """Take in one finished request that a tier was decided for."""
+        decision, used = record.decision, record.tally.completion
+        if decision is None:
+            return
+        self.requests += 1
+        self.errors += record.error is not None
+        self.tokens += used or 0
+        self.tiers[decision.tier] = self.tiers.get(decision.tier, 0) + 1
+        if used is None or record.error or len(decision.eligible) < 2:
+            return
+        longest = decision.eligible[-1]
+        self.chosen += 1
+        self.right += decision.correct[decision.tier]
+        self.right_longest += decision.correct[longest]
+        self.comparable += used
+        self.saved += decision.tokens[longest] * record.choices - used
+
+
+@dataclass(slots=True)
+class Second:
+    """The sums of one second; `at` in Unix time. price: of the last decision in it."""
+
+    at: int
+    sums: Sums = field(default_factory=Sums)
+    price: float = 0.0
+
+
+class Console:
+    """Remembers the last decisions and seconds, never a word of a prompt. A sink like the metrics."""
+
+    def __init__(self, gateway: Watched, clock: Callable[[], float] = time.time) -> None:
+        self._gateway = gateway
+        self._clock = clock
+        self._since = clock()
+        self._decisions: deque[Record] = deque(maxlen=KEPT_DECISIONS)
+        self._seconds: deque[Second] = deque(maxlen=KEPT_SECONDS)
+        self._count = 0
+        self._sums = Sums()
+        self._read_at = 0.0
+        self.budgets: Callable[[], Iterable[dict[str, Any]]] = tuple
+        """The state of every window of every budget, as `BudgetMetrics.windows` gives it."""
+        self.read_budgets: Callable[[], Awaitable[None]] = _nothing
+        """Brings that state up to date; called at most once a second, however many watch."""
+
+    def observe(self, record: Record) -> None:
+        """Take in one finished request."""
+        if record.decision is None:
+            return
+        now = int(self._clock())
+        if not self._seconds or self._seconds[-1].at != now:
+            self._seconds.append(Second(now))
+        second = self._seconds[-1]
+        second.price = record.decision.price
+        second.sums.add(record)
+        self._sums.add(record)
+        self._decisions.append(record)
+        self._count += 1
+
+    def snapshot(self, since: int = 0) -> dict[str, Any]:
+        """Everything but the decisions; of the seconds, those from Unix time `since`."""
+        rulings, upstream = self._gateway.pipeline.rulings, self._gateway.pipeline.upstream
+        now = time.monotonic()
+        return {
+            "now": self._clock(),
+            "since": self._since,
+            "version": __version__,
+            "versions": rulings.versions,
+            "price": rulings.settings.price,
+            "keys": bool(rulings.settings.keys),
+            "models": {
+                name: dict(zip(target.ladder.names, _lengths(target.ladder.tiers), strict=True))
+                for name, target in rulings.targets.items()
+                if target.pin is None
+            },
+            "backends": [
+                {
+                    "model": pool.model,
+                    "name": backend.name,
+                    "healthy": backend.healthy,
+                    "breaker": backend.breaker.state(now),
+                    "in_flight": backend.in_flight,
+                    "context": backend.context,
+                }
+                for pool, backend in upstream.backends()
+            ],
+            "budgets": list(self.budgets()),
+            "sums": asdict(self._sums),
+            "seconds": [asdict(second) for second in self._seconds if second.at >= since],
+        }
+
+    def decisions(self, seen: int) -> list[dict[str, Any]]:
+        """The decisions after the first `seen`, oldest first, as far as they are still known."""
+        fresh = min(self._count - seen, len(self._decisions))
+        return [_shown(record) for record in list(self._decisions)[-fresh:]] if fresh else []
+
+    async def events(self) -> AsyncIterator[bytes]:
+        """A snapshot every second, and decisions as they come; ends when the gateway drains."""
+        await self._refresh()
+        yield b"retry: 2000\n\n" + _event("snapshot", self.snapshot())
+        seen, beat = 0, self._clock()
+        while not self._gateway.draining:
+            if fresh := self.decisions(seen):
+                seen = self._count
+                yield _event("decisions", fresh)
+            if self._clock() - beat >= 1:
+                beat = self._clock()
+                await self._refresh()
+                yield _event("snapshot", self.snapshot(int(beat) - 3))
+            await asyncio.sleep(_POLL)
+
+    async def _refresh(self) -> None:
+        if self._clock() - self._read_at >= 0.9:
+            self._read_at = self._clock()
+            await self.read_budgets()
+
+
+async def _nothing() -> None:
+    pass
+
+
+def _lengths(tiers: Iterable[Any]) -> list[dict[str, int | None]]:
+    return [{"thinking": tier.thinking, "answer": tier.answer} for tier in tiers]
+
+
+def _event(name: str, body: object) -> bytes:
+    return b"event: " + name.encode() + b"\ndata: " + protocol.encode(body) + b"\n\n"
+
+
+def _shown(record: Record) -> dict[str, Any]:
+    """One request as the console lists it: by its id, without any text of client or backend."""
+    decision, tally = record.decision, record.tally
+    if decision is None:
+        raise ValueError("only requests with a decision are kept")
+    return {
+        "at": record.started_at,
+        "request_id": record.request_id,
+        "key": record.key,
+        "status": record.status,
+        "error": record.error.code if record.error else None,
+        "cancelled": record.cancelled,
+        "backend": record.backend,
+        "duration": record.duration,
+        "first_byte": record.first_byte,
+        "prompt_tokens": tally.prompt,
+        "completion_tokens": tally.completion,
+        "reasoning_tokens": tally.reasoning,
+        "decision": decision,
+        "explanation": explain(decision),
+    }
+
+
+# --- routes ------------------------------------------------------------------------------------------
+
+
+def enabled(settings: Settings) -> bool:
+    """Whether the console is on: by its setting, else when it needs no key or has one of its own."""
+    section = settings.console
+    return (not settings.keys or section.hash is not None) if section.enabled is None else section.enabled
+
+
+def authorize(settings: Settings, headers: dict[bytes, bytes]) -> None:
+    """Refuse who may not watch; raises RouteNotFound where the console is off, else InvalidApiKey."""
+    if not enabled(settings):
+        raise RouteNotFound("There is no route /console")
+    expected = settings.console.hash
+    if expected is None:
+        return
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    given = token.strip() if scheme.lower() == b"bearer" else b""
+    if not hmac.compare_digest(key_digest(given.decode(errors="replace")), expected):
+        raise InvalidApiKey("The console needs its own key: send it as `Authorization: Bearer KEY`")
+
+
+def add_routes(app: FastAPI, gateway: Watched, console: Console) -> None:
+    """Define the page, its files and its stream. The page has no data and needs no key; the stream does."""
+    pages = {
+        entry.name: entry.read_bytes()
+        for entry in files("gateway").joinpath("web").iterdir()
+        if not entry.name.startswith(".")
+    }
+
+    def settings() -> Settings:
+        return gateway.pipeline.rulings.settings
+
+    def page(name: str) -> Response:
+        if not enabled(settings()) or name not in pages:
+            raise RouteNotFound(f"There is no route /console/{name[:100]}")
+        kind = _TYPES.get(name[name.rfind(".") :]) or mimetypes.guess_type(name)[0]
+        return Response(pages[name], media_type=kind, headers=_HEADERS)
+
+    @app.get("/console", summary="The console", tags=["operations"])
+    async def index() -> Response:
+        return page("index.html")
+
+    @app.get("/console/events", summary="What the console shows, as server-sent events", tags=["operations"])
+    async def events(request: Request) -> Response:
+        exchange: Exchange = request.scope["thinkmeter.exchange"]
+        authorize(settings(), exchange.headers)
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(console.events(), media_type="text/event-stream", headers=headers)
+
+    @app.get("/console/{name}", include_in_schema=False)
+    async def asset(name: str) -> Response:
+        return page(name)

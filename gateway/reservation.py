@@ -1,0 +1,233 @@
+"""What a request may spend, what was set aside for it, and what it spent. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from gateway.budget_config import Budget, Policy
+from gateway.config import Key, Settings
+from gateway.errors import InsufficientQuota, TokensExceeded
+from gateway.headers import Headers
+from gateway.store import Ask, Grant
+from gateway.usage import Tally
+from gateway.window import Window, window
+
+LONG = 3600
+"""Seconds from which on a spent budget is a matter of quota, not of rate: clients must not retry."""
+
+
+class Limit(NamedTuple):
+    """One budget of one holder."""
+
+    budget: Budget
+    holder: str
+    window: Window
+
+    def __str__(self) -> str:
+        who = "" if self.budget.scope == "global" else f" of {self.budget.scope} {self.holder!r}"
+        return f"budget {self.budget.name!r}{who}"
+
+
+class Budgets:
+    """The limits of every holder; immutable."""
+
+    def __init__(self, settings: Settings) -> None:
+        prefix = f"{{{settings.redis.prefix}}}"
+        self.limits = {
+            (budget.name, holder): Limit(
+                budget, holder, window(prefix, budget.name, budget.window, holder, budget.tokens)
+            )
+            for budget in settings.budgets
+            for holder in settings.holders(budget.scope)
+            if budget.match is None or holder in budget.match
+        }
+        self._budgets = settings.budgets
+        self._known: dict[tuple[str | None, str], tuple[Limit, ...]] = {}
+
+    def of(self, key: Key | None, model: str) -> tuple[Limit, ...]:
+        """The limits that hold for a request."""
+        at = (key.name if key else None, model)
+        if at not in self._known:
+            self._known[at] = tuple(self._find(key, model))
+        return self._known[at]
+
+    def _find(self, key: Key | None, model: str) -> Iterator[Limit]:
+        holders = {
+            "global": "*",
+            "key": key.name if key else "",
+            "team": key.team if key else "",
+            "model": model,
+        }
+        for budget in self._budgets:
+            if limit := self.limits.get((budget.name, holders[budget.scope] or "")):
+                yield limit
+
+
+class Step(NamedTuple):
+    """A tier that may be granted: completion tokens of one choice.
+
+    cap: the most it may use. likely: what 95 of 100 like it use, None where nobody knows.
+    expected: what it uses on average.
+    """
+
+    cap: int
+    likely: int | None = None
+    expected: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a request may spend: `steps` dearest first, of which `wanted` (from 0) is tried first.
+
+    prompt: no fewer tokens than the prompt has. minimum: completion tokens of one choice below which it is
+    not cut; `soft`: a budget smaller than that may cut it to all it has.
+    """
+
+    steps: tuple[Step, ...]
+    wanted: int = 0
+    choices: int = 1
+    prompt: int = 0
+    minimum: int = 1
+    soft: bool = True
+
+    @property
+    def largest(self) -> int:
+        """The most tokens that may be set aside for it."""
+        return self.prompt + self.choices * self.steps[0].cap
+
+    def fixed(self, limit: Limit) -> int:
+        return self.prompt if limit.budget.count == "total" else 0
+
+    def amount(self, limit: Limit, step: Step, clamp: int = 0) -> int:
+        """Tokens to set aside for a step, or for a step cut to a clamp."""
+        likely = step.cap if limit.budget.reserve == "strict" or step.likely is None else step.likely
+        each = min(likely, clamp or step.cap, step.cap)
+        return self.fixed(limit) + self.choices * each
+
+    def ask(self, limits: tuple[Limit, ...], *, again: bool = False) -> Ask:
+        return Ask(
+            windows=tuple(limit.window for limit in limits),
+            fixed=tuple(self.fixed(limit) for limit in limits),
+            amounts=tuple(tuple(self.amount(limit, step) for limit in limits) for step in self.steps),
+            wanted=self.wanted + 1,
+            choices=self.choices,
+            minimum=self.minimum,
+            soft=self.soft,
+            arrivals=0 if again else 1,
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Reservation:
+    """Tokens set aside for one request. step: position granted; clamp: completion tokens of one choice, 0
+    where the step is whole. fallback: the policy that decided, as Redis did not."""
+
+    id: str
+    limits: tuple[Limit, ...]
+    need: Need
+    step: int
+    clamp: int = 0
+    grant: Grant | None = None
+    fallback: Policy | None = None
+    waited: float = 0.0
+    local: list[int] = field(default_factory=list)
+
+    @property
+    def strict(self) -> bool:
+        """Whether what is set aside must bound what is asked of the backend."""
+        return self.fallback != "open" and any(limit.budget.reserve == "strict" for limit in self.limits)
+
+    @property
+    def cap(self) -> int:
+        """Completion tokens of one choice, at most."""
+        return self.clamp or self.need.steps[self.step].cap
+
+    def amounts(self) -> list[int]:
+        step = self.need.steps[self.step]
+        return [self.need.amount(limit, step, self.clamp) for limit in self.limits]
+
+    def shortened(self) -> bool:
+        return self.step != self.need.wanted or self.clamp > 0
+
+    def headers(self) -> Headers:
+        """What the client is told."""
+        if self.fallback:
+            return [(b"x-thinkmeter-budget-fallback", self.fallback.encode())]
+        if not self.grant:
+            return []
+        grant = self.grant
+        headers = rate_limits(self.limits[grant.tightest - 1], grant.cap, grant.room, grant.reset)
+        if self.waited:
+            headers.append((b"x-thinkmeter-queued-ms", b"%d" % (self.waited * 1000)))
+        return headers
+
+    def progress(self, passed: int | None) -> list[tuple[int, int]]:
+        """(amount, tokens so far) of each limit; -1 where nothing is known yet."""
+        passed = -1 if passed is None else passed
+        return [
+            (amount, self.need.fixed(limit) + passed if passed >= 0 else -1)
+            for limit, amount in zip(self.limits, self.amounts(), strict=True)
+        ]
+
+    def spent(self, tally: Tally, *, streamed: bool, free: bool) -> list[tuple[int, int]]:
+        """(tokens spent, tokens expected) of each limit.
+
+        What the backend did not say is counted on the safe side: a prompt as its upper bound, an answer that
+        is not streamed as all that was set aside. free: a refusal, which costs nothing.
+        """
+        expected = self.need.choices * self.need.steps[self.step].expected
+        completion = tally.completion
+        if completion is None and (free or streamed):
+            completion = 0
+        prompt = tally.prompt if tally.prompt is not None else 0 if free else self.need.prompt
+        numbers = []
+        for limit, amount in zip(self.limits, self.amounts(), strict=True):
+            known = prompt if limit.budget.count == "total" else 0
+            tokens = amount if completion is None else known + completion
+            numbers.append((tokens, 0 if free else known + expected))
+        return numbers
+
+
+def refusal(limit: Limit, grant: Grant) -> TokensExceeded:
+    """Why a request was refused: the budget, its numbers, and when it frees."""
+    spent, reserved, cap = grant.blocker_settled, grant.blocker_reserved, grant.blocker_cap
+    numbers = (
+        f"The {limit} has {spent:,} tokens spent and {reserved:,} reserved of {cap:,} in "
+        f"{duration(round(limit.budget.window * 1000))}"
+    )
+    room = max(cap - spent - reserved, 0)
+    if grant.wait < 0:
+        return InsufficientQuota(
+            f"{numbers}: it can never hold this request; ask for fewer tokens",
+            retry_after=None,
+            limits=rate_limits(limit, cap, room, 0),
+        )
+    kind = InsufficientQuota if limit.budget.window >= LONG else TokensExceeded
+    return kind(
+        f"{numbers}; there may be room in {duration(grant.wait)}",
+        retry_after=max(grant.wait, 1) / 1000,
+        limits=rate_limits(limit, cap, room, grant.wait),
+    )
+
+
+def rate_limits(limit: Limit, cap: int, room: int, reset_ms: int) -> Headers:
+    """OpenAI's rate-limit headers, as of the moment of the decision."""
+    return [
+        (b"x-ratelimit-limit-tokens", b"%d" % cap),
+        (b"x-ratelimit-remaining-tokens", b"%d" % room),
+        (b"x-ratelimit-reset-tokens", duration(reset_ms).encode()),
+        (b"x-thinkmeter-budget", limit.budget.name.encode()),
+    ]
+
+
+def duration(milliseconds: int) -> str:
+    """A time as OpenAI writes it: 250ms, 1s, 6m0s, 24h0m0s."""
+    if milliseconds < 1000:
+        return f"{milliseconds}ms"
+    seconds = -(-milliseconds // 1000)
+    hours, minutes = seconds // 3600, seconds % 3600 // 60
+    if hours:
+        return f"{hours}h{minutes}m{seconds % 60}s"
+    return f"{minutes}m{seconds % 60}s" if minutes else f"{seconds}s"

@@ -1,0 +1,17 @@
+"""What every section of the configuration is made of."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/@-]{0,127}$")]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Tokens = Annotated[int, Field(ge=0, le=10_000_000)]
+
+
+class Section(BaseModel):
+    """Immutable, and without room for a misspelt setting."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)

@@ -1,0 +1,93 @@
+// Wires the stream to the page.
+
+import { drawTiers } from "./charts.js";
+import { addDecisions, draw as drawDecisions, setPaused } from "./decisions.js";
+import { get } from "./dom.js";
+import { follow } from "./feed.js";
+import { drawBackends, drawBudgets, drawFooter, drawLegend, drawReadouts } from "./overview.js";
+import { fillModels, prepare } from "./playground.js";
+
+const KEPT_SECONDS = 600;
+const STATES = { live: "live", waiting: "the gateway does not answer; trying again", locked: "a key is needed" };
+
+const state = { snapshot: null, seconds: new Map(), tiers: [] };
+
+/** Every tier of every model, shortest first by its place on its own ladder. */
+function ladder(models) {
+  const places = new Map();
+  for (const tiers of Object.values(models)) {
+    Object.keys(tiers).forEach((tier, i, all) => places.set(tier, Math.max(places.get(tier) ?? 0, i / Math.max(all.length - 1, 1))));
+  }
+  return [...places.keys()].sort((a, b) => places.get(a) - places.get(b));
+}
+
+function snapshot(fresh) {
+  if (state.snapshot && state.snapshot.since !== fresh.since) state.seconds.clear(); // it was restarted
+  state.snapshot = fresh;
+  for (const second of fresh.seconds) state.seconds.set(second.at, second);
+  for (const at of state.seconds.keys()) if (at < fresh.now - KEPT_SECONDS) state.seconds.delete(at);
+  state.tiers = ladder(fresh.models);
+  fillModels(fresh.models);
+  if (!document.hidden) draw();
+}
+
+function draw() {
+  if (!state.snapshot) return;
+  for (const part of [drawReadouts, drawLegend, drawBudgets, drawBackends, drawFooter]) part(state);
+  drawTiers(get("chart"), state.seconds, state.tiers, state.snapshot.now);
+}
+
+function setState(word) {
+  const place = get("state");
+  if (place.dataset.word === word) return;
+  place.dataset.word = word;
+  get("state-text").textContent = STATES[word];
+  if (word === "locked") openKeys();
+}
+
+const start = () => follow({ snapshot, decisions: (fresh) => addDecisions(fresh, state), state: setState });
+
+// --- controls ---
+
+const THEMES = ["auto", "light", "dark"];
+
+function showTheme() {
+  get("theme-button").textContent = `Theme: ${document.documentElement.dataset.theme}`;
+}
+
+get("theme-button").addEventListener("click", () => {
+  const root = document.documentElement;
+  root.dataset.theme = THEMES[(THEMES.indexOf(root.dataset.theme) + 1) % THEMES.length];
+  localStorage.setItem("theme", root.dataset.theme);
+  showTheme();
+});
+
+get("pause").addEventListener("click", (event) => {
+  const pressed = event.currentTarget.getAttribute("aria-pressed") !== "true";
+  event.currentTarget.setAttribute("aria-pressed", String(pressed));
+  event.currentTarget.textContent = pressed ? "Resume" : "Pause";
+  setPaused(pressed, state);
+});
+
+function openKeys() {
+  for (const name of ["console-key", "api-key"]) get(name).value = sessionStorage.getItem(name) ?? "";
+  get("keys").showModal();
+}
+
+get("keys-button").addEventListener("click", openKeys);
+get("keys-cancel").addEventListener("click", () => get("keys").close());
+get("keys-form").addEventListener("submit", () => {
+  for (const name of ["console-key", "api-key"]) sessionStorage.setItem(name, get(name).value);
+  if (get("state").dataset.word === "locked") start();
+});
+
+new ResizeObserver(draw).observe(get("chart"));
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) return;
+  draw();
+  drawDecisions(state);
+});
+
+showTheme();
+prepare(state);
+start();

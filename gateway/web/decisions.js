@@ -1,0 +1,106 @@
+// The list of decisions, and the explanation of one.
+
+import { priceRuler } from "./charts.js";
+import { clock, figure, get, h, integer, percent, step } from "./dom.js";
+
+const KEPT = 200;
+const SHOWN = 60;
+const WORDS = { price: "best value", only_tier: "only tier" };
+
+let known = [];
+let chosen = null;
+let paused = false;
+
+const reasonWords = (reason) => WORDS[reason] ?? reason.replaceAll("_", " ");
+
+export function chip(tier, tiers) {
+  return h("span", { class: `chip step-${step(tier, tiers)}` }, tier);
+}
+
+export function addDecisions(fresh, state) {
+  known = fresh.toReversed().concat(known).slice(0, KEPT);
+  if (chosen === null && known.length) chosen = known[0].decision.id;
+  if (!paused) draw(state);
+}
+
+export function setPaused(value, state) {
+  paused = value;
+  if (!paused) draw(state);
+}
+
+/** Show one decision by its id; false while it has not arrived yet. */
+export function select(id, state, { focus = false } = {}) {
+  if (!known.some((entry) => entry.decision.id === id)) return false;
+  chosen = id;
+  draw(state);
+  if (focus) {
+    get("decisions").scrollIntoView({ behavior: "smooth", block: "start" });
+    get("why").focus({ preventScroll: true });
+  }
+  return true;
+}
+
+export function draw(state) {
+  get("log-empty").hidden = known.length > 0;
+  const focused = document.activeElement?.dataset?.id;
+  get("log").replaceChildren(...known.slice(0, SHOWN).map((entry) => row(entry, state)));
+  if (focused) get("log").querySelector(`[data-id="${focused}"]`)?.focus();
+  const entry = known.find((candidate) => candidate.decision.id === chosen);
+  if (entry && get("why").dataset.id !== chosen) explain(entry, state);
+}
+
+function row(entry, state) {
+  const { decision } = entry;
+  const tiers = Object.keys(decision.correct);
+  const current = decision.id === chosen;
+  return h("tr", { class: current ? "current" : null, onclick: () => select(decision.id, state) },
+    h("td", {}, h("button", { type: "button", class: "link", "data-id": decision.id, "aria-pressed": String(current), "aria-label": `Explain the decision of ${clock(entry.at)}` }, clock(entry.at))),
+    h("td", {}, chip(decision.tier, tiers)),
+    h("td", {}, entry.error ? h("span", { class: "bad" }, entry.error.replaceAll("_", " ")) : reasonWords(decision.reason)),
+    h("td", { class: "num wide" }, decision.difficulty.toFixed(2)),
+    h("td", { class: "num" }, integer(entry.completion_tokens)),
+    h("td", { class: "num wide" }, integer(decision.tokens[decision.tier])),
+    h("td", { class: "num wide" }, entry.duration.toFixed(2)));
+}
+
+function explain(entry, state) {
+  const place = get("why");
+  const { decision, explanation } = entry;
+  const tiers = Object.keys(decision.correct);
+  const value = (tier) => decision.correct[tier] - (decision.price * decision.tokens[tier]) / 1000;
+  const width = Math.max(place.clientWidth - 40, 220);
+  place.dataset.id = decision.id;
+  place.replaceChildren(
+    h("h3", {}, explanation.because),
+    h("p", {}, explanation.longer),
+    h("table", { class: "estimates" },
+      h("caption", { class: "visually-hidden" }, "Estimates for each tier"),
+      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "tier"), h("th", { scope: "col", class: "num" }, "P(right)"), h("th", { scope: "col", class: "num" }, "tokens"), h("th", { scope: "col", class: "num" }, "value"), h("th", { scope: "col", class: "wide" }, h("span", { class: "visually-hidden" }, "P(right), drawn")))),
+      h("tbody", {}, tiers.map((tier) => {
+        const drawn = h("span", { class: `tier-back step-${step(tier, tiers)}` });
+        drawn.style.width = `${decision.correct[tier] * 100}%`;
+        return h("tr", { class: tier === decision.tier ? "current" : decision.eligible.includes(tier) ? null : "barred" },
+          h("th", { scope: "row" }, tier, decision.eligible.includes(tier) ? null : h("span", { class: "small" }, " not allowed")),
+          h("td", { class: "num" }, percent(decision.correct[tier], 1)),
+          h("td", { class: "num" }, integer(decision.tokens[tier])),
+          h("td", { class: "num" }, value(tier).toFixed(3)),
+          h("td", { class: "wide" }, h("div", { class: "meter", "aria-hidden": "true" }, drawn)));
+      }))),
+    h("p", { class: "small" }, "Value = P(right) − price × tokens ÷ 1,000. Which tier has the highest, at each price:"),
+    priceRuler(width, explanation.ranges, decision.price, tiers),
+    facts(entry));
+}
+
+function facts(entry) {
+  const { decision } = entry;
+  const list = [
+    ["decision", decision.id], ["request", entry.request_id], ["model", decision.model], ["client asked", decision.requested],
+    ["difficulty", decision.difficulty.toFixed(3)], ["price", figure(decision.price)],
+    ["thinking granted", `${integer(decision.thinking)} tokens`], ["cap", decision.cap === null ? "none" : `${integer(decision.cap)} tokens`],
+    ["used", `${integer(entry.completion_tokens)} tokens, ${integer(entry.reasoning_tokens)} of them reasoning`],
+    ["backend", entry.backend ?? "–"], ["status", `${entry.status}${entry.cancelled ? ", cancelled" : ""}`], ["head", decision.versions.head],
+  ];
+  if (decision.wanted) list.push(["before the budget", decision.wanted]);
+  if (entry.key) list.push(["key", entry.key]);
+  return h("details", { open: window.innerWidth > 1000 }, h("summary", {}, "The record"), h("dl", { class: "facts" }, list.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))));
+}

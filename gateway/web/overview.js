@@ -1,0 +1,84 @@
+// The readings at the top, the budgets and the backends.
+
+import { figure, get, h, integer, percent, short, span, step } from "./dom.js";
+
+function readout(name, value, unit, note) {
+  return h("div", {}, h("dt", {}, name), h("dd", {}, h("span", { class: "value" }, value), unit ? h("span", { class: "unit" }, ` ${unit}`) : null), h("dd", { class: "note" }, note));
+}
+
+/** Requests and tokens of the last minute. */
+function lastMinute(seconds, now) {
+  const recent = [...seconds.values()].filter((second) => second.at > now - 60);
+  const sum = (field) => recent.reduce((total, second) => total + second.sums[field], 0);
+  return { requests: sum("requests"), tokens: sum("tokens"), errors: sum("errors") };
+}
+
+export function drawReadouts({ snapshot, seconds, tiers }) {
+  const { sums, price } = snapshot;
+  const now = currentPrice(seconds) ?? price;
+  const minute = lastMinute(seconds, snapshot.now);
+  const saved = sums.saved / (sums.saved + sums.comparable);
+  get("readouts").replaceChildren(
+    readout("Price", figure(now), "per 1,000 tokens", "what they must gain in P(right)"),
+    readout("Requests", integer(minute.requests), "a minute", sums.errors ? `${integer(sums.requests)} in all, ${integer(sums.errors)} with an error` : `${integer(sums.requests)} in all`),
+    readout("Completion tokens", short(minute.tokens), "a minute", `${short(sums.tokens)} in all`),
+    readout("Right, estimated", sums.chosen ? percent(sums.right / sums.chosen, 1) : "–", "", sums.chosen ? `${percent(sums.right_longest / sums.chosen, 1)} if always ${longestName(tiers)}` : "of requests with a choice of tier"),
+    readout("Tokens saved, estimated", sums.chosen ? percent(saved) : "–", "", sums.chosen ? `${short(sums.saved)} fewer than always ${longestName(tiers)}` : "against the longest tier allowed"),
+  );
+}
+
+const longestName = (tiers) => tiers.at(-1) ?? "the longest";
+
+function currentPrice(seconds) {
+  return seconds.size ? seconds.get(Math.max(...seconds.keys())).price : null;
+}
+
+export function drawLegend({ snapshot, tiers }) {
+  const counts = snapshot.sums.tiers;
+  const total = snapshot.sums.requests;
+  get("legend").replaceChildren(...tiers.map((tier) =>
+    h("li", {}, h("span", { class: `swatch step-${step(tier, tiers)}`, "aria-hidden": "true" }), `${tier} `, h("b", {}, total ? percent((counts[tier] ?? 0) / total) : "–"))));
+}
+
+function bar(parts, label) {
+  const track = h("div", { class: "bar", role: "img", "aria-label": label });
+  for (const [kind, share] of parts) {
+    const part = h("span", { class: kind });
+    part.style.width = `${Math.min(share * 100, 100)}%`;
+    track.append(part);
+  }
+  return track;
+}
+
+export function drawBudgets({ snapshot }) {
+  const rows = snapshot.budgets.map((budget) => {
+    const used = budget.settled + budget.reserved;
+    const text = `${integer(used)} of ${integer(budget.cap)} tokens in ${span(Number(budget.window))}`;
+    return h("li", {},
+      h("div", { class: "row" }, h("b", {}, budget.holder !== "*" && budget.holder !== budget.budget ? `${budget.budget} · ${budget.holder}` : budget.budget), h("span", {}, percent(used / budget.cap))),
+      bar([["settled", budget.settled / budget.cap], ["reserved", budget.reserved / budget.cap]], text),
+      h("div", { class: "row small" }, h("span", {}, text), h("span", {}, budget.reserved ? `${integer(budget.reserved)} reserved` : "")),
+      budget.price === undefined || budget.price === null ? null
+        : h("div", { class: "row small" }, h("span", {}, `price ${figure(budget.price)}`), h("span", { class: budget.at_bound ? "bad" : "" }, budget.at_bound ? "at its bound" : "")));
+  });
+  get("budgets").replaceChildren(...(rows.length ? rows : [h("li", { class: "empty" }, "No budget is configured: the price stays where it was set.")]));
+}
+
+export function drawBackends({ snapshot }) {
+  get("backends").replaceChildren(...snapshot.backends.map((backend) => {
+    const up = backend.healthy && backend.breaker === "closed";
+    const word = backend.healthy === null ? "not checked yet" : !backend.healthy ? "down" : backend.breaker === "closed" ? "healthy" : `breaker ${backend.breaker.replace("_", " ")}`;
+    return h("li", {},
+      h("div", { class: "row" },
+        h("span", {}, h("span", { class: `dot ${up ? "good" : "bad"}`, "aria-hidden": "true" }), ` `, h("b", {}, backend.name), ` ${word}`),
+        h("span", {}, `${integer(backend.in_flight)} in flight`)),
+      h("div", { class: "row small" }, h("span", {}, backend.model), h("span", {}, backend.context ? `context ${integer(backend.context)}` : "")));
+  }));
+}
+
+export function drawFooter({ snapshot }) {
+  const { versions, version } = snapshot;
+  get("footer").replaceChildren(
+    h("span", {}, `Thinkmeter ${version}`), h("span", {}, `head ${versions.head}`), h("span", {}, `configuration ${versions.config}`),
+    h("span", {}, "Estimates are the head's predictions, not grades."));
+}

@@ -1,0 +1,339 @@
+"""The promise of the budget, put to the test with real processes: `python -m tests.budget.prove --help`.
+
+Gateways are processes that share one Redis; their clients read streams and whole answers and leave at random
+moments; gateways and Redis are killed by SIGKILL meanwhile and started again. Redis' append-only file is the
+log of every settlement and of every state the scripts left behind, across its restarts. It is replayed here
+with nothing of the gateway's code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import json
+import random
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+
+from tests.redis import RealRedis, real_redis
+from tests.serving import Process, configuration, process
+
+BUCKETS = 60
+WINDOWS = {"short": (3, 40_000), "long": (60, 400_000)}
+"""Length in seconds and cap of the budgets."""
+
+LEASE = 4
+
+
+@dataclass
+class Log:
+    """What the append-only file says, by window."""
+
+    over_cap: int = 0
+    """States in which settled and reserved tokens together exceeded the cap."""
+    states: int = 0
+    granted: set[str] = field(default_factory=set)
+    settled: set[str] = field(default_factory=set)
+    lapsed: set[str] = field(default_factory=set)
+    tokens: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    """Tokens settled by bucket."""
+    sums_wrong: int = 0
+    """States whose sum is not that of the buckets within the window."""
+    reserved: int = 0
+
+    def most_in_a_window(self) -> int:
+        """The most tokens settled in any window's length and the bucket beyond."""
+        most = total = 0
+        waiting: list[int] = []
+        for bucket in sorted(self.tokens):
+            total += self.tokens[bucket]
+            waiting.append(bucket)
+            while waiting[0] < bucket - BUCKETS:
+                total -= self.tokens[waiting.pop(0)]
+            most = max(most, total)
+        return most
+
+
+def commands(path: Path) -> Iterator[list[bytes]]:
+    """The commands of an append-only file; a last one that was cut by a kill is left out."""
+    data, at = path.read_bytes(), 0
+    with contextlib.suppress(ValueError):
+        while at < len(data):
+            end = data.index(b"\r\n", at)
+            count, at, words = int(data[at + 1 : end]), end + 2, []
+            for _ in range(count):
+                end = data.index(b"\r\n", at)
+                size, at = int(data[at + 1 : end]), end + 2
+                words.append(data[at : at + size])
+                at += size + 2
+            yield words
+
+
+def replay(path: Path) -> dict[str, Log]:
+    """Every state of every window, checked."""
+    logs: dict[str, Log] = {name: Log() for name in WINDOWS}
+    changes: dict[str, tuple[int, int, int]] = {}
+
+    def script_ends() -> None:
+        for name, (settled, reserved, bucket) in changes.items():
+            log, (_, cap) = logs[name], WINDOWS[name]
+            log.states += 1
+            log.reserved = reserved
+            log.over_cap += settled + reserved > cap
+            within = sum(log.tokens.get(bucket - back, 0) for back in range(BUCKETS + 1))
+            log.sums_wrong += within != settled
+        changes.clear()
+
+    for words in commands(path):
+        command = words[0].upper()
+        name = words[1].decode().split(":")[1] if len(words) > 1 and words[1].startswith(b"{") else ""
+        if command == b"EXEC":
+            script_ends()
+        if name not in logs or words[1].endswith(b":leases"):
+            continue
+        log = logs[name]
+        if command == b"HINCRBY":
+            log.tokens[int(words[2])] += int(words[3])
+        elif command == b"HDEL":
+            log.settled |= {w[1:].decode() for w in words[2:] if w.startswith(b"r")}
+        elif command == b"HSET":
+            pairs = dict(zip(words[2::2], words[3::2], strict=True))
+            if b"S" in pairs:
+                changes[name] = int(pairs[b"S"]), int(pairs[b"V"]), int(pairs[b"T"])
+            for key, value in pairs.items():
+                if key.startswith(b"r"):
+                    (log.lapsed if value.startswith(b"x") else log.granted).add(key[1:].decode())
+    return logs
+
+
+class Load:
+    """Clients that ask, listen for a while, and leave as they like."""
+
+    def __init__(self, seed: int, streamed: float = 0.8) -> None:
+        """streamed: share of requests that stream."""
+        self.random, self.streamed = random.Random(seed), streamed
+        self.outcomes: dict[str, int] = defaultdict(int)
+
+    async def client(self, urls: list[str], end: float) -> None:
+        async with aiohttp.ClientSession() as http:
+            while time.monotonic() < end:
+                try:
+                    async with asyncio.timeout(8):
+                        await self.ask(http, self.random.choice(urls))
+                except (aiohttp.ClientError, OSError, TimeoutError):
+                    self.outcomes["broken"] += 1
+                    await asyncio.sleep(0.5)
+
+    async def ask(self, http: aiohttp.ClientSession, url: str) -> None:
+        chance = self.random
+        stream = chance.random() < self.streamed
+        fault: dict[str, Any] = {"pace_ms": chance.choice([0, 2, 20]), "tokens": chance.randint(1, 30)}
+        if chance.random() < 0.1:
+            fault |= {"after": chance.randint(0, 20), "end": chance.choice(["cut", "reset", "stall"])}
+        body = {
+            "model": "tiny",
+            "messages": [{"role": "user", "content": "prove that " * chance.randint(1, 20)}],
+            "stream": stream,
+            "metadata": {"fault": json.dumps(fault)},
+        }
+        leaves = chance.random() < 0.3
+        async with http.post(f"{url}/v1/chat/completions", json=body) as response:
+            self.outcomes[str(response.status)] += 1
+            if response.status != 200:
+                await response.read()
+                await asyncio.sleep(0.5 + chance.random() * 1.5)
+            elif leaves:
+                self.outcomes["left"] += 1
+                await response.content.read(chance.randint(1, 3000))
+                response.close()
+            else:
+                with contextlib.suppress(aiohttp.ClientError):
+                    await response.read()
+
+
+@dataclass
+class Report:
+    """What came out; the first five must be 0.
+
+    tokens_logged: completion tokens in the gateways' access logs. tokens_counted: in Redis, where those of
+    dead gateways and of answers nobody knows the length of count on the safe side.
+    """
+
+    states_over_cap: int
+    tokens_over_any_window: int
+    sums_wrong: int
+    reservations_leaked: int
+    tokens_lost: int
+    tokens_logged: int
+    tokens_counted: int
+    states: int
+    granted: int
+    outcomes: dict[str, int]
+
+    @property
+    def holds(self) -> bool:
+        return not any(dataclasses.astuple(self)[:5])
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def prove(
+    gateways: int,
+    clients: int,
+    seconds: float,
+    kills: int,
+    restarts: int,
+    *,
+    seed: int = 1,
+    streamed: float = 0.8,
+) -> Report:
+    """Run the load with `clients` for each gateway, and check the log."""
+    with real_redis(appendonly="yes", auto_aof_rewrite_percentage="0") as redis:
+        load = Load(seed, streamed)
+        with tempfile.TemporaryDirectory(prefix="tm") as folder:
+            spent = await _run(load, redis, Path(folder), gateways, clients, seconds, kills, restarts)
+        with contextlib.closing(redis.client()) as client:
+            held = sum(int(client.hget(key, "V") or 0) for key in _windows(client))
+        logs = replay(redis.folder / "appendonly.aof")
+    return _report(load, logs, held, spent)
+
+
+def _windows(client: Any) -> list[bytes]:
+    names = tuple(f"{{thinkmeter}}:{name}:".encode() for name in WINDOWS)
+    return [k for k in client.scan_iter("*") if k.startswith(names) and not k.endswith(b":leases")]
+
+
+def _report(load: Load, logs: dict[str, Log], held: int, spent: dict[str, int]) -> Report:
+    long = logs["long"]
+    caps = {name: cap for name, (_, cap) in WINDOWS.items()}
+    leaked = set.union(*(log.granted - log.settled - log.lapsed for log in logs.values()))
+    counted = sum(long.tokens.values())
+    return Report(
+        states_over_cap=sum(log.over_cap for log in logs.values()),
+        tokens_over_any_window=sum(max(log.most_in_a_window() - caps[name], 0) for name, log in logs.items()),
+        sums_wrong=sum(log.sums_wrong for log in logs.values()),
+        reservations_leaked=len(leaked) + held,
+        # a gateway that was killed has its tokens counted by lease, at least as many as it last reported
+        tokens_lost=max(sum(spent.values()) - counted, 0),
+        tokens_logged=sum(spent.values()),
+        tokens_counted=counted,
+        states=sum(log.states for log in logs.values()),
+        granted=len(long.granted),
+        outcomes=dict(load.outcomes),
+    )
+
+
+def _settings(redis: RealRedis, backend: str) -> dict[str, Any]:
+    budgets = [
+        {"name": name, "window": seconds, "tokens": cap, "when_redis_fails": "closed"}
+        for name, (seconds, cap) in WINDOWS.items()
+    ]
+    settings = configuration(backend, redis={"url": redis.url}, head="baseline", price=0, budgets=budgets)
+    return settings | {
+        "server": {"access_log": True, "drain_timeout": 5},
+        "reservations": {"lease": LEASE, "shortest_answer": 16},
+        "timeouts": {"idle": 2},
+    }
+
+
+async def _run(
+    load: Load, redis: RealRedis, folder: Path, gateways: int, clients: int, seconds: float, kills: int,
+    restarts: int,
+) -> dict[str, int]:  # fmt: skip
+    port = free_port()
+    command = (sys.executable, "-m", "tests.fakes.backend", "--port", str(port), "--served-name", "tiny")
+    backend = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
+    settings = _settings(redis, f"http://127.0.0.1:{port}")
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            running = [await _gateway(stack, settings, folder / str(n)) for n in range(gateways)]
+            end = time.monotonic() + seconds
+            urls = [gateway.url for gateway in running]
+            tasks = [asyncio.create_task(load.client(urls, end)) for _ in range(clients * gateways)]
+            await _disturb(running, redis, seconds, kills, restarts)
+            await asyncio.gather(*tasks)
+            for gateway in running:
+                if gateway.process.returncode is None:
+                    gateway.process.send_signal(signal.SIGTERM)
+            await asyncio.gather(*(gateway.process.wait() for gateway in running))
+            await _let_leases_end(stack, settings, folder / "last")
+            return {str(g.access_log): _spent(g.access_log) for g in running}
+    finally:
+        backend.kill()
+        await backend.wait()
+
+
+async def _gateway(stack: contextlib.AsyncExitStack, settings: dict[str, Any], folder: Path) -> Process:
+    folder.mkdir()
+    return await stack.enter_async_context(process(settings, folder, port=free_port()))
+
+
+async def _disturb(
+    running: list[Process], redis: RealRedis, seconds: float, kills: int, restarts: int
+) -> None:
+    """Kill the last gateways and, in between, Redis, evenly over the time."""
+    events = ["kill"] * kills + ["restart"] * restarts
+    random.Random(len(events)).shuffle(events)
+    victims = list(running)
+    for event in events:
+        await asyncio.sleep(seconds / (len(events) + 1))
+        if event == "kill":
+            victims.pop().process.kill()
+        else:
+            await asyncio.to_thread(redis.stop, signal.SIGKILL)
+            await asyncio.to_thread(redis.start)
+
+
+async def _let_leases_end(stack: contextlib.AsyncExitStack, settings: dict[str, Any], folder: Path) -> None:
+    """One more request on a fresh gateway finds what the dead left behind."""
+    await asyncio.sleep(LEASE + 0.5)
+    gateway = await _gateway(stack, settings, folder)
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
+    async with aiohttp.ClientSession() as http, asyncio.timeout(90):
+        while True:
+            async with http.post(f"{gateway.url}/v1/chat/completions", json=body) as response:
+                if response.status == 200:
+                    break
+            await asyncio.sleep(0.5)
+    gateway.process.send_signal(signal.SIGTERM)
+    await gateway.process.wait()
+
+
+def _spent(access_log: Path) -> int:
+    """Completion tokens of every line a gateway wrote."""
+    lines = [line for line in access_log.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    return sum(orjson.loads(line).get("completion_tokens") or 0 for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--gateways", type=int, default=4)
+    parser.add_argument("--clients", type=int, default=200, help="for each gateway")
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--kills", type=int, default=2)
+    parser.add_argument("--restarts", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=1)
+    report = asyncio.run(prove(**vars(parser.parse_args())))
+    print(json.dumps(dataclasses.asdict(report), indent=2))
+    sys.exit(0 if report.holds else 1)
+
+
+if __name__ == "__main__":
+    main()

