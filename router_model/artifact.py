@@ -1,0 +1,114 @@
+"""A head on disk: plain arrays in one `.npz` and a JSON manifest; no pickle, replaced as a whole."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FORMAT = 1
+MANIFEST, ARRAYS = "manifest.json", "head.npz"
+LARGEST = 8 << 20  # bytes
+
+TRUNK = ("rarity", "mean", "scale", "latents", "counts", "shift", "hidden", "hidden_bias")
+CURVES = ("weights", "bias", "low", "high", "spread", "offset")
+UNSEEN = 16.0
+"""The rarity that an n-gram never seen in training counts with."""
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class ArtifactError(ValueError):
+    """A head that cannot be used: missing, damaged, of another format or of another feature version."""
+
+
+def write(directory: Path, manifest: Mapping[str, Any], arrays: Arrays) -> str:
+    """Write an artefact; returns its digest. Whoever loads meanwhile gets the old one or the new one.
+
+    The arrays' file is named by its content and the manifest, which names it, is replaced last, atomically.
+    Raises ArtifactError above 8 MiB.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in sorted(arrays.items()):
+            entry = zipfile.ZipInfo(
+                f"{name}.npy", (1980, 1, 1, 0, 0, 0)
+            )  # the same head gives the same bytes
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            held = io.BytesIO()
+            np.save(held, np.ascontiguousarray(array), allow_pickle=False)
+            archive.writestr(entry, held.getvalue())
+    content = packed.getvalue()
+    if len(content) > LARGEST:
+        raise ArtifactError(f"{directory}: the head takes {len(content):,} bytes, more than {LARGEST:,}")
+    digest = hashlib.sha256(content).hexdigest()
+    name = f"head-{digest[:12]}.npz"
+    whole = {"format": FORMAT, **manifest, "arrays": {"file": name, "sha256": digest}}
+    _replace(directory / name, content)
+    _replace(directory / MANIFEST, (json.dumps(whole, indent=1, sort_keys=True) + "\n").encode())
+    for old in directory.glob("head-*.npz"):
+        if old.name != name:
+            old.unlink(missing_ok=True)
+    return digest
+
+
+def _replace(path: Path, content: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read(directory: Path, feature_version: int) -> tuple[dict[str, Any], dict[str, NDArray[Any]], str]:
+    """Manifest, arrays and digest of an artefact, checked. Raises ArtifactError."""
+    for attempt in range(3):
+        try:
+            return _read(directory, feature_version)
+        except (
+            FileNotFoundError
+        ) as error:  # replaced between the two reads: the new manifest names another file
+            if attempt == 2:
+                raise ArtifactError(f"{directory}: no head here: {error.filename} is missing") from None
+    raise AssertionError
+
+
+def _read(directory: Path, feature_version: int) -> tuple[dict[str, Any], dict[str, NDArray[Any]], str]:
+    try:
+        manifest = json.loads((directory / MANIFEST).read_bytes())
+        form, features, named = manifest["format"], manifest["feature_version"], manifest["arrays"]
+        file, digest = str(named["file"]), str(named["sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{directory / MANIFEST}: not a manifest: {error!r}") from None
+    if form != FORMAT:
+        raise ArtifactError(
+            f"{directory}: format {form}, but this version reads {FORMAT}; train the head again"
+        )
+    if features != feature_version:
+        raise ArtifactError(
+            f"{directory}: trained on features of version {features}, but this version computes"
+            f" {feature_version}; train the head again"
+        )
+    if "/" in file or file.startswith("."):
+        raise ArtifactError(f"{directory}: the manifest names a file outside its directory")
+    content = (directory / file).read_bytes()
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise ArtifactError(f"{directory / file}: damaged: its SHA-256 is not the manifest's")
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        return manifest, {name: archive[name] for name in archive.files}, digest

@@ -1,0 +1,287 @@
+"""What the head must beat: rules, neighbours, regressions and trees, each a method that learns from outcomes.
+
+Every method but the rules sees the same features (`router_model.features`), weighted by rarity (TF-IDF)
+and scaled to unit length. Outcomes with several samples count as often as they were sampled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, hstack
+from sklearn.decomposition import TruncatedSVD
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.preprocessing import StandardScaler
+
+from router_model.features import SIZE, encode_all
+from router_model.outcomes import Floats, OutcomeTable
+
+
+class Estimates(NamedTuple):
+    """P(right) and E[completion tokens], each [N, T]."""
+
+    correct: Floats
+    tokens: Floats
+
+
+class Estimator(Protocol):
+    """A fitted method that predicts outcomes; prices decide."""
+
+    def estimate(self, table: OutcomeTable) -> Estimates:
+        """For the prompts of a table, whose outcomes it must not look at."""
+        ...
+
+
+class Chooser(Protocol):
+    """A fitted method that decides by itself, given a price."""
+
+    def choose(self, table: OutcomeTable, price: float) -> Floats:
+        """Probability of each tier, [N, T]; price in P(right) per 1,000 tokens, from 0 to infinity."""
+        ...
+
+
+class Method(Protocol):
+    """Anything that can be fitted to outcomes."""
+
+    @property
+    def name(self) -> str:
+        """As it stands in reports."""
+        ...
+
+    def fit(self, train: OutcomeTable, seed: int) -> Estimator | Chooser:
+        """Learn; deterministic given the seed."""
+        ...
+
+
+@lru_cache(maxsize=64)
+def _encoded(prompts: tuple[str, ...]) -> tuple[Any, Floats]:
+    matrix = encode_all(prompts)
+    shape = (len(prompts), SIZE)
+    return csr_matrix((matrix.values, matrix.indices, matrix.indptr), shape), matrix.dense.astype(float)
+
+
+class _Text:
+    """Sparse TF-IDF rows of unit length and standardised counts, both fitted to the training prompts."""
+
+    def __init__(self, prompts: tuple[str, ...]) -> None:
+        sparse, dense = _encoded(prompts)
+        seen = np.bincount(sparse.indices, minlength=SIZE)
+        self._rarity = np.log((1 + len(prompts)) / (1 + seen)) + 1
+        self._scale = StandardScaler().fit(dense)
+
+    def sparse(self, prompts: tuple[str, ...]) -> Any:
+        """[N, SIZE], rows of unit length."""
+        rows = _encoded(prompts)[0].multiply(self._rarity).tocsr()
+        norms = np.sqrt(rows.multiply(rows).sum(axis=1)).A1
+        return rows.multiply(1 / np.maximum(norms, 1e-9)[:, None]).tocsr()
+
+    def dense(self, prompts: tuple[str, ...]) -> Floats:
+        """[N, counts], mean 0 and variance 1 in training, clipped so that an odd prompt stays near."""
+        scaled: Floats = np.clip(self._scale.transform(_encoded(prompts)[1]), -4, 4)
+        return scaled
+
+    def both(self, prompts: tuple[str, ...], weight: float = 0.1) -> Any:
+        """Both side by side, the counts made small beside the unit rows."""
+        return hstack([self.sparse(prompts), csr_matrix(self.dense(prompts) * weight)]).tocsr()
+
+
+@dataclass(frozen=True, slots=True)
+class _Grouped:
+    """Means by group of prompts; an unknown group gets the mean of all."""
+
+    key: Callable[[OutcomeTable], list[Any]]
+    means: dict[Any, tuple[Floats, Floats]]
+    overall: tuple[Floats, Floats]
+
+    @classmethod
+    def of(cls, table: OutcomeTable, key: Callable[[OutcomeTable], list[Any]], prior: float = 10) -> _Grouped:
+        overall = table.correct.mean(axis=0), table.tokens.mean(axis=0)
+        keys = key(table)
+        means = {}
+        for group in set(keys):
+            mine = np.array([one == group for one in keys])
+            share = mine.sum() / (mine.sum() + prior)
+            means[group] = (
+                share * table.correct[mine].mean(axis=0) + (1 - share) * overall[0],
+                share * table.tokens[mine].mean(axis=0) + (1 - share) * overall[1],
+            )
+        return cls(key, means, overall)
+
+    def estimate(self, table: OutcomeTable) -> Estimates:
+        found = [self.means.get(group, self.overall) for group in self.key(table)]
+        return Estimates(np.stack([one[0] for one in found]), np.stack([one[1] for one in found]))
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Means by tenth of one number per prompt, e.g. its length."""
+
+    name: str
+    score: Callable[[str], float]
+    parts: int = 10
+
+    def fit(self, train: OutcomeTable, seed: int) -> Estimator:  # noqa: ARG002
+        """See `Method.fit`; deterministic, so the seed does not matter."""
+        scores = [self.score(prompt) for prompt in train.prompts]
+        edges = np.unique(np.quantile(scores, np.linspace(0, 1, self.parts + 1)[1:-1]))
+
+        def part(table: OutcomeTable) -> list[Any]:
+            return list(np.searchsorted(edges, [self.score(prompt) for prompt in table.prompts]))
+
+        return _Grouped.of(train, part)
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetIdentity:
+    """Means by data set: what a router knows that recognises the source and nothing else."""
+
+    name: str = "data set identity"
+
+    def fit(self, train: OutcomeTable, seed: int) -> Estimator:  # noqa: ARG002
+        """See `Method.fit`."""
+        return _Grouped.of(train, lambda table: list(table.datasets))
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Means of the k nearest training prompts by cosine (arXiv 2505.12601 §3)."""
+
+    k: int = 100
+    name: str = "kNN"
+
+    def fit(self, train: OutcomeTable, seed: int) -> Estimator:  # noqa: ARG002
+        """See `Method.fit`."""
+        return _Neighbourhood(train, self.k)
+
+
+class _Neighbourhood:
+    def __init__(self, train: OutcomeTable, k: int) -> None:
+        self._text, self._train = _Text(train.prompts), train
+        self._sparse = self._text.sparse(train.prompts)
+        self._k = min(k, len(train))
+
+    def estimate(self, table: OutcomeTable) -> Estimates:
+        near = []
+        for start in range(0, len(table), 500):
+            close = (self._text.sparse(table.prompts[start : start + 500]) @ self._sparse.T).toarray()
+            near.append(np.argpartition(-close, self._k - 1, axis=1)[:, : self._k])
+        rows = np.concatenate(near)
+        return Estimates(self._train.correct[rows].mean(axis=1), self._train.tokens[rows].mean(axis=1))
+
+
+def _halves(table: OutcomeTable, tier: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
+    """Rows, 0/1 labels and weights: each prompt once as right and once as wrong, as often as it was
+    sampled.
+    """
+    right = table.correct[:, tier] * table.samples[:, tier]
+    wrong = table.samples[:, tier] - right
+    rows = np.tile(np.arange(len(table)), 2)
+    weights = np.concatenate([right, wrong])
+    kept = weights > 0
+    return rows[kept], np.repeat([1, 0], len(table))[kept], weights[kept]
+
+
+def log_tokens(table: OutcomeTable) -> Floats:
+    logs: Floats = np.log(np.maximum(table.tokens, 1))
+    return logs
+
+
+class _Columns:
+    """One classifier and one model of log tokens for each tier, over features made by `view`."""
+
+    def __init__(
+        self,
+        train: OutcomeTable,
+        view: Callable[[tuple[str, ...]], Any],
+        classifier: Callable[[], Any],
+        regressor: Callable[[], Any],
+    ) -> None:
+        self._view = view
+        seen = view(train.prompts)
+        self._correct = [self._classifier(seen, train, tier, classifier) for tier in range(len(train.tiers))]
+        logs = log_tokens(train)
+        self._lengths = [regressor().fit(seen, logs[:, tier]) for tier in range(len(train.tiers))]
+        guessed = np.exp(self._logs(seen))
+        self._smear = train.tokens.mean(axis=0) / guessed.mean(
+            axis=0
+        )  # the mean, not the median (Duan, 1983)
+
+    @staticmethod
+    def _classifier(seen: Any, train: OutcomeTable, tier: int, make: Callable[[], Any]) -> Any:
+        rows, labels, weights = _halves(train, tier)
+        if labels.min() == labels.max():
+            return float(labels[0])
+        return make().fit(seen[rows], labels, sample_weight=weights)
+
+    def _logs(self, seen: Any) -> Floats:
+        return np.stack([model.predict(seen) for model in self._lengths], axis=1)
+
+    def estimate(self, table: OutcomeTable) -> Estimates:
+        seen = self._view(table.prompts)
+        correct = [
+            np.full(len(table), model) if isinstance(model, float) else model.predict_proba(seen)[:, 1]
+            for model in self._correct
+        ]
+        return Estimates(np.stack(correct, axis=1), np.exp(self._logs(seen)) * self._smear)
+
+
+@dataclass(frozen=True, slots=True)
+class Regression:
+    """Logistic regression for each tier, ridge regression of log tokens (CARROT's plug-in rule, arXiv
+    2502.03261).
+    """
+
+    strength: float = 3.0
+    name: str = "outcome regression"
+
+    def fit(self, train: OutcomeTable, seed: int) -> Estimator:  # noqa: ARG002
+        """See `Method.fit`."""
+        return _Columns(
+            train,
+            _Text(train.prompts).both,
+            lambda: LogisticRegression(C=self.strength, max_iter=300, tol=1e-3),
+            lambda: Ridge(alpha=1.0, solver="sparse_cg", tol=1e-3),
+        )
+
+
+def reduced(train: OutcomeTable, size: int, seed: int) -> Callable[[tuple[str, ...]], Floats]:
+    """Leading directions of the sparse rows, standardised, beside the counts: [N, size + counts]."""
+    text = _Text(train.prompts)
+    rows = text.sparse(train.prompts)
+    turn = TruncatedSVD(min(size, len(train) - 1), random_state=seed).fit(rows)
+    scale = StandardScaler().fit(turn.transform(rows))
+
+    def view(prompts: tuple[str, ...]) -> Floats:
+        return np.hstack([scale.transform(turn.transform(text.sparse(prompts))), text.dense(prompts)])
+
+    return view
+
+
+@dataclass(frozen=True, slots=True)
+class Boosting:
+    """Gradient-boosted trees for each tier, over the leading directions of the same features and the
+    counts.
+    """
+
+    name: str = "gradient boosting"
+    directions: int = 32
+    trees: int = 60
+
+    def fit(self, train: OutcomeTable, seed: int) -> Estimator:
+        """See `Method.fit`."""
+        shape = {
+            "max_iter": self.trees, "max_leaf_nodes": 8, "learning_rate": 0.06, "l2_regularization": 5.0,
+            "min_samples_leaf": 20, "max_bins": 63, "early_stopping": False, "random_state": seed,
+        }  # fmt: skip
+        return _Columns(
+            train,
+            reduced(train, self.directions, seed),
+            lambda: HistGradientBoostingClassifier(**shape),
+            lambda: HistGradientBoostingRegressor(**shape),
+        )

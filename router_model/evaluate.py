@@ -1,0 +1,278 @@
+"""Measure methods on outcome tables: cross-fitting, held-out data sets, oracles, points at a budget.
+
+Prompts are never scored by a method that has seen them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router_model import curves
+from router_model.baselines import Estimates, Method
+from router_model.calibrate import calibrate, inputs_of
+from router_model.curves import UNIT, Floats, Sweep
+from router_model.head import Head
+from router_model.outcomes import OutcomeTable, folds
+
+FOLDS = 5
+LARGE = 600  # prompts from which a held-out fifth for each seed is enough to test on
+_RELATIVE_PRICES = np.concatenate([[np.inf], np.geomspace(20, 0.005, 60), [0.0]])
+
+Tick = Callable[[str], object]
+
+
+class Cell(NamedTuple):
+    """One method at one seed: its sweep, its predictions for `sweep.rows` where it makes any, CPU seconds
+    a fit.
+    """
+
+    sweep: Sweep
+    estimates: Estimates | None = None
+    uncalibrated: Estimates | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Methods on one table: cells by method, one a seed; `tiers` and `oracle` alike."""
+
+    table: OutcomeTable
+    setting: str
+    cells: Mapping[str, Sequence[Cell]]
+    tiers: Sequence[Sweep]
+    oracle: Sequence[Sweep]
+    oracle_kind: str
+
+
+def outcomes_of(table: OutcomeTable) -> Estimates:
+    """What really happened, in the shape of estimates."""
+    return Estimates(table.correct, table.tokens)
+
+
+def relative_prices(table: OutcomeTable) -> Floats:
+    """Prices for a method that cannot say where it changes its mind: from 20 to 0.005 for all of the extra
+    budget.
+    """
+    means = table.tokens.mean(axis=0)
+    found: Floats = _RELATIVE_PRICES * UNIT / max(float(means.max() - means.min()), 1e-9)
+    return found
+
+
+def parts(
+    table: OutcomeTable, seed: int, count: int = FOLDS, *, every: bool = True
+) -> Iterator[NDArray[np.bool_]]:
+    """Masks of the rows to test on; the first only unless `every`."""
+    fold = folds(table, count, seed)
+    for part in range(count if every else 1):
+        if 0 < (fold == part).sum() < len(table):
+            yield fold == part
+
+
+def cross_fit(
+    method: Method, table: OutcomeTable, seed: int, tests: Iterable[NDArray[np.bool_]], tick: Tick
+) -> Cell:
+    """Fit outside each test part, predict inside; one price for all parts."""
+    estimates, raw, tokens, correct, rows = [], [], [], [], []
+    prices = relative_prices(table)
+    seconds = 0.0
+    for test in tests:
+        started = time.process_time()
+        fitted = method.fit(table.take(~test), seed)
+        seconds += time.process_time() - started
+        held_out = table.take(test)
+        rows.append(np.flatnonzero(test))
+        if hasattr(fitted, "estimate"):
+            estimates.append(fitted.estimate(held_out))
+            if hasattr(fitted, "uncalibrated"):
+                raw.append(fitted.uncalibrated(held_out))
+        else:
+            chosen = np.stack([fitted.choose(held_out, price) for price in prices])
+            tokens.append((chosen * held_out.tokens).sum(axis=2))
+            correct.append((chosen * held_out.correct).sum(axis=2))
+        tick(method.name)
+    cell = _cell(table, np.concatenate(rows), estimates, raw, tokens, correct)
+    return cell._replace(seconds=seconds / len(rows))
+
+
+def _cell(  # noqa: PLR0917
+    table: OutcomeTable,
+    rows: NDArray[np.intp],
+    estimates: list[Estimates],
+    raw: list[Estimates],
+    tokens: list[Floats],
+    correct: list[Floats],
+) -> Cell:
+    truth = Estimates(table.correct[rows], table.tokens[rows])
+    if estimates:
+        joined = _joined(estimates)
+        return Cell(curves.sweep(joined, truth, rows), joined, _joined(raw) if raw else None)
+    cheapest = truth.tokens.mean(axis=0).argmin()
+    return Cell(
+        Sweep(
+            rows,
+            np.concatenate([truth.tokens[:, cheapest][None], np.concatenate(tokens, axis=1)]),
+            np.concatenate([truth.correct[:, cheapest][None], np.concatenate(correct, axis=1)]),
+        )
+    )
+
+
+def _joined(estimates: Sequence[Estimates]) -> Estimates:
+    return Estimates(
+        np.concatenate([one.correct for one in estimates]), np.concatenate([one.tokens for one in estimates])
+    )
+
+
+def oracle(table: OutcomeTable, seed: int = 0, draws: int = 16) -> tuple[Sweep, str]:
+    """The best that any allocation could do, and its kind.
+
+    `split-sample` where every cell has at least two samples: tiers are chosen on all samples but one and
+    scored on that one (which of them is drawn, per cell, as samples of one prompt are exchangeable).
+    `clairvoyant` elsewhere: chosen and scored on the same sample, so luck counts as foresight and the
+    figure is out of reach.
+    """
+    rows = np.arange(len(table))
+    truth = outcomes_of(table)
+    at = curves.prices(*truth, count=128)
+    if table.samples.min() < 2:
+        return curves.sweep(truth, truth, rows, at), "clairvoyant"
+    random = np.random.default_rng(seed)
+    right, count = np.rint(table.correct * table.samples), table.samples
+    found = []
+    for _ in range(draws):
+        scored = (random.random(right.shape) * count < right).astype(float)
+        known = (right - scored) / (count - 1)
+        found.append(curves.sweep(Estimates(known, table.tokens), Estimates(scored, table.tokens), rows, at))
+    tokens = np.mean([one.tokens for one in found], axis=0)
+    return Sweep(rows, tokens, np.mean([one.correct for one in found], axis=0)), "split-sample"
+
+
+def trial(
+    table: OutcomeTable, methods: Sequence[Method], seeds: Sequence[int], tick: Tick, *, every: bool
+) -> Trial:
+    """Once for each seed: every method cross-validated over `every` fold, or fitted once with a fifth held
+    out.
+    """
+    tests = {seed: list(parts(table, seed, every=every)) for seed in seeds}
+    cells = {
+        method.name: [cross_fit(method, table, seed, tests[seed], tick) for seed in seeds]
+        for method in methods
+    }
+    setting = f"{FOLDS}-fold cross-validation" if every else "a fifth held out for each seed"
+    return _trial(table, setting, cells, [np.any(tests[seed], axis=0) for seed in seeds])
+
+
+def left_out(
+    table: OutcomeTable, dataset: str, methods: Sequence[Method], seeds: Sequence[int], tick: Tick
+) -> Trial:
+    """Every method fitted to the other data sets of the table, measured on this one, once for each seed."""
+    test = np.array([name == dataset for name in table.datasets])
+    cells = {
+        method.name: [cross_fit(method, table, seed, [test], tick) for seed in seeds] for method in methods
+    }
+    return _trial(table, "fitted to other tables or data sets", cells, [test for _ in seeds])
+
+
+def within(whole: Trial, dataset: str) -> Trial:
+    """The same decisions, measured on one data set against that data set's own mixes."""
+    keep = np.array([name == dataset for name in whole.table.datasets])
+    cells = {name: [_kept(cell, keep) for cell in of_method] for name, of_method in whole.cells.items()}
+    tested = [np.isin(np.arange(len(keep)), tiers.rows) & keep for tiers in whole.tiers]
+    return _trial(whole.table, f"within {dataset}", cells, tested)
+
+
+def _kept(cell: Cell, keep: NDArray[np.bool_]) -> Cell:
+    chosen = keep[cell.sweep.rows]
+
+    def those(estimates: Estimates | None) -> Estimates | None:
+        return estimates and Estimates(estimates.correct[chosen], estimates.tokens[chosen])
+
+    return Cell(cell.sweep.within(keep), those(cell.estimates), those(cell.uncalibrated))
+
+
+def _trial(
+    table: OutcomeTable,
+    setting: str,
+    cells: Mapping[str, Sequence[Cell]],
+    tested: Sequence[NDArray[np.bool_]],
+) -> Trial:
+    some = np.any(
+        tested, axis=0
+    )  # a table of the tested prompts alone decides which kind of oracle it can have
+    best, kind = oracle(table.take(some))
+    places = np.flatnonzero(some)
+    whole = Sweep(places, best.tokens, best.correct)
+    tiers = [curves.fixed(table.correct[test], table.tokens[test], np.flatnonzero(test)) for test in tested]
+    return Trial(table, setting, cells, tiers, [whole.within(test) for test in tested], kind)
+
+
+def score(estimates: Estimates, table: OutcomeTable) -> Cell:
+    """A head that was fitted elsewhere, on all prompts of a table."""
+    rows = np.arange(len(table))
+    return Cell(curves.sweep(estimates, outcomes_of(table), rows), estimates)
+
+
+def scored(table: OutcomeTable, setting: str, name: str, cells: Sequence[Cell]) -> Trial:
+    """A trial of one method from cells that each hold all prompts of the table."""
+    return _trial(table, setting, {name: cells}, [np.ones(len(table), np.bool_)] * len(cells))
+
+
+def points(
+    cells: Sequence[Cell], table: OutcomeTable, extra: Sequence[float] = (0.25, 0.5, 0.75)
+) -> list[dict[str, float]]:
+    """Tokens and accuracy at shares of the extra budget, with the best fixed mix and the oracle; means
+    over cells.
+
+    All prompts of the table must have been scored in every cell.
+    """
+    tiers = curves.fixed(table.correct, table.tokens, np.arange(len(table))).curve()
+    best = oracle(table)[0].curve()
+    found = []
+    for share in extra:
+        budget = curves.budget_of(tiers, share)
+        reached = [curves.at_budget(cell.sweep.curve(), budget) for cell in cells]
+        found.append(
+            {
+                "extra_budget": share,
+                "tokens": float(np.mean([point.tokens for point in reached])),
+                "accuracy": float(np.mean([point.accuracy for point in reached])),
+                "mix": curves.mix_at(tiers, budget),
+                "oracle": curves.at_budget(best, budget).accuracy,
+            }
+        )
+    return found
+
+
+def apply(head: Head, table: OutcomeTable, seed: int) -> tuple[OutcomeTable, Estimates, str]:
+    """A trained head's estimates for the prompts that it was not trained on; returns them and how they
+    were made.
+
+    A table that the head was trained on entirely is measured as it is, and `how` says so. Tiers are
+    matched by name: the set called like the table, else the first set that has them all. Where no set has,
+    the tiers' curves are calibrated with the trunk frozen on four fifths of the table and measured on the
+    other, five times over. Raises OutcomeError.
+    """
+    fresh = ~head.trained_on(table.prompts)
+    kept, note = table.take(fresh), ""
+    if not len(kept):
+        kept, note = table, "; THE HEAD WAS TRAINED ON ALL OF THESE PROMPTS, so the figures are too good"
+    elif len(kept) < len(table):
+        note = f"; without {len(table) - len(kept):,} prompts that the head was trained on"
+    named = head.sets.get(table.name)
+    for known in (*([named] if named else []), *head.sets.values()):
+        if set(table.tiers) <= set(known.tiers):
+            columns = [known.tiers.index(tier) for tier in table.tiers]
+            correct, tokens = known.outcomes(np.asarray(inputs_of(head, kept), np.float32))
+            return kept, Estimates(correct[:, columns], tokens[:, columns]), f"tiers of {known.name}{note}"
+    estimates = Estimates(np.zeros_like(kept.correct), np.zeros_like(kept.tokens))
+    for test in parts(kept, seed):
+        tuned = calibrate(head, kept.take(~test), seed)
+        seen = np.asarray(inputs_of(tuned, kept.take(test)), np.float32)
+        estimates.correct[test], estimates.tokens[test] = tuned.sets[kept.name].outcomes(seen)
+    how = f"new tiers, calibrated on four fifths and measured on the other, five times{note}"
+    return kept, estimates, how

@@ -1,0 +1,275 @@
+"""Prompt text to numbers: hashed words and character n-grams, and plain counts. numpy only, bounded time.
+
+Everything is computed on the array of code points at once: an n-gram's hash is a polynomial of its characters
+modulo 2^64, so the hashes of all words, word pairs and character 3- to 5-grams are a few array operations.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+FEATURE_VERSION = 1
+"""Rises with every change of what `encode` returns; a head refuses features it was not trained on."""
+
+BLOCK = 1 << 15  # buckets for words and word pairs, and as many again for character n-grams
+SIZE = 2 * BLOCK
+START, END = 3072, 1024  # characters read at the two ends of a prompt: the bound on time
+
+_SPACE, _LINE, _LOWER, _UPPER, _DIGIT, _LETTER, _IDEOGRAPH = range(7)
+_NAMED = "+ -−– *×· /÷ = <>≤≥≠ ^ % $ \\ ( [ { _ . , ? ! : ; \"'`’“” |&#@~".split()
+_OTHER = _IDEOGRAPH + 1 + len(_NAMED)
+_KINDS = _OTHER + 1
+_MAGNITUDES = 28  # classes of a number's size, half an octave each; the last is open
+
+_CUES = (
+    "what which who when where why how",
+    "prove show derive explain justify explique erkläre why because",
+    "compute calculate evaluate solve find determine simplify",
+    "if then suppose given let assume otherwise unless",
+    "each every per total sum altogether all average mean rate",
+    "twice half double triple third quarter times percent many much",
+    "more less than fewer greater larger smaller largest smallest maximum minimum most least",
+    "mod modulo remainder divided division prime factor divisor",
+    "integer integers polynomial function equation triangle matrix probability angle circle sequence",
+    "def return import class print code python function error sql list string",
+    "hello hi thanks please translate summarise summarize rewrite write",
+    "answer choose option following true false correct select",
+)
+
+COUNTS = (
+    "characters", "words", "distinct", "word_length", "numbers", "largest", "second", "third", "mean_size",
+    "last_number", *(f"kind_{at}" for at in range(_KINDS)), *(f"size_{at}" for at in range(_MAGNITUDES // 2)),
+    *(f"cue_{at}" for at in range(len(_CUES))),
+)  # fmt: skip
+"""Names of the dense features, in order."""
+DENSE = len(COUNTS)
+
+_MULTIPLIER = 0x9E3779B97F4A7C15
+
+
+class Features(NamedTuple):
+    """One prompt. indices: ascending buckets, int32 [n]. values: 1 + ln(count), unit length within each of
+    the two blocks, float32 [n]. dense: `COUNTS`, mostly ln(1 + count), float32 [DENSE]."""
+
+    indices: NDArray[np.int32]
+    values: NDArray[np.float32]
+    dense: NDArray[np.float32]
+
+
+class Matrix(NamedTuple):
+    """N prompts: the compressed sparse rows of an [N, SIZE] matrix, and the dense features [N, DENSE]."""
+
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.int32]
+    values: NDArray[np.float32]
+    dense: NDArray[np.float32]
+
+
+class _Tables(NamedTuple):
+    """Lookups by code point (the first 65,536; the rest share the last), position, size and bucket."""
+
+    kind: NDArray[np.uint8]
+    hashed: NDArray[np.uint64]
+    powers: NDArray[np.uint64]
+    inverses: NDArray[np.uint64]
+    magnitudes: NDArray[np.uint64]
+    cues: NDArray[np.uint8]
+
+
+class _Tokens(NamedTuple):
+    """Buckets of the words and of the pairs, and ln(1 + value) and class of the numbers among the words."""
+
+    words: NDArray[np.uint64]
+    pairs: NDArray[np.uint64]
+    sizes: NDArray[np.float64]
+    magnitudes: NDArray[np.int64]
+
+
+_MULTIPLIER = 0x9E3779B97F4A7C15
+_RADIX = np.uint64(_MULTIPLIER)
+_PAIRING = np.uint64(0xD6E8FEB86659FD93)
+_EDGE = np.uint64(0xA0761D6478BD642F)  # what stands around a word, as a character of its n-grams
+_SHIFT = np.uint64(64 - 15)
+_WORD, _NUMBER, _SINGLE = 1, 2, 3
+_TOKEN = np.array([0, 0, _WORD, _WORD, _NUMBER, _WORD, *[_SINGLE] * (_KINDS - _IDEOGRAPH)], np.uint8)
+_TENS = 10.0 ** np.arange(300)
+_PLACES = np.arange(1, START + END + 8)
+
+
+def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finaliser of splitmix64 (Steele, Lea and Flood, 2014): every input bit reaches every output bit."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def _kind(char: str) -> int:
+    if char in "\n\r":
+        return _LINE
+    for at, chars in enumerate(_NAMED):
+        if char in chars:
+            return _IDEOGRAPH + 1 + at
+    category = unicodedata.category(char)
+    if "⺀" <= char <= "鿿" or "豈" <= char <= "﫿":
+        return _IDEOGRAPH
+    if category == "Ll":
+        return _LOWER if char.isascii() else _LETTER
+    by_category = {"Nd": _DIGIT, "Lu": _UPPER, "Zl": _LINE, "Zp": _LINE}
+    by_category |= dict.fromkeys(("Zs", "Cc", "Cf"), _SPACE)
+    return by_category.get(category, _LETTER if category[0] in "LM" else _OTHER)
+
+
+@cache
+def _tables() -> _Tables:
+    chars = [chr(code) for code in range(0x10000)]
+    kind = np.array([_kind(char) for char in chars], np.uint8)
+    lower = np.array([ord(low) if len(low := char.lower()) == 1 else ord(char) for char in chars], np.uint64)
+    hashed = _mix(lower + np.uint64(1))
+    hashed[kind == _DIGIT] = hashed[ord("0")]  # a number counts by its size, not by its digits
+    hashed[kind <= _LINE] = 0
+    length = START + END + 8
+    powers = np.full(length, _MULTIPLIER, np.uint64)
+    inverses = np.full(length, pow(_MULTIPLIER, -1, 1 << 64), np.uint64)
+    powers[0] = inverses[0] = 1
+    magnitudes = _mix(np.arange(1, _MAGNITUDES + 1, dtype=np.uint64) << np.uint64(40))
+    cues = np.zeros(BLOCK, np.uint8)
+    tables = _Tables(kind, hashed, np.cumprod(powers), np.cumprod(inverses), magnitudes, cues)
+    for group, words in enumerate(_CUES):
+        for word in words.split():
+            codes = _codes(word)
+            cues[_tokens(codes, _TOKEN[kind[codes]], tables).words] = group + 1
+    return tables
+
+
+def _codes(text: str) -> NDArray[np.uint32]:
+    codes: NDArray[np.uint32] = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+    return np.minimum(codes, np.uint32(0xFFFF))
+
+
+def _tokens(codes: NDArray[np.uint32], token: NDArray[np.uint8], tables: _Tables) -> _Tokens:
+    """Runs of letters, runs of digits, single symbols and single ideographs; and neighbours as pairs."""
+    begins = token >= _SINGLE
+    begins[0] = True
+    begins[1:] |= token[1:] != token[:-1]
+    begins &= token > 0
+    starts = begins.nonzero()[0]
+    if not len(starts):
+        nothing = np.zeros(0, np.uint64)
+        return _Tokens(nothing, nothing, np.zeros(0), np.zeros(0, np.int64))
+    weighted = tables.hashed[codes] * tables.powers[: len(codes)]
+    words = np.add.reduceat(weighted, starts) * tables.inverses[starts]
+    sizes, magnitudes = _numbers(codes, token)
+    words[token[starts] == _NUMBER] = tables.magnitudes[magnitudes]
+    return _Tokens(words >> _SHIFT, (words[:-1] * _PAIRING + words[1:]) >> _SHIFT, sizes, magnitudes)
+
+
+def _numbers(
+    codes: NDArray[np.uint32], token: NDArray[np.uint8]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """ln(1 + value) of each run of digits, and the class of its size."""
+    at = (token == _NUMBER).nonzero()[0]
+    if not len(at):
+        return np.zeros(0), np.zeros(0, np.int64)
+    begins = np.ones(len(at) + 1, np.bool_)
+    begins[1:-1] = at[1:] != at[:-1] + 1
+    first = begins.nonzero()[0]
+    place = np.repeat(first[1:], first[1:] - first[:-1]) - _PLACES[: len(at)]
+    digit = np.minimum(codes[at] - np.uint32(ord("0")), 9)
+    sizes = np.log1p(np.add.reduceat(digit * _TENS[np.minimum(place, len(_TENS) - 1)], first[:-1]))
+    return sizes, np.minimum((sizes * (2 / math.log(2))).astype(np.int64), _MAGNITUDES - 1)
+
+
+def _grams(codes: NDArray[np.uint32], token: NDArray[np.uint8], tables: _Tables) -> list[NDArray[np.uint64]]:
+    """Hashes of the 3-, 4- and 5-grams of characters that reach over no word's edge."""
+    inside = np.zeros(len(codes) + 2, np.bool_)
+    inside[1:-1] = (token == _WORD) | (token == _NUMBER)
+    chars = np.full(len(inside), _EDGE)
+    np.copyto(chars[1:-1], tables.hashed[codes], where=inside[1:-1])
+    grams, hashed, within = [], chars, inside
+    for length in range(2, 6):
+        hashed = hashed[:-1] * _RADIX + chars[length - 1 :]
+        within = inside[1:-1] if length <= 3 else within[:-1] & inside[length - 2 : -1]
+        if length > 2:
+            grams.append(hashed[within])
+    return grams
+
+
+def encode(prompt: str) -> Features:
+    """The features of a prompt; of a long one the first 3,072 and the last 1,024 characters are read."""
+    text = prompt if len(prompt) <= START + END else f"{prompt[:START]}\n{prompt[-END:]}"
+    tables = _tables()
+    codes = _codes(text or " ")
+    kind = tables.kind[codes]
+    token = _TOKEN[kind]
+    tokens = _tokens(codes, token, tables)
+    grams = np.concatenate(_grams(codes, token, tables)) >> _SHIFT | np.uint64(BLOCK)
+    every = np.concatenate((tokens.words, tokens.pairs, grams)).astype(np.uint16)
+    every.sort()
+    last = np.ones(len(every) + 1, np.bool_)
+    np.not_equal(every[1:], every[:-1], out=last[1:-1])
+    first = last.nonzero()[0]
+    indices = every[first[:-1]].astype(np.int32)
+    values = _WEIGHTS[first[1:] - first[:-1]]
+    border = int(indices.searchsorted(BLOCK))
+    _normalise(values[:border])
+    _normalise(values[border:])
+    kinds = np.bincount(kind, minlength=_KINDS)
+    return Features(indices, values, _dense(len(prompt), kinds, tokens, border, tables.cues))
+
+
+def _normalise(block: NDArray[np.float32]) -> None:
+    block /= math.sqrt(float(block @ block)) or 1.0
+
+
+_WEIGHTS = 1 + np.log(np.maximum(np.arange(3 * (START + END) + 32), 1)).astype(np.float32)
+
+
+def _dense(
+    length: int, kinds: NDArray[np.int64], tokens: _Tokens, distinct: int, cues: NDArray[np.uint8]
+) -> NDArray[np.float32]:
+    """Shares and sizes first, then ln(1 + count) of the kinds of character, sizes of number and cue words."""
+    words, sizes = len(tokens.words), tokens.sizes
+    largest = [*sorted(sizes.tolist())[:-4:-1], 0.0, 0.0, 0.0][:3] if len(sizes) else [0.0, 0.0, 0.0]
+    letters = int(kinds[_LOWER] + kinds[_UPPER] + kinds[_LETTER])
+    leading = [
+        math.log1p(length),
+        math.log1p(words),
+        distinct / (2 * words or 1),
+        letters / (words or 1) / 10,
+        math.log1p(len(sizes)),
+        *largest,
+        float(sizes.mean()) if len(sizes) else 0.0,
+        float(sizes[-1]) if len(sizes) else 0.0,
+    ]
+    dense = np.empty(DENSE, np.float32)
+    dense[: len(leading)] = leading
+    counts = np.concatenate(
+        (
+            kinds,
+            np.bincount(tokens.magnitudes >> 1, minlength=_MAGNITUDES // 2),
+            np.bincount(cues[tokens.words], minlength=len(_CUES) + 1)[1:],
+        )
+    )
+    np.log1p(counts, out=dense[len(leading) :], casting="same_kind")
+    return np.minimum(dense, 100.0)
+
+
+def encode_all(prompts: Sequence[str]) -> Matrix:
+    """`encode` of every prompt, one below the other."""
+    rows = [encode(prompt) for prompt in prompts]
+    indptr = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum([len(row.indices) for row in rows], out=indptr[1:])
+    none = Features(np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros((0, DENSE), np.float32))
+    return Matrix(
+        indptr,
+        np.concatenate([none.indices, *(row.indices for row in rows)]),
+        np.concatenate([none.values, *(row.values for row in rows)]),
+        np.vstack([none.dense, *(row.dense for row in rows)]),
+    )

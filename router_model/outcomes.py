@@ -1,0 +1,239 @@
+"""Outcome tables: what happened when prompts ran at tiers. Read, validated, merged, split by prompt."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import unicodedata
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+TRAIN_SHARE, CALIBRATION_SHARE = 0.6, 0.2
+
+
+class OutcomeError(ValueError):
+    """A table that cannot be used; the message begins with `file:line:` where a line is to blame."""
+
+
+class _Outcome(msgspec.Struct):
+    correct: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    tokens: Annotated[float, msgspec.Meta(ge=0, lt=1e9)]
+    n: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1
+
+
+class _Row(msgspec.Struct):
+    prompt: Annotated[str, msgspec.Meta(min_length=1)]
+    tiers: Annotated[dict[str, _Outcome], msgspec.Meta(min_length=1)]
+    id: str | int | None = None
+    dataset: str | None = None
+
+
+@dataclass(frozen=True)
+class OutcomeTable:
+    """N prompts at T tiers; no two prompts are the same once normalised.
+
+    correct: share of right answers in [0, 1], [N, T]. tokens: mean completion tokens, [N, T].
+    samples: generations behind each cell, [N, T]; 0 where nothing was measured (there the others are NaN).
+    digest: SHA-256 of the file, or of the digests of the tables it was made from.
+    """
+
+    name: str
+    ids: tuple[str, ...]
+    datasets: tuple[str, ...]
+    prompts: tuple[str, ...]
+    tiers: tuple[str, ...]
+    correct: Floats
+    tokens: Floats
+    samples: Ints
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def take(self, rows: ArrayLike) -> OutcomeTable:
+        """The rows at these positions, or where a boolean mask is true."""
+        index = np.asarray(rows)
+        at = np.flatnonzero(index) if index.dtype == np.bool_ else index.astype(np.int64)
+        return replace(
+            self,
+            ids=tuple(self.ids[i] for i in at),
+            datasets=tuple(self.datasets[i] for i in at),
+            prompts=tuple(self.prompts[i] for i in at),
+            correct=self.correct[at],
+            tokens=self.tokens[at],
+            samples=self.samples[at],
+        )
+
+    def select(self, tiers: Sequence[str]) -> OutcomeTable:
+        """Only these tiers, in this order, and only the rows that have them all. Raises OutcomeError."""
+        unknown = [tier for tier in tiers if tier not in self.tiers]
+        if unknown:
+            raise OutcomeError(f"{self.name}: no tier {unknown[0]!r}; there are {', '.join(self.tiers)}")
+        at = [self.tiers.index(tier) for tier in tiers]
+        table = replace(
+            self,
+            tiers=tuple(tiers),
+            correct=self.correct[:, at],
+            tokens=self.tokens[:, at],
+            samples=self.samples[:, at],
+        )
+        return table.take((table.samples > 0).all(axis=1))
+
+
+class Split(NamedTuple):
+    """Three parts of one table that share no prompt."""
+
+    train: OutcomeTable
+    calibration: OutcomeTable
+    test: OutcomeTable
+
+
+def normalised(prompt: str) -> str:
+    """What makes two prompts the same: compatibility forms, case and white space do not count."""
+    return " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())
+
+
+def read(path: str | Path, tiers: Sequence[str] | None = None, *, partial: bool = False) -> OutcomeTable:
+    """Read JSON Lines (`.jsonl`, `.jsonl.gz`) or Parquet (`.parquet`, needs pyarrow).
+
+    tiers: those to keep, in this order; rows that lack one are dropped. None keeps the tiers that every row
+    has; `partial` keeps every tier and leaves what is missing as NaN with 0 samples.
+    Rows whose prompts are the same once normalised become one, weighted by their samples.
+    Raises OutcomeError with `file:line: message` (a row number for Parquet).
+    """
+    source = Path(path)
+    try:
+        content = source.read_bytes()
+    except OSError as error:
+        raise OutcomeError(f"{source}: {error.strerror or error}") from None
+    rows = _parquet(source, content) if source.suffix == ".parquet" else list(_lines(source, content))
+    if not rows:
+        raise OutcomeError(f"{source}: no outcomes")
+    name = source.name.split(".")[0]
+    table = _merged(_tabulated(name, rows, hashlib.sha256(content).hexdigest()))
+    if tiers is None and not partial:
+        tiers = [tier for at, tier in enumerate(table.tiers) if (table.samples[:, at] > 0).all()]
+        if not tiers:
+            raise OutcomeError(f"{source}: no tier has an outcome in every row; name the tiers to use")
+    if tiers is not None:
+        table = table.select(tiers)
+        if not len(table):
+            raise OutcomeError(f"{source}: no row has all of the tiers {', '.join(tiers)}")
+    return table
+
+
+def _lines(source: Path, content: bytes) -> Iterator[_Row]:
+    decoder = msgspec.json.Decoder(_Row)
+    try:
+        text = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    except (EOFError, OSError, zlib.error) as error:
+        raise OutcomeError(f"{source}: damaged gzip data: {error}") from None
+    for number, line in enumerate(text.split(b"\n"), 1):
+        if line.strip():
+            try:
+                yield decoder.decode(line)
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                raise OutcomeError(f"{source}:{number}: {error}") from None
+
+
+def _parquet(source: Path, content: bytes) -> list[_Row]:
+    try:
+        arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+    except ImportError:
+        raise OutcomeError(f"{source}: reading Parquet needs `pip install pyarrow`") from None
+    try:
+        records = parquet.read_table(arrow.BufferReader(content)).to_pylist()
+    except (arrow.ArrowException, OSError) as error:
+        raise OutcomeError(f"{source}: {error}") from None
+    rows = []
+    for number, record in enumerate(records, 1):
+        tiers = record.get("tiers") or {}
+        cells = tiers.items() if isinstance(tiers, dict) else tiers  # a struct column, or a map column
+        record["tiers"] = {name: cell for name, cell in cells if cell is not None}
+        try:
+            rows.append(msgspec.convert(record, _Row))
+        except msgspec.ValidationError as error:
+            raise OutcomeError(f"{source}:{number}: {error}") from None
+    return rows
+
+
+def _tabulated(name: str, rows: Sequence[_Row], digest: str) -> OutcomeTable:
+    tiers = tuple(dict.fromkeys(tier for row in rows for tier in row.tiers))
+    column = {tier: at for at, tier in enumerate(tiers)}
+    correct = np.full((len(rows), len(tiers)), np.nan)
+    tokens = np.full_like(correct, np.nan)
+    samples = np.zeros(correct.shape, np.int64)
+    for at, row in enumerate(rows):
+        for tier, cell in row.tiers.items():
+            correct[at, column[tier]] = cell.correct
+            tokens[at, column[tier]] = cell.tokens
+            samples[at, column[tier]] = cell.n
+    return OutcomeTable(
+        name=name,
+        ids=tuple(str(at) if row.id is None else str(row.id) for at, row in enumerate(rows)),
+        datasets=tuple(row.dataset or name for row in rows),
+        prompts=tuple(row.prompt for row in rows),
+        tiers=tiers,
+        correct=correct,
+        tokens=tokens,
+        samples=samples,
+        digest=digest,
+    )
+
+
+def _merged(table: OutcomeTable) -> OutcomeTable:
+    """One row for each normalised prompt, the first; cells are means weighted by samples."""
+    first: dict[str, int] = {}
+    group = np.array([first.setdefault(normalised(prompt), len(first)) for prompt in table.prompts])
+    if len(first) == len(table):
+        return table
+    samples = np.zeros((len(first), len(table.tiers)), np.int64)
+    np.add.at(samples, group, table.samples)
+
+    def mean(cells: Floats) -> Floats:
+        total = np.zeros(samples.shape)
+        np.add.at(total, group, np.nan_to_num(cells) * table.samples)
+        means: Floats = np.divide(total, samples, out=np.full(samples.shape, np.nan), where=samples > 0)
+        return means
+
+    kept = table.take(np.unique(group, return_index=True)[1])
+    return replace(kept, correct=mean(table.correct), tokens=mean(table.tokens), samples=samples)
+
+
+def places(prompts: Sequence[str], seed: int) -> Floats:
+    """A place in [0, 1) for each prompt, from the seed and the normalised prompt alone.
+
+    So a prompt falls into the same part whichever table it stands in.
+    """
+    salt = seed.to_bytes(8, "big", signed=True)
+    digests = (
+        hashlib.blake2b(normalised(prompt).encode("utf-8", "surrogatepass"), digest_size=8, key=salt).digest()
+        for prompt in prompts
+    )
+    whole = np.fromiter((int.from_bytes(digest, "big") >> 11 for digest in digests), np.float64)
+    place: Floats = whole / 2**53
+    return place
+
+
+def split(table: OutcomeTable, seed: int) -> Split:
+    """About 60 % to train on, 20 % to calibrate on, 20 % to test on."""
+    place = places(table.prompts, seed)
+    train = place < TRAIN_SHARE
+    test = place >= TRAIN_SHARE + CALIBRATION_SHARE
+    return Split(table.take(train), table.take(~train & ~test), table.take(test))
+
+
+def folds(table: OutcomeTable, count: int, seed: int) -> Ints:
+    """The fold of each row, in [0, count), [N]; drawn by prompt alone, so one fold across tables."""
+    return (places(table.prompts, seed) * count).astype(np.int64)

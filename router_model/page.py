@@ -1,0 +1,246 @@
+"""docs/results.md, written from the figures: nothing on the page is typed by hand that was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from router_model.report import Summary, calibration, points, table
+
+_ISSUE = {"lean": (0.805, 0.07), "middle": (0.85, 0.064), "ample": (0.87, 0.033)}
+"""Aims on cap256 → cap2048: right answers, and what that was over the mix (.735, .786, .837) where they
+were set.
+"""
+
+_METHOD = """\
+Methods never see the prompts that they are scored on. The first table and all those below 600 prompts are
+cross-validated in five folds, pooled, once for each seed; of the others a fifth is held out, another one
+for each seed. Every method gives estimates or decisions at a price; the price falls from infinity to zero,
+and each price yields mean tokens and mean accuracy from the measured outcomes of the chosen tiers.
+Neighbouring prices are mixed at random, so a curve is linear between its points.
+
+* **Best fixed mix**: the convex hull of the fixed tiers, what a router without any knowledge of the prompt
+  can get.
+* **Extra budget**: the cheapest tier spends 0 %, the dearest 100 %. The five budgets are 10, 25, 50, 75
+  and 90 %.
+* **Tokens saved**: at the accuracy that the best mix has at the middle budget. Negative means more tokens
+  than the mix.
+* **AIQ gain**: mean accuracy of the curve's concave hull over the budgets (AIQ of RouterBench) less the
+  mix's.
+* **APGR**: mean share of the gap between the cheapest and the dearest tier that is recovered (RouteLLM,
+  over tokens); left out where the two are as good as equal. A random mix of two tiers has 0.5.
+* **Oracle gap**: share of the way from the mix to the oracle, middle budget. *Split-sample* oracles choose
+  on all samples of a cell but one and score on that one. *Clairvoyant* oracles choose and score on the
+  same single sample: they know luck in advance, and no router can reach them.
+* A method that knows nothing can look worse than the mix in cross-validation: the fold that was unlucky to
+  be tested on was lucky for those trained without it, and one price is set for all folds.
+* **Intervals**: 95 %, percentile bootstrap over prompts and seeds, the same resamples for all methods.
+  Bold: above zero.
+* **ECE**: expected calibration error in points, ten bins of equal size. It is never negative, so its
+  intervals lie high.
+"""
+
+
+def page(found: Mapping[str, Any], folder: str) -> str:
+    """The whole page; `folder` holds the figures."""
+    summaries: Mapping[str, Summary] = found["settings"]
+    shipped = found["shipped"]
+    parts = [
+        "# Results\n",
+        f"How well the router head spends tokens, beside everything simpler. Shipped: **{shipped}**.\n",
+        (
+            f"Made by `{found.get('command', 'thinkmeter results')}` in {found['minutes']:g} minutes"
+            f" on {found.get('machine', 'an unnamed machine')}; {found['seeds']} seeds,"
+            f" {found['draws']} resamples."
+            f" All figures, with more digits: [`results.json`]({folder}/results.json).\n"
+        ),
+        f"![Accuracy against tokens]({folder}/curves.svg)\n",
+        "## In short\n",
+        *_short(summaries, shipped, found.get("voting", [])),
+        "## How it was measured\n",
+        _METHOD,
+        *_settings(summaries, shipped, folder),
+        *_voting(found.get("voting"), bound=found.get("voting_is_bound", False)),
+        *_calibration(summaries, shipped, folder),
+        "## What did not work, and what is as good\n",
+        *_verdicts(summaries, shipped),
+    ]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def short_page(summaries: Sequence[Summary], methods: Sequence[str]) -> str:
+    """A page on single heads, without the methods beside them."""
+    parts = ["# Report\n", "![Accuracy against tokens](curves.svg)\n"]
+    for summary, method in zip(summaries, methods, strict=True):
+        parts += [f"## {summary['title']}\n", f"{_described(summary)}\n", table(summary, method)]
+        parts += ["Expected calibration error, points:\n", calibration([summary], [method])]
+    return "\n".join([*parts, "## How it was measured\n", _METHOD])
+
+
+def _described(summary: Summary) -> str:
+    tiers = ", ".join(
+        f"{one['name']} {100 * one['accuracy']:.1f} % at {one['tokens']:.0f}" for one in summary["tiers"]
+    )
+    return (
+        f"{summary['prompts']:,} prompts, {summary['setting']}, {summary['oracle']} oracle. Tiers: {tiers}"
+        f" tokens."
+    )
+
+
+def _short(
+    summaries: Mapping[str, Summary], shipped: str, voting: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    lines = ["| aim | measured | |", "|---|---|---|"]
+    for key in ("mix", "tiny", "farel"):
+        if key in summaries:
+            own = summaries[key]["methods"][shipped]["measures"]
+            lines += {"mix": _mix_aims, "tiny": _tiny_aims, "farel": _farel_aims}[key](own)
+    for key in ("mix-within-gsm8k", "mix-within-math500"):
+        if key in summaries:
+            own = summaries[key]["methods"][shipped]["measures"]
+            name = summaries[key]["title"]
+            gain = own["aiq_gain"]
+            lines.append(_aim(f"{name}: AIQ gain, interval above zero", points(gain, 2), _above(gain)))
+    if voting:
+        lines.append(_voting_aim(voting))
+    yield "\n".join(lines) + "\n"
+    if "mix" not in summaries:
+        return
+    yield (
+        "The first three aims were set on another sample of the same table, where the mix has .735, .786"
+        " and .837 and the"
+        " oracle .855, .889 and .889; the gain over the mix is what can be compared.\n"
+    )
+
+
+def _mix_aims(own: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for budget, (right, gain) in _ISSUE.items():
+        got, over = own[f"accuracy_{budget}"], own[f"gain_{budget}"]
+        text = f"{got[0]:.3f}; {points(over)} over the mix"
+        name = f"GSM8K + MATH-500, {budget} budget: {right:.3f}, that is {100 * gain:+.1f} over the mix"
+        lines.append(_aim(name, text, over[0] >= gain and got[0] >= right, near=over[0] >= gain))
+    return lines
+
+
+def _tiny_aims(own: Mapping[str, Any]) -> list[str]:
+    gain, gap = own["gain_middle"], own["gap_middle"]
+    shown = "–" if gap[0] is None else f"{100 * gap[0]:.0f} %"
+    return [
+        _aim("tiny reasoner, middle budget: +8 over the mix", points(gain), gain[0] >= 0.08),
+        _aim("tiny reasoner: 60 % of the way to the oracle", shown, (gap[0] or 0) >= 0.6),
+    ]
+
+
+def _farel_aims(own: Mapping[str, Any]) -> list[str]:
+    low = own["gain_middle"][2]
+    return [_aim("farel: no loss beyond noise", points(own["gain_middle"]), low is None or low >= 0)]
+
+
+def _above(gain: Sequence[float | None]) -> bool:
+    return gain[1] is not None and gain[1] > 0
+
+
+def _aim(name: str, measured: str, reached: bool, *, near: bool = False) -> str:  # noqa: FBT001
+    verdict = "reached" if reached else "gain reached, level not" if near else "**missed**"
+    return f"| {name} | {measured} | {verdict} |"
+
+
+def _settings(summaries: Mapping[str, Summary], shipped: str, folder: str) -> Iterator[str]:
+    yield "## Gains over the best fixed mix\n"
+    yield f"Points over the mix at equal tokens.\n\n![Gain at the middle budget]({folder}/gains.svg)\n"
+    if any("-" in key for key in summaries):
+        yield (
+            "Much of what can be known about a pooled table is which data set a prompt is from, so each is"
+            " measured apart:"
+            " *alone* are the same decisions against that data set's own mixes, *never seen* are heads"
+            " fitted to the"
+            f" other data set only.\n\n![Each data set apart]({folder}/apart.svg)\n"
+        )
+    for summary in summaries.values():
+        yield f"### {summary['title']}\n"
+        yield f"{summary['note']} {_described(summary)}\n"
+        yield table(summary, shipped)
+
+
+def _voting(found: Sequence[Mapping[str, Any]] | None, *, bound: bool) -> Iterator[str]:
+    if not found:
+        return
+    yield "## Against self-consistency\n"
+    yield (
+        "The tiny reasoner asked k times at one tier, the most frequent answer wins; beside it the router"
+        " and the best"
+        " mix at the same tokens. Points over one sample of that tier.\n"
+    )
+    if bound:
+        yield (
+            "The table holds shares of right answers, not the answers. So voting is shown at its best: as"
+            " if no two"
+            " wrong answers ever agreed. Real voting can only gain less.\n"
+        )
+    lines = ["| tier × votes | tokens | one sample | voting | mix | router | router − voting |"]
+    lines.append("|---|--:|--:|--:|--:|--:|--:|")
+    lines += [
+        f"| {one['tier']} × {one['votes']} | {one['tokens']:.0f} | {100 * one['single']:.1f} % |"
+        f" {points(one['voting'])} | {points(one['mix'])} | {points(one['routing'])} |"
+        f" {points(one['more'])} |"
+        for one in found
+    ]
+    yield "\n".join(lines) + "\n"
+
+
+def _voting_aim(found: Sequence[Mapping[str, Any]]) -> str:
+    held = [one for one in found if one["routing"][0] >= 2 * max(one["voting"][0], 0)]
+    text = f"in {len(held)} of {len(found)} comparisons below"
+    return _aim("tiny reasoner: twice the gain of self-consistency", text, len(held) == len(found))
+
+
+def _calibration(summaries: Mapping[str, Summary], shipped: str, folder: str) -> Iterator[str]:
+    whole = [one for key, one in summaries.items() if "-" not in key]
+    wanted = [shipped, "outcome regression", "kNN"]
+    names = [name for name in dict.fromkeys(wanted) if name in whole[0]["methods"]]
+    yield "## Calibration\n"
+    yield (
+        f"Expected calibration error by tier, before → after calibration where a method has such a"
+        f" step.\n\n![Predicted and true]({folder}/reliability.svg)\n"
+    )
+    yield calibration(whole, names)
+
+
+def _verdicts(summaries: Mapping[str, Summary], shipped: str) -> Iterator[str]:
+    """One line a method: where the shipped one is ahead for sure, where behind, where neither can be said."""
+    whole = [one for key, one in summaries.items() if "-" not in key]
+    lines = []
+    for name in whole[0]["methods"]:
+        if name == shipped:
+            continue
+        ahead: list[str] = []
+        behind: list[str] = []
+        open_: list[str] = []
+        for summary in whole:
+            if name not in summary["methods"]:
+                continue
+            _, low, high = summary["methods"][name]["ahead"]["aiq_gain"]
+            where = (
+                ahead if low is not None and low > 0 else behind if high is not None and high < 0 else open_
+            )
+            where.append(summary["title"])
+        lines.append(f"* {name}: " + "; ".join(_places(ahead, behind, open_)) + ".")
+    yield (
+        f"By AIQ, is {shipped} better than the method, with a paired interval that leaves out zero?\n\n"
+        + "\n".join(lines)
+        + "\n"
+    )
+    losing = [
+        f"{one['title']} {points(one['methods'][shipped]['measures']['gain_middle'])}"
+        for one in summaries.values()
+        if (one["methods"][shipped]["measures"]["gain_middle"][2] or 1) < 0
+    ]
+    if losing:
+        yield f"Where {shipped} loses to the mix at the middle budget: {'; '.join(losing)}.\n"
+
+
+def _places(ahead: list[str], behind: list[str], unclear: list[str]) -> Iterator[str]:
+    for word, names in (("beaten on", ahead), ("**better** on", behind), ("no difference shown on", unclear)):
+        if names:
+            yield f"{word} {', '.join(names)}"

@@ -1,0 +1,189 @@
+"""From trials to something to read: summaries with intervals (JSON) and a page of Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from router_model import curves
+from router_model.curves import BUDGETS, Floats
+from router_model.evaluate import Cell, Trial
+from router_model.outcomes import OutcomeTable
+
+Summary = dict[str, Any]
+Bounds = list[float | None]
+
+_GRID = 41  # budgets at which curves are stored
+_ECE_DRAWS = 100
+
+
+def summarise(  # noqa: PLR0917
+    trial: Trial, title: str, unit: str, shipped: str, draws: int, seed: int = 0
+) -> Summary:
+    """Everything measured in one trial as JSON values; NaN becomes null.
+
+    `measures` are [estimate, lower, upper] (`curves.measures`); `ahead` says by how much `shipped` leads.
+    """
+    ground, best = trial.tiers[0].curve(), trial.oracle[0].curve()
+    sweeps = {name: [cell.sweep for cell in cells] for name, cells in trial.cells.items()}
+    resampled = curves.bootstrap(sweeps, trial.tiers, trial.oracle, len(trial.table), draws, seed)
+    budgets = np.linspace(*curves.ends(ground), _GRID)
+    return {
+        "title": title,
+        "table": trial.table.name,
+        "setting": trial.setting,
+        "prompts": len({int(row) for tiers in trial.tiers for row in tiers.rows}),
+        "seeds": len(trial.tiers),
+        "oracle": trial.oracle_kind,
+        "unit": unit,
+        "tiers": _tiers(trial),
+        "budgets": budgets.tolist(),
+        "mix_curve": [curves.mix_at(ground, budget) for budget in budgets],
+        "oracle_curve": [curves.at_budget(best, budget).accuracy for budget in budgets],
+        "mix": {name: curves.mix_at(ground, curves.budget_of(ground, at)) for name, at in BUDGETS.items()},
+        "methods": {
+            name: {
+                "measures": {key: bounds(values) for key, values in resampled[name].items()},
+                "ahead": {
+                    key: bounds(resampled[shipped][key] - values)
+                    for key, values in resampled[name].items()
+                    if key.startswith("gain") or key == "aiq_gain"
+                },
+                "curve": _curve(cells, budgets),
+                "seconds": round(float(np.mean([cell.seconds for cell in cells])), 2),
+                **_calibration(trial.table, cells, seed),
+            }
+            for name, cells in trial.cells.items()
+        },
+    }  # fmt: skip
+
+
+def bounds(values: Floats) -> Bounds:
+    """[estimate, lower, upper] fit for JSON."""
+    return [None if math.isnan(value) else round(value, 5) for value in curves.interval(values)]
+
+
+def _tiers(trial: Trial) -> list[dict[str, Any]]:
+    rows = sorted({int(row) for tiers in trial.tiers for row in tiers.rows})
+    part = trial.table.take(rows)
+    means = zip(part.tiers, part.tokens.mean(axis=0), part.correct.mean(axis=0), strict=True)
+    found = [{"name": name, "tokens": float(cost), "accuracy": float(right)} for name, cost, right in means]
+    return sorted(found, key=lambda tier: tier["tokens"])
+
+
+def _curve(cells: Sequence[Cell], budgets: Floats) -> list[float]:
+    """Accuracy at the budgets, averaged over seeds."""
+    found = [cell.sweep.curve() for cell in cells]
+    means = [[curves.at_budget(one, budget).accuracy for one in found] for budget in budgets.tolist()]
+    return [round(float(np.mean(one)), 5) for one in means]
+
+
+def _calibration(table: OutcomeTable, cells: Sequence[Cell], seed: int) -> dict[str, Any]:
+    """ECE per tier after and, where known, before calibration; and the reliability diagram of the first
+    seed.
+    """
+    if cells[0].estimates is None:
+        return {}
+    random = np.random.default_rng(seed)
+    found: dict[str, Any] = {"ece": {}, "reliability": {}}
+    for at, tier in enumerate(table.tiers):
+        found["ece"][tier] = {"after": bounds(_errors(table, cells, at, random, raw=False))}
+        if cells[0].uncalibrated is not None:
+            found["ece"][tier]["before"] = bounds(_errors(table, cells, at, random, raw=True))
+        predicted = cells[0].estimates.correct[:, at]
+        parts = np.array_split(predicted.argsort(kind="stable"), 10)
+        truth = table.correct[cells[0].sweep.rows, at]
+        found["reliability"][tier] = [
+            [round(float(side[part].mean()), 4) for part in parts] for side in (predicted, truth)
+        ]
+    return found
+
+
+def _errors(
+    table: OutcomeTable, cells: Sequence[Cell], tier: int, random: np.random.Generator, *, raw: bool
+) -> Floats:
+    """Calibration error of each of the resamples, entry 0 without resampling; seeds are averaged."""
+    found = []
+    for draw in range(1 + _ECE_DRAWS):
+        errors = []
+        for cell in cells:
+            estimates = cell.uncalibrated if raw else cell.estimates
+            assert estimates is not None  # noqa: S101  (the caller looked)
+            count = len(cell.sweep.rows)
+            pick = random.integers(0, count, count) if draw else np.arange(count)
+            truth = table.correct[cell.sweep.rows, tier]
+            errors.append(curves.calibration_error(estimates.correct[pick, tier], truth[pick]))
+        found.append(np.mean(errors))
+    return np.array(found)
+
+
+def table(summary: Summary, shipped: str) -> str:
+    """Markdown: one row a method; points over the mix at the five budgets with intervals, and the rest of
+    the figures.
+    """
+    named = [f"{name} ({extra:.0%})" for name, extra in BUDGETS.items()]
+    head = ["method", *named, "tokens saved", "AIQ gain", "APGR", "oracle gap"]
+    lines = [_row(head), _row(["---", *["--:"] * (len(head) - 1)])]
+    mix = [f"{100 * summary['mix'][name]:.1f} %" for name in BUDGETS]
+    lines.append(_row(["*best fixed mix, right answers*", *mix, "", "", "", ""]))
+    for name, method in summary["methods"].items():
+        found = method["measures"]
+        cells = [points(found[f"gain_{budget}"]) for budget in BUDGETS]
+        cells += [
+            plain(found["saved_middle"], 100, " %", 0), points(found["aiq_gain"], 2),
+            plain(found["apgr"], 1, "", 2), plain(found["gap_middle"], 100, " %", 0),
+        ]  # fmt: skip
+        lines.append(_row([f"**{name}**" if name == shipped else name, *cells]))
+    return "\n".join(lines) + "\n"
+
+
+def calibration(summaries: Sequence[Summary], methods: Sequence[str]) -> str:
+    """Markdown: expected calibration error in points, mean and worst over tiers, before and after
+    calibration.
+    """
+    head = ["setting", *methods]
+    lines = [_row(head), _row(["---", *["--:"] * len(methods)])]
+    for summary in summaries:
+        cells = []
+        for name in methods:
+            errors = summary["methods"].get(name, {}).get("ece", {})
+            cells.append(", ".join(_error(tier, found) for tier, found in errors.items()) or "–")
+        lines.append(_row([summary["title"], *cells]))
+    return "\n".join(lines) + "\n"
+
+
+def _error(tier: str, found: Mapping[str, Bounds]) -> str:
+    after = plain(found["after"], 100, "", 1)
+    return (
+        f"{tier} {plain(found['before'], 100, '', 1)} → {after}" if "before" in found else f"{tier} {after}"
+    )
+
+
+def points(found: Bounds, digits: int = 1) -> str:
+    """`+6.9 (5.1 to 8.8)`, in points; bold where the interval leaves out zero from above."""
+    value, low, high = found
+    if value is None:
+        return "–"
+    if low is None or high is None:
+        return f"{100 * value:+.{digits}f}"
+    text = f"{100 * value:+.{digits}f} ({100 * low:.{digits}f} to {100 * high:.{digits}f})"
+    return f"**{text}**" if low > 0 else text
+
+
+def plain(found: Bounds, scale: float, unit: str, digits: int) -> str:
+    value, low, high = found
+    if value is None:
+        return "–"
+    text = f"{scale * value:.{digits}f}{unit}"
+    return (
+        text
+        if low is None or high is None
+        else f"{text} ({scale * low:.{digits}f} to {scale * high:.{digits}f})"
+    )
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,231 @@
+"""Everything in docs/results.md, from tables to pages: which settings, run, and written down."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from router_model import evaluate, plots, report, votes
+from router_model.baselines import Method
+from router_model.evaluate import Trial
+from router_model.outcomes import OutcomeTable, normalised, read
+from router_model.page import page as page_of
+from router_model.page import short_page
+
+TINY = "tiny"
+FURTHER = "training.jsonl.gz"  # beside the tiny reasoner's table: questions to train on
+_TOKENS = "mean completion tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One question put to all methods. `costs` multiply the tokens of a tier; `apart`: each data set by
+    itself too.
+    """
+
+    key: str
+    title: str
+    file: str
+    tiers: tuple[str, ...]
+    note: str
+    costs: Mapping[str, float] = field(default_factory=dict)
+    unit: str = _TOKENS
+    apart: Mapping[str, str] = field(default_factory=dict)
+    thorough: bool = False  # cross-validated for every seed though the table is large
+
+    def table(self, folder: Path, tiny: Path | None) -> OutcomeTable | None:
+        """The table with its costs; None where the file is not there. Raises OutcomeError."""
+        path = tiny if self.file == TINY else folder / f"{self.file}.jsonl.gz"
+        if path is None or not path.exists():
+            return None
+        table = read(path, self.tiers)
+        further = path.with_name(FURTHER)
+        if self.file == TINY and further.exists():
+            return joined(table, read(further, self.tiers))
+        return replace(table, tokens=table.tokens * [self.costs.get(tier, 1.0) for tier in self.tiers])
+
+
+SETTINGS = (
+    Setting(
+        "mix", "GSM8K + MATH-500", "qwen3_8b_budget_mix", ("cap256", "cap2048"),
+        "Qwen3-8B without thinking, at most 256 or 2,048 tokens.",
+        apart={"gsm8k": "GSM8K alone", "math500": "MATH-500 alone"}, thorough=True,
+    ),
+    Setting(
+        "caps", "four lengths", "qwen3_8b_budget_mix", ("cap256", "cap512", "cap1024", "cap2048"),
+        "The same prompts with the two lengths between.",
+    ),
+    Setting(
+        "gsm8k", "GSM8K, 128 or 512", "gsm8k_qwen3_tiers", ("qwen3-8b/nothink@128", "qwen3-8b/nothink@512"),
+        "Qwen3-8B without thinking on grade-school problems, at most 128 or 512 tokens.",
+    ),
+    Setting(
+        "math500", "MATH-500, four lengths", "math500_qwen3_tiers",
+        ("qwen3-8b/nothink@256", "qwen3-8b/nothink@512", "qwen3-8b/nothink@1024", "qwen3-8b/nothink@2048"),
+        "Trained on MATH-500 alone, 368 prompts.",
+    ),
+    Setting(
+        TINY, "tiny reasoner", TINY, ("direct", "short", "medium", "long"),
+        "Our own small reasoning model, four samples a cell; trained on 4,000 other questions.",
+    ),
+    Setting(
+        "farel", "farel, the control", "farel450_cot_tiers", ("gpt-4/default", "gpt-4/cot"),
+        "Family relations with shuffled names: hardly anything but the length can be learnt here.",
+    ),
+    Setting(
+        "lineage", "lineage", "lineage800_tiers", ("gemini-1.5-pro", "deepseek-v3"),
+        "Two models on ancestor puzzles of four sizes.",
+    ),
+    Setting(
+        "gym", "reasoning gym", "reasoning_gym_tiers", ("llama-4-scout", "llama-4-maverick"),
+        "About 100 kinds of task, easy and hard. Maverick's tokens count 3.67 times: its size over Scout's.",
+        costs={"llama-4-maverick": 3.67}, unit="mean tokens, in Scout's",
+    ),
+    Setting(
+        "mmlu", "MMLU-Pro", "mmlupro_tiers", ("llama-3.1-8b-instruct", "llama-3.1-70b-instruct"),
+        "Two sizes of one model. The large one's tokens count 8.75 times: its size over the small one's.",
+        costs={"llama-3.1-70b-instruct": 8.75}, unit="mean tokens, in the 8B's",
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was asked for; `shipped` names the method that `thinkmeter train` trains."""
+
+    methods: Sequence[Method]
+    shipped: str
+    seeds: Sequence[int]
+    draws: int
+
+
+def measure(
+    run: Run, tables: Sequence[tuple[Setting, OutcomeTable]], tiny: Path | None, tick: Callable[[str], object]
+) -> dict[str, Any]:
+    """All settings, as one JSON object. `tick` is told each step."""
+    started = time.perf_counter()
+    found: dict[str, Any] = {
+        "shipped": run.shipped,
+        "seeds": len(run.seeds),
+        "draws": run.draws,
+        "settings": {},
+    }
+    for setting, table in tables:
+        whole = _whole(setting, table, run, tick)
+        for key, title, trial in _views(setting, whole, run, tick):
+            summary = report.summarise(trial, title, setting.unit, run.shipped, run.draws)
+            found["settings"][key] = {"note": setting.note, **summary}
+            tick(f"{title}: intervals")
+        if setting.key == TINY and tiny:
+            found["voting"], found["voting_is_bound"] = _voting(tiny, table, whole, run)
+    found["minutes"] = round((time.perf_counter() - started) / 60, 1)
+    return found
+
+
+def joined(table: OutcomeTable, further: OutcomeTable) -> OutcomeTable:
+    """One table, the prompts to test on first as data set `table.name`; further prompts that are among
+    them are dropped.
+    """
+    known = {normalised(prompt) for prompt in table.prompts}
+    rest = further.take([normalised(prompt) not in known for prompt in further.prompts])
+    return OutcomeTable(
+        name=table.name,
+        ids=table.ids + rest.ids,
+        datasets=(table.name,) * len(table) + (FURTHER,) * len(rest),
+        prompts=table.prompts + rest.prompts,
+        tiers=table.tiers,
+        correct=np.concatenate([table.correct, rest.correct]),
+        tokens=np.concatenate([table.tokens, rest.tokens]),
+        samples=np.concatenate([table.samples, rest.samples]),
+        digest=table.digest,
+    )
+
+
+def _whole(setting: Setting, table: OutcomeTable, run: Run, tick: Callable[[str], object]) -> Trial:
+    if FURTHER in table.datasets:
+        return evaluate.left_out(table, table.name, run.methods, run.seeds, tick)
+    return evaluate.trial(table, run.methods, run.seeds, tick, every=_every(setting, table))
+
+
+def _every(setting: Setting, table: OutcomeTable) -> bool:
+    return setting.thorough or len(table) < evaluate.LARGE
+
+
+def _views(
+    setting: Setting, whole: Trial, run: Run, tick: Callable[[str], object]
+) -> Iterator[tuple[str, str, Trial]]:
+    yield setting.key, setting.title, whole
+    for dataset, title in setting.apart.items():
+        yield f"{setting.key}-within-{dataset}", title, evaluate.within(whole, dataset)
+    for dataset, title in setting.apart.items():
+        unseen = evaluate.left_out(whole.table, dataset, run.methods, run.seeds, tick)
+        yield f"{setting.key}-unseen-{dataset}", f"{title.removesuffix(' alone')}, never seen", unseen
+
+
+def steps(run: Run, tables: Sequence[tuple[Setting, OutcomeTable]]) -> int:
+    """How often `measure` ticks."""
+    count = 0
+    for setting, table in tables:
+        fits = evaluate.FOLDS if _every(setting, table) else 1
+        apart = len(setting.apart)
+        count += len(run.methods) * len(run.seeds) * (fits + apart) + 1 + 2 * apart
+    return count
+
+
+def _voting(path: Path, table: OutcomeTable, whole: Trial, run: Run) -> tuple[list[dict[str, Any]], bool]:
+    """Contests, and whether voting is bounded from above because the table lacks the single answers."""
+    tested = table.take([name != FURTHER for name in table.datasets])  # these come first
+    exact = votes.ballots(path, tested.ids)
+    cast = exact or votes.bounds(tested)
+    routed = [cell.sweep for cell in whole.cells[run.shipped]]
+    found = votes.contests(cast, routed, whole.tiers, run.draws, seed=0) if cast else []
+    return [asdict(one) for one in found], not exact
+
+
+def merged(found: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Some settings measured anew, in place among those of an earlier report; minutes add up."""
+    try:
+        earlier = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return found
+    everything = {**earlier["settings"], **found["settings"]}
+    order = [setting.key for setting in SETTINGS]
+    kept = sorted(everything, key=lambda key: order.index(key.partition("-")[0]))
+    minutes = round(found["minutes"] + earlier["minutes"], 1)
+    return {**earlier, **found, "settings": {key: everything[key] for key in kept}, "minutes": minutes}
+
+
+def write(found: Mapping[str, Any], page: Path) -> None:
+    """The page, and the JSON report and the figures into a folder of its name."""
+    folder = page.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    summaries, shipped = found["settings"], found["shipped"]
+    main = [one for key, one in summaries.items() if "-" not in key]
+    rival = next((name for name in ("kNN",) if name in main[0]["methods"]), shipped)
+    plots.curves(main, shipped, rival, folder / "curves")
+    plots.gains(main, shipped, folder / "gains")
+    apart = [one for key, one in summaries.items() if "-" in key]
+    if apart:
+        plots.curves(apart, shipped, rival, folder / "apart")
+    plots.reliability(main[:4], shipped, folder / "reliability")
+    page.write_text(page_of(found, folder.name), encoding="utf-8")
+
+
+def write_trials(trials: Sequence[Trial], folder: Path, draws: int = 300) -> None:
+    """A report on single heads: `report.json`, `report.md` and the figure of their curves."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [next(iter(trial.cells)) for trial in trials]
+    found = [
+        report.summarise(trial, trial.table.name, _TOKENS, name, draws)
+        for trial, name in zip(trials, names, strict=True)
+    ]
+    (folder / "report.json").write_text(json.dumps({"tables": found}, indent=1) + "\n", encoding="utf-8")
+    plots.curves(found, names[0], names[0], folder / "curves")
+    (folder / "report.md").write_text(short_page(found, names), encoding="utf-8")

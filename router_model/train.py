@@ -1,0 +1,263 @@
+"""Training of a head: cross-fitted latents, a hidden layer, tier curves, corrections; then the artefact."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router_model import artifact, calibrate, network
+from router_model.calibrate import Correction
+from router_model.features import FEATURE_VERSION
+from router_model.head import Curves, Head, fingerprints
+from router_model.network import Network, Targets
+from router_model.outcomes import OutcomeError, OutcomeTable
+from router_model.trunk import FOLDS, Corpus, Latents, Tick, learn
+
+Floats = NDArray[np.float64]
+
+_SAMPLE = 512
+_BLENDS = (0.0, 0.25, 0.5, 0.75, 1.0)
+CAPPED = {"cap256": 0.0, "cap512": 256.0, "cap1024": 768.0, "cap2048": 1792.0}
+"""Reasoning tokens beyond the shortest cap: the reference for models whose outcomes were never measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What training may vary; stored in the manifest."""
+
+    latents: int = 8
+    members: int = 2
+    seed: int = 0
+
+
+class Fold(NamedTuple):
+    """What one table's prompts look like to the stages after the trunk; all predictions are cross-fitted.
+
+    columns: the table's own latents among all.
+    """
+
+    table: OutcomeTable
+    rows: NDArray[np.int64]
+    columns: slice
+    latents: Floats
+    fold: NDArray[np.int64]
+    linear: Floats
+    deep: Floats
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A head; its curves before correction; and what the stages saw, for methods that go on from here.
+
+    estimates: by table the corrected P(right) and E[tokens], [N, T], of prompts not trained on; raw: the same
+    as corrected logits and log tokens, [N, 2T].
+    """
+
+    head: Head
+    plain: dict[str, Curves]
+    views: tuple[Fold, ...]
+    estimates: dict[str, tuple[Floats, Floats]]
+    raw: dict[str, Floats]
+
+
+def quiet(stage: str, share: float) -> None:
+    """Progress that nobody watches."""
+
+
+def fit(
+    tables: Sequence[OutcomeTable], settings: Settings, name: str = "head", tick: Tick = quiet
+) -> Trained:
+    """Train on the tables, each the outcomes of one model or family of models. Raises OutcomeError."""
+    _check(tables)
+    corpus = Corpus.of(tables, settings.seed)
+    latents = learn(corpus, settings.latents, lambda stage, share: tick(stage, 0.6 * share))
+    targets, moments = _targets(corpus)
+    tick("networks", 0.6)
+    deep = _cross_network(latents.inputs, targets, corpus.fold, settings.seed) * moments[1] + moments[0]
+    tick("networks", 0.8)
+    members = [network.fit(latents.inputs, targets, settings.seed + at) for at in range(settings.members)]
+    whole = network.mean(members)
+    trunk = latents.trunk(whole.hidden, whole.hidden_bias)
+    tick("tier curves", 0.95)
+    views = tuple(_views(corpus, latents, deep))
+    plain, sets, metrics, estimates, logits = {}, {}, {}, {}, {}
+    for at, view in enumerate(views):
+        blend, correction = _judged(view)
+        weights = _weights(view, whole, moments[:, _column(corpus, at)], _column(corpus, at), blend)
+        own = calibrate.uncorrected(view.table, weights, _lengths(view.table, alone=len(tables) == 1))
+        plain[own.name], sets[own.name] = own, calibrate.corrected(own, correction)
+        raw = blend * view.deep + (1 - blend) * view.linear
+        estimates[own.name] = calibrate.apply(correction, raw, view.table)
+        logits[own.name] = raw * correction.scale + correction.move
+        metrics[own.name] = _metrics(view, raw, blend, correction)
+    rows = np.random.default_rng(settings.seed).permutation(len(latents.inputs))[:_SAMPLE]
+    sample = trunk.above(latents.inputs[rows].astype(np.float32)).astype(np.float16).astype(np.float32)
+    trained = np.unique(fingerprints([prompt for table in tables for prompt in table.prompts]))
+    manifest = {
+        "name": name,
+        "feature_version": FEATURE_VERSION,
+        "settings": asdict(settings),
+        "strange": trunk.strange,
+        "data": {table.name: {"sha256": table.digest, "prompts": len(table)} for table in tables},
+        "metrics": metrics,
+        "versions": {"numpy": np.__version__, "python": platform.python_version()},
+    }
+    tick("done", 1.0)
+    return Trained(
+        Head(name, "unsaved", trunk, sets, sample, trained, manifest), plain, views, estimates, logits
+    )
+
+
+def _check(tables: Sequence[OutcomeTable]) -> None:
+    names = [table.name for table in tables]
+    if not tables:
+        raise OutcomeError("no tables to train on")
+    if len(set(names)) < len(names):
+        raise OutcomeError(f"two tables are called {max(names, key=names.count)}")
+    for table in tables:
+        if len(table) < 2 * FOLDS:
+            raise OutcomeError(f"{table.name}: {len(table)} prompts are too few to train on")
+
+
+def _targets(corpus: Corpus) -> tuple[Targets, Floats]:
+    """All tables side by side, [P, T], log tokens standardised; and the moments [2, 2T] of the outputs."""
+    count = len(corpus.fold)
+    parts = []
+    for table, rows in zip(corpus.tables, corpus.rows, strict=True):
+        block = np.zeros((3, count, len(table.tiers)))
+        block[:, rows] = (
+            np.nan_to_num(table.correct),
+            calibrate.log_tokens(table),
+            calibrate.sample_weights(table),
+        )
+        parts.append(block)
+    correct, logs, weight = np.concatenate(parts, axis=2)
+    total = np.maximum(weight.sum(axis=0), 1e-9)
+    centre = (weight * logs).sum(axis=0) / total
+    scale = np.sqrt((weight * (logs - centre) ** 2).sum(axis=0) / total) + 1e-3
+    tiers = len(centre)
+    moments = np.stack([np.concatenate((np.zeros(tiers), centre)), np.concatenate((np.ones(tiers), scale))])
+    return Targets(correct, (logs - centre) / scale, weight), moments
+
+
+def _cross_network(inputs: Floats, targets: Targets, fold: NDArray[np.int64], seed: int) -> Floats:
+    """Outputs [P, 2T] for each prompt of a network that was trained without its fold."""
+    found = np.zeros((len(inputs), 2 * targets.correct.shape[1]))
+    for part in range(FOLDS):
+        here = fold == part
+        if here.any():
+            found[here] = network.fit(inputs[~here], targets.take(~here), seed + part)(inputs[here])
+    return found
+
+
+def _column(corpus: Corpus, at: int) -> NDArray[np.int64]:
+    """Where a table's logits and log tokens stand among all networks' outputs."""
+    counts = [len(table.tiers) for table in corpus.tables]
+    own = np.arange(counts[at]) + sum(counts[:at])
+    return np.concatenate((own, own + sum(counts)))
+
+
+def _views(corpus: Corpus, latents: Latents, deep: Floats) -> Iterator[Fold]:
+    for at, (table, rows) in enumerate(zip(corpus.tables, corpus.rows, strict=True)):
+        seen, fold = latents.inputs[rows, latents.columns[at]], corpus.fold[rows]
+        linear = calibrate.cross_regress(seen, table, fold)
+        yield Fold(table, rows, latents.columns[at], seen, fold, linear, deep[rows][:, _column(corpus, at)])
+
+
+def _judged(view: Fold) -> tuple[float, Correction]:
+    """How much of the network to mix into the linear curves, and the corrections, by cross-fitted deviance.
+
+    Of the shares within two standard errors of the best, the smallest: simple curves unless data speak.
+    """
+    mixed = {blend: blend * view.deep + (1 - blend) * view.linear for blend in _BLENDS}
+    loss = {blend: calibrate.deviance(raw, view.table) for blend, raw in mixed.items()}
+    best = min(_BLENDS, key=lambda blend: loss[blend].mean())
+    for blend in _BLENDS:
+        worse = loss[blend] - loss[best]
+        if worse.mean() <= 2 * worse.std() / np.sqrt(len(worse)):
+            break
+    return blend, calibrate.correct_by(mixed[blend], view.table)
+
+
+def _weights(view: Fold, whole: Network, moments: Floats, outputs: NDArray[np.int64], blend: float) -> Floats:
+    """The blend of linear curves and network as one map of [H + R + DENSE] inputs, intercept last."""
+    deep = np.vstack([whole.weights, whole.skip, whole.shift])[:, outputs] * moments[1]
+    deep[-1] += moments[0]
+    flat = calibrate.regress(view.latents, view.table)
+    linear = np.zeros_like(deep)
+    first = len(whole.hidden_bias)
+    linear[first + view.columns.start : first + view.columns.stop] = flat[:-1]
+    linear[-1] = flat[-1]
+    mixed: Floats = blend * deep + (1 - blend) * linear
+    return mixed
+
+
+def _lengths(table: OutcomeTable, *, alone: bool) -> dict[str, float]:
+    """Reasoning tokens of the tiers of a table that can serve as the reference for models not measured.
+
+    Those of a head's only table are what its tiers wrote more than the cheapest.
+    """
+    known = {tier: CAPPED[tier] for tier in table.tiers if tier in CAPPED}
+    if not known and alone:
+        means = np.nanmean(table.tokens, axis=0)
+        order = np.argsort(means)
+        known = {table.tiers[at]: round(float(means[at] - means.min()), 1) for at in order}
+    rising = dict(sorted(known.items(), key=lambda item: item[1]))
+    distinct = len(set(rising.values())) == len(rising) > 1
+    return rising if distinct else {}
+
+
+def _metrics(view: Fold, raw: Floats, blend: float, correction: Correction) -> dict[str, Any]:
+    constant = np.zeros_like(raw)
+    rate = np.clip(np.nanmean(view.table.correct, axis=0), 1e-3, 1 - 1e-3)
+    constant[:, : len(rate)] = np.log(rate / (1 - rate))
+    return {
+        "prompts": len(view.table),
+        "network_share": blend,
+        "gain_believed": round(correction.shrink, 4),
+        "deviance": round(float(calibrate.deviance(raw, view.table).mean()), 4),
+        "deviance_of_constant": round(float(calibrate.deviance(constant, view.table).mean()), 4),
+    }
+
+
+def _described(curves: Curves) -> dict[str, Any]:
+    return {
+        "name": curves.name,
+        "tiers": list(curves.tiers),
+        "shrink": curves.shrink,
+        "lengths": dict(curves.lengths),
+    }
+
+
+def save(head: Head, directory: Path) -> Head:
+    """Write the artefact, replacing an older one as a whole, and read it back."""
+    arrays: dict[str, NDArray[Any]] = {f"trunk.{name}": getattr(head.trunk, name) for name in artifact.TRUNK}
+    arrays["trunk.latents"] = head.trunk.latents.astype(np.float16)
+    for at, curves in enumerate(head.sets.values()):
+        arrays |= {f"set{at}.{name}": getattr(curves, name) for name in artifact.CURVES}
+    arrays |= {"sample": head.sample.astype(np.float16), "trained": head.trained}
+    manifest = dict(head.manifest) | {"sets": [_described(curves) for curves in head.sets.values()]}
+    artifact.write(directory, manifest, arrays)
+    return Head.load(directory)
+
+
+def train(
+    tables: Sequence[OutcomeTable],
+    out: Path,
+    seed: int = 0,
+    names: Sequence[str] | None = None,
+    progress: Tick = quiet,
+) -> Head:
+    """Train a head on tables read with `partial=True` and write it to the directory `out`.
+
+    names: what the tables' models are called; the tables' own names where None.
+    """
+    called = [replace(t, name=n) for t, n in zip(tables, names or [t.name for t in tables], strict=True)]
+    settings = Settings(latents=8 if len(tables) == 1 else 5, seed=seed)
+    return save(fit(called, settings, out.name, progress).head, out)

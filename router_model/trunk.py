@@ -1,0 +1,189 @@
+"""Training of the trunk: what all tables' outcomes have in common, as a linear map of the features.
+
+Outcomes of one table are correlated across its tiers, so their leading principal components carry difficulty
+and length with far less noise than any single tier. Ridge regression predicts these components from the text;
+the predictions are the latents z. Whatever is fitted later is fitted on cross-fitted latents: on predictions
+by a model that did not see the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, diags, hstack
+
+from router_model.artifact import UNSEEN
+from router_model.features import SIZE, encode_all
+from router_model.head import Trunk
+from router_model.outcomes import OutcomeTable, places
+
+Floats = NDArray[np.float64]
+Tick = Callable[[str, float], None]
+"""Told what is being done and which share of it is finished."""
+
+FOLDS = 5
+STRANGE = 0.99  # quantile of the training prompts' rarity, each measured without itself
+_COUNTS_WEIGHT = 0.05  # of a standardised count beside an n-gram vector of unit length
+_ALPHA = 3.0  # flat between 1 and 8 in cross-validation
+_ROUNDS = 40
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The prompts of several tables, each once; where each table's prompts are; and every prompt's fold."""
+
+    tables: tuple[OutcomeTable, ...]
+    rows: tuple[NDArray[np.int64], ...]
+    fold: NDArray[np.int64]
+    grams: Any
+    counts: Floats
+
+    @classmethod
+    def of(cls, tables: Sequence[OutcomeTable], seed: int) -> Corpus:
+        """Encode; folds depend on prompt and seed alone."""
+        at: dict[str, int] = {}
+        rows = tuple(
+            np.array([at.setdefault(prompt, len(at)) for prompt in table.prompts], np.int64)
+            for table in tables
+        )
+        matrix = encode_all(list(at))
+        grams = csr_matrix((matrix.values.astype(float), matrix.indices, matrix.indptr), (len(at), SIZE))
+        fold = (places(list(at), seed) * FOLDS).astype(np.int64)
+        return cls(tuple(tables), rows, fold, grams, matrix.dense.astype(float))
+
+
+@dataclass(frozen=True)
+class Latents:
+    """The map from text to z, and z and standardised counts of the corpus, [P, R + DENSE], cross-fitted.
+
+    columns: which of z belong to each table. Use `trunk` for the serving form, with a hidden layer.
+    """
+
+    rarity: Floats
+    mean: Floats
+    scale: Floats
+    weights: Floats
+    shift: Floats
+    inputs: Floats
+    columns: tuple[slice, ...]
+    strange: float
+
+    def trunk(self, hidden: Floats, hidden_bias: Floats) -> Trunk:
+        """As it is served."""
+        single = np.float32
+        return Trunk(
+            rarity=self.rarity.astype(single),
+            mean=self.mean.astype(single),
+            scale=self.scale.astype(single),
+            latents=self.weights[:SIZE].astype(np.float16).astype(single),  # half the artefact
+            counts=self.weights[SIZE:].astype(single),
+            shift=self.shift.astype(single),
+            hidden=hidden.astype(single),
+            hidden_bias=hidden_bias.astype(single),
+            strange=self.strange,
+        )
+
+
+def learn(corpus: Corpus, most: int, tick: Tick) -> Latents:
+    """Fit at most `most` latents for each table."""
+    present = corpus.grams.copy()
+    present.data[:] = 1.0
+    documents = np.asarray(present.sum(axis=0)).ravel()
+    count = corpus.grams.shape[0]
+    rarity = np.where(documents > 0, np.log((1 + count) / (1 + documents)) + 1, 0.0)
+    mean, scale = corpus.counts.mean(axis=0), corpus.counts.std(axis=0) + 1e-2
+    counts = np.clip((corpus.counts - mean) / scale, -4, 4)
+    design = hstack([_unit(corpus.grams @ diags(rarity)), csr_matrix(counts * _COUNTS_WEIGHT)]).tocsr()
+    weights, shifts, latents = [], [], []
+    for at, table in enumerate(corpus.tables):
+        tick(f"latents of {table.name}", at / len(corpus.tables))
+        found = _fit(design, corpus.rows[at], corpus.fold, components(table, most))
+        weights.append(found[0])
+        shifts.append(found[1])
+        latents.append(found[2])
+    ends = np.cumsum([0, *(latent.shape[1] for latent in latents)])
+    weight = np.hstack(weights)
+    weight[SIZE:] *= _COUNTS_WEIGHT
+    return Latents(
+        rarity=rarity,
+        mean=mean,
+        scale=scale,
+        weights=weight,
+        shift=np.concatenate(shifts),
+        inputs=np.hstack([*latents, counts]),
+        columns=tuple(slice(a, b) for a, b in pairwise(ends)),
+        strange=_strange(present, documents, count),
+    )
+
+
+def components(table: OutcomeTable, most: int) -> Floats:
+    """Leading principal components of correctness and log tokens over the tiers, unit variance, [N, R].
+
+    What was not measured takes the value that the measured tiers of the prompt suggest.
+    """
+    raw = np.hstack([table.correct, np.log1p(table.tokens)])
+    known = np.isfinite(raw)
+    mean = np.nanmean(raw, axis=0)
+    scale = np.nanstd(raw, axis=0) + 1e-6
+    standard = np.where(known, (raw - mean) / scale, 0.0)
+    standard += np.where(known, 0.0, standard.sum(axis=1, keepdims=True) / known.sum(axis=1, keepdims=True))
+    weight = np.sqrt((standard**2).mean(axis=0).sum())
+    left, size, _ = np.linalg.svd(standard, full_matrices=False)
+    kept = max(int((size > 1e-6 * size[0]).sum()), 1) if weight > 0 else 1
+    scores = (left * size)[:, : min(most, kept)]
+    result: Floats = scores / (scores.std(axis=0) + 1e-9)
+    return result
+
+
+def _unit(grams: Any) -> Any:
+    length = np.sqrt(np.asarray(grams.multiply(grams).sum(axis=1)).ravel())
+    return diags(1 / np.where(length > 0, length, 1.0)) @ grams
+
+
+def _strange(present: Any, documents: Floats, count: int) -> float:
+    """The rarity that 1 % of the training prompts exceed, each counted without itself."""
+    others = np.where(documents > 1, np.log((1 + count) / np.maximum(documents, 1)) + 1, UNSEEN)
+    size = np.asarray(present.sum(axis=1)).ravel()
+    return float(np.quantile((present @ others) / np.maximum(size, 1), STRANGE))
+
+
+def _fit(
+    design: Any, rows: NDArray[np.int64], fold: NDArray[np.int64], targets: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """Ridge weights and shift of all rows; predictions for all prompts by the model without their fold."""
+    own = fold[rows]
+    weights, shift = _ridge(design[rows], targets)
+    latents = np.empty((design.shape[0], targets.shape[1]))
+    for part in range(FOLDS):
+        kept = own != part
+        here = fold == part
+        partial, moved = _ridge(design[rows[kept]], targets[kept])
+        latents[here] = design[here] @ partial + moved
+    centre, spread = latents[rows].mean(axis=0), latents[rows].std(axis=0)
+    spread = np.where(spread > 1e-3, spread, 1.0)  # a constant latent stays one
+    return weights / spread, (shift - centre) / spread, (latents - centre) / spread
+
+
+def _ridge(design: Any, targets: Floats) -> tuple[Floats, Floats]:
+    """min ‖A w + m − Y‖² + α ‖w‖² by conjugate gradients on the dual (A Aᵀ + α) v = Y − m; w = Aᵀ v."""
+    shift = targets.mean(axis=0) if len(targets) else np.zeros(targets.shape[1])
+    residual = targets - shift
+    dual, direction, left = np.zeros_like(residual), residual.copy(), (residual**2).sum(axis=0)
+    enough = 1e-4 * left + 1e-12
+    across = design.T.tocsr()
+    for _ in range(_ROUNDS):
+        image = design @ (across @ direction) + _ALPHA * direction
+        step = left / np.maximum((direction * image).sum(axis=0), 1e-30)
+        dual += step * direction
+        residual = residual - step * image
+        now = (residual**2).sum(axis=0)
+        if (now < enough).all():
+            break
+        direction = residual + direction * (now / np.maximum(left, 1e-30))
+        left = now
+    return np.asarray(across @ dual), shift

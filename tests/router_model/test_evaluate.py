@@ -1,0 +1,149 @@
+"""Protocol: nobody is scored on what they learnt from, oracles know what they say, points keep budgets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from router_model import curves, evaluate
+from router_model.baselines import Estimates
+from router_model.outcomes import OutcomeTable
+from tests.router_model import made
+
+
+class Memory:
+    """Remembers every training outcome, and expects nothing of other prompts."""
+
+    name = "memory"
+
+    def fit(self, train: OutcomeTable, seed: int) -> Memory:
+        """Learn by heart."""
+        self.known = dict(zip(train.prompts, train.correct, strict=True))
+        return self
+
+    def estimate(self, table: OutcomeTable) -> Estimates:
+        """What is known, or 0.5 everywhere."""
+        rows = [self.known.get(prompt, np.array([0.5, 0.5])) for prompt in table.prompts]
+        return Estimates(np.array(rows), np.tile([10.0, 110.0], (len(table), 1)))
+
+
+class Knowing:
+    """Decides by the word in the prompt, as a policy with a price at which it gives up."""
+
+    name = "knowing"
+
+    def fit(self, train: OutcomeTable, seed: int) -> Knowing:
+        """Nothing to learn."""
+        return self
+
+    def choose(self, table: OutcomeTable, price: float) -> np.ndarray:
+        """Long for what must be proved, below a price of 5."""
+        long = np.array(["prove" in prompt for prompt in table.prompts]) & (price < 5)
+        return np.column_stack([~long, long]).astype(float)
+
+
+def test_memory_does_not_help() -> None:
+    """A method that knows all training outcomes by heart is no better than knowing nothing."""
+    table = made.table(200)
+    cell = evaluate.cross_fit(Memory(), table, 0, evaluate.parts(table, 0), lambda _: None)
+
+    (low, middle, high) = evaluate.points([cell], table)
+
+    assert sorted(cell.sweep.rows) == list(range(200))
+    for point in (low, middle, high):
+        assert point["accuracy"] <= point["mix"] + 1e-9
+
+
+def test_policy_that_knows() -> None:
+    """A policy that tells hard from easy reaches, at half the extra budget, what the long tier reaches."""
+    table = made.table(200)
+    cell = evaluate.cross_fit(Knowing(), table, 0, evaluate.parts(table, 0), lambda _: None)
+    middle = evaluate.points([cell], table)[1]
+
+    assert middle["accuracy"] == pytest.approx(table.correct[:, 1].mean(), abs=0.03)
+    assert middle["accuracy"] > middle["mix"] + 0.1
+
+
+def test_points() -> None:
+    """Tokens never exceed the budget, nor accuracy that of an oracle that has seen the outcomes."""
+    table = made.table(200)
+    cell = evaluate.cross_fit(Knowing(), table, 0, evaluate.parts(table, 0), lambda _: None)
+    low, high = table.tokens.mean(axis=0)
+
+    found = evaluate.points([cell], table)
+
+    assert [point["extra_budget"] for point in found] == [0.25, 0.5, 0.75]
+    for point in found:
+        assert point.keys() == {"extra_budget", "tokens", "accuracy", "mix", "oracle"}
+        assert point["tokens"] <= low + point["extra_budget"] * (high - low) + 1e-9
+        assert point["accuracy"] <= point["oracle"] + 1e-9
+        assert point["mix"] == pytest.approx(
+            np.interp(point["extra_budget"], [0, 1], table.correct.mean(axis=0))
+        )
+
+
+def test_clairvoyant_oracle() -> None:
+    """With one sample a cell, the oracle is chosen and scored on it, and is called so."""
+    best, kind = evaluate.oracle(made.table(60))
+
+    assert kind == "clairvoyant"
+    assert best.correct.shape == best.tokens.shape
+
+
+def test_split_sample_oracle_cannot_know_luck() -> None:
+    """Where every answer is a coin toss, an oracle that chooses on other samples gains nothing by it."""
+    random = np.random.default_rng(0)
+    plain = made.table(400, samples=4)
+    luck = replace(plain, correct=random.binomial(4, 0.5, plain.correct.shape) / 4)
+    best, kind = evaluate.oracle(luck)
+    seen = curves.sweep((luck.correct, luck.tokens), (luck.correct, luck.tokens), np.arange(400)).curve()
+
+    assert kind == "split-sample"
+    assert best.curve().correct.max() == pytest.approx(0.5, abs=0.06)
+    assert seen.correct.max() > 0.6
+
+
+def test_split_sample_oracle_knows_the_prompt() -> None:
+    """Where the prompt decides, the oracle reaches the accuracy of the long tier at half the extra budget."""
+    table = made.table(200, samples=4)
+    best, _ = evaluate.oracle(table)
+    budget = curves.budget_of(curves.fixed(table.correct, table.tokens, np.arange(200)).curve(), 0.55)
+
+    assert curves.at_budget(best.curve(), budget).accuracy == pytest.approx(0.95, abs=0.03)
+
+
+def test_left_out_data_set_is_not_trained_on() -> None:
+    """Prompts of the data set that is measured are not among those fitted to."""
+    table = made.table(80)
+    memory = Memory()
+
+    trial = evaluate.left_out(table, "b", [memory], [0], lambda _: None)
+
+    tested = {table.prompts[row] for row in trial.tiers[0].rows}
+    assert tested == {p for p, d in zip(table.prompts, table.datasets, strict=True) if d == "b"}
+    assert tested.isdisjoint(memory.known)
+
+
+def test_within_keeps_the_decisions() -> None:
+    """Measured within a data set, the same decisions count, against that data set's own tiers."""
+    table = made.table(80)
+    whole = evaluate.trial(table, [Knowing()], [0], lambda _: None, every=True)
+
+    part = evaluate.within(whole, "a")
+
+    (cell,) = part.cells["knowing"]
+    assert {table.datasets[row] for row in cell.sweep.rows} == {"a"}
+    assert sorted(cell.sweep.rows) == sorted(part.tiers[0].rows) == sorted(part.oracle[0].rows)
+
+
+def test_held_out_part_differs_by_seed() -> None:
+    """Without cross-validation each seed tests another fifth."""
+    table = made.table(200)
+
+    trial = evaluate.trial(table, [Knowing()], [0, 1], lambda _: None, every=False)
+
+    first, second = (set(tiers.rows) for tiers in trial.tiers)
+    assert 20 <= len(first) <= 60
+    assert first != second

@@ -1,0 +1,156 @@
+"""Outcome tables: the format, what is refused and where, merging, and splits by prompt."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router_model.outcomes import OutcomeError, folds, normalised, places, read, split
+
+HERE = Path(__file__).parents[2]
+TINY = HERE / "examples/tiny_reasoner/measured/outcomes.jsonl.gz"
+
+
+def row(prompt: str, **tiers: tuple[float, float, int]) -> dict:
+    """A line of a table: tier = (correct, tokens, samples)."""
+    cells = {name: {"correct": c, "tokens": t, "n": n} for name, (c, t, n) in tiers.items()}
+    return {"id": prompt, "dataset": "made", "prompt": prompt, "tiers": cells}
+
+
+def written(path: Path, *rows: dict) -> Path:
+    """The rows as JSON Lines."""
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    return path
+
+
+def test_reads_gzip_and_plain_alike(tmp_path: Path) -> None:
+    """Compression changes nothing but the digest."""
+    plain = written(tmp_path / "t.jsonl", row("a", x=(1, 10, 1)), row("b", x=(0, 20, 2)))
+    packed = tmp_path / "t.jsonl.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+
+    one, two = read(plain), read(packed)
+
+    assert one.prompts == two.prompts == ("a", "b")
+    assert one.correct.tolist() == two.correct.tolist() == [[1.0], [0.0]]
+    assert one.name == two.name == "t"
+    assert one.digest != two.digest
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{", "truncated"),
+        ('{"prompt": "p"}', "missing required field `tiers`"),
+        ('{"prompt": "p", "tiers": {}}', "length >= 1"),
+        ('{"prompt": "", "tiers": {"a": {"correct": 1, "tokens": 1}}}', "length >= 1"),
+        ('{"prompt": "p", "tiers": {"a": {"correct": 1.5, "tokens": 1}}}', "<= 1"),
+        ('{"prompt": "p", "tiers": {"a": {"correct": 1, "tokens": -1}}}', ">= 0"),
+        ('{"prompt": "p", "tiers": {"a": {"correct": NaN, "tokens": 1}}}', "malformed"),
+        ('{"prompt": "p", "tiers": {"a": {"correct": 1, "tokens": 1, "n": 0}}}', ">= 1"),
+        ('{"prompt": 7, "tiers": {"a": {"correct": 1, "tokens": 1}}}', "Expected `str`"),
+    ],
+)
+def test_names_the_line(tmp_path: Path, line: str, says: str) -> None:
+    """A bad line is refused with its file and number; empty lines count but do not matter."""
+    path = tmp_path / "bad.jsonl"
+    path.write_text(json.dumps(row("a", x=(1, 10, 1))) + "\n\n" + line + "\n")
+
+    with pytest.raises(OutcomeError, match=r"bad\.jsonl:3: ") as caught:
+        read(path)
+
+    assert says in str(caught.value)
+
+
+def test_refuses_what_is_no_table(tmp_path: Path) -> None:
+    """Missing, empty and damaged files, unknown tiers, and rows without a common tier."""
+    packed = tmp_path / "cut.jsonl.gz"
+    packed.write_bytes(gzip.compress(json.dumps(row("a", x=(1, 1, 1))).encode())[:-9])
+    apart = written(tmp_path / "apart.jsonl", row("a", x=(1, 1, 1)), row("b", y=(1, 1, 1)))
+
+    for path, tiers, says in (
+        (tmp_path / "none.jsonl", None, "No such file"),
+        (written(tmp_path / "empty.jsonl"), None, "no outcomes"),
+        (packed, None, "damaged gzip"),
+        (apart, None, "no tier has an outcome in every row"),
+        (apart, ["x", "y"], "no row has all"),
+        (apart, ["z"], "no tier 'z'; there are x, y"),
+    ):
+        with pytest.raises(OutcomeError, match=says):
+            read(path, tiers)
+
+
+def test_tiers(tmp_path: Path) -> None:
+    """By default the tiers of every row; named ones drop rows; `partial` keeps gaps as NaN with 0 samples."""
+    path = written(tmp_path / "t.jsonl", row("a", x=(1, 10, 1), y=(0, 5, 1)), row("b", x=(0, 20, 1)))
+
+    assert read(path).tiers == ("x",)
+    assert read(path, ["y", "x"]).prompts == ("a",)
+    assert read(path, ["y", "x"]).tokens.tolist() == [[5.0, 10.0]]
+    gaps = read(path, partial=True)
+    assert gaps.samples.tolist() == [[1, 1], [1, 0]]
+    assert np.isnan(gaps.correct[1, 1])
+
+
+def test_merges_the_same_prompt(tmp_path: Path) -> None:
+    """Prompts that differ in case or space alone become one row, weighted by samples."""
+    path = written(
+        tmp_path / "t.jsonl",
+        row("What is 2+2?", x=(1, 10, 1)),
+        row("other", x=(0, 1, 1)),
+        row("what  is 2+2?\n", x=(0, 20, 3)),
+    )
+    table = read(path)
+
+    assert table.prompts == ("What is 2+2?", "other")
+    assert table.correct[0] == pytest.approx([0.25])
+    assert table.tokens[0] == pytest.approx([17.5])
+    assert table.samples[0].tolist() == [4]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    """Parquet with a struct column of tiers reads as the same table, nulls as gaps."""
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = [row("a", x=(1, 10, 1), y=(0, 5, 1)), row("b", x=(0, 20, 1))]
+    parquet.write_table(arrow.Table.from_pylist(rows), tmp_path / "t.parquet")
+
+    table = read(tmp_path / "t.parquet", partial=True)
+
+    assert table.tiers == ("x", "y")
+    assert table.samples.tolist() == [[1, 1], [1, 0]]
+
+
+def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where pyarrow is missing, the message says what to install."""
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    (tmp_path / "t.parquet").write_bytes(b"PAR1")
+
+    with pytest.raises(OutcomeError, match="pip install pyarrow"):
+        read(tmp_path / "t.parquet")
+
+
+@given(st.lists(st.text(min_size=1), min_size=1, max_size=30), st.integers(-(2**62), 2**62))
+def test_places_depend_on_the_normalised_prompt(prompts: list[str], seed: int) -> None:
+    """A prompt has one place in [0, 1), whatever its case, spacing and company; seeds change it."""
+    place = places(prompts, seed)
+
+    assert ((place >= 0) & (place < 1)).all()
+    assert place.tolist() == [places([f"  {normalised(prompt)} "], seed)[0] for prompt in prompts]
+    assert place.tolist() != places(prompts, seed + 1).tolist()
+
+
+def test_split_of_a_real_table() -> None:
+    """60 / 20 / 20, every prompt in exactly one part; folds of about the same size."""
+    table = read(TINY)
+    parts = split(table, 7)
+
+    assert sorted(sum((part.prompts for part in parts), ())) == sorted(table.prompts)
+    assert [round(len(part) / len(table), 1) for part in parts] == [0.6, 0.2, 0.2]
+    assert np.bincount(folds(table, 5, 7)).min() > len(table) / 5 * 0.8
