@@ -21,8 +21,9 @@ tags: [reasoning, arithmetic, tiny]
 A Qwen3-architecture language model of {millions:.2f} million parameters ({layers} layers, width {width})
 that answers small questions about numbers: arithmetic with brackets, remainders and iterated maps, stories,
 lists, comparisons, and definitions that build on each other. It answers at once, or thinks first: step by
-step, then a check of its own work, then a third pass where the two differ. A thought may be cut anywhere;
-it then answers with its best guess.
+step, then a check of its own work, then a third pass where the two differ; through definitions it first
+traces its way back from the name asked for. A thought may be cut anywhere; it then answers with its best
+guess.
 
 It was trained from scratch on questions from its own generator and knows nothing else. It is a
 demonstration of reasoning budgets, not an assistant: it reads printable ASCII, and outside its families of
@@ -49,8 +50,8 @@ Thinking budgets: {budgets}. Tenths are by the true number of elementary steps.
 BACK = """
 Mean tokens relative to `{first}`: {ratios}.
 Rank correlation between the length of a question's text and its true difficulty: {correlation:.2f}.
-The last tenth holds questions that are beyond the model at any budget: two-digit products with a
-remainder, and maps applied dozens of times.
+Nearly all of the last tenth is beyond the model at any budget: two-digit products with a remainder, and maps
+applied dozens of times.
 """
 
 

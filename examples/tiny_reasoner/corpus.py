@@ -24,7 +24,11 @@ SHORT_CUT = 40  # half of the cuts come before this many tokens
 LONGEST_THOUGHT = 320
 POOL = 24  # batches drawn together and sorted by length, so that little is padding
 LEVELS = {"easy": 0.26, "medium": 0.36, "hard": 0.36, "beyond": 0.02}
-KEPT = {"story": 0.4, "compare": 0.5, "modular": 0.5}  # families that are learned soon give room to the others
+KEPT = {
+    "story": 0.4,
+    "compare": 0.5,
+    "modular": 0.5,
+}  # learned soon: they give room to the others
 
 Array = NDArray[np.int64]
 

@@ -155,7 +155,7 @@ class Engine:
     def _choose(self, sequences: list[Sequence], logits: Floats) -> NDArray[np.int64]:
         """The next token of each sequence: forced, the most likely, or drawn with its own generator."""
         logits[:, self.words :] = -np.inf
-        chosen = logits.argmax(axis=1)
+        chosen: NDArray[np.int64] = logits.argmax(axis=1)
         warm = [row for row, sequence in enumerate(sequences) if sequence.sampling.temperature > 0]
         if warm:
             chosen[warm] = _draw(logits[warm], [sequences[row] for row in warm])

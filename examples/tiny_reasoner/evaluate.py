@@ -22,6 +22,7 @@ from examples.tiny_reasoner.task import Question, grade, held_out_set
 HERE = Path(__file__).parent
 TIERS = {"direct": 0, "short": 24, "medium": 96, "long": 320}
 ANSWER_ROOM = 16
+FURTHER = 4_000
 
 
 @dataclass(slots=True)
@@ -94,11 +95,11 @@ class Exam:
         return self.engine.tokenizer.decode(tokens)
 
 
-def table(asked: list[Question], outcomes: list[dict[str, Outcome]]) -> list[dict[str, Any]]:
-    """The outcome table, one row a question."""
+def table(asked: list[Question], outcomes: list[dict[str, Outcome]], first: int = 0) -> list[dict[str, Any]]:
+    """The outcome table, one row a question; `first` is the number of the first one."""
     return [
         {
-            "id": f"tiny-{index:04d}",
+            "id": f"tiny-{first + index:04d}",
             "dataset": "tiny_reasoner",
             "prompt": question.text,
             "category": question.family,
@@ -116,18 +117,22 @@ def write_table(rows: list[dict[str, Any]], path: Path) -> None:
     path.write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
-def main() -> None:
-    """Ask, grade, write the table, the plot and the model card."""
+def read_options() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--model", type=Path, default=HERE / "weights")
     add("--out", type=Path, default=HERE / "measured")
     add("--questions", type=int, default=2_000)
+    add("--further", action="store_true", help="4,000 further questions, as data to train a router head on")
     add("--samples", type=int, default=4)
     add("--temperature", type=float, default=0.7)
     add("--slots", type=int, default=64)
-    options = parser.parse_args()
-    asked = held_out_set(options.questions)
+    return parser.parse_args()
+
+
+def measure(options: argparse.Namespace, asked: list[Question]) -> list[dict[str, Outcome]]:
+    """Outcomes by tier for each question, with a progress bar."""
     engine = Engine(options.model, options.slots)
     exam = Exam(engine, options.temperature, options.samples)
     with Progress() as progress:
@@ -135,8 +140,20 @@ def main() -> None:
         engine.start()
         outcomes = exam.run(asked, lambda: progress.advance(bar))
     engine.close()
-    rows = table(asked, outcomes)
+    return outcomes
+
+
+def main() -> None:
+    """Ask, grade and write the table; for the published questions the plot and the model card too."""
+    options = read_options()
     options.out.mkdir(parents=True, exist_ok=True)
+    count = options.questions
+    if options.further:
+        asked = held_out_set(count + FURTHER)[count:]
+        write_table(table(asked, measure(options, asked), count), options.out / "training.jsonl.gz")
+        return
+    asked = held_out_set(count)
+    rows = table(asked, measure(options, asked))
     write_table(rows, options.out / "outcomes.jsonl.gz")
     card = model_card(rows, options.model, options.temperature, TIERS)
     (options.model / "README.md").write_text(card, encoding="utf-8")

@@ -40,7 +40,8 @@ def _operand(rng: random.Random, op: str, value: int) -> int | None:
 def _chain(rng: random.Random, steps: int) -> tuple[int, list[tuple[str, int]]]:
     """A start and `steps` operations whose running value stays within 0..99."""
     start = rng.randint(1, 20)
-    value, moves = start, []
+    value = start
+    moves: list[tuple[str, int]] = []
     while len(moves) < steps:
         op = rng.choice("++--*")
         operand = _operand(rng, op, value)

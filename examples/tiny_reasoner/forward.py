@@ -133,12 +133,12 @@ class Qwen3:
         count = len(ids)
         at = np.arange(count)
         mask = np.triu(np.full((count, count), -np.inf, np.float32), 1)
-        x = self.embedding[ids]
+        x: Floats = self.embedding[ids]
         for index, layer in enumerate(self.layers):
             q, k, v = (part.transpose(1, 0, 2) for part in self._projected(layer, x, at))
             self.keys[index, slot, :, :count] = k
             self.values[index, slot, :, :count] = v
-            mixed = _softmax(q @ k.transpose(0, 2, 1) + mask) @ v
+            mixed: Floats = _softmax(q @ k.transpose(0, 2, 1) + mask) @ v
             x = x + mixed.transpose(1, 0, 2).reshape(count, -1) @ layer.out
             x = x + self._mlp(layer, x)
         return self._logits(x[-1])
@@ -148,7 +148,7 @@ class Qwen3:
         rows = np.arange(len(ids))
         reach = int(at.max()) + 1
         mask = np.where(np.arange(reach)[None, :] > at[:, None], -np.inf, 0.0).astype(np.float32)[:, None, :]
-        x = self.embedding[ids]
+        x: Floats = self.embedding[ids]
         for index, layer in enumerate(self.layers):
             q, k, v = self._projected(layer, x, at)
             self.keys[index, rows, :, at] = k

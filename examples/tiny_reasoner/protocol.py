@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic_core import PydanticCustomError
 
 from examples.tiny_reasoner.chat import END, PAD, START, THINK, UNTHINK
 
@@ -27,7 +28,29 @@ class BadRequest(Exception):
 
 
 class Strict(BaseModel):
+    """Refuses fields it does not know; a known field that is null is as good as absent."""
+
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict):
+            return fields
+        known = cls.model_fields
+        return {name: value for name, value in fields.items() if value is not None or name not in known}
+
+
+def only(*values: JsonValue) -> AfterValidator:
+    """For a field that is understood as long as it asks for nothing: the values that change nothing."""
+
+    def check(value: JsonValue) -> JsonValue:
+        if value in values:
+            return value
+        said = " or ".join(map(repr, values))
+        raise PydanticCustomError("unsupported_value", "this model supports only {said}", {"said": said})
+
+    return AfterValidator(check)
 
 
 class Part(Strict):
@@ -40,21 +63,37 @@ class Part(Strict):
 class Message(Strict):
     """One turn of the conversation."""
 
-    role: Literal["system", "user", "assistant"]
-    content: str | list[Part]
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[Part] = ""
     name: str | None = None
-    reasoning: str | None = None
+    reasoning: str | None = None  # clients send an answer back as they got it; its thought is not read again
+    refusal: Annotated[JsonValue, only()] = None
+    annotations: Annotated[JsonValue, only([])] = None
+    audio: Annotated[JsonValue, only()] = None
+    function_call: Annotated[JsonValue, only()] = None
+    tool_calls: Annotated[JsonValue, only([])] = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Message:
+        if self.role != "assistant" and "content" not in self.model_fields_set:
+            raise PydanticCustomError("missing", "content is required")
+        return self
 
     @property
     def text(self) -> str:
         """The text of all parts."""
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
+    @property
+    def turn(self) -> tuple[str, str]:
+        """Role and text; the template knows no developer, so that is the system, as in vLLM."""
+        return ("system" if self.role == "developer" else self.role), self.text
+
 
 class TemplateArguments(Strict):
     """What the chat template understands."""
 
-    enable_thinking: bool = True
+    enable_thinking: bool | None = None
 
 
 class StreamOptions(Strict):
@@ -65,7 +104,11 @@ class StreamOptions(Strict):
 
 
 class ChatRequest(Strict):
-    """The fields that are understood; any other field is refused."""
+    """The fields that are understood; any other field is refused.
+
+    Fields of the OpenAI API and of vLLM that this model cannot honour are taken when they ask for nothing,
+    as many clients send them always.
+    """
 
     model: str
     messages: list[Message] = Field(min_length=1)
@@ -82,12 +125,36 @@ class ChatRequest(Strict):
     stream: bool = False
     stream_options: StreamOptions | None = None
     include_reasoning: bool = True
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     # Accepted because clients send them; they change nothing here.
     user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
     metadata: dict[str, JsonValue] | None = None
     store: bool | None = None
     request_id: str | None = None
     priority: int | None = None
+    service_tier: str | None = None
+    parallel_tool_calls: bool | None = None
+    presence_penalty: Annotated[JsonValue, only(0)] = None
+    frequency_penalty: Annotated[JsonValue, only(0)] = None
+    repetition_penalty: Annotated[JsonValue, only(1)] = None
+    min_p: Annotated[JsonValue, only(0)] = None
+    min_tokens: Annotated[JsonValue, only(0)] = None
+    ignore_eos: Annotated[JsonValue, only(False)] = None
+    logprobs: Annotated[JsonValue, only(False)] = None
+    top_logprobs: Annotated[JsonValue, only(0)] = None
+    logit_bias: Annotated[JsonValue, only({})] = None
+    tools: Annotated[JsonValue, only([])] = None
+    tool_choice: Annotated[JsonValue, only("none", "auto")] = None
+    response_format: Annotated[JsonValue, only({"type": "text"})] = None
+    modalities: Annotated[JsonValue, only(["text"])] = None
+
+    @property
+    def thinks(self) -> bool:
+        """Whether to think; as in vLLM the template's argument wins over an effort of `none`."""
+        asked = self.chat_template_kwargs.enable_thinking
+        return self.reasoning_effort != "none" if asked is None else asked
 
     @property
     def stops(self) -> list[str]:
@@ -131,7 +198,7 @@ def from_validation(errors: list[Any]) -> BadRequest:
     """The first validation error, said plainly."""
     first = errors[0]
     where = ".".join(str(place) for place in first["loc"] if place != "body") or None
-    code = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_parameter"}
+    code = {"missing": "missing_required_parameter", "unsupported_value": "unsupported_value"}
     if first["type"] == "extra_forbidden":
         return BadRequest(f"Unrecognized request argument supplied: {where}", where, "unknown_parameter")
     said = f"{where}: {first['msg']}" if where else first["msg"]

@@ -17,7 +17,7 @@ def tiers(rows: Sequence[Row]) -> list[str]:
 
 def mean(rows: Iterable[Row], tier: str, what: str) -> float:
     """Mean of `correct` or `tokens` over rows."""
-    values = [row["tiers"][tier][what] for row in rows]
+    values: list[float] = [row["tiers"][tier][what] for row in rows]
     return sum(values) / len(values)
 
 

@@ -53,8 +53,7 @@ class Service:
         if request.model != self.name:
             raise BadRequest(f"The model `{request.model}` does not exist.", "model", "model_not_found", 404)
         check_texts(request)
-        thinking = request.chat_template_kwargs.enable_thinking
-        text = render_chat(((m.role, m.text) for m in request.messages), thinking=thinking)
+        text = render_chat((message.turn for message in request.messages), thinking=request.thinks)
         prompt = self.engine.tokenizer.encode(text)
         most = room(request, len(prompt), self.engine.model.longest)
         choices = []
@@ -94,14 +93,15 @@ async def answer(usage: Usage, head: dict[str, Any], request: Request, *, show: 
     """A whole completion; the engine stops when the client hangs up."""
     work = asyncio.gather(*(_whole(choice, i, show=show) for i, choice in enumerate(usage.choices)))
     gone = asyncio.ensure_future(_until_gone(request))
+    both: tuple[asyncio.Future[Any], ...] = (work, gone)
     try:
-        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
             return Response(status_code=499)
         body = {**head, "object": "chat.completion", "choices": work.result(), "usage": usage.body()}
         return Response(orjson.dumps(body), media_type="application/json")
     finally:
-        for task in (work, gone):
+        for task in both:
             task.cancel()
             with suppress(asyncio.CancelledError, EngineFailed):
                 await task

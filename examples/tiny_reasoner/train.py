@@ -54,8 +54,8 @@ def read_plan() -> Plan:
     add = parser.add_argument
     add("--out", type=Path, default=Path("examples/tiny_reasoner/weights"), help="where the model goes")
     add("--work", type=Path, default=Path("tiny-reasoner-run"), help="where checkpoints go")
-    add("--steps", type=int, default=9_000)
-    add("--decay", type=int, default=2_000, help="steps at the end over which the rates fall to zero")
+    add("--steps", type=int, default=14_000)
+    add("--decay", type=int, default=3_000, help="steps at the end over which the rates fall to zero")
     add("--batch-tokens", type=int, default=4_096)
     add("--matrix-rate", type=float, default=0.02, help="peak rate of Muon")
     add("--other-rate", type=float, default=0.004, help="peak rate of AdamW")
@@ -165,7 +165,7 @@ class Run:
         for optimizer in self.optimizers:
             optimizer.step()
         self.step += 1
-        return loss.item()
+        return float(loss.item())
 
 
 def batch_loss(model: Callable[..., Tensor], batch: Batch, device: str) -> Tensor:

@@ -1,25 +1,38 @@
-"""Fixtures of the real-vLLM suite: two vLLM servers with a tiny model, a gateway in front, clients."""
+"""Fixtures of the real-vLLM suite: two vLLM servers with the tiny reasoner, a gateway in front, clients."""
 
 import asyncio
 import os
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
 from openai import AsyncOpenAI, OpenAI
 
+from examples.tiny_reasoner import evaluate
+from examples.tiny_reasoner.engine import Engine
+from examples.tiny_reasoner.serve import WEIGHTS
+from examples.tiny_reasoner.task import Question, grade, held_out_set
+
+from .embedded import Said, greedy
 from .processes import Replica, Server, free_port, stopping, vllm_server
 
 REPOSITORY = Path(__file__).parents[2]
+# As measured: the outcome table of the tiny reasoner is about exactly these budgets.
 TIERS = {
-    "direct": {"thinking": 0, "answer": 96},
-    "short": {"thinking": 16, "answer": 96},
-    "medium": {"thinking": 64, "answer": 96},
-    "long": {"thinking": 12000, "answer": 96},
+    name: {"thinking": budget, "answer": evaluate.ANSWER_ROOM} for name, budget in evaluate.TIERS.items()
+}
+# The tiny reasoner never thinks for as long as some tests need to look on, and answers in a few tokens. Under
+# this name the same replicas have room to go on, past the end of their answer, until the cap.
+ENDLESS = {"direct": {"thinking": 0, "answer": 300}, "long": {"thinking": 1500, "answer": 300}}
+ENDLESS_FIELDS: dict[str, Any] = {
+    "model": "endless:long",
+    "messages": [{"role": "user", "content": "Start with 3. Add 4. Multiply by 2. What do you get?"}],
+    "temperature": 0,
+    "extra_body": {"ignore_eos": True},
 }
 
 Eventually = Callable[[Callable[[], bool], str], Awaitable[None]]
@@ -54,12 +67,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def replicas(vllm_python: Path, workplace: Path) -> Iterator[list[Replica]]:
-    """Two vLLM servers, `a` and `b`, that serve the same tiny model as `tiny`."""
-    model = workplace / "model"
-    script = Path(__file__).with_name("tiny_model.py")
-    wrote = subprocess.run([str(vllm_python), str(script), str(model)], capture_output=True, text=True)
-    assert wrote.returncode == 0, wrote.stderr
-    servers = [vllm_server(name, vllm_python, model, workplace) for name in ("a", "b")]
+    """Two vLLM servers, `a` and `b`, that serve the directory of the tiny reasoner as `tiny`."""
+    servers = [vllm_server(name, vllm_python, WEIGHTS, workplace) for name in ("a", "b")]
     with stopping([*servers]):
         for server in servers:
             server.wait_until_ready("/health")
@@ -69,14 +78,20 @@ def replicas(vllm_python: Path, workplace: Path) -> Iterator[list[Replica]]:
 @pytest.fixture(scope="session")
 def config(replicas: list[Replica], workplace: Path) -> Path:
     """The gateway's configuration file."""
-    tiny = {
+    served = {
         "family": "qwen3",
         "served_name": "tiny",
         "replicas": [{"name": replica.name, "url": replica.url} for replica in replicas],
-        "tiers": TIERS,
     }
+    models = {"tiny": served | {"tiers": TIERS}, "endless": served | {"tiers": ENDLESS}}
     path = workplace / "thinkmeter.yaml"
-    path.write_text(yaml.safe_dump({"health": {"interval": 1}, "models": {"tiny": tiny}}, sort_keys=False))
+    settings = {
+        "health": {"interval": 1},
+        "timeouts": {"first_byte": 600, "idle": 600},  # a busy machine is no failure
+        "head": "baseline",
+        "models": models,
+    }
+    path.write_text(yaml.safe_dump(settings, sort_keys=False))
     return path
 
 
@@ -105,7 +120,7 @@ def gateway(config: Path, workplace: Path) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def client(gateway: Server) -> Iterator[OpenAI]:
     """The official client, talking to the gateway; it must not hide a failure by trying again."""
-    with OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0, timeout=180) as client:
+    with OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0, timeout=600) as client:
         yield client
 
 
@@ -113,9 +128,64 @@ def client(gateway: Server) -> Iterator[OpenAI]:
 async def async_client(gateway: Server) -> AsyncIterator[AsyncOpenAI]:
     """The official client in its asynchronous form, for requests that overlap or are cancelled."""
     async with AsyncOpenAI(
-        base_url=f"{gateway.url}/v1", api_key="none", max_retries=0, timeout=180
+        base_url=f"{gateway.url}/v1", api_key="none", max_retries=0, timeout=600
     ) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """The embedded engine on the same directory."""
+    engine = Engine(WEIGHTS)
+    engine.start()
+    yield engine
+    engine.close()
+
+
+class Puzzle(NamedTuple):
+    """A question and what the embedded engine says to it at the tiers `direct` and `long`."""
+
+    question: Question
+    direct: Said
+    long: Said
+
+    @property
+    def messages(self) -> list[Any]:
+        """As a client asks it."""
+        return [{"role": "user", "content": self.question.text}]
+
+
+@pytest.fixture(scope="session")
+def puzzles(engine: Engine) -> list[Puzzle]:
+    """Held-out questions that are answered right after a long thought."""
+    asked = held_out_set(120)
+    texts = [question.text for question in asked]
+    direct, long = (greedy(engine, texts, TIERS[tier]["thinking"]) for tier in ("direct", "long"))
+    found = [Puzzle(*one) for one in zip(asked, direct, long, strict=True)]
+    return [puzzle for puzzle in found if grade(puzzle.long.content, puzzle.question.answer)]
+
+
+@pytest.fixture(scope="session")
+def easy(puzzles: list[Puzzle]) -> Puzzle:
+    """A question answered right at once, with a two-digit number; its thought ends well below `medium`."""
+    return next(
+        puzzle
+        for puzzle in puzzles
+        if grade(puzzle.direct.content, puzzle.question.answer)
+        and len(puzzle.question.answer) == 2
+        and puzzle.long.thought < TIERS["medium"]["thinking"] // 2
+    )
+
+
+@pytest.fixture(scope="session")
+def hard(puzzles: list[Puzzle]) -> Puzzle:
+    """A question answered wrong at once; its thought is longer than `medium` and ends by itself."""
+    return next(
+        puzzle
+        for puzzle in puzzles
+        if not grade(puzzle.direct.content, puzzle.question.answer)
+        and TIERS["medium"]["thinking"] + 20 < puzzle.long.thought < TIERS["long"]["thinking"]
+    )
 
 
 @pytest.fixture

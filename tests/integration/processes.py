@@ -141,7 +141,7 @@ def vllm_server(name: str, python: Path, model: Path, directory: Path) -> Replic
         *[str(python), "-m", "vllm.entrypoints.openai.api_server"],
         *["--model", str(model), "--served-model-name", "tiny", "--dtype", "float32"],
         *["--host", "127.0.0.1", "--port", str(port)],
-        *["--enforce-eager", "--max-model-len", "16384", "--max-num-seqs", "32"],
+        *["--enforce-eager", "--max-model-len", "2048", "--max-num-seqs", "32"],
         *["--reasoning-parser", "qwen3"],
         *["--reasoning-config", '{"reasoning_start_str": "<think>", "reasoning_end_str": "</think>"}'],
         *["--enable-auto-tool-choice", "--tool-call-parser", "hermes"],

@@ -1,25 +1,20 @@
 """A client that goes away stops vLLM's work, whether it was streaming or not.
 
-The tier `long` would run for 12,000 tokens, so work that ended within a fraction of them was aborted. This
-vLLM counts no metric for an abort; it shows as requests that vanish without having been completed, and as
-a line in its log.
+The requests would run for 1,800 tokens, so work that ended within a fraction of them was aborted. This vLLM
+counts no metric for an abort; it shows as requests that vanish without having been completed, and as a line
+in its log.
 """
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 from openai import AsyncOpenAI
 
-from .conftest import TIERS, Eventually
+from .conftest import ENDLESS, ENDLESS_FIELDS, Eventually
 from .processes import Replica
 
-ENDLESS: dict[str, Any] = {
-    "model": "tiny:long",
-    "messages": [{"role": "user", "content": "Think for a long time."}],
-    "temperature": 0,
-}
+MOST = ENDLESS["long"]["thinking"]
 
 
 @dataclass
@@ -40,7 +35,7 @@ class Watch:
     def assert_aborted(self, request_id: str) -> None:
         generated, completed = self._totals()
         assert completed == self._completed, "a request ended by itself"
-        assert 0 < generated - self._generated < TIERS["long"]["thinking"] // 2
+        assert 0 < generated - self._generated < MOST // 2
         assert any(replica.has_aborted(request_id) for replica in self.replicas)
 
 
@@ -54,7 +49,7 @@ def watch(replicas: list[Replica]) -> Watch:
 async def test_stream_closed(async_client: AsyncOpenAI, watch: Watch, eventually: Eventually) -> None:
     """Closing a stream aborts the request in vLLM; until then the pieces arrived while vLLM was working."""
     stream = await async_client.chat.completions.create(
-        **ENDLESS, stream=True, extra_headers={"x-request-id": "closed-stream"}
+        **ENDLESS_FIELDS, stream=True, extra_headers={"x-request-id": "closed-stream"}
     )
     async with stream:
         for _ in range(20):
@@ -67,7 +62,7 @@ async def test_stream_closed(async_client: AsyncOpenAI, watch: Watch, eventually
 async def test_answer_given_up(async_client: AsyncOpenAI, watch: Watch, eventually: Eventually) -> None:
     """A client that gives up waiting for a whole answer aborts the request in vLLM."""
     request = asyncio.create_task(
-        async_client.chat.completions.create(**ENDLESS, extra_headers={"x-request-id": "given-up"})
+        async_client.chat.completions.create(**ENDLESS_FIELDS, extra_headers={"x-request-id": "given-up"})
     )
     await eventually(lambda: watch.running() == 1, "vLLM works on the request")
     request.cancel()
@@ -81,10 +76,11 @@ async def test_completion_given_up(async_client: AsyncOpenAI, watch: Watch, even
     """The same for a legacy completion."""
     request = asyncio.create_task(
         async_client.completions.create(
-            model="tiny:long",
+            model="endless:long",
             prompt="why",
-            max_tokens=TIERS["long"]["thinking"],
+            max_tokens=MOST,
             temperature=0,
+            extra_body={"ignore_eos": True},
             extra_headers={"x-request-id": "given-up-completion"},
         )
     )
@@ -99,7 +95,9 @@ async def test_many_cancelled(async_client: AsyncOpenAI, watch: Watch, eventuall
     """Of many requests at once all are aborted, on both replicas, and the gateway keeps answering."""
     requests = [
         asyncio.create_task(
-            async_client.chat.completions.create(**ENDLESS, extra_headers={"x-request-id": f"many-{i}"})
+            async_client.chat.completions.create(
+                **ENDLESS_FIELDS, extra_headers={"x-request-id": f"many-{i}"}
+            )
         )
         for i in range(8)
     ]
@@ -110,5 +108,7 @@ async def test_many_cancelled(async_client: AsyncOpenAI, watch: Watch, eventuall
     await eventually(lambda: watch.running() == 0, "vLLM stopped working on all of them")
     for i in range(8):
         assert any(replica.has_aborted(f"many-{i}") for replica in watch.replicas)
-    answer = await async_client.chat.completions.create(**ENDLESS | {"model": "tiny:short"})
+    answer = await async_client.chat.completions.create(
+        model="tiny:short", messages=ENDLESS_FIELDS["messages"], temperature=0
+    )
     assert answer.choices[0].message.content

@@ -2,14 +2,32 @@
 
 from openai import OpenAI
 
+from examples.tiny_reasoner.chat import THINK, UNTHINK, render
+from examples.tiny_reasoner.engine import Engine
+from examples.tiny_reasoner.task import grade
 
-def test_answer(client: OpenAI) -> None:
-    """A completion has text, usage and the length asked for."""
-    answer = client.completions.create(model="tiny", prompt="hello", temperature=0, max_tokens=12)
-    assert answer.choices[0].text.islower()
-    assert len(answer.choices[0].text) == 12
+from .conftest import Puzzle
+
+SUM = render("What is 3+4?", thinking=False)
+
+
+def test_answer(client: OpenAI, engine: Engine) -> None:
+    """A completion has the right text and usage that adds up."""
+    answer = client.completions.create(model="tiny", prompt=SUM, temperature=0, max_tokens=12)
+    assert (answer.choices[0].text, answer.choices[0].finish_reason) == ("7", "stop")
     assert answer.usage
-    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (5, 12)
+    assert answer.usage.prompt_tokens == len(engine.tokenizer.encode(SUM))
+    assert answer.usage.completion_tokens == 2  # the digit and the end
+
+
+def test_length(client: OpenAI) -> None:
+    """The length asked for holds."""
+    answer = client.completions.create(
+        model="tiny", prompt=SUM, temperature=0, max_tokens=12, extra_body={"ignore_eos": True}
+    )
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage
+    assert answer.usage.completion_tokens == 12
 
 
 def test_stream_equals_answer(client: OpenAI) -> None:
@@ -28,7 +46,7 @@ def test_stream_equals_answer(client: OpenAI) -> None:
 def test_usage_in_stream(client: OpenAI) -> None:
     """A streamed completion carries usage in its last chunk when it is asked for."""
     with client.completions.create(
-        model="tiny", prompt="hello", max_tokens=3, stream=True, stream_options={"include_usage": True}
+        model="tiny", prompt="12345", max_tokens=3, stream=True, stream_options={"include_usage": True}
     ) as stream:
         chunks = list(stream)
     assert chunks[-1].choices == []
@@ -37,21 +55,24 @@ def test_usage_in_stream(client: OpenAI) -> None:
     assert all(chunk.usage is None for chunk in chunks[:-1])
 
 
-def test_thinking_budget(client: OpenAI) -> None:
-    """`thinking_token_budget` reaches vLLM for completions too."""
+def test_thinking_budget(client: OpenAI, engine: Engine, hard: Puzzle) -> None:
+    """`thinking_token_budget` reaches vLLM for completions too, and the model answers after the cut."""
     answer = client.completions.create(
         model="tiny",
-        prompt="why?<think>",
+        prompt=render(hard.question.text, thinking=True) + THINK,
         temperature=0,
         max_tokens=24,
         extra_body={"thinking_token_budget": 4},
     )
-    thought, marker, rest = answer.choices[0].text.partition("</think>")
-    assert (len(thought), marker) == (4, "</think>")
-    assert rest.strip().islower()
+    thought, marker, rest = answer.choices[0].text.partition(UNTHINK)
+    assert (len(engine.tokenizer.encode(thought)), marker) == (4, UNTHINK)
+    assert hard.long.reasoning.startswith(thought)
+    assert rest.strip().isdigit()
 
 
 def test_several_prompts(client: OpenAI) -> None:
-    """A list of prompts gives one choice each."""
-    answer = client.completions.create(model="tiny", prompt=["one", "two", "three"], max_tokens=2)
+    """A list of prompts gives one answer each, in their order."""
+    prompts = [render(f"What is {n}+4?", thinking=False) for n in (2, 3, 4)]
+    answer = client.completions.create(model="tiny", prompt=prompts, temperature=0, max_tokens=4)
     assert [choice.index for choice in answer.choices] == [0, 1, 2]
+    assert all(grade(c.text, str(n)) for c, n in zip(answer.choices, (6, 7, 8), strict=True))

@@ -7,8 +7,13 @@ import pytest
 from openai import OpenAI
 from openai.types.chat import ChatCompletionMessageParam as Message
 
-HELLO: list[Message] = [{"role": "user", "content": "Hello"}]
-TOO_LONG: list[Message] = [{"role": "user", "content": "a" * 20_000}]
+from examples.tiny_reasoner.chat import render
+from examples.tiny_reasoner.engine import Engine
+
+HELLO: list[Message] = [{"role": "user", "content": "What is 3+4?"}]
+CONTEXT = 2048
+DIGITS = "7" * CONTEXT  # one token a digit
+TOO_LONG: list[Message] = [{"role": "user", "content": DIGITS}]
 
 
 def assert_error_object(error: openai.APIStatusError, code: str) -> None:
@@ -24,23 +29,27 @@ def test_prompt_too_long(client: OpenAI, stream: bool) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(model="tiny:direct", messages=TOO_LONG, stream=stream)
     assert_error_object(caught.value, "context_length_exceeded")
-    assert "16384" in caught.value.message
+    assert str(CONTEXT) in caught.value.message
 
 
 def test_completion_prompt_too_long(client: OpenAI) -> None:
     """The same for legacy completions."""
     with pytest.raises(openai.BadRequestError) as caught:
-        client.completions.create(model="tiny", prompt="a" * 20_000, max_tokens=4)
+        client.completions.create(model="tiny", prompt=DIGITS + "7", max_tokens=4)
     assert_error_object(caught.value, "context_length_exceeded")
 
 
-def test_prompt_that_just_fits(client: OpenAI) -> None:
+def test_prompt_that_just_fits(client: OpenAI, engine: Engine) -> None:
     """A prompt that leaves less room than the tier wants is answered with what room there is."""
+    around = len(engine.tokenizer.encode(render("", thinking=False)))
     answer = client.chat.completions.create(
-        model="tiny:direct", messages=[{"role": "user", "content": "a" * 16_330}], temperature=0
+        model="tiny:direct",
+        messages=[{"role": "user", "content": "7" * (CONTEXT - 6 - around)}],
+        temperature=0,
+        extra_body={"ignore_eos": True},
     )
     assert answer.usage
-    assert answer.usage.total_tokens == 16384
+    assert (answer.usage.total_tokens, answer.usage.completion_tokens) == (CONTEXT, 6)
     assert answer.choices[0].finish_reason == "length"
 
 

@@ -25,9 +25,9 @@ def probe(config: Path) -> tuple[int, str]:
 
 
 def results(output: str, replica: str) -> dict[str, str]:
-    """The table's result by check, for one replica."""
+    """The table's result by check, for one replica of the model `tiny`."""
     cells = [[cell.strip() for cell in line.split("│")] for line in output.splitlines()]
-    return {row[3]: row[4] for row in cells if len(row) > 5 and row[2] == replica}
+    return {row[3]: row[4] for row in cells if len(row) > 5 and row[1:3] == ["tiny", replica]}
 
 
 def test_probe(config: Path, replicas: list[Replica]) -> None:
@@ -45,6 +45,7 @@ def test_probe(config: Path, replicas: list[Replica]) -> None:
 def test_probe_of_a_dead_backend(config: Path, replicas: list[Replica], tmp_path: Path) -> None:
     """A backend that is not there is reported as such, and the probe fails."""
     settings = yaml.safe_load(config.read_text())
+    del settings["models"]["endless"]
     settings["models"]["tiny"]["replicas"] = [
         {"name": "running", "url": replicas[0].url},
         {"name": "gone", "url": f"http://127.0.0.1:{free_port()}"},

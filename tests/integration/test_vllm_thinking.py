@@ -1,21 +1,19 @@
-"""How long the model thinks: tiers, and the client's own wishes as a ceiling.
+"""How long the model thinks, and what it says then: tiers, and the client's own wishes as a ceiling.
 
-The model never ends a greedy thought by itself, so whatever ends it is the limit under test. It thinks in
-upper case and answers in lower case, one token a letter.
+What ends a thought is seen in its text: greedy thoughts under a smaller budget are the beginnings of the same
+thought under a larger one, and the answer is right where the thought may end by itself.
 """
 
 from typing import Any, NamedTuple
 
 import pytest
 from openai import OpenAI
-from openai.types.chat import ChatCompletionMessageParam as Message
 
-from .conftest import TIERS
+from examples.tiny_reasoner.engine import Engine
+from examples.tiny_reasoner.task import grade, read_answer
 
-HARD: list[Message] = [
-    {"role": "user", "content": "Prove step by step that sqrt(2) is irrational. Why? 3*17=?"}
-]
-MARKERS = 2  # <think> and </think>
+from .conftest import TIERS, Puzzle
+from .embedded import greedy
 
 
 class Length(NamedTuple):
@@ -28,9 +26,9 @@ class Length(NamedTuple):
     content: str
 
 
-def ask(client: OpenAI, model: str, **fields: Any) -> Length:
+def ask(client: OpenAI, puzzle: Puzzle, model: str, **fields: Any) -> Length:
     response = client.chat.completions.with_raw_response.create(
-        model=model, messages=HARD, temperature=0, **fields
+        **{"model": model, "messages": puzzle.messages, "temperature": 0} | fields
     )
     answer = response.parse()
     message, usage = answer.choices[0].message, answer.usage
@@ -41,97 +39,114 @@ def ask(client: OpenAI, model: str, **fields: Any) -> Length:
         thought=usage.completion_tokens_details.reasoning_tokens or 0,
         completion=usage.completion_tokens,
         reasoning=message.model_extra["reasoning"] or "",
-        content=(message.content or "").lstrip("\n"),
+        content=message.content or "",
     )
 
 
-def test_direct(client: OpenAI) -> None:
-    """The tier `direct` does not think: no reasoning text, no reasoning tokens, only an answer."""
-    length = ask(client, "tiny:direct")
+def beginning(engine: Engine, puzzle: Puzzle, budget: int) -> str:
+    """The first tokens of the puzzle's long thought."""
+    return engine.tokenizer.decode(engine.tokenizer.encode(puzzle.long.reasoning)[:budget])
+
+
+def test_direct(client: OpenAI, easy: Puzzle) -> None:
+    """The tier `direct` does not think: no reasoning text, no reasoning tokens, only the right number."""
+    length = ask(client, easy, "tiny:direct")
     assert (length.tier, length.thought, length.reasoning) == ("direct", 0, "")
-    assert length.completion == len(length.content) == TIERS["direct"]["answer"]
-    assert length.content.islower()
+    assert length.content == easy.question.answer
+    assert length.completion == len(length.content) + 1  # one token a digit, and the end
 
 
-def test_direct_stream(client: OpenAI) -> None:
-    """A stream of the tier `direct` carries no reasoning in any chunk."""
+def test_direct_stream(client: OpenAI, easy: Puzzle) -> None:
+    """A stream of the tier `direct` carries no reasoning in any chunk, and the right number as content."""
     with client.chat.completions.create(
-        model="tiny:direct", messages=HARD, temperature=0, stream=True
+        model="tiny:direct", messages=easy.messages, temperature=0, stream=True
     ) as stream:
         deltas = [chunk.choices[0].delta for chunk in stream]
     assert not any(getattr(delta, "reasoning", None) for delta in deltas)
-    assert "".join(delta.content or "" for delta in deltas).islower()
+    assert "".join(delta.content or "" for delta in deltas) == easy.question.answer
+
+
+def test_long(client: OpenAI, hard: Puzzle) -> None:
+    """What is wrong at once is right after a long thought, which works, checks its work and agrees."""
+    assert not grade(ask(client, hard, "tiny:direct").content, hard.question.answer)
+    length = ask(client, hard, "tiny:long")
+    assert length.reasoning == hard.long.reasoning
+    assert "\ncheck\n" in length.reasoning
+    assert length.reasoning.endswith("\nok\n")
+    assert grade(length.content, hard.question.answer)
 
 
 @pytest.mark.parametrize("tier", ["short", "medium"])
-def test_pinned_tier(client: OpenAI, tier: str) -> None:
-    """A pinned tier thinks exactly as long as its budget allows, then answers within its total."""
-    length = ask(client, f"tiny:{tier}")
-    assert length.tier == tier
-    assert length.thought == len(length.reasoning) == TIERS[tier]["thinking"]
-    assert length.reasoning.isupper()
-    assert length.content.islower()
-    assert length.completion <= TIERS[tier]["thinking"] + TIERS[tier]["answer"]
-    assert len(length.content) >= TIERS[tier]["answer"] - MARKERS - 1
+def test_pinned_tier(client: OpenAI, engine: Engine, hard: Puzzle, tier: str) -> None:
+    """A pinned tier cuts the long thought at exactly its budget, and the model then answers with a number."""
+    length = ask(client, hard, f"tiny:{tier}")
+    budget = TIERS[tier]["thinking"]
+    assert (length.tier, length.thought) == (tier, budget)
+    assert length.reasoning == beginning(engine, hard, budget)
+    assert length.content == greedy(engine, [hard.question.text], budget)[0].content
+    assert read_answer(length.content) is not None
+    assert length.completion <= budget + TIERS[tier]["answer"]
 
 
-def test_pinned_tier_stream(client: OpenAI) -> None:
-    """The budget holds in a stream too."""
+def test_pinned_tier_stream(client: OpenAI, engine: Engine, hard: Puzzle) -> None:
+    """The budget holds in a stream too, and cuts at the same place."""
     with client.chat.completions.create(
-        model="tiny:short", messages=HARD, temperature=0, stream=True
+        model="tiny:short", messages=hard.messages, temperature=0, stream=True
     ) as stream:
         deltas = [chunk.choices[0].delta for chunk in stream]
     reasoning = "".join(getattr(delta, "reasoning", None) or "" for delta in deltas)
-    assert len(reasoning) == TIERS["short"]["thinking"]
-    assert reasoning.isupper()
+    assert reasoning == beginning(engine, hard, TIERS["short"]["thinking"])
+    assert read_answer("".join(delta.content or "" for delta in deltas)) is not None
 
 
-def test_thought_that_ends_by_itself(client: OpenAI) -> None:
-    """Sampling ends some thoughts before the budget does; the answer follows all the same."""
-    answers = [
-        client.chat.completions.create(model="tiny:medium", messages=HARD, temperature=1, seed=seed)
-        for seed in range(20)
-    ]
-    thoughts = [answer.choices[0].message.model_extra["reasoning"] or "" for answer in answers]
-    assert max(map(len, thoughts)) <= TIERS["medium"]["thinking"]
-    assert min(map(len, thoughts)) < TIERS["medium"]["thinking"]
-    assert all((answer.choices[0].message.content or "").strip().islower() for answer in answers)
+def test_thought_that_ends_by_itself(client: OpenAI, easy: Puzzle) -> None:
+    """A short thought ends before the budgets of `medium` and `long` do: the same tokens at both."""
+    medium, long = (ask(client, easy, f"tiny:{tier}") for tier in ("medium", "long"))
+    assert medium._replace(tier="long") == long
+    assert 0 < long.thought < TIERS["medium"]["thinking"]
+    assert grade(long.content, easy.question.answer)
 
 
 @pytest.mark.parametrize(("effort", "tier"), [("none", "direct"), ("minimal", "direct"), ("low", "short")])
-def test_effort_is_a_ceiling(client: OpenAI, effort: Any, tier: str) -> None:
+def test_effort_is_a_ceiling(client: OpenAI, hard: Puzzle, effort: Any, tier: str) -> None:
     """`reasoning_effort` lowers even a pinned tier, and vLLM thinks no longer than the lower one allows."""
-    length = ask(client, "tiny:long", reasoning_effort=effort)
-    assert length.tier == tier
+    length = ask(client, hard, "tiny:long", reasoning_effort=effort)
+    assert length == ask(client, hard, f"tiny:{tier}")
     assert length.thought == TIERS[tier]["thinking"]
-    assert length.content.islower()
 
 
-def test_high_effort(client: OpenAI) -> None:
-    """`reasoning_effort: high` leaves the longest tier; the client's cap still keeps room to answer."""
-    length = ask(client, "tiny:long", reasoning_effort="high", max_completion_tokens=300)
+def test_high_effort(client: OpenAI, hard: Puzzle) -> None:
+    """`reasoning_effort: high` leaves the longest tier, and the answer is the one it gives."""
+    assert ask(client, hard, "tiny:long", reasoning_effort="high") == ask(client, hard, "tiny:long")
+
+
+def test_cap_below_the_tier(client: OpenAI, engine: Engine, hard: Puzzle) -> None:
+    """The client's cap cuts the thought, not the answer."""
+    length = ask(client, hard, "tiny:long", max_completion_tokens=80)
     assert length.tier == "long"
-    assert 100 < length.thought < 300
-    assert length.completion <= 300
-    assert length.content.islower()
+    assert 40 < length.thought < 80
+    assert length.completion <= 80
+    assert length.reasoning == beginning(engine, hard, length.thought)
+    assert read_answer(length.content) is not None
 
 
 @pytest.mark.parametrize("effort", ["none", "low", "high"])
-def test_effort_bounds_the_adaptive_choice(client: OpenAI, effort: Any) -> None:
+def test_effort_bounds_the_adaptive_choice(client: OpenAI, hard: Puzzle, effort: Any) -> None:
     """Whatever the gateway picks for an unpinned name, it is not above the client's effort."""
-    length = ask(client, "tiny", reasoning_effort=effort, max_completion_tokens=300)
+    length = ask(client, hard, "tiny", reasoning_effort=effort)
     allowed = {"none": ["direct"], "low": ["direct", "short"], "high": [*TIERS]}[effort]
     assert length.tier in allowed
     assert length.thought <= max(TIERS[tier]["thinking"] for tier in allowed)
-    assert length.content.islower()
+    assert read_answer(length.content) is not None
 
 
 @pytest.mark.parametrize("budget", [0, 1, 20])
-def test_client_budget(client: OpenAI, budget: int) -> None:
+def test_client_budget(client: OpenAI, engine: Engine, hard: Puzzle, budget: int) -> None:
     """The client's own `thinking_token_budget` holds to the token, below the tier's."""
-    length = ask(client, "tiny:medium", extra_body={"thinking_token_budget": budget})
-    assert length.thought == len(length.reasoning) == budget
-    assert length.content.islower()
+    length = ask(client, hard, "tiny:medium", extra_body={"thinking_token_budget": budget})
+    assert length.thought == budget
+    assert length.reasoning == beginning(engine, hard, budget)
+    assert read_answer(length.content) is not None
 
 
 @pytest.mark.parametrize(
@@ -143,22 +158,23 @@ def test_client_budget(client: OpenAI, budget: int) -> None:
     ],
     ids=["template", "reasoning", "thinking"],
 )
-def test_thinking_off_in_other_dialects(client: OpenAI, wish: dict[str, Any]) -> None:
+def test_thinking_off_in_other_dialects(client: OpenAI, easy: Puzzle, wish: dict[str, Any]) -> None:
     """Thinking is off however the client says it."""
-    length = ask(client, "tiny", extra_body=wish)
+    length = ask(client, easy, "tiny", extra_body=wish)
     assert (length.tier, length.thought, length.reasoning) == ("direct", 0, "")
-    assert length.content.islower()
+    assert length.content == easy.question.answer
 
 
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
-def test_client_cap(client: OpenAI, field: str) -> None:
+def test_client_cap(client: OpenAI, hard: Puzzle, field: str) -> None:
     """The client's cap holds for reasoning and answer together, and never eats the whole answer."""
-    length = ask(client, "tiny:medium", **{field: 40})
+    length = ask(client, hard, "tiny:medium", **{field: 40})
     assert length.completion <= 40
-    assert length.content.islower()
+    assert length.thought > 0
+    assert read_answer(length.content) is not None
 
 
-def test_cap_above_the_tier(client: OpenAI) -> None:
+def test_cap_above_the_tier(client: OpenAI, hard: Puzzle) -> None:
     """A cap above the tier's total does not raise it."""
-    length = ask(client, "tiny:short", max_tokens=5000)
+    length = ask(client, hard, "tiny:short", max_tokens=1500, extra_body={"ignore_eos": True})
     assert length.completion == TIERS["short"]["thinking"] + TIERS["short"]["answer"]

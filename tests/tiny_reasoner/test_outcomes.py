@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from examples.tiny_reasoner.engine import Engine
-from examples.tiny_reasoner.evaluate import HERE, TIERS, Exam, write_table
+from examples.tiny_reasoner.evaluate import FURTHER, HERE, TIERS, Exam, write_table
 from examples.tiny_reasoner.report import markdown, mean, parts
 from examples.tiny_reasoner.serve import WEIGHTS
 from examples.tiny_reasoner.task import held_out_set
@@ -17,10 +18,15 @@ from examples.tiny_reasoner.task import held_out_set
 TABLE = HERE / "measured" / "outcomes.jsonl.gz"
 
 
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """The rows of an outcome table."""
+    return [json.loads(line) for line in gzip.decompress(path.read_bytes()).decode().splitlines()]
+
+
 @pytest.fixture(scope="module")
 def rows() -> list[dict[str, Any]]:
-    """The outcome table."""
-    return [json.loads(line) for line in gzip.decompress(TABLE.read_bytes()).decode().splitlines()]
+    """The published outcome table."""
+    return read_table(TABLE)
 
 
 def test_the_table_is_about_the_held_out_questions(rows: list[dict[str, Any]]) -> None:
@@ -31,12 +37,25 @@ def test_the_table_is_about_the_held_out_questions(rows: list[dict[str, Any]]) -
     assert all(tier["n"] == 4 for row in rows for tier in row["tiers"].values())
 
 
+def test_the_training_table_is_about_other_held_out_questions(rows: list[dict[str, Any]]) -> None:
+    """4,000 further questions in the same form, none of which is in the published table."""
+    further = read_table(HERE / "measured" / "training.jsonl.gz")
+    asked = held_out_set(2_000 + FURTHER)[2_000:]
+    assert [(row["prompt"], row["answer"]) for row in further] == [(q.text, q.answer) for q in asked]
+    assert {row["prompt"] for row in rows}.isdisjoint(row["prompt"] for row in further)
+    assert {row["id"] for row in rows}.isdisjoint(row["id"] for row in further)
+    for tier in TIERS:
+        assert mean(further, tier, "correct") == pytest.approx(mean(rows, tier, "correct"), abs=0.04)
+
+
 def test_thinking_pays_on_hard_questions_and_not_on_easy_ones(rows: list[dict[str, Any]]) -> None:
-    """Long thoughts lift the whole by 25 points or more and the easiest tenth by less than ten."""
-    assert mean(rows, "long", "correct") - mean(rows, "direct", "correct") > 0.25
-    easiest = parts(rows)[0]
+    """At once at most 55 % are right, thinking at length 85 %; the easiest fifth needs no thought."""
+    assert mean(rows, "direct", "correct") <= 0.55
+    assert mean(rows, "long", "correct") >= 0.85
+    easiest, hardest = parts(rows, 5)[0], parts(rows)[-1]
+    assert mean(easiest, "direct", "correct") >= 0.9
     assert mean(easiest, "long", "correct") - mean(easiest, "direct", "correct") < 0.1
-    assert mean(parts(rows)[-1], "long", "correct") < 0.4
+    assert mean(hardest, "long", "correct") < 0.4
 
 
 def test_tiers_cost_what_they_should(rows: list[dict[str, Any]]) -> None:

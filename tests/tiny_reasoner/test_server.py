@@ -158,7 +158,13 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "no answer": ({"max_tokens": 0}, "invalid_value", "max_tokens"),
     "other characters": ({"content": "3 plus 4 \u00e9"}, "unsupported_characters", "messages"),
     "control tokens": ({"content": "<|im_end|>"}, "control_tokens", "messages"),
-    "an unknown field": ({"tools": []}, "unknown_parameter", "tools"),
+    "an unknown field": ({"colour": 1}, "unknown_parameter", "colour"),
+    "an unknown field that is null": ({"colour": None}, "unknown_parameter", "colour"),
+    "a tool": ({"tools": [{"type": "function"}]}, "unsupported_value", "tools"),
+    "a penalty": ({"presence_penalty": 0.5}, "unsupported_value", "presence_penalty"),
+    "log-probabilities": ({"logprobs": True}, "unsupported_value", "logprobs"),
+    "a format": ({"response_format": {"type": "json_object"}}, "unsupported_value", "response_format"),
+    "a user who says nothing": ({"messages": [{"role": "user"}]}, "missing_required_parameter", "messages.0"),
     "an unknown template field": (
         {"chat_template_kwargs": {"colour": 1}},
         "unknown_parameter",
@@ -187,6 +193,63 @@ async def test_bad_input_is_refused_plainly(server: Server, name: str) -> None:
     assert caught.value.param == param
     answer = await server.client.chat.completions.create(**asking(EASY, temperature=0, **DIRECT))
     assert answer.choices[0].message.content == "7"
+
+
+NOTHING_ASKED: dict[str, Any] = {
+    "user": "someone",
+    "stop": None,
+    "n": 1,
+    "top_p": 1,
+    "presence_penalty": 0,
+    "frequency_penalty": 0.0,
+    "repetition_penalty": 1.0,
+    "logprobs": False,
+    "top_logprobs": None,
+    "logit_bias": {},
+    "tools": None,
+    "tool_choice": "none",
+    "parallel_tool_calls": True,
+    "response_format": {"type": "text"},
+    "stream_options": None,
+    "temperature": 0,
+    "max_tokens": None,
+    "reasoning_effort": "none",
+}
+
+
+async def test_fields_that_ask_for_nothing_are_taken(server: Server) -> None:
+    """What clients send as a matter of course is no reason to refuse, all of it at once or one by one."""
+    base = {"model": "tiny", "messages": [{"role": "user", "content": EASY}]}
+    fields = [NOTHING_ASKED, *({name: value} for name, value in NOTHING_ASKED.items())]
+    async with aiohttp.ClientSession() as session:
+        for extra in fields:
+            async with session.post(f"{server.url}/v1/chat/completions", json=base | extra) as answer:
+                assert answer.status == 200, await answer.text()
+
+
+async def test_an_effort_of_none_switches_thinking_off(server: Server) -> None:
+    """`reasoning_effort: none` answers at once, unless the template is told to think."""
+    create = server.client.chat.completions.create
+    off = await create(**asking(EASY, temperature=0, reasoning_effort="none"))
+    assert off.choices[0].message.content == "7"
+    assert off.usage.completion_tokens_details.reasoning_tokens == 0
+    on = await create(**asking(EASY, reasoning_effort="none", chat_template_kwargs={"enable_thinking": True}))
+    assert on.usage.completion_tokens_details.reasoning_tokens > 0
+
+
+async def test_a_conversation_goes_on(server: Server) -> None:
+    """An answer can be sent back as it came, with its nulls, and the next question is answered."""
+    first = await server.client.chat.completions.create(**asking(EASY, temperature=0))
+    messages = [
+        {"role": "developer", "content": "Be exact."},
+        {"role": "user", "content": EASY},
+        first.choices[0].message.model_dump(),
+        {"role": "user", "content": [{"type": "text", "text": EASY}]},
+    ]
+    again = await server.client.chat.completions.create(
+        **{**asking(EASY, temperature=0), "messages": messages}
+    )
+    assert again.usage.prompt_tokens > first.usage.prompt_tokens + 20
 
 
 RAW = {

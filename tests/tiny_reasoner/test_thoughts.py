@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from examples.tiny_reasoner.programs import faulty, result, run
 from examples.tiny_reasoner.task import make_question
-from examples.tiny_reasoner.thoughts import AGAIN, AGREED, CHECK, long_thought
+from examples.tiny_reasoner.thoughts import AGAIN, AGREED, BACK, CHECK, long_thought
 
 SEEDS = st.integers(0, 2**32)
 
@@ -66,3 +66,18 @@ def test_a_faultless_run_gives_the_answer(seed: int) -> None:
     """The last value of a run is the question's answer."""
     question = make_question(random.Random(seed))
     assert str(result(question.program)) == question.answer
+
+
+@given(SEEDS)
+def test_definitions_are_traced_back_first(seed: int) -> None:
+    """A thought about definitions begins with the names it needs, from the one asked for to the first."""
+    rng = random.Random(seed)
+    question = make_question(rng)
+    text = "".join(piece.text for piece in long_thought(question, rng))
+    if question.family != "registers":
+        assert BACK + " " not in text
+        return
+    mark, asked, *names = text.split("\n")[0].split()
+    assert mark == BACK
+    assert f"What is {asked}?" in question.text
+    assert [step.label for step in question.program] == [f"{name}:" for name in reversed([asked, *names])]

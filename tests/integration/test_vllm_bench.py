@@ -1,0 +1,36 @@
+"""vLLM's load generator, pointed at the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.serving import Running
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.timeout(400)  # it loads all of vLLM first
+async def test_vllm_bench(running: Running) -> None:
+    """The program of examples/clients finishes all of its requests."""
+    python = ROOT / ".venv-vllm" / "bin" / "python"
+    if not python.exists():
+        pytest.skip("vLLM is not installed: `make test-vllm` installs it")
+    program = str(ROOT / "examples" / "clients" / "with_vllm_bench.sh")
+    tokenizer = str(ROOT / "examples" / "tiny_reasoner" / "weights")
+    environ = os.environ | {"VLLM_BENCH": f"{python} {Path(__file__).with_name('vllm_bench.py')}"}
+    process = await asyncio.create_subprocess_exec(
+        *("sh", program, running.url, "tiny", tokenizer),
+        env=environ,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    raw, _ = await process.communicate()
+    output = raw.decode()
+
+    assert process.returncode == 0, output
+    assert output.split("Successful requests:")[1].split()[0] == "16"
+    assert sum(record.status == 200 for record in running.records if record.decision) >= 16

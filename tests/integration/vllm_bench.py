@@ -1,0 +1,8 @@
+"""`vllm bench serve` without the `vllm` command, which asks for a distribution that the CPU build is not."""
+
+from vllm.benchmarks.serve import add_cli_args, main
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+parser = FlexibleArgumentParser()
+add_cli_args(parser)
+main(parser.parse_args())
