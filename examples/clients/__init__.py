@@ -1,0 +1,1 @@
+"""One short program for each client people use; see docs/clients.md."""

@@ -1,0 +1,1 @@
+"""`make demo`: see it work, with a real small model, in two minutes."""

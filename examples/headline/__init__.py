@@ -1,0 +1,1 @@
+"""`make headline`: the claim, measured end to end with real generations through the gateway."""

@@ -1,0 +1,135 @@
+"""The table and the plot of a headline measurement."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+INTRO = """\
+# The headline, measured
+
+{questions:,} questions that neither the model nor the head has seen, answered through the gateway by the
+[tiny reasoner](../examples/tiny_reasoner/README.md) in {engine}, temperature {temperature}, head `{head}`.
+For each budget the price was set once, from the head's estimates for {calibration:,} other questions and
+without a look at any answer; then every question went through the gateway at that price. All columns of a
+row stand at the tokens that adaptive really used. Brackets are 95 % intervals over resampled questions.
+
+{command}
+
+![Right answers by tokens](headline.svg)
+"""
+
+MEANING = """\
+- **Best fixed mix**: each question's tier drawn by lot, with the shares that do best *on these questions*; so
+  no fixed policy does better, and in practice one would do worse.
+- **Self-consistency**: several samples of one tier, the most frequent answer wins; the tier and the numbers
+  of votes that do best on these questions, likewise with hindsight ({samples}).
+- **Oracle**: knows every outcome beforehand, luck included. Nobody can reach it.
+"""
+
+PAPER = """\
+## Beside the paper
+
+Yu et al. ([Think Smarter not Harder](https://arxiv.org/abs/2501.17974), ICML 2025) report on MATH500,
+relative to their base model, +8.08 % at 2.16 times and +11.2 % at 4.32 times the tokens, about twice what
+self-consistency gains there. Ours is another model, another task and another kind of budget: a tiny model
+whose answers without thinking are mostly guesses and cost 3 tokens, so gains relative to them look large and
+say little. What can be set beside the paper is the distance between choosing where to think and voting.
+
+| budget | adaptive, relative to always direct | self-consistency, relative to always direct |
+|---|---|---|
+{rows}
+"""
+
+
+def _cell(cell: dict[str, float]) -> str:
+    return f"{100 * cell['accuracy']:.1f} % ({100 * cell['low']:.1f}–{100 * cell['high']:.1f})"
+
+
+def _points(cell: dict[str, float]) -> str:
+    return f"{100 * cell['gain']:+.1f} ({100 * cell['low']:+.1f} to {100 * cell['high']:+.1f})"
+
+
+def _name(budget: dict[str, float]) -> str:
+    return f"{budget['tokens']:.1f} tokens ({budget['times_direct']:.1f}×)"
+
+
+def table(result: dict[str, Any]) -> str:
+    """The comparison as a Markdown table."""
+    lines = [
+        "| budget | used | adaptive | best fixed mix | self-consistency | oracle | adaptive − mix, points |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in result["budgets"]:
+        ways = [_cell(row[name]) for name in ("adaptive", "best_mix", "self_consistency", "oracle")]
+        used = f"{row['adaptive']['tokens']:.1f}"
+        lines.append(f"| {' | '.join([_name(row['budget']), used, *ways, _points(row['over_mix'])])} |")
+    return "\n".join(lines)
+
+
+def fixed_table(result: dict[str, Any]) -> str:
+    """The fixed tiers as a Markdown table."""
+    lines = ["| tier | right | tokens a question |", "|---|---|---|"]
+    lines += [f"| {row['name']} | {_cell(row)} | {row['tokens']:.1f} |" for row in result["fixed"]]
+    return "\n".join(lines)
+
+
+def page(result: dict[str, Any]) -> str:
+    """The whole page."""
+    measured = {name: result[name] for name in ("questions", "engine", "temperature", "head", "calibration")}
+    samples = ", ".join(f"{tier} up to {count}" for tier, count in result["samples"].items())
+    rows = "\n".join(
+        f"| {_name(row['budget'])} | {_points(row['relative_gain'])} % | "
+        f"{_points(row['relative_gain_self_consistency'])} % |"
+        for row in result["budgets"]
+    )
+    command = f"```\n{result['command']}\n```"
+    parts = [
+        INTRO.format(command=command, **measured),
+        table(result),
+        fixed_table(result),
+        MEANING.format(samples=samples),
+        PAPER.format(rows=rows),
+    ]
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """Right answers by tokens, an SVG; needs matplotlib."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams["svg.hashsalt"] = "thinkmeter"
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
+    styles = {
+        "oracle": ("oracle", "#b9b6ab", ":"),
+        "adaptive": ("adaptive", "#0f6b79", "-"),
+        "best_mix": ("best fixed mix", "#1b1d1f", "--"),
+        "self_consistency": ("self-consistency", "#a8651b", "-."),
+    }
+    rows = sorted(result["budgets"], key=lambda row: row["adaptive"]["tokens"])
+    for key, (label, colour, line) in styles.items():
+        x = [row[key]["tokens"] for row in rows]
+        y = [100 * row[key]["accuracy"] for row in rows]
+        axes.plot(
+            x, y, line, color=colour, label=label, marker="o" if key == "adaptive" else None, markersize=4
+        )
+        if key == "adaptive":
+            low, high = ([100 * row[key][end] for row in rows] for end in ("low", "high"))
+            axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+    for tier in result["fixed"]:
+        axes.plot(tier["tokens"], 100 * tier["accuracy"], "s", color="#1b1d1f", markersize=5)
+        axes.annotate(
+            tier["name"],
+            (tier["tokens"], 100 * tier["accuracy"]),
+            xytext=(6, -11),
+            textcoords="offset points",
+        )
+    axes.set_xlabel("completion tokens a question")
+    axes.set_ylabel("right answers, %")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right")
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)

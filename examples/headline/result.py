@@ -1,0 +1,134 @@
+"""What the answers come to: adaptive beside the best mix, self-consistency and the oracle. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from examples.demo.score import RESAMPLES, mix_at
+from examples.headline.ask import Answers
+from examples.tiny_reasoner.task import Question
+from router_model.ibpo import allocate
+
+Floats = NDArray[np.float64]
+
+
+def majority(texts: Sequence[str | None], votes: int, answer: str) -> float:
+    """P(right) of the most frequent of the first `votes` answers; ties by lot, no answer is no vote."""
+    counts = Counter(text for text in texts[:votes] if text is not None)
+    if not counts:
+        return 0.0
+    most = max(counts.values())
+    leading = [text for text, count in counts.items() if count == most]
+    return float(answer in leading) / len(leading)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Right answers and tokens of one way to answer, question by question, [N]."""
+
+    name: str
+    right: Floats
+    tokens: Floats
+
+
+def fixed_ways(pinned: Mapping[str, Answers], questions: Sequence[Question]) -> list[Way]:
+    return [Way(tier, given.right(questions), given.tokens) for tier, given in pinned.items()]
+
+
+def vote_ways(pinned: Mapping[str, Answers], questions: Sequence[Question]) -> list[list[Way]]:
+    """For each tier, its ways under every number of votes that there are samples for."""
+    found = []
+    for tier, given in pinned.items():
+        ways = []
+        for votes in range(1, len(given.texts[0]) + 1):
+            pairs = zip(given.texts, questions, strict=True)
+            right = np.array([majority(texts, votes, question.answer) for texts, question in pairs])
+            ways.append(Way(f"{tier} × {votes}", right, given.tokens * votes))
+        found.append(ways)
+    return found
+
+
+class Bootstrap:
+    """Means over the questions and over resamples of them, which all ways share: pairs stay pairs."""
+
+    def __init__(self, count: int, seed: int = 0) -> None:
+        draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES) / count
+        self._weights = np.vstack([np.full(count, 1 / count), draws])
+
+    def means(self, values: Floats) -> Floats:
+        """[1 + RESAMPLES]: the mean itself, then that of each resample."""
+        return np.asarray(self._weights @ values)
+
+    def mix(self, ways: Sequence[Way], tokens: Floats) -> Floats:
+        """The best mix of the ways at these mean tokens, [1 + RESAMPLES]."""
+        rights = np.stack([self.means(way.right) for way in ways], axis=1).tolist()
+        spent = np.stack([self.means(way.tokens) for way in ways], axis=1).tolist()
+        return np.array([mix_at(a, t, b) for a, t, b in zip(rights, spent, tokens.tolist(), strict=True)])
+
+    def voting(self, tiers: Sequence[Sequence[Way]], tokens: Floats) -> Floats:
+        """The best tier's votes, mixed over its own numbers of votes, of the tiers one vote of which fits."""
+        curves = [self.mix(ways, tokens) for ways in tiers]
+        fits = [np.full(len(tokens), True), *(self.means(w[0].tokens) <= tokens for w in tiers[1:])]
+        return np.max(np.where(np.stack(fits), np.stack(curves), -np.inf), axis=0)
+
+    def oracle(self, ways: Sequence[Way], tokens: Floats) -> Floats:
+        """The best choice of a tier for each question by whoever knows every outcome beforehand.
+
+        The choice is made once, on all questions at the budget itself; resamples reweigh its outcomes.
+        """
+        right, spent = (
+            np.stack([getattr(way, name) for way in ways], axis=1) for name in ("right", "tokens")
+        )
+        chosen = allocate(right, spent, float(tokens[0])).probabilities
+        return self.means((chosen * right).sum(axis=1))
+
+
+def _cell(accuracy: Floats, tokens: Floats) -> dict[str, float]:
+    low, high = np.percentile(accuracy[1:], [2.5, 97.5])
+    return {
+        "accuracy": round(float(accuracy[0]), 5),
+        "tokens": round(float(tokens[0]), 3),
+        "low": round(float(low), 5),
+        "high": round(float(high), 5),
+    }
+
+
+def _difference(one: Floats, other: Floats) -> dict[str, float]:
+    low, high = np.percentile((one - other)[1:], [2.5, 97.5])
+    values = {"gain": float(one[0] - other[0]), "low": float(low), "high": float(high)}
+    return {name: round(value, 5) for name, value in values.items()}
+
+
+def compare(
+    budget: dict[str, float],
+    adaptive: Way,
+    fixed: Sequence[Way],
+    votes: Sequence[Sequence[Way]],
+    boot: Bootstrap,
+) -> dict[str, Any]:
+    """One row, all at the tokens that adaptive really used. relative_gain: over the cheapest tier."""
+    right, tokens = boot.means(adaptive.right), boot.means(adaptive.tokens)
+    mix, voting = boot.mix(fixed, tokens), boot.voting(votes, tokens)
+    base = boot.means(fixed[0].right)
+    return {
+        "budget": budget,
+        "adaptive": _cell(right, tokens),
+        "best_mix": _cell(mix, tokens),
+        "self_consistency": _cell(voting, tokens),
+        "oracle": _cell(boot.oracle(fixed, tokens), tokens),
+        "over_mix": _difference(right, mix),
+        "over_self_consistency": _difference(right, voting),
+        "relative_gain": _difference(right / base, np.ones_like(base)),
+        "relative_gain_self_consistency": _difference(voting / base, np.ones_like(base)),
+    }
+
+
+def alone(way: Way, boot: Bootstrap) -> dict[str, Any]:
+    """A fixed tier by itself."""
+    return {"name": way.name} | _cell(boot.means(way.right), boot.means(way.tokens))

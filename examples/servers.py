@@ -1,0 +1,105 @@
+"""Starting the tiny reasoner and the gateway as processes of their own on free ports of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+TIERS = {"direct": 0, "short": 24, "medium": 96, "long": 320}
+"""Thinking tokens of each tier; those that the shipped outcome table was measured with."""
+ANSWER = 16
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def server(
+    name: str,
+    command: Sequence[str],
+    health: str,
+    log: Path,
+    *,
+    seconds: float = 60,
+    environ: Mapping[str, str] | None = None,
+) -> Iterator[None]:
+    """Run a server until the end of the block; it has answered its health check when the block begins."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603
+            command,
+            cwd=ROOT,
+            env={**os.environ, **(environ or {})},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for us; we stop it in our own order
+        )
+    try:
+        deadline = time.monotonic() + seconds
+        while not _answers(health):
+            if process.poll() is not None:
+                raise SystemExit(f"the {name} did not start:\n{log.read_text()[-4000:]}")
+            if time.monotonic() > deadline:
+                raise SystemExit(f"the {name} does not answer:\n{log.read_text()[-4000:]}")
+            time.sleep(0.1)
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _answers(url: str) -> bool:
+    with contextlib.suppress(urllib.error.URLError, OSError):
+        urllib.request.urlopen(url, timeout=1)  # noqa: S310
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def engine(folder: Path) -> Iterator[str]:
+    """The tiny reasoner; its address."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "examples.tiny_reasoner.serve", "--port", str(port), "--slots", "48"]
+    with server("tiny reasoner", command, f"{url}/health", folder / "engine.log"):
+        yield url
+
+
+@contextlib.contextmanager
+def gateway(folder: Path, settings: Mapping[str, Any], port: int | None = None) -> Iterator[str]:
+    """The gateway with these settings; its address."""
+    port = port or free_port()
+    url = f"http://127.0.0.1:{port}"
+    config = folder / "gateway.yaml"
+    config.write_text(yaml.safe_dump(dict(settings), sort_keys=False))
+    command = [sys.executable, "-m", "gateway", "serve", str(config), "--port", str(port)]
+    with server("gateway", command, f"{url}/readyz", folder / "gateway.log"):
+        yield url
+
+
+def settings(backend: str, **changes: Any) -> dict[str, Any]:
+    """A configuration for the tiny reasoner at `backend`, with the head trained for it."""
+    model = {
+        "family": "qwen3",
+        "replicas": [{"name": "tiny-0", "url": backend}],
+        "tiers": {name: {"thinking": thinking, "answer": ANSWER} for name, thinking in TIERS.items()},
+    }
+    return {"models": {"tiny": model}, "head": "tiny", "server": {"access_log": False}} | changes

@@ -1,0 +1,97 @@
+"""The budgets on the console."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from gateway.metrics import BudgetMetrics
+from tests.console.stream import next_of, watching
+from tests.console.test_browser import opened
+from tests.fakes.backend import Backend
+from tests.serving import Running, configuration, serving
+
+
+def fill(metrics: BudgetMetrics) -> None:
+    """One window three quarters full, a part of it reserved."""
+    metrics.holds("everyone", "everyone", "60", {"cap": 1_000, "settled": 700, "reserved": 50})
+    metrics.price.labels("everyone").set(0.25)
+    metrics.price_at_bound.labels("everyone").set(0)
+
+
+def test_windows_are_read_from_the_gauges() -> None:
+    """Every window comes with its state and the price of its budget; one without a price has none."""
+    metrics = BudgetMetrics(CollectorRegistry())
+    fill(metrics)
+    metrics.holds("day", "web", "86400", {"cap": 10, "settled": 1, "reserved": 0})
+
+    assert metrics.windows() == [
+        {
+            "budget": "everyone",
+            "holder": "everyone",
+            "window": "60",
+            "cap": 1_000,
+            "settled": 700,
+            "reserved": 50,
+            "price": 0.25,
+            "at_bound": 0,
+            "stale": None,
+        },
+        {
+            "budget": "day",
+            "holder": "web",
+            "window": "86400",
+            "cap": 10,
+            "settled": 1,
+            "reserved": 0,
+            "price": None,
+            "at_bound": None,
+            "stale": None,
+        },
+    ]
+
+
+@pytest.fixture
+async def budgeted(backend: Backend, tmp_path: Path) -> AsyncIterator[Running]:
+    """A gateway with a budget of 1,000 tokens a minute, in a Redis of its own."""
+    budget = {"name": "everyone", "window": "1m", "tokens": 1_000}
+    settings = configuration(backend.url, budgets=[budget], redis={"directory": str(tmp_path / "redis")})
+    async with serving(settings | {"reservations": {"shortest_answer": 8}}) as running:
+        yield running
+
+
+async def test_budgets_are_in_the_stream(budgeted: Running) -> None:
+    """Each snapshot carries what Redis holds at that second."""
+    async with watching(budgeted) as events:
+        [before] = (await next_of(events, "snapshot"))["budgets"]
+        used = (await (await budgeted.chat()).json())["usage"]["completion_tokens"]
+        async with asyncio.timeout(20):
+            while True:
+                [after] = (await next_of(events, "snapshot"))["budgets"]
+                if after["settled"]:
+                    break
+
+    assert (before["budget"], before["cap"], before["settled"], before["reserved"]) == (
+        "everyone",
+        1_000,
+        0,
+        0,
+    )
+    assert (after["settled"], after["reserved"]) == (used, 0)
+
+
+async def test_budgets_are_drawn(browser: Any, budgeted: Running) -> None:
+    """The page says how full the window is, in words and as a bar."""
+    used = (await (await budgeted.chat()).json())["usage"]["completion_tokens"]
+    async with opened(browser, budgeted.url) as page:
+        bar = page.locator(f"#budgets [role=img][aria-label='{used} of 1,000 tokens in 1 minute']")
+        await bar.wait_for()
+        widths = await bar.evaluate("bar => [...bar.children].map((part) => parseFloat(part.style.width))")
+
+        assert widths == [pytest.approx(used / 10), 0]
+        assert "everyone" in await page.locator("#budgets").inner_text()

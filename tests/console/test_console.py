@@ -1,0 +1,215 @@
+"""The console's page and stream over HTTP: who may see them, what they tell, and what they never tell."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.resources import files
+from typing import Any
+
+import pytest
+
+from gateway.console import KEPT_DECISIONS, Console, Sums
+from gateway.errors import BackendError
+from gateway.policy import Decision
+from gateway.record import Record
+from gateway.usage import Tally
+from tests.console.stream import next_of, watching
+from tests.fakes.backend import Backend
+from tests.serving import Running, configuration, serving
+
+SECRET = "the-word-nobody-may-read"
+KEYS = [{"name": "web", "key": "web-secret"}]
+ASSETS = sorted(entry.name for entry in files("gateway").joinpath("web").iterdir())
+
+
+async def status(running: Running, path: str, key: str | None = None) -> int:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    async with running.http.get(running.url + path, headers=headers) as response:
+        return response.status
+
+
+# --- who may see it ---------------------------------------------------------------------------------
+
+
+async def test_open_where_no_keys_are(running: Running) -> None:
+    """Without keys the console is on, at both spellings of its address."""
+    assert await status(running, "/console") == 200
+    assert await status(running, "/console/") == 200
+    async with watching(running) as events:
+        assert (await next_of(events, "snapshot"))["keys"] is False
+
+
+@pytest.mark.parametrize("path", ["/console", "/console/app.js", "/console/events"])
+async def test_off_where_keys_are(backend: Backend, path: str) -> None:
+    """With API keys and no key of its own there is no console, not even for an API key."""
+    async with serving(configuration(backend.url, keys=KEYS)) as running:
+        assert await status(running, path) == 404
+        assert await status(running, path, "web-secret") == 404
+
+
+async def test_its_own_key_opens_the_stream(backend: Backend) -> None:
+    """The page is open, as it holds no data; the stream takes the console's key and no other."""
+    settings = configuration(backend.url, keys=KEYS, console={"key": "watch-secret"})
+    async with serving(settings) as running:
+        assert await status(running, "/console") == 200
+        assert await status(running, "/console/events") == 401
+        assert await status(running, "/console/events", "web-secret") == 401
+        async with watching(running, "watch-secret") as events:
+            assert (await next_of(events, "snapshot"))["keys"] is True
+        async with running.http.get(
+            f"{running.url}/v1/models", headers={"X-Api-Key": "watch-secret"}
+        ) as response:
+            assert response.status == 401
+
+
+@pytest.mark.parametrize(("enabled", "keys", "expected"), [(False, [], 404), (True, KEYS, 200)])
+async def test_the_switch_outranks_the_default(
+    backend: Backend, enabled: bool, keys: list[dict[str, str]], expected: int
+) -> None:
+    """`enabled` decides where it is set."""
+    async with serving(configuration(backend.url, keys=keys, console={"enabled": enabled})) as running:
+        assert await status(running, "/console") == expected
+
+
+# --- the page ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ASSETS)
+async def test_files_come_from_here_alone(running: Running, name: str) -> None:
+    """Every file is served with its type and the policy, and names no other server."""
+    async with running.http.get(f"{running.url}/console/{name}") as response:
+        text = await response.text()
+        policy = response.headers["Content-Security-Policy"]
+    elsewhere = re.findall(r"https?://[^\s\"']+", text)
+
+    assert response.status == 200
+    assert response.content_type != "application/octet-stream"
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert [url for url in elsewhere if url != "http://www.w3.org/2000/svg"] == []
+    assert not re.search(r"\son[a-z]+=\"|\sstyle=\"", text) or not name.endswith(".html")
+
+
+@pytest.mark.parametrize("name", ["nothing.js", "..%2Fconfig.py", "%2e%2e%2fconfig.py", ".hidden"])
+async def test_no_other_file_is_served(running: Running, name: str) -> None:
+    """Only what is in the folder can be had."""
+    assert await status(running, f"/console/{name}") == 404
+
+
+# --- the stream -------------------------------------------------------------------------------------
+
+
+async def test_a_decision_is_told_and_explained(running: Running) -> None:
+    """A request shows up with its tier, its tokens and the reason, and in the sums."""
+    async with watching(running) as events:
+        first = await next_of(events, "snapshot")
+        response = await running.chat("What is 2 + 2?")
+        [entry] = await next_of(events, "decisions")
+        sums = (await next_of(events, "snapshot"))["sums"]
+    tier = response.headers["x-thinkmeter-tier"]
+
+    assert first["models"] == {"tiny": {t: first["models"]["tiny"][t] for t in entry["decision"]["correct"]}}
+    assert first["sums"]["requests"] == 0
+    assert entry["decision"]["id"] == response.headers["x-thinkmeter-decision-id"]
+    assert entry["decision"]["tier"] == tier
+    assert entry["explanation"]["because"] == f"{tier} is worth most at this price."
+    assert (entry["status"], entry["error"], entry["backend"]) == (200, None, "a")
+    assert (sums["requests"], sums["tiers"], sums["tokens"]) == (1, {tier: 1}, entry["completion_tokens"])
+
+
+async def test_a_late_watcher_sees_what_was(running: Running) -> None:
+    """Who opens the console later is told of the requests before, oldest first."""
+    ids = [(await running.chat()).headers["x-thinkmeter-decision-id"] for _ in range(3)]
+    async with watching(running) as events:
+        snapshot = await next_of(events, "snapshot")
+        entries = await next_of(events, "decisions")
+
+    assert [entry["decision"]["id"] for entry in entries] == ids
+    assert sum(second["sums"]["requests"] for second in snapshot["seconds"]) == 3
+
+
+async def test_no_word_of_a_prompt_is_told(running: Running) -> None:
+    """Neither prompts nor answers, nor errors that may quote them."""
+    await running.chat(SECRET)
+    await running.chat(SECRET, temperature="hot", max_tokens="many")
+    async with watching(running) as events:
+        told = json.dumps([await next_of(events, "snapshot"), await next_of(events, "decisions")])
+
+    assert SECRET not in told
+
+
+async def test_backends_are_told(backend: Backend) -> None:
+    """A replica that is away is told apart from one that is there."""
+    async with (
+        serving(configuration(backend.url, "http://127.0.0.1:9")) as running,
+        watching(running) as events,
+    ):
+        backends = (await next_of(events, "snapshot"))["backends"]
+
+    assert [(b["name"], b["healthy"], b["breaker"]) for b in backends] == [
+        ("a", True, "closed"),
+        ("b", False, "closed"),
+    ]
+
+
+async def test_the_stream_ends_when_the_gateway_drains(running: Running) -> None:
+    """A watcher does not hold up a shutdown."""
+    async with watching(running) as events:
+        await next_of(events, "snapshot")
+        running.gateway.draining = True
+        assert [name async for name, _ in events if name not in ("snapshot", "decisions")] == []
+
+
+# --- the sums ---------------------------------------------------------------------------------------
+
+
+def record(
+    tier: str = "short", eligible: tuple[str, ...] = ("short", "long"), used: int | None = 30, **rest: Any
+) -> Record:
+    decision = Decision(
+        *("id", "tiny", tier, "price", None, "adaptive", eligible, 0, 32, 0.5),
+        *({"short": 0.5, "long": 0.75}, {"short": 20.0, "long": 100.0}, 1.0, 1.0, {}),
+    )
+    return Record("id", decision=decision, tally=Tally(completion=used), **rest)
+
+
+def test_estimates_are_against_the_longest_tier_allowed() -> None:
+    """30 tokens used where 100 were expected of the longest: 70 saved, at an estimated 0.25 answers."""
+    sums = Sums()
+    sums.add(record())
+
+    assert (sums.chosen, sums.comparable, sums.saved) == (1, 30, 70.0)
+    assert (sums.right, sums.right_longest) == (0.5, 0.75)
+
+
+def test_savings_are_signed() -> None:
+    """More tokens than the longest tier was expected to take count against us."""
+    sums = Sums()
+    sums.add(record(tier="long", used=160))
+
+    assert sums.saved == -60
+
+
+@pytest.mark.parametrize(
+    "without",
+    [record(eligible=("short",)), record(used=None), record(error=BackendError("x"))],
+    ids=["no choice", "tokens unknown", "failed"],
+)
+def test_what_cannot_be_compared_is_left_out(without: Record) -> None:
+    """A pinned tier saves nothing, and neither does an answer that was not one; it is a request still."""
+    sums = Sums()
+    sums.add(without)
+
+    assert (sums.requests, sums.chosen, sums.saved) == (1, 0, 0.0)
+
+
+def test_memory_is_bounded(running: Running) -> None:
+    """However many requests there are, the last few are kept, and a slow watcher skips the rest."""
+    console = Console(running.gateway)
+    for _ in range(KEPT_DECISIONS + 50):
+        console.observe(record())
+
+    assert len(console.decisions(seen=0)) == KEPT_DECISIONS
+    assert len(console.decisions(seen=KEPT_DECISIONS + 40)) == 10
+    assert console.decisions(seen=KEPT_DECISIONS + 50) == []
