@@ -1,0 +1,133 @@
+"""compose.yaml, the Dockerfile and what they mount, without Docker."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.configfile import parse
+from tests.deploy.reading import ROOT, read
+
+EXAMPLE = dict(re.findall(r"^(?:# )?([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
+SERVICES: dict[str, Any] = read("compose.yaml")["services"]
+OURS = {name: service for name, service in SERVICES.items() if not name.startswith("vllm")}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_image_is_pinned(name: str) -> None:
+    """Each image names an exact version."""
+    image = re.sub(r"\$\{\w+:-([^}]+)\}", r"\1", SERVICES[name]["image"])
+    assert re.search(r":v?\d+\.\d+\.\d+(-[a-z0-9.]+)?$", image), image
+
+
+def test_base_image_is_pinned() -> None:
+    """The Dockerfile builds on an exact version, and every stage comes from it."""
+    text = (ROOT / "Dockerfile").read_text()
+    assert re.search(r"^ARG PYTHON_IMAGE=python:\d+\.\d+\.\d+-", text, re.MULTILINE)
+    assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) == {"${PYTHON_IMAGE}", "runtime"}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_service_is_hardened(name: str) -> None:
+    """Read-only, without capabilities and without new privileges."""
+    service = SERVICES[name]
+    assert service["read_only"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_service_says_whether_it_is_healthy(name: str) -> None:
+    """Each service has a health check, its own or its image's, and waits for healthy ones only."""
+    service = SERVICES[name]
+    target = service.get("build", {}).get("target")
+    stages = re.split(r"^FROM ", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    built_in = target and any(f" AS {target}\n" in stage and "\nHEALTHCHECK " in stage for stage in stages)
+    assert "healthcheck" in service or built_in
+    for condition in service.get("depends_on", {}).values():
+        assert condition == {"condition": "service_healthy"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_ports_are_for_this_machine_only(name: str) -> None:
+    """A published port is one of 127.0.0.1."""
+    assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", []))
+
+
+def test_redis_and_the_model_are_out_of_reach() -> None:
+    """They sit on the internal network only."""
+    assert read("compose.yaml")["networks"]["back"] == {"internal": True}
+    assert SERVICES["redis"]["networks"] == SERVICES["tiny"]["networks"] == ["back"]
+
+
+def test_every_variable_is_in_the_example() -> None:
+    """What compose.yaml takes from the environment is in .env.example, and a secret has no default."""
+    text = (ROOT / "compose.yaml").read_text()
+    used = dict(re.findall(r"(?<!\$)\$\{([A-Z_]+)(:[-?])", text))
+    assert set(used) | {"COMPOSE_PROFILES"} == set(EXAMPLE)
+    secret = {name for name in used if name.endswith(("_KEY", "_PASSWORD"))}
+    assert {used[name] for name in secret} == {":?"}
+
+
+def test_what_is_mounted_exists() -> None:
+    """Each mounted file is in the repository."""
+    mounts = [mount for service in SERVICES.values() for mount in service.get("volumes", [])]
+    files = [re.sub(r"\$\{\w+:-([^}]+)\}", r"\1", mount).split(":")[0] for mount in mounts]
+    assert [file for file in files if file.startswith("./") and not (ROOT / file).exists()] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "deploy/compose").glob("*.yaml")), ids=lambda path: path.name)
+def test_gateway_configuration_is_valid(path: Path) -> None:
+    """The gateway takes each configuration with the variables it is handed, and drains in time."""
+    handed = {
+        name: "redis://:x@redis:6379/0" if name == "REDIS_URL" else name
+        for name in SERVICES["gateway"]["environment"]
+    }
+    settings = parse(path.read_text(), handed)
+    assert settings.keys
+    grace = int(SERVICES["gateway"]["stop_grace_period"].removesuffix("s"))
+    assert grace > settings.server.drain_delay + settings.server.drain_timeout
+
+
+def test_nothing_secret_is_in_the_build() -> None:
+    """The build context takes what the Dockerfile copies and nothing else."""
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    assert lines[1] == "*"
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    wanted = {source.split("/")[0] for line in copied for source in line.split()}
+    assert {line[1:] for line in lines if line.startswith("!")} == wanted
+
+
+@pytest.mark.parametrize("profile", ["", "gpu", "cpu"])
+def test_docker_compose_reads_it(profile: str) -> None:
+    """Compose accepts the file with each profile."""
+    compose = shutil.which("docker-compose") or pytest.skip("docker-compose is not installed")
+    environ = os.environ | {"COMPOSE_PROFILES": profile}
+    command = (
+        compose,
+        "--project-directory",
+        str(ROOT),
+        "--env-file",
+        str(ROOT / ".env.example"),
+        "config",
+        "-q",
+    )
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_haproxy_takes_its_configuration() -> None:
+    """HAProxy finds nothing wrong with it."""
+    haproxy = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or pytest.skip(
+        "no haproxy"
+    )
+    command = (haproxy, "-c", "-f", str(ROOT / "deploy/haproxy/haproxy.cfg"))
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr

@@ -1,0 +1,170 @@
+"""Every query of every panel and rule, on a real Prometheus that scrapes a real gateway under traffic."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+
+from gateway.redis_server import binary
+from tests.deploy.prometheus import Prometheus, backfill, prometheus
+from tests.deploy.reading import queries, rules
+from tests.fakes.backend import Backend
+from tests.serving import configuration, process
+
+KEY = {"authorization": "Bearer secret-of-web"}
+HISTORY = {
+    'thinkmeter_decisions_total{model="tiny",tier="short",reason="price",instance="older"}': 6.0,
+    'thinkmeter_decisions_total{model="tiny",tier="long",reason="price",instance="older"}': 4.0,
+}
+ROUNDS = 8
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def settings(redis_port: int, *urls: str) -> dict[str, Any]:
+    """Two replicas, a key, a budget of a minute for everybody and one of a day for the key."""
+    budgets = [
+        {
+            "name": "everyone",
+            "scope": "global",
+            "window": "1m",
+            "tokens": 1_000_000,
+            "when_redis_fails": "open",
+        },
+        {"name": "web-day", "scope": "key", "window": "24h", "tokens": 20_000, "when_redis_fails": "open"},
+    ]
+    redis = {"url": f"redis://127.0.0.1:{redis_port}/0"}
+    # every request is tried on both replicas, and a broken one is not left out
+    extra = {"retries": 1, "breaker": {"failures": 1000}, "keys": [{"name": "web", "key": "secret-of-web"}]}
+    return configuration(*urls, budgets=budgets, redis=redis, **extra)
+
+
+@contextlib.asynccontextmanager
+async def redis_server(folder: Path, port: int) -> AsyncIterator[None]:
+    """A real Redis on a port, killed at the end."""
+    options = (
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+        "--dir",
+        str(folder),
+    )
+    with (folder / "redis.log").open("ab") as log:
+        running = await asyncio.create_subprocess_exec(binary(), *options, stdout=log, stderr=log)
+    try:
+        while True:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+                break
+            assert running.returncode is None, (folder / "redis.log").read_text()
+            await asyncio.sleep(0.05)
+        yield
+    finally:
+        running.kill()
+        await running.wait()
+
+
+async def chat(http: aiohttp.ClientSession, url: str, words: str, **fields: Any) -> int:
+    """One request; its answer is read."""
+    body = {"model": "tiny", "messages": [{"role": "user", "content": words}]} | fields
+    async with http.post(f"{url}/v1/chat/completions", json=body, headers=KEY) as response:
+        await response.read()
+        return response.status
+
+
+async def leave(http: aiohttp.ClientSession, url: str) -> None:
+    """A client that goes while its answer is being written."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await chat(http, url, "slow", stream=True, metadata={"fault": {"pace_ms": 200}})
+
+
+async def traffic(http: aiohttp.ClientSession, url: str, rounds: int) -> None:
+    """Rounds of everything, far enough apart to be seen by several scrapes."""
+    for _ in range(rounds):
+        await everything(http, url)
+        await asyncio.sleep(0.7)
+
+
+async def everything(http: aiohttp.ClientSession, url: str) -> None:
+    """Easy and hard, streamed and whole, pinned, refused, failing, cancelled."""
+    proof = "Prove that there are infinitely many primes, step by step. " * 20
+    await asyncio.gather(
+        *(chat(http, url, words, stream=stream) for words in ("hi", proof) for stream in (False, True)),
+        *(chat(http, url, "hi", model=f"tiny:{tier}") for tier in ("direct", "short", "medium", "long")),
+        chat(http, url, "hi", model="nobody"),
+        chat(http, url, "hi", metadata={"fault": {"status": 503}}),
+        leave(http, url),
+    )
+
+
+async def reload(folder: Path, text: str) -> None:
+    """Change the file and wait until the gateway has looked at it."""
+    (folder / "gateway.yaml").write_text(text)
+    await asyncio.sleep(1.5)
+
+
+@pytest.fixture(scope="module")
+def tools() -> None:
+    """What this module cannot run without."""
+    for tool in ("prometheus", "promtool"):
+        if not shutil.which(tool):
+            pytest.skip(f"{tool} is not installed (Debian: prometheus)")
+
+
+@pytest.mark.timeout(180)
+async def test_every_query_returns_data(tools: None, tmp_path: Path) -> None:
+    """After traffic, failures, reloads and a Redis that went away, no panel and no record is empty."""
+    redis_port, port = free_port(), free_port()
+    backfill(tmp_path, HISTORY)
+    async with Backend("tiny") as a, Backend("tiny") as b, aiohttp.ClientSession() as http:
+        config = settings(redis_port, a.url, b.url)
+        async with contextlib.AsyncExitStack() as stack:
+            async with redis_server(tmp_path, redis_port):
+                gateway = await stack.enter_async_context(process(config, tmp_path, port=port))
+                target = f"127.0.0.1:{port}"
+                server = await stack.enter_async_context(prometheus(tmp_path, target, free_port()))
+                await reload(tmp_path, yaml.safe_dump(config | {"nonsense": True}))
+                await reload(tmp_path, yaml.safe_dump(config | {"price": 0.03}))
+                await traffic(http, gateway.url, ROUNDS)
+            await traffic(http, gateway.url, 3)
+            async with redis_server(tmp_path, redis_port):
+                await traffic(http, gateway.url, ROUNDS)
+                assert await empty(server) == []
+
+
+async def empty(server: Prometheus) -> list[str]:
+    """The queries without a single value, as Grafana and the rules would ask them."""
+    found = []
+    for name, expression in asked():
+        if not await server.values(expression):
+            found.append(f"{name}: {expression}")
+    return found
+
+
+def asked() -> list[tuple[str, str]]:
+    """Every query of a panel with Grafana's variables filled in, and every recorded series."""
+    filled = [
+        (name, expression.replace("$__rate_interval", "10s").replace("$model", ".*").replace("$budget", ".*"))
+        for name, expression in queries()
+    ]
+    return filled + [(rule["record"], rule["record"]) for rule in rules() if "record" in rule]
