@@ -4,7 +4,7 @@ UV := $(shell command -v uv || echo .venv-tools/bin/uv)
 RUN := .venv/bin/python
 ARGS ?=
 
-.PHONY: help demo test test-vllm check format bench clean
+.PHONY: help demo headline results simulate prove-budget test test-vllm check format bench clean
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -13,7 +13,7 @@ help:  ## List the targets
 	.venv-tools/bin/python -m pip install --quiet --disable-pip-version-check uv
 
 .venv/.synced: pyproject.toml uv.lock | $(UV)
-	$(UV) sync --quiet --frozen --python $(PYTHON) --group dev --extra demo
+	$(UV) sync --quiet --frozen --python $(PYTHON) --group dev --extra demo --extra train
 	@touch $@
 
 .venv-vllm/.installed: tests/integration/install_vllm.py
@@ -22,6 +22,18 @@ help:  ## List the targets
 
 demo: .venv/.synced  ## Start a small real model and the gateway, and ask questions at every tier
 	$(RUN) -m examples.demo $(ARGS)
+
+headline: .venv/.synced .venv-vllm/.installed  ## The headline on a real vLLM: adaptive against fixed tiers at equal tokens
+	$(RUN) -m examples.headline $(ARGS)
+
+results: .venv/.synced  ## Train, measure and write docs/results.md again (DATA=folder of outcome tables)
+	.venv/bin/thinkmeter results --data $(DATA) $(ARGS)
+
+simulate: .venv/.synced  ## The budget's price controller under load, surge and shift
+	.venv/bin/thinkmeter simulate $(ARGS)
+
+prove-budget: .venv/.synced  ## Four gateways, cut streams, killed replicas, Redis restarted: no token over the window
+	$(RUN) -m tests.budget.prove $(ARGS)
 
 test: .venv/.synced  ## Run the tests (the real-vLLM suite apart)
 	$(RUN) -m pytest --ignore=tests/integration $(ARGS)
