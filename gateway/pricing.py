@@ -89,14 +89,14 @@ class Pricing:
     def note(self, limits: Iterable[Limit], judgement: Judgement, need: Need, least: float) -> None:
         """A request's estimates for the tiers it may get, and the most it may reserve.
 
-        least: the price until enough requests were seen to tell what tokens buy.
+        least: the price until enough requests were seen to tell what tokens buy, where the head cannot.
         """
         now, largest = time.monotonic(), need.largest
         correct, tokens = judgement.estimates(need.choices)
         for limit in limits:
             course = self._courses.get(limit.window.key)
             if course is None or course.limit is not limit:
-                first = PriceTable([1.0], [max(least, 1e-9)])
+                first = judgement.prices or PriceTable([1.0], [max(least, 1e-9)])
                 course = self._courses[limit.window.key] = _Course(limit, RecentPrices(first))
             course.asked_at, course.largest = now, max(course.largest, largest)
             prompt = need.prompt / BYTES_PER_TOKEN if limit.budget.count == "total" else 0.0

@@ -11,10 +11,12 @@ from gateway.config import Key, Model, key_digest
 from gateway.configfile import Loaded
 from gateway.errors import InvalidApiKey, ModelNotAllowed, ModelNotFound
 from gateway.policy import Decision, Facts, RuleBook
+from gateway.prices import PriceTable
 from gateway.protocol import Request
 from gateway.reservation import Budgets
 from gateway.shortening import Judgement
 from gateway.tiers import Ladder
+from router_model.head import Predictor
 
 _ids = _chance = Random()  # noqa: S311 - neither names nor experiments need secrecy
 
@@ -27,6 +29,8 @@ class Target:
     model: Model
     ladder: Ladder
     pin: str | None
+    prices: PriceTable | None = None
+    """What tokens are worth on the head's own prompts; serves a budget until it has seen some of its own."""
 
 
 class Rulings:
@@ -43,10 +47,13 @@ class Rulings:
         self.targets: dict[str, Target] = {}
         for name, model in settings.models.items():
             ladder = Ladder.of(model, settings.tiers_of(model), settings.families[model.family])
+            prices = _first_prices(loaded.predictor, name, ladder) if settings.budgets else None
             pins = [None, *ladder.names] if len(ladder.names) > 1 else [None]
             for pin in pins:
                 # a model that is really called `name:tier` keeps its name
-                self.targets.setdefault(f"{name}:{pin}" if pin else name, Target(name, model, ladder, pin))
+                self.targets.setdefault(
+                    f"{name}:{pin}" if pin else name, Target(name, model, ladder, pin, prices)
+                )
 
     def identify(self, headers: dict[bytes, bytes]) -> Key | None:
         """The client's key; None in open mode. Raises InvalidApiKey."""
@@ -125,7 +132,15 @@ class Rulings:
             context=context,
             versions=self.versions,
         )
-        return Judgement(ladder, bounds, request.wish, prediction, context, choice, decision)
+        return Judgement(ladder, bounds, request.wish, prediction, context, choice, decision, target.prices)
+
+
+def _first_prices(predictor: Predictor, model: str, ladder: Ladder) -> PriceTable | None:
+    table = predictor.price_table(model, ladder.lengths)
+    if table is None:
+        return None
+    points = {float(b): float(p) for b, p in zip(*table, strict=True) if b > 0 and p > 0}
+    return PriceTable(list(points), list(points.values())) if points else None
 
 
 def allowed(target: Target, key: Key | None) -> bool:

@@ -11,6 +11,7 @@ from msgspec.structs import replace as with_fields
 from gateway.budget_config import Reservations
 from gateway.pacing import Draw, propensity
 from gateway.policy import Bounds, Choice, Decision
+from gateway.prices import PriceTable
 from gateway.protocol import Wish
 from gateway.reservation import Need, Reservation, Step
 from gateway.tiers import Ladder, Length
@@ -31,6 +32,8 @@ class Judgement:
     context: int | None
     choice: Choice
     decision: Decision
+    prices: PriceTable | None = None
+    """What tokens buy, until the budget has seen requests of its own."""
 
     @property
     def guaranteed(self) -> int:

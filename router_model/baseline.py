@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from router_model.head import Prediction, TierLength
+from router_model.head import Prediction, PriceTable, TierLength
 
 _SCANNED = 20_000  # characters; keeps the worst case bounded
 _HARD_WORDS = frozenset(
@@ -48,3 +48,7 @@ class HeuristicBaseline:
         correct = tuple(1 - hardness ** (1 + 2 * rank / top) for rank in range(len(tiers)))
         tokens = tuple(hardness * tier.thinking + 0.25 * tier.answer for tier in tiers)
         return Prediction(hardness, correct, tokens)
+
+    def price_table(self, model: str, tiers: Sequence[TierLength]) -> PriceTable | None:
+        """See `Predictor.price_table`: nothing was measured."""
+        return None

@@ -1,7 +1,5 @@
 """`train`, `evaluate` and `results`: the commands that make and measure heads."""
 
-# ruff: noqa: PLC0415  (a command imports what it needs, so that --help is quick)
-
 from __future__ import annotations
 
 import json

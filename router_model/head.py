@@ -64,6 +64,10 @@ class Predictor(Protocol):
         """Estimate for `tiers` of `model`, cheapest first."""
         ...
 
+    def price_table(self, model: str, tiers: Sequence[TierLength]) -> PriceTable | None:
+        """λ*(B) on the prompts the predictor was made from; None where it was made from none."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Curves:

@@ -178,7 +178,7 @@ def test_never_raises_the_price_far_below_the_cap(rate: float, use: float, secon
 @settings(max_examples=5)
 @given(st.floats(0, 0.8), st.floats(1, 60))
 def test_a_long_silence_leaves_no_trace(use: float, rate: float) -> None:
-    """After an hour without requests, or an hour with too few, load is priced as if nothing had been before."""
+    """After an hour of silence, or one with too few requests, load is priced as if nothing had been."""
     busy = run(MINUTE, 120, rate=rate, use=use)[-1].memory
     fresh = run(MINUTE, 60, rate=rate, use=0.9)
 
@@ -326,9 +326,7 @@ tiers = st.lists(st.integers(0, 6), min_size=1, max_size=5, unique=True).map(sor
 
 @settings(max_examples=20)
 @given(tiers, st.floats(0, 1), st.data())
-def test_propensities_are_the_shares_of_a_uniform_draw(
-    eligible: list[int], epsilon: float, data: st.DataObject
-) -> None:
+def test_propensities_are_shares_of_a_uniform_draw(eligible, epsilon, data) -> None:
     """Over evenly spread random numbers every tier is drawn as often as its probability says."""
     best = data.draw(st.sampled_from(eligible))
     draws = [explore(best, eligible, epsilon, (k + 0.5) / 1000) for k in range(1000)]
@@ -339,9 +337,7 @@ def test_propensities_are_the_shares_of_a_uniform_draw(
 
 @given(tiers, st.floats(0, 1), st.data())
 def test_propensities_after_the_limiter_sum_to_one(eligible, epsilon, data) -> None:
-    eligible: list[int], epsilon: float, data: st.DataObject
-) -> None:
-    """Where the cheapest tier fits, the granted tiers' propensities sum to 1; those without room have none."""
+    """Where the cheapest tier fits, granted tiers' propensities sum to 1; those without room have none."""
     best = data.draw(st.sampled_from(eligible))
     fits = {eligible[0], *data.draw(st.sets(st.sampled_from(eligible)))}
     draw = explore(best, eligible, epsilon, 0.5)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gateway.configfile import Loaded
 from gateway.errors import InvalidApiKey, ModelNotAllowed, ModelNotFound
 from gateway.policy import Decision
 from gateway.rulings import Rulings
-from router_model.head import Prediction, TierLength
+from router_model.head import Prediction, PriceTable, TierLength
 from tests.gateway.making import TIERS, chat, settings
 
 KEYS = [
@@ -33,10 +34,23 @@ class Hopeful:
         chances = tuple((i + 1) / len(tiers) for i in range(len(tiers)))
         return Prediction(0.5, chances, tuple(float(tier.thinking) for tier in tiers))
 
+    def price_table(self, model: str, tiers: Sequence[TierLength]) -> PriceTable:
+        return PriceTable(np.array([0.0, 50.0, 50.0, 400.0]), np.array([9.0, 4.0, 3.0, 0.5]))
+
 
 def rulings(**sections: Any) -> Rulings:
     models = {"other": TINY, "solo": SOLO}
     return Rulings(Loaded(settings(models=models, **sections), "digest", Hopeful()))
+
+
+def test_prices_of_the_head_serve_first() -> None:
+    """A head that knows what tokens buy prices a budget's first requests; without budgets nobody asks it."""
+    budgeted = rulings(budgets=[{"name": "all", "window": "1m", "tokens": 1000}])
+    prices = budgeted.targets["tiny"].prices
+
+    assert prices is not None
+    assert (prices.price(50), prices.price(1), prices.price(1e9)) == (3.0, 3.0, 0.5)
+    assert rulings().targets["tiny"].prices is None
 
 
 def decide(made: Rulings, name: str = "tiny", key: str | None = None, **fields: Any) -> Decision:

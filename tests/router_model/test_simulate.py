@@ -227,5 +227,10 @@ def test_command_prints_one_json_object(tmp_path) -> None:
     assert set(printed) == {"diurnal"}
     assert printed["diurnal"]["thinkmeter"]["seconds_over_cap"] == 0
     assert set(printed["diurnal"]["thinkmeter"]) == {
-        "seconds_over_cap", "utilisation", "accuracy", "hindsight_accuracy", "limiter_share", "rejected_share",
-    }  # fmt: skip
+        "seconds_over_cap",
+        "utilisation",
+        "accuracy",
+        "hindsight_accuracy",
+        "limiter_share",
+        "rejected_share",
+    }
