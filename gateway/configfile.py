@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from gateway.config import BASELINE, Place, Settings
+from gateway.tiers import Ladder
 from router_model.artifact import ArtifactError
 from router_model.baseline import HeuristicBaseline
 from router_model.head import Predictor, load_named
@@ -59,9 +60,12 @@ class Loaded:
 
     @classmethod
     def of(cls, settings: Settings, digest: str) -> Self:
-        """Open the head that the settings name; raises ConfigError."""
+        """Open the head that the settings name, and try it on every model; raises ConfigError."""
         try:
             predictor = HeuristicBaseline() if settings.head == BASELINE else load_named(settings.head)
+            for name, model in settings.models.items():
+                ladder = Ladder.of(model, settings.tiers_of(model), settings.families[model.family])
+                predictor.predict("", name, ladder.lengths)
         except ArtifactError as error:
             raise ConfigError([Problem(None, "head", str(error))]) from None
         return cls(settings, digest, predictor)

@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import shlex
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -110,7 +108,7 @@ def measure(backend: str, folder: Path, asked_for: argparse.Namespace, progress:
         row = compare(budget, adaptive, fixed, votes, boot)
         rows.append(row | {"price": round(price, 6), "tiers": shares})
     return {
-        "command": f"python -m examples.headline {shlex.join(sys.argv[1:])}".strip(),
+        "command": f"python -m examples.headline --engine {asked_for.engine} --questions {len(questions)}",
         "engine": "vLLM's CPU build" if asked_for.engine == "vllm" else "its embedded engine",
         "head": head,
         "temperature": ask.TEMPERATURE,

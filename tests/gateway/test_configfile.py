@@ -235,3 +235,13 @@ def test_any_text_is_settings_or_a_config_error(text: str) -> None:
 def test_text_that_breaks_the_yaml_library(text: str) -> None:
     """Nor does what the YAML library itself stumbles over come through as anything else."""
     assert problems(text)[0].message
+
+
+@pytest.mark.parametrize("head", ["no/such/folder", "tests"])
+def test_a_head_that_is_none(tmp_path: Path, head: str) -> None:
+    """A head that cannot be loaded is a mistake in the configuration, named as such."""
+    file = tmp_path / "gateway.yaml"
+    file.write_text(f"head: {head}\nmodels: {{tiny: {{family: qwen3, replicas: [{{url: 'http://a'}}]}}}}\n")
+
+    with pytest.raises(ConfigError, match="head: .*no head here"):
+        load(file, {})
