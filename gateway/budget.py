@@ -8,7 +8,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -115,17 +115,19 @@ class Ledger:
             if self.server:
                 await self.server.leave()
 
-    @asynccontextmanager
-    async def hold(
+    def hold(
         self, limits: tuple[Limit, ...], need: Need, record: Record
-    ) -> AsyncIterator[Reservation | None]:
-        """Set tokens aside for the block, and settle what `record` says it spent, however it ends.
+    ) -> AbstractAsyncContextManager[Reservation | None]:
+        """Set tokens aside for a block, and settle what `record` says it spent, however it ends.
 
-        Raises TokensExceeded, InsufficientQuota or BudgetUnavailable.
+        Entering raises TokensExceeded, InsufficientQuota or BudgetUnavailable.
         """
-        if not limits:
-            yield None
-            return
+        return self._held(limits, need, record) if limits else nullcontext()
+
+    @asynccontextmanager
+    async def _held(
+        self, limits: tuple[Limit, ...], need: Need, record: Record
+    ) -> AsyncIterator[Reservation]:
         reservation = await self._reserve(limits, need)
         self._active[reservation.id] = reservation, record
         free = False

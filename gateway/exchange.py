@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from random import Random
 
 from starlette.types import Message, Receive, Scope, Send
@@ -83,29 +81,16 @@ class Exchange:
     def _too_large(self) -> RequestTooLarge:
         return RequestTooLarge(f"The request body is larger than {self._limits.body_bytes} bytes")
 
-    @asynccontextmanager
-    async def watched(self) -> AsyncIterator[None]:
-        """Run the block until the client goes away; then it is cancelled and ClientClosed is raised."""
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("not inside a task")
-        watcher = asyncio.get_running_loop().create_task(self._cancel_when_gone(task))
-        try:
-            yield
-        except asyncio.CancelledError:
-            if not self._gone:
-                raise
-            task.uncancel()
-            raise ClientClosed("The client closed the connection") from None
-        finally:
-            watcher.cancel()
+    def watched(self) -> Watched:
+        """Run a block until the client goes away; then it is cancelled and ClientClosed is raised."""
+        return Watched(self)
 
-    async def _cancel_when_gone(self, task: asyncio.Task[object]) -> None:
+    async def client_gone(self) -> bool:
+        """Wait until the client has gone away; returns whether it still had an answer to come."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        if not self.finished:
-            self._gone = True
-            task.cancel()
+        self._gone = not self.finished
+        return self._gone
 
     # --- the answer --------------------------------------------------------------------------------
 
@@ -156,3 +141,29 @@ class Exchange:
         elif not message.get("more_body"):
             self.finished = True
         return message
+
+
+class Watched:
+    """See `Exchange.watched`. A class, because a generator would cost every request twice as much."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._gone = False
+
+    async def __aenter__(self) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("not inside a task")
+        self._task = task
+        self._watcher = asyncio.get_running_loop().create_task(self._cancel_when_gone())
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._watcher.cancel()
+        if self._gone and kind is asyncio.CancelledError:
+            self._task.uncancel()
+            raise ClientClosed("The client closed the connection") from None
+
+    async def _cancel_when_gone(self) -> None:
+        if await self._exchange.client_gone():
+            self._gone = True
+            self._task.cancel()

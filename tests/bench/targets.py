@@ -28,6 +28,7 @@ START_S = 60
 
 THINKMETER = """\
 server: {{host: 127.0.0.1, port: {port}}}
+head: HEAD
 price: 0.05
 models:
   fake:
@@ -73,9 +74,18 @@ TARGETS = {
         Target(name="direct", about="load generator straight to the fake backend"),
         Target(
             name="thinkmeter",
-            about="this gateway: key, decision, metrics and access log on",
+            about="this gateway: key, heuristic decision, metrics and access log on",
             command="{python} -m gateway serve {config}",
-            config=THINKMETER,
+            config=THINKMETER.replace("HEAD", "baseline"),
+            environment={"BENCH_KEY": KEY},
+            key=KEY,
+            ready="/readyz",
+        ),
+        Target(
+            name="thinkmeter-head",
+            about="the same with the trained head `general`",
+            command="{python} -m gateway serve {config}",
+            config=THINKMETER.replace("HEAD", "general"),
             environment={"BENCH_KEY": KEY},
             key=KEY,
             ready="/readyz",
@@ -105,7 +115,7 @@ TARGETS = {
         ),
     )
 }
-OWN = ("direct", "thinkmeter", "mini")
+OWN = ("direct", "thinkmeter", "thinkmeter-head", "mini")
 PEERS = tuple(name for name in TARGETS if name not in OWN)
 
 
