@@ -243,5 +243,5 @@ def test_a_head_that_is_none(tmp_path: Path, head: str) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(f"head: {head}\nmodels: {{tiny: {{family: qwen3, replicas: [{{url: 'http://a'}}]}}}}\n")
 
-    with pytest.raises(ConfigError, match="head: .*no head here"):
+    with pytest.raises(ConfigError, match=r"head: .*no head here"):
         load(file, {})
