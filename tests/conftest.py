@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import AsyncIterator
 
@@ -9,6 +10,9 @@ import pytest
 
 from tests.fakes.backend import Backend
 from tests.serving import Running, configuration, serving
+
+# before scikit-learn is loaded: its threads spin for each other where cores are shared
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture
