@@ -109,8 +109,8 @@ class Console:
         """Brings that state up to date; called at most once a second, however many watch."""
 
     def observe(self, record: Record) -> None:
-        """Take in one finished request."""
-        if record.decision is None:
+        """Take in one finished request, where there is a console to show it."""
+        if record.decision is None or not enabled(self._gateway.pipeline.rulings.settings):
             return
         now = int(self._clock())
         if not self._seconds or self._seconds[-1].at != now:

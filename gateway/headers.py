@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 Headers = list[tuple[bytes, bytes]]
 
 _HOP_BY_HOP = frozenset(
@@ -16,19 +14,18 @@ _NOT_RETURNED = _HOP_BY_HOP | frozenset(b"server date x-request-id set-cookie".s
 
 def forwarded(headers: Headers, ours: Headers) -> Headers:
     """The client's headers that go to a backend: no hop-by-hop, no credentials; `ours` replace theirs."""
-    dropped = _NOT_FORWARDED | _named(headers) | {name.lower() for name, _ in ours}
-    return [*(header for header in headers if header[0] not in dropped), *ours]
+    replaced = {name.lower() for name, _ in ours} | _named(headers)
+    kept = [h for h in headers if h[0] not in _NOT_FORWARDED and h[0] not in replaced]
+    return kept + ours
 
 
-def returned(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """A backend's headers that go to the client."""
-    lower = [(name.lower(), value) for name, value in headers]
-    dropped = _NOT_RETURNED | _named(lower)
-    return [(name, value) for name, value in lower if name not in dropped]
+def returned(headers: Headers) -> Headers:
+    """A backend's headers, their names in lower case, that go to the client."""
+    named = _named(headers)
+    return [h for h in headers if h[0] not in _NOT_RETURNED and h[0] not in named]
 
 
 def _named(headers: Headers) -> set[bytes]:
     """The headers that `Connection` declares to be hop-by-hop."""
-    return {
-        name.strip().lower() for key, value in headers if key == b"connection" for name in value.split(b",")
-    }
+    values = [value for key, value in headers if key == b"connection"]
+    return {name.strip().lower() for value in values for name in value.split(b",")}

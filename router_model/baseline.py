@@ -21,13 +21,15 @@ _HARD_WORDS = frozenset(
 _EASY_WORDS = frozenset("hi hello hey thanks thank translate summarise summarize capital rewrite".split())
 _KNOWN_WORDS = _HARD_WORDS | _EASY_WORDS
 _SYMBOLS = "=<>^+*×∑∫√≤≥"
+_ASCII_SYMBOLS = "=<>^+*"
 
 
 def difficulty(prompt: str) -> float:
     """A score in (0, 1): log length, distinct keywords and mathematical symbols through a logistic curve."""
     text = prompt[:_SCANNED].lower()
     words = _KNOWN_WORDS.intersection(text.split())
-    hard = min(len(words & _HARD_WORDS) + sum(symbol in text for symbol in _SYMBOLS), 8)
+    symbols = _ASCII_SYMBOLS if text.isascii() else _SYMBOLS
+    hard = min(len(words & _HARD_WORDS) + sum(map(text.__contains__, symbols)), 8)
     easy = min(len(words & _EASY_WORDS), 4)
     score = 0.35 * math.log1p(len(text) / 40) + 0.45 * hard - 0.8 * easy - 1.3
     return 1 / (1 + math.exp(-score))
