@@ -17,6 +17,24 @@ _ids = Random()  # noqa: S311 - names need no secrecy, and urandom is a system c
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
+PEER = "thinkmeter.peer"
+"""Where the server puts the connection's peer into the scope."""
+
+
+class Peer:
+    """The other end of a client's connection, and who wants to know when it goes away."""
+
+    def __init__(self) -> None:
+        self.gone = False
+        self.watchers: list[Watched] = []
+
+    def leave(self) -> None:
+        """The connection is lost."""
+        self.gone = True
+        for watcher in self.watchers:
+            watcher.stop()
+
+
 class Exchange:
     """A request being answered. It starts an answer at most once and knows whether it has."""
 
@@ -25,13 +43,13 @@ class Exchange:
         self.headers: dict[bytes, bytes] = dict(self.raw_headers)
         self.record = Record(self._request_id())
         self._receive = receive
+        self._peer: Peer = scope.get(PEER) or Peer()
         self._send = send
         self._limits = limits
         self.trace_headers: Headers = []
         """Trace context for the backend, where tracing is on; replaces the client's."""
         self.started = False
         self.finished = False
-        self._gone = False
         self._streams = False
 
     def _request_id(self) -> str:
@@ -74,7 +92,6 @@ class Exchange:
     async def _receive_part(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            self._gone = True
             raise ClientClosed("The client closed the connection")
         return message
 
@@ -83,14 +100,7 @@ class Exchange:
 
     def watched(self) -> Watched:
         """Run a block until the client goes away; then it is cancelled and ClientClosed is raised."""
-        return Watched(self)
-
-    async def client_gone(self) -> bool:
-        """Wait until the client has gone away; returns whether it still had an answer to come."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self._gone = not self.finished
-        return self._gone
+        return Watched(self, self._peer)
 
     # --- the answer --------------------------------------------------------------------------------
 
@@ -144,26 +154,30 @@ class Exchange:
 
 
 class Watched:
-    """See `Exchange.watched`. A class, because a generator would cost every request twice as much."""
+    """See `Exchange.watched`. Told by the server: a task that waits for news would cost more."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, peer: Peer) -> None:
         self._exchange = exchange
-        self._gone = False
+        self._peer = peer
+        self._stopped = False
 
     async def __aenter__(self) -> None:
+        if self._peer.gone:
+            raise ClientClosed("The client closed the connection")
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("not inside a task")
         self._task = task
-        self._watcher = asyncio.get_running_loop().create_task(self._cancel_when_gone())
+        self._peer.watchers.append(self)
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._watcher.cancel()
-        if self._gone and kind is asyncio.CancelledError:
+        self._peer.watchers.remove(self)
+        if self._stopped and kind is asyncio.CancelledError:
             self._task.uncancel()
             raise ClientClosed("The client closed the connection") from None
 
-    async def _cancel_when_gone(self) -> None:
-        if await self._exchange.client_gone():
-            self._gone = True
+    def stop(self) -> None:
+        """Cancel the block, unless its answer is on its way whole."""
+        if not self._exchange.finished:
+            self._stopped = True
             self._task.cancel()

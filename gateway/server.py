@@ -19,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from gateway.app import Gateway
 from gateway.config import Limits
 from gateway.errors import GatewayError, HeadersTooLarge, InvalidRequest, RequestTimeout
+from gateway.exchange import PEER, Peer
 
 log = logging.getLogger("thinkmeter.server")
 
@@ -40,6 +41,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._unparsed = 0
         self._declining = False
         self._behind: list[RequestResponseCycle] = []
+        self._peer = Peer()
         self._stalled: asyncio.TimerHandle | None = None
         self._wait_for_headers()
 
@@ -49,6 +51,7 @@ class HttpProtocol(HttpToolsProtocol):
         for cycle in self._behind:  # uvicorn tells only the last of pipelined requests
             cycle.disconnected = True
             cycle.message_event.set()
+        self._peer.leave()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -80,6 +83,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope[PEER] = self._peer  # type: ignore[literal-required]  # ours, beside ASGI's own
         self._in_head = True
         self._size = 0
 
