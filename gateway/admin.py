@@ -13,6 +13,7 @@ from gateway.budget import Ledger
 from gateway.config import key_digest
 from gateway.errors import BudgetNotFound, BudgetUnavailable, InvalidApiKey
 from gateway.exchange import Exchange
+from gateway.headers import bearer
 from gateway.pipeline import Pipeline
 from gateway.redis_link import StoreUnavailable
 from gateway.reservation import Limit
@@ -84,11 +85,10 @@ class _Asking:
 def _authorize(gateway: Governed, request: Request) -> None:
     """The admin's own key; without one in the configuration nobody is let in."""
     expected = gateway.pipeline.rulings.settings.admin.hash
-    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
-    given = key_digest(secret.strip()) if scheme.lower() == "bearer" else ""
+    exchange: Exchange = request.scope["thinkmeter.exchange"]
     if expected is None:
         raise InvalidApiKey("There is no admin: set `admin.key` to have one")
-    if not hmac.compare_digest(given, expected):
+    if not hmac.compare_digest(key_digest(bearer(exchange.headers) or ""), expected):
         raise InvalidApiKey("Not the admin's key")
 
 

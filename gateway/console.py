@@ -20,6 +20,7 @@ from gateway.config import Settings, key_digest
 from gateway.errors import InvalidApiKey, RouteNotFound
 from gateway.exchange import Exchange
 from gateway.explain import explain
+from gateway.headers import bearer
 from gateway.pipeline import Pipeline
 from gateway.record import Record
 
@@ -231,9 +232,7 @@ def authorize(settings: Settings, headers: dict[bytes, bytes]) -> None:
     expected = settings.console.hash
     if expected is None:
         return
-    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-    given = token.strip() if scheme.lower() == b"bearer" else b""
-    if not hmac.compare_digest(key_digest(given.decode(errors="replace")), expected):
+    if not hmac.compare_digest(key_digest(bearer(headers) or ""), expected):
         raise InvalidApiKey("The console needs its own key: send it as `Authorization: Bearer KEY`")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 Headers = list[tuple[bytes, bytes]]
 
 _HOP_BY_HOP = frozenset(
@@ -23,6 +25,12 @@ def returned(headers: Headers) -> Headers:
     """A backend's headers, their names in lower case, that go to the client."""
     named = _named(headers)
     return [h for h in headers if h[0] not in _NOT_RETURNED and h[0] not in named]
+
+
+def bearer(headers: Mapping[bytes, bytes]) -> str | None:
+    """The token of `Authorization: Bearer TOKEN`, which may be empty; None without one."""
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    return token.strip().decode(errors="replace") if scheme.lower() == b"bearer" else None
 
 
 def _named(headers: Headers) -> set[bytes]:

@@ -10,6 +10,7 @@ from gateway import __version__, policy
 from gateway.config import Key, Model, key_digest
 from gateway.configfile import Loaded
 from gateway.errors import InvalidApiKey, ModelNotAllowed, ModelNotFound
+from gateway.headers import bearer
 from gateway.policy import Decision, Facts, RuleBook
 from gateway.prices import PriceTable
 from gateway.protocol import Request
@@ -59,11 +60,12 @@ class Rulings:
         """The client's key; None in open mode. Raises InvalidApiKey."""
         if not self._keys:
             return None
-        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-        secret = token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
+        secret = bearer(headers)
+        if secret is None:
+            secret = headers.get(b"x-api-key", b"").decode(errors="replace")
         if not secret:
             raise InvalidApiKey("No API key was given: send it as `Authorization: Bearer KEY`")
-        digest = bytes.fromhex(key_digest(secret.decode(errors="replace")))
+        digest = bytes.fromhex(key_digest(secret))
         found = None
         for known, key in self._keys.items():  # all of them, so that time tells nothing about a match
             if hmac.compare_digest(known, digest):

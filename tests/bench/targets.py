@@ -68,28 +68,24 @@ class Target(msgspec.Struct, kw_only=True, frozen=True):
         return {"authorization": f"Bearer {self.key}"} if self.key else {}
 
 
+def ours(name: str, head: str, about: str) -> Target:
+    return Target(
+        name=name,
+        about=about,
+        command="{python} -m gateway serve {config}",
+        config=THINKMETER.replace("HEAD", head),
+        environment={"BENCH_KEY": KEY},
+        key=KEY,
+        ready="/readyz",
+    )
+
+
 TARGETS = {
     target.name: target
     for target in (
         Target(name="direct", about="load generator straight to the fake backend"),
-        Target(
-            name="thinkmeter",
-            about="this gateway: key, heuristic decision, metrics and access log on",
-            command="{python} -m gateway serve {config}",
-            config=THINKMETER.replace("HEAD", "baseline"),
-            environment={"BENCH_KEY": KEY},
-            key=KEY,
-            ready="/readyz",
-        ),
-        Target(
-            name="thinkmeter-head",
-            about="the same with the trained head `general`",
-            command="{python} -m gateway serve {config}",
-            config=THINKMETER.replace("HEAD", "general"),
-            environment={"BENCH_KEY": KEY},
-            key=KEY,
-            ready="/readyz",
-        ),
+        ours("thinkmeter", "baseline", "this gateway: key, heuristic decision, metrics and access log on"),
+        ours("thinkmeter-head", "general", "the same with the trained head `general`"),
         Target(
             name="mini",
             about="FastAPI + httpx in forty lines, no features",
