@@ -178,3 +178,20 @@ local function caps(all)
     w.cap = (tonumber(set[i]) or configured) + w.credit
   end
 end
+
+-- Applies `change(window, id, number, number)` for every part of the journal's entries not delivered before; saves
+-- all windows. Returns {now, entries applied}.
+local function each_entry(all, change)
+  local last, applied = tonumber(redis.call('GET', KEYS[1])) or 0, 0
+  for _ = 1, take() do
+    local sequence, id, parts = take(), word(), take()
+    for _ = 1, parts do
+      local w, first, second = all[take()], take(), take()
+      if sequence > last then change(w, id, first, second) end
+    end
+    if sequence > last then last, applied = sequence, applied + 1 end
+  end
+  for _, w in ipairs(all) do save(w) end
+  redis.call('SET', KEYS[1], text(last), 'PX', 86400000)
+  return {now, applied}
+end
