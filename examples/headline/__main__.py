@@ -55,7 +55,7 @@ def vllm(python: Path, folder: Path) -> Iterator[str]:
     command = [
         *[str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(WEIGHTS)],
         *["--served-model-name", "tiny", "--dtype", "float32", "--host", "127.0.0.1", "--port", str(port)],
-        *["--enforce-eager", "--max-model-len", "2048", "--max-num-seqs", "64"],
+        *["--enforce-eager", "--max-model-len", "2048", "--max-num-seqs", "256"],
         *["--reasoning-parser", "qwen3", "--reasoning-config", json.dumps(marks)],
     ]
     environ = {
