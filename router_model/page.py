@@ -41,8 +41,8 @@ Neighbouring prices are mixed at random, so a curve is linear between its points
 """
 
 
-def page(found: Mapping[str, Any], folder: str) -> str:
-    """The whole page; `folder` holds the figures."""
+def page(found: Mapping[str, Any], folder: str, headline: Mapping[str, Any] | None = None) -> str:
+    """The whole page; `folder` holds the figures. headline: what `make headline` measured."""
     summaries: Mapping[str, Summary] = found["settings"]
     shipped = found["shipped"]
     parts = [
@@ -61,6 +61,7 @@ def page(found: Mapping[str, Any], folder: str) -> str:
         _METHOD,
         *_settings(summaries, shipped, folder),
         *_voting(found.get("voting"), bound=found.get("voting_is_bound", False)),
+        *(_headline(headline) if headline else ()),
         *_calibration(summaries, shipped, folder),
         "## What did not work, and what is as good\n",
         *_verdicts(summaries, shipped),
@@ -186,6 +187,30 @@ def _voting(found: Sequence[Mapping[str, Any]] | None, *, bound: bool) -> Iterat
         f" {points(one['more'])} |"
         for one in found
     ]
+    yield "\n".join(lines) + "\n"
+
+
+def _headline(found: Mapping[str, Any]) -> Iterator[str]:
+    yield "## End to end\n"
+    yield (
+        f"Not from a table: {found['questions']:,} new questions answered through the gateway by the tiny"
+        f" reasoner in {found['engine']}, under a price set beforehand for each budget. Right answers in %,"
+        " all at the tokens that adaptive used; the oracle knows luck in advance. How, and the paper's own"
+        " figures beside it: [the headline](headline.md), `make headline`.\n"
+    )
+    ways = {"adaptive": "adaptive", "best_mix": "best fixed mix"}
+    ways |= {"self_consistency": "self-consistency", "oracle": "oracle"}
+    lines = [f"| budget, tokens | used | {' | '.join(ways.values())} | adaptive − mix |"]
+    lines.append("|--:|--:|--:|--:|--:|--:|--:|")
+    for row in found["budgets"]:
+        cells = [
+            f"{100 * one['accuracy']:.1f} ({100 * one['low']:.1f} to {100 * one['high']:.1f})"
+            for one in (row[way] for way in ways)
+        ]
+        over = row["over_mix"]
+        gain = points((over["gain"], over["low"], over["high"]))
+        budget = f"{row['budget']:.1f} ({row['times_direct']:.1f}×)"
+        lines.append(f"| {budget} | {row['adaptive']['tokens']:.1f} | {' | '.join(cells)} | {gain} |")
     yield "\n".join(lines) + "\n"
 
 

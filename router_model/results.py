@@ -215,7 +215,9 @@ def write(found: Mapping[str, Any], page: Path) -> None:
     if apart:
         plots.curves(apart, shipped, rival, folder / "apart")
     plots.reliability(main[:4], shipped, folder / "reliability")
-    page.write_text(page_of(found, folder.name), encoding="utf-8")
+    beside = page.with_name("headline.json")
+    headline = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else None
+    page.write_text(page_of(found, folder.name, headline), encoding="utf-8")
 
 
 def write_trials(trials: Sequence[Trial], folder: Path, draws: int = 300) -> None:

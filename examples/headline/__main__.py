@@ -86,7 +86,7 @@ def budgets(fixed: list[Way]) -> list[dict[str, float]]:
     direct, longest = float(fixed[0].tokens.mean()), float(fixed[-1].tokens.mean())
     tokens = [times * direct for times in TIMES_DIRECT]
     tokens += [direct + share * (longest - direct) for share in EXTRA_SHARES]
-    return [{"tokens": round(t, 3), "times_direct": round(t / direct, 3)} for t in sorted(tokens)]
+    return [{"budget": round(t, 3), "times_direct": round(t / direct, 3)} for t in sorted(tokens)]
 
 
 def measure(backend: str, folder: Path, asked_for: argparse.Namespace, progress: Progress) -> dict[str, Any]:
@@ -99,8 +99,8 @@ def measure(backend: str, folder: Path, asked_for: argparse.Namespace, progress:
     fixed, votes, boot = fixed_ways(given, questions), vote_ways(given, questions), Bootstrap(len(questions))
     rows = []
     for budget in budgets(fixed):
-        price = min(allocate(correct, tokens, budget["tokens"]).price, 1_000.0)
-        bar = progress.add_task(f"adaptive, {budget['tokens']:.1f} tokens", total=len(questions))
+        price = min(allocate(correct, tokens, budget["budget"]).price, 1_000.0)
+        bar = progress.add_task(f"adaptive, {budget['budget']:.1f} tokens", total=len(questions))
         with servers.gateway(folder, servers.settings(backend, price=price)) as url:
             found = asyncio.run(ask.answers(url, "tiny", questions, 1, lambda bar=bar: progress.advance(bar)))
         adaptive = Way("adaptive", found.right(questions), found.tokens)

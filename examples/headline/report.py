@@ -50,8 +50,8 @@ def _points(cell: dict[str, float]) -> str:
     return f"{100 * cell['gain']:+.1f} ({100 * cell['low']:+.1f} to {100 * cell['high']:+.1f})"
 
 
-def _name(budget: dict[str, float]) -> str:
-    return f"{budget['tokens']:.1f} tokens ({budget['times_direct']:.1f}×)"
+def _name(row: dict[str, Any]) -> str:
+    return f"{row['budget']:.1f} tokens ({row['times_direct']:.1f}×)"
 
 
 def table(result: dict[str, Any]) -> str:
@@ -63,7 +63,7 @@ def table(result: dict[str, Any]) -> str:
     for row in result["budgets"]:
         ways = [_cell(row[name]) for name in ("adaptive", "best_mix", "self_consistency", "oracle")]
         used = f"{row['adaptive']['tokens']:.1f}"
-        lines.append(f"| {' | '.join([_name(row['budget']), used, *ways, _points(row['over_mix'])])} |")
+        lines.append(f"| {' | '.join([_name(row), used, *ways, _points(row['over_mix'])])} |")
     return "\n".join(lines)
 
 
@@ -79,7 +79,7 @@ def page(result: dict[str, Any]) -> str:
     measured = {name: result[name] for name in ("questions", "engine", "temperature", "head", "calibration")}
     samples = ", ".join(f"{tier} up to {count}" for tier, count in result["samples"].items())
     rows = "\n".join(
-        f"| {_name(row['budget'])} | {_points(row['relative_gain'])} % | "
+        f"| {_name(row)} | {_points(row['relative_gain'])} % | "
         f"{_points(row['relative_gain_self_consistency'])} % |"
         for row in result["budgets"]
     )

@@ -112,12 +112,15 @@ def compare(
     votes: Sequence[Sequence[Way]],
     boot: Bootstrap,
 ) -> dict[str, Any]:
-    """One row, all at the tokens that adaptive really used. relative_gain: over the cheapest tier."""
+    """One row, all at the tokens that adaptive really used. relative_gain: over the cheapest tier.
+
+    budget: `budget`, tokens a question, and `times_direct`, the same in multiples of the cheapest tier's.
+    """
     right, tokens = boot.means(adaptive.right), boot.means(adaptive.tokens)
     mix, voting = boot.mix(fixed, tokens), boot.voting(votes, tokens)
     base = boot.means(fixed[0].right)
     return {
-        "budget": budget,
+        **budget,
         "adaptive": _cell(right, tokens),
         "best_mix": _cell(mix, tokens),
         "self_consistency": _cell(voting, tokens),

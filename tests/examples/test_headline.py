@@ -54,7 +54,7 @@ def result() -> dict[str, Any]:
         "seed": 1,
         "samples": {"direct": 1},
         "fixed": [alone(tier, boot) for tier in fixed],
-        "budgets": [compare({"tokens": 8.5, "times_direct": 4.25}, adaptive, fixed, votes, boot)],
+        "budgets": [compare({"budget": 8.5, "times_direct": 4.25}, adaptive, fixed, votes, boot)],
     }
 
 
