@@ -1,6 +1,6 @@
 """The headline, end to end: real generations through the gateway at several budgets.
 
-    python -m examples.headline [--engine vllm|embedded] [--questions 2000]
+    python -m examples.headline [--engine vllm|embedded] [--questions 3000]
 
 Asks every question at every fixed tier, several times at the cheap ones for self-consistency, and adaptively
 at a price for each budget. Prints the table; writes headline.json, headline.md and headline.svg into `--out`.
@@ -39,7 +39,7 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument("--engine", choices=("vllm", "embedded"), default="vllm")
     parser.add_argument("--vllm-python", type=Path, default=servers.ROOT / ".venv-vllm" / "bin" / "python")
-    parser.add_argument("--questions", type=int, default=2_000)
+    parser.add_argument("--questions", type=int, default=3_000)
     parser.add_argument("--calibration", type=int, default=1_000, help="questions that the prices are set on")
     parser.add_argument("--seed", type=int, default=2_026)
     parser.add_argument("--out", type=Path, default=servers.ROOT / "docs")
