@@ -23,15 +23,49 @@ MEASURED = ROOT / "examples" / "tiny_reasoner" / "measured"
 FIXED_AT_ONCE = 12
 
 
+SURGE = (0.35, 0.7, 3.0)  # from and to, as shares of the run, and times the rate
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How questions come: `rate` a second for `seconds`; with a surge, `factor` times as many amid them."""
+
+    rate: float
+    seconds: float
+    surge: bool = False
+
+    @property
+    def factor(self) -> float:
+        return SURGE[2] if self.surge else 1.0
+
+    @property
+    def surge_from(self) -> float:
+        return SURGE[0] * self.seconds
+
+    @property
+    def surge_to(self) -> float:
+        return SURGE[1] * self.seconds
+
+    @property
+    def count(self) -> int:
+        """Questions to be expected."""
+        return round(self.rate * (self.seconds + (self.surge_to - self.surge_from) * (self.factor - 1)))
+
+    def rate_at(self, at: float) -> float:
+        """Questions a second, `at` seconds from the start."""
+        return self.rate * (self.factor if self.surge_from <= at < self.surge_to else 1.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer, graded; only adaptive ones have a reason."""
+    """One answer, graded; only adaptive ones have a reason and a decision, by its id."""
 
     tier: str
     text: str
     right: bool
     tokens: int
     reason: str = ""
+    decision: str = ""
 
 
 @dataclass(slots=True)
@@ -65,12 +99,11 @@ def known_prompts() -> set[str]:
     return {json.loads(line)["prompt"] for table in tables for line in table.splitlines()}
 
 
-def arrivals(count: int, rate: float, seed: int, surge: tuple[float, float, float] | None) -> Iterator[float]:
-    """Seconds from the start at which questions come: Poisson, `surge` = (from, to, times the rate)."""
+def arrivals(plan: Plan, seed: int) -> Iterator[float]:
+    """Seconds from the start at which questions come: a Poisson process of the plan's rate."""
     rng, now = random.Random(seed), 0.0
-    for _ in range(count):
-        factor = surge[2] if surge and surge[0] <= now < surge[1] else 1.0
-        now += rng.expovariate(rate * factor)
+    for _ in range(plan.count):
+        now += rng.expovariate(plan.rate_at(now))
         yield now
 
 
@@ -96,18 +129,20 @@ class Traffic:
         """Ask all; fixed tiers that are not answered `stop` seconds after the start are given up."""
         begun = time.monotonic()
         tasks: list[asyncio.Task[None]] = []
-        for question, at in zip(questions, times, strict=True):
-            await asyncio.sleep(begun + at - time.monotonic())
-            entry = Asked(question, at)
-            self.asked.append(entry)
-            tasks.append(asyncio.create_task(self._adaptive(entry)))
-            tasks += [asyncio.create_task(self._fixed(entry, tier)) for tier in TIERS]
-        _, late = await asyncio.wait(tasks, timeout=max(begun + stop - time.monotonic(), 1))
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for task in tasks:
-            if not task.cancelled() and (error := task.exception()):
+        try:
+            for question, at in zip(questions, times, strict=True):
+                await asyncio.sleep(begun + at - time.monotonic())
+                entry = Asked(question, at)
+                self.asked.append(entry)
+                tasks.append(asyncio.create_task(self._adaptive(entry)))
+                tasks += [asyncio.create_task(self._fixed(entry, tier)) for tier in TIERS]
+            await asyncio.wait(tasks, timeout=max(begun + stop - time.monotonic(), 1))
+        finally:
+            for task in tasks:
+                task.cancel()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+        for error in ended:
+            if isinstance(error, Exception):
                 raise error
 
     async def _adaptive(self, entry: Asked) -> None:
@@ -118,8 +153,8 @@ class Traffic:
         except openai.APIStatusError as error:
             entry.refused = str(error.code)
         else:
-            tier, reason = (raw.headers[f"x-thinkmeter-{name}"] for name in ("tier", "reason"))
-            entry.adaptive = _graded(raw.parse(), entry.question, tier, reason)
+            told = (raw.headers[f"x-thinkmeter-{name}"] for name in ("tier", "reason", "decision-id"))
+            entry.adaptive = _graded(raw.parse(), entry.question, *told)
         self._tell(entry)
 
     async def _fixed(self, entry: Asked, tier: str) -> None:
@@ -137,14 +172,14 @@ class Traffic:
         await self._backend.close()
 
 
-def _graded(completion: Any, question: Question, tier: str, reason: str = "") -> Answer:
+def _graded(completion: Any, question: Question, tier: str, reason: str = "", decision: str = "") -> Answer:
     text = (completion.choices[0].message.content or "").strip()
     tokens = completion.usage.completion_tokens
-    return Answer(tier, text, grade(text, question.answer), tokens, reason)
+    return Answer(tier, text, grade(text, question.answer), tokens, reason, decision)
 
 
-def watch(gateway: str, take: Callable[[dict[str, Any]], object]) -> None:
-    """Hand over the snapshots of the console's stream, from a thread of its own, as long as there are any."""
+def watch(gateway: str, take: Callable[[str, Any], object]) -> None:
+    """Hand over the events of the console's stream by name, from a thread of its own, while there are any."""
 
     def read() -> None:
         with suppress(OSError), urllib.request.urlopen(f"{gateway}/console/events") as lines:  # noqa: S310
@@ -153,7 +188,7 @@ def watch(gateway: str, take: Callable[[dict[str, Any]], object]) -> None:
                 line = raw.decode().rstrip()
                 if line.startswith("event: "):
                     name = line.removeprefix("event: ")
-                elif line.startswith("data: ") and name == "snapshot":
-                    take(json.loads(line.removeprefix("data: ")))
+                elif line.startswith("data: "):
+                    take(name, json.loads(line.removeprefix("data: ")))
 
     threading.Thread(target=read, name="console-stream", daemon=True).start()

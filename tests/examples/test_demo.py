@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import signal
+import socket
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
 
-from examples.demo.traffic import arrivals, fixed_fields, fresh_questions, known_prompts
+from examples.demo.drawing import interval, question_table, sparkline
+from examples.demo.score import Score
+from examples.demo.traffic import Answer, Asked, Plan, arrivals, fixed_fields, fresh_questions, known_prompts
+from examples.tiny_reasoner.task import held_out_set
 from router_model.head import load_named
 
 ROOT = Path(__file__).parents[2]
@@ -35,9 +42,73 @@ def test_it_ends_by_itself_without_a_terminal(traffic: str) -> None:
     assert ended.returncode == 0, ended.stderr[-2000:] + ended.stdout[-2000:]
     assert "\x1b[" not in ended.stdout
     for way in ("adaptive", "direct", "short", "medium", "long", "best fixed mix"):
-        assert re.search(rf"│ {way} +│ +\d+\.\d %", ended.stdout), way
-    assert "held-out questions went through the gateway" in ended.stdout
-    assert ("surge" in ended.stdout) == (traffic == "surge")
+        assert re.search(rf"\n {way} +\d+\.\d +\d+\.\d % +\d+\.\d to \d+\.\d .*●", ended.stdout), way
+    assert re.search(r"P\(right\): direct \d+ %, short \d+ %, medium \d+ %, long \d+ %; price", ended.stdout)
+    assert "held-out questions went to the gateway" in ended.stdout
+    assert ("In the surge" in ended.stdout) == (traffic == "surge")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_it_leaves_nothing_behind(number: signal.Signals, status: int) -> None:
+    """Ctrl-C and a closed terminal amid the questions: what was measured so far, no traceback, no server."""
+    command = (sys.executable, "-u", "-m", "examples.demo", "--seconds", "60")
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as demo:
+        assert demo.stdout
+        lines = iter(demo.stdout.readline, "")
+        url = next(line.split()[-1] for line in lines if line.startswith("In the browser"))
+        assert urllib.request.urlopen(url, timeout=10).status == 200
+        next(line for line in lines if "tokens" in line)
+        demo.send_signal(number)
+        rest = "".join(lines)
+
+        assert demo.wait(30) == status
+    assert "questions were asked" in rest
+    assert "Traceback" not in rest
+    with contextlib.closing(socket.socket()) as probe:
+        assert probe.connect_ex(("127.0.0.1", int(url.split(":")[2].split("/")[0]))) != 0
+
+
+def test_a_taken_port_is_told(free_port: int) -> None:
+    """Before anything is started, in one line."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", free_port))
+        taken.listen()
+        ended = subprocess.run(
+            (sys.executable, "-m", "examples.demo", f"--port={free_port}"),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[-1].endswith(f"port {free_port} is taken: give another --port, or none")
+
+
+@pytest.mark.parametrize(("width", "columns"), [(60, 5), (80, 6), (120, 7)])
+def test_narrow_terminals_get_fewer_columns(width: int, columns: int) -> None:
+    """Tier, reason, mark and tokens are always there; a refused question has its row too."""
+    question = held_out_set(1)[0]
+    answer = Answer("short", "7", right=True, tokens=30, reason="price", decision="d")
+    decisions = {"d": {"tier": "short", "correct": {"direct": 0.1, "short": 0.97}}}
+    table = question_table(
+        [Asked(question, adaptive=answer), Asked(question, refused="rate_limit_exceeded")], decisions, width
+    )
+    cells = [[str(cell) for cell in column.cells] for column in table.columns]
+
+    assert len(table.columns) == columns
+    assert ["best value", "rate limit exceeded"] in cells
+    assert (width < 80) or [" 10  97 ", ""] in cells
+
+
+def test_small_charts() -> None:
+    """A value is as tall as its share of the top; an interval lies where its percents are."""
+    assert sparkline([0, 1, 2, 4], 3, 4) == "▃▅█"
+    assert sparkline([0, 0], 4) == "▁▁  "
+    assert interval(Score("x", 0.5, 0.25, 0.99, 1.0), 8) == "  ├─●──┤"
+    assert interval(Score("x", 1.0, 1.0, 1.0, 1.0), 4) == "   ●"
 
 
 def test_questions_are_new_to_model_and_head() -> None:
@@ -53,11 +124,12 @@ def test_questions_are_new_to_model_and_head() -> None:
 
 def test_a_surge_is_denser() -> None:
     """Within the surge questions come at the multiple of the rate."""
-    times = list(arrivals(3_000, 10, 1, (100, 150, 3)))
-    inside = sum(100 <= at < 150 for at in times)
+    times = list(arrivals(Plan(10, 100, surge=True), 1))
+    inside = sum(35 <= at < 70 for at in times)
 
     assert times == sorted(times)
-    assert inside == pytest.approx(1_500, rel=0.1)
+    assert len(times) == 1_700
+    assert inside == pytest.approx(1_050, rel=0.1)
 
 
 def test_fixed_tiers_are_asked_as_the_gateway_asks() -> None:

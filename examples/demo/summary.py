@@ -1,0 +1,73 @@
+"""What was measured, in words. Pure."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from examples.demo.score import Gain, Score, scores
+from examples.demo.traffic import Asked, Plan
+from examples.servers import TIERS
+
+FEWEST = 20  # questions before a score means anything
+
+
+def standing(asked: list[Asked]) -> tuple[int, list[Score], Gain | None]:
+    """Questions answered in every way, and the scores on them: adaptive, the best fixed mix, each tier."""
+    done = [entry for entry in asked if entry.complete]
+    if len(done) < FEWEST:
+        return len(done), [], None
+    adaptive = [entry.adaptive for entry in done if entry.adaptive]
+    pair = (np.array([float(a.right) for a in adaptive]), np.array([float(a.tokens) for a in adaptive]))
+    fixed = {
+        tier: (
+            np.array([float(entry.fixed[tier].right) for entry in done]),
+            np.array([float(entry.fixed[tier].tokens) for entry in done]),
+        )
+        for tier in TIERS
+    }
+    (first, *tiers, mix), gain = scores(pair, fixed)
+    return len(done), [first, mix, *tiers], gain
+
+
+def paragraph(asked: list[Asked]) -> str:
+    """One plain paragraph of what was measured."""
+    count, rows, gain = standing(asked)
+    refused = sum(entry.refused is not None for entry in asked)
+    if gain is None:
+        return (
+            f"{len(asked)} questions were asked and {count} of them answered in every way; "
+            f"a score needs at least {FEWEST}."
+        )
+    adaptive, mix, *fixed = rows
+    longest = fixed[-1]
+    sure = "more" if gain.low > 0 else "fewer" if gain.high < 0 else "neither surely more nor surely fewer"
+    span = f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}"
+    return (
+        f"{len(asked)} held-out questions went to the gateway and {refused or 'none'} of them "
+        f"{'was' if refused == 1 else 'were'} refused; {count} were also answered at every fixed tier by the "
+        f"same model, at temperature 0. Adaptive got {100 * adaptive.accuracy:.1f} % right with "
+        f"{adaptive.tokens:.1f} tokens a question. For the same tokens the best mix of fixed tiers, drawn by "
+        f"lot without a look at the question, gets {100 * mix.accuracy:.1f} %; always {longest.name} gets "
+        f"{100 * longest.accuracy:.1f} % and takes {longest.tokens:.1f} tokens. That is "
+        f"{100 * gain.gain:+.1f} points over the mix, 95 % interval {span}, paired on the same questions: "
+        f"{sure} right answers for the same tokens. The interval is wide because the run is short; "
+        f"docs/headline.md has more questions."
+    )
+
+
+def surge_paragraph(asked: list[Asked], prices: list[float], plan: Plan) -> str:
+    """What the surge did to price and length. prices: one a second."""
+    start, end = plan.surge_from, plan.surge_to
+
+    def tokens(since: float, until: float) -> float:
+        answers = [entry.adaptive for entry in asked if since <= entry.at < until and entry.adaptive]
+        return sum(answer.tokens for answer in answers) / max(len(answers), 1)
+
+    before, during = (prices[int(a) : int(b)] or [0.0] for a, b in ((0, start), (start, end)))
+    refused = sum(entry.refused is not None and start <= entry.at < end for entry in asked)
+    return (
+        f"Before the surge the price was {np.mean(before):.2g} on average and an answer took "
+        f"{tokens(0, start):.1f} tokens. In the surge, at {plan.factor:g} times the rate, the price rose to "
+        f"{max(during):.2g} and an answer took {tokens(start, end):.1f} tokens; "
+        f"{refused or 'no'} {'request was' if refused == 1 else 'requests were'} refused."
+    )
