@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -138,7 +139,7 @@ class Ledger:
             raise
         finally:
             del self._active[reservation.id]
-            self._settle(reservation, record, free=free or not record.attempts)
+            self._settle(reservation, record, free=(free and not record.answered) or not record.attempts)
 
     async def _reserve(self, limits: tuple[Limit, ...], need: Need) -> Reservation:
         begun, again = time.monotonic(), False
@@ -157,7 +158,7 @@ class Ledger:
             hopeless = grant.wait < 0 or (grant.wait > left * 1000 and not grant.blocker_reserved)
             if left <= 0 or hopeless or (not again and self._waiting >= self._queue.requests):
                 self.metrics.decided(blocker.budget.name, "refused")
-                raise refusal(blocker, grant)
+                raise refusal(blocker, grant, need)
             if not again:
                 self.metrics.decided(blocker.budget.name, "queued")
             again = True
@@ -205,13 +206,12 @@ class Ledger:
 
     def _local_window(self, limit: Limit) -> LocalWindow:
         cap = int(limit.budget.tokens * self._reservations.local_share)
-        known = self._local.get(limit.window.key)
-        if known is None or known.cap != cap:
-            known = self._local[limit.window.key] = LocalWindow(cap, limit.budget.window)
+        known = self._local.setdefault(limit.window.key, LocalWindow(cap, limit.budget.window))
+        known.cap = cap
         return known
 
     def _settle(self, reservation: Reservation, record: Record, *, free: bool) -> None:
-        numbers = reservation.spent(record.tally, streamed=record.stream, free=free)
+        numbers = reservation.spent(record.tally, streamed=record.stream, free=free, unseen=record.unseen)
         windows = tuple(limit.window for limit in reservation.limits)
         self.store.journal.settle(reservation.id, windows, numbers)
         for limit, amount, (tokens, _) in zip(
@@ -271,7 +271,7 @@ class Ledger:
 
     async def refresh(self, limits: Sequence[Limit]) -> None:
         """Read all windows for the metrics; what is not known any more is not shown."""
-        self.metrics.up.set(self.up)
+        self.metrics.up.set(self.up if self._wanted else math.nan)  # what nobody needs is not down
         self.metrics.undelivered.set(len(self.store.journal))
         self.state = []
         self.metrics.forget()
@@ -282,7 +282,7 @@ class Ledger:
         stale: dict[str, int] = {}
         for item in self.state:
             states = {state: item[state] for state in ("cap", "settled", "reserved")}
-            self.metrics.holds(item["budget"], item["holder"], f"{item['window']:g}", states)
+            self.metrics.holds(item["budget"], item["holder"], f"{item['window']:.15g}", states)
             stale[item["budget"]] = stale.get(item["budget"], 0) + item["stale"]
         for budget, tokens in stale.items():
             self.metrics.stale(budget, tokens)

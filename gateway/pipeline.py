@@ -79,7 +79,7 @@ class Pipeline:
             record.decision_seconds = time.perf_counter() - arrived
         need = Need(())
         if limits:
-            need = self._need(judgement, request, body, pool.context)
+            need = self._need(judgement, request, body)
             if judgement:
                 self.ledger.pricing.note(limits, judgement, need, rulings.settings.price)
         async with exchange.watched(), self.ledger.hold(limits, need, record) as reservation:
@@ -87,6 +87,7 @@ class Pipeline:
             if reservation and judgement:
                 record.decision, bounded = judgement.granted(reservation), reservation.strict
                 record.reservation = reservation
+                record.unseen = 0 if request.shows_reasoning else record.decision.thinking * request.choices
             fields = outgoing(route, request, target, pool.served_name, record.decision, bounded=bounded)
             call = Call(
                 route.path,
@@ -98,16 +99,17 @@ class Pipeline:
             record.overhead = time.perf_counter() - arrived
             await self._pass_on(exchange, request, pool, call)
 
-    def _need(self, judgement: Judgement | None, request: Request, body: bytes, context: int | None) -> Need:
+    def _need(self, judgement: Judgement | None, request: Request, body: bytes) -> Need:
         reservations = self.rulings.settings.reservations
         if judgement is None:
-            return Need((Step(0),), prompt=prompt_bound(body, context))
-        return judgement.need(reservations, choices=request.choices, body=body)
+            return Need((Step(0),), prompt=prompt_bound(body))  # of any number of inputs
+        return judgement.need(reservations, choices=request.choices, body=body, prompts=request.prompts)
 
     async def _pass_on(self, exchange: Exchange, request: Request, pool: Pool, call: Call) -> None:
         record = exchange.record
         try:
             async with self.upstream.open(pool, call) as reply:
+                record.answered = True
                 if request.stream:
                     await _pass_stream(exchange, request, reply)
                 else:
@@ -146,7 +148,8 @@ def outgoing(
         else:
             fields = target.ladder.clamp(fields, length)
         if bounded and decision.cap is not None:
-            fields = fields | {route.cap: Raw(b"%d" % decision.cap)}
+            others = {name: value for name, value in fields.items() if name != "max_tokens"}
+            fields = others | {route.cap: Raw(b"%d" % decision.cap)}
     if request.model != served_name:
         fields = fields | {"model": Raw(protocol.encode(served_name))}
     if request.stream and not request.wants_usage:
@@ -165,7 +168,7 @@ async def _pass_whole(exchange: Exchange, reply: Reply) -> None:
 
 async def _pass_stream(exchange: Exchange, request: Request, reply: Reply) -> None:
     record, reader = exchange.record, StreamReader(strip_usage=not request.wants_usage)
-    record.progress = reader.passed
+    record.progress = lambda: record.unseen + reader.passed()
     try:
         async for block in reply.blocks():
             begun = time.perf_counter()

@@ -19,6 +19,8 @@ from gateway.errors import InvalidJson, InvalidRequest
 Fields = dict[str, Raw]
 """A JSON object's top level; the values are the client's own bytes."""
 
+_TRUE, _NULL = Raw(b"true"), Raw(b"null")
+
 AtLeastOne = Annotated[int, Meta(ge=1)]
 
 
@@ -84,6 +86,7 @@ class ChatBody(_Common, kw_only=True):
 
 class CompletionBody(_Common, kw_only=True):
     prompt: str | list[str | int | list[int]] | None = None
+    prompt_embeds: str | list[str] | None = None
     best_of: int | None = None
 
 
@@ -117,6 +120,12 @@ class Request:
     tools: bool = False
     wants_usage: bool = False
     choices: int = 1
+    prompts: int = 1
+
+    @property
+    def shows_reasoning(self) -> bool:
+        """Whether the reasoning is sent, so that it can be counted as it passes; vLLM hides it on demand."""
+        return self.fields.get("include_reasoning", _TRUE) in (_TRUE, _NULL)
 
 
 _fields = msgspec.json.Decoder(Fields)
@@ -156,7 +165,7 @@ def parse_completion(body: bytes) -> Request:
     """Read a legacy completion request; raises InvalidJson or InvalidRequest."""
     fields, completion = _decode(_fields, body), _decode(_completion, body)
     prompt = completion.prompt
-    prompts = _prompts(prompt)
+    prompts = _prompts(prompt, completion.prompt_embeds)
     if isinstance(prompt, list):
         prompt = "\n".join(item for item in prompt if isinstance(item, str))
     budget = completion.thinking_token_budget
@@ -170,6 +179,7 @@ def parse_completion(body: bytes) -> Request:
         metadata=completion.metadata,
         wants_usage=bool(completion.stream_options and completion.stream_options.include_usage),
         choices=max(completion.n or 1, completion.best_of or 1, 1) * prompts,
+        prompts=prompts,
     )
 
 
@@ -180,11 +190,11 @@ def with_default_length(completion: Request) -> Request:
     return replace(completion, wish=replace(completion.wish, max_tokens=16))
 
 
-def _prompts(prompt: str | list[str | int | list[int]] | None) -> int:
-    """How many prompts a legacy completion holds: a list of numbers is one, already in tokens."""
-    if not isinstance(prompt, list):
-        return 1
-    return max(sum(not isinstance(item, int) for item in prompt), 1)
+def _prompts(prompt: str | list[str | int | list[int]] | None, embeds: str | list[str] | None) -> int:
+    """How many prompts a legacy completion holds: a list of numbers is one, already in tokens; those that
+    vLLM takes as vectors come on top."""
+    count = sum(not isinstance(item, int) for item in prompt) or 1 if isinstance(prompt, list) else 1
+    return count + (len(embeds) if isinstance(embeds, list) else 1 if embeds else 0)
 
 
 def parse_embedding(body: bytes) -> Request:

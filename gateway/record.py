@@ -37,6 +37,10 @@ class Record:
     """Tokens set aside by the budgets of the request."""
     backend: str | None = None
     attempts: int = 0
+    answered: bool = False
+    """A backend began to answer, so it has spent tokens, whatever became of the answer."""
+    unseen: int = 0
+    """Reasoning tokens that the backend may spend without sending them, as the client asked."""
     overhead: float | None = None
     """Our own share of the time to the first byte of the answer."""
     first_byte: float | None = None

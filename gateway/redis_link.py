@@ -18,9 +18,10 @@ from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as LostConnection
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 from gateway.breaker import Breaker
+from gateway.redis_server import RedisServerError
 
 log = logging.getLogger("thinkmeter.redis")
 
@@ -132,7 +133,7 @@ class Link:
             reply = await _within(2 * self.timeout, self._client.execute_command(*words))
         except NoScriptError:
             raise
-        except (RedisError, OSError, TimeoutError) as error:
+        except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
             self._failed(error)
             if isinstance(error, LostConnection):
                 raise ConnectionBroken(f"{type(error).__name__}: {error}") from error
@@ -158,10 +159,19 @@ class Link:
         try:
             if self._revive and not self.up:
                 await self._revive()
-            await self.call("settle", [self._probe], [1000, 0, 0])
-        except (StoreUnavailable, OSError):
+            await self._hang_up()
+            await self.call("settle", [self._probe], [0, 1000, 0, 0])
+        except (StoreUnavailable, RedisServerError) as error:
+            log.debug("Redis stays away: %s", error)
             return False
         return True
+
+    async def _hang_up(self) -> None:
+        """Drop idle connections: another server may have the address by now, or the cluster another shape."""
+        if isinstance(self._client, RedisCluster):
+            await self._client.aclose()
+        elif self._client:
+            await self._client.connection_pool.disconnect(inuse_connections=False)
 
 
 async def _within(seconds: float, wanted: Awaitable[Any]) -> Any:
@@ -188,11 +198,10 @@ async def _within(seconds: float, wanted: Awaitable[Any]) -> Any:
 
 def _client(url: str, timeout: float, *, cluster: bool) -> Redis | RedisCluster:
     options: dict[str, Any] = {
-        "socket_timeout": None,  # see `_within`
         "socket_connect_timeout": timeout,
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
     }
-    if cluster:
-        return RedisCluster.from_url(url, **options)
-    return Redis.from_url(url, **options)
+    if cluster:  # it asks another node once it has given up on one, so it must be the first to give up
+        return RedisCluster.from_url(url, socket_timeout=timeout, require_full_coverage=False, **options)
+    return Redis.from_url(url, socket_timeout=None, **options)  # see `_within`

@@ -14,8 +14,14 @@ from gateway.store import Ask, Grant
 from gateway.usage import Tally
 from gateway.window import Window, window
 
+_MOST = 10**12  # no answer has more tokens: a number that a broken backend makes up must not break the sums
+
 LONG = 3600
 """Seconds from which on a spent budget is a matter of quota, not of rate: clients must not retry."""
+
+
+RUNNING_WAIT = 1000
+"""Milliseconds that reserve.lua says to wait where only what running requests hold is in the way."""
 
 
 class Limit(NamedTuple):
@@ -171,27 +177,33 @@ class Reservation:
             for limit, amount in zip(self.limits, self.amounts(), strict=True)
         ]
 
-    def spent(self, tally: Tally, *, streamed: bool, free: bool) -> list[tuple[int, int]]:
+    def spent(self, tally: Tally, *, streamed: bool, free: bool, unseen: int = 0) -> list[tuple[int, int]]:
         """(tokens spent, tokens expected) of each limit.
 
         What the backend did not say is counted on the safe side: a prompt as its upper bound, an answer that
-        is not streamed as all that was set aside. free: a refusal, which costs nothing.
+        is not streamed as all that was set aside, and in a stream `unseen` tokens beside those that passed.
+        free: a refusal, which costs nothing.
         """
         expected = self.need.choices * self.need.steps[self.step].expected
         completion = tally.completion
         if completion is None and (free or streamed):
             completion = 0
+        if completion is not None and tally.source != "backend" and not free:
+            completion += unseen
         prompt = tally.prompt if tally.prompt is not None else 0 if free else self.need.prompt
         numbers = []
         for limit, amount in zip(self.limits, self.amounts(), strict=True):
             known = prompt if limit.budget.count == "total" else 0
             tokens = amount if completion is None else known + completion
-            numbers.append((tokens, 0 if free else known + expected))
+            numbers.append((min(tokens, _MOST), 0 if free else known + expected))
         return numbers
 
 
-def refusal(limit: Limit, grant: Grant) -> TokensExceeded:
-    """Why a request was refused: the budget, its numbers, and when it frees."""
+def refusal(limit: Limit, grant: Grant, need: Need) -> TokensExceeded:
+    """Why a request was refused: the budget, its numbers, and when it frees.
+
+    A long budget is spent only once its tokens are: what running requests have set aside may come back soon.
+    """
     spent, reserved, cap = grant.blocker_settled, grant.blocker_reserved, grant.blocker_cap
     numbers = (
         f"The {limit} has {spent:,} tokens spent and {reserved:,} reserved of {cap:,} in "
@@ -199,12 +211,15 @@ def refusal(limit: Limit, grant: Grant) -> TokensExceeded:
     )
     room = max(cap - spent - reserved, 0)
     if grant.wait < 0:
+        prompt = need.fixed(limit)
+        with_prompt = f" with a prompt of up to {prompt:,} tokens" if prompt else ""
         return InsufficientQuota(
-            f"{numbers}: it can never hold this request; ask for fewer tokens",
+            f"{numbers}: it can never hold this request{with_prompt}; ask for fewer tokens",
             retry_after=None,
             limits=rate_limits(limit, cap, room, 0),
         )
-    kind = InsufficientQuota if limit.budget.window >= LONG else TokensExceeded
+    running = reserved and grant.wait <= RUNNING_WAIT
+    kind = InsufficientQuota if limit.budget.window >= LONG and not running else TokensExceeded
     return kind(
         f"{numbers}; there may be room in {duration(grant.wait)}",
         retry_after=max(grant.wait, 1) / 1000,

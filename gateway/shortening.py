@@ -67,9 +67,8 @@ class Judgement:
         likely = math.ceil(prediction.p95[index]) if prediction.p95 else None
         return Step(cap, likely, min(round(prediction.tokens[index]), cap))
 
-    def need(self, reservations: Reservations, *, choices: int, body: bytes) -> Need:
-        """What the request may spend, by tier. A token has at least one byte, so its body bounds the prompt's
-        tokens from above; what a backend cannot hold it refuses."""
+    def need(self, reservations: Reservations, *, choices: int, body: bytes, prompts: int = 1) -> Need:
+        """What the request may spend, by tier; `prompts` is how many its body holds."""
         tiers = self.tiers
         steps = tuple(self.step(index, reservations.longest_answer) for index in tiers)
         kept = min(self.guaranteed, self.ladder.tiers[tiers[-1]].thinking)
@@ -77,7 +76,7 @@ class Judgement:
             steps=steps,
             wanted=tiers.index(self.ladder.index(self.decision.tier)),
             choices=choices,
-            prompt=prompt_bound(body, self.context),
+            prompt=prompt_bound(body, self.context, prompts),
             minimum=min(kept + reservations.shortest_answer, steps[-1].cap),
             soft=not kept,
         )
@@ -120,7 +119,8 @@ class Judgement:
         return Length(min(length.thinking, cap), cap)
 
 
-def prompt_bound(body: bytes, context: int | None) -> int:
-    """No fewer tokens than the prompt has: a token of text has at least one byte."""
+def prompt_bound(body: bytes, context: int | None = None, prompts: int = 1) -> int:
+    """No fewer tokens than the prompts in a body have: a token of text has at least one byte, and what does
+    not fit into its context the backend refuses."""
     bound = len(body) + TEMPLATE_TOKENS
-    return bound if context is None else min(bound, context)
+    return bound if context is None else min(bound, prompts * context)

@@ -21,7 +21,7 @@ class Window(NamedTuple):
 def window(prefix: str, budget: str, seconds: float, holder: str, tokens: int) -> Window:
     """The window of one holder, whose length is part of its name."""
     bucket_ms = max(-(-round(seconds * 1000) // BUCKETS), 1)
-    name = f"{prefix}:{budget}:{seconds:g}:{holder}"
+    name = f"{prefix}:{budget}:{seconds:.15g}:{holder}"
     return Window(name, f"{name}:leases", tokens, bucket_ms)
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import re
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +27,33 @@ FAKE_CLOCK = f"local function clock() return tonumber(redis.call('GET', '{FAKE_T
 """A clock for the scripts that a test sets, in milliseconds; everything else of them stays as shipped."""
 
 
+NAMED = "THINKMETER_REDIS_BINARIES"
+"""Environment variable: the servers to test, as paths with colons between them, instead of those at hand."""
+
+
+@cache
 def binaries() -> dict[str, str]:
-    """The servers at hand by name: `embedded` and what is on the path."""
-    found = {"embedded": binary()}
-    for name in ("redis-server", "valkey-server"):
-        if path := shutil.which(name):
-            found[name] = path
+    """The servers to test by name and version, first the one for tests that need but one: those that are
+    named, or the embedded one and what is on the path."""
+    at_hand = [binary(), shutil.which("redis-server"), shutil.which("valkey-server")]
+    paths = os.environ[NAMED].split(":") if os.environ.get(NAMED) else [path for path in at_hand if path]
+    found: dict[str, str] = {}
+    for path in paths:
+        found.setdefault(_version(path), path)
     return found
 
 
+def _version(path: str) -> str:
+    """Such as `redis-6.2.14` or `valkey-8.1.1`."""
+    text = subprocess.run([path, "--version"], check=True, capture_output=True, text=True).stdout
+    found = re.match(r"(\w+) server v=([\d.]+)", text)
+    assert found, text
+    return f"{found[1].lower()}-{found[2]}"
+
+
 class RealRedis:
-    """One server on a Unix socket that a test may stop, kill, pause and start again."""
+    """One server on a Unix socket, and a port if it is given one, that a test may stop, kill, pause and start
+    again."""
 
     def __init__(self, path: str, folder: Path, **options: str) -> None:
         self.path, self.folder, self.options = path, folder, options
@@ -42,14 +61,24 @@ class RealRedis:
 
     @property
     def url(self) -> str:
-        return f"unix://{self.folder}/s"
+        port = self.options.get("port")
+        return f"redis://127.0.0.1:{port}" if port else f"unix://{self.folder}/s"
 
     def client(self) -> Any:
-        return redis.Redis.from_url(self.url, protocol=2)
+        return redis.Redis.from_url(f"unix://{self.folder}/s", protocol=2)
+
+    def ask(self, *words: Any) -> Any:
+        """One command on a connection of its own."""
+        with contextlib.closing(self.client()) as client:
+            return client.execute_command(*words)
 
     def start(self) -> None:
         options = {"port": "0", "save": "", "dir": str(self.folder), "unixsocket": f"{self.folder}/s"}
-        words = [w for n, v in (options | self.options).items() for w in (f"--{n.replace('_', '-')}", v)]
+        words = [
+            w
+            for n, v in (options | self.options).items()
+            for w in (f"--{n.replace('_', '-')}", *v.split(" "))
+        ]
         self.process = subprocess.Popen([self.path, *words], stdout=subprocess.DEVNULL)
         end = time.monotonic() + 20
         with contextlib.closing(self.client()) as client:
@@ -77,9 +106,9 @@ class RealRedis:
 def real_redis(path: str | None = None, **options: str) -> Iterator[RealRedis]:
     """A running server in a folder of its own, with a path short enough for a socket."""
     with tempfile.TemporaryDirectory(prefix="tm") as folder:
-        server = RealRedis(path or binary(), Path(folder), **options)
-        server.start()
+        server = RealRedis(path or next(iter(binaries().values())), Path(folder), **options)
         try:
+            server.start()
             yield server
         finally:
             server.stop(signal.SIGKILL)

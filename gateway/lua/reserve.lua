@@ -18,7 +18,7 @@ end
 
 local function fits(windows, amounts)
   for p, w in ipairs(windows) do
-    if amounts[p] > room(w) then return false end
+    if amounts[p] > 0 and amounts[p] > room(w) then return false end
   end
   return true
 end

@@ -9,5 +9,5 @@ for i = 1, #fields, 2 do
 end
 for _, name in ipairs(drops) do redis.call('HDEL', w.key, name) end
 for _, id in ipairs(gone) do redis.call('ZREM', w.leases, id) end
-redis.call('HSET', w.key, 'S', 0)
+redis.call('HSET', w.key, 'S', 0, 'T', math.floor(now / w.ms))  -- even where the clock had been ahead
 return {now, w.settled}

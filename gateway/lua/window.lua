@@ -180,9 +180,13 @@ local function caps(all)
 end
 
 -- Applies `change(window, id, number, number)` for every part of the journal's entries not delivered before; saves
--- all windows. Returns {now, entries applied}.
-local function each_entry(all, change)
-  local last, applied = tonumber(redis.call('GET', KEYS[1])) or 0, 0
+-- all windows. `previous` is the last entry that was acknowledged: a server that does not know of it has lost what it
+-- had acknowledged, in a fail-over or a restart, and must be told that first. ARGV: previous, then as for settling.
+-- Returns {now, entries applied, or -1 where some must be told first, the last entry known before}.
+local function each_entry(change)
+  local known, previous = tonumber(redis.call('GET', KEYS[1])) or 0, take()
+  if known < previous then return {now, -1, known} end
+  local all, last, applied = open_all(take()), known, 0
   for _ = 1, take() do
     local sequence, id, parts = take(), word(), take()
     for _ = 1, parts do
@@ -193,5 +197,5 @@ local function each_entry(all, change)
   end
   for _, w in ipairs(all) do save(w) end
   redis.call('SET', KEYS[1], text(last), 'PX', 86400000)
-  return {now, applied}
+  return {now, applied, known}
 end

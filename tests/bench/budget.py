@@ -149,7 +149,7 @@ async def measure(server: str, seconds: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--server", choices=sorted(binaries()), default="embedded")
+    parser.add_argument("--server", choices=list(binaries()), default=next(iter(binaries())))
     parser.add_argument("--seconds", type=float, default=2, help="for each figure")
     options = parser.parse_args()
     print(json.dumps(uvloop.run(measure(options.server, options.seconds)), indent=2))

@@ -67,6 +67,12 @@ class Log:
         return most
 
 
+def append_only_files(folder: Path) -> list[Path]:
+    """What a server has written, oldest first: one file until Redis 6.2, since then a folder of them."""
+    since = sorted(folder.glob("appendonlydir/*.incr.aof"), key=lambda path: int(path.suffixes[-3][1:]))
+    return since or [folder / "appendonly.aof"]
+
+
 def commands(path: Path) -> Iterator[list[bytes]]:
     """The commands of an append-only file; a last one that was cut by a kill is left out."""
     data, at = path.read_bytes(), 0
@@ -82,7 +88,7 @@ def commands(path: Path) -> Iterator[list[bytes]]:
             yield words
 
 
-def replay(path: Path) -> dict[str, Log]:
+def replay(paths: list[Path]) -> dict[str, Log]:
     """Every state of every window, checked."""
     logs: dict[str, Log] = {name: Log() for name in WINDOWS}
     changes: dict[str, tuple[int, int, int]] = {}
@@ -97,7 +103,7 @@ def replay(path: Path) -> dict[str, Log]:
             log.sums_wrong += within != settled
         changes.clear()
 
-    for words in commands(path):
+    for words in (words for path in paths for words in commands(path)):
         command = words[0].upper()
         name = words[1].decode().split(":")[1] if len(words) > 1 and words[1].startswith(b"{") else ""
         if command == b"EXEC":
@@ -211,7 +217,7 @@ async def prove(
             spent = await _run(load, redis, Path(folder), gateways, clients, seconds, kills, restarts)
         with contextlib.closing(redis.client()) as client:
             held = sum(int(client.hget(key, "V") or 0) for key in _windows(client))
-        logs = replay(redis.folder / "appendonly.aof")
+        logs = replay(append_only_files(redis.folder))
     return _report(load, logs, held, spent)
 
 

@@ -21,7 +21,7 @@ from tests.redis import RealRedis, binaries, delivered, real_redis, running_stor
 from tests.serving import configuration, serving
 
 
-@pytest.fixture(params=sorted(binaries()))
+@pytest.fixture(params=list(binaries()))
 def server(request: pytest.FixtureRequest) -> Iterator[RealRedis]:
     """A server of its own for every test, of every kind at hand; it keeps what it was told."""
     with real_redis(binaries()[request.param], appendonly="yes") as running:

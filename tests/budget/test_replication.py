@@ -1,0 +1,117 @@
+"""A primary and its replica: the one dies or steps down, the other is promoted and takes over its address."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from gateway.journal import Entry
+from gateway.redis_link import StoreUnavailable
+from gateway.store import Ask, Store
+from gateway.window import window
+from tests.redis import RealRedis, binaries, delivered, real_redis, running_store
+from tests.redis_cluster import until
+
+WINDOW = window("{thinkmeter}", "b", 60, "*", 1_000)
+ASK = Ask((WINDOW,), (0,), ((100,),), minimum=100)
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+@pytest.fixture(params=list(binaries()))
+def pair(request: pytest.FixtureRequest) -> Iterator[tuple[RealRedis, RealRedis]]:
+    """A primary and a replica that follows it."""
+    path, port = binaries()[request.param], free_port()
+    with (
+        real_redis(path, port=port, appendonly="yes", repl_diskless_sync_delay="0") as primary,
+        real_redis(path, replicaof=f"127.0.0.1 {port}", appendonly="yes") as replica,
+    ):
+        until(lambda: replica.ask("INFO", "replication")["master_link_status"] == "up")
+        yield primary, replica
+
+
+@pytest.fixture
+async def store(pair: tuple[RealRedis, RealRedis]) -> AsyncIterator[Store]:
+    async with running_store(f"unix://{pair[0].folder}/s", lease=5) as running:
+        yield running
+
+
+def take_over(primary: RealRedis, replica: RealRedis) -> None:
+    """Promote the replica, and let the address lead to it."""
+    replica.ask("REPLICAOF", "NO", "ONE")
+    (replica.folder / "s").replace(primary.folder / "s")
+
+
+async def state(store: Store) -> tuple[int, int] | None:
+    """Settled and reserved tokens; None while Redis is away."""
+    with contextlib.suppress(StoreUnavailable):
+        await delivered(store)
+        _, (found,) = await store.status([WINDOW])
+        return found.settled, found.reserved
+    return None
+
+
+async def reaches(store: Store, settled: int, reserved: int) -> None:
+    async with asyncio.timeout(20):
+        while await state(store) != (settled, reserved):
+            await asyncio.sleep(0.05)
+
+
+async def test_the_primary_is_killed(pair: tuple[RealRedis, RealRedis], store: Store) -> None:
+    """What only the dead primary knew, settlements and running requests, its successor is told."""
+    primary, replica = pair
+    ids = [(await store.reserve(ASK))[0] for _ in range(3)]
+    store.journal.settle(ids[0], ASK.windows, [(10, 0)])
+    assert await state(store) == (10, 200)
+    await asyncio.to_thread(primary.ask, "WAIT", 1, 5_000)
+    replica.send(signal.SIGSTOP)
+    primary.ask("CLIENT KILL", "TYPE", "replica")
+    running, _ = await store.reserve(ASK)
+    store.journal.settle(ids[1], ASK.windows, [(30, 0)])
+    store.journal.renew([Entry("renew", running, ASK.windows, [(100, 20)])])
+    assert await state(store) == (40, 200)
+    primary.stop(signal.SIGKILL)
+    replica.send(signal.SIGCONT)
+    take_over(primary, replica)
+
+    await reaches(store, 40, 200)
+
+
+async def test_the_primary_steps_down(pair: tuple[RealRedis, RealRedis], store: Store) -> None:
+    """A primary that became a replica keeps its connections, but the gateway finds its successor."""
+    primary, replica = pair
+    id_, _ = await store.reserve(ASK)
+    store.journal.settle(id_, ASK.windows, [(10, 0)])
+    assert await state(store) == (10, 0)
+    await asyncio.to_thread(primary.ask, "WAIT", 1, 5_000)
+    with contextlib.closing(primary.client()) as client:
+        client.ping()  # connects, while the address leads there
+        take_over(primary, replica)
+        client.replicaof("127.0.0.1", 1)
+
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                assert (await store.reserve(ASK))[1].candidate
+                break
+    await reaches(store, 10, 100)
+
+
+async def test_forgotten_settlements(store: Store, pair: tuple[RealRedis, RealRedis]) -> None:
+    """A Redis that lost everything is told what was settled lately, though nobody asks it anything."""
+    for _ in range(3):
+        id_, _ = await store.reserve(ASK)
+        store.journal.settle(id_, ASK.windows, [(50, 0)])
+    assert await state(store) == (150, 0)
+    pair[0].ask("FLUSHALL")
+
+    await reaches(store, 150, 0)

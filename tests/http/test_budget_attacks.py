@@ -1,0 +1,182 @@
+"""Requests made to spend more than was set aside for them: none gets a token past the window."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.fakes.backend import Backend
+from tests.fakes.fault import Fault
+from tests.redis import RealRedis, delivered, real_redis
+from tests.serving import Running, configuration, serving
+
+
+@pytest.fixture(scope="module")
+def redis_server() -> Any:
+    """One real Redis for the file."""
+    with real_redis() as server:
+        yield server
+
+
+async def governed(backend: Backend, server: RealRedis, **budget: Any) -> AsyncIterator[Running]:
+    """A gateway under one budget, on an empty Redis."""
+    server.ask("FLUSHALL")
+    budgets = [{"name": "b0", "window": "1m", "tokens": 100_000} | budget]
+    settings = configuration(
+        backend.url,
+        redis={"url": server.url},
+        head="baseline",
+        price=0,
+        budgets=budgets,
+        reservations={"shortest_answer": 16},
+    )
+    async with serving(settings) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+async def completion(backend: Backend, redis_server: RealRedis) -> AsyncIterator[Running]:
+    async for gateway in governed(backend, redis_server):
+        yield gateway
+
+
+@pytest.fixture
+async def total(backend: Backend, redis_server: RealRedis) -> AsyncIterator[Running]:
+    async for gateway in governed(backend, redis_server, count="total"):
+        yield gateway
+
+
+@pytest.fixture
+async def small_day(backend: Backend, redis_server: RealRedis) -> AsyncIterator[Running]:
+    async for gateway in governed(backend, redis_server, window="24h", tokens=60):
+        yield gateway
+
+
+async def post(gateway: Running, path: str, **body: Any) -> tuple[int, dict[str, str], dict[str, Any]]:
+    async with gateway.http.post(f"{gateway.url}/v1/{path}", json={"model": "tiny"} | body) as response:
+        return response.status, dict(response.headers), await response.json()
+
+
+async def used(gateway: Running) -> tuple[int, int]:
+    """Settled and reserved tokens, once everything is delivered."""
+    store = gateway.gateway.ledger.store
+    await delivered(store)
+    limit = gateway.gateway.pipeline.rulings.budgets.limits["b0", "*"]
+    _, (use,) = await store.status([limit.window])
+    return use.settled, use.reserved
+
+
+async def overrun(gateway: Running) -> float:
+    return (await gateway.metrics()).get('thinkmeter_budget_overrun_tokens_total{budget="b0"}', 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "field"), [("completions", "prompt"), ("embeddings", "input"), ("completions", "prompt_embeds")]
+)
+async def test_many_prompts_in_one(total: Running, path: str, field: str) -> None:
+    """Each prompt of a list may fill the context by itself, so all of them are set aside."""
+    context = total.gateway.upstream.pools["tiny"].context
+    assert context
+    prompts = ["word " * (context // 2)] * 4
+    status, headers, _ = await post(total, path, **{field: prompts})
+
+    assert status == 200
+    assert int(headers["x-ratelimit-remaining-tokens"]) <= 100_000 - 4 * context // 2
+    assert await overrun(total) == 0
+
+
+@pytest.mark.parametrize("fields", [{"n": 10**9}, {"n": 10**300}, {"max_tokens": 10**18, "n": 7}])
+async def test_absurd_numbers(completion: Running, fields: dict[str, Any]) -> None:
+    """Numbers beyond all reason are cut or refused, and nothing stays reserved."""
+    body = {"messages": [{"role": "user", "content": "hello"}]} | fields
+    status, _, _ = await post(completion, "chat/completions", **body)
+
+    assert status in {200, 400, 429}
+    settled, reserved = await used(completion)
+    assert reserved == 0
+    assert settled <= 100_000
+
+
+async def test_an_answer_nobody_can_read(completion: Running, backend: Backend) -> None:
+    """An answer that came but cannot be read was generated all the same: all that was set aside counts."""
+    backend.script(Fault(garbage=100))
+    status, _, _ = await post(completion, "chat/completions", messages=[{"role": "user", "content": "hi"}])
+
+    assert status == 502
+    assert await used(completion) == (288, 0)
+
+
+@pytest.mark.parametrize("hidden", [{"include_reasoning": False}, {"reasoning": {"exclude": True}}])
+async def test_reasoning_that_is_not_sent(
+    completion: Running, backend: Backend, hidden: dict[str, Any]
+) -> None:
+    """A stream without its reasoning counts the whole thinking budget when it is left."""
+    backend.script(Fault(after=0, end="stall"))
+    body = {"model": "tiny", "stream": True, "messages": [{"role": "user", "content": "hi"}]} | hidden
+    async with completion.http.post(f"{completion.url}/v1/chat/completions", json=body) as response:
+        await response.content.readany()
+    await completion.recorded(1)
+
+    assert await used(completion) == (256, 0)
+
+
+async def test_usage_that_cannot_be(completion: Running, backend: Backend) -> None:
+    """A backend that reports absurd usage fills its window, but leaves Redis and the sums whole."""
+    message = {"role": "assistant", "content": "hi"}
+    usage = {"prompt_tokens": 1, "completion_tokens": 2**53 - 1}
+    body = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage}
+    backend.script(Fault(body=body), times=200)
+    asked = [
+        post(completion, "chat/completions", messages=[{"role": "user", "content": "hi"}], max_tokens=16, n=1)
+        for _ in range(200)
+    ]
+    statuses = {status for status, _, _ in await asyncio.gather(*asked)}
+
+    assert 200 in statuses
+    settled, reserved = await used(completion)
+    assert settled > 100_000
+    assert reserved == 0
+    assert completion.gateway.ledger.up
+
+
+async def test_what_costs_nothing_passes(completion: Running, backend: Backend) -> None:
+    """An embedding has no completion tokens, so a completion budget in debt does not refuse it."""
+    backend.script(Fault(tokens=101_000, deaf=True))
+    await post(completion, "chat/completions", messages=[{"role": "user", "content": "hi"}])
+    assert (await used(completion))[0] > 100_000
+
+    assert (await post(completion, "embeddings", input="hi"))[0] == 200
+    assert (await post(completion, "chat/completions", messages=[{"role": "user", "content": "hi"}]))[
+        0
+    ] == 429
+
+
+async def test_a_day_that_is_only_reserved(small_day: Running, backend: Backend) -> None:
+    """Where running requests hold the rest of a long budget, it is not spent: the client may try again."""
+    backend.script(Fault(delay_ms=60_000))
+    running = asyncio.create_task(small_day.chat("hello", max_tokens=60))
+    await backend.wait_until(lambda b: any(r.path.endswith("/chat/completions") for r in b.requests))
+    status, headers, body = await post(
+        small_day, "chat/completions", messages=[{"role": "user", "content": "hi"}]
+    )
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+    assert (status, body["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert headers["retry-after"] == "1"
+
+
+async def test_a_prompt_that_never_fits(backend: Backend, redis_server: RealRedis) -> None:
+    """A prompt longer than its whole budget is refused for good, and told by how much it was counted."""
+    async for gateway in governed(backend, redis_server, count="total", tokens=500):
+        status, headers, body = await post(
+            gateway, "chat/completions", messages=[{"role": "user", "content": "word " * 200}]
+        )
+
+        assert (status, body["error"]["code"]) == (429, "insufficient_quota")
+        assert headers["x-should-retry"] == "false"
+        assert "a prompt of up to 1,3" in body["error"]["message"]
+        assert await used(gateway) == (0, 0)
