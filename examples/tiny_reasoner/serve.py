@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
-
-# Small matrices: more BLAS threads only wait for each other. Set before numpy is first imported.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import orjson
 import uvicorn
@@ -44,7 +40,7 @@ class Service:
 
     def models(self) -> dict[str, Any]:
         """The one model there is."""
-        longest = self.engine.model.longest
+        longest = self.engine.longest
         card = {"id": self.name, "object": "model", "created": self.since, "owned_by": "thinkmeter"}
         return {"object": "list", "data": [{**card, "max_model_len": longest}]}
 
@@ -55,7 +51,7 @@ class Service:
         check_texts(request)
         text = render_chat((message.turn for message in request.messages), thinking=request.thinks)
         prompt = self.engine.tokenizer.encode(text)
-        most = room(request, len(prompt), self.engine.model.longest)
+        most = room(request, len(prompt), self.engine.longest)
         choices = []
         for index in range(request.n):
             seed = None if request.seed is None else request.seed + index
@@ -63,7 +59,7 @@ class Service:
                 max_tokens=most,
                 temperature=request.temperature,
                 top_p=request.top_p,
-                top_k=max(0, request.top_k),
+                top_k=request.top_k if 0 < request.top_k < len(self.engine.tokenizer) else 0,
                 seed=seed,
                 thinking_budget=request.thinking_token_budget,
             )
@@ -234,7 +230,7 @@ def main() -> None:
     add("--served-model-name", default="tiny")
     add("--host", default="127.0.0.1")
     add("--port", type=int, default=8001)
-    add("--slots", type=int, default=32, help="sequences stepped together")
+    add("--slots", type=int, default=32, help="sequences in one batch")
     options = parser.parse_args()
     app = create_app(Engine(options.model, options.slots), options.served_model_name)
     uvicorn.run(app, host=options.host, port=options.port, log_level="warning")

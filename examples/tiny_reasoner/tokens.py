@@ -42,6 +42,12 @@ class Tokens:
     def __len__(self) -> int:
         return len(self._ids.keys() | self._added.keys())
 
+    @property
+    def vocabulary(self) -> list[str]:
+        """The tokens as they are written in tokenizer.json, in the order of their ids."""
+        ids = self._ids | self._added
+        return sorted(ids, key=ids.__getitem__)
+
     def special(self, text: str) -> int:
         """The id of an added token."""
         return self._added[text]

@@ -1,4 +1,4 @@
-"""The engine: one path or another gives the same numbers, budgets hold, neighbours do not matter."""
+"""The engine: budgets and limits hold, seeds repeat, neighbours do not matter."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import queue
 import numpy as np
 import pytest
 
+from examples.tiny_reasoner import engine as module
 from examples.tiny_reasoner.chat import render
 from examples.tiny_reasoner.engine import Engine, Finish, Sampling, Sequence
-from examples.tiny_reasoner.forward import Qwen3
 from examples.tiny_reasoner.serve import WEIGHTS
 
 HARD = "Let f(x) = (3x + 4) mod 17. Apply f 9 times to 5."
@@ -38,26 +38,16 @@ class Asked:
         return ended
 
 
-def test_reading_at_once_and_token_by_token_agree() -> None:
-    """Prefill and decode give the same logits, whatever the neighbours in the batch and their length."""
-    model = Qwen3(WEIGHTS, slots=2)
-    ids = np.random.default_rng(0).integers(0, 600, 60)
-    whole = model.prefill(0, ids)
-    model.prefill(0, ids[:20])
-    model.prefill(1, ids[:50])
-    for place in range(50, 60):
-        logits = model.decode(np.array([ids[place - 30], ids[place]]), np.array([place - 30, place]))
-    assert np.abs(logits[1] - whole).max() < 1e-4
-
-
-def test_transformers_agrees() -> None:
+def test_transformers_agrees(engine: Engine) -> None:
     """The transformers library computes the same logits from the same directory."""
     torch = pytest.importorskip("torch", reason="torch is not installed")
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(WEIGHTS, dtype=torch.float32)
     ids = np.random.default_rng(1).integers(0, 600, 80)
+    names = engine.tokenizer.vocabulary
+    ours = np.array(engine._generator().forward_batch([[names[index] for index in ids]]))[0, -1]
     logits = theirs(torch.tensor(ids)[None]).logits[0, -1].detach().numpy()
-    assert np.abs(Qwen3(WEIGHTS, slots=1).prefill(0, ids) - logits).max() < 1e-3
+    assert np.abs(ours - logits[: len(names)]).max() < 1e-3
 
 
 @pytest.mark.parametrize("budget", [0, 1, 7, 30])
@@ -80,6 +70,48 @@ def test_a_seed_gives_the_same_tokens_in_any_company(engine: Engine) -> None:
     for asked in (*crowd, again):
         asked.end()
     assert again.sequence.tokens == alone.sequence.tokens
+
+
+def test_rounds_change_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a thought again in the middle and going on gives what one go gives, with and without chance."""
+    said = []
+    for tokens in (module.ROUND, 16):
+        monkeypatch.setattr(module, "ROUND", tokens)
+        asked = [
+            Asked(engine, Sampling(120, 0.0)),
+            Asked(engine, Sampling(120, 0.0), "What is 3+4?"),
+            Asked(engine, Sampling(120, 0.7, seed=11)),
+        ]
+        said.append([(one.end(), one.sequence.tokens) for one in asked])
+    assert said[0] == said[1]
+
+
+def test_without_a_seed_chance_rules(engine: Engine) -> None:
+    """Twenty samples without a seed do not all agree, not even after others had one."""
+    Asked(engine, Sampling(60, 1.5, seed=7)).end()
+    asked = [Asked(engine, Sampling(60, 1.5)) for _ in range(20)]
+    for one in asked:
+        one.end()
+    assert len({tuple(one.sequence.tokens) for one in asked}) > 1
+
+
+def test_a_hot_neighbour_changes_nothing(engine: Engine) -> None:
+    """A greedy answer is the same alone and while hot samples of other lengths are written."""
+    alone = Asked(engine, Sampling(200, 0.0))
+    alone.end()
+    crowd = [Asked(engine, Sampling(100, 0.5 + number / 5), "What is 3+4?") for number in range(6)]
+    again = [Asked(engine, Sampling(200, 0.0)) for _ in range(3)]
+    for one in (*crowd, *again):
+        one.end()
+    assert [one.sequence.tokens for one in again] == [alone.sequence.tokens] * 3
+
+
+def test_what_cannot_be_generated_fails_alone(engine: Engine) -> None:
+    """An error from CTranslate2 reaches the sequence it belongs to, and the engine goes on."""
+    with pytest.raises(ValueError, match="sampling_topk"):
+        Asked(engine, Sampling(10, 1.0, top_k=10**6)).end()
+    assert Asked(engine, Sampling(80, 0.0), "What is 3+4?").end() == "stop"
+    assert engine.load == (0, 0)
 
 
 def test_different_seeds_differ(engine: Engine) -> None:

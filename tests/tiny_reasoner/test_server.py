@@ -105,6 +105,16 @@ async def test_a_seed_repeats_and_choices_differ(server: Server) -> None:
     assert len(set(texts)) > 1
 
 
+async def test_a_seed_repeats_under_load(server: Server) -> None:
+    """The same seed gives the same answer alone and, many times at once, among others without one."""
+    create = server.client.chat.completions.create
+    asked = asking(seed=1, temperature=1.0, thinking_token_budget=60)
+    alone = await create(**asked)
+    others = [create(**asking(temperature=1.0, thinking_token_budget=30 + turn)) for turn in range(8)]
+    again = await asyncio.gather(*(create(**asked) for _ in range(8)), *others)
+    assert [answer.choices for answer in again[:8]] == [alone.choices] * 8
+
+
 async def test_a_limit_is_a_limit(server: Server) -> None:
     """Out of tokens in the middle of a thought: finish reason `length`, reasoning but no content."""
     answer = await server.client.chat.completions.create(**asking(max_tokens=10, temperature=0))
@@ -285,4 +295,4 @@ async def test_the_model_list_names_the_model(server: Server) -> None:
     """One model, with the length of its context."""
     models = [model async for model in server.client.models.list()]
     assert [model.id for model in models] == ["tiny"]
-    assert models[0].max_model_len == server.engine.model.longest
+    assert models[0].max_model_len == server.engine.longest
