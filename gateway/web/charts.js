@@ -39,7 +39,7 @@ export function drawTiers(place, seconds, tiers, now) {
   const [top, mid, gap, low] = [16, 150, 34, 54];
   const height = mid + gap + low + 22;
   const { made, span } = buckets(seconds, now);
-  const most = roundUp(Math.max(...made.map((bucket) => bucket.requests), 4));
+  const most = 2 * roundUp(Math.max(...made.map((bucket) => bucket.requests), 4) / 2); // its half is a whole number
   const slot = (width - LEFT - RIGHT) / BARS;
   const y = (count) => mid - (count / most) * (mid - top);
   const parts = [0, most / 2, most].flatMap((count) => grid(width, y(count), integer(count)));

@@ -1,7 +1,7 @@
 // The list of decisions, and the explanation of one.
 
 import { priceRuler } from "./charts.js";
-import { clock, figure, get, h, integer, percent, step } from "./dom.js";
+import { clock, figure, get, h, integer, percent, signed, step } from "./dom.js";
 
 const KEPT = 200;
 const SHOWN = 60;
@@ -34,7 +34,7 @@ export function select(id, state, { focus = false } = {}) {
   chosen = id;
   draw(state);
   if (focus) {
-    get("decisions").scrollIntoView({ behavior: "smooth", block: "start" });
+    get("decisions").scrollIntoView({ block: "start" });
     get("why").focus({ preventScroll: true });
   }
   return true;
@@ -83,7 +83,7 @@ function explain(entry, state) {
           h("th", { scope: "row" }, tier, decision.eligible.includes(tier) ? null : h("span", { class: "small" }, " not allowed")),
           h("td", { class: "num" }, percent(decision.correct[tier], 1)),
           h("td", { class: "num" }, integer(decision.tokens[tier])),
-          h("td", { class: "num" }, value(tier).toFixed(3)),
+          h("td", { class: "num" }, signed(value(tier), 3)),
           h("td", { class: "wide" }, h("div", { class: "meter", "aria-hidden": "true" }, drawn)));
       }))),
     h("p", { class: "small" }, "Value = P(right) − price × tokens ÷ 1,000. Which tier has the highest, at each price:"),
@@ -102,5 +102,7 @@ function facts(entry) {
   ];
   if (decision.wanted) list.push(["before the budget", decision.wanted]);
   if (entry.key) list.push(["key", entry.key]);
-  return h("details", { open: window.innerWidth > 1000 }, h("summary", {}, "The record"), h("dl", { class: "facts" }, list.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))));
+  const long = ([, value]) => value?.length > 24; // these take a whole line, below the others
+  list.sort((one, other) => long(one) - long(other));
+  return h("details", { open: window.innerWidth > 1000 }, h("summary", {}, "The record"), h("dl", { class: "facts" }, list.map(([name, value]) => h("div", { class: long([name, value]) ? "long" : null }, h("dt", {}, name), h("dd", {}, value)))));
 }

@@ -22,6 +22,9 @@ const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFracti
 export const integer = (value) => (value === null || value === undefined ? "–" : whole.format(Math.round(value)));
 export const short = (value) => (Math.abs(value) < 10000 ? integer(value) : compact.format(value));
 export const percent = (share, digits = 0) => (Number.isFinite(share) ? `${(share * 100).toFixed(digits)} %` : "–");
+/** A figure that may be negative, with a true minus. */
+export const signed = (value, digits) => value.toFixed(digits).replace("-", "−");
+
 const UNITS = [[86400, "day"], [3600, "hour"], [60, "minute"], [1, "second"]];
 
 /** A number of seconds in the largest unit that divides it: "1 minute", "24 hours". */

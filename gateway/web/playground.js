@@ -43,7 +43,7 @@ async function ask(state) {
 }
 
 function card(name, model, tiers, state) {
-  const [thought, answer, notes, title] = [h("div", { class: "thought" }), h("p", { class: "answer" }), h("p", { class: "small" }), h("h3", {}, name === "adaptive" ? "adaptive" : chip(name, tiers))];
+  const [thought, answer, notes, title] = [h("div", { class: "thought", role: "group", "aria-label": `Thought at ${name}`, tabindex: "0" }), h("p", { class: "answer" }), h("p", { class: "small" }), h("h3", {}, name === "adaptive" ? "adaptive" : chip(name, tiers))];
   const element = h("article", { class: name === "adaptive" ? "panel answer-card adaptive" : "panel answer-card", "aria-busy": "true", "aria-label": `Answer at ${name}` }, title, thought, answer, notes);
   return { name, model, tiers, state, element, thought, answer, notes, title };
 }

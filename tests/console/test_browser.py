@@ -88,6 +88,7 @@ async def test_playground_answers_at_every_tier(browser: Any, tiny: str) -> None
         assert len(cards) == 1 + len(tiers)
         assert all(answer.strip().lstrip("-").isdigit() for answer in answers)
         assert thoughts[1] == ""
+        assert await page.locator(".thought[tabindex='0'][aria-label='Thought at long']").count() == 1
         assert all(thought.strip() for thought in thoughts[2:])
         assert "tokens" in await cards[-1].inner_text()
         await page.wait_for_selector("#why[data-id]")
@@ -121,6 +122,7 @@ async def test_it_fits_the_screen(browser: Any, running: Running, width: int, sc
     await running.chat()
     async with opened(browser, running.url, width, color_scheme=scheme) as page:
         await page.wait_for_selector("#why svg")
+        await page.evaluate("() => document.querySelector('#model').prepend(new Option('long-name-'.repeat(12)))")
         sizes = await page.evaluate("() => [document.documentElement.scrollWidth, window.innerWidth]")
         contrast = await page.evaluate(CONTRAST)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from gateway.protocol import parse_completion
+from gateway.shortening import prompt_bound
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
 from tests.redis import RealRedis, delivered, real_redis
@@ -45,7 +48,7 @@ async def completion(backend: Backend, redis_server: RealRedis) -> AsyncIterator
 
 @pytest.fixture
 async def total(backend: Backend, redis_server: RealRedis) -> AsyncIterator[Running]:
-    async for gateway in governed(backend, redis_server, count="total"):
+    async for gateway in governed(backend, redis_server, count="total", tokens=1_000_000):
         yield gateway
 
 
@@ -57,7 +60,8 @@ async def small_day(backend: Backend, redis_server: RealRedis) -> AsyncIterator[
 
 async def post(gateway: Running, path: str, **body: Any) -> tuple[int, dict[str, str], dict[str, Any]]:
     async with gateway.http.post(f"{gateway.url}/v1/{path}", json={"model": "tiny"} | body) as response:
-        return response.status, dict(response.headers), await response.json()
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return response.status, headers, await response.json()
 
 
 async def used(gateway: Running) -> tuple[int, int]:
@@ -73,9 +77,7 @@ async def overrun(gateway: Running) -> float:
     return (await gateway.metrics()).get('thinkmeter_budget_overrun_tokens_total{budget="b0"}', 0)
 
 
-@pytest.mark.parametrize(
-    ("path", "field"), [("completions", "prompt"), ("embeddings", "input"), ("completions", "prompt_embeds")]
-)
+@pytest.mark.parametrize(("path", "field"), [("embeddings", "input"), ("completions", "prompt_embeds")])
 async def test_many_prompts_in_one(total: Running, path: str, field: str) -> None:
     """Each prompt of a list may fill the context by itself, so all of them are set aside."""
     context = total.gateway.upstream.pools["tiny"].context
@@ -84,8 +86,19 @@ async def test_many_prompts_in_one(total: Running, path: str, field: str) -> Non
     status, headers, _ = await post(total, path, **{field: prompts})
 
     assert status == 200
-    assert int(headers["x-ratelimit-remaining-tokens"]) <= 100_000 - 4 * context // 2
+    assert int(headers["x-ratelimit-remaining-tokens"]) <= 1_000_000 - 4 * context // 2
     assert await overrun(total) == 0
+
+
+@pytest.mark.parametrize(
+    ("prompt", "count"), [(["a", "b"], 2), ([[1, 2], [3], [4]], 3), ([1, 2], 1), ("a", 1)]
+)
+def test_completion_prompts(prompt: Any, count: int) -> None:
+    """Each prompt of a legacy completion has a context of its own, and choices of its own."""
+    request = parse_completion(json.dumps({"model": "m", "prompt": prompt, "n": 2}).encode())
+
+    assert (request.prompts, request.choices) == (count, 2 * count)
+    assert prompt_bound(b"x" * 10_000, 100, request.prompts) == 100 * count
 
 
 @pytest.mark.parametrize("fields", [{"n": 10**9}, {"n": 10**300}, {"max_tokens": 10**18, "n": 7}])
@@ -142,16 +155,15 @@ async def test_usage_that_cannot_be(completion: Running, backend: Backend) -> No
     assert completion.gateway.ledger.up
 
 
-async def test_what_costs_nothing_passes(completion: Running, backend: Backend) -> None:
+async def test_what_costs_nothing_passes(small_day: Running, backend: Backend) -> None:
     """An embedding has no completion tokens, so a completion budget in debt does not refuse it."""
-    backend.script(Fault(tokens=101_000, deaf=True))
-    await post(completion, "chat/completions", messages=[{"role": "user", "content": "hi"}])
-    assert (await used(completion))[0] > 100_000
+    backend.script(Fault(tokens=500, deaf=True))
+    chat: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
+    await post(small_day, "chat/completions", **chat)
+    assert (await used(small_day))[0] > 60
 
-    assert (await post(completion, "embeddings", input="hi"))[0] == 200
-    assert (await post(completion, "chat/completions", messages=[{"role": "user", "content": "hi"}]))[
-        0
-    ] == 429
+    assert (await post(small_day, "embeddings", input="hi"))[0] == 200
+    assert (await post(small_day, "chat/completions", **chat))[0] == 429
 
 
 async def test_a_day_that_is_only_reserved(small_day: Running, backend: Backend) -> None:
