@@ -13,7 +13,8 @@ help:  ## List the targets
 	.venv-tools/bin/python -m pip install --quiet --disable-pip-version-check uv
 
 .venv/.synced: pyproject.toml uv.lock | $(UV)
-	$(UV) sync --quiet --frozen --python $(PYTHON) --group dev --extra demo --extra train
+	@echo "Installing what is needed below this folder, once ..."
+	@$(UV) sync --quiet --frozen --python $(PYTHON) --group dev --extra demo --extra train
 	@touch $@
 
 .venv-vllm/.installed: tests/integration/install_vllm.py
@@ -21,7 +22,7 @@ help:  ## List the targets
 	@touch $@
 
 demo: .venv/.synced  ## Start a small real model and the gateway, and ask questions at every tier
-	$(RUN) -m examples.demo $(ARGS)
+	@$(RUN) -m examples.demo $(ARGS)
 
 headline: .venv/.synced .venv-vllm/.installed  ## The headline on a real vLLM: adaptive against fixed tiers at equal tokens
 	$(RUN) -m examples.headline $(ARGS)

@@ -42,6 +42,19 @@ def add_routes(app: FastAPI, gateway: Governed) -> None:
         _authorize(gateway, request)
         return await _answer(gateway, list(gateway.pipeline.rulings.budgets.limits.values()))
 
+    @app.get("/admin/budgets/{name}", summary="One budget by holder", tags=["admin"])
+    async def budget(name: str, request: Request) -> Response:
+        _authorize(gateway, request)
+        limits = gateway.pipeline.rulings.budgets.limits.items()
+        found = [limit for (budget, _), limit in limits if budget == name]
+        if not found:
+            raise BudgetNotFound(f"There is no budget {name[:100]!r}")
+        return await _answer(gateway, found)
+
+    @app.get("/admin/budgets/{name}/{holder}", summary="One holder of a budget", tags=["admin"])
+    async def held(name: str, holder: str, request: Request) -> Response:
+        return await _answer(gateway, [_limit(gateway, name, holder, request)])
+
     @app.put("/admin/budgets/{name}/{holder}", summary="Set another cap", tags=["admin"])
     async def set_cap(name: str, holder: str, request: Request) -> Response:
         limit, change = await _change(gateway, name, holder, request)

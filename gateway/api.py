@@ -24,6 +24,8 @@ class Served(Protocol):
     ledger: Ledger
     draining: bool
 
+    async def read_budgets(self) -> None: ...
+
 
 def json(body: object, status: int = 200) -> Response:
     return Response(protocol.encode(body), status, media_type="application/json")
@@ -45,7 +47,7 @@ def add_routes(app: FastAPI, gateway: Served) -> None:
 
     @app.get("/metrics", summary="Prometheus metrics", tags=["operations"])
     async def metrics() -> Response:
-        await gateway.ledger.refresh(list(gateway.pipeline.rulings.budgets.limits.values()))
+        await gateway.read_budgets()
         return Response(gateway.metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/v1/models", summary="Models and pinned tiers this key may use", tags=["openai"])
@@ -74,6 +76,9 @@ def add_routes(app: FastAPI, gateway: Served) -> None:
         chat = protocol.parse_chat(await exchange.body())
         target = rulings.target(chat.model, key)
         pool = pools[target.name]
+        if rulings.embedder and rulings.settings.encoder:
+            embedding = gateway.pipeline.embedding
+            await embedding.bring(rulings.embedder, rulings.settings.encoder, chat.prompt)
         limits, least = rulings.budgets.of(key, target.name), rulings.settings.price
         price = gateway.ledger.pricing.price(limits, least)
         decision = rulings.judge(target, key, exchange.headers, chat, pool.context, price=price).decision

@@ -50,7 +50,7 @@ class Gateway:
         self.pipeline = Pipeline(Rulings(loaded), self.upstream, self.ledger)
         self.console = console.Console(self)
         self.console.budgets = self.metrics.budget.windows
-        self.console.read_budgets = self._read_budgets
+        self.console.read_budgets = self.read_budgets
         self.sinks: list[Sink] = [self.metrics.observe, self.console.observe]
         if settings.server.access_log:
             self.sinks.append(write_access_line)
@@ -82,7 +82,8 @@ class Gateway:
             if self.tracing:
                 self.tracing.close()
 
-    async def _read_budgets(self) -> None:
+    async def read_budgets(self) -> None:
+        """Read all windows from Redis for the metrics and the console."""
         await self.ledger.refresh(list(self.pipeline.rulings.budgets.limits.values()))
 
     async def _watch(self, path: Path) -> None:

@@ -30,7 +30,7 @@ from gateway.pricing import TICK, Pricing
 from gateway.record import Record
 from gateway.redis_link import Link, StoreUnavailable
 from gateway.redis_server import RedisServer, RedisServerError
-from gateway.reservation import Limit, Need, Reservation, refusal
+from gateway.reservation import Limit, Need, Reservation, refusal, span
 from gateway.store import Grant, Store
 
 log = logging.getLogger("thinkmeter.budget")
@@ -198,7 +198,7 @@ class Ledger:
                 self.metrics.decided(limit.budget.name, "refused")
                 raise TokensExceeded(
                     f"The {limit} is degraded: its store is away, and {window.cap:,} tokens in "
-                    f"{limit.budget.window:g} s are all that this gateway may spend alone",
+                    f"{span(limit.budget.window)} are all that this gateway may spend alone",
                     retry_after=1,
                 )
             taken.append((window, amount))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
 from gateway.section import Name, Seconds, Section
 
@@ -87,3 +88,21 @@ class RedisSettings(Section):
     timeout: Annotated[Seconds, Field(ge=0.05, le=0.25)] = Field(
         0.25, description="Seconds to connect, and for a reply."
     )
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, url: SecretStr | None) -> SecretStr | None:
+        if url:
+            parts = urlsplit(url.get_secret_value())
+            if parts.scheme not in ("redis", "rediss", "unix"):
+                raise ValueError("begins with redis://, rediss:// or unix://")
+            _ = parts.port  # raises ValueError for what is none
+        return url
+
+    @model_validator(mode="after")
+    def _cluster_has_address(self) -> Self:
+        if self.cluster and (self.url is None or self.url.get_secret_value().startswith("unix:")):
+            raise ValueError(
+                "a cluster needs a `url` of redis:// or rediss:// that leads to one of its nodes"
+            )
+        return self

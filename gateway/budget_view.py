@@ -13,7 +13,7 @@ from gateway.budget import Ledger
 from gateway.config import Settings
 from gateway.metrics import Metrics
 from gateway.redis_link import StoreUnavailable
-from gateway.reservation import Budgets, duration
+from gateway.reservation import Budgets, duration, span
 
 
 @asynccontextmanager
@@ -29,17 +29,18 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Ledger, Budgets]]:
 
 def table(items: list[dict[str, Any]]) -> Table:
     """One row for each window; the bar is settled, then reserved, of the cap."""
-    columns = ("budget", "holder", "window", "use", "settled", "reserved", "cap")
+    columns = ("budget", "holder", "window", "use", "settled", "reserved", "cap", "resets in")
     shown = Table(*columns)
     for item in items:
         shown.add_row(
             item["budget"],
             item["holder"],
-            duration(round(item["window"] * 1000)),
+            span(item["window"]),
             _bar(item["settled"], item["reserved"], item["cap"]),
             f"{item['settled']:,}",
             f"{item['reserved']:,}",
             f"{item['cap']:,}",
+            duration(round(item["reset_seconds"] * 1000)) if item["reset_seconds"] else "",
         )
     return shown
 

@@ -55,7 +55,22 @@ def serve(
     if server.tracing and not find_spec("opentelemetry"):
         err.print("server.tracing needs the `otel` extra: pip install 'thinkmeter[otel]'", markup=False)
         raise typer.Exit(2)
+    for note in loaded.notes:
+        logging.getLogger("thinkmeter.head").warning("%s", note)
+    if loaded.settings.budgets and not loaded.settings.redis.url:
+        _check_server()
     run(Gateway(loaded, config), host or server.host, server.port if port is None else port)
+
+
+def _check_server() -> None:
+    """Say at once, and in a line, that there is no Redis to start."""
+    from gateway.redis_server import RedisServerError, binary
+
+    try:
+        binary()
+    except RedisServerError as error:
+        err.print(str(error), style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(2) from None
 
 
 @cli.command()
@@ -72,6 +87,8 @@ def check(config: ConfigArgument) -> None:
     out.print(table)
     out.print(f"{len(settings.keys)} API keys, {len(settings.rules)} rules, price {settings.price:g}")
     out.print(f"head {loaded.predictor.version}")
+    for note in loaded.notes:
+        out.print(f"note: {note}", style="yellow", soft_wrap=True, highlight=False)
 
 
 @cli.command()
@@ -100,9 +117,15 @@ def route(
     from gateway import protocol
     from gateway.errors import GatewayError
     from gateway.rulings import Rulings
+    from router_model.encoders import EncoderError
 
     loaded = _load(config)
     rulings = Rulings(loaded)
+    if rulings.embedder:
+        try:
+            rulings.embedder.encode_all([prompt])
+        except EncoderError as error:
+            err.print(f"no embedding: {error}", style="yellow", markup=False)
     name = model or next(iter(loaded.settings.models))
     body = orjson.dumps({"model": name, "messages": [{"role": "user", "content": prompt}]})
     try:
@@ -139,6 +162,11 @@ def budget(
     if not settings.budgets:
         err.print(f"{config}: no budgets are configured")
         raise typer.Exit(2)
+    directory = Path(settings.redis.directory).absolute()
+    if not settings.redis.url and not directory.exists():
+        hint = "run this where the gateway runs, or give `redis.directory` as an absolute path"
+        err.print(f"no gateway has kept budgets in {directory} yet: {hint}", soft_wrap=True)
+        raise typer.Exit(1)
     try:
         if watch:
             with Live(console=out, auto_refresh=False) as live, suppress(KeyboardInterrupt):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.metrics import BudgetMetrics
 from gateway.pacing import Memory, Paced, Pacing, Reading, observe
@@ -38,13 +39,14 @@ class _Course:
     limit: Limit
     prices: RecentPrices
     asked_at: float = 0.0
-    largest: int = 0
+    largest: deque[int] = field(default_factory=lambda: deque(maxlen=512))
+    """The most that each of the requests seen last may reserve."""
     seen: tuple[Reading, Memory | None, float] | None = None
     paced: Paced | None = None
 
     @property
     def pacing(self) -> Pacing:
-        return Pacing(self.limit.budget.window, largest=self.largest)
+        return Pacing(self.limit.budget.window, largest=max(self.largest, default=0))
 
     def read(self, now: float, use: Use) -> tuple[Window, bytes, str] | None:
         """Take a reading; returns the memory to be replaced, and by what."""
@@ -98,7 +100,8 @@ class Pricing:
             if course is None or course.limit is not limit:
                 first = judgement.prices or PriceTable([1.0], [max(least, 1e-9)])
                 course = self._courses[limit.window.key] = _Course(limit, RecentPrices(first))
-            course.asked_at, course.largest = now, max(course.largest, largest)
+            course.asked_at = now
+            course.largest.append(largest)
             prompt = need.prompt / BYTES_PER_TOKEN if limit.budget.count == "total" else 0.0
             course.prices.add(correct, [prompt + count for count in tokens])
 

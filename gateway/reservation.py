@@ -207,7 +207,7 @@ def refusal(limit: Limit, grant: Grant, need: Need) -> TokensExceeded:
     spent, reserved, cap = grant.blocker_settled, grant.blocker_reserved, grant.blocker_cap
     numbers = (
         f"The {limit} has {spent:,} tokens spent and {reserved:,} reserved of {cap:,} in "
-        f"{duration(round(limit.budget.window * 1000))}"
+        f"{span(limit.budget.window)}"
     )
     room = max(cap - spent - reserved, 0)
     if grant.wait < 0:
@@ -235,6 +235,14 @@ def rate_limits(limit: Limit, cap: int, room: int, reset_ms: int) -> Headers:
         (b"x-ratelimit-reset-tokens", duration(reset_ms).encode()),
         (b"x-thinkmeter-budget", limit.budget.name.encode()),
     ]
+
+
+def span(seconds: float) -> str:
+    """The length of a window as the configuration has it: 90s, 1m, 24h, 30d."""
+    for length, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
+        if seconds % length == 0 and (unit != "d" or seconds > length):
+            return f"{seconds // length:.0f}{unit}"
+    return f"{seconds:.15g}s"
 
 
 def duration(milliseconds: int) -> str:

@@ -253,7 +253,8 @@ def test_every_route_is_documented() -> None:
 
 
 def environ_for(text: str) -> dict[str, str]:
-    return {name: f"secret-of-{name}" for name in re.findall(r"\$\{(\w+)\}", text)}
+    secrets = {name: f"secret-of-{name}" for name in re.findall(r"\$\{(\w+)\}", text)}
+    return secrets | ({"REDIS_URL": "redis://redis"} if "REDIS_URL" in secrets else {})
 
 
 def examples() -> list[Any]:

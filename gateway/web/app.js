@@ -4,13 +4,15 @@ import { drawTiers } from "./charts.js";
 import { addDecisions, draw as drawDecisions, setPaused } from "./decisions.js";
 import { get } from "./dom.js";
 import { follow } from "./feed.js";
-import { drawBackends, drawBudgets, drawFooter, drawLegend, drawReadouts } from "./overview.js";
+import { drawBackends, drawBudgets, drawFooter, drawLegend, drawReadouts, windowId } from "./overview.js";
 import { fillModels, prepare } from "./playground.js";
 
 const KEPT_SECONDS = 600;
 const STATES = { live: "live", waiting: "the gateway does not answer; trying again", locked: "a key is needed" };
 
-const state = { snapshot: null, seconds: new Map(), tiers: [] };
+const FILL_SECONDS = 120;
+
+const state = { snapshot: null, seconds: new Map(), tiers: [], fills: new Map() };
 
 /** Every tier of every model, shortest first by its place on its own ladder. */
 function ladder(models) {
@@ -26,9 +28,16 @@ function snapshot(fresh) {
   state.snapshot = fresh;
   for (const second of fresh.seconds) state.seconds.set(second.at, second);
   for (const at of state.seconds.keys()) if (at < fresh.now - KEPT_SECONDS) state.seconds.delete(at);
+  for (const budget of fresh.budgets) remember(budget, fresh.now);
   state.tiers = ladder(fresh.models);
   fillModels(fresh.models);
   if (!document.hidden) draw();
+}
+
+function remember(budget, now) {
+  const past = state.fills.get(windowId(budget)) ?? [];
+  past.push([now, (budget.settled + budget.reserved) / budget.cap]);
+  state.fills.set(windowId(budget), past.filter(([at]) => at > now - FILL_SECONDS));
 }
 
 function draw() {

@@ -1,4 +1,4 @@
-// Two drawings: requests by tier over time with the price below, and the price ruler of one decision.
+// Three drawings: requests by tier over time with the price below, how full a window was, the prices of one decision.
 
 import { figure, integer, s, step } from "./dom.js";
 
@@ -24,7 +24,7 @@ export function buckets(seconds, now) {
 
 function roundUp(value) {
   const unit = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].map((factor) => factor * unit).find((candidate) => candidate >= value);
+  return [1, 2, 3, 5, 10].map((factor) => factor * unit).find((candidate) => candidate >= value);
 }
 
 function grid(width, y, label) {
@@ -86,6 +86,15 @@ function drawPrice(made, width, slot, top, tall) {
   return parts;
 }
 
+/** How full a window was over the last two minutes, up to its cap; `past` is [Unix time, share] oldest first. */
+export function fillChart(past, now) {
+  const [wide, tall] = [120, 40];
+  const points = past.map(([at, share]) => `${(wide - (now - at)).toFixed(1)} ${(tall * (1 - Math.min(share, 1))).toFixed(1)}`);
+  const start = wide - (now - past[0][0]);
+  const area = s("path", { d: `M${start.toFixed(1)} ${tall}L${points.join("L")}L${wide} ${tall}Z`, class: "fill-area" });
+  return s("svg", { viewBox: `0 0 ${wide} ${tall}`, preserveAspectRatio: "none", class: "fill", "aria-hidden": "true" }, area);
+}
+
 /** Which tier wins at which price, on a logarithmic scale, with a mark at the price of the decision. */
 export function priceRuler(width, ranges, price, tiers) {
   const edges = ranges.flatMap((range) => [range.low, range.high]).concat(price).filter((edge) => edge > 0);
@@ -96,11 +105,13 @@ export function priceRuler(width, ranges, price, tiers) {
     return left + share * (right - left);
   };
   const parts = [];
+  let labelled = -Infinity; // where the last figure was written, so that two do not overlap
   for (const { tier, low, high } of ranges) {
     const [a, b] = [x(low), high === null ? right : x(high)];
     parts.push(s("rect", { x: a, width: Math.max(b - a - 1, 0.5), y: 22, height: 22, class: `tier-fill step-${step(tier, tiers)}` }));
     if (b - a > tier.length * 7.2 + 10) parts.push(s("text", { x: (a + b) / 2, y: 37, "text-anchor": "middle", class: `in-tier step-${step(tier, tiers)}` }, tier));
-    if (high !== null) {
+    if (high !== null && b - labelled > 40) {
+      labelled = b;
       const anchor = b < 30 ? "start" : b > width - 30 ? "end" : "middle";
       parts.push(s("text", { x: b, y: 58, "text-anchor": anchor, class: "tick" }, figure(high)));
     }

@@ -1,6 +1,9 @@
 // The readings at the top, the budgets and the backends.
 
+import { fillChart } from "./charts.js";
 import { figure, get, h, integer, percent, short, span, step } from "./dom.js";
+
+const CHARTED = 2; // budgets; where there are more, they would push everything else away
 
 function readout(name, value, unit, note) {
   return h("div", {}, h("dt", {}, name), h("dd", {}, h("span", { class: "value" }, value), unit ? h("span", { class: "unit" }, ` ${unit}`) : null), h("dd", { class: "note" }, note));
@@ -50,7 +53,9 @@ function bar(parts, label) {
   return track;
 }
 
-export function drawBudgets({ snapshot }) {
+export const windowId = ({ budget, holder, window }) => [budget, holder, window].join("\n");
+
+export function drawBudgets({ snapshot, fills }) {
   const rows = snapshot.budgets.map((budget) => {
     const used = budget.settled + budget.reserved;
     const text = `${integer(used)} of ${integer(budget.cap)} tokens in ${span(Number(budget.window))}`;
@@ -59,7 +64,8 @@ export function drawBudgets({ snapshot }) {
       bar([["settled", budget.settled / budget.cap], ["reserved", budget.reserved / budget.cap]], text),
       h("div", { class: "row small" }, h("span", {}, text), h("span", {}, budget.reserved ? `${integer(budget.reserved)} reserved` : "")),
       budget.price === undefined || budget.price === null ? null
-        : h("div", { class: "row small" }, h("span", {}, `price ${figure(budget.price)}`), h("span", { class: budget.at_bound ? "bad" : "" }, budget.at_bound ? "at its bound" : "")));
+        : h("div", { class: "row small" }, h("span", {}, `price ${figure(budget.price)}`), h("span", { class: budget.at_bound ? "bad" : "" }, budget.at_bound ? "at its bound" : "")),
+      snapshot.budgets.length > CHARTED ? null : [fillChart(fills.get(windowId(budget)), snapshot.now), h("div", { class: "row small", "aria-hidden": "true" }, h("span", {}, "2 minutes ago"), h("span", {}, "now"))]);
   });
   get("budgets").replaceChildren(...(rows.length ? rows : [h("li", { class: "empty" }, "No budget is configured: the price stays where it was set.")]));
 }

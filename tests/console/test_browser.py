@@ -122,7 +122,9 @@ async def test_it_fits_the_screen(browser: Any, running: Running, width: int, sc
     await running.chat()
     async with opened(browser, running.url, width, color_scheme=scheme) as page:
         await page.wait_for_selector("#why svg")
-        await page.evaluate("() => document.querySelector('#model').prepend(new Option('long-name-'.repeat(12)))")
+        await page.evaluate(
+            "() => document.querySelector('#model').prepend(new Option('long-name-'.repeat(12)))"
+        )
         sizes = await page.evaluate("() => [document.documentElement.scrollWidth, window.innerWidth]")
         contrast = await page.evaluate(CONTRAST)
 

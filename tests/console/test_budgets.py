@@ -86,7 +86,7 @@ async def test_budgets_are_in_the_stream(budgeted: Running) -> None:
 
 
 async def test_budgets_are_drawn(browser: Any, budgeted: Running) -> None:
-    """The page says how full the window is, in words and as a bar."""
+    """The page says how full the window is, in words and as a bar, and draws how full it was."""
     used = (await (await budgeted.chat()).json())["usage"]["completion_tokens"]
     async with opened(browser, budgeted.url) as page:
         bar = page.locator(f"#budgets [role=img][aria-label='{used} of 1,000 tokens in 1 minute']")
@@ -94,4 +94,5 @@ async def test_budgets_are_drawn(browser: Any, budgeted: Running) -> None:
         widths = await bar.evaluate("bar => [...bar.children].map((part) => parseFloat(part.style.width))")
 
         assert widths == [pytest.approx(used / 10), 0]
+        assert await page.locator("#budgets .fill-area").count() == 1
         assert "everyone" in await page.locator("#budgets").inner_text()

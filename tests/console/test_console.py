@@ -63,6 +63,28 @@ async def test_its_own_key_opens_the_stream(backend: Backend) -> None:
             assert response.status == 401
 
 
+async def test_the_admin_may_watch(backend: Backend) -> None:
+    """An admin's key switches the console on beside keys and opens it; its own key stays good as well."""
+    settings = configuration(backend.url, keys=KEYS, admin={"key": "admin-secret"})
+    async with serving(settings) as running:
+        assert await status(running, "/console") == 200
+        assert await status(running, "/console/events") == 401
+        assert await status(running, "/console/events", "web-secret") == 401
+        async with watching(running, "admin-secret") as events:
+            await next_of(events, "snapshot")
+    async with serving(settings | {"console": {"key": "watch-secret"}}) as running:
+        for key in ("admin-secret", "watch-secret"):
+            async with watching(running, key) as events:
+                await next_of(events, "snapshot")
+
+
+async def test_an_admin_locks_nobody_out(backend: Backend) -> None:
+    """Where requests need no key, watching needs none either, unless the console has its own."""
+    async with serving(configuration(backend.url, admin={"key": "admin-secret"})) as running:
+        async with watching(running) as events:
+            await next_of(events, "snapshot")
+
+
 @pytest.mark.parametrize(("enabled", "keys", "expected"), [(False, [], 404), (True, KEYS, 200)])
 async def test_the_switch_outranks_the_default(
     backend: Backend, enabled: bool, keys: list[dict[str, str]], expected: int

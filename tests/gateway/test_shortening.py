@@ -11,7 +11,7 @@ from gateway import policy
 from gateway.budget_config import Budget, Reservations
 from gateway.policy import Bound, Bounds
 from gateway.protocol import Wish
-from gateway.reservation import Limit, Reservation, duration
+from gateway.reservation import Limit, Reservation, duration, span
 from gateway.shortening import Judgement, prompt_bound
 from gateway.tiers import Ladder
 from gateway.usage import Tally
@@ -147,3 +147,11 @@ def test_durations_are_written_as_openai_does() -> None:
     written = {0: "0ms", 250: "250ms", 1000: "1s", 1001: "2s", 60_000: "1m0s", 359_500: "6m0s"}
     assert {ms: duration(ms) for ms in written} == written
     assert duration(86_400_000) == "24h0m0s"
+    assert [span(n) for n in (1.5, 90, 60, 3_600, 86_400, 604_800)] == [
+        "1.5s",
+        "90s",
+        "1m",
+        "1h",
+        "24h",
+        "7d",
+    ]

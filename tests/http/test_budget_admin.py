@@ -79,6 +79,10 @@ async def test_who_spends_what(gateway: Running) -> None:
     assert found["each/bob"]["settled"] == 0
     assert found["each/ann"]["remaining"] == 980
     assert found["each/ann"]["requests"] == 1
+    assert set(await admin(gateway, "GET", "/each")) == {"each/ann", "each/bob"}
+    one = await admin(gateway, "GET", "/each/ann")
+    assert set(one) == {"each/ann"}
+    assert one["each/ann"]["settled"] == 20
 
 
 async def test_caps_can_be_set_and_taken_back(gateway: Running) -> None:
@@ -158,6 +162,7 @@ async def test_command(gateway: Running, backend: Backend, redis: RealRedis, tmp
     spent = {(i["budget"], i["holder"]): i["settled"] for i in orjson.loads(result.stdout)}
     assert spent == {("everyone", "*"): 20, ("each", "ann"): 20, ("each", "bob"): 0}
     assert "everyone" in table.stdout
+    assert "24h" in table.stdout
 
 
 def test_command_without_budgets(tmp_path: Path) -> None:
@@ -165,3 +170,16 @@ def test_command_without_budgets(tmp_path: Path) -> None:
     config = tmp_path / "gateway.yaml"
     config.write_text(yaml.safe_dump(configuration("http://127.0.0.1:1", head="baseline")))
     assert CliRunner().invoke(cli, ["budget", str(config)]).exit_code == 2
+
+
+def test_command_elsewhere(tmp_path: Path) -> None:
+    """Where no gateway has kept anything, the command says where it looked, instead of showing zeros."""
+    config = tmp_path / "gateway.yaml"
+    budgets = [{"name": "b", "window": "1m", "tokens": 10}]
+    nowhere = {"directory": str(tmp_path / "nowhere")}
+    made = configuration("http://127.0.0.1:1", head="baseline", budgets=budgets, redis=nowhere)
+    config.write_text(yaml.safe_dump(made))
+    result = CliRunner().invoke(cli, ["budget", str(config)])
+
+    assert result.exit_code == 1
+    assert str(tmp_path / "nowhere") in result.output.replace("\n", "")

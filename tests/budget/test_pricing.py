@@ -1,0 +1,183 @@
+"""Today's price of tokens, kept in a real Redis: one for all gateways, moved by what a budget holds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gateway import pricing
+from gateway.budget_config import Budget
+from gateway.metrics import Metrics
+from gateway.prices import PriceTable
+from gateway.pricing import Pricing
+from gateway.reservation import Limit, Need, Step
+from gateway.store import Store
+from gateway.window import window
+from tests.redis import RealRedis, delivered, real_redis, running_store
+
+TABLE = PriceTable([10.0, 100.0, 1000.0], [1.0, 0.1, 0.01])
+
+
+def limit(name: str = "b", window_: float = 60, tokens: int = 10_000, **fields: Any) -> Limit:
+    budget = Budget.model_validate({"name": name, "window": window_, "tokens": tokens} | fields)
+    return Limit(budget, "*", window("{thinkmeter}", name, window_, "*", tokens))
+
+
+def need(tokens: int = 100) -> Need:
+    return Need((Step(tokens, None, tokens),), prompt=400)
+
+
+def judgement(table: PriceTable | None = TABLE) -> Any:
+    """Estimates of two tiers: all that pricing wants to know of a request."""
+    return SimpleNamespace(prices=table, estimates=lambda choices: ([0.9, 0.5], [1000.0, 10.0]))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RealRedis]:
+    with real_redis() as running:
+        yield running
+
+
+@pytest.fixture
+async def stores(server: RealRedis) -> AsyncIterator[tuple[Store, Store]]:
+    """Two gateways' worth, on one empty Redis."""
+    server.ask("FLUSHALL")
+    async with (
+        running_store(server.url, replica="one") as one,
+        running_store(server.url, replica="two") as two,
+    ):
+        yield one, two
+
+
+def priced(store: Store) -> tuple[Pricing, Metrics]:
+    metrics = Metrics(tuple)
+    return Pricing(store, metrics.budget), metrics
+
+
+async def spend(store: Store, at: Limit, requests: int, tokens: int) -> None:
+    """Requests that were granted and settled."""
+    for _ in range(requests):
+        id_, grant = await store.reserve(need(tokens).ask((at,)))
+        assert grant.candidate
+        store.journal.settle(id_, (at.window,), [(tokens, tokens)])
+    await delivered(store)
+
+
+async def test_no_price_before_the_first_reading(stores: tuple[Store, Store]) -> None:
+    """A budget nobody has read yet costs the configured price."""
+    prices, _ = priced(stores[0])
+    assert prices.price([limit()], 0.03) == 0.03
+    prices.note([limit()], judgement(), need(), 0.03)
+    assert prices.price([limit()], 0.03) == 0.03
+    assert not prices.tight([limit()])
+
+
+async def test_replicas_share_one_price(stores: tuple[Store, Store]) -> None:
+    """Whoever reads first writes; the other finds the same memory and comes to the same price."""
+    at = limit()
+    both = [priced(store)[0] for store in stores]
+    for prices in both:
+        prices.note([at], judgement(), need(), 0.0)
+    await spend(stores[0], at, 1, 100)
+    await both[0].tick()
+    await spend(stores[0], at, 40, 100)
+    await asyncio.sleep(1.05)  # a tick of this window: what was spent is a rate
+    await both[0].tick()
+    _, (use,) = await stores[1].status([at.window])
+    await both[1].tick()
+    _, (after,) = await stores[1].status([at.window])
+
+    assert use.memory == after.memory != b""
+    first, second = (prices.price([at], 0.0) for prices in both)
+    assert first == pytest.approx(second, rel=0.05)
+    assert first > TABLE.floor
+
+
+async def test_a_full_budget_is_dear(stores: tuple[Store, Store]) -> None:
+    """A window filled to the brim has the highest price there is, and no room for experiments."""
+    at = limit(tokens=1_000)
+    prices, metrics = priced(stores[0])
+    prices.note([at], judgement(), need(), 0.0)
+    await prices.tick()
+    await spend(stores[0], at, 10, 100)
+    await prices.tick()
+
+    assert prices.price([at], 0.0) == TABLE.ceiling
+    assert prices.tight([at])
+    assert b'thinkmeter_price_at_bound{budget="b"} 1.0' in metrics.exposition()
+
+
+async def test_the_dearest_budget_rules(stores: tuple[Store, Store]) -> None:
+    """Of several budgets the highest price counts, and never less than the configured one."""
+    full, empty = limit("full", tokens=1_000), limit("empty", tokens=10**9)
+    prices, _ = priced(stores[0])
+    prices.note([full, empty], judgement(), need(), 0.0)
+    await prices.tick()
+    await spend(stores[0], full, 10, 100)
+    await prices.tick()
+
+    assert prices.price([empty], 0.0) == TABLE.floor
+    assert prices.price([empty, full], 0.0) == prices.price([full], 0.0) == TABLE.ceiling
+    assert prices.price([full], 2.0) == 2.0
+
+
+async def test_a_large_request_is_forgotten(stores: tuple[Store, Store]) -> None:
+    """Room is left for the largest of the last requests, not for one that once was larger than the budget."""
+    at = limit()
+    prices, _ = priced(stores[0])
+    prices.note([at], judgement(), need(9_000), 0.0)
+    (course,) = prices._courses.values()
+    assert course.pacing.full(10_000) == 0.5
+    for _ in range(512):
+        prices.note([at], judgement(), need(100), 0.0)
+
+    assert course.pacing.full(10_000) == 0.95  # a request may take 400 tokens of prompt and 100 of answer
+
+
+async def test_prompts_have_their_price(stores: tuple[Store, Store]) -> None:
+    """Where prompts count, what a request costs includes its prompt at four bytes a token."""
+    prices, _ = priced(stores[0])
+    for at in (limit("some"), limit("all", count="total")):
+        for _ in range(64):
+            prices.note([at], judgement(), need(), 0.0)
+    tables = [course.prices.table for course in prices._courses.values()]
+    assert [round(table.price(0.0), 3) for table in tables] == [pytest.approx(0.4 / 0.99, abs=1e-3)] * 2
+    assert tables[0].price(1_000) == tables[0].floor
+    assert tables[1].price(109) == tables[1].ceiling
+
+
+async def test_idle_budgets_lose_their_price(
+    stores: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A budget nobody asks is no longer read, and its price is no longer shown."""
+    prices, metrics = priced(stores[0])
+    prices.note([limit()], judgement(), need(), 0.0)
+    await prices.tick()
+    assert b'thinkmeter_price{budget="b"}' in metrics.exposition()
+    monkeypatch.setattr(pricing, "_IDLE", -1.0)
+    await prices.tick()
+
+    assert b'thinkmeter_price{budget="b"}' not in metrics.exposition()
+    assert prices.price([limit()], 0.03) == 0.03
+
+
+async def test_prices_outlive_redis(server: RealRedis, stores: tuple[Store, Store]) -> None:
+    """While Redis is away the price stays what it was, and a tick does no harm."""
+    at = limit(tokens=1_000)
+    prices, _ = priced(stores[0])
+    prices.note([at], judgement(), need(), 0.0)
+    await prices.tick()
+    await spend(stores[0], at, 10, 100)
+    await prices.tick()
+    with contextlib.closing(server.client()) as client:
+        client.execute_command("CLIENT", "PAUSE", 1_200, "ALL")
+    for _ in range(2):
+        await prices.tick()
+
+    assert not stores[0].link.up
+    assert prices.price([at], 0.0) == TABLE.ceiling
