@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from gateway.budget import Ledger
@@ -29,8 +30,11 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Ledger, Budgets]]:
 
 def table(items: list[dict[str, Any]]) -> Table:
     """One row for each window; the bar is settled, then reserved, of the cap."""
-    columns = ("budget", "holder", "window", "use", "settled", "reserved", "cap", "resets in")
-    shown = Table(*columns)
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name in ("budget", "holder", "window", "use"):
+        shown.add_column(name)
+    for name in ("settled", "reserved", "cap", "resets"):
+        shown.add_column(name, justify="right")
     for item in items:
         shown.add_row(
             item["budget"],

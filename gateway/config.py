@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -108,6 +109,28 @@ class Replica(Section):
     def base(self) -> str:
         """The address without a trailing slash, and without a trailing /v1 written out of habit."""
         return str(self.url).rstrip("/").removesuffix("/v1")
+
+
+class Encoder(Section):
+    """Where the encoder is that the head was trained with, if that was not the built-in one."""
+
+    source: str = Field(
+        min_length=1,
+        description="Directory of a sentence encoder, or base address of a server of embeddings.",
+    )
+    api_key: SecretStr | None = Field(None, description="Sent to the server as a bearer token.")
+    timeout: Seconds = Field(0.25, description="For the embedding of a prompt; after that the head abstains.")
+
+    @model_validator(mode="after")
+    def _address(self) -> Self:
+        if self.source.startswith(("http://", "https://")) and not urlsplit(self.source).hostname:
+            raise ValueError("an address without a host")
+        return self
+
+    @property
+    def replica(self) -> Replica:
+        """The server, as one more backend."""
+        return Replica.model_validate({"url": self.source, "api_key": self.api_key})
 
 
 class Tier(Section):
@@ -221,7 +244,7 @@ class Console(Section):
     """The page at /console. Its key is hashed at load and forgotten, like any other."""
 
     enabled: bool | None = Field(
-        None, description="Whether it is served; default: when there are no `keys`, or it has its own."
+        None, description="Whether it is served; default: without `keys`, or with a key that may watch."
     )
     hash: str | None = Field(
         None, pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the key that may watch."
@@ -264,6 +287,7 @@ class Settings(Section):
         min_length=1,
         description="The trained head: `general`, `tiny`, a directory, or `baseline` (length and keywords).",
     )
+    encoder: Encoder | None = Field(None, description="Of a head that was trained with embeddings.")
     exploration: float = Field(
         0.0,
         ge=0,

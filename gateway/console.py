@@ -220,20 +220,27 @@ def _shown(record: Record) -> dict[str, Any]:
 
 
 def enabled(settings: Settings) -> bool:
-    """Whether the console is on: by its setting, else when it needs no key or has one of its own."""
-    section = settings.console
-    return (not settings.keys or section.hash is not None) if section.enabled is None else section.enabled
+    """Whether the console is on: by its setting, else when it needs no key or there is one for it."""
+    by_default = not settings.keys or bool(_openers(settings))
+    return by_default if settings.console.enabled is None else settings.console.enabled
+
+
+def _openers(settings: Settings) -> list[str]:
+    """Digests of the keys that may watch, the console's own and the admin's; none where everybody may."""
+    if settings.console.hash is None and not settings.keys:
+        return []
+    return [digest for digest in (settings.console.hash, settings.admin.hash) if digest is not None]
 
 
 def authorize(settings: Settings, headers: dict[bytes, bytes]) -> None:
     """Refuse who may not watch; raises RouteNotFound where the console is off, else InvalidApiKey."""
     if not enabled(settings):
         raise RouteNotFound("There is no route /console")
-    expected = settings.console.hash
-    if expected is None:
-        return
-    if not hmac.compare_digest(key_digest(bearer(headers) or ""), expected):
-        raise InvalidApiKey("The console needs its own key: send it as `Authorization: Bearer KEY`")
+    openers, given = _openers(settings), key_digest(bearer(headers) or "")
+    if openers and not any(hmac.compare_digest(given, digest) for digest in openers):
+        raise InvalidApiKey(
+            "The console needs its own key, or the admin's: send it as `Authorization: Bearer KEY`"
+        )
 
 
 def add_routes(app: FastAPI, gateway: Watched, console: Console) -> None:

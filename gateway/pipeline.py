@@ -11,6 +11,7 @@ from msgspec import Raw
 
 from gateway import protocol
 from gateway.budget import Ledger
+from gateway.embedding import Embedding
 from gateway.errors import BackendDisconnected, BackendError, BackendTimeout, ClientClosed
 from gateway.exchange import Exchange
 from gateway.headers import Headers, forwarded
@@ -47,6 +48,7 @@ class Pipeline:
         self.rulings = rulings
         self.upstream = upstream
         self.ledger = ledger
+        self.embedding = Embedding(upstream)
 
     async def serve(self, exchange: Exchange, route: Route) -> None:
         """Answer one request from a backend; errors are raised, and the caller answers with them."""
@@ -64,6 +66,8 @@ class Pipeline:
         record.model, record.stream, record.choices = target.name, request.stream, request.choices
         pool, judgement = pools[target.name], None
         if route.tiers:
+            if rulings.embedder and rulings.settings.encoder:
+                await self.embedding.bring(rulings.embedder, rulings.settings.encoder, request.prompt)
             price = self.ledger.pricing.price(limits, rulings.settings.price) if limits else None
             judgement = rulings.judge(
                 target,
@@ -83,10 +87,9 @@ class Pipeline:
             if judgement:
                 self.ledger.pricing.note(limits, judgement, need, rulings.settings.price)
         async with exchange.watched(), self.ledger.hold(limits, need, record) as reservation:
-            bounded = False
+            bounded, record.reservation = False, reservation
             if reservation and judgement:
                 record.decision, bounded = judgement.granted(reservation), reservation.strict
-                record.reservation = reservation
                 record.unseen = 0 if request.shows_reasoning else record.decision.thinking * request.choices
             fields = outgoing(route, request, target, pool.served_name, record.decision, bounded=bounded)
             call = Call(

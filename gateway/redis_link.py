@@ -11,6 +11,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from typing import Any
 
@@ -90,6 +91,18 @@ class Link:
         if not await self._try():
             self._breaker.opened_at = time.monotonic()
             log.warning("Redis is away: the budgets' `when_redis_fails` holds until it comes")
+        await self._warn_of_eviction()
+
+    async def _warn_of_eviction(self) -> None:
+        """A full server that evicts keys forgets tokens without a word; many rented ones are set so."""
+        if not self.up or not isinstance(self._client, Redis):
+            return
+        with suppress(RedisError, OSError, TimeoutError):  # it need not be allowed to us
+            memory = await _within(self.timeout, self._client.info("memory"))
+            if memory.get("maxmemory") and (policy := memory.get("maxmemory_policy")) != "noeviction":
+                log.warning(
+                    "Redis may evict the budgets: set its maxmemory-policy to noeviction, not %s", policy
+                )
 
     async def stop(self) -> None:
         if self._heartbeat:

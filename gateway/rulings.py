@@ -17,7 +17,8 @@ from gateway.protocol import Request
 from gateway.reservation import Budgets
 from gateway.shortening import Judgement
 from gateway.tiers import Ladder
-from router_model.head import Predictor
+from router_model.encoders import Embedder
+from router_model.head import Head, Predictor
 
 _ids = _chance = Random()  # noqa: S311 - neither names nor experiments need secrecy
 
@@ -41,6 +42,8 @@ class Rulings:
         settings = loaded.settings
         self.settings = settings
         self.predictor = loaded.predictor
+        encoder = loaded.predictor.encoder if isinstance(loaded.predictor, Head) else None
+        self.embedder = encoder if isinstance(encoder, Embedder) else None
         self.book = RuleBook(settings.rules)
         self.budgets = Budgets(settings)
         self.versions = {"gateway": __version__, "config": loaded.digest, "head": loaded.predictor.version}

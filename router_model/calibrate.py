@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from router_model.features import DENSE, encode
-from router_model.head import Curves, Head
+from router_model.features import DENSE
+from router_model.head import Curves, Head, fingerprints
 from router_model.outcomes import OutcomeError, OutcomeTable, places
 
 Floats = NDArray[np.float64]
@@ -211,17 +212,31 @@ def uncorrected(table: OutcomeTable, weights: Floats, lengths: Mapping[str, floa
     )
 
 
+def metrics(table: OutcomeTable, raw: Floats, correction: Correction) -> dict[str, Any]:
+    """What a manifest says about a set of curves: deviances of cross-fitted predictions [N, 2T], and more."""
+    constant = np.zeros_like(raw)
+    rate = np.clip(np.nanmean(table.correct, axis=0), 1e-3, 1 - 1e-3)
+    constant[:, : len(rate)] = np.log(rate / (1 - rate))
+    return {
+        "prompts": len(table),
+        "gain_believed": round(correction.shrink, 4),
+        "deviance": round(float(deviance(raw, table).mean()), 4),
+        "deviance_of_constant": round(float(deviance(constant, table).mean()), 4),
+    }
+
+
 def inputs_of(head: Head, table: OutcomeTable) -> Floats:
     """What the trunk sees of each prompt, [N, H + R + DENSE]."""
-    return np.array([head.trunk.see(encode(prompt))[0] for prompt in table.prompts], float)
+    return head.see(table.prompts).astype(float)
 
 
 def calibrate(
     head: Head, table: OutcomeTable, seed: int = 0, lengths: Mapping[str, float] | None = None
 ) -> Head:
-    """A head that also knows this table's tiers; its trunk stays. OutcomeError below 20 prompts.
+    """A head that also knows the tiers of the model that the table is called after; its trunk stays.
 
     lengths: reasoning tokens of the tiers, rising, if other tiers of this model are to be interpolated.
+    Raises OutcomeError below 20 prompts.
     """
     if len(table) < _FEWEST:
         raise OutcomeError(f"{table.name}: {len(table)} prompts are too few to calibrate on; give {_FEWEST}")
@@ -233,5 +248,17 @@ def calibrate(
     weights = np.zeros((seen.shape[1] + 1, narrow.shape[1]))
     weights[latents] = narrow[:-1]
     weights[-1] = narrow[-1]
-    curves = corrected(uncorrected(table, weights, lengths), correct_by(raw, table))
-    return replace(head, sets={**head.sets, table.name: curves})
+    correction = correct_by(raw, table)
+    curves = replace(corrected(uncorrected(table, weights, lengths), correction), bound=True)
+    manifest = dict(head.manifest)
+    for part, found in (
+        ("data", {"sha256": table.digest, "prompts": len(table)}),
+        ("metrics", metrics(table, raw, correction)),
+    ):
+        manifest[part] = {**manifest.get(part, {}), table.name: found}
+    return replace(
+        head,
+        sets={**head.sets, table.name: curves},
+        trained=np.union1d(head.trained, fingerprints(table.prompts)),
+        manifest=manifest,
+    )

@@ -1,21 +1,30 @@
-"""`train`, `evaluate` and `results`: the commands that make and measure heads."""
+"""`train`, `calibrate`, `evaluate` and `results`: the commands that make and measure heads."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from router_model.artifact import ArtifactError
+from router_model.encoders import Encoder, EncoderError, Source, opened
 from router_model.outcomes import OutcomeError, OutcomeTable, read
 from router_model.simulate import simulate_command
 
@@ -23,11 +32,34 @@ cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 out, err = Console(markup=False), Console(stderr=True, markup=False)
 
 Data = Annotated[list[Path], typer.Argument(help="Outcome tables: .jsonl, .jsonl.gz or .parquet.")]
+Place = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder",
+        help="`hashed`, the directory of a sentence encoder (CTranslate2), or http://HOST:PORT for a"
+        " server of embeddings such as vLLM. Default hashed; a head trained with another needs it again.",
+    ),
+]
+Served = Annotated[str | None, typer.Option("--encoder-model", help="The model of an embedding server.")]
+Pooling = Annotated[str, typer.Option("--pooling", help="Of a sentence encoder: mean or cls.")]
+Secret = Annotated[
+    str | None,
+    typer.Option("--encoder-key", envvar="THINKMETER_ENCODER_KEY", help="API key of an embedding server."),
+]
 
 
 def _fail(message: object) -> NoReturn:
     err.print(str(message), style="red", soft_wrap=True, highlight=False)
     raise typer.Exit(2) from None
+
+
+@contextmanager
+def _shares() -> Iterator[Callable[[str, float], None]]:
+    """A bar for work that tells which share of it is done."""
+    columns = (TextColumn("{task.description:<34}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        bar = progress.add_task("training", total=1.0)
+        yield lambda text, share: progress.update(bar, description=text, completed=share)
 
 
 @contextmanager
@@ -57,6 +89,17 @@ def _tables(paths: Sequence[Path], tiers: Sequence[str] | None) -> list[OutcomeT
     return tables
 
 
+def _source(place: str | None, model: str | None, pooling: str, key: str | None) -> Source | None:
+    return None if place is None else Source(place, model, pooling, key)
+
+
+def _encoder(source: Source | None) -> Encoder:
+    try:
+        return opened(source)
+    except EncoderError as error:
+        _fail(error)
+
+
 def _need_extra() -> None:
     missing = [name for name in ("matplotlib", "scipy", "sklearn") if find_spec(name) is None]
     if missing:
@@ -70,6 +113,7 @@ def machine() -> str:
 
 @cli.command()
 def train(
+    *,
     data: Data,
     out_dir: Annotated[Path, typer.Option("--out", help="Directory for the head; replaced as a whole.")],
     seed: Annotated[int, typer.Option(help="The same seed and tables give the same head.")] = 0,
@@ -77,11 +121,16 @@ def train(
         str | None,
         typer.Option(help="Names for the tables' models, comma-separated; default the tables' names."),
     ] = None,
+    place: Place = None,
+    model: Served = None,
+    pooling: Pooling = "mean",
+    key: Secret = None,
 ) -> None:
     """Train a head on outcome tables."""
     _need_extra()
     from router_model import train as training
 
+    encoder = _encoder(_source(place, model, pooling, key))
     try:
         tables = [read(path, partial=True) for path in data]
     except OutcomeError as error:
@@ -89,16 +138,52 @@ def train(
     names = _names(model_set) or [table.name for table in tables]
     if len(names) != len(tables):
         _fail(f"--model-set names {len(names)} models for {len(tables)} tables")
-    with _bar() as progress:
-        bar = progress.add_task("training", total=None)
-        head = training.train(
-            tables,
-            out_dir,
-            seed,
-            names,
-            lambda text, share: progress.update(bar, description=text, completed=share),
-        )
+    try:
+        with _shares() as tick:
+            head = training.train(tables, out_dir, seed, names, tick, encoder)
+    except (OutcomeError, EncoderError, ArtifactError, OSError) as error:
+        _fail(error)
     err.print(f"{out_dir}: {head.version}, {len(head.sets)} sets of tiers", soft_wrap=True, highlight=False)
+
+
+@cli.command("calibrate")
+def calibrate_command(
+    *,
+    head_name: Annotated[str, typer.Argument(metavar="HEAD", help="`general`, `tiny` or a directory.")],
+    data: Annotated[Path, typer.Argument(help="A few hundred prompts run at the model's tiers.")],
+    out_dir: Annotated[Path, typer.Option("--out", help="Directory for the new head; may be HEAD itself.")],
+    model_set: Annotated[
+        str | None,
+        typer.Option("--model-set", help="The model as the gateway calls it; default DATA's name."),
+    ] = None,
+    tiers: Annotated[
+        str | None, typer.Option(help="Tiers to learn, comma-separated; default all in DATA.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws the folds.")] = 0,
+    place: Place = None,
+    key: Secret = None,
+) -> None:
+    """Teach a head the tiers of one more model from a few hundred outcomes."""
+    _need_extra()
+    from router_model import train as training
+    from router_model.calibrate import calibrate
+
+    head = _head([head_name, ""], _source(place, None, "mean", key))
+    try:
+        table = read(data, _names(tiers), partial=tiers is None)
+        table = replace(table, name=model_set or table.name)
+        with err.status("calibrating"):
+            saved = training.save(calibrate(head, table, seed), out_dir)
+    except (OutcomeError, EncoderError, ArtifactError, OSError) as error:
+        _fail(error)
+    found = saved.manifest["metrics"][table.name]
+    err.print(
+        f"{out_dir}: {saved.version} knows {table.name} ({', '.join(table.tiers)}) from {len(table)} rows:"
+        f" deviance {found['deviance']} on prompts left out, {found['deviance_of_constant']} of constants;"
+        f" {found['gain_believed']:.0%} of the predicted differences believed",
+        soft_wrap=True,
+        highlight=False,
+    )
 
 
 @cli.command()
@@ -117,17 +202,26 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     out_dir: Annotated[Path | None, typer.Option("--out", help="Write a report with figures here.")] = None,
     seed: Annotated[int, typer.Option(help="Draws the folds.")] = 0,
+    place: Place = None,
+    model: Served = None,
+    pooling: Pooling = "mean",
+    key: Secret = None,
 ) -> None:
     """Accuracy for tokens, of a head or of a fresh one cross-validated, beside fixed tiers and the oracle."""
     _need_extra()
-    if folds is None:
-        head, paths = _head(targets), [Path(target) for target in targets[1:]]
-    else:
-        head, paths = None, [Path(target) for target in targets]
-    tables = _tables(paths, _names(tiers))
-    trials = [
-        _cross_validated(table, folds, seed) if folds else _applied(head, table, seed) for table in tables
-    ]
+    source = _source(place, model, pooling, key)
+    head = None if folds else _head(targets, source)
+    tables = _tables([Path(target) for target in (targets if folds else targets[1:])], _names(tiers))
+    encoder = _encoder(source) if folds else None
+    try:
+        trials = [
+            _cross_validated(table, folds, seed, encoder)
+            if folds and encoder
+            else _applied(head, table, seed)
+            for table in tables
+        ]
+    except (OutcomeError, EncoderError) as error:
+        _fail(error)
     found = [_reported(trial) for trial in trials]
     if out_dir is not None:
         _write(trials, out_dir)
@@ -139,23 +233,23 @@ def evaluate(
             _show(one)
 
 
-def _head(targets: Sequence[str]) -> Any:
+def _head(targets: Sequence[str], source: Source | None) -> Any:
     from router_model.head import load_named
 
     if len(targets) < 2:
         _fail("evaluate HEAD DATA...: a head and at least one table, or tables alone with --folds 5")
     try:
-        return load_named(targets[0])
+        return load_named(targets[0], source)
     except (ArtifactError, OSError) as error:
         hint = " (tables alone need --folds 5)" if Path(targets[0]).is_file() else ""
         _fail(f"{error}{hint}")
 
 
-def _cross_validated(table: OutcomeTable, count: int, seed: int) -> Any:
+def _cross_validated(table: OutcomeTable, count: int, seed: int, encoder: Encoder) -> Any:
     from router_model import evaluate as evaluation
-    from router_model.methods import SHIPPED, methods
+    from router_model.methods import SHIPPED, HeadMethod
 
-    method = methods()[SHIPPED]
+    method = HeadMethod(encoder=encoder)
     tests = list(evaluation.parts(table, seed, count))
     if len(tests) < 2:
         _fail(f"{table.name}: {len(table)} prompts are too few for {count} folds")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from router_model import curves
 from router_model.baselines import Estimates, Method
-from router_model.calibrate import calibrate, inputs_of
+from router_model.calibrate import calibrate
 from router_model.curves import UNIT, Floats, Sweep
 from router_model.head import Head
 from router_model.outcomes import OutcomeTable, folds
@@ -267,12 +267,12 @@ def apply(head: Head, table: OutcomeTable, seed: int) -> tuple[OutcomeTable, Est
     for known in (*([named] if named else []), *head.sets.values()):
         if set(table.tiers) <= set(known.tiers):
             columns = [known.tiers.index(tier) for tier in table.tiers]
-            correct, tokens = known.outcomes(np.asarray(inputs_of(head, kept), np.float32))
+            correct, tokens = known.outcomes(head.see(kept.prompts))
             return kept, Estimates(correct[:, columns], tokens[:, columns]), f"tiers of {known.name}{note}"
     estimates = Estimates(np.zeros_like(kept.correct), np.zeros_like(kept.tokens))
     for test in parts(kept, seed):
         tuned = calibrate(head, kept.take(~test), seed)
-        seen = np.asarray(inputs_of(tuned, kept.take(test)), np.float32)
+        seen = tuned.see(kept.take(test).prompts)
         estimates.correct[test], estimates.tokens[test] = tuned.sets[kept.name].outcomes(seen)
     how = f"new tiers, calibrated on four fifths and measured on the other, five times{note}"
     return kept, estimates, how

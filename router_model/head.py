@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from router_model import artifact
+from router_model.encoders import HASHED, Encoder, EncoderError, Source, opened
 from router_model.features import FEATURE_VERSION, Features, encode
 from router_model.ibpo import demand
 from router_model.outcomes import places
@@ -78,6 +79,7 @@ class Curves:
     shrink in [0, 1]: how much of the predicted differences between tiers held on prompts not trained on;
     the rest is replaced by `offset` [T], the tiers' mean differences.
     lengths: reasoning tokens of some tiers, rising; only curves with such serve models not measured.
+    bound: they serve no model but the one that they are called after.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Curves:
     shrink: float
     offset: Single
     lengths: Mapping[str, float] = field(default_factory=dict)
+    bound: bool = False
 
     def outcomes(self, inputs: Single) -> tuple[Floats, Floats]:
         """P(right) and E[tokens] for inputs [..., inputs], each [..., T]."""
@@ -109,8 +112,9 @@ class Trunk:
     rarity [SIZE]: inverse document frequency, 0 where never seen. mean, scale [DENSE]: of the counts.
     latents [SIZE, R], counts [DENSE, R], shift [R]: the linear map to the latent difficulties z.
     hidden [R + DENSE, H], hidden_bias [H]: a layer of tanh above z and the counts.
-    strange: mean rarity beyond which a prompt counts as unlike the training data.
-    lowest, highest [DENSE]: standardised counts seen in training.
+    strange: mean rarity, or share outside of the plane, beyond which a prompt counts as unlike the training
+    data.
+    plane [K, SIZE]: where the features are an embedding, the leading directions of the training data.
     """
 
     rarity: Single
@@ -122,15 +126,17 @@ class Trunk:
     hidden: Single
     hidden_bias: Single
     strange: float
+    plane: Single | None = None
 
     def see(self, features: Features) -> tuple[Single, float]:
-        """The inputs [H + R + DENSE] and how rare the prompt's n-grams are on average."""
+        """The inputs [H + R + DENSE] and how unlike the training data the prompt is (`strange`)."""
         seen = self.rarity[features.indices]
         values = features.values * seen
         length = math.sqrt(float(values @ values)) or 1.0
         counts = np.clip((features.dense - self.mean) / self.scale, -_CLIP, _CLIP)
         latents = (values / length) @ self.latents[features.indices] + counts @ self.counts + self.shift
-        return self.above(np.concatenate((latents, counts))), rarity(seen)
+        strangeness = rarity(seen) if self.plane is None else outside(values, self.plane)
+        return self.above(np.concatenate((latents, counts))), strangeness
 
     def above(self, inputs: Single) -> Single:
         """Put the hidden layer in front of z and counts, [..., R + DENSE] -> [..., H + R + DENSE]."""
@@ -142,6 +148,15 @@ def rarity(seen: Single) -> float:
     if not len(seen):
         return math.inf
     return float(np.where(seen > 0, seen, artifact.UNSEEN).mean())
+
+
+def outside(vector: Single, plane: Single) -> float:
+    """Share of a unit vector's square outside of orthonormal directions [K, D], from 0 to 1.
+
+    The residual of ViM (Wang et al., CVPR 2022).
+    """
+    inside = plane @ vector
+    return 1 - float(inside @ inside)
 
 
 class PriceTable(NamedTuple):
@@ -202,6 +217,7 @@ class Head:
 
     sample [N, H + R + DENSE]: inputs of training prompts, cross-fitted, for price tables.
     trained: `fingerprints` of all training prompts, ascending.
+    encoder: the one it was trained with.
     """
 
     name: str
@@ -210,7 +226,8 @@ class Head:
     sets: Mapping[str, Curves]
     sample: Single
     trained: NDArray[np.uint64]
-    manifest: Mapping[str, object]
+    manifest: Mapping[str, Any]
+    encoder: Encoder = HASHED
 
     @property
     def version(self) -> str:
@@ -218,11 +235,19 @@ class Head:
         return f"{self.name}-{self.digest[:12]}"
 
     @classmethod
-    def load(cls, directory: str | Path) -> Self:
-        """Read an artefact. Raises `artifact.ArtifactError` for another FEATURE_VERSION or damaged files."""
+    def load(cls, directory: str | Path, source: Source | None = None, remembers: int = 1 << 17) -> Self:
+        """Read an artefact; `source`: where its encoder is, if it was trained with one that has a place.
+
+        remembers: embeddings kept. Raises `artifact.ArtifactError` for another FEATURE_VERSION, another
+        encoder, or damaged files.
+        """
         manifest, arrays, digest = artifact.read(Path(directory), FEATURE_VERSION)
+        try:
+            encoder = opened(source, manifest.get("encoder", HASHED.identity), remembers)
+        except EncoderError as error:
+            raise artifact.ArtifactError(f"{directory}: {error}") from None
         parts = {name: arrays[f"trunk.{name}"].astype(np.float32) for name in artifact.TRUNK}
-        trunk = Trunk(**parts, strange=float(manifest["strange"]))
+        trunk = Trunk(**parts, strange=float(manifest["strange"]), plane=arrays.get("trunk.plane"))
         sets = {}
         for at, described in enumerate(manifest["sets"]):
             parts = {name: arrays[f"set{at}.{name}"] for name in artifact.CURVES}
@@ -230,22 +255,37 @@ class Head:
                 name=described["name"],
                 tiers=tuple(described["tiers"]),
                 shrink=float(described["shrink"]),
+                bound=bool(described.get("bound", False)),
                 lengths=dict(sorted(described["lengths"].items(), key=lambda item: float(item[1]))),
                 **parts,
             )
         encode("")  # builds the lookup tables now, not during the first request
         sample = arrays["sample"].astype(np.float32)
-        return cls(str(manifest["name"]), digest, trunk, sets, sample, arrays["trained"], manifest)
+        return cls(str(manifest["name"]), digest, trunk, sets, sample, arrays["trained"], manifest, encoder)
 
     def predict(self, prompt: str, model: str, tiers: Sequence[TierLength]) -> Prediction:
         """See `Predictor.predict`. How tiers are matched to measured ones: see `match`."""
-        inputs, strangeness = self.trunk.see(encode(prompt))
-        abstains = not strangeness <= self.trunk.strange
+        inputs, abstains = self._average, True
+        features = self.encoder.features(prompt)
+        if features is not None:
+            seen, strangeness = self.trunk.see(features)
+            if strangeness <= self.trunk.strange:
+                inputs, abstains = seen, False
         plan = self._plan(model, tuple(tiers))
-        correct, tokens = plan.outcomes(self._average if abstains else inputs)
+        correct, tokens = plan.outcomes(inputs)
         p95 = np.minimum(np.ceil(tokens * plan.spread), plan.limit)
         right = tuple(correct.tolist())
         return Prediction(1 - right[0], right, tuple(tokens.tolist()), tuple(p95.tolist()), abstains)
+
+    def see(self, prompts: Sequence[str]) -> Single:
+        """What the curves see of each prompt, [N, H + R + DENSE]. Raises EncoderError."""
+        matrix = self.encoder.encode_all(prompts)
+        rows = [slice(*matrix.indptr[at : at + 2]) for at in range(len(prompts))]
+        seen = [
+            self.trunk.see(Features(matrix.indices[row], matrix.values[row], matrix.dense[at]))[0]
+            for at, row in enumerate(rows)
+        ]
+        return np.array(seen, np.float32).reshape(len(prompts), -1)
 
     def _plan(self, model: str, tiers: tuple[TierLength, ...]) -> Plan:
         plan = self._plans.get((model, tiers))
@@ -271,21 +311,37 @@ class Head:
     def match(self, model: str, tiers: Sequence[TierLength]) -> tuple[Curves, list[int] | None]:
         """The curves for a model's tiers and, where tiers are known by name, their columns.
 
-        The set called like the model, else any set that knows all tier names; else the reference set, in
-        which lengths are interpolated. Raises ArtifactError where the head has no reference set.
+        The set called like the model, else any set not bound to another that knows all tier names; else the
+        reference set, in which lengths are interpolated. Raises ArtifactError where the head has none.
         """
         names = [tier.name for tier in tiers]
         named = self.sets.get(model)
-        for curves in (*([named] if named else []), *self.sets.values()):
+        free = [curves for curves in self.sets.values() if not curves.bound]
+        for curves in (*([named] if named else []), *free):
             if set(names) <= set(curves.tiers):
                 return curves, [curves.tiers.index(name) for name in names]
-        for curves in (*([named] if named else []), *self.sets.values()):
+        for curves in (*([named] if named else []), *free):
             if curves.lengths:
                 return curves, None
         raise artifact.ArtifactError(
             f"{self.version} knows no tiers called {', '.join(names)} and no lengths to compare them with;"
             f" calibrate it for {model}"
         )
+
+    def caveat(self, model: str, tiers: Sequence[TierLength]) -> str | None:
+        """What to know of where a model's estimates come from; None where it was measured."""
+        curves, columns = self.match(model, tiers)
+        if curves.name == model and columns is not None:
+            return None
+        if columns is not None:
+            how = f"its tiers are taken for those of the same names that were measured on {curves.name}"
+        else:
+            longest = max(curves.lengths.values())
+            beyond = [tier.name for tier in tiers if tier.thinking > longest]
+            how = f"its tiers are interpolated by length between those measured on {curves.name}"
+            if beyond:
+                how += f", and beyond {longest:,.0f} reasoning tokens ({', '.join(beyond)}) extrapolated"
+        return f"the head {self.name} never saw the model {model}: {how}; `thinkmeter calibrate` measures it"
 
     def price_table(self, model: str, tiers: Sequence[TierLength], points: int = 64) -> PriceTable:
         """λ*(B) for these tiers on the mix of prompts that the head was trained on."""
@@ -302,7 +358,7 @@ def fingerprints(prompts: Sequence[str]) -> NDArray[np.uint64]:
     return (places(prompts, -1) * 2**53).astype(np.uint64)
 
 
-def load_named(name: str | Path) -> Head:
-    """The shipped head `general` or `tiny`, or the artefact in a directory."""
+def load_named(name: str | Path, source: Source | None = None, remembers: int = 1 << 17) -> Head:
+    """The shipped head `general` or `tiny`, or the artefact in a directory; see `Head.load`."""
     shipped = ARTIFACTS / str(name)
-    return Head.load(shipped if str(name) in {"general", "tiny"} else name)
+    return Head.load(shipped if str(name) in {"general", "tiny"} else name, source, remembers)

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-import numpy as np
-
 from router_model import policies, train
 from router_model.baselines import Estimates, Method
-from router_model.features import DENSE, encode
+from router_model.encoders import HASHED, Encoder
+from router_model.features import DENSE
 from router_model.head import Curves, Head
 from router_model.outcomes import Floats, OutcomeTable
 
@@ -18,14 +17,9 @@ SHIPPED = "head"
 """The method behind `thinkmeter train` and the shipped heads."""
 
 
-def inputs(head: Head, table: OutcomeTable) -> Floats:
-    """What the trunk sees of each prompt, [N, H + R + DENSE]."""
-    return np.array([head.trunk.see(encode(prompt))[0] for prompt in table.prompts], float)
-
-
 @lru_cache(maxsize=32)
 def _remembered(content: _Content) -> train.Trained:
-    return train.fit([content.table], train.Settings(seed=content.seed))
+    return train.fit([content.table], train.Settings(seed=content.seed), encoder=content.encoder)
 
 
 @dataclass(frozen=True)
@@ -34,6 +28,7 @@ class _Content:
 
     table: OutcomeTable
     seed: int
+    encoder: Encoder
 
     def _key(self) -> tuple[object, ...]:
         table = self.table
@@ -42,6 +37,7 @@ class _Content:
             table.prompts,
             table.tiers,
             self.seed,
+            id(self.encoder),
             table.correct.tobytes(),
             table.tokens.tobytes(),
         )
@@ -53,9 +49,9 @@ class _Content:
         return isinstance(other, _Content) and self._key() == other._key()
 
 
-def trained(table: OutcomeTable, seed: int) -> train.Trained:
+def trained(table: OutcomeTable, seed: int, encoder: Encoder = HASHED) -> train.Trained:
     """A head trained on one table, remembered: all our methods begin with it."""
-    return _remembered(_Content(table, seed))
+    return _remembered(_Content(table, seed, encoder))
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ class FittedHead:
 
     def _by(self, curves: Curves, table: OutcomeTable) -> Estimates:
         columns = [curves.tiers.index(tier) for tier in table.tiers]
-        correct, tokens = curves.outcomes(inputs(self.head, table).astype(np.float32))
+        correct, tokens = curves.outcomes(self.head.see(table.prompts))
         return Estimates(correct[:, columns], tokens[:, columns])
 
 
@@ -85,10 +81,11 @@ class HeadMethod:
 
     name: str = SHIPPED
     joint: bool = False
+    encoder: Encoder = HASHED
 
     def fit(self, table: OutcomeTable, seed: int) -> FittedHead:
         """Learn from one table."""
-        found = trained(table, seed)
+        found = trained(table, seed, self.encoder)
         head = found.head
         if self.joint:
             curves = policies.fine_tuned(found, seed)
@@ -100,7 +97,7 @@ class HeadMethod:
 def _latents(head: Head, prompts: tuple[str, ...]) -> Floats:
     """z of each prompt, [N, R]; asked for at every price."""
     first = len(head.trunk.hidden_bias)
-    return np.array([head.trunk.see(encode(prompt))[0][first:-DENSE] for prompt in prompts], float)
+    return head.see(prompts)[:, first:-DENSE].astype(float)
 
 
 @dataclass(frozen=True)

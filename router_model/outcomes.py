@@ -8,9 +8,8 @@ import unicodedata
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -149,23 +148,44 @@ def _lines(source: Path, content: bytes) -> Iterator[_Row]:
 
 def _parquet(source: Path, content: bytes) -> list[_Row]:
     try:
-        arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+        import pyarrow as pa  # noqa: PLC0415 - an optional extra
+        from pyarrow import parquet  # noqa: PLC0415
     except ImportError:
-        raise OutcomeError(f"{source}: reading Parquet needs `pip install pyarrow`") from None
+        raise OutcomeError(f"{source}: reading Parquet needs: pip install pyarrow") from None
     try:
-        records = parquet.read_table(arrow.BufferReader(content)).to_pylist()
-    except (arrow.ArrowException, OSError) as error:
+        records = parquet.read_table(pa.BufferReader(content)).to_pylist()
+    except (pa.ArrowException, OSError) as error:
         raise OutcomeError(f"{source}: {error}") from None
     rows = []
     for number, record in enumerate(records, 1):
-        tiers = record.get("tiers") or {}
-        cells = tiers.items() if isinstance(tiers, dict) else tiers  # a struct column, or a map column
-        record["tiers"] = {name: cell for name, cell in cells if cell is not None}
         try:
-            rows.append(msgspec.convert(record, _Row))
+            rows.append(msgspec.convert(_plain(record), _Row))
         except msgspec.ValidationError as error:
             raise OutcomeError(f"{source}:{number}: {error}") from None
     return rows
+
+
+def _plain(record: dict[str, Any]) -> dict[str, Any]:
+    """The record as JSON would have it.
+
+    A struct column names every tier in every row and every field in every tier, null where absent; a map
+    column gives pairs; and data frames make floats of whole numbers.
+    """
+    found = {name: value for name, value in record.items() if value is not None}
+    tiers = found.get("tiers")
+    if isinstance(tiers, list) and all(isinstance(pair, tuple) for pair in tiers):
+        tiers = dict(tiers)
+    if isinstance(tiers, dict):
+        found["tiers"] = {name: _cell(cell) for name, cell in tiers.items() if cell is not None}
+    return found
+
+
+def _cell(cell: Any) -> Any:
+    if not isinstance(cell, dict):
+        return cell
+    known = {name: value for name, value in cell.items() if value is not None}
+    count = known.get("n")
+    return known | {"n": int(count)} if isinstance(count, float) and count.is_integer() else known
 
 
 def _tabulated(name: str, rows: Sequence[_Row], digest: str) -> OutcomeTable:

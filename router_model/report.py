@@ -162,7 +162,7 @@ def _error(tier: str, found: Mapping[str, Bounds]) -> str:
     )
 
 
-def points(found: Bounds, digits: int = 1) -> str:
+def points(found: Sequence[float | None], digits: int = 1) -> str:
     """`+6.9 (5.1 to 8.8)`, in points; bold where the interval leaves out zero from above."""
     value, low, high = found
     if value is None:

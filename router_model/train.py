@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from router_model import artifact, calibrate, network
 from router_model.calibrate import Correction
+from router_model.encoders import HASHED, Encoder
 from router_model.features import FEATURE_VERSION
 from router_model.head import Curves, Head, fingerprints
 from router_model.network import Network, Targets
@@ -71,11 +72,19 @@ def quiet(stage: str, share: float) -> None:
 
 
 def fit(
-    tables: Sequence[OutcomeTable], settings: Settings, name: str = "head", tick: Tick = quiet
+    tables: Sequence[OutcomeTable],
+    settings: Settings,
+    name: str = "head",
+    tick: Tick = quiet,
+    encoder: Encoder = HASHED,
 ) -> Trained:
-    """Train on the tables, each the outcomes of one model or family of models. Raises OutcomeError."""
+    """Train on the tables, each the outcomes of one model or family of models.
+
+    Raises OutcomeError, and EncoderError.
+    """
     _check(tables)
-    corpus = Corpus.of(tables, settings.seed)
+    tick("features", 0.0)
+    corpus = Corpus.of(tables, settings.seed, encoder)
     latents = learn(corpus, settings.latents, lambda stage, share: tick(stage, 0.6 * share))
     targets, moments = _targets(corpus)
     tick("networks", 0.6)
@@ -95,13 +104,14 @@ def fit(
         raw = blend * view.deep + (1 - blend) * view.linear
         estimates[own.name] = calibrate.apply(correction, raw, view.table)
         logits[own.name] = raw * correction.scale + correction.move
-        metrics[own.name] = _metrics(view, raw, blend, correction)
+        metrics[own.name] = calibrate.metrics(view.table, raw, correction) | {"network_share": blend}
     rows = np.random.default_rng(settings.seed).permutation(len(latents.inputs))[:_SAMPLE]
     sample = trunk.above(latents.inputs[rows].astype(np.float32)).astype(np.float16).astype(np.float32)
     trained = np.unique(fingerprints([prompt for table in tables for prompt in table.prompts]))
     manifest = {
         "name": name,
         "feature_version": FEATURE_VERSION,
+        "encoder": dict(encoder.identity),
         "settings": asdict(settings),
         "strange": trunk.strange,
         "data": {table.name: {"sha256": table.digest, "prompts": len(table)} for table in tables},
@@ -110,7 +120,11 @@ def fit(
     }
     tick("done", 1.0)
     return Trained(
-        Head(name, "unsaved", trunk, sets, sample, trained, manifest), plain, views, estimates, logits
+        Head(name, "unsaved", trunk, sets, sample, trained, manifest, encoder),
+        plain,
+        views,
+        estimates,
+        logits,
     )
 
 
@@ -213,25 +227,13 @@ def _lengths(table: OutcomeTable, *, alone: bool) -> dict[str, float]:
     return rising if distinct else {}
 
 
-def _metrics(view: Fold, raw: Floats, blend: float, correction: Correction) -> dict[str, Any]:
-    constant = np.zeros_like(raw)
-    rate = np.clip(np.nanmean(view.table.correct, axis=0), 1e-3, 1 - 1e-3)
-    constant[:, : len(rate)] = np.log(rate / (1 - rate))
-    return {
-        "prompts": len(view.table),
-        "network_share": blend,
-        "gain_believed": round(correction.shrink, 4),
-        "deviance": round(float(calibrate.deviance(raw, view.table).mean()), 4),
-        "deviance_of_constant": round(float(calibrate.deviance(constant, view.table).mean()), 4),
-    }
-
-
 def _described(curves: Curves) -> dict[str, Any]:
     return {
         "name": curves.name,
         "tiers": list(curves.tiers),
         "shrink": curves.shrink,
         "lengths": dict(curves.lengths),
+        "bound": curves.bound,
     }
 
 
@@ -239,20 +241,23 @@ def save(head: Head, directory: Path) -> Head:
     """Write the artefact, replacing an older one as a whole, and read it back."""
     arrays: dict[str, NDArray[Any]] = {f"trunk.{name}": getattr(head.trunk, name) for name in artifact.TRUNK}
     arrays["trunk.latents"] = head.trunk.latents.astype(np.float16)
+    if head.trunk.plane is not None:
+        arrays["trunk.plane"] = head.trunk.plane
     for at, curves in enumerate(head.sets.values()):
         arrays |= {f"set{at}.{name}": getattr(curves, name) for name in artifact.CURVES}
     arrays |= {"sample": head.sample.astype(np.float16), "trained": head.trained}
     manifest = dict(head.manifest) | {"sets": [_described(curves) for curves in head.sets.values()]}
-    artifact.write(directory, manifest, arrays)
-    return Head.load(directory)
+    digest = artifact.write(directory, manifest, arrays)
+    return replace(head, digest=digest, manifest=manifest)
 
 
-def train(
+def train(  # noqa: PLR0917
     tables: Sequence[OutcomeTable],
     out: Path,
     seed: int = 0,
     names: Sequence[str] | None = None,
     progress: Tick = quiet,
+    encoder: Encoder = HASHED,
 ) -> Head:
     """Train a head on tables read with `partial=True` and write it to the directory `out`.
 
@@ -260,4 +265,4 @@ def train(
     """
     called = [replace(t, name=n) for t, n in zip(tables, names or [t.name for t in tables], strict=True)]
     settings = Settings(latents=8 if len(tables) == 1 else 5, seed=seed)
-    return save(fit(called, settings, out.name, progress).head, out)
+    return save(fit(called, settings, out.name, progress, encoder).head, out)

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, diags, hstack
 
 from router_model.artifact import UNSEEN
-from router_model.features import SIZE, encode_all
+from router_model.encoders import HASHED, Encoder
+from router_model.features import DENSE
 from router_model.head import Trunk
 from router_model.outcomes import OutcomeTable, places
 
@@ -31,6 +32,8 @@ STRANGE = 0.99  # quantile of the training prompts' rarity, each measured withou
 _COUNTS_WEIGHT = 0.05  # of a standardised count beside an n-gram vector of unit length
 _ALPHA = 3.0  # flat between 1 and 8 in cross-validation
 _ROUNDS = 40
+_PLANE = 64  # directions that span the training data's embeddings
+_NOISE = 0.01  # share outside of them that is never strange
 
 
 @dataclass(frozen=True)
@@ -42,19 +45,22 @@ class Corpus:
     fold: NDArray[np.int64]
     grams: Any
     counts: Floats
+    embedded: bool = False
 
     @classmethod
-    def of(cls, tables: Sequence[OutcomeTable], seed: int) -> Corpus:
+    def of(cls, tables: Sequence[OutcomeTable], seed: int, encoder: Encoder = HASHED) -> Corpus:
         """Encode; folds depend on prompt and seed alone."""
         at: dict[str, int] = {}
         rows = tuple(
             np.array([at.setdefault(prompt, len(at)) for prompt in table.prompts], np.int64)
             for table in tables
         )
-        matrix = encode_all(list(at))
-        grams = csr_matrix((matrix.values.astype(float), matrix.indices, matrix.indptr), (len(at), SIZE))
+        matrix = encoder.encode_all(list(at))
+        shape = len(at), encoder.width
+        grams = csr_matrix((matrix.values.astype(float), matrix.indices, matrix.indptr), shape)
         fold = (places(list(at), seed) * FOLDS).astype(np.int64)
-        return cls(tuple(tables), rows, fold, grams, matrix.dense.astype(float))
+        counts = matrix.dense.astype(float)
+        return cls(tuple(tables), rows, fold, grams, counts, encoder is not HASHED)
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ class Latents:
     inputs: Floats
     columns: tuple[slice, ...]
     strange: float
+    plane: Floats | None = None
 
     def trunk(self, hidden: Floats, hidden_bias: Floats) -> Trunk:
         """As it is served."""
@@ -80,22 +87,19 @@ class Latents:
             rarity=self.rarity.astype(single),
             mean=self.mean.astype(single),
             scale=self.scale.astype(single),
-            latents=self.weights[:SIZE].astype(np.float16).astype(single),  # half the artefact
-            counts=self.weights[SIZE:].astype(single),
+            latents=self.weights[:-DENSE].astype(np.float16).astype(single),  # half the artefact
+            counts=self.weights[-DENSE:].astype(single),
             shift=self.shift.astype(single),
             hidden=hidden.astype(single),
             hidden_bias=hidden_bias.astype(single),
             strange=self.strange,
+            plane=None if self.plane is None else self.plane.astype(single),
         )
 
 
 def learn(corpus: Corpus, most: int, tick: Tick) -> Latents:
     """Fit at most `most` latents for each table."""
-    present = corpus.grams.copy()
-    present.data[:] = 1.0
-    documents = np.asarray(present.sum(axis=0)).ravel()
-    count = corpus.grams.shape[0]
-    rarity = np.where(documents > 0, np.log((1 + count) / (1 + documents)) + 1, 0.0)
+    rarity, strange, plane = _familiar(corpus)
     mean, scale = corpus.counts.mean(axis=0), corpus.counts.std(axis=0) + 1e-2
     counts = np.clip((corpus.counts - mean) / scale, -4, 4)
     design = hstack([_unit(corpus.grams @ diags(rarity)), csr_matrix(counts * _COUNTS_WEIGHT)]).tocsr()
@@ -108,7 +112,7 @@ def learn(corpus: Corpus, most: int, tick: Tick) -> Latents:
         latents.append(found[2])
     ends = np.cumsum([0, *(latent.shape[1] for latent in latents)])
     weight = np.hstack(weights)
-    weight[SIZE:] *= _COUNTS_WEIGHT
+    weight[-DENSE:] *= _COUNTS_WEIGHT
     return Latents(
         rarity=rarity,
         mean=mean,
@@ -117,8 +121,35 @@ def learn(corpus: Corpus, most: int, tick: Tick) -> Latents:
         shift=np.concatenate(shifts),
         inputs=np.hstack([*latents, counts]),
         columns=tuple(slice(a, b) for a, b in pairwise(ends)),
-        strange=_strange(present, documents, count),
+        strange=strange,
+        plane=plane,
     )
+
+
+def _familiar(corpus: Corpus) -> tuple[Floats, float, Floats | None]:
+    """What each column counts, how strange a prompt may be, and against which plane that is measured."""
+    count, width = corpus.grams.shape
+    if corpus.embedded:
+        vectors, fold = corpus.grams.toarray(), corpus.fold
+        most = max(min(_PLANE, width // 4, count // 8), 1)
+        away = np.zeros(count)
+        for part in np.unique(fold):
+            here = fold == part
+            inside = vectors[here] @ _plane(vectors[~here] if (~here).any() else vectors, most).T
+            away[here] = 1 - (inside**2).sum(axis=1)
+        strange = max(float(np.quantile(away, STRANGE)), _NOISE)
+        return np.ones(width), strange, _plane(vectors, most)
+    present = corpus.grams.copy()
+    present.data[:] = 1.0
+    documents = np.asarray(present.sum(axis=0)).ravel()
+    rarity = np.where(documents > 0, np.log((1 + count) / (1 + documents)) + 1, 0.0)
+    return rarity, _strange(present, documents, count), None
+
+
+def _plane(vectors: Floats, most: int) -> Floats:
+    """Leading directions of vectors [N, D], orthonormal, [K, D]."""
+    directions: Floats = np.linalg.eigh(vectors.T @ vectors)[1][:, : -most - 1 : -1].T
+    return directions
 
 
 def components(table: OutcomeTable, most: int) -> Floats:

@@ -18,9 +18,9 @@ from typing import Any
 
 import redis
 
-from gateway.redis_link import Link
+from gateway.redis_link import Link, StoreUnavailable
 from gateway.redis_server import binary
-from gateway.store import Store
+from gateway.store import Ask, Grant, Store
 
 FAKE_TIME = "{thinkmeter}:now"
 FAKE_CLOCK = f"local function clock() return tonumber(redis.call('GET', '{FAKE_TIME}')) end\n"
@@ -131,6 +131,16 @@ async def running_store(url: str, **options: Any) -> AsyncIterator[Store]:
         yield store
     finally:
         await store.stop()
+
+
+async def reserved(store: Store, ask: Ask, seconds: float = 20) -> tuple[str, Grant]:
+    """A reservation, asked again while this machine is too busy for Redis' deadlines."""
+    async with asyncio.timeout(seconds):
+        while True:
+            try:
+                return await store.reserve(ask)
+            except StoreUnavailable:
+                await asyncio.sleep(0.02)
 
 
 async def delivered(store: Store, seconds: float = 10) -> None:

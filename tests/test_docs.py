@@ -72,6 +72,8 @@ def sections(model: type[BaseModel], path: str = "") -> dict[str, type[BaseModel
         if typing.get_origin(inner) in (list, dict):
             suffix = "[]" if typing.get_origin(inner) is list else ".*"
             inner = typing.get_args(inner)[-1]
+        elif type(None) in typing.get_args(inner):
+            inner = typing.get_args(inner)[0]
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             found |= sections(inner, f"{path}.{name}{suffix}".removeprefix("."))
     return found

@@ -226,7 +226,8 @@ def used() -> int:
 def backup() -> None:
     """Redis loses everything, and a backup brings the windows back."""
     before = used()
-    saved = compose("exec", "-T", "redis", "redis-cli", "--rdb", "-")
+    save = "redis-cli --rdb /data/backup.rdb >&2 && cat /data/backup.rdb && rm /data/backup.rdb"
+    saved = compose("exec", "-T", "redis", "sh", "-c", save)
     flood(5)
     time.sleep(5)
     spent = used()
@@ -249,16 +250,15 @@ def gateways_leave() -> None:
     roll = threading.Thread(target=rolled, args=(gateways,))
     roll.start()
     answers = flood(90, stream=True)
-    lost = [answer for answer in answers if answer.status != 200]
     expect("all gateways rolled in 90 s", holds=not roll.is_alive(), seen=not roll.is_alive())
-    expect(
-        "streams that were cut or refused meanwhile", holds=not lost, seen=f"{len(lost)} of {len(answers)}"
-    )
+    # 429: ninety seconds of this are more than the minute's budget
+    held = {200} <= set(statuses(answers)) <= {200, 429}
+    expect("streams meanwhile, whole or refused by the budget", holds=held, seen=statuses(answers))
     timer = threading.Timer(4, docker, ("kill", gateways[2]))
     timer.start()
     answers = flood(15)
     timer.join()
-    lost = [answer for answer in answers if answer.status != 200]
+    lost = [answer for answer in answers if answer.status not in {200, 429}]
     # what twelve clients can have under way
     expect("requests lost with a gateway that is killed", holds=len(lost) <= 12, seen=statuses(answers))
 

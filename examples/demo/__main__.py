@@ -38,7 +38,6 @@ def options() -> argparse.Namespace:
     asked_for = parser.parse_args()
     if asked_for.port and not free(asked_for.port):
         parser.error(f"port {asked_for.port} is taken: give another --port, or none")
-    asked_for.port = asked_for.port or (PORT if free(PORT) else 0)
     return asked_for
 
 
@@ -57,8 +56,23 @@ def free(port: int) -> bool:
     return False
 
 
+def claimed(port: int) -> socket.socket | None:
+    """A hold on the port until the end, which no two demos get, however close together they start.
+
+    The gateway binds the port itself, a second later; until then its UDP namesake stands for it.
+    """
+    hold = socket.socket(type=socket.SOCK_DGRAM)
+    with contextlib.suppress(OSError):
+        hold.bind(("127.0.0.1", port))
+        return hold
+    hold.close()
+    return None
+
+
 def main() -> None:
     asked_for = options()
+    hold = None if asked_for.port or not free(PORT) else claimed(PORT)
+    asked_for.port = asked_for.port or (PORT if hold else 0)
     for name in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal must not leave the servers behind
         signal.signal(name, lambda number, _: sys.exit(128 + number))
     try:

@@ -61,6 +61,10 @@ async def run(traffic: Traffic, view: View, plan: Plan, seed: int) -> None:
     drawing = asyncio.create_task(draw())
     try:
         await traffic.run(questions, arrivals(plan, seed), stop=plan.seconds + 30)
+        for _ in range(50):  # at most five seconds
+            if view.complete:
+                break
+            await asyncio.sleep(0.1)
     finally:
         drawing.cancel()
         await asyncio.gather(drawing, return_exceptions=True)

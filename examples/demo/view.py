@@ -37,7 +37,8 @@ class View:
         self._scored = 0
         self.prices: list[float] = []
         """Of the last decision, or as configured; one for each second."""
-        self.live = Live(console=out, auto_refresh=False, transient=True) if out.is_terminal else None
+        drawn = out.is_terminal and not out.is_dumb_terminal
+        self.live = Live(console=out, auto_refresh=False, transient=True) if drawn else None
 
     def asked(self, entry: Asked) -> None:
         """A question was answered through the gateway, or refused."""
@@ -60,8 +61,8 @@ class View:
 
     def draw(self, asked: list[Asked], at: float) -> None:
         """Redraw the terminal, or say the lines that are due; `at` in seconds from the start."""
-        while self._unsaid:
-            self.out.print(self._plain(self._unsaid.popleft()), highlight=False, soft_wrap=True)
+        while self._unsaid and self._explained(self._unsaid[0]):
+            self._say(self._unsaid.popleft())
         if self.live:
             if len(asked) >= self._scored + SCORED_EVERY:
                 self._scored = len(asked)
@@ -74,9 +75,14 @@ class View:
         """What stays on the screen when the questions have ended."""
         if self.live:
             self.out.print(self._questions(SHOWN), Text())
-        else:
-            self.draw(asked, self._plan.seconds)
+        for entry in self._unsaid:
+            self._say(entry)
         self.out.print(score_table(*standing(asked), self.out.width), Text())
+
+    @property
+    def complete(self) -> bool:
+        """Whether the stream has told the decisions of all that is shown, a moment after their answers."""
+        return all(self._explained(entry) for entry in [*self._latest, *self._unsaid])
 
     def follow(self) -> None:
         """From now on, tell every decision as it comes."""
@@ -116,12 +122,18 @@ class View:
         full = [f"{b['budget']} {100 * used(b) / b['cap']:.0f} % full" for b in self._budgets]
         return ", ".join([f"price {self._price:.3g}", *full])
 
+    def _explained(self, entry: Asked) -> bool:
+        return entry.adaptive is None or entry.adaptive.decision in self._decisions
+
+    def _say(self, entry: Asked) -> None:
+        self.out.print(self._plain(entry), highlight=False, soft_wrap=True)
+
     def _plain(self, entry: Asked) -> str:
         answer = entry.adaptive
         if answer is None:
             return f"refused ({entry.refused}): {entry.question.text}"
         correct = self._decisions.get(answer.decision, {}).get("correct", {})
-        rights = ", ".join(f"{tier} {100 * right:.0f} %" for tier, right in correct.items())
+        rights = ", ".join(f"{tier} {100 * right:.0f} %" for tier, right in correct.items()) or "unknown"
         words = f"{answer.tier:6}  {reason_words(answer.reason):10}  {'right' if answer.right else 'wrong'}"
         question = f"{answer.tokens:3} tokens  {entry.question.text[:70]}"
         return f"{words}  {question}\n        P(right): {rights}; {self._state()}"

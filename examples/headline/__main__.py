@@ -14,6 +14,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def pinned(url: str, questions: list[Question], progress: Progress) -> dict[str,
     for tier, samples in SAMPLES.items():
         bar = progress.add_task(f"{tier} × {samples}", total=len(questions))
         found[tier] = asyncio.run(
-            ask.answers(url, f"tiny:{tier}", questions, samples, lambda bar=bar: progress.advance(bar))
+            ask.answers(url, f"tiny:{tier}", questions, samples, partial(progress.advance, bar))
         )
     return found
 
@@ -102,7 +103,7 @@ def measure(backend: str, folder: Path, asked_for: argparse.Namespace, progress:
         price = min(allocate(correct, tokens, budget["budget"]).price, 1_000.0)
         bar = progress.add_task(f"adaptive, {budget['budget']:.1f} tokens", total=len(questions))
         with servers.gateway(folder, servers.settings(backend, price=price)) as url:
-            found = asyncio.run(ask.answers(url, "tiny", questions, 1, lambda bar=bar: progress.advance(bar)))
+            found = asyncio.run(ask.answers(url, "tiny", questions, 1, partial(progress.advance, bar)))
         adaptive = Way("adaptive", found.right(questions), found.tokens)
         shares = {tier: found.tiers.count(tier) / len(questions) for tier in servers.TIERS}
         row = compare(budget, adaptive, fixed, votes, boot)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import openai
@@ -46,10 +47,8 @@ async def estimates(url: str, questions: Sequence[Question]) -> tuple[Floats, Fl
     async def one(question: Question) -> dict[str, dict[str, dict[str, float | str]]]:
         async with slots:
             body = {"model": "tiny", "messages": [{"role": "user", "content": question.text}]}
-            found: dict[str, dict[str, dict[str, float | str]]] = await asker.post(
-                "/route", body=body, cast_to=object
-            )
-            return found
+            found = await asker.post("/route", body=body, cast_to=object)
+            return cast("dict[str, dict[str, dict[str, float | str]]]", found)
 
     async with client(url) as asker:
         decisions = [entry["decision"] for entry in await asyncio.gather(*map(one, questions))]

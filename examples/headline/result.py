@@ -75,7 +75,8 @@ class Bootstrap:
         """The best tier's votes, mixed over its own numbers of votes, of the tiers one vote of which fits."""
         curves = [self.mix(ways, tokens) for ways in tiers]
         fits = [np.full(len(tokens), True), *(self.means(w[0].tokens) <= tokens for w in tiers[1:])]
-        return np.max(np.where(np.stack(fits), np.stack(curves), -np.inf), axis=0)
+        best: Floats = np.max(np.where(np.stack(fits), np.stack(curves), -np.inf), axis=0)
+        return best
 
     def oracle(self, ways: Sequence[Way], tokens: Floats) -> Floats:
         """The best choice of a tier for each question by whoever knows every outcome beforehand.

@@ -22,6 +22,7 @@ from examples.tiny_reasoner.task import Question, grade, held_out_set
 HERE = Path(__file__).parent
 TIERS = {"direct": 0, "short": 24, "medium": 96, "long": 320}
 ANSWER_ROOM = 16
+QUESTIONS, SAMPLES, TEMPERATURE = 2_000, 4, 0.7
 FURTHER = 4_000
 
 
@@ -117,30 +118,35 @@ def write_table(rows: list[dict[str, Any]], path: Path) -> None:
     path.write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
+def write_card(rows: list[dict[str, Any]], model: Path, temperature: float) -> None:
+    """The model card, README.md of the model's directory."""
+    (model / "README.md").write_text(model_card(rows, model, temperature, TIERS), encoding="utf-8")
+
+
 def read_options() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--model", type=Path, default=HERE / "weights")
     add("--out", type=Path, default=HERE / "measured")
-    add("--questions", type=int, default=2_000)
+    add("--questions", type=int, default=QUESTIONS)
     add("--further", action="store_true", help="4,000 further questions, as data to train a router head on")
-    add("--samples", type=int, default=4)
-    add("--temperature", type=float, default=0.7)
-    add("--slots", type=int, default=64)
+    add("--samples", type=int, default=SAMPLES)
+    add("--temperature", type=float, default=TEMPERATURE)
     return parser.parse_args()
 
 
-def measure(options: argparse.Namespace, asked: list[Question]) -> list[dict[str, Outcome]]:
+def measure(model: Path, asked: list[Question], samples: int, temperature: float) -> list[dict[str, Outcome]]:
     """Outcomes by tier for each question, with a progress bar."""
-    engine = Engine(options.model, options.slots)
-    exam = Exam(engine, options.temperature, options.samples)
+    engine = Engine(model)
+    exam = Exam(engine, temperature, samples)
     with Progress() as progress:
-        bar = progress.add_task("asking", total=len(asked) * len(TIERS) * options.samples)
+        bar = progress.add_task("asking", total=len(asked) * len(TIERS) * samples)
         engine.start()
-        outcomes = exam.run(asked, lambda: progress.advance(bar))
-    engine.close()
-    return outcomes
+        try:
+            return exam.run(asked, lambda: progress.advance(bar))
+        finally:
+            engine.close()
 
 
 def main() -> None:
@@ -148,15 +154,14 @@ def main() -> None:
     options = read_options()
     options.out.mkdir(parents=True, exist_ok=True)
     count = options.questions
+    first, last = (count, count + FURTHER) if options.further else (0, count)
+    asked = held_out_set(last)[first:]
+    rows = table(asked, measure(options.model, asked, options.samples, options.temperature), first)
     if options.further:
-        asked = held_out_set(count + FURTHER)[count:]
-        write_table(table(asked, measure(options, asked), count), options.out / "training.jsonl.gz")
+        write_table(rows, options.out / "training.jsonl.gz")
         return
-    asked = held_out_set(count)
-    rows = table(asked, measure(options, asked))
     write_table(rows, options.out / "outcomes.jsonl.gz")
-    card = model_card(rows, options.model, options.temperature, TIERS)
-    (options.model / "README.md").write_text(card, encoding="utf-8")
+    write_card(rows, options.model, options.temperature)
     report.write(rows, options.out)
     print(report.markdown(rows))
 

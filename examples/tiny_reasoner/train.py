@@ -19,9 +19,10 @@ from torch import Tensor
 
 from examples.tiny_reasoner.bpe import train_tokenizer
 from examples.tiny_reasoner.corpus import Batch, Corpus
+from examples.tiny_reasoner.evaluate import QUESTIONS, SAMPLES, TEMPERATURE, measure, table, write_card
 from examples.tiny_reasoner.export import export
 from examples.tiny_reasoner.model import Shape, TinyQwen3, tree_mask
-from examples.tiny_reasoner.task import questions
+from examples.tiny_reasoner.task import held_out_set, questions
 from examples.tiny_reasoner.thoughts import long_thought
 
 TOKENIZER_QUESTIONS = 20_000
@@ -46,6 +47,7 @@ class Plan:
     threads: int
     exact: bool
     start: Path | None
+    questions: int
 
 
 def read_plan() -> Plan:
@@ -66,6 +68,7 @@ def read_plan() -> Plan:
     add("--threads", type=int, default=torch.get_num_threads())
     add("--exact", action="store_true", help="compute in float32 rather than bfloat16; good for the decay")
     add("--start", type=Path, help="model directory whose weights and tokenizer a fresh run begins with")
+    add("--questions", type=int, default=QUESTIONS, help="held-out questions measured at the end; 0: none")
     return Plan(**vars(parser.parse_args()))
 
 
@@ -223,6 +226,9 @@ def train(plan: Plan) -> None:
             if run.step % 100 == 0:
                 run.save()
     run.save()
+    if plan.questions and run.step >= plan.steps and not stop.asked:
+        asked = held_out_set(plan.questions)
+        write_card(table(asked, measure(plan.out, asked, SAMPLES, TEMPERATURE)), plan.out, TEMPERATURE)
 
 
 if __name__ == "__main__":

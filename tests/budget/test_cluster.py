@@ -14,7 +14,7 @@ from gateway.redis_link import StoreUnavailable
 from gateway.store import Ask, Store
 from gateway.window import Window, window
 from tests.fakes.backend import Backend
-from tests.redis import RealRedis, delivered, running_store
+from tests.redis import RealRedis, delivered, reserved, running_store
 from tests.redis_cluster import Cluster, real_cluster
 from tests.serving import configuration, serving
 
@@ -29,7 +29,8 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture
 async def store(cluster: Cluster) -> AsyncIterator[Store]:
     replica = secrets.token_hex(4)  # the cluster remembers those of other tests
-    async with running_store(cluster.url, cluster=True, lease=5, replica=replica) as running:
+    async with running_store(cluster.url, cluster=True, lease=60, replica=replica, timeout=0.5) as running:
+        await until_up(running)
         yield running
 
 
@@ -116,8 +117,8 @@ async def test_another_takes_over(store: Store, cluster: Cluster, number: int) -
     await asyncio.to_thread(cluster.settle)
     ask = ask_of(f"taken-over-{number}")
     primary = cluster.primary_of(ask.windows[0].key)
-    settled, _ = await store.reserve(ask)
-    running, _ = await store.reserve(ask)
+    settled, _ = await reserved(store, ask)
+    running, _ = await reserved(store, ask)
     store.journal.settle(settled, ask.windows, [(40, 0)])
     assert await use(store, ask.windows[0]) == (40, 100)
     _end(primary, number)
@@ -126,7 +127,7 @@ async def test_another_takes_over(store: Store, cluster: Cluster, number: int) -
     await until_up(store)
 
     assert await use(store, ask.windows[0]) == (65, 0)
-    assert (await store.reserve(ask))[1].candidate == 1
+    assert (await reserved(store, ask))[1].candidate == 1
     await asyncio.to_thread(_mend, cluster, primary, number)
 
 
@@ -136,7 +137,7 @@ async def test_what_the_new_primary_lacks_it_is_told(store: Store, cluster: Clus
     ask = ask_of("behind")
     primary = cluster.primary_of(ask.windows[0].key)
     replica = cluster.replica_of(primary)
-    ids = [(await store.reserve(ask))[0] for _ in range(3)]
+    ids = [(await reserved(store, ask))[0] for _ in range(3)]
     store.journal.settle(ids[0], ask.windows, [(10, 0)])
     assert await use(store, ask.windows[0]) == (10, 200)
     await asyncio.to_thread(primary.ask, "WAIT", 1, 5_000)

@@ -221,6 +221,23 @@ async def test_keys_expire(store: Store, server: RealRedis) -> None:
     assert all(milliseconds > 0 for milliseconds in left.values())
 
 
+@pytest.mark.parametrize(
+    ("options", "warned"),
+    [
+        ({"maxmemory": "100mb", "maxmemory_policy": "volatile-lru"}, True),
+        ({"maxmemory": "100mb", "maxmemory_policy": "noeviction"}, False),
+        ({"maxmemory_policy": "allkeys-lru"}, False),
+    ],
+)
+async def test_eviction(options: dict[str, str], warned: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """A Redis that would rather forget tokens than be full is warned of at the start."""
+    with real_redis(**options) as running:
+        async with running_store(running.url, timeout=5):
+            pass
+
+    assert ("may evict the budgets" in caplog.text) is warned
+
+
 # --- as requests meet it ----------------------------------------------------------------------------
 
 
@@ -297,3 +314,20 @@ async def test_long_stream_keeps_its_reservation(backend: Backend, server: RealR
         assert (found.settled, found.reserved, found.stale) == (0, 288, 0)
         assert held == [b"288:7"]
         assert await use(gateway.gateway.ledger.store, limit.window) == (7, 0)
+
+
+async def test_a_local_share_that_changes(backend: Backend, server: RealRedis) -> None:
+    """A reload that changes a cap while Redis is away keeps what this gateway has spent by itself."""
+    server.stop(signal.SIGKILL)
+    async with serving(governed(backend.url, server, "degrade", tokens=3_000)) as gateway:
+        ledger = gateway.gateway.ledger
+        before = gateway.gateway.pipeline.rulings.budgets.limits["b0", "*"]
+        window = ledger._local_window(before)
+        assert window.reserve(250, 0.0)
+        after = before._replace(budget=before.budget.model_copy(update={"tokens": 1_000}))
+        ledger._local_window(after).settle(250, 80, 1.0)
+
+        assert not ledger._local_window(after).reserve(21, 2.0)
+        assert ledger._local_window(after).reserve(20, 2.0)
+        assert not ledger._local_window(after).reserve(81, 62.0)
+        assert ledger._local_window(after).reserve(80, 62.0)

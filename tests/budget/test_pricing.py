@@ -18,7 +18,7 @@ from gateway.pricing import Pricing
 from gateway.reservation import Limit, Need, Step
 from gateway.store import Store
 from gateway.window import window
-from tests.redis import RealRedis, delivered, real_redis, running_store
+from tests.redis import RealRedis, delivered, real_redis, reserved, running_store
 
 TABLE = PriceTable([10.0, 100.0, 1000.0], [1.0, 0.1, 0.01])
 
@@ -62,7 +62,7 @@ def priced(store: Store) -> tuple[Pricing, Metrics]:
 async def spend(store: Store, at: Limit, requests: int, tokens: int) -> None:
     """Requests that were granted and settled."""
     for _ in range(requests):
-        id_, grant = await store.reserve(need(tokens).ask((at,)))
+        id_, grant = await reserved(store, need(tokens).ask((at,)))
         assert grant.candidate
         store.journal.settle(id_, (at.window,), [(tokens, tokens)])
     await delivered(store)

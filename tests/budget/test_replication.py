@@ -14,7 +14,7 @@ from gateway.journal import Entry
 from gateway.redis_link import StoreUnavailable
 from gateway.store import Ask, Store
 from gateway.window import window
-from tests.redis import RealRedis, binaries, delivered, real_redis, running_store
+from tests.redis import RealRedis, binaries, delivered, real_redis, reserved, running_store
 from tests.redis_cluster import until
 
 WINDOW = window("{thinkmeter}", "b", 60, "*", 1_000)
@@ -41,7 +41,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[tuple[RealRedis, RealRedis]
 
 @pytest.fixture
 async def store(pair: tuple[RealRedis, RealRedis]) -> AsyncIterator[Store]:
-    async with running_store(f"unix://{pair[0].folder}/s", lease=5) as running:
+    async with running_store(f"unix://{pair[0].folder}/s", lease=60, timeout=0.5) as running:
         yield running
 
 
@@ -69,13 +69,13 @@ async def reaches(store: Store, settled: int, reserved: int) -> None:
 async def test_the_primary_is_killed(pair: tuple[RealRedis, RealRedis], store: Store) -> None:
     """What only the dead primary knew, settlements and running requests, its successor is told."""
     primary, replica = pair
-    ids = [(await store.reserve(ASK))[0] for _ in range(3)]
+    ids = [(await reserved(store, ASK))[0] for _ in range(3)]
     store.journal.settle(ids[0], ASK.windows, [(10, 0)])
     assert await state(store) == (10, 200)
     await asyncio.to_thread(primary.ask, "WAIT", 1, 5_000)
     replica.send(signal.SIGSTOP)
     primary.ask("CLIENT KILL", "TYPE", "replica")
-    running, _ = await store.reserve(ASK)
+    running, _ = await reserved(store, ASK)
     store.journal.settle(ids[1], ASK.windows, [(30, 0)])
     store.journal.renew([Entry("renew", running, ASK.windows, [(100, 20)])])
     assert await state(store) == (40, 200)
@@ -89,7 +89,7 @@ async def test_the_primary_is_killed(pair: tuple[RealRedis, RealRedis], store: S
 async def test_the_primary_steps_down(pair: tuple[RealRedis, RealRedis], store: Store) -> None:
     """A primary that became a replica keeps its connections, but the gateway finds its successor."""
     primary, replica = pair
-    id_, _ = await store.reserve(ASK)
+    id_, _ = await reserved(store, ASK)
     store.journal.settle(id_, ASK.windows, [(10, 0)])
     assert await state(store) == (10, 0)
     await asyncio.to_thread(primary.ask, "WAIT", 1, 5_000)
@@ -98,18 +98,14 @@ async def test_the_primary_steps_down(pair: tuple[RealRedis, RealRedis], store: 
         take_over(primary, replica)
         client.replicaof("127.0.0.1", 1)
 
-    async with asyncio.timeout(20):
-        while True:
-            with contextlib.suppress(StoreUnavailable):
-                assert (await store.reserve(ASK))[1].candidate
-                break
+    assert (await reserved(store, ASK))[1].candidate
     await reaches(store, 10, 100)
 
 
 async def test_forgotten_settlements(store: Store, pair: tuple[RealRedis, RealRedis]) -> None:
     """A Redis that lost everything is told what was settled lately, though nobody asks it anything."""
     for _ in range(3):
-        id_, _ = await store.reserve(ASK)
+        id_, _ = await reserved(store, ASK)
         store.journal.settle(id_, ASK.windows, [(50, 0)])
     assert await state(store) == (150, 0)
     pair[0].ask("FLUSHALL")

@@ -80,9 +80,9 @@ async def test_the_admin_may_watch(backend: Backend) -> None:
 
 async def test_an_admin_locks_nobody_out(backend: Backend) -> None:
     """Where requests need no key, watching needs none either, unless the console has its own."""
-    async with serving(configuration(backend.url, admin={"key": "admin-secret"})) as running:
-        async with watching(running) as events:
-            await next_of(events, "snapshot")
+    settings = configuration(backend.url, admin={"key": "admin-secret"})
+    async with serving(settings) as running, watching(running) as events:
+        assert (await next_of(events, "snapshot"))["keys"] is False
 
 
 @pytest.mark.parametrize(("enabled", "keys", "expected"), [(False, [], 404), (True, KEYS, 200)])

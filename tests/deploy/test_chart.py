@@ -76,6 +76,17 @@ def test_pod_outlives_its_requests() -> None:
     assert rolling == {"maxUnavailable": 0, "maxSurge": 1}
 
 
+def test_change_that_needs_a_restart_rolls_the_pods() -> None:
+    """`redis` and the like are read at the start only; the rest is reloaded by running pods."""
+
+    def template(**config: Any) -> Any:
+        return render({"config": config})["Deployment"]["spec"]["template"]
+
+    assert template(price=0.1) == template(price=0.2)
+    assert template(redis={"timeout": 1}) != template(redis={"timeout": 2})
+    assert template(server={"keep_alive": 1}) != template(server={"keep_alive": 2})
+
+
 def test_pod_is_confined() -> None:
     """Not root, a read-only file system, no capability, no service account's token."""
     pod = render(PLAIN)["Deployment"]["spec"]["template"]["spec"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import signal
 import socket
@@ -12,10 +13,14 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from examples.demo.__main__ import claimed
 from examples.demo.drawing import interval, question_table, sparkline
 from examples.demo.score import Score
 from examples.demo.traffic import Answer, Asked, Plan, arrivals, fixed_fields, fresh_questions, known_prompts
+from examples.demo.view import View
+from examples.servers import TIERS
 from examples.tiny_reasoner.task import held_out_set
 from router_model.head import load_named
 
@@ -44,6 +49,7 @@ def test_it_ends_by_itself_without_a_terminal(traffic: str) -> None:
     for way in ("adaptive", "direct", "short", "medium", "long", "best fixed mix"):
         assert re.search(rf"\n {way} +\d+\.\d +\d+\.\d % +\d+\.\d to \d+\.\d .*●", ended.stdout), way
     assert re.search(r"P\(right\): direct \d+ %, short \d+ %, medium \d+ %, long \d+ %; price", ended.stdout)
+    assert "P(right): unknown" not in ended.stdout
     assert "held-out questions went to the gateway" in ended.stdout
     assert ("In the surge" in ended.stdout) == (traffic == "surge")
 
@@ -101,6 +107,41 @@ def test_narrow_terminals_get_fewer_columns(width: int, columns: int) -> None:
     assert len(table.columns) == columns
     assert ["best value", "rate limit exceeded"] in cells
     assert (width < 80) or [" 10  97 ", ""] in cells
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("height", [24, 50])
+def test_the_picture_fits_the_terminal(width: int, height: int) -> None:
+    """With all there is to show, in a surge, down to the score at its foot."""
+    out = Console(file=io.StringIO(), force_terminal=True, width=width, height=height)
+    view = View(out, Plan(3, 60, surge=True))
+    budget = {"budget": "everyone", "cap": 4_050, "settled": 1_000, "reserved": 25, "window": "30"}
+    for second in range(40):
+        view.event("snapshot", {"seconds": [{"price": 6 + second}], "budgets": [budget]})
+    asked = [Asked(question, at=1.0) for question in held_out_set(40)]
+    for entry in asked:
+        entry.adaptive = Answer("short", "7", right=True, tokens=30, reason="price", decision="d")
+        entry.fixed = {tier: Answer(tier, "7", right=tier != "direct", tokens=9) for tier in TIERS}
+        view.asked(entry)
+    view.draw(asked, 30.0)
+    assert view.live
+    lines = ["".join(part.text for part in line) for line in out.render_lines(view.live.get_renderable())]
+
+    assert len(lines) < height
+    assert "SURGE" in lines[0]
+    assert any("25 %" in line for line in lines[2:4])
+    assert "adaptive over the best fixed mix" in lines[-1] + lines[-2]
+
+
+def test_two_demos_never_share_a_port(free_port: int) -> None:
+    """However close together they start: the port is one's until that has ended."""
+    first = claimed(free_port)
+    assert first
+    assert claimed(free_port) is None
+    first.close()
+    again = claimed(free_port)
+    assert again
+    again.close()
 
 
 def test_small_charts() -> None:

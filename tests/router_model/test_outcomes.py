@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from router_model.outcomes import OutcomeError, folds, normalised, places, read, split
 
@@ -114,17 +116,60 @@ def test_merges_the_same_prompt(tmp_path: Path) -> None:
     assert table.samples[0].tolist() == [4]
 
 
-def test_parquet(tmp_path: Path) -> None:
-    """Parquet with a struct column of tiers reads as the same table, nulls as gaps."""
-    arrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    rows = [row("a", x=(1, 10, 1), y=(0, 5, 1)), row("b", x=(0, 20, 1))]
-    parquet.write_table(arrow.Table.from_pylist(rows), tmp_path / "t.parquet")
+@pytest.mark.parametrize("kind", ["struct", "map", "frame"])
+def test_parquet(tmp_path: Path, kind: str) -> None:
+    """Parquet reads as the same table as JSON Lines: nulls are gaps, a map is as good as a struct."""
+    rows = [row("a", x=(1, 10, 1), y=(0, 5, 4)), row("b", x=(0, 20, 1)), row("A", x=(0, 30, 3))]
+    columns = pa.Table.from_pylist(rows)
+    cell = pa.struct([("correct", pa.float64()), ("tokens", pa.float64()), ("n", pa.int64())])
+    if kind == "map":
+        pairs = [list(one["tiers"].items()) for one in rows]
+        tiers = pa.array(pairs, pa.map_(pa.string(), cell))
+        columns = pa.table({"prompt": [one["prompt"] for one in rows], "tiers": tiers})
+    if kind == "frame":  # as data frames write them: floats throughout
+        floats = pa.struct([("correct", pa.float64()), ("tokens", pa.float64()), ("n", pa.float64())])
+        tiers = pa.array([one["tiers"] for one in rows], pa.struct([("x", floats), ("y", floats)]))
+        columns = pa.table({"prompt": [one["prompt"] for one in rows], "tiers": tiers})
+    parquet.write_table(columns, tmp_path / "t.parquet")
 
     table = read(tmp_path / "t.parquet", partial=True)
+    same = read(written(tmp_path / "t.jsonl", *rows), partial=True)
 
-    assert table.tiers == ("x", "y")
-    assert table.samples.tolist() == [[1, 1], [1, 0]]
+    assert table.tiers == same.tiers == ("x", "y")
+    assert table.samples.tolist() == [[4, 4], [1, 0]]
+    assert table.prompts == same.prompts
+    assert np.array_equal(table.correct, same.correct, equal_nan=True)
+    assert np.array_equal(table.tokens, same.tokens, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ({"correct": 2.0, "tokens": 1.0}, "t.parquet:2: .*<= 1"),
+        ({"correct": float("nan"), "tokens": 1.0}, "t.parquet:2: .*>= 0"),
+        ({"correct": 0.5, "tokens": float("inf")}, "t.parquet:2: .*tokens"),
+        ({"correct": None, "tokens": 1.0}, "t.parquet:2: .*correct"),
+        (None, "t.parquet:2: .*length >= 1"),
+    ],
+)
+def test_parquet_mistakes(tmp_path: Path, second: dict[str, float] | None, message: str) -> None:
+    """A mistake is named with the number of its row, as a line is in JSON Lines."""
+    good = {"correct": 1.0, "tokens": 1.0}
+    rows = [{"prompt": "a", "tiers": {"x": good}}, {"prompt": "b", "tiers": {"x": second}}]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+
+    with pytest.raises(OutcomeError, match=message):
+        read(tmp_path / "t.parquet")
+
+
+def test_no_parquet_inside(tmp_path: Path) -> None:
+    """A file that only calls itself Parquet, and one without rows, are refused."""
+    (tmp_path / "t.parquet").write_bytes(b"PAR1 and nothing more")
+    with pytest.raises(OutcomeError, match=r"t\.parquet: .*not a parquet file"):
+        read(tmp_path / "t.parquet")
+    parquet.write_table(pa.table({"prompt": []}), tmp_path / "t.parquet")
+    with pytest.raises(OutcomeError, match="no outcomes"):
+        read(tmp_path / "t.parquet")
 
 
 def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,59 @@
+"""Bringing a head what its encoder says of a prompt: in time, or the head abstains."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from gateway.breaker import Breaker
+from gateway.config import Encoder
+from gateway.errors import BackendDisconnected, GatewayError
+from gateway.upstream import Upstream
+from router_model.encoders import Embedder, EncoderError, Served
+from router_model.encoders import Single as Vectors
+
+log = logging.getLogger("thinkmeter.encoder")
+
+
+class Embedding:
+    """Fills an encoder's memory before the head is asked, which looks nowhere else.
+
+    A sentence encoder runs in a thread, as it takes milliseconds; a server is asked over the gateway's own
+    client. After failures in a row nobody is asked for a while, so that they cost no request its time-out.
+    """
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._breaker = Breaker()
+
+    async def bring(self, encoder: Embedder, settings: Encoder, prompt: str) -> None:
+        """Returns within the time-out whether or not it succeeds; failures are logged."""
+        texts, breaker = encoder.missing([prompt]), self._breaker
+        if not texts or not breaker.allows(time.monotonic()):
+            return
+        breaker.begin(time.monotonic())
+        try:
+            async with asyncio.timeout(settings.timeout):
+                vectors = await self._embed(encoder, settings, texts)
+            encoder.keep(texts, vectors)
+        except (EncoderError, GatewayError, TimeoutError) as error:
+            breaker.fail(time.monotonic())
+            log.warning("no embedding, the head abstains: %s", error or "not in time")
+        except BaseException:
+            breaker.abandon()
+            raise
+        else:
+            breaker.succeed()
+
+    async def _embed(self, encoder: Embedder, settings: Encoder, texts: list[str]) -> Vectors:
+        if not isinstance(encoder, Served):
+            return await asyncio.to_thread(encoder.embed, texts)
+        question = settings.replica, b"POST", encoder.path, encoder.ask(texts)
+        try:
+            status, body = await self._upstream.ask(*question)
+        except BackendDisconnected:
+            status, body = await self._upstream.ask(*question)  # a kept connection was closed just then
+        if status != 200:
+            raise EncoderError(f"{settings.source}: status {status}: {body[:200]!r}")
+        return encoder.answer(body, len(texts))

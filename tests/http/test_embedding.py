@@ -1,0 +1,130 @@
+"""Heads on embeddings, served: the encoder in time, or the safe tier and a reason; never a failed request."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.backend import Backend
+from tests.fakes.embeddings import Embeddings, embeddings
+from tests.http.raw_http import ask
+from tests.router_model import made
+from tests.serving import Running, configuration, serving
+
+pytest.importorskip("scipy")
+
+from router_model import train
+from router_model.encoders import Source, opened
+
+TIERS = {"short": {"thinking": 0, "answer": 200}, "long": {"thinking": 200, "answer": 200}}
+EASY, HARD = made.EASY.format(1, 2), made.HARD.format(3, 4)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A head on a server's embeddings for the model `tiny`."""
+    out = tmp_path_factory.mktemp("head") / "words"
+    with embeddings() as server:
+        encoder = opened(Source(server.url, model="words"))
+        train.train([replace(made.table(160), name="tiny")], out, encoder=encoder)
+    return out
+
+
+@pytest.fixture
+def server() -> Iterator[Embeddings]:
+    """The server of embeddings that the gateway asks."""
+    with embeddings(key="secret") as running:
+        yield running
+
+
+def settings(backend: Backend, head: Path, source: str, **changes: Any) -> dict[str, Any]:
+    encoder = {"source": source, "api_key": "secret", "timeout": 5} | changes
+    return configuration(backend.url, model={"tiers": TIERS}, head=str(head), encoder=encoder, price=1.0)
+
+
+@pytest.fixture
+async def running(backend: Backend, trained: Path, server: Embeddings) -> AsyncIterator[Running]:
+    """A gateway with that head."""
+    async with serving(settings(backend, trained, server.url)) as found:
+        yield found
+
+
+async def chosen(running: Running, prompt: str) -> tuple[str, str]:
+    """Tier and reason of a chat request that was answered."""
+    response = await running.chat(prompt)
+    assert response.status == 200
+    return response.headers["x-thinkmeter-tier"], response.headers["x-thinkmeter-reason"]
+
+
+async def test_decides_by_embeddings(running: Running, server: Embeddings) -> None:
+    """Hard prompts think, easy ones do not; each is embedded once, with the key, and the dry run agrees."""
+    assert await chosen(running, EASY) == ("short", "price")
+    assert await chosen(running, HARD) == ("long", "price")
+    assert await chosen(running, HARD) == ("long", "price")
+    assert [text for text in server.texts if text in {EASY, HARD}] == [EASY, HARD]
+
+    fresh = made.HARD.format(8, 9)
+    body = {"model": "tiny", "messages": [{"role": "user", "content": fresh}]}
+    dry = (await ask(running.http, running.url, "/v1/route", body)).json["decision"]
+    assert (dry["tier"], dry["reason"]) == ("long", "price")
+
+
+@pytest.mark.parametrize(
+    "fault", [{"status": 500}, {"status": 401}, {"body": b"<html>"}, {"body": b'{"data": []}'}, {"salt": "x"}]
+)
+async def test_faults_cost_no_request(running: Running, server: Embeddings, fault: dict[str, Any]) -> None:
+    """Whatever is wrong with the embeddings, the safe tier serves the request, and says why."""
+    for name, value in fault.items():
+        setattr(server, name, value)
+
+    assert (await chosen(running, HARD))[1] == "abstained"
+
+
+async def test_slow_server(backend: Backend, trained: Path, server: Embeddings) -> None:
+    """The time-out bounds what a slow server costs; after five failures it is left alone for a while."""
+    server.delay = 1.0
+    async with serving(settings(backend, trained, server.url, timeout=0.05)) as running:
+        begun = time.monotonic()
+        found = [await chosen(running, made.HARD.format(at, at)) for at in range(12)]
+
+        assert {reason for _, reason in found} == {"abstained"}
+        assert len(server.asked) == 5
+        assert time.monotonic() - begun < 5
+
+
+async def test_no_server(backend: Backend, trained: Path) -> None:
+    """A server that is away stops nobody."""
+    async with serving(settings(backend, trained, "http://127.0.0.1:9")) as running:
+        assert (await chosen(running, HARD))[1] == "abstained"
+
+
+async def test_client_gone_leaves_the_encoder_usable(running: Running, server: Embeddings) -> None:
+    """Requests whose clients leave while they wait for an embedding count as no failure of the server."""
+    server.delay = 0.2
+    for at in range(6):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(running.chat(made.HARD.format(at, at)), 0.05)
+    server.delay = 0.0
+
+    assert await chosen(running, HARD) == ("long", "price")
+
+
+async def test_sentence_encoder_in_the_process(backend: Backend, tmp_path: Path) -> None:
+    """A BERT beside the gateway decides too, off the event loop."""
+    pytest.importorskip("tokenizers")
+    from tests.router_model import bert
+
+    folder = bert.write(bert.random_weights(0), tmp_path / "bert", 4)
+    bert.write_tokenizer(folder)
+    table = replace(made.table(160), name="tiny")
+    train.train([table], tmp_path / "head", encoder=opened(Source(str(folder))))
+    async with serving(settings(backend, tmp_path / "head", str(folder))) as running:
+        found = await asyncio.gather(*(chosen(running, text) for text in (EASY, HARD) * 8))
+
+    assert found == [("short", "price"), ("long", "price")] * 8
