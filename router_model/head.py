@@ -98,7 +98,7 @@ class Curves:
         """P(right) and E[tokens] for inputs [..., inputs], each [..., T]."""
         raw = inputs @ self.weights + self.bias
         count = len(self.tiers)
-        correct = 1 / (1 + np.exp(-np.clip(raw[..., :count], -30, 30)))
+        correct = 1 / (1 + np.exp(-np.minimum(np.maximum(raw[..., :count], -30), 30)))  # np.clip is slower
         centre = correct.mean(axis=-1, keepdims=True)
         gain = self.shrink * (correct - centre) + (1 - self.shrink) * self.offset
         tokens = np.clip(np.exp(np.minimum(raw[..., count:], 20)), self.low, self.high)
@@ -130,11 +130,13 @@ class Trunk:
 
     def see(self, features: Features) -> tuple[Single, float]:
         """The inputs [H + R + DENSE] and how unlike the training data the prompt is (`strange`)."""
-        seen = self.rarity[features.indices]
+        seen = self.rarity.take(features.indices)  # half the time of indexing
         values = features.values * seen
         length = math.sqrt(float(values @ values)) or 1.0
         counts = np.clip((features.dense - self.mean) / self.scale, -_CLIP, _CLIP)
-        latents = (values / length) @ self.latents[features.indices] + counts @ self.counts + self.shift
+        latents = (
+            (values / length) @ self.latents.take(features.indices, 0) + counts @ self.counts + self.shift
+        )
         strangeness = rarity(seen) if self.plane is None else outside(values, self.plane)
         return self.above(np.concatenate((latents, counts))), strangeness
 
@@ -147,7 +149,7 @@ def rarity(seen: Single) -> float:
     """Mean inverse document frequency of a prompt's n-grams; one never seen counts as `artifact.UNSEEN`."""
     if not len(seen):
         return math.inf
-    return float(np.where(seen > 0, seen, artifact.UNSEEN).mean())
+    return float(seen.sum() + artifact.UNSEEN * (len(seen) - np.count_nonzero(seen))) / len(seen)
 
 
 def outside(vector: Single, plane: Single) -> float:
@@ -175,7 +177,7 @@ class Plan:
     """
 
     curves: Curves
-    columns: list[int]
+    columns: NDArray[np.intp]
     blend: Floats | None
     limit: Floats
     spread: Floats
@@ -183,7 +185,7 @@ class Plan:
     def outcomes(self, inputs: Single) -> tuple[Floats, Floats]:
         """P(right) and E[tokens] for inputs [..., inputs], each [..., asked]."""
         correct, tokens = self.curves.outcomes(inputs)
-        correct, tokens = correct[..., self.columns], tokens[..., self.columns]
+        correct, tokens = correct.take(self.columns, -1), tokens.take(self.columns, -1)
         if self.blend is not None:
             rising, longer = np.maximum.accumulate(correct, -1), np.maximum.accumulate(tokens, -1)
             correct = np.minimum(np.round(rising @ self.blend.T, 9), 1.0)  # rounded: equal stays equal
@@ -199,7 +201,7 @@ def plan_of(curves: Curves, columns: list[int] | None, tiers: Sequence[TierLengt
     """
     limit = np.array([max(tier.thinking + tier.answer, 1) for tier in tiers], float)
     if columns is not None:
-        return Plan(curves, columns, None, limit, curves.spread[columns].astype(float))
+        return Plan(curves, np.array(columns), None, limit, curves.spread[columns].astype(float))
     known = [curves.tiers.index(tier) for tier in curves.lengths]
     at = np.log1p(list(curves.lengths.values()))
     wanted = np.log1p([max(tier.thinking, 0) for tier in tiers])
@@ -208,7 +210,7 @@ def plan_of(curves: Curves, columns: list[int] | None, tiers: Sequence[TierLengt
     beyond = np.clip(wanted - at[-1], 0, _OCTAVES * math.log(2)) / 2 / max(at[-1] - at[-2], 1e-9)
     blend[:, -1] += beyond
     blend[:, -2] -= beyond
-    return Plan(curves, known, blend, limit, spread)
+    return Plan(curves, np.array(known), blend, limit, spread)
 
 
 @dataclass(frozen=True, eq=False)
