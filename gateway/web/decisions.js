@@ -9,6 +9,7 @@ const WORDS = { price: "best value", only_tier: "only tier" };
 
 let known = [];
 let chosen = null;
+let awaited = null; // chosen before it has arrived: {id, focus}
 let paused = false;
 
 const reasonWords = (reason) => WORDS[reason] ?? reason.replaceAll("_", " ");
@@ -21,6 +22,7 @@ export function addDecisions(fresh, state) {
   known = fresh.toReversed().concat(known).slice(0, KEPT);
   if (chosen === null && known.length) chosen = known[0].decision.id;
   if (!paused) draw(state);
+  if (awaited) select(awaited.id, state, awaited);
 }
 
 export function setPaused(value, state) {
@@ -28,16 +30,16 @@ export function setPaused(value, state) {
   if (!paused) draw(state);
 }
 
-/** Show one decision by its id; false while it has not arrived yet. */
+/** Show one decision by its id, once it has arrived. */
 export function select(id, state, { focus = false } = {}) {
-  if (!known.some((entry) => entry.decision.id === id)) return false;
+  awaited = known.some((entry) => entry.decision.id === id) ? null : { id, focus };
+  if (awaited) return;
   chosen = id;
   draw(state);
   if (focus) {
     get("decisions").scrollIntoView({ block: "start" });
     get("why").focus({ preventScroll: true });
   }
-  return true;
 }
 
 export function draw(state) {

@@ -91,10 +91,9 @@ async def test_playground_answers_at_every_tier(browser: Any, tiny: str) -> None
         assert await page.locator(".thought[tabindex='0'][aria-label='Thought at long']").count() == 1
         assert all(thought.strip() for thought in thoughts[2:])
         assert "tokens" in await cards[-1].inner_text()
-        await page.wait_for_selector("#why[data-id]")
         decisions = [record.decision for record in running.records if record.decision]
         [adaptive] = [decision.id for decision in decisions if decision.requested == "adaptive"]
-        assert await page.locator("#why").get_attribute("data-id") == adaptive
+        await page.wait_for_selector(f"#why[data-id='{adaptive}']")
 
 
 async def test_a_decision_is_chosen_with_the_keyboard(browser: Any, running: Running) -> None:
