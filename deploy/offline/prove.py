@@ -53,6 +53,8 @@ class Answer:
     tokens: int
     seconds: float
     headers: dict[str, str]
+    cut: str = ""
+    """Why there was no answer, or no whole one."""
 
 
 def compose(*words: str, stdin: bytes | None = None) -> bytes:
@@ -82,17 +84,17 @@ def ask(number: int, key: str = "WEB_KEY", *, stream: bool = False) -> Answer:
         {"authorization": f"Bearer {KEYS[key]}", "content-type": "application/json"},
     )
     begun = time.monotonic()
-    status, tokens, headers = 0, 0, {}
+    status, tokens, headers, cut = 0, 0, {}, ""
     try:
         with urllib.request.urlopen(request, timeout=60) as response:
             status, headers = response.status, dict(response.headers)
             tokens = whole(response.read(), stream=stream)["usage"]["completion_tokens"]
     except urllib.error.HTTPError as error:
         status, headers = error.code, dict(error.headers)
-    except (OSError, HTTPException, ValueError):
-        status = 0
+    except (OSError, HTTPException, ValueError) as error:
+        status, cut = 0, repr(error)
     ended = time.monotonic()
-    return Answer(ended, status, tokens, ended - begun, {name.lower(): v for name, v in headers.items()})
+    return Answer(ended, status, tokens, ended - begun, {name.lower(): v for name, v in headers.items()}, cut)
 
 
 def whole(answer: bytes, *, stream: bool) -> dict[str, Any]:
@@ -146,8 +148,8 @@ def expect(what: str, *, holds: bool, seen: object) -> None:
         raise SystemExit(1)
 
 
-def statuses(answers: list[Answer]) -> dict[int, int]:
-    return dict(Counter(answer.status for answer in answers))
+def statuses(answers: list[Answer]) -> dict[int | str, int]:
+    return dict(Counter(answer.cut or answer.status for answer in answers))
 
 
 def image() -> None:

@@ -14,7 +14,7 @@ from tests.deploy.reading import ROOT, RULES, documented_metrics, metrics_in, qu
 
 ALERTS = {rule["alert"]: rule for rule in rules() if "alert" in rule}
 RECORDED = {rule["record"] for rule in rules() if "record" in rule}
-UNIT_TESTS = Path(__file__).with_name("alerts.test.yaml")
+UNIT_TESTS = sorted(Path(__file__).parent.glob("*.test.yaml"))
 
 
 def promtool(*arguments: str) -> None:
@@ -36,12 +36,12 @@ def test_configuration_is_valid() -> None:
 
 def test_alerts_fire_when_they_should() -> None:
     """promtool's unit tests pass."""
-    promtool("test", "rules", str(UNIT_TESTS))
+    promtool("test", "rules", *map(str, UNIT_TESTS))
 
 
 def test_every_alert_is_tested() -> None:
     """Each alert has a case in which it fires."""
-    tests = yaml.safe_load(UNIT_TESTS.read_text())["tests"]
+    tests = [test for path in UNIT_TESTS for test in yaml.safe_load(path.read_text())["tests"]]
     cases = [case for test in tests for case in test.get("alert_rule_test", ())]
     assert {case["alertname"] for case in cases if case["exp_alerts"]} == set(ALERTS)
 

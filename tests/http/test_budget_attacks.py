@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -24,6 +25,7 @@ def redis_server() -> Any:
         yield server
 
 
+@contextlib.asynccontextmanager
 async def governed(backend: Backend, server: RealRedis, **budget: Any) -> AsyncIterator[Running]:
     """A gateway under one budget, on an empty Redis."""
     server.ask("FLUSHALL")
@@ -42,19 +44,19 @@ async def governed(backend: Backend, server: RealRedis, **budget: Any) -> AsyncI
 
 @pytest.fixture
 async def completion(backend: Backend, redis_server: RealRedis) -> AsyncIterator[Running]:
-    async for gateway in governed(backend, redis_server):
+    async with governed(backend, redis_server) as gateway:
         yield gateway
 
 
 @pytest.fixture
 async def total(backend: Backend, redis_server: RealRedis) -> AsyncIterator[Running]:
-    async for gateway in governed(backend, redis_server, count="total", tokens=1_000_000):
+    async with governed(backend, redis_server, count="total", tokens=1_000_000) as gateway:
         yield gateway
 
 
 @pytest.fixture
 async def small_day(backend: Backend, redis_server: RealRedis) -> AsyncIterator[Running]:
-    async for gateway in governed(backend, redis_server, window="24h", tokens=60):
+    async with governed(backend, redis_server, window="24h", tokens=60) as gateway:
         yield gateway
 
 
@@ -183,7 +185,7 @@ async def test_a_day_that_is_only_reserved(small_day: Running, backend: Backend)
 
 async def test_a_prompt_that_never_fits(backend: Backend, redis_server: RealRedis) -> None:
     """A prompt longer than its whole budget is refused for good, and told by how much it was counted."""
-    async for gateway in governed(backend, redis_server, count="total", tokens=500):
+    async with governed(backend, redis_server, count="total", tokens=500) as gateway:
         status, headers, body = await post(
             gateway, "chat/completions", messages=[{"role": "user", "content": "word " * 200}]
         )
