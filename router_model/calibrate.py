@@ -174,7 +174,8 @@ def _believed(correct: Floats, outcome: Floats) -> tuple[float, Floats]:
     slope = float((gain * measured).sum() / power.sum())
     error = (gain * measured).sum(axis=1) - slope * power
     variance = float((error**2).sum()) / float(power.sum()) ** 2
-    return float(np.clip(slope * max(0.0, 1 - variance / max(slope**2, 1e-12)), 0.0, 1.0)), offset
+    believed = slope * max(0.0, 1 - variance / max(slope**2, 1e-12))
+    return min(max(0.0, believed), 1.0), offset
 
 
 def corrected(curves: Curves, correction: Correction) -> Curves:

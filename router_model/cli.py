@@ -263,7 +263,7 @@ def _applied(head: Any, table: OutcomeTable, seed: int) -> Any:
     from router_model import evaluate as evaluation
 
     kept, estimates, how = evaluation.apply(head, table, seed)
-    err.print(f"{table.name}: {how}", highlight=False)
+    err.print(f"{table.name}: {how}", soft_wrap=True, highlight=False)
     return evaluation.scored(kept, how, head.version, [evaluation.score(estimates, kept)])
 
 
@@ -314,6 +314,7 @@ def results(
     seeds: Annotated[int, typer.Option(min=1, help="Repetitions with other folds.")] = 5,
     draws: Annotated[int, typer.Option(min=20, help="Resamples behind each interval.")] = 300,
     only: Annotated[str | None, typer.Option(help="Measure these settings anew and keep the others.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a run was interrupted.")] = False,
 ) -> None:
     """Measure every method on every table and write the page of results, its JSON and its figures."""
     _need_extra()
@@ -332,15 +333,19 @@ def results(
         _fail(error)
     if not tables:
         _fail(f"{data}: none of the tables of the report is here")
+    kept = all_results.Kept(page.with_suffix("") / "interrupted.json")
+    if not resume:
+        kept.path.unlink(missing_ok=True)
     with _bar() as progress, threadpool_limits(1):  # the trees spin on idle threads where cores are shared
         bar = progress.add_task("", total=all_results.steps(run, tables))
 
         def tick(step: str) -> None:
             progress.update(bar, description=step, advance=1)
 
-        found = all_results.measure(run, tables, tiny, tick)
+        found = all_results.measure(run, tables, tiny, tick, kept)
     found |= {"command": "make results", "machine": machine()}
     all_results.write(all_results.merged(found, page.with_suffix("")) if wanted else found, page)
+    kept.path.unlink(missing_ok=True)
     err.print(f"{page}: {found['minutes']} minutes", highlight=False)
 
 

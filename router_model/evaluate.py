@@ -18,7 +18,7 @@ from router_model.baselines import Estimates, Method
 from router_model.calibrate import calibrate
 from router_model.curves import UNIT, Floats, Sweep
 from router_model.head import Head
-from router_model.outcomes import OutcomeTable, folds
+from router_model.outcomes import OutcomeError, OutcomeTable, folds
 
 FOLDS = 5
 LARGE = 600  # prompts from which a held-out fifth for each seed is enough to test on
@@ -270,7 +270,12 @@ def apply(head: Head, table: OutcomeTable, seed: int) -> tuple[OutcomeTable, Est
             correct, tokens = known.outcomes(head.see(kept.prompts))
             return kept, Estimates(correct[:, columns], tokens[:, columns]), f"tiers of {known.name}{note}"
     estimates = Estimates(np.zeros_like(kept.correct), np.zeros_like(kept.tokens))
-    for test in parts(kept, seed):
+    tests = list(parts(kept, seed))
+    if not tests:
+        raise OutcomeError(
+            f"{table.name}: {len(kept)} prompts are too few to calibrate on and to measure with"
+        )
+    for test in tests:
         tuned = calibrate(head, kept.take(~test), seed)
         seen = tuned.see(kept.take(test).prompts)
         estimates.correct[test], estimates.tokens[test] = tuned.sets[kept.name].outcomes(seen)

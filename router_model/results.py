@@ -105,18 +105,50 @@ class Run:
     draws: int
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a run has measured so far, in a file, so that an interrupted one can go on."""
+
+    path: Path
+
+    def read(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that an earlier run of the same kind measured; nothing where it was another kind."""
+        try:
+            found: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        same = all(found.get(name) == asked[name] for name in ("shipped", "seeds", "draws"))
+        return found if same else {}
+
+    def write(self, found: Mapping[str, Any]) -> None:
+        """Replace the file as a whole."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        new = self.path.with_suffix(".new")
+        new.write_text(json.dumps(found) + "\n", encoding="utf-8")
+        new.replace(self.path)
+
+
 def measure(
-    run: Run, tables: Sequence[tuple[Setting, OutcomeTable]], tiny: Path | None, tick: Callable[[str], object]
+    run: Run,
+    tables: Sequence[tuple[Setting, OutcomeTable]],
+    tiny: Path | None,
+    tick: Callable[[str], object],
+    kept: Kept | None = None,
 ) -> dict[str, Any]:
-    """All settings, as one JSON object. `tick` is told each step."""
+    """All settings, as one JSON object. `tick` is told each step; `kept` holds what is done meanwhile."""
     started = time.perf_counter()
     found: dict[str, Any] = {
         "shipped": run.shipped,
         "seeds": len(run.seeds),
         "draws": run.draws,
         "settings": {},
+        "minutes": 0.0,
     }
+    found |= kept.read(found) if kept else {}
+    before = found["minutes"]
     for setting, table in tables:
+        if setting.key in found["settings"]:
+            continue
         whole = _whole(setting, table, run, tick)
         for key, title, trial in _views(setting, whole, run, tick):
             summary = report.summarise(trial, title, setting.unit, run.shipped, run.draws)
@@ -124,7 +156,9 @@ def measure(
             tick(f"{title}: intervals")
         if setting.key == TINY and tiny:
             found["voting"], found["voting_is_bound"] = _voting(tiny, table, whole, run)
-    found["minutes"] = round((time.perf_counter() - started) / 60, 1)
+        found["minutes"] = round(before + (time.perf_counter() - started) / 60, 1)
+        if kept:
+            kept.write(found)
     return found
 
 

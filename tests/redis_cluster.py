@@ -77,6 +77,16 @@ def until(condition: Callable[[], bool], seconds: float = 40) -> None:
         time.sleep(0.05)
 
 
+def catch_up(primary: RealRedis, replica: RealRedis) -> None:
+    """Wait until the replica has all that the primary has."""
+
+    def behind() -> int:
+        offset = int(_replication(primary)["master_repl_offset"])
+        return offset - int(_replication(replica)["slave_repl_offset"])
+
+    until(lambda: behind() <= 0)
+
+
 def _agrees(node: RealRedis, *words: Any) -> bool:
     """Whether the node could do so already."""
     try:

@@ -15,7 +15,7 @@ from gateway.store import Ask, Store
 from gateway.window import Window, window
 from tests.fakes.backend import Backend
 from tests.redis import RealRedis, delivered, reserved, running_store
-from tests.redis_cluster import Cluster, real_cluster
+from tests.redis_cluster import Cluster, catch_up, real_cluster
 from tests.serving import configuration, serving
 
 
@@ -121,6 +121,7 @@ async def test_another_takes_over(store: Store, cluster: Cluster, number: int) -
     running, _ = await reserved(store, ask)
     store.journal.settle(settled, ask.windows, [(40, 0)])
     assert await use(store, ask.windows[0]) == (40, 100)
+    await asyncio.to_thread(catch_up, primary, cluster.replica_of(primary))
     _end(primary, number)
     await _until_refused(store, ask)
     store.journal.settle(running, ask.windows, [(25, 0)])
@@ -140,7 +141,7 @@ async def test_what_the_new_primary_lacks_it_is_told(store: Store, cluster: Clus
     ids = [(await reserved(store, ask))[0] for _ in range(3)]
     store.journal.settle(ids[0], ask.windows, [(10, 0)])
     assert await use(store, ask.windows[0]) == (10, 200)
-    await asyncio.to_thread(primary.ask, "WAIT", 1, 5_000)
+    await asyncio.to_thread(catch_up, primary, replica)
     replica.send(signal.SIGSTOP)
     primary.ask("CLIENT KILL", "TYPE", "replica")
     store.journal.settle(ids[1], ask.windows, [(30, 0)])

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -15,7 +16,7 @@ from gateway.redis_link import StoreUnavailable
 from gateway.store import Ask, Store
 from gateway.window import window
 from tests.redis import RealRedis, binaries, delivered, real_redis, reserved, running_store
-from tests.redis_cluster import until
+from tests.redis_cluster import catch_up, until
 
 WINDOW = window("{thinkmeter}", "b", 60, "*", 1_000)
 ASK = Ask((WINDOW,), (0,), ((100,),), minimum=100)
@@ -61,9 +62,10 @@ async def state(store: Store) -> tuple[int, int] | None:
 
 
 async def reaches(store: Store, settled: int, reserved: int) -> None:
-    async with asyncio.timeout(20):
-        while await state(store) != (settled, reserved):
-            await asyncio.sleep(0.05)
+    end = time.monotonic() + 20
+    while (found := await state(store)) != (settled, reserved):
+        assert time.monotonic() < end, found
+        await asyncio.sleep(0.05)
 
 
 async def test_the_primary_is_killed(pair: tuple[RealRedis, RealRedis], store: Store) -> None:
@@ -72,7 +74,7 @@ async def test_the_primary_is_killed(pair: tuple[RealRedis, RealRedis], store: S
     ids = [(await reserved(store, ASK))[0] for _ in range(3)]
     store.journal.settle(ids[0], ASK.windows, [(10, 0)])
     assert await state(store) == (10, 200)
-    await asyncio.to_thread(primary.ask, "WAIT", 1, 5_000)
+    await asyncio.to_thread(catch_up, primary, replica)
     replica.send(signal.SIGSTOP)
     primary.ask("CLIENT KILL", "TYPE", "replica")
     running, _ = await reserved(store, ASK)
@@ -92,7 +94,7 @@ async def test_the_primary_steps_down(pair: tuple[RealRedis, RealRedis], store: 
     id_, _ = await reserved(store, ASK)
     store.journal.settle(id_, ASK.windows, [(10, 0)])
     assert await state(store) == (10, 0)
-    await asyncio.to_thread(primary.ask, "WAIT", 1, 5_000)
+    await asyncio.to_thread(catch_up, primary, replica)
     with contextlib.closing(primary.client()) as client:
         client.ping()  # connects, while the address leads there
         take_over(primary, replica)

@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -134,17 +134,25 @@ class Replica(Server):
         return re.search(rf"Request (chat)?cmpl-{request_id}\S* aborted", self.output()) is not None
 
 
-def vllm_server(name: str, python: Path, model: Path, directory: Path) -> Replica:
-    """Starts, without waiting, a vLLM server that knows thinking budgets and logs its requests."""
+THINKING = [
+    *["--reasoning-parser", "qwen3"],
+    *["--reasoning-config", '{"reasoning_start_str": "<think>", "reasoning_end_str": "</think>"}'],
+    *["--enable-auto-tool-choice", "--tool-call-parser", "hermes"],
+]
+EMBEDDING = ["--runner", "pooling", "--convert", "embed"]
+
+
+def vllm_server(
+    name: str, python: Path, model: Path, directory: Path, options: Sequence[str] = THINKING
+) -> Replica:
+    """Starts, without waiting, a vLLM server that logs its requests; by default it knows thinking budgets."""
     port = free_port()
     command = [
         *[str(python), "-m", "vllm.entrypoints.openai.api_server"],
         *["--model", str(model), "--served-model-name", "tiny", "--dtype", "float32"],
         *["--host", "127.0.0.1", "--port", str(port)],
         *["--enforce-eager", "--max-model-len", "2048", "--max-num-seqs", "32"],
-        *["--reasoning-parser", "qwen3"],
-        *["--reasoning-config", '{"reasoning_start_str": "<think>", "reasoning_end_str": "</think>"}'],
-        *["--enable-auto-tool-choice", "--tool-call-parser", "hermes"],
+        *options,
         "--enable-log-requests",
     ]
     env = {

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -113,6 +115,59 @@ def test_bad_input(arguments: list[str], message: str, data: Path, tmp_path: Pat
     assert found.exit_code == 2, found.output
     assert message in " ".join(found.stderr.split())
     assert found.stdout == ""
+
+
+def odd(kind: str, count: int) -> list[dict]:
+    """Rows that are legal and unlike any that a method was thought out for."""
+    random = np.random.default_rng(0)
+    texts = {
+        "unicode": "数学 {} 🧮 \u202e\u0000 ÄÖ", "huge": "x{} + y " * 40_000, "duplicates": "Question {}?",
+    }  # fmt: skip
+    rows = []
+    for at in range(count):
+        constant = kind in {"right", "wrong"}
+        cells = {
+            tier: {
+                "correct": float(kind == "right") if constant else float(random.random() < chance),
+                "tokens": 0.0 if kind == "free" else 10.0 * (1 + chance) + at % 3,
+            }
+            for tier, chance in (("a", 0.4), ("b", 0.8))
+        }
+        number = at // 2 if kind == "duplicates" else at
+        prompt = texts.get(kind, "What is {} plus {}?").replace("{}", str(number))
+        rows.append({"prompt": prompt, "tiers": cells})
+    return rows
+
+
+@pytest.mark.parametrize("kind", ["unicode", "huge", "duplicates", "right", "wrong", "free"])
+def test_odd_tables(kind: str, tmp_path: Path) -> None:
+    """Whatever is in a legal table, the points are finite numbers, no better than a clairvoyant's."""
+    path = tmp_path / "odd.jsonl"
+    rows = odd(kind, 120 if kind == "duplicates" else 60)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    for found in (evaluated(path, "--folds", "2"), evaluated("general", path)):
+        assert found["prompts"] == 60
+        assert all(math.isfinite(value) for point in found["points"] for value in point.values())
+        if found["oracle"] == "clairvoyant":
+            assert all(point["accuracy"] <= point["oracle"] + 1e-9 for point in found["points"])
+        assert all(point["accuracy"] == (kind == "right") for point in found["points"] if kind in CONSTANT)
+
+
+CONSTANT = {"right", "wrong"}
+
+
+@pytest.mark.parametrize("count", [1, 3, 9])
+def test_too_few(count: int, tmp_path: Path) -> None:
+    """Too few prompts to learn new tiers from are one clear error, not a figure."""
+    path = tmp_path / "few.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in odd("plain", count)))
+
+    for command in (["evaluate", str(path), "--folds", "5"], ["evaluate", "general", str(path)]):
+        found = CliRunner().invoke(cli, [*command, "--json"])
+        assert found.exit_code == 2
+        assert "too few" in found.stderr
+        assert found.stdout == ""
 
 
 def test_train_on_a_broken_table(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,3 +99,23 @@ def test_questions_to_train_on_come_after_those_to_test_on() -> None:
 
     assert both.prompts[:40] == table.prompts
     assert len(set(both.prompts)) == len(both) == 60
+
+
+def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
+    """What was measured before an interruption is not measured again, unless other seeds are asked for."""
+    methods = (Neighbours(k=10),)
+    kept = results.Kept(tmp_path / "interrupted.json")
+    tables = [
+        (replace(results.SETTINGS[at], tiers=("short", "long")), made.table(60, seed=at)) for at in (2, 5)
+    ]
+    ticks: list[str] = []
+    run = results.Run(methods, "kNN", range(1), 20)
+    first = results.measure(run, tables[:1], None, ticks.append, kept)
+    done = len(ticks)
+
+    whole = results.measure(run, tables, None, ticks.append, kept)
+    assert len(ticks) == 2 * done
+    assert list(whole["settings"]) == [setting.key for setting, _ in tables]
+    assert whole["settings"]["gsm8k"] == json.loads(json.dumps(first["settings"]["gsm8k"]))
+    results.measure(replace(run, draws=21), tables, None, ticks.append, kept)
+    assert len(ticks) == 4 * done

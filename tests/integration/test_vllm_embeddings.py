@@ -1,0 +1,63 @@
+"""A head on the embeddings of a real vLLM: trained through its API, served by the gateway."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from examples.tiny_reasoner.serve import WEIGHTS
+from router_model import train
+from router_model.encoders import EncoderError, Source, opened
+from router_model.head import Head
+from tests.fakes.backend import Backend
+from tests.router_model import made
+from tests.serving import configuration, serving
+
+from .processes import EMBEDDING, Replica, stopping, vllm_server
+
+SUM = "What is 3 plus 4? "
+TIERS = {"short": {"thinking": 0, "answer": 200}, "long": {"thinking": 200, "answer": 200}}
+
+
+@pytest.fixture(scope="module")
+def embedder(vllm_python: Path, workplace: Path) -> Iterator[Replica]:
+    """vLLM with the tiny reasoner as a model of embeddings."""
+    server = vllm_server("embedder", vllm_python, WEIGHTS, workplace, EMBEDDING)
+    with stopping([server]):
+        server.wait_until_ready("/health")
+        yield server
+
+
+def test_text_beyond_the_model(embedder: Replica) -> None:
+    """A prompt longer than the model reads is cut by vLLM; the same text gives the same unit vector."""
+    encoder = opened(Source(embedder.url, model="tiny"))
+    found = encoder.encode_all([SUM * 1000, SUM, ""])
+
+    again = opened(Source(embedder.url, model="tiny")).encode_all([SUM])
+    vectors = found.values.reshape(3, encoder.width)
+    assert (vectors**2).sum(axis=1) == pytest.approx([1, 1, 1], abs=1e-4)
+    assert vectors[1] == pytest.approx(again.values, abs=1e-4)
+
+
+def test_unknown_model(embedder: Replica) -> None:
+    """vLLM's own words for a model that it does not serve."""
+    with pytest.raises(EncoderError, match="does not exist"):
+        opened(Source(embedder.url, model="none"))
+
+
+async def test_trained_and_served(embedder: Replica, tmp_path: Path) -> None:
+    """The head that was trained over the API decides in the gateway, by the embedding, not by abstaining."""
+    table = replace(made.table(120), name="tiny")
+    train.train([table], tmp_path / "head", encoder=opened(Source(embedder.url, model="tiny")))
+    assert Head.load(tmp_path / "head", Source(embedder.url)).encoder.identity["model"] == "tiny"
+    encoder = {"source": embedder.url, "timeout": 60}
+    async with Backend("tiny") as backend:
+        settings = configuration(
+            backend.url, model={"tiers": TIERS}, head=str(tmp_path / "head"), encoder=encoder, price=1.0
+        )
+        async with serving(settings) as running:
+            found = [await running.chat(text.format(3, 10)) for text in (made.EASY, made.HARD)]
+
+    assert [one.headers["x-thinkmeter-reason"] for one in found] == ["price", "price"]
+    assert [one.headers["x-thinkmeter-tier"] for one in found] == ["short", "long"]
