@@ -91,7 +91,15 @@ class Pipeline:
             if reservation and judgement:
                 record.decision, bounded = judgement.granted(reservation), reservation.strict
                 record.unseen = 0 if request.shows_reasoning else record.decision.thinking * request.choices
-            fields = outgoing(route, request, target, pool.served_name, record.decision, bounded=bounded)
+            fields = outgoing(
+                route,
+                request,
+                target,
+                pool.served_name,
+                record.decision,
+                bounded=bounded,
+                counts=reservation is not None,
+            )
             call = Call(
                 route.path,
                 protocol.encode(fields),
@@ -138,10 +146,12 @@ def outgoing(
     decision: Decision | None,
     *,
     bounded: bool = False,
+    counts: bool = False,
 ) -> Fields:
     """The fields sent upstream: the client's own bytes, but for the model's name, the tier and usage.
 
     bounded: send the cap even where the tier sets none, as no more than that was set aside.
+    counts: have a stream say all along how many tokens there were, as a chunk can hold several.
     """
     fields = request.fields
     if decision:
@@ -155,8 +165,8 @@ def outgoing(
             fields = others | {route.cap: Raw(b"%d" % decision.cap)}
     if request.model != served_name:
         fields = fields | {"model": Raw(protocol.encode(served_name))}
-    if request.stream and not request.wants_usage:
-        fields = fields | {"stream_options": protocol.with_usage(fields.get("stream_options"))}
+    if request.stream and (counts or not request.wants_usage):
+        fields = fields | {"stream_options": protocol.with_usage(fields.get("stream_options"), counts=counts)}
     return fields
 
 
@@ -170,7 +180,12 @@ async def _pass_whole(exchange: Exchange, reply: Reply) -> None:
 
 
 async def _pass_stream(exchange: Exchange, request: Request, reply: Reply) -> None:
-    record, reader = exchange.record, StreamReader(strip_usage=not request.wants_usage)
+    record = exchange.record
+    reader = StreamReader(
+        strip_usage=not request.wants_usage,
+        strip_counts=record.reservation is not None and not request.wants_counts,
+        prompts=request.prompts,
+    )
     record.progress = lambda: record.unseen + reader.passed()
     try:
         async for block in reply.blocks():

@@ -37,6 +37,12 @@ class Message(Struct):
 
 class StreamOptions(Struct):
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether every chunk is to say how many tokens there were; vLLM does so beside the usage only."""
+        return bool(self.include_usage and self.continuous_usage_stats)
 
 
 class Reasoning(Struct):
@@ -119,6 +125,7 @@ class Request:
     metadata: dict[str, Any] | None = None
     tools: bool = False
     wants_usage: bool = False
+    wants_counts: bool = False
     choices: int = 1
     prompts: int = 1
 
@@ -157,6 +164,7 @@ def parse_chat(body: bytes) -> Request:
         metadata=chat.metadata,
         tools=bool(chat.tools),
         wants_usage=bool(chat.stream_options and chat.stream_options.include_usage),
+        wants_counts=bool(chat.stream_options and chat.stream_options.counts),
         choices=max(chat.n or 1, 1),
     )
 
@@ -178,6 +186,7 @@ def parse_completion(body: bytes) -> Request:
         conversation=(prompt or "")[-_SEARCHED:],
         metadata=completion.metadata,
         wants_usage=bool(completion.stream_options and completion.stream_options.include_usage),
+        wants_counts=bool(completion.stream_options and completion.stream_options.counts),
         choices=max(completion.n or 1, completion.best_of or 1, 1) * prompts,
         prompts=prompts,
     )
@@ -205,10 +214,11 @@ def parse_embedding(body: bytes) -> Request:
 T = TypeVar("T")
 
 
-def with_usage(options: Raw | None) -> Raw:
-    """The client's `stream_options` with usage asked for."""
+def with_usage(options: Raw | None, *, counts: bool = False) -> Raw:
+    """The client's `stream_options` with usage asked for; with `counts`, a running count in every chunk."""
     given = {} if options is None or bytes(options) == b"null" else _fields.decode(options)
-    return Raw(encode(given | {"include_usage": True}))
+    asked = {"include_usage": True} | ({"continuous_usage_stats": True} if counts else {})
+    return Raw(encode(given | asked))
 
 
 def decode_as(kind: type[T], body: bytes) -> T:

@@ -50,7 +50,8 @@ class Answer(Struct):
 class Tally:
     """Tokens of one answer. None is unknown and never zero.
 
-    source: "backend" (its own count), "counted" (one token for every delta that passed) or "none".
+    source: "backend" (its own count of the whole answer), "counted" (its running count or one token for
+    every delta that passed, whichever is more) or "none".
     reasoning_estimated: the split was made here, because the backend did not say.
     truncated: the answer ended at the length limit before its first visible character.
     """
@@ -116,12 +117,20 @@ class _Chunk(Struct):
 
 
 _chunk = msgspec.json.Decoder(_Chunk)
+_usage = msgspec.json.Decoder(Usage)
 
 _SEPARATORS = (b"\n\n", b"\r\n\r\n")
 _BLANK_LINES = (b"\n\n", b"\n\r\n")
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
 _DONE = re.compile(rb"(?:^|\n)data: ?\[DONE\]\r?\n")  # a whole line: the same words may stand in a text
 _FIRST_KEY = re.compile(rb'data: ?\{\s*"[^"\\]*":( ?)')
+# After a comma, but not after "choices":[], where it is no running count. What must not stand before it is
+# looked for behind the literal, which is found fast.
+_COUNT = re.compile(
+    rb'"usage":(?:(?<=,"usage":)(?<!\[\],"usage":)|(?<=, "usage":)(?<!\[\], "usage":))'
+    rb"\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})"
+)
+_INDEX = re.compile(rb'"choices":\s*\[\s*\{\s*"index":\s*(\d+)')
 _EVENT_LIMIT = 1 << 20  # an event longer than this is passed on in pieces
 
 
@@ -152,15 +161,19 @@ def _filled(block: bytes, pattern: bytes) -> int:
 class StreamReader:
     """Reads a stream of server-sent events as it passes, and says what to forward.
 
-    Whole events are forwarded byte for byte. With `strip_usage`, the one event that carries nothing but
-    usage, which was asked for on our own account, is left out.
+    Whole events are forwarded byte for byte, but for what was asked for on our own account: with
+    `strip_usage` the one event that carries nothing but usage is left out, with `strip_counts` the running
+    count in every event. prompts: how many one request asked about.
     """
 
-    def __init__(self, *, strip_usage: bool) -> None:
+    def __init__(self, *, strip_usage: bool, strip_counts: bool = False, prompts: int = 1) -> None:
         self._strip_usage = strip_usage
+        self._strip_counts = strip_counts
+        self._prompts = prompts
         self._partial = b""
         self._spelling: _Spelling | None = None
         self._usage: Usage | None = None
+        self._running: dict[bytes, bytes] = {}  # by choice, the last usage in an event of it
         self._visible = 0
         self._reasoning = 0
         self._finish_reason: str | None = None
@@ -197,7 +210,20 @@ class StreamReader:
         self.failed = self.failed or b'data: {"error"' in block
         if not self.done and (mark := block.rfind(b"[DONE]")) >= 0:
             self.done = _DONE.search(block, max(0, mark - 7)) is not None
+        if b'"usage"' in block:
+            block = self._take_counts(block)
         return self._take_usage(block) if b'"usage"' in block else block
+
+    def _take_counts(self, block: bytes) -> bytes:
+        """Looks at nothing but the running counts: every event of hundreds may carry one."""
+        parts = _COUNT.split(block)
+        if counts := parts[1::2]:
+            found = _INDEX.findall(block)
+            places = found if len(found) == len(counts) else [b"0"] * len(counts)
+            self._running.update(zip(places, counts, strict=True))
+        if counts and self._strip_counts:
+            block = b"".join([*(part.rstrip(b", ") for part in parts[:-1:2]), parts[-1]])
+        return block
 
     def _take_usage(self, block: bytes) -> bytes:
         """Only the events that name usage are looked at: the block may hold hundreds of others."""
@@ -210,22 +236,39 @@ class StreamReader:
             if chunk is None or chunk.usage is UNSET:
                 kept.append(block[start:end])
             else:
-                self._usage = chunk.usage or self._usage
+                self._usage = self._usage if chunk.choices else chunk.usage or self._usage
                 drop = self._strip_usage and chunk.choices == []
                 kept.append(block[start : begin if drop else end])
             start = end
         return b"".join([*kept, block[start:]])
 
     def passed(self) -> int:
-        """The tokens so far, at one for every delta."""
-        return self._visible + self._reasoning
+        """The tokens so far: the running count, or one for every delta, whichever is more."""
+        return max(self._visible + self._reasoning, self._counted().completion_tokens or 0)
+
+    def _counted(self) -> Usage:
+        """What the running counts of all choices come to."""
+        try:
+            counts = [_usage.decode(count) for count in self._running.values()]
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            counts = []
+        details = [one.completion_tokens_details for one in counts]
+        return Usage(
+            next((one.prompt_tokens for one in counts), None) if self._prompts == 1 else None,
+            sum(_count(one.completion_tokens) or 0 for one in counts),
+            CompletionDetails(sum(_count(one.reasoning_tokens) or 0 for one in details if one)),
+        )
 
     def tally(self) -> Tally:
         """The tokens so far: the backend's count if it came, else what passed."""
-        if self._usage and _count(self._usage.completion_tokens) is not None:
-            tally = _backend_tally(self._usage, self._reasoning, self._visible)
+        usage = self._usage or (self._counted() if self._running and self.done else None)
+        if usage and _count(usage.completion_tokens) is not None:
+            tally = _backend_tally(usage, self._reasoning, self._visible)
         elif passed := self.passed():
-            tally = Tally(completion=passed, reasoning=self._reasoning, source="counted")
+            tally = Tally(reasoning=self._reasoning)
+            if self._running:
+                tally = _backend_tally(self._counted(), self._reasoning, self._visible)
+            tally.completion, tally.source = passed, "counted"
         else:
             tally = Tally()
         tally.finish_reason = self._finish_reason

@@ -147,6 +147,14 @@ def test_usage_is_asked_for(options: Raw | None) -> None:
     assert json.loads(bytes(with_usage(options))) == {"include_usage": True}
 
 
+def test_running_counts_are_asked_for() -> None:
+    """Under a budget every chunk is to say how many tokens there were."""
+    assert json.loads(bytes(with_usage(None, counts=True))) == {
+        "include_usage": True,
+        "continuous_usage_stats": True,
+    }
+
+
 def test_asking_for_usage_keeps_other_options() -> None:
     """Options we do not know keep their bytes."""
     assert bytes(with_usage(Raw(b'{"x":1e-7}'))) == b'{"x":1e-7,"include_usage":true}'

@@ -176,15 +176,49 @@ def test_event_without_end_is_not_kept_for_ever() -> None:
     assert [len(block) for block in forwarded] == [0, 0, 1_200_000] * 3
 
 
-def test_usage_beside_a_choice_is_kept() -> None:
-    """Usage in every chunk, as a client may ask of vLLM, is forwarded, and the last of it counts."""
-    choice = {"index": 0, "delta": {"content": "a"}}
-    counts = [{"completion_tokens": 1}, {"completion_tokens": 2}, None]
-    events = [event({"choices": [choice], "usage": usage}) for usage in counts]
-    reader = StreamReader(strip_usage=True)
+def running(count: int | None, index: int = 0, **fields: Any) -> dict[str, Any]:
+    """A chunk with one delta of a choice and the tokens of that choice so far, as vLLM sends them."""
+    details = {"reasoning_tokens": 0}
+    usage = {"prompt_tokens": 5, "completion_tokens": count, "completion_tokens_details": details}
+    choice = {"index": index, "delta": {"content": 'a,"usage":{} b'}}
+    return {"choices": [choice], "usage": None if count is None else usage} | fields
 
-    assert reader.feed(b"".join(events)) == b"".join(events)
+
+def test_running_counts_that_the_client_asked_for_are_kept() -> None:
+    """Usage in every chunk, as a client may ask of vLLM, is forwarded, and the last of it counts."""
+    events = b"".join(event(running(count)) for count in (1, 2, None))
+    reader = StreamReader(strip_usage=False)
+
+    assert reader.feed(events) == events
+    assert (reader.tally().source, reader.tally().completion, reader.tally().prompt) == ("counted", 3, 5)
+    assert reader.feed(b"data: [DONE]\n\n") == b"data: [DONE]\n\n"
     assert (reader.tally().source, reader.tally().completion) == ("backend", 2)
+
+
+@pytest.mark.parametrize("spaced", [False, True])
+def test_running_counts_of_our_own_are_left_out(spaced: bool) -> None:
+    """A running count asked for on our own account is taken out of its event, and of nothing else."""
+    bare = {"choices": running(0)["choices"]}
+    first = running(7) | {"prompt_text": None}  # vLLM's first chunk names other things after the usage
+    separators = (", ", ": ") if spaced else (",", ":")
+    with_counts, without = (
+        b"".join(b"data: %s\n\n" % json.dumps(chunk, separators=separators).encode() for chunk in chunks)
+        for chunks in ([first, running(9), bare], [bare | {"prompt_text": None}, bare, bare])
+    )
+    reader = StreamReader(strip_usage=True, strip_counts=True)
+
+    assert reader.feed(with_counts) == without
+    assert (reader.tally().completion, reader.passed()) == (9, 9)
+
+
+def test_running_counts_of_several_choices() -> None:
+    """vLLM's running counts are each choice's own: what a cut stream has cost is their sum."""
+    chunks = [running(4, 0), running(6, 1), running(9, 0), running(5, 2)]
+    reader = StreamReader(strip_usage=True, strip_counts=True, prompts=3)
+    reader.feed(b"".join(map(event, chunks)))
+
+    assert (reader.tally().completion, reader.tally().source) == (20, "counted")
+    assert reader.tally().prompt is None  # each count names its own prompt only
 
 
 def test_other_event_without_choices_is_kept() -> None:

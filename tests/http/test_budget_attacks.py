@@ -138,6 +138,20 @@ async def test_reasoning_that_is_not_sent(
     assert await used(completion) == (256, 0)
 
 
+async def test_many_tokens_in_one_delta(completion: Running, backend: Backend) -> None:
+    """A busy backend puts several tokens into a delta: a cut stream costs all of them, counted unseen."""
+    said = {"choices": [{"index": 0, "delta": {"content": "a b c d"}}]}
+    usage = {"prompt_tokens": 3, "total_tokens": 43, "completion_tokens": 40}
+    backend.script(Fault(body=f"data: {json.dumps(said | {'usage': usage})}\n\n"))
+    body = {"model": "tiny", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+    async with completion.http.post(f"{completion.url}/v1/chat/completions", json=body) as response:
+        first = (await response.read()).partition(b"\n\n")[0]
+
+    assert json.loads(first.removeprefix(b"data: ")) == said
+    assert await used(completion) == (40, 0)
+    assert backend.requests[-1].json["stream_options"]["continuous_usage_stats"] is True
+
+
 async def test_usage_that_cannot_be(completion: Running, backend: Backend) -> None:
     """A backend that reports absurd usage fills its window, but leaves Redis and the sums whole."""
     message = {"role": "assistant", "content": "hi"}

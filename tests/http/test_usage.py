@@ -102,13 +102,13 @@ async def test_a_cut_stream_is_counted(running: Running, backend: Backend, fault
 
 
 async def test_running_counts_of_a_cut_stream(running: Running, backend: Backend) -> None:
-    """With continuous usage the last count that passed is the backend's own, prompt included."""
+    """With continuous usage the last count that passed is noted, prompt included."""
     backend.script(Fault(after=7, end="cut", reasoning=4))
     options = {"include_usage": True, "continuous_usage_stats": True}
     tally = await tally_of(running, ask(WORDS, model="tiny:short", stream=True, stream_options=options))
 
     assert counts(tally) == (3, 7, 4)
-    assert tally.source == "backend"
+    assert tally.source == "counted"
 
 
 async def test_an_abandoned_stream_is_counted(running: Running, backend: Backend) -> None:

@@ -1,0 +1,88 @@
+"""Under a budget vLLM counts along: what a stream cost is known however it ends, and no client sees it."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.redis import delivered
+from tests.serving import Running, configuration, serving
+
+from .conftest import ENDLESS, TIERS, Puzzle
+from .processes import Replica
+
+BUDGET = {"name": "all", "window": "1m", "tokens": 1_000_000}
+
+
+@pytest.fixture
+async def governed(replicas: list[Replica], tmp_path: Path) -> AsyncIterator[Running]:
+    """A gateway under a budget, with a Redis of its own, in front of the first replica."""
+    settings = configuration(
+        replicas[0].url,
+        model={"tiers": TIERS | {"endless": ENDLESS["long"]}},
+        budgets=[BUDGET],
+        redis={"directory": str(tmp_path)},
+        timeouts={"first_byte": 600, "idle": 600},
+    )
+    async with serving(settings) as running:
+        yield running
+
+
+async def settled(running: Running) -> int:
+    """Tokens that the budget holds for spent."""
+    await delivered(running.gateway.ledger.store)
+    limit = running.gateway.pipeline.rulings.budgets.limits["all", "*"]
+    _, (use,) = await running.gateway.ledger.store.status([limit.window])
+    assert use.reserved == 0
+    return int(use.settled)
+
+
+async def test_a_whole_stream(governed: Running, easy: Puzzle) -> None:
+    """The client sees the usage that it asked for, and nothing in between; the budget has the same number."""
+    async with governed.client() as client:
+        stream = await client.chat.completions.create(
+            model="tiny:long",
+            messages=easy.messages,
+            temperature=0,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+        chunks = [chunk async for chunk in stream]
+
+    assert [chunk.usage is not None for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1]) == easy.long.content
+    (record,) = await governed.recorded(1)
+    assert record.tally.source == "backend"
+    assert chunks[-1].usage
+    assert await settled(governed) == chunks[-1].usage.completion_tokens == record.tally.completion
+
+
+@pytest.mark.parametrize("choices", [1, 3])
+async def test_a_stream_that_is_left(governed: Running, choices: int) -> None:
+    """What passed until the client went away is counted by vLLM, every choice of it."""
+    passed = 0
+    fields: dict[str, Any] = {
+        "messages": [{"role": "user", "content": "Start with 3. Add 4. What do you get?"}]
+    }
+    async with governed.client() as client:
+        stream = await client.chat.completions.create(
+            model="tiny:endless",
+            n=choices,
+            temperature=0.7,
+            stream=True,
+            extra_body={"ignore_eos": True},
+            **fields,
+        )
+        async with stream:
+            async for chunk in stream:
+                assert chunk.usage is None
+                passed += 1
+                if passed == 60:
+                    break
+    (record,) = await governed.recorded(1)
+
+    assert record.tally.source == "counted"
+    assert record.tally.completion is not None
+    assert 60 - choices <= record.tally.completion < 300  # one chunk of each choice only names the role
+    assert await settled(governed) == record.tally.completion
