@@ -46,7 +46,7 @@ def add_routes(app: FastAPI, gateway: Governed) -> None:
     async def budget(name: str, request: Request) -> Response:
         _authorize(gateway, request)
         limits = gateway.pipeline.rulings.budgets.limits.items()
-        found = [limit for (budget, _), limit in limits if budget == name]
+        found = [limit for (called, _), limit in limits if called == name]
         if not found:
             raise BudgetNotFound(f"There is no budget {name[:100]!r}")
         return await _answer(gateway, found)

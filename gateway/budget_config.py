@@ -96,7 +96,10 @@ class RedisSettings(Section):
             parts = urlsplit(url.get_secret_value())
             if parts.scheme not in ("redis", "rediss", "unix"):
                 raise ValueError("begins with redis://, rediss:// or unix://")
-            _ = parts.port  # raises ValueError for what is none
+            try:
+                _ = parts.port
+            except ValueError:  # its message would repeat what may be a piece of the password
+                raise ValueError("a port that is none; is `/`, `?` or `#` in a password escaped?") from None
         return url
 
     @model_validator(mode="after")

@@ -40,6 +40,9 @@ class Embedding:
         except (EncoderError, GatewayError, TimeoutError) as error:
             breaker.fail(time.monotonic())
             log.warning("no embedding, the head abstains: %s", error or "not in time")
+        except Exception:  # whatever an encoder or its server comes up with costs no request
+            breaker.fail(time.monotonic())
+            log.exception("no embedding, the head abstains")
         except BaseException:
             breaker.abandon()
             raise
@@ -55,5 +58,5 @@ class Embedding:
         except BackendDisconnected:
             status, body = await self._upstream.ask(*question)  # a kept connection was closed just then
         if status != 200:
-            raise EncoderError(f"{settings.source}: status {status}: {body[:200]!r}")
+            raise EncoderError(f"{settings.source}: status {status}")  # the body may repeat the prompt
         return encoder.answer(body, len(texts))

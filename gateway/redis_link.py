@@ -181,10 +181,11 @@ class Link:
 
     async def _hang_up(self) -> None:
         """Drop idle connections: another server may have the address by now, or the cluster another shape."""
-        if isinstance(self._client, RedisCluster):
-            await self._client.aclose()
-        elif self._client:
-            await self._client.connection_pool.disconnect(inuse_connections=False)
+        with suppress(RedisError, OSError):  # a hung server may not answer the goodbye of TLS
+            if isinstance(self._client, RedisCluster):
+                await self._client.aclose()
+            elif self._client:
+                await self._client.connection_pool.disconnect(inuse_connections=False)
 
 
 async def _within(seconds: float, wanted: Awaitable[Any]) -> Any:

@@ -247,15 +247,16 @@ class StreamReader:
         return max(self._visible + self._reasoning, self._counted().completion_tokens or 0)
 
     def _counted(self) -> Usage:
-        """What the running counts of all choices come to."""
+        """What the running counts of all choices come to; no completion where none of them names a number."""
         try:
             counts = [_usage.decode(count) for count in self._running.values()]
         except (msgspec.DecodeError, UnicodeDecodeError):
             counts = []
         details = [one.completion_tokens_details for one in counts]
+        completion = [tokens for one in counts if (tokens := _count(one.completion_tokens)) is not None]
         return Usage(
             next((one.prompt_tokens for one in counts), None) if self._prompts == 1 else None,
-            sum(_count(one.completion_tokens) or 0 for one in counts),
+            sum(completion) if completion else None,
             CompletionDetails(sum(_count(one.reasoning_tokens) or 0 for one in details if one)),
         )
 

@@ -211,6 +211,15 @@ def test_running_counts_of_our_own_are_left_out(spaced: bool) -> None:
     assert (reader.tally().completion, reader.passed()) == (9, 9)
 
 
+@pytest.mark.parametrize("usage", [{}, {"completion_tokens": -5}, {"completion_tokens": "x"}])
+def test_running_counts_that_say_nothing(usage: dict[str, Any]) -> None:
+    """Where no running count names a number, the deltas count, and a stream with an end is never free."""
+    reader = StreamReader(strip_usage=True, strip_counts=True)
+    reader.feed(event(running(1) | {"usage": usage}) + b"data: [DONE]\n\n")
+
+    assert (reader.tally().completion, reader.tally().source) == (1, "counted")
+
+
 def test_running_counts_of_several_choices() -> None:
     """vLLM's running counts are each choice's own: what a cut stream has cost is their sum."""
     chunks = [running(4, 0), running(6, 1), running(9, 0), running(5, 2)]
