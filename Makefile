@@ -28,7 +28,7 @@ headline: .venv/.synced .venv-vllm/.installed  ## The headline on a real vLLM: a
 	$(RUN) -m examples.headline $(ARGS)
 
 results: .venv/.synced  ## Train, measure and write docs/results.md again (DATA=folder of outcome tables)
-	.venv/bin/thinkmeter results --data $(DATA) --tiny examples/tiny_reasoner/measured/outcomes.jsonl.gz $(ARGS)
+	.venv/bin/thinkmeter results --data $(or $(DATA),$(error give DATA=folder of outcome tables)) --tiny examples/tiny_reasoner/measured/outcomes.jsonl.gz $(ARGS)
 
 simulate: .venv/.synced  ## The budget's price controller under load, surge and shift
 	.venv/bin/thinkmeter simulate $(ARGS)

@@ -168,7 +168,7 @@ def calibrate_command(
     from router_model import train as training
     from router_model.calibrate import calibrate
 
-    head = _head([head_name, ""], _source(place, None, "mean", key))
+    head = _head(head_name, _source(place, None, "mean", key))
     try:
         table = read(data, _names(tiers), partial=tiers is None)
         table = replace(table, name=model_set or table.name)
@@ -210,7 +210,7 @@ def evaluate(
     """Accuracy for tokens, of a head or of a fresh one cross-validated, beside fixed tiers and the oracle."""
     _need_extra()
     source = _source(place, model, pooling, key)
-    head = None if folds else _head(targets, source)
+    head = None if folds else _evaluated(targets, source)
     tables = _tables([Path(target) for target in (targets if folds else targets[1:])], _names(tiers))
     encoder = _encoder(source) if folds else None
     try:
@@ -233,15 +233,18 @@ def evaluate(
             _show(one)
 
 
-def _head(targets: Sequence[str], source: Source | None) -> Any:
-    from router_model.head import load_named
-
+def _evaluated(targets: Sequence[str], source: Source | None) -> Any:
     if len(targets) < 2:
         _fail("evaluate HEAD DATA...: a head and at least one table, or tables alone with --folds 5")
+    return _head(targets[0], source, " (tables alone need --folds 5)" if Path(targets[0]).is_file() else "")
+
+
+def _head(name: str, source: Source | None, hint: str = "") -> Any:
+    from router_model.head import load_named
+
     try:
-        return load_named(targets[0], source)
+        return load_named(name, source)
     except (ArtifactError, OSError) as error:
-        hint = " (tables alone need --folds 5)" if Path(targets[0]).is_file() else ""
         _fail(f"{error}{hint}")
 
 

@@ -51,8 +51,6 @@ COUNTS = (
 """Names of the dense features, in order."""
 DENSE = len(COUNTS)
 
-_MULTIPLIER = 0x9E3779B97F4A7C15
-
 
 class Features(NamedTuple):
     """One prompt. indices: ascending buckets, int32 [n]. values: 1 + ln(count), unit length within each of

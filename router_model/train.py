@@ -238,7 +238,7 @@ def _described(curves: Curves) -> dict[str, Any]:
 
 
 def save(head: Head, directory: Path) -> Head:
-    """Write the artefact, replacing an older one as a whole, and read it back."""
+    """Write the artefact, replacing an older one as a whole; the head with its digest."""
     arrays: dict[str, NDArray[Any]] = {f"trunk.{name}": getattr(head.trunk, name) for name in artifact.TRUNK}
     arrays["trunk.latents"] = head.trunk.latents.astype(np.float16)
     if head.trunk.plane is not None:

@@ -49,6 +49,7 @@ class Exam:
     def __init__(self, engine: Engine, temperature: float, samples: int) -> None:
         self.engine, self.temperature, self.samples = engine, temperature, samples
         self._left = 0
+        self._counting = threading.Lock()  # the engine delivers from several threads
         self._done = threading.Event()
         self._failed: Exception | None = None
 
@@ -75,12 +76,14 @@ class Exam:
         def deliver(token: int, finish: Finish | None) -> None:
             if finish is None:
                 return
-            outcome.correct.append(grade(self.answer(sequence.tokens), question.answer))
-            outcome.tokens.append(len(sequence.tokens))
-            tick()
-            self._left -= 1
-            if self._left == 0:
-                self._done.set()
+            right = grade(self.answer(sequence.tokens), question.answer)
+            with self._counting:
+                outcome.correct.append(right)
+                outcome.tokens.append(len(sequence.tokens))
+                tick()
+                self._left -= 1
+                if self._left == 0:
+                    self._done.set()
 
         def fail(error: Exception) -> None:
             self._failed = error

@@ -186,6 +186,7 @@ READ_FIELDS = {
     "model",
     "messages",
     "prompt",
+    "prompt_embeds",
     "input",
     "stream",
     "stream_options",
@@ -202,7 +203,7 @@ READ_FIELDS = {
 }
 NESTED_FIELDS = {
     "messages": ["role", "content"],
-    "stream_options": ["include_usage"],
+    "stream_options": ["include_usage", "continuous_usage_stats"],
     "reasoning": ["effort", "max_tokens", "enabled", "exclude"],
     "thinking": ["type", "budget_tokens"],
     "chat_template_kwargs": ["enable_thinking", "thinking", "reasoning_effort", "thinking_budget"],
@@ -322,7 +323,8 @@ def operations(live: Live) -> dict[str, Any]:
 
 OPERATIONS = [
     *("GET /healthz", "GET /readyz", "GET /metrics", "GET /v1/models", "GET /v1/models/{name}"),
-    *("GET /admin/budgets", "PUT /admin/budgets/{name}/{holder}", "DELETE /admin/budgets/{name}/{holder}"),
+    *("GET /admin/budgets", "GET /admin/budgets/{name}", "GET /admin/budgets/{name}/{holder}"),
+    *("PUT /admin/budgets/{name}/{holder}", "DELETE /admin/budgets/{name}/{holder}"),
     *(f"POST /admin/budgets/{{name}}/{{holder}}/{word}" for word in ("top-up", "reset")),
     "GET /console",
     *(f"POST {path}" for path in ROUTES),
