@@ -102,6 +102,10 @@ class Journal:
             except StoreUnavailable:
                 await asyncio.sleep(_PAUSE)
                 continue
+            except Exception:  # whatever it is, what is settled must not wait for ever
+                log.exception("settling failed")
+                await asyncio.sleep(_PAUSE)
+                continue
             if applied < 0:
                 self._tell_again(known)
             elif batch:

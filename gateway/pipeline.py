@@ -186,7 +186,7 @@ async def _pass_stream(exchange: Exchange, request: Request, reply: Reply) -> No
         strip_counts=record.reservation is not None and not request.wants_counts,
         prompts=request.prompts,
     )
-    record.progress = lambda: record.unseen + reader.passed()
+    record.progress = lambda: reader.passed(record.unseen)
     try:
         async for block in reply.blocks():
             begun = time.perf_counter()

@@ -177,6 +177,9 @@ class Link:
         except (StoreUnavailable, RedisServerError) as error:
             log.debug("Redis stays away: %s", error)
             return False
+        except Exception:  # whatever it is, the next beat tries again
+            log.exception("Redis cannot be tried")
+            return False
         return True
 
     async def _hang_up(self) -> None:

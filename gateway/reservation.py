@@ -189,7 +189,7 @@ class Reservation:
         if completion is None and (free or streamed):
             completion = 0
         if completion is not None and tally.source != "backend" and not free:
-            completion += unseen
+            completion = max(completion, tally.deltas + unseen)
         prompt = tally.prompt if tally.prompt is not None else 0 if free else self.need.prompt
         numbers = []
         for limit, amount in zip(self.limits, self.amounts(), strict=True):

@@ -52,6 +52,7 @@ class Tally:
 
     source: "backend" (its own count of the whole answer), "counted" (its running count or one token for
     every delta that passed, whichever is more) or "none".
+    deltas: that passed, where nobody counted the whole answer.
     reasoning_estimated: the split was made here, because the backend did not say.
     truncated: the answer ended at the length limit before its first visible character.
     """
@@ -61,6 +62,7 @@ class Tally:
     reasoning: int | None = None
     cached: int | None = None
     source: Literal["backend", "counted", "none"] = "none"
+    deltas: int = 0
     reasoning_estimated: bool = False
     finish_reason: str | None = None
     truncated: bool = False
@@ -218,9 +220,14 @@ class StreamReader:
         """Looks at nothing but the running counts: every event of hundreds may carry one."""
         parts = _COUNT.split(block)
         if counts := parts[1::2]:
-            found = _INDEX.findall(block)
-            places = found if len(found) == len(counts) else [b"0"] * len(counts)
-            self._running.update(zip(places, counts, strict=True))
+            places = _INDEX.findall(block)
+            if len(places) == len(counts):
+                self._running.update(zip(places, counts, strict=True))
+            else:  # not in every event, or not of choices that begin with their number
+                for event in _EVENT_END.split(block):
+                    if count := _COUNT.search(event):
+                        place = _INDEX.search(event)
+                        self._running[place[1] if place else b"0"] = count[1]
         if counts and self._strip_counts:
             block = b"".join([*(part.rstrip(b", ") for part in parts[:-1:2]), parts[-1]])
         return block
@@ -242,9 +249,9 @@ class StreamReader:
             start = end
         return b"".join([*kept, block[start:]])
 
-    def passed(self) -> int:
-        """The tokens so far: the running count, or one for every delta, whichever is more."""
-        return max(self._visible + self._reasoning, self._counted().completion_tokens or 0)
+    def passed(self, unseen: int = 0) -> int:
+        """The tokens so far: the running count, or one for every delta and the unseen if that is more."""
+        return max(self._visible + self._reasoning + unseen, self._counted().completion_tokens or 0)
 
     def _counted(self) -> Usage:
         """What the running counts of all choices come to; no completion where none of them names a number."""
@@ -270,6 +277,7 @@ class StreamReader:
             if self._running:
                 tally = _backend_tally(self._counted(), self._reasoning, self._visible)
             tally.completion, tally.source = passed, "counted"
+            tally.deltas = self._visible + self._reasoning
         else:
             tally = Tally()
         tally.finish_reason = self._finish_reason

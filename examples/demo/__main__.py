@@ -73,6 +73,7 @@ def main() -> None:
     asked_for = options()
     hold = None if asked_for.port or not free(PORT) else claimed(PORT)
     asked_for.port = asked_for.port or (PORT if hold else 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     for name in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal must not leave the servers behind
         signal.signal(name, lambda number, _: sys.exit(128 + number))
     try:

@@ -220,6 +220,22 @@ def test_running_counts_that_say_nothing(usage: dict[str, Any]) -> None:
     assert (reader.tally().completion, reader.tally().source) == (1, "counted")
 
 
+def test_running_counts_beside_chunks_without() -> None:
+    """Chunks without a count do not shift the counts to other choices."""
+    reader = StreamReader(strip_usage=True, strip_counts=True)
+    reader.feed(b"".join(map(event, [running(4, 0), {"choices": running(0, 2)["choices"]}, running(6, 1)])))
+
+    assert reader.passed() == 10
+
+
+def test_what_is_not_sent_is_no_more_than_what_is_counted() -> None:
+    """Tokens that may be hidden are added to the deltas; a running count holds them already."""
+    reader = StreamReader(strip_usage=True, strip_counts=True)
+    reader.feed(event(running(500)))
+
+    assert (reader.passed(unseen=400), reader.passed(unseen=900)) == (500, 901)
+
+
 def test_running_counts_of_several_choices() -> None:
     """vLLM's running counts are each choice's own: what a cut stream has cost is their sum."""
     chunks = [running(4, 0), running(6, 1), running(9, 0), running(5, 2)]
