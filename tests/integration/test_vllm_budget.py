@@ -9,7 +9,7 @@ import pytest
 from tests.redis import delivered
 from tests.serving import Running, configuration, serving
 
-from .conftest import ENDLESS, TIERS, Puzzle
+from .conftest import ENDLESS, TIERS, Eventually, Puzzle
 from .processes import Replica
 
 BUDGET = {"name": "all", "window": "1m", "tokens": 1_000_000}
@@ -59,7 +59,9 @@ async def test_a_whole_stream(governed: Running, easy: Puzzle) -> None:
 
 
 @pytest.mark.parametrize("choices", [1, 3])
-async def test_a_stream_that_is_left(governed: Running, choices: int) -> None:
+async def test_a_stream_that_is_left(
+    governed: Running, replicas: list[Replica], eventually: Eventually, choices: int
+) -> None:
     """What passed until the client went away is counted by vLLM, every choice of it."""
     passed = 0
     fields: dict[str, Any] = {
@@ -86,3 +88,4 @@ async def test_a_stream_that_is_left(governed: Running, choices: int) -> None:
     assert record.tally.completion is not None
     assert 60 - choices <= record.tally.completion < 300  # one chunk of each choice only names the role
     assert await settled(governed) == record.tally.completion
+    await eventually(lambda: replicas[0].running() == 0, "vLLM stopped working on the stream")
