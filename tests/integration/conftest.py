@@ -27,7 +27,7 @@ TIERS = {
 }
 # The tiny reasoner never thinks for as long as some tests need to look on, and answers in a few tokens. Under
 # this name the same replicas have room to go on, past the end of their answer, until the cap.
-ENDLESS = {"direct": {"thinking": 0, "answer": 300}, "long": {"thinking": 1500, "answer": 300}}
+ENDLESS = {"direct": {"thinking": 0, "answer": 300}, "long": {"thinking": 15_000, "answer": 300}}
 ENDLESS_FIELDS: dict[str, Any] = {
     "model": "endless:long",
     "messages": [{"role": "user", "content": "Start with 3. Add 4. Multiply by 2. What do you get?"}],

@@ -1,5 +1,6 @@
 """Starts, watches and stops the processes of the suite: vLLM servers and the gateway."""
 
+import json
 import os
 import re
 import signal
@@ -15,6 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 START_SECONDS = 420  # a cold vLLM on two busy cores
 STOP_SECONDS = 30
+# More than the tiny reasoner was trained for: a stream that a test cuts must have far to go, so that the test
+# does not hang on how soon a busy machine lets it read.
+CONTEXT = 16_384
 
 _INHERITED = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
@@ -130,6 +134,10 @@ class Replica(Server):
             for reason in ("stop", "length")
         )
 
+    # What happens to one request is read from the log: `/metrics` may take seconds while vLLM generates.
+    def has_begun(self, request_id: str) -> bool:
+        return re.search(rf"Added request (chat)?cmpl-{request_id}-", self.output()) is not None
+
     def has_aborted(self, request_id: str) -> bool:
         return re.search(rf"Request (chat)?cmpl-{request_id}\S* aborted", self.output()) is not None
 
@@ -151,7 +159,8 @@ def vllm_server(
         *[str(python), "-m", "vllm.entrypoints.openai.api_server"],
         *["--model", str(model), "--served-model-name", "tiny", "--dtype", "float32"],
         *["--host", "127.0.0.1", "--port", str(port)],
-        *["--enforce-eager", "--max-model-len", "2048", "--max-num-seqs", "32"],
+        *["--hf-overrides", json.dumps({"max_position_embeddings": CONTEXT})],
+        *["--enforce-eager", "--max-model-len", str(CONTEXT), "--max-num-seqs", "32"],
         *options,
         "--enable-log-requests",
     ]

@@ -10,8 +10,9 @@ from openai.types.chat import ChatCompletionMessageParam as Message
 from examples.tiny_reasoner.chat import render
 from examples.tiny_reasoner.engine import Engine
 
+from .processes import CONTEXT
+
 HELLO: list[Message] = [{"role": "user", "content": "What is 3+4?"}]
-CONTEXT = 2048
 DIGITS = "7" * CONTEXT  # one token a digit
 TOO_LONG: list[Message] = [{"role": "user", "content": DIGITS}]
 
