@@ -90,18 +90,22 @@ def jsonified(results: Sequence[Result]) -> str:
 
 def markdown(world: World, results: Sequence[Result]) -> str:
     """A table of all runs."""
-    columns = "scenario, controller, seconds over cap, utilisation, accuracy, to hindsight, limiter, refused"
+    columns = (
+        "scenario, controller, seconds over cap, use, accuracy, to hindsight, to relaxed, limiter, refused"
+    )
     traffic = (
         f"{world.table.name}: {len(world.table)} prompts, tiers {', '.join(world.table.tiers)}; {RATE:g}"
         f" requests a second for {DURATION / 60:g} minutes; {world.cap:,.0f} tokens in any {WINDOW:g} s."
     )
-    lines = [traffic, "", f"| {columns.replace(', ', ' | ')} |", "|---" * 8 + "|"]
+    lines = [traffic, "", f"| {columns.replace(', ', ' | ')} |", "|---" * 9 + "|"]
     for result in results:
         for name, score in result.scores.items():
-            points = 100 * (score.accuracy - score.hindsight_accuracy)
+            points, relaxed = (
+                100 * (score.accuracy - other) for other in (score.hindsight_accuracy, score.relaxed_accuracy)
+            )
             lines.append(
                 f"| {result.scenario.name} | {name} | {score.seconds_over_cap} | {score.utilisation:.1%}"
-                f" | {score.accuracy:.1%} | {points:+.1f} | {score.limiter_share:.1%}"
+                f" | {score.accuracy:.1%} | {points:+.1f} | {relaxed:+.1f} | {score.limiter_share:.1%}"
                 f" | {score.rejected_share:.1%} |"
             )
     return "\n".join(lines)
@@ -116,7 +120,7 @@ def plot(world: World, result: Result, path: Path) -> None:
         figure = Figure(figsize=(7, 6), layout="constrained")
         price, use, mix = figure.subplots(3, 1, sharex=True)
         seconds = np.arange(10.0, result.trace.duration + 1, 10.0)
-        for name in (OURS, "fixed price, limiter", "hindsight price, limiter"):
+        for name in (OURS, "fixed price, limiter", "hindsight price"):
             run = result.runs[name]
             at = np.maximum(np.searchsorted(result.trace.at, seconds) - 1, 0)
             price.plot(seconds, run.prices[at], label=name, linewidth=1)

@@ -53,13 +53,15 @@ class Score:
     utilisation: mean share of the cap settled in the trailing window, over the seconds under load (those in
     which unpriced traffic would have filled the window). accuracy: expected right answers of all requests;
     refused and lost ones count as wrong. hindsight_accuracy: of the price that is best for each window known
-    beforehand, without limiter or reservations.
+    beforehand, under the same limiter and reservations; relaxed_accuracy: of that price without either, which
+    no budget that holds at every moment can reach.
     """
 
     seconds_over_cap: int
     utilisation: float
     accuracy: float
     hindsight_accuracy: float
+    relaxed_accuracy: float
     limiter_share: float
     rejected_share: float
 
@@ -118,18 +120,24 @@ def loaded(world: World, run_of: Trace) -> Ints:
     return ends[trailing(run_of.at, wanted, ends) >= world.cap].astype(np.int64)
 
 
-def score(world: World, run_of: Trace, run: Run, hindsight: float) -> Score:
+def accuracy(run_of: Trace, run: Run) -> float:
+    """Share of right answers expected of all requests; refused and lost ones count as wrong."""
+    right = run_of.correct[np.arange(len(run_of.at)), np.maximum(run.granted, 0)]
+    return float(np.where(run.granted >= 0, right, 0.0).mean())
+
+
+def score(world: World, run_of: Trace, run: Run, hindsight: float, relaxed: float) -> Score:
     """Judge a run by what was settled, at the exact moments, not by the limiter's own buckets."""
     ends = np.arange(run_of.duration) + 1
     moments = np.concatenate([run.ended, ends])
     over = moments[trailing(run.ended, run.used, moments) > world.cap]
     busy = trailing(run.ended, run.used, loaded(world, run_of))
-    right = run_of.correct[np.arange(len(run_of.at)), np.maximum(run.granted, 0)]
     return Score(
         seconds_over_cap=len(np.unique(np.ceil(over))),
         utilisation=float(busy.mean() / world.cap) if len(busy) else 0.0,
-        accuracy=float(np.where(run.granted >= 0, right, 0.0).mean()),
+        accuracy=accuracy(run_of, run),
         hindsight_accuracy=hindsight,
+        relaxed_accuracy=relaxed,
         limiter_share=run.window.limited / len(run_of.at),
         rejected_share=float((run.granted == REFUSED).mean()),
     )
@@ -193,16 +201,14 @@ def simulate(world: World, scenario: Scenario, seed: int) -> Result:
     """Run one scenario with every controller, and with hindsight behind the limiter."""
     run_of = trace(scenario, world.table, seed)
     hindsight = Hindsight(world, run_of)
+
+    def run(controller: Controller) -> Run:
+        return replay(run_of, world.predictions, world.reserves, controller, Window(WINDOW, world.cap))
+
+    plans = [hindsight.plan(fraction)[0] for fraction in FRACTIONS]
+    planned = [run(Scheduled(0.0, limited=True, prices=plan, stretch=WINDOW)) for plan in plans]
+    best = max(planned, key=lambda one: accuracy(run_of, one))
+    runs = {name: run(make()) for name, make in controllers(world).items()} | {"hindsight price": best}
     _, relaxed = hindsight.plan()
-    runs, scores = {}, {}
-
-    def run(controller: Controller) -> tuple[Run, Score]:
-        done = replay(run_of, world.predictions, world.reserves, controller, Window(WINDOW, world.cap))
-        return done, score(world, run_of, done, relaxed)
-
-    for name, make in controllers(world).items():
-        runs[name], scores[name] = run(make())
-    plans = [Scheduled(0.0, limited=True, prices=hindsight.plan(f)[0], stretch=WINDOW) for f in FRACTIONS]
-    best = max((run(plan) for plan in plans), key=lambda pair: pair[1].accuracy)
-    runs["hindsight price, limiter"], scores["hindsight price, limiter"] = best
+    scores = {name: score(world, run_of, one, accuracy(run_of, best), relaxed) for name, one in runs.items()}
     return Result(scenario, run_of, runs, scores)

@@ -108,7 +108,7 @@ def test_no_controller_exceeds_the_cap_behind_the_limiter(scenario) -> None:
         run = replay(run_of, one.predictions, one.reserves, controller, Window(60.0, one.cap))
 
         assert run.window.peak <= one.cap
-        assert score(one, run_of, run, 1.0).seconds_over_cap == 0
+        assert score(one, run_of, run, 1.0, 1.0).seconds_over_cap == 0
 
 
 def test_pacing_beats_the_limiter_alone() -> None:
@@ -116,7 +116,7 @@ def test_pacing_beats_the_limiter_alone() -> None:
     one = made()
     run_of = trace(SCENARIOS[0], one.table, seed=2)
     ours, blind = (
-        score(one, run_of, replay(run_of, one.predictions, one.reserves, c, Window(60.0, one.cap)), 1.0)
+        score(one, run_of, replay(run_of, one.predictions, one.reserves, c, Window(60.0, one.cap)), 1.0, 1.0)
         for c in (paced(one), Fixed(0.0, limited=True))
     )
 
@@ -201,7 +201,7 @@ def test_command_refuses_what_it_does_not_know(tmp_path) -> None:
 
 
 def test_command_prints_one_json_object(tmp_path) -> None:
-    """`--json` gives the six figures of every controller, and nothing else on standard output."""
+    """`--json` gives the figures of every controller, and nothing else on standard output."""
     outcomes = table(200)
     lines = [
         json.dumps(
@@ -231,6 +231,9 @@ def test_command_prints_one_json_object(tmp_path) -> None:
         "utilisation",
         "accuracy",
         "hindsight_accuracy",
+        "relaxed_accuracy",
         "limiter_share",
         "rejected_share",
     }
+    hindsight = printed["diurnal"]["hindsight price"]
+    assert hindsight["accuracy"] == hindsight["hindsight_accuracy"] <= hindsight["relaxed_accuracy"]
