@@ -63,6 +63,12 @@ def add_routes(app: FastAPI, gateway: Served) -> None:
         target = rulings.target(name, rulings.identify(_exchange(request).headers))
         return json(_card(gateway, name, target))
 
+    _add_dry_run(app, gateway)
+    _add_error_handlers(app)
+    app.openapi_schema = _openapi(app)
+
+
+def _add_dry_run(app: FastAPI, gateway: Served) -> None:
     @app.post(
         "/v1/route",
         summary="Dry run: the decision for a chat request",
@@ -76,9 +82,7 @@ def add_routes(app: FastAPI, gateway: Served) -> None:
         chat = protocol.parse_chat(await exchange.body())
         target = rulings.target(chat.model, key)
         pool = pools[target.name]
-        if rulings.embedder and rulings.settings.encoder:
-            embedding = gateway.pipeline.embedding
-            await embedding.bring(rulings.embedder, rulings.settings.encoder, chat.prompt)
+        await gateway.pipeline.embedding.bring(rulings.embedder, rulings.settings.encoder, chat.prompt)
         limits, least = rulings.budgets.of(key, target.name), rulings.settings.price
         price = gateway.ledger.pricing.price(limits, least)
         decision = rulings.judge(target, key, exchange.headers, chat, pool.context, price=price).decision
@@ -86,9 +90,6 @@ def add_routes(app: FastAPI, gateway: Served) -> None:
         changed = {name: value for name, value in fields.items() if value != chat.fields.get(name)}
         removed = sorted(set(chat.fields) - set(fields))
         return json({"decision": decision, "request": {"set": changed, "removed": removed}})
-
-    _add_error_handlers(app)
-    app.openapi_schema = _openapi(app)
 
 
 def _add_error_handlers(app: FastAPI) -> None:

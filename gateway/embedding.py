@@ -27,8 +27,10 @@ class Embedding:
         self._upstream = upstream
         self._breaker = Breaker()
 
-    async def bring(self, encoder: Embedder, settings: Encoder, prompt: str) -> None:
-        """Returns within the time-out whether or not it succeeds; failures are logged."""
+    async def bring(self, encoder: Embedder | None, settings: Encoder | None, prompt: str) -> None:
+        """Returns within the time-out, at once without an encoder, successful or not; logs failures."""
+        if encoder is None or settings is None:
+            return
         texts, breaker = encoder.missing([prompt]), self._breaker
         if not texts or not breaker.allows(time.monotonic()):
             return

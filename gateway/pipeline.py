@@ -66,8 +66,7 @@ class Pipeline:
         record.model, record.stream, record.choices = target.name, request.stream, request.choices
         pool, judgement = pools[target.name], None
         if route.tiers:
-            if rulings.embedder and rulings.settings.encoder:
-                await self.embedding.bring(rulings.embedder, rulings.settings.encoder, request.prompt)
+            await self.embedding.bring(rulings.embedder, rulings.settings.encoder, request.prompt)
             price = self.ledger.pricing.price(limits, rulings.settings.price) if limits else None
             judgement = rulings.judge(
                 target,

@@ -266,7 +266,7 @@ class Served(Embedder):
         try:
             data = sorted(json.loads(body)["data"], key=lambda one: int(one["index"]))
             vectors = np.array([one["embedding"] for one in data], np.float32)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise EncoderError(f"{self._source.place}: not an answer with embeddings: {error!r}") from None
         if vectors.ndim != 2 or len(vectors) != count:
             raise EncoderError(f"{self._source.place}: {len(vectors)} embeddings for {count} texts")

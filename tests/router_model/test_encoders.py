@@ -190,6 +190,8 @@ def test_another_encoder_is_refused(
     [
         ({"status": 500, "body": b"out of memory"}, "status 500: out of memory"),
         ({"body": b"<html>"}, "not an answer with embeddings"),
+        ({"body": b'{"data": [{"index": 1e999, "embedding": [1]}]}'}, "not an answer with embeddings"),
+        ({"body": b"[" * 100_000}, "not an answer with embeddings"),
         ({"body": b'{"data": [{"index": 0, "embedding": [1]}]}'}, "embeddings of 48 numbers"),
         ({"body": b'{"data": []}'}, "0 embeddings for 1 texts"),
         ({"body": json.dumps({"data": [{"index": 0, "embedding": [0] * WIDTH}]}).encode()}, "finite numbers"),
