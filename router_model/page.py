@@ -125,7 +125,7 @@ def _sample(mix: Summary, shipped: str) -> str:
             f" The same kind of ridge has {_levels(levels)} on these prompts, where the {shipped} has"
             f" {_levels(ahead)}."
         )
-    return text + "\n"
+    return f"{text} What else was tried brought no more (decision 7).\n"
 
 
 def _levels(found: Sequence[float]) -> str:
