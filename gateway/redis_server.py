@@ -33,7 +33,7 @@ _OPTIONS = {
     "unixsocketperm": "700",
     "daemonize": "yes",
     "appendonly": "yes",
-    "appendfsync": "everysec",
+    "appendfsync": "no",  # `everysec` puts writes off behind a slow sync, but not the replies to them
     "save": "",
     "maxmemory-policy": "noeviction",
 }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import AsyncIterator
 
 import pytest
 
+from gateway.redis_link import Link
 from tests.fakes.backend import Backend
-from tests.serving import Running, configuration, serving
+from tests.redis import PATIENT
+from tests.serving import Running, configuration, free_port, serving
 
 # before scikit-learn is loaded: its threads spin for each other where cores are shared
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -30,8 +31,14 @@ async def running(backend: Backend) -> AsyncIterator[Running]:
 
 
 @pytest.fixture
-def free_port() -> int:
+def patient_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gateways wait for Redis longer than the settings allow: a busy machine is no Redis that fails."""
+    monkeypatch.setattr(
+        "gateway.budget.Link", lambda url, **options: Link(url, **options | {"timeout": PATIENT})
+    )
+
+
+@pytest.fixture(name="free_port")
+def _free_port() -> int:
     """A port nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_port()

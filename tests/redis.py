@@ -21,6 +21,8 @@ import redis
 from gateway.redis_link import Link, StoreUnavailable
 from gateway.redis_server import binary
 from gateway.store import Ask, Grant, Store
+from gateway.window import Window
+from tests.serving import Running
 
 FAKE_TIME = "{thinkmeter}:now"
 FAKE_CLOCK = f"local function clock() return tonumber(redis.call('GET', '{FAKE_TIME}')) end\n"
@@ -49,6 +51,10 @@ def _version(path: str) -> str:
     found = re.match(r"(\w+) server v=([\d.]+)", text)
     assert found, text
     return f"{found[1].lower()}-{found[2]}"
+
+
+PATIENT = 20.0
+"""Seconds to wait for a reply where what is tested is not a Redis that fails: this machine may be busy."""
 
 
 class RealRedis:
@@ -141,6 +147,35 @@ async def reserved(store: Store, ask: Ask, seconds: float = 20) -> tuple[str, Gr
                 return await store.reserve(ask)
             except StoreUnavailable:
                 await asyncio.sleep(0.02)
+
+
+async def until_up(store: Store, seconds: float = 30) -> None:
+    async with asyncio.timeout(seconds):
+        while not store.link.up:
+            await asyncio.sleep(0.01)
+
+
+async def until_down(store: Store, ask: Ask) -> None:
+    """Ask until Redis counts as away; what is granted meanwhile is given back."""
+    async with asyncio.timeout(20):
+        while store.link.up:
+            with contextlib.suppress(StoreUnavailable):
+                id_, grant = await store.reserve(ask)
+                if grant.candidate:
+                    store.journal.settle(id_, ask.windows, [(0, 0)])
+
+
+async def use(store: Store, window: Window) -> tuple[int, int]:
+    """Settled and reserved tokens, once everything is delivered."""
+    await delivered(store, 30)
+    _, (found,) = await store.status([window])
+    return found.settled, found.reserved
+
+
+async def used(gateway: Running, budget: str = "b0", holder: str = "*") -> tuple[int, int]:
+    """As `use`, of a budget of a gateway."""
+    limit = gateway.gateway.pipeline.rulings.budgets.limits[budget, holder]
+    return await use(gateway.gateway.ledger.store, limit.window)
 
 
 async def delivered(store: Store, seconds: float = 10) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,13 @@ TIERS = {
     "medium": {"thinking": 64, "answer": 32},
     "long": {"thinking": 256, "answer": 32},
 }
+
+
+def free_port() -> int:
+    """A port nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def configuration(*urls: str, **changes: Any) -> dict[str, Any]:

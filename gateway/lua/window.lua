@@ -2,7 +2,8 @@
 --
 -- A window is "at most CAP tokens in any MS * N milliseconds" for one holder of one budget. Two keys:
 --   a hash: S tokens settled, V reserved, T bucket reached, L no lease ends before, B newest bucket with
---           tokens, K credit and E its end, <n> tokens of bucket n, P the memory of the pacing;
+--           tokens, K credit and E its end, <n> tokens of bucket n, P the memory of the pacing,
+--           H when last changed, G until when no lease lapses;
 --           r<id> a reservation "amount:reported", or "x<tokens>:<bucket>" once its lease ran out;
 --           ever since the hash exists: A requests, D shortened or refused here, U spent, X expected tokens
 --   a sorted set: reservation -> end of its lease
@@ -61,11 +62,11 @@ local function outdated(w, bucket)
 end
 
 local function read(key, leases, ms, n)
-  local f = redis.call('HMGET', key, 'S', 'V', 'T', 'L', 'B', 'K', 'E', 'A', 'D', 'U', 'X')
-  for i = 1, 11 do f[i] = tonumber(f[i]) or 0 end
+  local f = redis.call('HMGET', key, 'S', 'V', 'T', 'L', 'B', 'K', 'E', 'A', 'D', 'U', 'X', 'H', 'G')
+  for i = 1, 13 do f[i] = tonumber(f[i]) or 0 end
   local w = {key = key, leases = leases, ms = ms, n = n, settled = f[1], reserved = f[2], reached = f[3],
     first = f[4], newest = f[5], credit = f[6], credit_end = f[7], asked = f[8], limited = f[9],
-    spent = f[10], expected = f[11]}
+    spent = f[10], expected = f[11], heard = f[12], spared = f[13]}
   w.bucket = math.max(math.floor(now / ms), w.reached)  -- a clock that was set back stands still here
   if now >= w.credit_end then w.credit = 0 end
   return w
@@ -95,6 +96,14 @@ local function reclaim(w)
   w.first = tonumber(redis.call('ZRANGE', w.leases, 0, 0, 'WITHSCORES')[2]) or 0
 end
 
+-- Where nobody was heard for so long that even the living could not renew, Redis or the way to it was away: before
+-- anything lapses they get the time to. Once, or rare callers would never see the end of the dead.
+local function spare(w)
+  if w.heard > 0 and now - w.heard > w.lease / 2 and w.spared == 0 then w.spared = now + math.floor(w.lease / 2) end
+  w.heard = now
+  if now >= w.spared then w.spared = 0 end
+end
+
 -- The window as of now, ready to be changed; `save` writes it.
 local function open(key, leases, ms, n, lease)
   local w = read(key, leases, ms, n)
@@ -107,13 +116,15 @@ local function open(key, leases, ms, n, lease)
     w.settled = w.settled - tokens
   end
   w.reached = w.bucket
-  if w.first > 0 and now >= w.first then reclaim(w) end
+  spare(w)
+  if w.spared == 0 and w.first > 0 and now >= w.first then reclaim(w) end
   return w
 end
 
 local function save(w)
   redis.call('HSET', w.key, 'S', w.settled, 'V', w.reserved, 'T', w.reached, 'L', w.first, 'B', w.newest,
-    'A', w.asked, 'D', w.limited, 'U', w.spent, 'X', w.expected, unpack(w.sets))
+    'A', w.asked, 'D', w.limited, 'U', w.spent, 'X', w.expected, 'H', w.heard, 'G', w.spared,
+    unpack(w.sets))
   if w.fresh > 0 then redis.call('HINCRBY', w.key, text(w.bucket), w.fresh) end
   if #w.ends > 0 then redis.call('ZADD', w.leases, unpack(w.ends)) end
   if #w.drops > 0 then

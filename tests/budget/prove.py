@@ -15,7 +15,6 @@ import dataclasses
 import json
 import random
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -29,7 +28,7 @@ import aiohttp
 import orjson
 
 from tests.redis import RealRedis, real_redis
-from tests.serving import Process, configuration, process
+from tests.serving import Process, configuration, free_port, process
 
 BUCKETS = 60
 WINDOWS = {"short": (3, 40_000), "long": (60, 400_000)}
@@ -194,12 +193,6 @@ class Report:
         return not any(dataclasses.astuple(self)[:5])
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def prove(
     gateways: int,
     clients: int,
@@ -211,7 +204,7 @@ async def prove(
     streamed: float = 0.8,
 ) -> Report:
     """Run the load with `clients` for each gateway, and check the log."""
-    with real_redis(appendonly="yes", auto_aof_rewrite_percentage="0") as redis:
+    with real_redis(appendonly="yes", appendfsync="no", auto_aof_rewrite_percentage="0") as redis:
         load = Load(seed, streamed)
         with tempfile.TemporaryDirectory(prefix="tm") as folder:
             spent = await _run(load, redis, Path(folder), gateways, clients, seconds, kills, restarts)
@@ -308,16 +301,17 @@ async def _disturb(
 
 
 async def _let_leases_end(stack: contextlib.AsyncExitStack, settings: dict[str, Any], folder: Path) -> None:
-    """One more request on a fresh gateway finds what the dead left behind."""
-    await asyncio.sleep(LEASE + 0.5)
+    """A request on a fresh gateway breaks the silence; one more finds what the dead left behind."""
     gateway = await _gateway(stack, settings, folder)
     body = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
     async with aiohttp.ClientSession() as http, asyncio.timeout(90):
-        while True:
-            async with http.post(f"{gateway.url}/v1/chat/completions", json=body) as response:
-                if response.status == 200:
-                    break
-            await asyncio.sleep(0.5)
+        for seconds in (LEASE + 0.5, LEASE / 2 + 0.5):
+            await asyncio.sleep(seconds)
+            status = 0
+            while status != 200:
+                async with http.post(f"{gateway.url}/v1/chat/completions", json=body) as response:
+                    status = response.status
+                await asyncio.sleep(0.1)
     gateway.process.send_signal(signal.SIGTERM)
     await gateway.process.wait()
 

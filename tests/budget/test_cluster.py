@@ -14,7 +14,7 @@ from gateway.redis_link import StoreUnavailable
 from gateway.store import Ask, Store
 from gateway.window import Window, window
 from tests.fakes.backend import Backend
-from tests.redis import RealRedis, delivered, reserved, running_store
+from tests.redis import RealRedis, reserved, running_store, until_down, until_up, use
 from tests.redis_cluster import Cluster, catch_up, real_cluster
 from tests.serving import configuration, serving
 
@@ -37,19 +37,6 @@ async def store(cluster: Cluster) -> AsyncIterator[Store]:
 def ask_of(name: str, tokens: int = 1_000) -> Ask:
     """100 tokens of a budget of its own."""
     return Ask((window("{thinkmeter}", name, 60, "*", tokens),), (0,), ((100,),), minimum=100)
-
-
-async def use(store: Store, of: Window) -> tuple[int, int]:
-    """Settled and reserved tokens, once everything is delivered."""
-    await delivered(store, 30)
-    _, (found,) = await store.status([of])
-    return found.settled, found.reserved
-
-
-async def until_up(store: Store) -> None:
-    async with asyncio.timeout(30):
-        while not store.link.up:
-            await asyncio.sleep(0.01)
 
 
 async def test_requests(backend: Backend, cluster: Cluster) -> None:
@@ -123,7 +110,7 @@ async def test_another_takes_over(store: Store, cluster: Cluster, number: int) -
     assert await use(store, ask.windows[0]) == (40, 100)
     await asyncio.to_thread(catch_up, primary, cluster.replica_of(primary))
     _end(primary, number)
-    await _until_refused(store, ask)
+    await until_down(store, ask)
     store.journal.settle(running, ask.windows, [(25, 0)])
     await until_up(store)
 
@@ -176,13 +163,3 @@ def _mend(cluster: Cluster, node: RealRedis, number: int) -> None:
     else:
         node.send(signal.SIGCONT)
     cluster.settle()
-
-
-async def _until_refused(store: Store, ask: Ask) -> None:
-    """Ask until Redis counts as away."""
-    async with asyncio.timeout(20):
-        while store.link.up:
-            with contextlib.suppress(StoreUnavailable):
-                id_, grant = await store.reserve(ask)
-                if grant.candidate:
-                    store.journal.settle(id_, ask.windows, [(0, 0)])

@@ -46,9 +46,17 @@ class Model:
     length: int
     held: dict[str, Held] = field(default_factory=dict)
     spent: list[tuple[int, int]] = field(default_factory=list)
+    heard: int = 0
+    spared: int = 0
 
     def lapse(self, now: int) -> None:
-        """Whoever comes next finds the leases that ran out."""
+        """Whoever comes next finds the leases that ran out; after a silence not at once."""
+        if self.heard and now - self.heard > LEASE_MS // 2 and not self.spared:
+            self.spared = now + LEASE_MS // 2
+        self.heard = now
+        if now < self.spared:
+            return
+        self.spared = 0
         for held in self.held.values():
             if held.lapsed is None and held.ends <= now:
                 counted = held.amount if held.reported < 0 else held.reported

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import signal
 from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +18,7 @@ from gateway.pricing import Pricing
 from gateway.reservation import Limit, Need, Step
 from gateway.store import Store
 from gateway.window import window
-from tests.redis import RealRedis, delivered, real_redis, reserved, running_store
+from tests.redis import PATIENT, RealRedis, delivered, real_redis, reserved, running_store
 
 TABLE = PriceTable([10.0, 100.0, 1000.0], [1.0, 0.1, 0.01])
 
@@ -48,8 +48,8 @@ async def stores(server: RealRedis) -> AsyncIterator[tuple[Store, Store]]:
     """Two gateways' worth, on one empty Redis."""
     server.ask("FLUSHALL")
     async with (
-        running_store(server.url, replica="one") as one,
-        running_store(server.url, replica="two") as two,
+        running_store(server.url, replica="one", timeout=PATIENT) as one,
+        running_store(server.url, replica="two", timeout=PATIENT) as two,
     ):
         yield one, two
 
@@ -66,6 +66,16 @@ async def spend(store: Store, at: Limit, requests: int, tokens: int) -> None:
         assert grant.candidate
         store.journal.settle(id_, (at.window,), [(tokens, tokens)])
     await delivered(store)
+
+
+async def filled(store: Store, *limits: Limit) -> tuple[Pricing, Metrics]:
+    """The first of the budgets, of 1,000 tokens, is spent to the brim between two readings."""
+    prices, metrics = priced(store)
+    prices.note(limits, judgement(), need(), 0.0)
+    await prices.tick()
+    await spend(store, limits[0], 10, 100)
+    await prices.tick()
+    return prices, metrics
 
 
 async def test_no_price_before_the_first_reading(stores: tuple[Store, Store]) -> None:
@@ -101,11 +111,7 @@ async def test_replicas_share_one_price(stores: tuple[Store, Store]) -> None:
 async def test_a_full_budget_is_dear(stores: tuple[Store, Store]) -> None:
     """A window filled to the brim has the highest price there is, and no room for experiments."""
     at = limit(tokens=1_000)
-    prices, metrics = priced(stores[0])
-    prices.note([at], judgement(), need(), 0.0)
-    await prices.tick()
-    await spend(stores[0], at, 10, 100)
-    await prices.tick()
+    prices, metrics = await filled(stores[0], at)
 
     assert prices.price([at], 0.0) == TABLE.ceiling
     assert prices.tight([at])
@@ -115,11 +121,7 @@ async def test_a_full_budget_is_dear(stores: tuple[Store, Store]) -> None:
 async def test_the_dearest_budget_rules(stores: tuple[Store, Store]) -> None:
     """Of several budgets the highest price counts, and never less than the configured one."""
     full, empty = limit("full", tokens=1_000), limit("empty", tokens=10**9)
-    prices, _ = priced(stores[0])
-    prices.note([full, empty], judgement(), need(), 0.0)
-    await prices.tick()
-    await spend(stores[0], full, 10, 100)
-    await prices.tick()
+    prices, _ = await filled(stores[0], full, empty)
 
     assert prices.price([empty], 0.0) == TABLE.floor
     assert prices.price([empty, full], 0.0) == prices.price([full], 0.0) == TABLE.ceiling
@@ -169,15 +171,15 @@ async def test_idle_budgets_lose_their_price(
 async def test_prices_outlive_redis(server: RealRedis, stores: tuple[Store, Store]) -> None:
     """While Redis is away the price stays what it was, and a tick does no harm."""
     at = limit(tokens=1_000)
-    prices, _ = priced(stores[0])
-    prices.note([at], judgement(), need(), 0.0)
-    await prices.tick()
-    await spend(stores[0], at, 10, 100)
-    await prices.tick()
-    with contextlib.closing(server.client()) as client:
-        client.execute_command("CLIENT", "PAUSE", 1_200, "ALL")
-    for _ in range(2):
+    prices, _ = await filled(stores[0], at)
+    stores[0].link.timeout = 0.1  # it will not answer however long it is waited for
+    server.send(signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(20):
+            while stores[0].link.up:
+                await prices.tick()
         await prices.tick()
 
-    assert not stores[0].link.up
-    assert prices.price([at], 0.0) == TABLE.ceiling
+        assert prices.price([at], 0.0) == TABLE.ceiling
+    finally:
+        server.send(signal.SIGCONT)

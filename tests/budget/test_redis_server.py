@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import redis
 
 from gateway import redis_server
 from gateway.redis_server import RedisServer, RedisServerError
+from tests.budget.prove import append_only_files
 
 HOLD = """
 import asyncio, sys
@@ -94,6 +96,23 @@ async def test_killed_server_is_revived_with_its_data(folder: Path) -> None:
     with contextlib.closing(redis.Redis.from_url(server.url)) as client:
         assert client.get("count") == b"100"
     await server.leave()
+
+
+async def test_what_is_acknowledged_is_written(folder: Path) -> None:
+    """Every write is in the kernel's hands before its reply, also while the disk is busy."""
+    server = RedisServer(folder)
+    await server.ensure()
+    (file,) = append_only_files(folder)
+    size, unwritten = file.stat().st_size, 0
+    end = time.monotonic() + 2
+    with contextlib.closing(redis.Redis.from_url(server.url)) as client:
+        while time.monotonic() < end:
+            client.set("key", "v" * 1000)
+            before, size = size, file.stat().st_size
+            unwritten += size == before
+    await server.leave()
+
+    assert unwritten == 0
 
 
 async def test_killed_gateway_leaves_it_to_the_others(folder: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 
@@ -17,21 +16,16 @@ from gateway.store import Ask, Store
 from gateway.window import window
 from tests.redis import RealRedis, binaries, delivered, real_redis, reserved, running_store
 from tests.redis_cluster import catch_up, until
+from tests.serving import free_port
 
 WINDOW = window("{thinkmeter}", "b", 60, "*", 1_000)
 ASK = Ask((WINDOW,), (0,), ((100,),), minimum=100)
 
 
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 @pytest.fixture(params=list(binaries()))
 def pair(request: pytest.FixtureRequest) -> Iterator[tuple[RealRedis, RealRedis]]:
     """A primary and a replica that follows it."""
-    path, port = binaries()[request.param], free_port()
+    path, port = binaries()[request.param], str(free_port())
     with (
         real_redis(path, port=port, appendonly="yes", repl_diskless_sync_delay="0") as primary,
         real_redis(path, replicaof=f"127.0.0.1 {port}", appendonly="yes") as replica,

@@ -47,6 +47,16 @@ def queries() -> list[tuple[str, str]]:
     ]
 
 
+def variables() -> list[tuple[str, str, str]]:
+    """Every variable of every dashboard: (`dashboard/variable`, metric, label)."""
+    found = []
+    for path in sorted(DASHBOARDS.glob("*.json")):
+        for variable in json.loads(path.read_text())["templating"]["list"]:
+            metric, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"]).groups()
+            found.append((f"{path.stem}/{variable['name']}", metric, label))
+    return found
+
+
 def metrics_in(expression: str) -> set[str]:
     """Metrics of ours that PromQL names, as docs/metrics.md writes them."""
     named = re.findall(r"\bthinkmeter_[a-z_]+", expression)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ import yaml
 
 from gateway.redis_server import binary
 from tests.deploy.prometheus import Prometheus, backfill, prometheus
-from tests.deploy.reading import queries, rules
+from tests.deploy.reading import queries, rules, variables
 from tests.fakes.backend import Backend
-from tests.serving import configuration, process
+from tests.serving import configuration, free_port, process
 
 KEY = {"authorization": "Bearer secret-of-web"}
 HISTORY = {
@@ -26,12 +25,6 @@ HISTORY = {
     'thinkmeter_decisions_total{model="tiny",tier="long",reason="price",instance="older"}': 4.0,
 }
 ROUNDS = 8
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def settings(redis_port: int, *urls: str) -> dict[str, Any]:
@@ -162,9 +155,10 @@ async def empty(server: Prometheus) -> list[str]:
 
 
 def asked() -> list[tuple[str, str]]:
-    """Every query of a panel with Grafana's variables filled in, and every recorded series."""
+    """Every query of a panel with Grafana's variables filled in, the variables, and every recorded series."""
     filled = [
         (name, expression.replace("$__rate_interval", "10s").replace("$model", ".*").replace("$budget", ".*"))
         for name, expression in queries()
     ]
+    filled += [(name, f'{metric}{{{label}!=""}}') for name, metric, label in variables()]
     return filled + [(rule["record"], rule["record"]) for rule in rules() if "record" in rule]

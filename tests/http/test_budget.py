@@ -10,8 +10,10 @@ import pytest
 
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
-from tests.redis import RealRedis, delivered, real_redis
+from tests.redis import RealRedis, real_redis, used
 from tests.serving import Running, configuration, serving
+
+pytestmark = pytest.mark.usefixtures("patient_redis")
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +45,6 @@ def budgeted(*budgets: dict[str, Any], **sections: Any) -> dict[str, Any]:
 def asked(backend: Backend) -> list[dict[str, Any]]:
     """The bodies of the chats that reached the backend."""
     return [request.json for request in backend.requests if request.path.endswith("/chat/completions")]
-
-
-async def used(gateway: Running, budget: str = "b0", holder: str = "*") -> tuple[int, int]:
-    """Tokens settled and reserved, once everything is delivered."""
-    store = gateway.gateway.ledger.store
-    await delivered(store)
-    limit = gateway.gateway.pipeline.rulings.budgets.limits[budget, holder]
-    _, (use,) = await store.status([limit.window])
-    return use.settled, use.reserved
 
 
 async def test_tokens_are_settled(backend: Backend, redis: dict[str, str]) -> None:

@@ -17,6 +17,8 @@ from tests.fakes.backend import Backend
 from tests.redis import RealRedis, delivered, real_redis
 from tests.serving import Running, configuration, serving
 
+pytestmark = pytest.mark.usefixtures("patient_redis")
+
 ADMIN = {"Authorization": "Bearer top-secret"}
 BUDGETS = [
     {"name": "everyone", "window": "1m", "tokens": 5_000},

@@ -14,8 +14,10 @@ from gateway.protocol import parse_completion
 from gateway.shortening import prompt_bound
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
-from tests.redis import RealRedis, delivered, real_redis
+from tests.redis import RealRedis, real_redis, used
 from tests.serving import Running, configuration, serving
+
+pytestmark = pytest.mark.usefixtures("patient_redis")
 
 
 @pytest.fixture(scope="module")
@@ -66,15 +68,6 @@ async def post(gateway: Running, path: str, **body: Any) -> tuple[int, dict[str,
         return response.status, headers, await response.json()
 
 
-async def used(gateway: Running) -> tuple[int, int]:
-    """Settled and reserved tokens, once everything is delivered."""
-    store = gateway.gateway.ledger.store
-    await delivered(store)
-    limit = gateway.gateway.pipeline.rulings.budgets.limits["b0", "*"]
-    _, (use,) = await store.status([limit.window])
-    return use.settled, use.reserved
-
-
 async def overrun(gateway: Running) -> float:
     return (await gateway.metrics()).get('thinkmeter_budget_overrun_tokens_total{budget="b0"}', 0)
 
@@ -93,11 +86,22 @@ async def test_many_prompts_in_one(total: Running, path: str, field: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("prompt", "count"), [(["a", "b"], 2), ([[1, 2], [3], [4]], 3), ([1, 2], 1), ("a", 1)]
+    ("prompt", "embeds", "count"),
+    [
+        (["a", "b"], None, 2),
+        ([[1, 2], [3], [4]], None, 3),
+        ([1, 2], None, 1),
+        ("a", None, 1),
+        ("a", ["x", "y"], 3),
+        (None, ["x", "y"], 2),
+        (None, "x", 1),
+        (None, [], 1),
+    ],
 )
-def test_completion_prompts(prompt: Any, count: int) -> None:
+def test_completion_prompts(prompt: Any, embeds: Any, count: int) -> None:
     """Each prompt of a legacy completion has a context of its own, and choices of its own."""
-    request = parse_completion(json.dumps({"model": "m", "prompt": prompt, "n": 2}).encode())
+    body = {"model": "m", "prompt": prompt, "prompt_embeds": embeds, "n": 2}
+    request = parse_completion(json.dumps(body).encode())
 
     assert (request.prompts, request.choices) == (count, 2 * count)
     assert prompt_bound(b"x" * 10_000, 100, request.prompts) == 100 * count
