@@ -2,9 +2,9 @@
 """Prove the compose stack: `python deploy/offline/prove.py [COMPOSE]`, after `docker build` of both targets.
 
 Looks at the image, brings the stack up with three gateways, sends traffic, holds a budget against what was
-really spent, pauses and kills Redis, restores a backup, rolls all gateways and kills one under load, and
-takes everything down; exits 1 at the first surprise. COMPOSE is the command, default "docker compose".
---no-grafana leaves Grafana out.
+really spent, pauses and kills Redis, restores a backup, rolls all gateways under load, kills one, puts
+another version in their place, and takes everything down; exits 1 at the first surprise. COMPOSE is the
+command, default "docker compose". --no-grafana leaves Grafana out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 ENV = ROOT / ".env.example"
 KEYS = dict(line.split("=", 1) for line in ENV.read_text().splitlines() if "=" in line and line[0] != "#")
-IMAGE = f"thinkmeter:{KEYS['THINKMETER_VERSION']}"
+VERSION = KEYS["THINKMETER_VERSION"]
+IMAGE, NEXT = f"thinkmeter:{VERSION}", f"{VERSION}-next"
 GATEWAY, PROMETHEUS = "http://127.0.0.1:8080", "http://127.0.0.1:9090"
 BATCH_TOKENS = 3000
 """The cap of budget `batch-minute` in deploy/compose/gateway.yaml, for any 60 seconds."""
@@ -57,8 +58,9 @@ class Answer:
     """Why there was no answer, or no whole one."""
 
 
-def compose(*words: str, stdin: bytes | None = None) -> bytes:
-    done = subprocess.run([*COMPOSE, *words], cwd=ROOT, capture_output=True, input=stdin, check=False)
+def compose(*words: str, stdin: bytes | None = None, version: str = VERSION) -> bytes:
+    command = ["env", f"THINKMETER_VERSION={version}", *COMPOSE, *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, input=stdin, check=False)
     if done.returncode:
         raise SystemExit(f"compose {' '.join(words)}: {done.stderr.decode()}")
     return done.stdout
@@ -275,13 +277,33 @@ def rolled(gateways: list[str]) -> None:
         time.sleep(3)  # the balancer looks every second
 
 
+def upgraded() -> None:
+    """Another version takes over and no stream is lost: beside the old gateways first, then without them."""
+    docker("tag", IMAGE, f"thinkmeter:{NEXT}")
+    change, old = threading.Thread(target=replaced), containers("gateway")
+    change.start()
+    answers = flood(60, threads=6, stream=True)
+    change.join()
+    new = containers("gateway")
+    expect("another version", holds=len(new) == 3 and not {*new} & {*old}, seen=f"{len(new)} new gateways")
+    held = {200} <= set(statuses(answers)) <= {200, 429}
+    expect("streams meanwhile, whole or refused by the budget", holds=held, seen=statuses(answers))
+
+
+def replaced() -> None:
+    gateways = ("up", "-d", "--no-build", "--no-deps")
+    compose(*gateways, "--no-recreate", "--scale", "gateway=6", "--wait", "gateway", version=NEXT)
+    time.sleep(3)  # the balancer looks every second
+    compose(*gateways, "--scale", "gateway=3", "gateway", version=NEXT)
+
+
 def main() -> None:
     image()
     begun = time.monotonic()
     compose("up", "-d", "--no-build", "--scale", "gateway=3", "--wait", *SERVICES)
     print(f"ok   up and healthy: {time.monotonic() - begun:.0f} s")
     try:
-        for step in (three_gateways, one_budget, redis_fails, backup, gateways_leave):
+        for step in (three_gateways, one_budget, redis_fails, backup, gateways_leave, upgraded):
             step()
     finally:
         for line in compose("logs", "--no-color", "gateway").decode().splitlines():
@@ -289,6 +311,7 @@ def main() -> None:
                 print(line)
         begun = time.monotonic()
         compose("down", "--volumes")
+        docker("rmi", "--force", f"thinkmeter:{NEXT}")
         print(f"ok   taken down: {time.monotonic() - begun:.0f} s")
 
 

@@ -66,6 +66,29 @@ def test_redis_and_the_model_are_out_of_reach() -> None:
     assert SERVICES["redis"]["networks"] == SERVICES["tiny"]["networks"] == ["back"]
 
 
+@pytest.mark.parametrize("name", SERVICES.keys() - OURS.keys())
+def test_weights_are_kept_whoever_the_image_runs_as(name: str) -> None:
+    """vLLM's weights go to a volume where every user may write, and into nobody's home."""
+    service = SERVICES[name]
+    folder = Path(service["environment"]["HF_HOME"])
+    (mount,) = service["volumes"]
+    volume, path = mount.split(":")
+    assert volume in read("compose.yaml")["volumes"]
+    assert folder.is_relative_to(path)
+    assert path == "/var/tmp"  # in every image and open to all; a fresh volume takes over that mode
+
+
+def test_a_replaced_configuration_is_seen() -> None:
+    """The gateway is given the folder: of a file alone it would keep the one that an editor has replaced."""
+    service = SERVICES["gateway"]
+    (mount,) = service["volumes"]
+    source, target, _ = mount.split(":")
+    assert (ROOT / source).is_dir()
+    assert service["environment"]["THINKMETER_CONFIG"].startswith(f"{target}/${{GATEWAY_CONFIG")
+    named = EXAMPLE["GATEWAY_CONFIG"], "gateway.yaml"
+    assert all((ROOT / source / name).is_file() for name in named)
+
+
 def test_every_variable_is_in_the_example() -> None:
     """What compose.yaml takes from the environment is in .env.example, and a secret has no default."""
     text = (ROOT / "compose.yaml").read_text()
