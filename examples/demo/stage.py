@@ -81,7 +81,8 @@ def tell(view: View, asked: list[Asked], plan: Plan) -> None:
 
 def serve_on(url: str, view: View) -> None:
     """Keep serving until Ctrl-C; what the user asks is told."""
-    body = '{"model": "tiny", "messages": [{"role": "user", "content": "What is (3+4)*5-9?"}]}'
+    messages = '[{"role": "user", "content": "What is (3+4)*5-9?"}]'
+    body = f'{{"model": "tiny", "temperature": 0, "messages": {messages}}}'
     view.out.print(f"\n[bold]Still serving[/] until Ctrl-C. Ask it yourself, in {url}/console or here:\n")
     curl = f"curl -si {url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'"
     view.out.print(curl, markup=False, highlight=False, soft_wrap=True)

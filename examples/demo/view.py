@@ -140,9 +140,13 @@ class View:
 
     def _followed(self, entry: Mapping[str, Any]) -> Text:
         decision = entry["decision"]
-        text = tier_text(decision["tier"]).append(f"  {reason_words(decision['reason']):10}  P(right), %:")
-        text.append_text(expected(decision))
-        return text.append(f" {entry['completion_tokens'] or 0:4} tokens, {self._state()}")
+        why = f"  {reason_words(decision['reason']):10}  P(right), %:"
+        came = f"{entry['completion_tokens'] or 0:4} tokens"
+        if entry["status"] >= 400:
+            came = f"failed with status {entry['status']}"
+        return Text.assemble(
+            tier_text(decision["tier"]), why, expected(decision), f" {came}, {self._state()}"
+        )
 
 
 def used(budget: Mapping[str, Any]) -> float:

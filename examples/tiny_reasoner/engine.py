@@ -27,6 +27,7 @@ Finish = Literal["stop", "length"]
 WORKERS = 3  # two cores' worth, and one for what comes while both are at long batches
 ROUND = 256  # tokens after which a batch is made up anew
 COOLEST = 0.01  # logits divided by less do not fit float32
+NARROWEST = 1e-30  # less is zero in float32
 UNSEEDED = 2**32 - 1  # with this seed CTranslate2 asks the system for one
 _seeding = threading.Lock()  # the seed is the process's
 
@@ -49,7 +50,7 @@ class Sampling:
             return {"sampling_topk": 1}
         return {
             "sampling_topk": self.top_k,
-            "sampling_topp": self.top_p,
+            "sampling_topp": max(self.top_p, NARROWEST),
             "sampling_temperature": max(self.temperature, COOLEST),
         }
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
 from examples.tiny_reasoner.chat import END, PAD, START, THINK, UNTHINK
 
-READABLE = re.compile(r"[\n\x20-\x7e]*")
+UNREADABLE = re.compile(r"[^\n\x20-\x7e]")
 MAX_CHOICES = 16
+ECHOED = 100  # characters of what the client sent that an error repeats
 
 
 class BadRequest(Exception):
@@ -20,6 +22,12 @@ class BadRequest(Exception):
     def __init__(self, message: str, param: str | None, code: str, status: int = 400) -> None:
         super().__init__(message)
         self.message, self.param, self.code, self.status = message, param, code, status
+
+    @classmethod
+    def context(cls, longest: int, taken: str, param: str) -> BadRequest:
+        """A request that the context cannot hold, in the words of vLLM, by which the gateway knows it."""
+        said = f"This model's maximum context length is {longest} tokens; {taken}."
+        return cls(said, param, "context_length_exceeded")
 
     def body(self) -> dict[str, Any]:
         """The error in the shape of the OpenAI API."""
@@ -53,6 +61,17 @@ def only(*values: JsonValue) -> AfterValidator:
     return AfterValidator(check)
 
 
+def listed(wrap: Callable[[str], Any]) -> BeforeValidator:
+    """For a list that clients may also send as the one string it would hold."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, (str, list)):
+            return [wrap(value)] if isinstance(value, str) else value
+        raise PydanticCustomError("list_type", "Input should be a string or a list")
+
+    return BeforeValidator(check)
+
+
 class Part(Strict):
     """One part of a message; this model reads text only."""
 
@@ -64,7 +83,7 @@ class Message(Strict):
     """One turn of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part] = ""
+    content: Annotated[list[Part], listed(lambda text: Part(type="text", text=text))] = []
     name: str | None = None
     reasoning: str | None = None  # clients send an answer back as they got it; its thought is not read again
     refusal: Annotated[JsonValue, only()] = None
@@ -82,7 +101,7 @@ class Message(Strict):
     @property
     def text(self) -> str:
         """The text of all parts."""
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return "".join(part.text for part in self.content)
 
     @property
     def turn(self) -> tuple[str, str]:
@@ -121,7 +140,7 @@ class ChatRequest(Strict):
     top_k: int = Field(0, ge=-1)
     n: int = Field(1, ge=1, le=MAX_CHOICES)
     seed: int | None = Field(None, ge=0, lt=2**63)
-    stop: str | list[str] | None = None
+    stop: Annotated[list[str], listed(str)] = []
     stream: bool = False
     stream_options: StreamOptions | None = None
     include_reasoning: bool = True
@@ -156,34 +175,33 @@ class ChatRequest(Strict):
         asked = self.chat_template_kwargs.enable_thinking
         return self.reasoning_effort != "none" if asked is None else asked
 
-    @property
-    def stops(self) -> list[str]:
-        """Stop strings, as a list."""
-        return [self.stop] if isinstance(self.stop, str) else self.stop or []
+
+def echo(text: str) -> str:
+    """The beginning of what the client sent, for an error."""
+    return text if len(text) <= ECHOED else text[:ECHOED] + "\u2026"
 
 
 def check_texts(request: ChatRequest) -> None:
     """Refuse what the model has no characters for, and text that would act as control tokens."""
-    for message in request.messages:
-        if READABLE.fullmatch(message.text) is None:
-            raise BadRequest("This model reads printable ASCII only.", "messages", "unsupported_characters")
-        if any(token in message.text for token in (START, END, PAD, THINK, UNTHINK)):
+    for text in (message.text for message in request.messages):
+        if strange := UNREADABLE.search(text):
+            said = f"This model reads printable ASCII only, not {strange[0]!a}."
+            raise BadRequest(said, "messages", "unsupported_characters")
+        if any(token in text for token in (START, END, PAD, THINK, UNTHINK)):
             raise BadRequest("Messages may not contain control tokens.", "messages", "control_tokens")
-    if len(request.stops) > 4 or not all(request.stops):
+    if len(request.stop) > 4 or not all(request.stop):
         raise BadRequest("`stop` takes up to four strings, none of them empty.", "stop", "invalid_value")
 
 
 def room(request: ChatRequest, prompt_tokens: int, longest: int) -> int:
-    """How many tokens may be written."""
+    """How many tokens may be written; as in vLLM, within the context a limit is cut to what is left of it."""
     wanted = request.max_completion_tokens or request.max_tokens
     left = longest - prompt_tokens
-    if left < 1 or (wanted is not None and wanted > left):
+    if left < 1 or (wanted is not None and wanted > longest):
         asked = f" and {wanted} were asked for" if wanted is not None else ""
-        raise BadRequest(
-            f"The context holds {longest} tokens; the messages take {prompt_tokens}{asked}.",
-            "messages" if left < 1 else "max_tokens",
-            "context_length_exceeded",
-        )
+        field = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
+        param = "messages" if left < 1 else field
+        raise BadRequest.context(longest, f"the messages take {prompt_tokens}{asked}", param)
     budget = request.thinking_token_budget
     if budget is not None and budget > longest:
         raise BadRequest(
@@ -191,15 +209,16 @@ def room(request: ChatRequest, prompt_tokens: int, longest: int) -> int:
             "thinking_token_budget",
             "invalid_value",
         )
-    return left if wanted is None else wanted
+    return left if wanted is None else min(wanted, left)
 
 
 def from_validation(errors: list[Any]) -> BadRequest:
     """The first validation error, said plainly."""
     first = errors[0]
-    where = ".".join(str(place) for place in first["loc"] if place != "body") or None
+    if first["loc"] == ("body",) or first["type"] == "json_invalid":
+        return BadRequest("The body must be a JSON object, sent as application/json.", None, "invalid_json")
+    where = echo(".".join(str(place) for place in first["loc"] if place != "body"))
     code = {"missing": "missing_required_parameter", "unsupported_value": "unsupported_value"}
     if first["type"] == "extra_forbidden":
         return BadRequest(f"Unrecognized request argument supplied: {where}", where, "unknown_parameter")
-    said = f"{where}: {first['msg']}" if where else first["msg"]
-    return BadRequest(said, where, code.get(first["type"], "invalid_value"))
+    return BadRequest(f"{where}: {first['msg']}", where, code.get(first["type"], "invalid_value"))

@@ -18,12 +18,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
+from examples.tiny_reasoner.arrival import Arrival
 from examples.tiny_reasoner.chat import render_chat
 from examples.tiny_reasoner.completion import Choice, Delta, EngineFailed, Usage
 from examples.tiny_reasoner.engine import Engine, Sampling
-from examples.tiny_reasoner.protocol import BadRequest, ChatRequest, check_texts, from_validation, room
+from examples.tiny_reasoner.protocol import BadRequest, ChatRequest, check_texts, echo, from_validation, room
 
 WEIGHTS = Path(__file__).parent / "weights"
+REFUSALS = {400: "invalid_json", 405: "method_not_allowed", 408: "request_timeout", 413: "request_too_large"}
 METRICS = """\
 # TYPE vllm:num_requests_running gauge
 vllm:num_requests_running{{model_name="{name}"}} {running}
@@ -47,11 +49,15 @@ class Service:
     def begin(self, request: ChatRequest) -> Usage:
         """Check a request and hand its choices to the engine."""
         if request.model != self.name:
-            raise BadRequest(f"The model `{request.model}` does not exist.", "model", "model_not_found", 404)
+            said = f"The model `{echo(request.model)}` does not exist."
+            raise BadRequest(said, "model", "model_not_found", 404)
         check_texts(request)
         text = render_chat((message.turn for message in request.messages), thinking=request.thinks)
-        prompt = self.engine.tokenizer.encode(text)
-        most = room(request, len(prompt), self.engine.longest)
+        longest, tokenizer = self.engine.longest, self.engine.tokenizer
+        if len(text) > longest * tokenizer.widest:  # told without reading it, which would hold up all others
+            raise BadRequest.context(longest, "the messages take more", "messages")
+        prompt = tokenizer.encode(text)
+        most = room(request, len(prompt), longest)
         choices = []
         for index in range(request.n):
             seed = None if request.seed is None else request.seed + index
@@ -59,11 +65,11 @@ class Service:
                 max_tokens=most,
                 temperature=request.temperature,
                 top_p=request.top_p,
-                top_k=request.top_k if 0 < request.top_k < len(self.engine.tokenizer) else 0,
+                top_k=request.top_k if 0 < request.top_k < len(tokenizer) else 0,
                 seed=seed,
                 thinking_budget=request.thinking_token_budget,
             )
-            choices.append(Choice(self.engine, prompt, sampling, request.stops))
+            choices.append(Choice(self.engine, prompt, sampling, request.stop))
         return Usage(len(prompt), choices)
 
 
@@ -181,8 +187,9 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refused(_: Request, error: HTTPException) -> JSONResponse:
-        body = BadRequest(str(error.detail), None, "not_found", error.status_code).body()
-        return JSONResponse(body, error.status_code)
+        code = REFUSALS.get(error.status_code, "not_found")
+        body = BadRequest(str(error.detail), None, code, error.status_code).body()
+        return JSONResponse(body, error.status_code, error.headers)
 
 
 def create_app(engine: Engine, name: str) -> FastAPI:
@@ -196,6 +203,7 @@ def create_app(engine: Engine, name: str) -> FastAPI:
         engine.close()
 
     app = FastAPI(title="tiny reasoner", lifespan=lifespan)
+    app.add_middleware(Arrival)
     _add_errors(app)
 
     @app.get("/health")

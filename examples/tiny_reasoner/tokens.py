@@ -13,6 +13,8 @@ from typing import Any
 # The pattern of bpe.WORDS over the text this model reads, printable ASCII and line breaks.
 WORDS = re.compile(r" ?[A-Za-z]+|[0-9]|[^\sA-Za-z0-9]|\n+|\s+")
 
+CACHED = 32  # characters of a word; longer ones hardly come twice, and many would fill the memory
+
 
 def byte_letters() -> dict[int, str]:
     """The letter that stands for each byte in a byte-level vocabulary."""
@@ -21,6 +23,17 @@ def byte_letters() -> dict[int, str]:
     for place, byte in enumerate(byte for byte in range(256) if byte not in letters):
         letters[byte] = chr(256 + place)
     return letters
+
+
+def _joined(parts: list[str], pair: tuple[str, str]) -> list[str]:
+    """All occurrences of a pair joined in one pass: one by one takes quadratic time on a long word."""
+    joined = [parts[0]]
+    for part in parts[1:]:
+        if (joined[-1], part) == pair:
+            joined[-1] += part
+        else:
+            joined.append(part)
+    return joined
 
 
 class Tokens:
@@ -38,6 +51,8 @@ class Tokens:
         self._texts = {index: text for text, index in self._ids.items()}
         self._split = re.compile("(" + "|".join(map(re.escape, self._added)) + ")")
         self._piece = functools.lru_cache(20_000)(self._merged)
+        self.widest = max(map(len, self._ids.keys() | self._added.keys()))
+        """Characters that one token stands for, at most."""
 
     def __len__(self) -> int:
         return len(self._ids.keys() | self._added.keys())
@@ -60,20 +75,17 @@ class Tokens:
                 ids.append(self._added[part])
             else:
                 for word in WORDS.findall(part):
-                    ids += self._piece(word)
+                    ids += self._piece(word) if len(word) <= CACHED else self._merged(word)
         return ids
 
     def _merged(self, word: str) -> tuple[int, ...]:
         parts = [self._letters[byte] for byte in word.encode()]
+        last = len(self._ranks)
         while len(parts) > 1:
-            ranked = [
-                (self._ranks.get(pair, len(self._ranks)), at)
-                for at, pair in enumerate(itertools.pairwise(parts))
-            ]
-            rank, at = min(ranked)
-            if rank == len(self._ranks):
+            best = min(set(itertools.pairwise(parts)), key=lambda pair: self._ranks.get(pair, last))
+            if best not in self._ranks:
                 break
-            parts[at : at + 2] = [parts[at] + parts[at + 1]]
+            parts = _joined(parts, best)
         return tuple(self._ids[part] for part in parts)
 
     def decode(self, ids: Iterable[int]) -> str:

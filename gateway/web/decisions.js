@@ -82,7 +82,7 @@ function explain(entry, state) {
         const drawn = h("span", { class: `tier-back step-${step(tier, tiers)}` });
         drawn.style.width = `${decision.correct[tier] * 100}%`;
         return h("tr", { class: tier === decision.tier ? "current" : decision.eligible.includes(tier) ? null : "barred" },
-          h("th", { scope: "row" }, tier, decision.eligible.includes(tier) ? null : h("span", { class: "small" }, " not allowed")),
+          h("th", { scope: "row" }, tier, decision.eligible.includes(tier) ? null : h("span", { class: "small" }, " not eligible")),
           h("td", { class: "num" }, percent(decision.correct[tier], 1)),
           h("td", { class: "num" }, integer(decision.tokens[tier])),
           h("td", { class: "num" }, signed(value(tier), 3)),

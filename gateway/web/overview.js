@@ -64,7 +64,7 @@ export function drawBudgets({ snapshot, fills }) {
       bar([["settled", budget.settled / budget.cap], ["reserved", budget.reserved / budget.cap]], text),
       h("div", { class: "row small" }, h("span", {}, text), h("span", {}, budget.reserved ? `${integer(budget.reserved)} reserved` : "")),
       budget.price === undefined || budget.price === null ? null
-        : h("div", { class: "row small" }, h("span", {}, `price ${figure(budget.price)}`), h("span", { class: budget.at_bound ? "bad" : "" }, budget.at_bound ? "at its bound" : "")),
+        : h("div", { class: "row small" }, h("span", {}, `price ${figure(Math.max(budget.price, snapshot.price))}`), h("span", { class: budget.at_bound ? "bad" : "" }, budget.at_bound ? "at its bound" : "")),
       snapshot.budgets.length > CHARTED ? null : [fillChart(fills.get(windowId(budget)), snapshot.now), h("div", { class: "row small", "aria-hidden": "true" }, h("span", {}, "2 minutes ago"), h("span", {}, "now"))]);
   });
   get("budgets").replaceChildren(...(rows.length ? rows : [h("li", { class: "empty" }, "No budget is configured: the price stays where it was set.")]));

@@ -61,7 +61,7 @@ async def budgeted(backend: Backend, tmp_path: Path) -> AsyncIterator[Running]:
     """A gateway with a budget of 1,000 tokens a minute, in a Redis of its own."""
     budget = {"name": "everyone", "window": "1m", "tokens": 1_000}
     settings = configuration(backend.url, budgets=[budget], redis={"directory": str(tmp_path / "redis")})
-    async with serving(settings | {"reservations": {"shortest_answer": 8}}) as running:
+    async with serving(settings | {"price": 6, "reservations": {"shortest_answer": 8}}) as running:
         yield running
 
 
@@ -96,3 +96,5 @@ async def test_budgets_are_drawn(browser: Any, budgeted: Running) -> None:
         assert widths == [pytest.approx(used / 10), 0]
         assert await page.locator("#budgets .fill-area").count() == 1
         assert "everyone" in await page.locator("#budgets").inner_text()
+        # what requests pay, though an idle budget of its own would ask for less
+        await page.locator("#budgets").get_by_text("price 6", exact=True).wait_for()

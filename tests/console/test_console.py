@@ -48,30 +48,22 @@ async def test_off_where_keys_are(backend: Backend, path: str) -> None:
         assert await status(running, path, "web-secret") == 404
 
 
-async def test_its_own_key_opens_the_stream(backend: Backend) -> None:
-    """The page is open, as it holds no data; the stream takes the console's key and no other."""
-    settings = configuration(backend.url, keys=KEYS, console={"key": "watch-secret"})
+@pytest.mark.parametrize("section", ["console", "admin"])
+async def test_its_own_key_or_the_admins_opens_the_stream(backend: Backend, section: str) -> None:
+    """Either switches the console on beside keys. The page has no data and is open; the stream is not."""
+    settings = configuration(backend.url, keys=KEYS) | {section: {"key": "watch-secret"}}
     async with serving(settings) as running:
         assert await status(running, "/console") == 200
         assert await status(running, "/console/events") == 401
         assert await status(running, "/console/events", "web-secret") == 401
         async with watching(running, "watch-secret") as events:
             assert (await next_of(events, "snapshot"))["keys"] is True
-        async with running.http.get(
-            f"{running.url}/v1/models", headers={"X-Api-Key": "watch-secret"}
-        ) as response:
-            assert response.status == 401
+        assert await status(running, "/v1/models", "watch-secret") == 401
 
 
-async def test_the_admin_may_watch(backend: Backend) -> None:
-    """An admin's key switches the console on beside keys and opens it; its own key stays good as well."""
+async def test_the_admin_may_watch_beside_others(backend: Backend) -> None:
+    """Where console and admin have a key each, both are good."""
     settings = configuration(backend.url, keys=KEYS, admin={"key": "admin-secret"})
-    async with serving(settings) as running:
-        assert await status(running, "/console") == 200
-        assert await status(running, "/console/events") == 401
-        assert await status(running, "/console/events", "web-secret") == 401
-        async with watching(running, "admin-secret") as events:
-            await next_of(events, "snapshot")
     async with serving(settings | {"console": {"key": "watch-secret"}}) as running:
         for key in ("admin-secret", "watch-secret"):
             async with watching(running, key) as events:

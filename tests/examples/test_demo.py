@@ -133,6 +133,21 @@ def test_the_picture_fits_the_terminal(width: int, height: int) -> None:
     assert "adaptive over the best fixed mix" in lines[-1] + lines[-2]
 
 
+def test_what_the_user_asks_is_told() -> None:
+    """After the questions each decision is one line; one that failed says so, and colours do not run over."""
+    out = Console(file=io.StringIO(), force_terminal=True, color_system="standard", width=120)
+    view = View(out, Plan(3, 60))
+    decision = {"id": "d", "tier": "direct", "reason": "price", "correct": {"direct": 0.9, "long": 1.0}}
+    view.follow()
+    view.event("decisions", [{"decision": decision, "status": 200, "completion_tokens": 3}])
+    view.event("decisions", [{"decision": decision, "status": 400, "completion_tokens": None}])
+    first, second = out.file.getvalue().splitlines()
+
+    assert "\x1b[2mdirect\x1b[0m  best value  P(right), %:" in first
+    assert "3 tokens, price" in first
+    assert "failed with status 400, price" in second
+
+
 def test_two_demos_never_share_a_port(free_port: int) -> None:
     """However close together they start: the port is one's until that has ended."""
     first = claimed(free_port)

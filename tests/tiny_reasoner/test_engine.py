@@ -129,6 +129,7 @@ def test_greedy_ignores_the_seed_and_top_k_of_one_is_greedy(engine: Engine) -> N
         Sampling(80, 0.0, seed=2),
         Sampling(80, 1.5, top_k=1, seed=3),
         Sampling(80, 1.5, top_p=1e-9, seed=4),
+        Sampling(80, 1.5, top_p=5e-324, seed=5),  # zero in the engine's float32
     )
     asked = [Asked(engine, sampling) for sampling in ways]
     for one in asked:
@@ -145,12 +146,32 @@ def test_more_than_the_slots_all_finish(engine: Engine) -> None:
     assert engine.load == (0, 0)
 
 
-def test_a_cancelled_sequence_leaves_its_neighbours_alone(engine: Engine) -> None:
-    """Dropping one of two sequences does not change what the other one says."""
-    alone = Asked(engine, Sampling(150, 0.7, seed=5))
-    alone.end()
-    dropped = Asked(engine, Sampling(1_500, 1.5, seed=6))
-    kept = Asked(engine, Sampling(150, 0.7, seed=5))
-    dropped.sequence.cancelled = True
-    kept.end()
-    assert kept.sequence.tokens == alone.sequence.tokens
+class Dropped(Asked):
+    """A sequence that is cancelled with its third token."""
+
+    def _deliver(self, token: int, finish: Finish | None) -> None:
+        self.sequence.cancelled = len(self.sequence.tokens) >= 3
+
+
+def test_a_cancelled_sequence_leaves_its_neighbours_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four sequences in one batch two are dropped; the other two say what they say alone."""
+    monkeypatch.setattr(module, "WORKERS", 1)
+    engine = Engine(WEIGHTS, slots=4)
+    batches: list[list[Sequence]] = []
+    generate = engine._generate
+    monkeypatch.setattr(engine, "_generate", lambda batch, own: (batches.append(batch), generate(batch, own)))
+    questions = (HARD, "What is 3+4?")
+    kinds = (Dropped, Asked, Dropped, Asked)
+    asked = [kind(engine, Sampling(150, 0.0), questions[n // 2]) for n, kind in enumerate(kinds)]
+    engine.start()  # all four wait for the one thread, which takes them together
+    kept = asked[1::2]
+    for one in kept:
+        one.end()
+    alone = [Asked(engine, Sampling(150, 0.0), question) for question in questions]
+    for one in alone:
+        one.end()
+    engine.close()
+
+    assert batches[0] == [one.sequence for one in asked]
+    assert [len(one.sequence.tokens) for one in asked[::2]] == [3, 3]
+    assert [one.sequence.tokens for one in kept] == [one.sequence.tokens for one in alone]

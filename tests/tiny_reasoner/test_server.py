@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from typing import Any
 
 import aiohttp
 import openai
 import pytest
+from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive, Scope, Send
 
+from examples.tiny_reasoner.arrival import Arrival
 from examples.tiny_reasoner.task import grade, held_out_set
+from gateway.refusals import refusal
 from tests.tiny_reasoner.conftest import Server
 
 EASY = "What is 3+4?"
@@ -124,6 +129,14 @@ async def test_a_limit_is_a_limit(server: Server) -> None:
     assert answer.usage.completion_tokens == 10
 
 
+async def test_a_limit_beyond_what_is_left_is_cut(server: Server) -> None:
+    """As with vLLM, who asks for the whole context after a prompt gets what is left of it."""
+    longest = server.engine.longest
+    asked = asking("3+4 " * ((longest - 30) // 4), max_tokens=longest, temperature=0)
+    usage = (await server.client.chat.completions.create(**asked)).usage
+    assert 0 < usage.completion_tokens <= longest - usage.prompt_tokens < 40
+
+
 async def test_a_stop_string_ends_the_content(server: Server) -> None:
     """Content stops before a stop string; the thought may contain it."""
     whole = await server.client.chat.completions.create(**asking(EASY, temperature=0))
@@ -164,12 +177,31 @@ async def test_a_client_that_hangs_up_frees_the_engine(server: Server) -> None:
 
 BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "a long prompt": ({"content": "What is 3+4? " * 400}, "context_length_exceeded", "messages"),
+    "an endless word": ({"content": "neighbour" * 2_800}, "context_length_exceeded", "messages"),
+    "a book": ({"content": "3+4 " * 200_000}, "context_length_exceeded", "messages"),
     "a long answer": ({"max_tokens": 5_000}, "context_length_exceeded", "max_tokens"),
+    "a long answer by its new name": (
+        {"max_completion_tokens": 5_000},
+        "context_length_exceeded",
+        "max_completion_tokens",
+    ),
     "no answer": ({"max_tokens": 0}, "invalid_value", "max_tokens"),
     "other characters": ({"content": "3 plus 4 \u00e9"}, "unsupported_characters", "messages"),
     "control tokens": ({"content": "<|im_end|>"}, "control_tokens", "messages"),
     "an unknown field": ({"colour": 1}, "unknown_parameter", "colour"),
     "an unknown field that is null": ({"colour": None}, "unknown_parameter", "colour"),
+    "an unknown field with a huge name": ({"x" * 10_000: 1}, "unknown_parameter", "x" * 100 + "\u2026"),
+    "a picture": (
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+        "invalid_value",
+        "messages.0.content.0.type",
+    ),
+    "a number for a text": (
+        {"messages": [{"role": "user", "content": 7}]},
+        "invalid_value",
+        "messages.0.content",
+    ),
+    "a number to stop at": ({"stop": 7}, "invalid_value", "stop"),
     "a tool": ({"tools": [{"type": "function"}]}, "unsupported_value", "tools"),
     "a penalty": ({"presence_penalty": 0.5}, "unsupported_value", "presence_penalty"),
     "log-probabilities": ({"logprobs": True}, "unsupported_value", "logprobs"),
@@ -203,6 +235,15 @@ async def test_bad_input_is_refused_plainly(server: Server, name: str) -> None:
     assert caught.value.param == param
     answer = await server.client.chat.completions.create(**asking(EASY, temperature=0, **DIRECT))
     assert answer.choices[0].message.content == "7"
+
+
+async def test_the_gateway_understands_a_long_prompt(server: Server) -> None:
+    """What the server says of too long a prompt keeps its code through the gateway."""
+    with pytest.raises(openai.BadRequestError) as caught:
+        await server.client.chat.completions.create(**asking("What is 3+4? " * 400))
+    told = refusal(400, caught.value.response.content, retry_after=1)
+    assert (told.code, told.param) == (caught.value.code, caught.value.param)
+    assert told.code == "context_length_exceeded"
 
 
 NOTHING_ASKED: dict[str, Any] = {
@@ -263,22 +304,53 @@ async def test_a_conversation_goes_on(server: Server) -> None:
 
 
 RAW = {
-    "no JSON": b"{",
-    "a list": b"[]",
-    "nothing": b"",
-    "not UTF-8": b'{"model": "\xff"}',
-    "a lone surrogate": rb'{"model": "tiny", "messages": [{"role": "user", "content": "\ud800"}]}',
-    "endless nesting": b'{"model": ' + b"[" * 50_000,
+    "no JSON": (b"{", 400, "invalid_json"),
+    "a list": (b"[]", 400, "invalid_json"),
+    "nothing": (b"", 400, "invalid_json"),
+    "not UTF-8": (b'{"model": "\xff"}', 400, "invalid_json"),
+    "a lone surrogate": (
+        rb'{"model": "tiny", "messages": [{"role": "user", "content": "\ud800"}]}',
+        400,
+        "unsupported_characters",
+    ),
+    "endless nesting": (b'{"model": ' + b"[" * 50_000, 400, "invalid_json"),
+    "an endless number": (b'{"n": ' + b"9" * 5_000 + b"}", 400, "invalid_json"),
+    "a megabyte too much": (b" " * 2_000_000, 413, "request_too_large"),
 }
 
 
 @pytest.mark.parametrize("name", RAW)
 async def test_a_broken_body_is_refused_plainly(server: Server, name: str) -> None:
-    """Whatever the bytes, the answer is a 400 in OpenAI's shape."""
+    """Whatever the bytes, they are refused in OpenAI's shape, with a code that says why."""
+    body, status, code = RAW[name]
     url, headers = f"{server.url}/v1/chat/completions", {"content-type": "application/json"}
-    async with aiohttp.ClientSession(headers=headers) as session, session.post(url, data=RAW[name]) as answer:
-        assert answer.status == 400
-        assert (await answer.json())["error"]["type"] == "invalid_request_error"
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.post(url, data=io.BytesIO(body)) as answer,
+    ):
+        assert answer.status == status
+        error = (await answer.json())["error"]
+        assert (error["type"], error["code"]) == ("invalid_request_error", code)
+
+
+async def test_a_body_that_does_not_arrive_is_given_up() -> None:
+    """Half a request, then silence: whoever reads it is told 408, and the connection is to be closed."""
+
+    async def read(_: Scope, receive: Receive, __: Send) -> None:
+        while (await receive())["more_body"]:
+            pass
+
+    pieces = [{"type": "http.request", "body": b"{", "more_body": True}]
+
+    async def silent() -> Message:
+        return pieces.pop() if pieces else await asyncio.Future()
+
+    async def unsaid(_: Message) -> None:
+        raise AssertionError
+
+    with pytest.raises(HTTPException) as caught:
+        await Arrival(read, seconds=0.01)({"type": "http"}, silent, unsaid)
+    assert (caught.value.status_code, caught.value.headers) == (408, {"connection": "close"})
 
 
 async def test_an_unknown_model_and_an_unknown_path_are_404(server: Server) -> None:
