@@ -44,39 +44,37 @@ def add_routes(app: FastAPI, gateway: Governed) -> None:
 
     @app.get("/admin/budgets/{name}", summary="One budget by holder", tags=["admin"])
     async def budget(name: str, request: Request) -> Response:
-        _authorize(gateway, request)
-        limits = gateway.pipeline.rulings.budgets.limits.items()
-        found = [limit for (called, _), limit in limits if called == name]
-        if not found:
-            raise BudgetNotFound(f"There is no budget {name[:100]!r}")
-        return await _answer(gateway, found)
+        return await _answer(gateway, _named(gateway, name, request))
 
-    @app.get("/admin/budgets/{name}/{holder}", summary="One holder of a budget", tags=["admin"])
+    # the names of budgets and holders may hold slashes
+    @app.get("/admin/budgets/{name}/{holder:path}", summary="One holder of a budget", tags=["admin"])
     async def held(name: str, holder: str, request: Request) -> Response:
-        return await _answer(gateway, [_limit(gateway, name, holder, request)])
+        return await _answer(gateway, _named(gateway, f"{name}/{holder}", request))
 
-    @app.put("/admin/budgets/{name}/{holder}", summary="Set another cap", tags=["admin"])
+    @app.put("/admin/budgets/{name}/{holder:path}", summary="Set another cap", tags=["admin"])
     async def set_cap(name: str, holder: str, request: Request) -> Response:
         limit, change = await _change(gateway, name, holder, request)
         async with _Asking():
             await gateway.ledger.store.set_cap(limit.window, change.tokens)
         return await _answer(gateway, [limit])
 
-    @app.delete("/admin/budgets/{name}/{holder}", summary="Back to the configured cap", tags=["admin"])
+    @app.delete("/admin/budgets/{name}/{holder:path}", summary="Back to the configured cap", tags=["admin"])
     async def clear_cap(name: str, holder: str, request: Request) -> Response:
         limit = _limit(gateway, name, holder, request)
         async with _Asking():
             await gateway.ledger.store.set_cap(limit.window, None)
         return await _answer(gateway, [limit])
 
-    @app.post("/admin/budgets/{name}/{holder}/top-up", summary="More tokens for one window", tags=["admin"])
+    @app.post(
+        "/admin/budgets/{name}/{holder:path}/top-up", summary="More tokens for one window", tags=["admin"]
+    )
     async def top_up(name: str, holder: str, request: Request) -> Response:
         limit, change = await _change(gateway, name, holder, request)
         async with _Asking():
             await gateway.ledger.store.top_up(limit.window, change.tokens)
         return await _answer(gateway, [limit])
 
-    @app.post("/admin/budgets/{name}/{holder}/reset", summary="Forget what was spent", tags=["admin"])
+    @app.post("/admin/budgets/{name}/{holder:path}/reset", summary="Forget what was spent", tags=["admin"])
     async def reset(name: str, holder: str, request: Request) -> Response:
         limit = _limit(gateway, name, holder, request)
         async with _Asking():
@@ -105,9 +103,21 @@ def _authorize(gateway: Governed, request: Request) -> None:
         raise InvalidApiKey("Not the admin's key")
 
 
+def _named(gateway: Governed, path: str, request: Request) -> list[Limit]:
+    """The limits of a budget, or the one of BUDGET/HOLDER."""
+    _authorize(gateway, request)
+    limits = gateway.pipeline.rulings.budgets.limits.items()
+    found = [limit for (name, holder), limit in limits if path in (name, f"{name}/{holder}")]
+    if not found:
+        raise BudgetNotFound(f"There is no budget, and no holder of one, named {path[:200]!r}")
+    return found
+
+
 def _limit(gateway: Governed, name: str, holder: str, request: Request) -> Limit:
     _authorize(gateway, request)
-    limit = gateway.pipeline.rulings.budgets.limits.get((name, holder))
+    limits = gateway.pipeline.rulings.budgets.limits.values()
+    wanted = f"{name}/{holder}"
+    limit = next((limit for limit in limits if f"{limit.budget.name}/{limit.holder}" == wanted), None)
     if limit is None:
         raise BudgetNotFound(f"There is no budget {name[:100]!r} of {holder[:100]!r}")
     return limit

@@ -142,31 +142,31 @@ class Ledger:
             self._settle(reservation, record, free=(free and not record.answered) or not record.attempts)
 
     async def _reserve(self, limits: tuple[Limit, ...], need: Need) -> Reservation:
-        begun, again = time.monotonic(), False
-        while True:
-            try:
-                id_, grant = await self.store.reserve(need.ask(limits, again=again))
-            except StoreUnavailable as error:
-                return self._fall_back(limits, need, error)
-            waited = time.monotonic() - begun if again else 0.0
-            if grant.candidate:
-                reservation = Reservation(id_, limits, need, grant.candidate - 1, grant.clamp, grant)
-                reservation.waited = waited
-                self._count(reservation, grant)
-                return reservation
-            blocker, left = limits[grant.blocker - 1], self._queue.seconds - waited
-            hopeless = grant.wait < 0 or (grant.wait > left * 1000 and not grant.blocker_reserved)
-            if left <= 0 or hopeless or (not again and self._waiting >= self._queue.requests):
-                self.metrics.decided(blocker.budget.name, "refused")
-                raise refusal(blocker, grant, need)
-            if not again:
-                self.metrics.decided(blocker.budget.name, "queued")
-            again = True
-            self._waiting += 1
-            try:
+        begun, queued = time.monotonic(), False
+        try:
+            while True:
+                try:
+                    id_, grant = await self.store.reserve(need.ask(limits, again=queued))
+                except StoreUnavailable as error:
+                    return self._fall_back(limits, need, error)
+                waited = time.monotonic() - begun if queued else 0.0
+                if grant.candidate:
+                    reservation = Reservation(id_, limits, need, grant.candidate - 1, grant.clamp, grant)
+                    reservation.waited = waited
+                    self._count(reservation, grant)
+                    return reservation
+                blocker, left = limits[grant.blocker - 1], self._queue.seconds - waited
+                hopeless = grant.wait < 0 or (grant.wait > left * 1000 and not grant.blocker_reserved)
+                if left <= 0 or hopeless or (not queued and self._waiting >= self._queue.requests):
+                    self.metrics.decided(blocker.budget.name, "refused")
+                    raise refusal(blocker, grant, need)
+                if not queued:
+                    self.metrics.decided(blocker.budget.name, "queued")
+                    queued = True
+                    self._waiting += 1
                 await asyncio.sleep(min(max(grant.wait / 1000, 0.02), _POLL, left))
-            finally:
-                self._waiting -= 1
+        finally:
+            self._waiting -= queued
 
     def _count(self, reservation: Reservation, grant: Grant) -> None:
         shortened = reservation.shortened()

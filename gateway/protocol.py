@@ -202,8 +202,10 @@ def with_default_length(completion: Request) -> Request:
 def _prompts(prompt: str | list[str | int | list[int]] | None, embeds: str | list[str] | None) -> int:
     """How many prompts a legacy completion holds: a list of numbers is one, already in tokens; those that
     vLLM takes as vectors come on top."""
-    count = sum(not isinstance(item, int) for item in prompt) or 1 if isinstance(prompt, list) else 1
-    return count + (len(embeds) if isinstance(embeds, list) else 1 if embeds else 0)
+    vectors = len(embeds) if isinstance(embeds, list) else 1 if embeds else 0
+    if isinstance(prompt, list):
+        return vectors + (sum(not isinstance(item, int) for item in prompt) or 1)
+    return vectors if prompt is None and vectors else vectors + 1
 
 
 def parse_embedding(body: bytes) -> Request:

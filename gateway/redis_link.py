@@ -143,7 +143,7 @@ class Link:
         if self._client is None:
             raise StoreUnavailable("Redis is not connected")
         try:
-            reply = await _within(2 * self.timeout, self._client.execute_command(*words))
+            reply = await _within(self._patience(), self._client.execute_command(*words))
         except NoScriptError:
             raise
         except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
@@ -153,6 +153,10 @@ class Link:
             raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
         self._breaker.succeed()
         return reply
+
+    def _patience(self) -> float:
+        """Seconds for a reply; twice as many where a connection is made, or another node asked, first."""
+        return self.timeout if self._ahead is not None and not self._cluster else 2 * self.timeout
 
     def _failed(self, error: Exception) -> None:
         before = self.up

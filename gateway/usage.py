@@ -165,7 +165,8 @@ class StreamReader:
 
     Whole events are forwarded byte for byte, but for what was asked for on our own account: with
     `strip_usage` the one event that carries nothing but usage is left out, with `strip_counts` the running
-    count in every event. prompts: how many one request asked about.
+    count in every event. Where a backend reports its usage in the last of those only, a client that asked for
+    it gets it in an event of its own. prompts: how many one request asked about.
     """
 
     def __init__(self, *, strip_usage: bool, strip_counts: bool = False, prompts: int = 1) -> None:
@@ -176,6 +177,7 @@ class StreamReader:
         self._spelling: _Spelling | None = None
         self._usage: Usage | None = None
         self._running: dict[bytes, bytes] = {}  # by choice, the last usage in an event of it
+        self._counted_in = b""  # the last block that held such a usage
         self._visible = 0
         self._reasoning = 0
         self._finish_reason: str | None = None
@@ -214,7 +216,25 @@ class StreamReader:
             self.done = _DONE.search(block, max(0, mark - 7)) is not None
         if b'"usage"' in block:
             block = self._take_counts(block)
-        return self._take_usage(block) if b'"usage"' in block else block
+        if b'"usage"' in block:
+            block = self._take_usage(block)
+        owed = self._strip_counts and not self._strip_usage and not self._usage and self._counted_in
+        if owed and (end := _DONE.search(block)):
+            at = block.index(b"data:", end.start())
+            block = block[:at] + self._usage_event() + block[at:]
+        return block
+
+    def _usage_event(self) -> bytes:
+        """The last event with a running count, without its choices."""
+        events = reversed(_EVENT_END.split(self._counted_in))
+        last = next((event for event in events if _COUNT.search(event)), b"")
+        try:
+            chunk = msgspec.json.decode(last.partition(b"data:")[2], type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return b""
+        if len(self._running) > 1:  # each choice's own
+            chunk["usage"] = _totals(self._counted())
+        return b"data: " + msgspec.json.encode(chunk | {"choices": []}) + b"\n\n"
 
     def _take_counts(self, block: bytes) -> bytes:
         """Looks at nothing but the running counts: every event of hundreds may carry one."""
@@ -229,6 +249,7 @@ class StreamReader:
                         place = _INDEX.search(event)
                         self._running[place[1] if place else b"0"] = count[1]
         if counts and self._strip_counts:
+            self._counted_in = block
             block = b"".join([*(part.rstrip(b", ") for part in parts[:-1:2]), parts[-1]])
         return block
 
@@ -283,6 +304,15 @@ class StreamReader:
         tally.finish_reason = self._finish_reason
         tally.truncated = self._finish_reason == "length" and self._visible == 0
         return tally
+
+
+def _totals(usage: Usage) -> dict[str, int]:
+    prompt, completion = usage.prompt_tokens or 0, usage.completion_tokens or 0
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+    }
 
 
 def _read_chunk(event: bytes) -> _Chunk | None:

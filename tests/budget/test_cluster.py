@@ -39,6 +39,7 @@ def ask_of(name: str, tokens: int = 1_000) -> Ask:
     return Ask((window("{thinkmeter}", name, 60, "*", tokens),), (0,), ((100,),), minimum=100)
 
 
+@pytest.mark.usefixtures("patient_redis")
 async def test_requests(backend: Backend, cluster: Cluster) -> None:
     """A gateway with `cluster: true` serves requests and settles them; every key lies in one slot."""
     budgets = [{"name": name, "window": "1m", "tokens": 3_000} for name in ("one", "two")]

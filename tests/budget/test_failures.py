@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 
+from gateway import redis_link
 from gateway.journal import Entry
 from gateway.redis_link import StoreUnavailable
 from gateway.store import Ask, Store
@@ -123,6 +124,29 @@ async def test_trouble_costs_no_time(store: Store, server: RealRedis, trouble: A
 
     assert {type(result) for result in results} == {StoreUnavailable}
     assert not store.link.up or took < 20
+
+
+async def test_a_hung_server_is_waited_for_no_longer(
+    store: Store, server: RealRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reply gets the time of the settings, and as much again where a connection has to be made first."""
+    waited: list[float] = []
+
+    async def within(seconds: float, wanted: Awaitable[Any]) -> Any:
+        waited.append(seconds)
+        return await as_shipped(seconds, wanted)
+
+    as_shipped = redis_link._within
+    await reserved(store, ASK)
+    monkeypatch.setattr(redis_link, "_within", within)
+    server.send(signal.SIGSTOP)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            await store.reserve(ASK)
+    assert not store.link.up
+    server.send(signal.SIGCONT)
+
+    assert waited[:2] == [0.25, 0.5]
 
 
 async def test_what_a_paused_server_finds_later_reserves_nothing(store: Store, server: RealRedis) -> None:
@@ -260,6 +284,7 @@ def governed(url: str, server: RealRedis, policy: str, **budget: Any) -> dict[st
     return configuration(url, redis={"url": server.url}, head="baseline", price=0, budgets=budgets)
 
 
+@pytest.mark.usefixtures("patient_redis")
 @pytest.mark.parametrize(
     ("policy", "status", "tier"), [("closed", 503, None), ("degrade", 200, "direct"), ("open", 200, "long")]
 )
@@ -287,6 +312,7 @@ async def test_policies(
         assert await use(store, limit.window) == (sum(spent), 0)
 
 
+@pytest.mark.usefixtures("patient_redis")
 async def test_degraded_budget_is_capped_here(backend: Backend, server: RealRedis) -> None:
     """Under `degrade` each gateway spends at most its share, and then says why it refuses."""
     settings = governed(backend.url, server, "degrade", tokens=600)
@@ -300,6 +326,7 @@ async def test_degraded_budget_is_capped_here(backend: Backend, server: RealRedi
         assert 0 < sum(spent) <= 60
 
 
+@pytest.mark.usefixtures("patient_redis")
 async def test_started_without_redis(backend: Backend, server: RealRedis) -> None:
     """A gateway starts while Redis is away, and uses it once it comes."""
     server.stop()
@@ -310,6 +337,7 @@ async def test_started_without_redis(backend: Backend, server: RealRedis) -> Non
         assert (await gateway.chat("hello")).headers["x-ratelimit-limit-tokens"] == "3000"
 
 
+@pytest.mark.usefixtures("patient_redis")
 async def test_long_stream_keeps_its_reservation(backend: Backend, server: RealRedis) -> None:
     """A stream longer than its lease is renewed, and its progress reported."""
     backend.script(Fault(after=7, end="stall"))

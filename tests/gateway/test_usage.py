@@ -246,6 +246,33 @@ def test_running_counts_of_several_choices() -> None:
     assert reader.tally().prompt is None  # each count names its own prompt only
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_usage_beside_the_last_choice(wanted: bool, at_once: bool) -> None:
+    """A backend that reports its usage in its last chunk only is heard, also by a client that asked."""
+    bare = {"id": "c", "choices": running(0)["choices"]}
+    events = [event(bare), event(bare | {"usage": USAGE}), b"data: [DONE]\n\n"]
+    reader = StreamReader(strip_usage=not wanted, strip_counts=True)
+    forwarded = b"".join(map(reader.feed, [b"".join(events)] if at_once else events))
+
+    first, second, *own, end = forwarded.removesuffix(b"\n\n").split(b"\n\n")
+    assert [first, second, end] == [events[0].strip(), events[0].strip(), events[2].strip()]
+    said = [json.loads(one.removeprefix(b"data: ")) for one in own]
+    assert said == ([{"id": "c", "choices": [], "usage": USAGE}] if wanted else [])
+    assert reader.tally().completion == 42
+
+
+def test_usage_beside_the_last_of_each_choice() -> None:
+    """Where each choice has its own usage, the client is told the sum, and once only."""
+    reader = StreamReader(strip_usage=False, strip_counts=True)
+    forwarded = reader.feed(event(running(4, 0)) + event(running(6, 1)) + b"data: [DONE]\n\n")
+    with_usage = StreamReader(strip_usage=False, strip_counts=True)
+    own = event({"choices": [], "usage": USAGE})
+
+    assert forwarded.count(b'"usage"') == forwarded.count(b'"completion_tokens":10') == 1
+    assert with_usage.feed(event(running(4)) + own + b"data: [DONE]\n\n").count(b'"usage"') == 1
+
+
 def test_other_event_without_choices_is_kept() -> None:
     """An event that has no choices and no usage is none of ours."""
     other = event({"choices": [], "prompt_filter_results": [{"usage": {"completion_tokens": 3}}]})

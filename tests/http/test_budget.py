@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gateway.store import Ask
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
 from tests.redis import RealRedis, real_redis, used
@@ -152,6 +153,35 @@ async def test_queue_waits_for_room(backend: Backend, redis: dict[str, str]) -> 
         assert int(second.headers["x-thinkmeter-queued-ms"]) > 0
         metrics = await gateway.metrics()
         assert metrics['thinkmeter_budget_decisions_total{budget="b0",outcome="queued"}'] == 1
+
+
+async def test_queue_is_bounded(
+    backend: Backend, redis: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No more wait than are allowed to, those counted that are just asking again; the next is refused."""
+    backend.script(Fault(delay_ms=60_000))
+    settings = budgeted({"tokens": 60}, queue={"seconds": 60, "requests": 1})
+    async with serving(configuration(backend.url, redis=redis, **settings)) as gateway:
+        first = asyncio.create_task(gateway.chat("a", max_tokens=50))
+        await backend.wait_until(asked)
+        store, ask_again = gateway.gateway.ledger.store, asyncio.Event()
+        reserve = store.reserve
+
+        async def slow(ask: Ask) -> Any:
+            if not ask.arrivals:
+                ask_again.set()
+                await asyncio.sleep(3600)
+            return await reserve(ask)
+
+        monkeypatch.setattr(store, "reserve", slow)
+        waiting = asyncio.create_task(gateway.chat("b", max_tokens=20))
+        await ask_again.wait()
+        refused = await gateway.chat("c", max_tokens=20)
+        for task in (first, waiting):
+            task.cancel()
+        await asyncio.gather(first, waiting, return_exceptions=True)
+
+        assert refused.status == 429
 
 
 async def test_scopes(backend: Backend, redis: dict[str, str]) -> None:

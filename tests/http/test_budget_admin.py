@@ -109,6 +109,20 @@ async def test_top_up_and_reset(gateway: Running) -> None:
     assert await ask(gateway, "ann") == 200
 
 
+async def test_names_with_slashes(backend: Backend, redis: RealRedis) -> None:
+    """Models are often called after their owner; every route finds them, and budgets called so."""
+    changes = {"budgets": [{"name": "per/team", "scope": "key", "window": "24h", "tokens": 1_000}]}
+    keys = {"keys": [{"name": "red/ann", "key": "ann-secret"}]}
+    async with serving(settings(backend, redis) | changes | keys) as gateway:
+        paths = ("/per/team", "/per/team/red/ann")
+        assert [set(await admin(gateway, "GET", path)) for path in paths] == [{"per/team/red/ann"}] * 2
+        one = "per/team/red/ann"
+        assert (await admin(gateway, "PUT", f"/{one}", tokens=10))[one]["cap"] == 10
+        assert (await admin(gateway, "POST", f"/{one}/top-up", tokens=5))[one]["cap"] == 15
+        assert (await admin(gateway, "POST", f"/{one}/reset"))[one]["cap"] == 10
+        assert (await admin(gateway, "DELETE", f"/{one}"))[one]["cap"] == 1_000
+
+
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer ann-secret"}, {"X-Api-Key": "top-secret"}])
 async def test_only_the_admin(gateway: Running, headers: dict[str, str]) -> None:
     """No other key opens it, and the admin's key is no client's."""

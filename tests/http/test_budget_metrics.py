@@ -14,6 +14,8 @@ from tests.fakes.fault import Fault
 from tests.redis import RealRedis, real_redis
 from tests.serving import Running, configuration, serving
 
+pytestmark = pytest.mark.usefixtures("patient_redis")
+
 BUDGET = {"name": "all", "window": "1m", "tokens": 4_000, "when_redis_fails": "open"}
 
 
