@@ -30,7 +30,7 @@ ENV = ROOT / ".env.example"
 KEYS = dict(line.split("=", 1) for line in ENV.read_text().splitlines() if "=" in line and line[0] != "#")
 VERSION = KEYS["THINKMETER_VERSION"]
 IMAGE, NEXT = f"thinkmeter:{VERSION}", f"{VERSION}-next"
-GATEWAY, PROMETHEUS = "http://127.0.0.1:8080", "http://127.0.0.1:9090"
+GATEWAY, PROMETHEUS = (f"http://127.0.0.1:{KEYS[name]}" for name in ("PORT", "PROMETHEUS_PORT"))
 BATCH_TOKENS = 3000
 """The cap of budget `batch-minute` in deploy/compose/gateway.yaml, for any 60 seconds."""
 
