@@ -138,7 +138,7 @@ def main() -> None:
     try:
         report.plot(result, asked_for.out / "headline.svg")
     except ImportError:
-        print("no plot: matplotlib is not installed (pip install 'thinkmeter[train]')")
+        print("no plot: matplotlib is not installed (pip install '.[train]' in the clone)")
     print(report.fixed_table(result), report.table(result), sep="\n\n")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import signal
 import socket
@@ -54,24 +55,37 @@ def test_it_ends_by_itself_without_a_terminal(traffic: str) -> None:
     assert ("In the surge" in ended.stdout) == (traffic == "surge")
 
 
+def started_below(folder: Path) -> list[str]:
+    """The command lines of processes that work in a folder, such as the gateway's own Redis."""
+    lines = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            lines.append(entry.read_text())
+    return [line for line in lines if str(folder) in line]
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_it_leaves_nothing_behind(number: signal.Signals, status: int) -> None:
-    """Ctrl-C and a closed terminal amid the questions: what was measured so far, no traceback, no server."""
+def test_it_leaves_nothing_behind(number: signal.Signals, status: int, tmp_path: Path) -> None:
+    """Ctrl-C, twice, and a closed terminal amid the questions: what was measured so far, and no server."""
     command = (sys.executable, "-u", "-m", "examples.demo", "--seconds", "60")
+    pipe, environ = subprocess.PIPE, os.environ | {"TMPDIR": str(tmp_path)}
     with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=ROOT, env=environ, stdout=pipe, stderr=subprocess.STDOUT, text=True
     ) as demo:
         assert demo.stdout
         lines = iter(demo.stdout.readline, "")
         url = next(line.split()[-1] for line in lines if line.startswith("In the browser"))
         assert urllib.request.urlopen(url, timeout=10).status == 200
         next(line for line in lines if "tokens" in line)
+        assert started_below(tmp_path) or not Path("/proc").exists()
+        demo.send_signal(number)
+        next(line for line in lines if "questions were asked" in line)
         demo.send_signal(number)
         rest = "".join(lines)
 
         assert demo.wait(30) == status
-    assert "questions were asked" in rest
     assert "Traceback" not in rest
+    assert not started_below(tmp_path)
     with contextlib.closing(socket.socket()) as probe:
         assert probe.connect_ex(("127.0.0.1", int(url.split(":")[2].split("/")[0]))) != 0
 
