@@ -53,7 +53,9 @@ def serve(
     loaded = _load(config)
     server = loaded.settings.server
     if server.tracing and not find_spec("opentelemetry"):
-        err.print("server.tracing needs the `otel` extra: pip install 'thinkmeter[otel]'", markup=False)
+        err.print(
+            "server.tracing needs the `otel` extra: pip install '.[otel]' in the checkout", markup=False
+        )
         raise typer.Exit(2)
     for note in loaded.notes:
         logging.getLogger("thinkmeter.head").warning("%s", note)

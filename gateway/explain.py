@@ -89,25 +89,26 @@ def explain(decision: Decision) -> Explanation:
     because = _BECAUSE.get(decision.reason, "{tier} was chosen.")
     return Explanation(
         because=because.format(tier=decision.tier, rule=decision.rule),
-        longer=_longer(decision, names, following),
+        longer=_longer(decision, tiers, following),
         ranges=ranges,
         next_tier=following.tier if following else None,
         next_price=following.high if following else None,
     )
 
 
-def _longer(decision: Decision, names: tuple[str, ...], following: PriceRange | None) -> str:
+def _longer(decision: Decision, tiers: Sequence[str], following: PriceRange | None) -> str:
+    names = tuple(decision.correct)
     if decision.tier == names[-1]:
         return "There is no longer tier."
     reason: str = decision.reason
-    if reason in ("pinned", "rule_tier"):
-        free = best(names, decision.correct, decision.tokens, decision.price)
+    if reason in ("pinned", "rule_tier", "abstained", "explored"):
+        free = best(tiers, decision.correct, decision.tokens, decision.price)
         return f"By value alone, {free} would be chosen at this price."
     if reason.endswith("_ceiling"):
         free = best(names, decision.correct, decision.tokens, decision.price)
         return f"Without the ceiling, {free} would be chosen at this price."
     if reason == "budget":
         return "A longer tier needs room in the budget: tokens that leave its window, or a larger one."
-    if following is None:
+    if following is None or names.index(following.tier) < names.index(decision.tier):
         return "No price would buy a longer tier: the head expects no gain from one."
     return f"{following.tier} would be chosen at a price of {following.high:.3g} or less."

@@ -38,7 +38,8 @@ def refusal(status: int, body: bytes, *, retry_after: float) -> GatewayError:
             detail=detail,
         )
     if status in (400, 413, 415, 422):
-        if "maximum context length" in message or "max_model_len" in message:
+        too_long = error.code == "context_length_exceeded"
+        if too_long or "maximum context length" in message or "max_model_len" in message:
             return ContextLengthExceeded(message, param=error.param)
         return InvalidRequest(message or "The backend refused the request", param=error.param)
     if status == 404 and message == "Not Found":  # the bare answer of a server without this route

@@ -103,7 +103,7 @@ def _encoder(source: Source | None) -> Encoder:
 def _need_extra() -> None:
     missing = [name for name in ("matplotlib", "scipy", "sklearn") if find_spec(name) is None]
     if missing:
-        _fail(f"{', '.join(missing)} missing; training and evaluation need: pip install 'thinkmeter[train]'")
+        _fail(f"{', '.join(missing)} missing; this needs: pip install '.[train]' in the checkout")
 
 
 def machine() -> str:

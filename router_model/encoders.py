@@ -177,7 +177,7 @@ class Sentence(Embedder):
             import tokenizers  # noqa: PLC0415
         except ImportError as error:
             raise EncoderError(
-                f"{error.name} missing; a sentence encoder needs: pip install 'thinkmeter[encoder]'"
+                f"{error.name} missing; a sentence encoder needs: pip install '.[encoder]' in the checkout"
             ) from None
         digest = hashlib.sha256()
         for name in ("model.bin", "tokenizer.json"):

@@ -151,7 +151,9 @@ def _parquet(source: Path, content: bytes) -> list[_Row]:
         import pyarrow as pa  # noqa: PLC0415 - an optional extra
         from pyarrow import parquet  # noqa: PLC0415
     except ImportError:
-        raise OutcomeError(f"{source}: reading Parquet needs: pip install 'thinkmeter[parquet]'") from None
+        raise OutcomeError(
+            f"{source}: reading Parquet needs: pip install '.[parquet]' in the checkout"
+        ) from None
     try:
         records = parquet.read_table(pa.BufferReader(content)).to_pylist()
     except (pa.ArrowException, OSError) as error:

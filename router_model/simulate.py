@@ -47,7 +47,7 @@ def simulate_command(
 ) -> None:
     """Run the price controller and its rivals over made-up traffic with measured outcomes."""
     if not find_spec("sklearn"):
-        typer.echo("the simulator fits a head, which needs: pip install 'thinkmeter[train]'", err=True)
+        typer.echo("the simulator fits a head, which needs: pip install '.[train]' in the checkout", err=True)
         raise typer.Exit(2)
     from router_model.baselines import Regression  # noqa: PLC0415 - only the train extra has what it needs
 

@@ -108,7 +108,7 @@ end
 local function open(key, leases, ms, n, lease)
   local w = read(key, leases, ms, n)
   w.lease, w.fresh, w.sets, w.ends, w.drops, w.gone = lease, 0, {}, {}, {}, {}
-  w.lifted = {}
+  w.lifted, w.held = {}, {}
   w.expires = w.reached ~= w.bucket or w.reserved == 0
   if w.reached > 0 and w.reached < w.bucket then
     local tokens, names = outdated(w, w.bucket)
@@ -140,7 +140,8 @@ end
 
 local function hold(w, id, amount, reported)
   local ends = now + w.lease
-  w.reserved = w.reserved + amount
+  w.reserved = w.reserved + amount - (w.held[id] or 0)  -- a batch told again may renew one twice
+  w.held[id] = amount
   w.sets[#w.sets + 1], w.sets[#w.sets + 2] = 'r' .. id, text(amount) .. ':' .. text(reported)
   w.ends[#w.ends + 1], w.ends[#w.ends + 2] = ends, id
   if w.first == 0 or ends < w.first then w.first = ends end

@@ -183,6 +183,16 @@ async def test_restarted_empty(store: Store, server: RealRedis) -> None:
     assert await use(store, WINDOW) == (60, 0)
 
 
+async def test_renewed_twice_in_one_batch(store: Store) -> None:
+    """Renewals told again come in one batch with later ones of the same requests: each is held once."""
+    id_, _ = await reserved(store, ASK)
+    store.journal.renew([Entry("renew", id_, ASK.windows, [(100, tokens)]) for tokens in (20, 30)])
+    assert await use(store, WINDOW) == (0, 100)
+    store.journal.settle(id_, ASK.windows, [(60, 0)])
+
+    assert await use(store, WINDOW) == (60, 0)
+
+
 async def test_dead_gateway(server: RealRedis) -> None:
     """A gateway that dies: its tokens are held until the lease ends, then count as last reported."""
     async with running_store(server.url, replica="dead", lease=1) as dead:

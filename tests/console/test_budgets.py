@@ -61,7 +61,7 @@ async def budgeted(backend: Backend, tmp_path: Path) -> AsyncIterator[Running]:
     """A gateway with a budget of 1,000 tokens a minute, in a Redis of its own."""
     budget = {"name": "everyone", "window": "1m", "tokens": 1_000}
     settings = configuration(backend.url, budgets=[budget], redis={"directory": str(tmp_path / "redis")})
-    async with serving(settings | {"price": 6, "reservations": {"shortest_answer": 8}}) as running:
+    async with serving(settings | {"reservations": {"shortest_answer": 8}}) as running:
         yield running
 
 
@@ -96,5 +96,17 @@ async def test_budgets_are_drawn(browser: Any, budgeted: Running) -> None:
         assert widths == [pytest.approx(used / 10), 0]
         assert await page.locator("#budgets .fill-area").count() == 1
         assert "everyone" in await page.locator("#budgets").inner_text()
-        # what requests pay, though an idle budget of its own would ask for less
-        await page.locator("#budgets").get_by_text("price 6", exact=True).wait_for()
+
+
+@pytest.mark.parametrize(("controller", "shown"), [(0.25, "price 6"), (8.5, "price 8.5")])
+async def test_the_price_drawn_is_what_requests_pay(
+    browser: Any, backend: Backend, controller: float, shown: str
+) -> None:
+    """A budget that would ask for less than the configured price is shown at that price."""
+    metrics = BudgetMetrics(CollectorRegistry())
+    fill(metrics)
+    metrics.price.labels("everyone").set(controller)
+    async with serving(configuration(backend.url) | {"price": 6}) as running:
+        running.gateway.console.budgets = metrics.windows
+        async with opened(browser, running.url) as page:
+            await page.locator("#budgets").get_by_text(shown, exact=True).wait_for()

@@ -96,15 +96,29 @@ def test_next_price_is_where_two_values_meet() -> None:
     [
         (decision("long", "price", 0.0), "There is no longer tier."),
         (decision("direct", "pinned"), "By value alone, short would be chosen at this price."),
+        (decision("direct", "explored"), "By value alone, short would be chosen at this price."),
+        (decision("direct", "abstained"), "By value alone, short would be chosen at this price."),
         (decision("direct", "client_ceiling", eligible=("direct",)), "Without the ceiling, short"),
         (decision("direct", "budget"), "A longer tier needs room in the budget"),
         (decision("short", "price", eligible=("direct", "short")), "No price would buy a longer tier"),
     ],
-    ids=["longest", "pinned", "ceiling", "budget", "no-gain"],
+    ids=["longest", "pinned", "explored", "abstained", "ceiling", "budget", "no-gain"],
 )
 def test_what_it_would_take(made: Decision, expected: str) -> None:
     """Each kind of decision says what would bring a longer tier."""
     assert explain(made).longer.startswith(expected)
+
+
+def test_a_shorter_tier_is_no_longer_one() -> None:
+    """Where a shorter tier is expected to take more tokens, a lower price that brings it is not named."""
+    correct = {"direct": 0.3, "short": 0.6, "medium": 0.5, "long": 0.4}
+    tokens = {"direct": 10.0, "short": 200.0, "medium": 90.0, "long": 400.0}
+    made = Decision(
+        *("id", "tiny", "medium", "price", None, "adaptive", NAMES, 0, 32, 0.5, correct, tokens, 1.5, 1.0, {})
+    )
+
+    assert (explain(made).next_tier, best(NAMES, correct, tokens, 1.5)) == ("short", "medium")
+    assert explain(made).longer.startswith("No price would buy a longer tier")
 
 
 @pytest.mark.parametrize("reason", typing.get_args(Reason))

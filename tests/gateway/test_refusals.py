@@ -19,6 +19,12 @@ from gateway.refusals import refusal, refused_stream
             "maximum context length",
         ),
         (400, b'{"message":"x is larger than max_model_len"}', "context_length_exceeded", "max_model_len"),
+        (
+            400,
+            b'{"error":{"message":"No room.","code":"context_length_exceeded"}}',
+            "context_length_exceeded",
+            "No room.",
+        ),
         (400, b'{"message":"reasoning_config is not configured"}', "backend_error", "--reasoning-parser"),
         (401, b'{"message":"secret hint"}', "backend_error", "does not serve"),
         (404, b'{"message":"secret hint"}', "backend_error", "does not serve"),

@@ -177,7 +177,7 @@ def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     (tmp_path / "t.parquet").write_bytes(b"PAR1")
 
-    with pytest.raises(OutcomeError, match=r"thinkmeter\[parquet\]"):
+    with pytest.raises(OutcomeError, match=r"\.\[parquet\]"):
         read(tmp_path / "t.parquet")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 
+import jinja2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,7 +57,6 @@ def test_the_chat_template_writes_what_the_server_writes(
     history: list[tuple[str, str]], thinking: bool
 ) -> None:
     """The Jinja template that other engines use and the server's own rendering agree."""
-    jinja2 = pytest.importorskip("jinja2", reason="jinja2 is not installed")
     template = jinja2.Template(CHAT_TEMPLATE)
     messages = [{"role": role, "content": text} for role, text in history]
     written = template.render(messages=messages, add_generation_prompt=True, enable_thinking=thinking)
