@@ -57,7 +57,7 @@ def test_windows_are_read_from_the_gauges() -> None:
 
 
 @pytest.fixture
-async def budgeted(backend: Backend, tmp_path: Path) -> AsyncIterator[Running]:
+async def budgeted(backend: Backend, tmp_path: Path, patient_redis: None) -> AsyncIterator[Running]:
     """A gateway with a budget of 1,000 tokens a minute, in a Redis of its own."""
     budget = {"name": "everyone", "window": "1m", "tokens": 1_000}
     settings = configuration(backend.url, budgets=[budget], redis={"directory": str(tmp_path / "redis")})
