@@ -259,7 +259,7 @@ def test_what_a_directory_lacks(folder: Path, tmp_path: Path, monkeypatch: pytes
     with pytest.raises(EncoderError, match="mean or cls"):
         Sentence(folder, "max")
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(EncoderError, match=r"tokenizers missing.*thinkmeter\[encoder\]"):
+    with pytest.raises(EncoderError, match=r"tokenizers missing.*\.\[encoder\]"):
         Sentence(folder)
 
 
