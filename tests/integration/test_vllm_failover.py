@@ -15,8 +15,9 @@ SHORT: dict[str, Any] = {
     "messages": [{"role": "user", "content": "What is 3+4?"}],
     "temperature": 0,
 }
-# run for seconds, so that only the death of their replica ends them before
-WHOLE = ENDLESS_FIELDS | {"max_tokens": 1200}
+# So long that only the death of their replica ends them before: vLLM spins, and where cores are few
+# this test waits for seconds.
+WHOLE = ENDLESS_FIELDS | {"max_tokens": 5000}
 STREAM = ENDLESS_FIELDS | {"stream": True}
 
 
