@@ -17,7 +17,7 @@ SHORT: dict[str, Any] = {
 }
 # So long that only the death of their replica ends them before: vLLM spins, and where cores are few
 # this test waits for seconds.
-WHOLE = ENDLESS_FIELDS | {"max_tokens": 5000}
+WHOLE = ENDLESS_FIELDS | {"max_tokens": 3000}
 STREAM = ENDLESS_FIELDS | {"stream": True}
 
 
