@@ -103,24 +103,20 @@ def _authorize(gateway: Governed, request: Request) -> None:
         raise InvalidApiKey("Not the admin's key")
 
 
-def _named(gateway: Governed, path: str, request: Request) -> list[Limit]:
-    """The limits of a budget, or the one of BUDGET/HOLDER."""
+def _named(gateway: Governed, path: str, request: Request, *, holder: bool = False) -> list[Limit]:
+    """The limits of a budget, or the one of BUDGET/HOLDER; with `holder` the latter only."""
     _authorize(gateway, request)
     limits = gateway.pipeline.rulings.budgets.limits.items()
-    found = [limit for (name, holder), limit in limits if path in (name, f"{name}/{holder}")]
+    found = [
+        limit for (name, who), limit in limits if path == f"{name}/{who}" or (path == name and not holder)
+    ]
     if not found:
         raise BudgetNotFound(f"There is no budget, and no holder of one, named {path[:200]!r}")
     return found
 
 
 def _limit(gateway: Governed, name: str, holder: str, request: Request) -> Limit:
-    _authorize(gateway, request)
-    limits = gateway.pipeline.rulings.budgets.limits.values()
-    wanted = f"{name}/{holder}"
-    limit = next((limit for limit in limits if f"{limit.budget.name}/{limit.holder}" == wanted), None)
-    if limit is None:
-        raise BudgetNotFound(f"There is no budget {name[:100]!r} of {holder[:100]!r}")
-    return limit
+    return _named(gateway, f"{name}/{holder}", request, holder=True)[0]
 
 
 async def _change(gateway: Governed, name: str, holder: str, request: Request) -> tuple[Limit, Change]:

@@ -218,8 +218,8 @@ class StreamReader:
             block = self._take_counts(block)
         if b'"usage"' in block:
             block = self._take_usage(block)
-        owed = self._strip_counts and not self._strip_usage and not self._usage and self._counted_in
-        if owed and (end := _DONE.search(block)):
+        owed = self._counted_in and not self._strip_usage and not self._usage
+        if self.done and owed and (end := _DONE.search(block)):
             at = block.index(b"data:", end.start())
             block = block[:at] + self._usage_event() + block[at:]
         return block

@@ -209,6 +209,6 @@ def simulate(world: World, scenario: Scenario, seed: int) -> Result:
     planned = [run(Scheduled(0.0, limited=True, prices=plan, stretch=WINDOW)) for plan in plans]
     best = max(planned, key=lambda one: accuracy(run_of, one))
     runs = {name: run(make()) for name, make in controllers(world).items()} | {"hindsight price": best}
-    _, relaxed = hindsight.plan()
-    scores = {name: score(world, run_of, one, accuracy(run_of, best), relaxed) for name, one in runs.items()}
+    bounds = accuracy(run_of, best), hindsight.plan()[1]
+    scores = {name: score(world, run_of, one, *bounds) for name, one in runs.items()}
     return Result(scenario, run_of, runs, scores)
