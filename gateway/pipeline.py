@@ -11,6 +11,7 @@ from msgspec import Raw
 
 from gateway import protocol
 from gateway.budget import Ledger
+from gateway.budget_config import Reservations
 from gateway.embedding import Embedding
 from gateway.errors import BackendDisconnected, BackendError, BackendTimeout, ClientClosed
 from gateway.exchange import Exchange
@@ -82,7 +83,7 @@ class Pipeline:
             record.decision_seconds = time.perf_counter() - arrived
         need = Need(())
         if limits:
-            need = self._need(judgement, request, body)
+            need = _need(judgement, request, body, rulings.settings.reservations)
             if judgement:
                 self.ledger.pricing.note(limits, judgement, need, rulings.settings.price)
         async with exchange.watched(), self.ledger.hold(limits, need, record) as reservation:
@@ -109,12 +110,6 @@ class Pipeline:
             record.overhead = time.perf_counter() - arrived
             await self._pass_on(exchange, request, pool, call)
 
-    def _need(self, judgement: Judgement | None, request: Request, body: bytes) -> Need:
-        reservations = self.rulings.settings.reservations
-        if judgement is None:
-            return Need((Step(0),), prompt=prompt_bound(body))  # of any number of inputs
-        return judgement.need(reservations, choices=request.choices, body=body, prompts=request.prompts)
-
     async def _pass_on(self, exchange: Exchange, request: Request, pool: Pool, call: Call) -> None:
         record = exchange.record
         try:
@@ -130,6 +125,12 @@ class Pipeline:
         finally:
             record.attempts = len(call.tried)
             record.backend = call.tried[-1] if call.tried else None
+
+
+def _need(judgement: Judgement | None, request: Request, body: bytes, reservations: Reservations) -> Need:
+    if judgement is None:
+        return Need((Step(0),), prompt=prompt_bound(body))  # of any number of inputs
+    return judgement.need(reservations, choices=request.choices, body=body, prompts=request.prompts)
 
 
 def _affinity(rulings: Rulings, exchange: Exchange) -> str | None:

@@ -131,6 +131,28 @@ async def test_model_taken_away_while_the_body_arrives(running: Running, backend
     assert (await running.chat()).status == 404
 
 
+async def test_reservation_follows_the_configuration_a_request_began_with(
+    backend: Backend, tmp_path: Path
+) -> None:
+    """`reservations` of the new file hold from the next request on, not for one whose body is arriving."""
+    budget = {"name": "b", "scope": "global", "window": "1m", "tokens": 100_000}
+    settings = configuration(
+        backend.url,
+        model={"tiers": {"direct": {"thinking": 0, "answer": None}, "long": {"thinking": 9, "answer": None}}},
+        budgets=[budget],
+        reservations={"longest_answer": 100},
+        price=1000.0,
+        redis={"directory": str(tmp_path)},
+    )
+    changed = loaded(settings | {"reservations": {"longest_answer": 5000}})
+    async with serving(settings) as running:
+        assert await sent_in_two(running, CHAT, lambda: running.gateway.reload(changed)) == 200
+        assert (await running.chat()).status == 200
+
+        caps = [request.json["max_completion_tokens"] for request in backend.requests if request.path == CHAT]
+        assert caps == [100, 5000]
+
+
 async def test_replicas_that_stay_keep_their_state(backend: Backend) -> None:
     """Health, load and breaker of a replica survive a reload; a new replica starts fresh, a lost one goes."""
     async with Backend("tiny") as second:
