@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from gateway.tracing import Tracing
 
 log = logging.getLogger("thinkmeter")
+
+_READ_AT_START = ("server", "limits", "redis", "reservations.lease")
+"""Settings that a reload does not change, as what they configure lives as long as the process."""
 
 Sink = Callable[[Record], None]
 
@@ -96,9 +100,10 @@ class Gateway:
         self.ledger.configure(loaded.settings)
         self.ledger.start_soon()
         self.pipeline.rulings = rulings
-        for section in ("server", "limits", "redis", "reservations"):
-            if getattr(loaded.settings, section) != getattr(self.settings, section):
-                log.warning("a change of `%s` takes effect at the next start", section)
+        for setting in _READ_AT_START:
+            get = attrgetter(setting)
+            if get(loaded.settings) != get(self.settings):
+                log.warning("a change of `%s` takes effect at the next start", setting)
         self.metrics.reloads.labels("taken").inc()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

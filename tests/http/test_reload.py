@@ -198,3 +198,17 @@ async def test_keys_and_limits_of_the_new_file(backend: Backend, caplog: pytest.
         answer = await ask(running.http, running.url, CHAT, BODY, x_api_key="sk-a")
         assert answer.status == 200
     assert "a change of `limits` takes effect at the next start" in caplog.text
+
+
+async def test_only_settings_read_at_start_ask_for_a_restart(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of `reservations` the lease alone is read at the start; everything else takes effect at once."""
+    settings = configuration(backend.url)
+    async with serving(settings) as running:
+        at_once = {"shortest_answer": 99, "longest_answer": 999, "local_share": 0.5}
+        running.gateway.reload(loaded(settings | {"reservations": at_once}))
+        assert "next start" not in caplog.text
+
+        running.gateway.reload(loaded(settings | {"reservations": {"lease": 20}}))
+        assert "a change of `reservations.lease` takes effect at the next start" in caplog.text
