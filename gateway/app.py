@@ -16,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 from gateway import __version__, admin, api, console, reload
 from gateway.access_log import write_access_line
 from gateway.budget import Ledger
-from gateway.configfile import Loaded
+from gateway.configfile import Loaded, load
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, ShuttingDown
 from gateway.exchange import Exchange
 from gateway.metrics import Metrics
@@ -91,7 +91,7 @@ class Gateway:
         await self.ledger.refresh(list(self.pipeline.rulings.budgets.limits.values()))
 
     async def _watch(self, path: Path) -> None:
-        await reload.watch(path, self.reload, lambda: self.metrics.reloads.labels("refused").inc())
+        await reload.watch(path, load, self.reload, lambda: self.metrics.reloads.labels("refused").inc())
 
     def reload(self, loaded: Loaded) -> None:
         """Use another configuration from the next request on; requests under way keep theirs."""

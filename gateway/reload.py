@@ -7,16 +7,24 @@ import logging
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-from gateway.configfile import ConfigError, Loaded, load
+from gateway.configfile import ConfigError
 
 log = logging.getLogger("thinkmeter.config")
 
 _POLL_SECONDS = 1.0
 
+T = TypeVar("T")
 
-async def watch(path: Path, take: Callable[[Loaded], None], refused: Callable[[], None]) -> None:
-    """Hand every changed and valid configuration to `take`; a bad one is refused and the old one stays."""
+
+async def watch(
+    path: Path, load: Callable[[Path], T], take: Callable[[T], None], refused: Callable[[], None]
+) -> None:
+    """Load every changed configuration and hand it to `take`; an invalid one leaves the old one in use.
+
+    `load` runs in a thread: it parses YAML and opens a head, and meanwhile all streams must go on.
+    """
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, asked.set)
@@ -32,7 +40,7 @@ async def watch(path: Path, take: Callable[[Loaded], None], refused: Callable[[]
             asked.clear()
             known = _stamp(path)
             try:
-                take(load(path))
+                take(await asyncio.to_thread(load, path))
                 log.info("configuration reloaded")
             except ConfigError as error:
                 refused()
