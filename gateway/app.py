@@ -111,28 +111,31 @@ class Gateway:
             await self._rest(scope, receive, send)
             return
         exchange = Exchange(scope, receive, send, self.settings.limits)
+        record = Record(exchange.request_id)
         self.metrics.in_flight.inc()
         try:
-            await self._serve(exchange, scope, receive, send)
+            await self._serve(exchange, record, scope, receive, send)
         except GatewayError as error:
             await exchange.fail(error)
         except asyncio.CancelledError:
             await exchange.fail(ShuttingDown("The gateway is shutting down"))
         except Exception as error:
-            log.exception("request %s failed", exchange.record.request_id)
+            log.exception("request %s failed", record.request_id)
             await exchange.fail(InternalError("Internal error", detail=type(error).__name__))
         finally:
             self.metrics.in_flight.dec()
-            self._finish(exchange.record)
+            self._finish(exchange, record)
 
-    async def _serve(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(
+        self, exchange: Exchange, record: Record, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         if route := self._hot.get(scope["path"]):
-            exchange.record.route = route.path
+            record.route = route.path
             if scope["method"] != "POST":
                 raise MethodNotAllowed(f"Use POST on {route.path}")
             if self.tracing:
-                self.tracing.begin(exchange)
-            await self.pipeline.serve(exchange, route)
+                self.tracing.begin(exchange.headers, record)
+            await self.pipeline.serve(exchange, record, route)
             return
 
         async def relay(message: Message) -> None:
@@ -142,9 +145,10 @@ class Gateway:
         try:
             await self._rest(scope, receive, relay)
         finally:
-            exchange.record.route = getattr(scope.get("route"), "path", "other")
+            record.route = getattr(scope.get("route"), "path", "other")
 
-    def _finish(self, record: Record) -> None:
+    def _finish(self, exchange: Exchange, record: Record) -> None:
+        record.status, record.error = exchange.status, exchange.error or record.error
         record.duration = record.elapsed()
         if record.error and record.error.level >= logging.ERROR:
             log.error("request %s: %s (%s)", record.request_id, record.error.message, record.error.detail)

@@ -11,7 +11,6 @@ from starlette.types import Message, Receive, Scope, Send
 from gateway.config import Limits
 from gateway.errors import ClientClosed, GatewayError, RequestTimeout, RequestTooLarge
 from gateway.headers import Headers
-from gateway.record import Record
 
 _ids = Random()  # noqa: S311 - names need no secrecy, and urandom is a system call
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -41,30 +40,22 @@ class Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send, limits: Limits) -> None:
         self.raw_headers: Headers = scope["headers"]
         self.headers: dict[bytes, bytes] = dict(self.raw_headers)
-        self.record = Record(self._request_id())
+        self.request_id = self._given_request_id() or f"{_ids.getrandbits(128):032x}"
         self._receive = receive
         self._peer: Peer = scope.get(PEER) or Peer()
         self._send = send
         self._limits = limits
-        self.trace_headers: Headers = []
-        """Trace context for the backend, where tracing is on; replaces the client's."""
+        self.status = 0
+        """Status of the response; 0 until it starts."""
+        self.error: GatewayError | None = None
+        """What the client was told of an error, or would have been."""
         self.started = False
         self.finished = False
         self._streams = False
 
-    def _request_id(self) -> str:
+    def _given_request_id(self) -> str | None:
         given = self.headers.get(b"x-request-id", b"")
-        return given.decode() if _REQUEST_ID.fullmatch(given) else f"{_ids.getrandbits(128):032x}"
-
-    @property
-    def upstream_headers(self) -> Headers:
-        """What a backend is told on our own account."""
-        request_id = self.record.request_id.encode()
-        return [
-            (b"Content-Type", b"application/json"),
-            (b"X-Request-Id", request_id),
-            *self.trace_headers,
-        ]
+        return given.decode() if _REQUEST_ID.fullmatch(given) else None
 
     # --- the request -------------------------------------------------------------------------------
 
@@ -107,12 +98,12 @@ class Exchange:
     async def start(self, status: int, headers: Headers, *, streams: bool = False) -> None:
         """Send status and headers, ours included; with `streams`, later errors become events."""
         self.started, self._streams = True, streams
-        self.record.status = status
+        self.status = status
         headers = [*headers, *self._own_headers(status)]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     def _own_headers(self, status: int) -> Headers:
-        headers = [(b"x-request-id", self.record.request_id.encode())]
+        headers = [(b"x-request-id", self.request_id.encode())]
         if status == 408 or (status >= 400 and b"expect" in self.headers):  # the body may never come
             headers.append((b"connection", b"close"))
         return headers
@@ -131,9 +122,9 @@ class Exchange:
 
     async def fail(self, error: GatewayError) -> None:
         """Tell the client of an error: as the answer, or as the last event of a stream already begun."""
-        self.record.error = error
+        self.error = error
         if isinstance(error, ClientClosed) or self.finished:
-            self.record.status = error.status
+            self.status = error.status
             return
         if not self.started:
             await self.answer(error.status, error.headers(), error.body())
@@ -146,7 +137,7 @@ class Exchange:
         """Note an answer that FastAPI sends itself, and add our header to it."""
         if message["type"] == "http.response.start":
             self.started = True
-            self.record.status = message["status"]
+            self.status = message["status"]
             message["headers"] = [*message["headers"], *self._own_headers(message["status"])]
         elif not message.get("more_body"):
             self.finished = True

@@ -18,6 +18,7 @@ from gateway.exchange import Exchange
 from gateway.headers import Headers, forwarded
 from gateway.policy import Decision
 from gateway.protocol import Fields, Request
+from gateway.record import Record
 from gateway.replicas import Pool
 from gateway.reservation import Need, Step
 from gateway.rulings import Rulings, Target
@@ -51,10 +52,10 @@ class Pipeline:
         self.ledger = ledger
         self.embedding = Embedding(upstream)
 
-    async def serve(self, exchange: Exchange, route: Route) -> None:
+    async def serve(self, exchange: Exchange, record: Record, route: Route) -> None:
         """Answer one request from a backend; errors are raised, and the caller answers with them."""
         # both at once: a reload replaces them together, and this request keeps what it began with
-        rulings, pools, record = self.rulings, self.upstream.pools, exchange.record
+        rulings, pools = self.rulings, self.upstream.pools
         key = rulings.identify(exchange.headers)
         record.key = key.name if key else None
         body = await exchange.body()
@@ -103,22 +104,23 @@ class Pipeline:
             call = Call(
                 route.path,
                 protocol.encode(fields),
-                forwarded(exchange.raw_headers, exchange.upstream_headers),
+                forwarded(exchange.raw_headers, _own_headers(record)),
                 request.stream,
                 _affinity(rulings, exchange),
             )
             record.overhead = time.perf_counter() - arrived
-            await self._pass_on(exchange, request, pool, call)
+            await self._pass_on(exchange, record, request, pool, call)
 
-    async def _pass_on(self, exchange: Exchange, request: Request, pool: Pool, call: Call) -> None:
-        record = exchange.record
+    async def _pass_on(
+        self, exchange: Exchange, record: Record, request: Request, pool: Pool, call: Call
+    ) -> None:
         try:
             async with self.upstream.open(pool, call) as reply:
                 record.answered = True
                 if request.stream:
-                    await _pass_stream(exchange, request, reply)
+                    await _pass_stream(exchange, record, request, reply)
                 else:
-                    await _pass_whole(exchange, reply)
+                    await _pass_whole(exchange, record, reply)
         except (ClientClosed, BackendTimeout, asyncio.CancelledError):
             record.cancelled = True
             raise
@@ -131,6 +133,15 @@ def _need(judgement: Judgement | None, request: Request, body: bytes, reservatio
     if judgement is None:
         return Need((Step(0),), prompt=prompt_bound(body))  # of any number of inputs
     return judgement.need(reservations, choices=request.choices, body=body, prompts=request.prompts)
+
+
+def _own_headers(record: Record) -> Headers:
+    """What the gateway itself tells a backend."""
+    return [
+        (b"Content-Type", b"application/json"),
+        (b"X-Request-Id", record.request_id.encode()),
+        *record.trace_headers,
+    ]
 
 
 def _affinity(rulings: Rulings, exchange: Exchange) -> str | None:
@@ -170,17 +181,16 @@ def outgoing(
     return fields
 
 
-async def _pass_whole(exchange: Exchange, reply: Reply) -> None:
+async def _pass_whole(exchange: Exchange, record: Record, reply: Reply) -> None:
     begun = time.perf_counter()
     tally = read_answer(reply.body)
     if tally is None:
         raise BackendError("The backend sent an answer that cannot be read", detail="not JSON")
-    exchange.record.tally = tally
-    await exchange.answer(reply.status, _headers(exchange, reply, begun), reply.body)
+    record.tally = tally
+    await exchange.answer(reply.status, _headers(record, reply, begun), reply.body)
 
 
-async def _pass_stream(exchange: Exchange, request: Request, reply: Reply) -> None:
-    record = exchange.record
+async def _pass_stream(exchange: Exchange, record: Record, request: Request, reply: Reply) -> None:
     reader = StreamReader(
         strip_usage=not request.wants_usage,
         strip_counts=record.reservation is not None and not request.wants_counts,
@@ -193,7 +203,7 @@ async def _pass_stream(exchange: Exchange, request: Request, reply: Reply) -> No
             if events := reader.feed(block):
                 if not exchange.started:
                     record.first_byte = record.elapsed()
-                    await exchange.start(reply.status, _headers(exchange, reply, begun), streams=True)
+                    await exchange.start(reply.status, _headers(record, reply, begun), streams=True)
                 await exchange.write(events)
         if not reader.done and not reader.failed:
             raise BackendDisconnected("The backend closed the stream before its end")
@@ -204,9 +214,8 @@ async def _pass_stream(exchange: Exchange, request: Request, reply: Reply) -> No
         record.tally = reader.tally()
 
 
-def _headers(exchange: Exchange, reply: Reply, begun: float) -> Headers:
-    """The backend's headers and ours, as the answer starts; `begun` is when the reply was there."""
-    record = exchange.record
+def _headers(record: Record, reply: Reply, begun: float) -> Headers:
+    """The backend's headers and ours, as the response starts; `begun` is when the backend's was there."""
     record.overhead = (record.overhead or 0.0) + time.perf_counter() - begun
     headers = [
         *reply.headers,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.errors import GatewayError
+from gateway.headers import Headers
 from gateway.policy import Decision
 from gateway.reservation import Reservation
 from gateway.usage import Tally
@@ -51,6 +52,8 @@ class Record:
     error: GatewayError | None = None
     span: object = None
     """The open trace span, where tracing is on."""
+    trace_headers: Headers = field(default_factory=list)
+    """Trace context for the backend, where tracing is on; replaces the client's."""
     cancelled: bool = False
     """The backend was told to stop before its answer was complete."""
 

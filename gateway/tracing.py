@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -9,7 +11,6 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from gateway import __version__
-from gateway.exchange import Exchange
 from gateway.record import Record
 
 _OPERATIONS = {
@@ -36,24 +37,24 @@ class Tracing:
         self._tracer = provider.get_tracer("thinkmeter", __version__)
         self._propagator = TraceContextTextMapPropagator()
 
-    def begin(self, exchange: Exchange) -> None:
-        """Start the span of a request and put its context where the pipeline sends it upstream."""
+    def begin(self, headers: Mapping[bytes, bytes], record: Record) -> None:
+        """Start the span of a request, and put its context into the headers that the backend will get."""
         carrier = {
-            name: exchange.headers[name.encode()].decode("latin-1")
+            name: headers[name.encode()].decode("latin-1")
             for name in ("traceparent", "tracestate")
-            if name.encode() in exchange.headers
+            if name.encode() in headers
         }
-        operation = _OPERATIONS[exchange.record.route]
+        operation = _OPERATIONS[record.route]
         span = self._tracer.start_span(
             operation,
             self._propagator.extract(carrier),
             SpanKind.CLIENT,
             {"gen_ai.operation.name": operation},
         )
-        exchange.record.span = span
+        record.span = span
         context: dict[str, str] = {}
         self._propagator.inject(context, set_span_in_context(span))
-        exchange.trace_headers = [(name.encode(), value.encode()) for name, value in context.items()]
+        record.trace_headers = [(name.encode(), value.encode()) for name, value in context.items()]
 
     def end(self, record: Record) -> None:
         """Close the span with what happened."""
