@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import hmac
-from typing import Annotated, Any, Protocol
+from collections.abc import Callable
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Request, Response
 from msgspec import Meta, Struct
 
 from gateway import protocol
 from gateway.budget import Ledger
-from gateway.config import key_digest
+from gateway.config import matching_digest
 from gateway.errors import BudgetNotFound, BudgetUnavailable, InvalidApiKey
 from gateway.exchange import Exchange
 from gateway.headers import bearer
-from gateway.pipeline import Pipeline
 from gateway.redis_link import StoreUnavailable
 from gateway.reservation import Limit
+from gateway.snapshot import Snapshot
 
 Amount = Annotated[int, Meta(ge=1, le=10**13)]
 
@@ -27,59 +27,52 @@ class Change(Struct, forbid_unknown_fields=True):
     tokens: Amount
 
 
-class Governed(Protocol):
-    """What the routes need of the gateway."""
-
-    pipeline: Pipeline
-    ledger: Ledger
-
-
-def add_routes(app: FastAPI, gateway: Governed) -> None:
-    """Define the routes under /admin."""
+def add_routes(app: FastAPI, ledger: Ledger, snapshot: Callable[[], Snapshot]) -> None:
+    """Define the routes under /admin; `snapshot` returns the one in use."""
 
     @app.get("/admin/budgets", summary="All budgets by holder: cap, settled, reserved", tags=["admin"])
     async def budgets(request: Request) -> Response:
-        _authorize(gateway, request)
-        return await _answer(gateway, list(gateway.pipeline.rulings.budgets.limits.values()))
+        _authorize(snapshot(), request)
+        return await _answer(ledger, list(snapshot().budgets.limits.values()))
 
     @app.get("/admin/budgets/{name}", summary="One budget by holder", tags=["admin"])
     async def budget(name: str, request: Request) -> Response:
-        return await _answer(gateway, _named(gateway, name, request))
+        return await _answer(ledger, _named(snapshot(), name, request))
 
     # the names of budgets and holders may hold slashes
     @app.get("/admin/budgets/{name}/{holder:path}", summary="One holder of a budget", tags=["admin"])
     async def held(name: str, holder: str, request: Request) -> Response:
-        return await _answer(gateway, _named(gateway, f"{name}/{holder}", request))
+        return await _answer(ledger, _named(snapshot(), f"{name}/{holder}", request))
 
     @app.put("/admin/budgets/{name}/{holder:path}", summary="Set another cap", tags=["admin"])
     async def set_cap(name: str, holder: str, request: Request) -> Response:
-        limit, change = await _change(gateway, name, holder, request)
+        limit, change = await _change(snapshot(), name, holder, request)
         async with _Asking():
-            await gateway.ledger.store.set_cap(limit.window, change.tokens)
-        return await _answer(gateway, [limit])
+            await ledger.store.set_cap(limit.window, change.tokens)
+        return await _answer(ledger, [limit])
 
     @app.delete("/admin/budgets/{name}/{holder:path}", summary="Back to the configured cap", tags=["admin"])
     async def clear_cap(name: str, holder: str, request: Request) -> Response:
-        limit = _limit(gateway, name, holder, request)
+        limit = _limit(snapshot(), name, holder, request)
         async with _Asking():
-            await gateway.ledger.store.set_cap(limit.window, None)
-        return await _answer(gateway, [limit])
+            await ledger.store.set_cap(limit.window, None)
+        return await _answer(ledger, [limit])
 
     @app.post(
         "/admin/budgets/{name}/{holder:path}/top-up", summary="More tokens for one window", tags=["admin"]
     )
     async def top_up(name: str, holder: str, request: Request) -> Response:
-        limit, change = await _change(gateway, name, holder, request)
+        limit, change = await _change(snapshot(), name, holder, request)
         async with _Asking():
-            await gateway.ledger.store.top_up(limit.window, change.tokens)
-        return await _answer(gateway, [limit])
+            await ledger.store.top_up(limit.window, change.tokens)
+        return await _answer(ledger, [limit])
 
     @app.post("/admin/budgets/{name}/{holder:path}/reset", summary="Forget what was spent", tags=["admin"])
     async def reset(name: str, holder: str, request: Request) -> Response:
-        limit = _limit(gateway, name, holder, request)
+        limit = _limit(snapshot(), name, holder, request)
         async with _Asking():
-            await gateway.ledger.store.reset(limit.window)
-        return await _answer(gateway, [limit])
+            await ledger.store.reset(limit.window)
+        return await _answer(ledger, [limit])
 
 
 class _Asking:
@@ -93,20 +86,20 @@ class _Asking:
             raise BudgetUnavailable("Redis is away", retry_after=1, detail=str(error)) from error
 
 
-def _authorize(gateway: Governed, request: Request) -> None:
+def _authorize(snapshot: Snapshot, request: Request) -> None:
     """The admin's own key; without one in the configuration nobody is let in."""
-    expected = gateway.pipeline.rulings.settings.admin.hash
+    expected = snapshot.settings.admin.hash
     exchange: Exchange = request.scope["thinkmeter.exchange"]
     if expected is None:
         raise InvalidApiKey("There is no admin: set `admin.key` to have one")
-    if not hmac.compare_digest(key_digest(bearer(exchange.headers) or ""), expected):
+    if matching_digest(bearer(exchange.headers) or "", [expected]) is None:
         raise InvalidApiKey("Not the admin's key")
 
 
-def _named(gateway: Governed, path: str, request: Request, *, holder: bool = False) -> list[Limit]:
+def _named(snapshot: Snapshot, path: str, request: Request, *, holder: bool = False) -> list[Limit]:
     """The limits of a budget, or the one of BUDGET/HOLDER; with `holder` the latter only."""
-    _authorize(gateway, request)
-    limits = gateway.pipeline.rulings.budgets.limits.items()
+    _authorize(snapshot, request)
+    limits = snapshot.budgets.limits.items()
     found = [
         limit for (name, who), limit in limits if path == f"{name}/{who}" or (path == name and not holder)
     ]
@@ -115,18 +108,18 @@ def _named(gateway: Governed, path: str, request: Request, *, holder: bool = Fal
     return found
 
 
-def _limit(gateway: Governed, name: str, holder: str, request: Request) -> Limit:
-    return _named(gateway, f"{name}/{holder}", request, holder=True)[0]
+def _limit(snapshot: Snapshot, name: str, holder: str, request: Request) -> Limit:
+    return _named(snapshot, f"{name}/{holder}", request, holder=True)[0]
 
 
-async def _change(gateway: Governed, name: str, holder: str, request: Request) -> tuple[Limit, Change]:
-    limit = _limit(gateway, name, holder, request)
+async def _change(snapshot: Snapshot, name: str, holder: str, request: Request) -> tuple[Limit, Change]:
+    limit = _limit(snapshot, name, holder, request)
     exchange: Exchange = request.scope["thinkmeter.exchange"]
     return limit, protocol.decode_as(Change, await exchange.body())
 
 
-async def _answer(gateway: Governed, limits: list[Limit]) -> Response:
+async def _answer(ledger: Ledger, limits: list[Limit]) -> Response:
     async with _Asking():
-        found = await gateway.ledger.overview(limits)
-    body: dict[str, Any] = {"budgets": found, "redis": {"up": gateway.ledger.up}}
+        found = await ledger.overview(limits)
+    body: dict[str, Any] = {"budgets": found, "redis": {"up": ledger.up}}
     return Response(protocol.encode(body), media_type="application/json")

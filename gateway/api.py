@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from gateway import __version__, protocol
-from gateway.budget import Ledger
+from gateway.call import Target
+from gateway.endpoints import CHAT, COMPLETIONS, EMBEDDINGS
 from gateway.errors import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, RouteNotFound
 from gateway.exchange import Exchange
-from gateway.metrics import Metrics
-from gateway.pipeline import CHAT, COMPLETIONS, EMBEDDINGS, Pipeline, outgoing
-from gateway.rulings import Target, allowed
-
-
-class Served(Protocol):
-    """What the routes need of the gateway."""
-
-    pipeline: Pipeline
-    metrics: Metrics
-    ledger: Ledger
-    draining: bool
-
-    async def read_budgets(self) -> None: ...
+from gateway.pipeline import Pipeline
+from gateway.rulings import allowed
+from gateway.snapshot import Snapshot
 
 
 def json(body: object, status: int = 200) -> Response:
     return Response(protocol.encode(body), status, media_type="application/json")
 
 
-def add_routes(app: FastAPI, gateway: Served) -> None:
-    """Define all routes that FastAPI serves, and how it reports errors."""
+def add_routes(
+    app: FastAPI,
+    pipeline: Pipeline,
+    *,
+    ready: Callable[[], str],
+    metrics: Callable[[], Awaitable[bytes]],
+) -> None:
+    """Define all routes that FastAPI serves, and how it reports errors.
+
+    ready: "ready", or why the gateway cannot take requests. metrics: the text that Prometheus scrapes.
+    """
 
     @app.get("/healthz", summary="Is the process alive?", tags=["operations"])
     async def healthz() -> Response:
@@ -40,35 +40,33 @@ def add_routes(app: FastAPI, gateway: Served) -> None:
 
     @app.get("/readyz", summary="Can it take requests?", tags=["operations"])
     async def readyz() -> Response:
-        if gateway.draining:
-            return json({"status": "draining"}, 503)
-        ready = gateway.pipeline.upstream.ready
-        return json({"status": "ready" if ready else "no healthy backend"}, 200 if ready else 503)
+        status = ready()
+        return json({"status": status}, 200 if status == "ready" else 503)
 
     @app.get("/metrics", summary="Prometheus metrics", tags=["operations"])
-    async def metrics() -> Response:
-        await gateway.read_budgets()
-        return Response(gateway.metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    async def exposition() -> Response:
+        return Response(await metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/v1/models", summary="Models and pinned tiers this key may use", tags=["openai"])
     async def models(request: Request) -> Response:
-        key = gateway.pipeline.rulings.identify(_exchange(request).headers)
-        targets = gateway.pipeline.rulings.targets
-        cards = [_card(gateway, name, target) for name, target in targets.items() if allowed(target, key)]
+        snapshot = pipeline.snapshot
+        key = snapshot.router.identify(_exchange(request).headers)
+        targets = snapshot.router.targets
+        cards = [_card(snapshot, name, target) for name, target in targets.items() if allowed(target, key)]
         return json({"object": "list", "data": cards})
 
     @app.get("/v1/models/{name:path}", summary="One model", tags=["openai"])
     async def model(name: str, request: Request) -> Response:
-        rulings = gateway.pipeline.rulings
-        target = rulings.target(name, rulings.identify(_exchange(request).headers))
-        return json(_card(gateway, name, target))
+        snapshot = pipeline.snapshot
+        target = snapshot.router.target(name, snapshot.router.identify(_exchange(request).headers))
+        return json(_card(snapshot, name, target))
 
-    _add_dry_run(app, gateway)
+    _add_dry_run(app, pipeline)
     _add_error_handlers(app)
     app.openapi_schema = _openapi(app)
 
 
-def _add_dry_run(app: FastAPI, gateway: Served) -> None:
+def _add_dry_run(app: FastAPI, pipeline: Pipeline) -> None:
     @app.post(
         "/v1/route",
         summary="Dry run: the decision for a chat request",
@@ -76,20 +74,14 @@ def _add_dry_run(app: FastAPI, gateway: Served) -> None:
         **_body(CHAT.path),
     )
     async def route(request: Request) -> Response:
-        exchange, rulings = _exchange(request), gateway.pipeline.rulings
-        pools = gateway.pipeline.upstream.pools  # of one configuration with the rulings, whatever comes
-        key = rulings.identify(exchange.headers)
-        chat = protocol.parse_chat(await exchange.body())
-        target = rulings.target(chat.model, key)
-        pool = pools[target.name]
-        await gateway.pipeline.embedding.bring(rulings.embedder, rulings.settings.encoder, chat.prompt)
-        limits, least = rulings.budgets.of(key, target.name), rulings.settings.price
-        price = gateway.ledger.pricing.price(limits, least)
-        decision = rulings.judge(target, key, exchange.headers, chat, pool.context, price=price).decision
-        fields = outgoing(CHAT, chat, target, pool.served_name, decision)
+        exchange, snapshot = _exchange(request), pipeline.snapshot
+        key = snapshot.router.identify(exchange.headers)
+        chat = CHAT.parse(await exchange.body())
+        plan = await pipeline.plan(snapshot.call(CHAT, key, exchange.headers, chat), snapshot)
+        fields = plan.fields()
         changed = {name: value for name, value in fields.items() if value != chat.fields.get(name)}
         removed = sorted(set(chat.fields) - set(fields))
-        return json({"decision": decision, "request": {"set": changed, "removed": removed}})
+        return json({"decision": plan.decision, "request": {"set": changed, "removed": removed}})
 
 
 def _add_error_handlers(app: FastAPI) -> None:
@@ -127,10 +119,10 @@ def _failure(request: Request, error: GatewayError) -> Response:
     return response
 
 
-def _card(gateway: Served, name: str, target: Target) -> dict[str, Any]:
+def _card(snapshot: Snapshot, name: str, target: Target) -> dict[str, Any]:
     """A model as OpenAI lists it, with its tiers."""
     card: dict[str, Any] = {"id": name, "object": "model", "created": 0, "owned_by": "thinkmeter"}
-    if context := gateway.pipeline.upstream.pools[target.name].context:
+    if context := snapshot.pools[target.name].context:
         card["max_model_len"] = context
     tiers = {
         n: {"thinking": t.thinking, "answer": t.answer}

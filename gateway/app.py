@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway import __version__, admin, api, console, reload
+from gateway import __version__, admin, api, console, reload, server
 from gateway.access_log import write_access_line
 from gateway.budget import Ledger
-from gateway.configfile import Loaded, load
+from gateway.console import Console
+from gateway.endpoints import ENDPOINTS
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, ShuttingDown
 from gateway.exchange import Exchange
+from gateway.health import HealthChecks
 from gateway.metrics import Metrics
-from gateway.pipeline import CHAT, COMPLETIONS, EMBEDDINGS, Pipeline
+from gateway.pipeline import Pipeline
 from gateway.record import Record
-from gateway.rulings import Rulings
+from gateway.replicas import Backend, Pool
+from gateway.snapshot import Snapshot
 from gateway.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -37,43 +40,65 @@ Sink = Callable[[Record], None]
 
 
 class Gateway:
-    """The ASGI application. It owns what it builds; `reload` swaps the rulings in one assignment.
+    """The ASGI application. Builds everything that lives as long as the process, and connects it.
 
     The hot routes are plain ASGI in front of FastAPI's router, which alone costs a third of the throughput.
     """
 
-    def __init__(self, loaded: Loaded, path: Path | None = None) -> None:
+    def __init__(self, snapshot: Snapshot, path: Path | None = None) -> None:
         """`path` is watched for changes when given."""
-        settings = loaded.settings
-        self.settings = settings
-        self.path = path
+        self.settings = settings = snapshot.settings
+        """The settings at the start of the process."""
         self.draining = False
-        self.upstream = Upstream(settings)
-        self.metrics = Metrics(self.upstream.backends)
+        self._path = path
+        self.upstream = Upstream()
+        self.metrics = Metrics(self.backends)
         self.ledger = Ledger(settings, self.metrics.budget)
-        self.pipeline = Pipeline(Rulings(loaded), self.upstream, self.ledger)
-        self.console = console.Console(self)
-        self.console.budgets = self.metrics.budget.windows
-        self.console.read_budgets = self.read_budgets
+        self.pipeline = Pipeline(snapshot, self.upstream, self.ledger)
+        self.health = HealthChecks(self.upstream, lambda: self.snapshot.pools)
+        self.console = Console(
+            lambda: self.snapshot,
+            draining=lambda: self.draining,
+            budgets=self.metrics.budget.windows,
+            read_budgets=self.read_budgets,
+        )
         self.sinks: list[Sink] = [self.metrics.observe, self.console.observe]
         if settings.server.access_log:
             self.sinks.append(write_access_line)
         self.tracing = _tracing() if settings.server.tracing else None
         if self.tracing:
             self.sinks.append(self.tracing.end)
-        self._hot = {route.path: route for route in (CHAT, COMPLETIONS, EMBEDDINGS)}
+        self._hot = {endpoint.path: endpoint for endpoint in ENDPOINTS}
         self._rest = FastAPI(title="Thinkmeter", version=__version__, lifespan=self._lifespan, redoc_url=None)
-        console.add_routes(self._rest, self, self.console)
-        admin.add_routes(self._rest, self)
-        api.add_routes(self._rest, self)
+        console.add_routes(self._rest, self.console, lambda: self.snapshot.settings)
+        admin.add_routes(self._rest, self.ledger, lambda: self.snapshot)
+        api.add_routes(self._rest, self.pipeline, ready=self._readiness, metrics=self._exposition)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What the next request will be served with."""
+        return self.pipeline.snapshot
+
+    def backends(self) -> list[tuple[Pool, Backend]]:
+        """Every replica of the snapshot in use, with the pool it belongs to."""
+        return self.snapshot.backends()
+
+    def run(self, host: str, port: int) -> None:
+        """Serve on this address until a signal."""
+        settings = self.settings.server.model_copy(update={"host": host, "port": port})
+        server.run(self, settings, self.http_protocol(), drain=self.drain)
+
+    def http_protocol(self) -> type[server.HttpProtocol]:
+        """uvicorn's protocol under the limits of this gateway."""
+        return server.protocol(self.settings.limits, lambda: self.snapshot.settings.timeouts.idle)
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         if not self.settings.keys:
             log.warning("no API keys are configured: everybody who can reach this port may use it")
         await self.ledger.start()
-        await self.upstream.start()
-        watcher = asyncio.create_task(self._watch(self.path), name="config-watch") if self.path else None
+        await self.health.start()
+        watcher = asyncio.create_task(self._watch(self._path), name="config-watch") if self._path else None
         try:
             yield
         finally:
@@ -81,28 +106,41 @@ class Gateway:
                 watcher.cancel()
                 with suppress(asyncio.CancelledError):
                     await watcher
-            await self.upstream.stop()
+            await self.health.stop()
+            self.upstream.close()
             await self.ledger.stop()
             if self.tracing:
                 self.tracing.close()
 
     async def read_budgets(self) -> None:
         """Read all windows from Redis for the metrics and the console."""
-        await self.ledger.refresh(list(self.pipeline.rulings.budgets.limits.values()))
+        await self.ledger.refresh(list(self.snapshot.budgets.limits.values()))
+
+    async def _exposition(self) -> bytes:
+        await self.read_budgets()
+        return self.metrics.exposition()
+
+    def _readiness(self) -> str:
+        if self.draining:
+            return "draining"
+        return "ready" if self.health.ready else "no healthy backend"
 
     async def _watch(self, path: Path) -> None:
-        await reload.watch(path, load, self.reload, lambda: self.metrics.reloads.labels("refused").inc())
+        refused = self.metrics.reloads.labels("refused").inc
+        await reload.watch(path, Snapshot.load, self.reload, refused)
 
-    def reload(self, loaded: Loaded) -> None:
-        """Use another configuration from the next request on; requests under way keep theirs."""
-        rulings = Rulings(loaded)
-        self.upstream.configure(loaded.settings)
-        self.ledger.configure(loaded.settings)
+    def drain(self) -> None:
+        """Turn `/readyz` to 503, so that balancers send no more requests."""
+        self.draining = True
+
+    def reload(self, snapshot: Snapshot) -> None:
+        """Serve the next request with another snapshot. Requests under way keep theirs."""
+        self.pipeline.snapshot = snapshot.keeping(self.snapshot)
+        self.ledger.configure(snapshot.settings)
         self.ledger.start_soon()
-        self.pipeline.rulings = rulings
         for setting in _READ_AT_START:
             get = attrgetter(setting)
-            if get(loaded.settings) != get(self.settings):
+            if get(snapshot.settings) != get(self.settings):
                 log.warning("a change of `%s` takes effect at the next start", setting)
         self.metrics.reloads.labels("taken").inc()
 
@@ -129,13 +167,13 @@ class Gateway:
     async def _serve(
         self, exchange: Exchange, record: Record, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        if route := self._hot.get(scope["path"]):
-            record.route = route.path
+        if endpoint := self._hot.get(scope["path"]):
+            record.route = endpoint.path
             if scope["method"] != "POST":
-                raise MethodNotAllowed(f"Use POST on {route.path}")
+                raise MethodNotAllowed(f"Use POST on {endpoint.path}")
             if self.tracing:
                 self.tracing.begin(exchange.headers, record)
-            await self.pipeline.serve(exchange, record, route)
+            await self.pipeline.serve(exchange, record, endpoint)
             return
 
         async def relay(message: Message) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
@@ -17,8 +18,12 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway import __version__
-from gateway.config import key_digest
-from gateway.configfile import ConfigError, Loaded, load
+from gateway.config import Settings, key_digest
+from gateway.configfile import ConfigError, load
+
+if TYPE_CHECKING:
+    from gateway.call import Call, Plan
+    from gateway.snapshot import Snapshot
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 out, err = Console(markup=False), Console(stderr=True, markup=False)
@@ -28,9 +33,24 @@ ConfigArgument = Annotated[
 ]
 
 
-def _load(path: Path) -> Loaded:
+def _load(path: Path) -> Settings:
+    with _explained(path):
+        return load(path)[0]
+
+
+def _build(path: Path) -> Snapshot:
+    """The settings, and everything built from them: the head is opened and tried."""
+    from gateway.snapshot import Snapshot
+
+    with _explained(path):
+        return Snapshot.load(path)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Print the problems of a configuration and exit with status 2."""
     try:
-        return load(path)
+        yield
     except ConfigError as error:
         for problem in error.problems:
             err.print(f"{path}: {problem}", style="red", markup=False, soft_wrap=True)
@@ -45,23 +65,23 @@ def serve(
 ) -> None:
     """Run the gateway."""
     from gateway.app import Gateway
-    from gateway.server import run
 
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    loaded = _load(config)
-    server = loaded.settings.server
+    snapshot = _build(config)
+    settings = snapshot.settings
+    server = settings.server
     if server.tracing and not find_spec("opentelemetry"):
         err.print(
             "server.tracing needs the `otel` extra: pip install '.[otel]' in the checkout", markup=False
         )
         raise typer.Exit(2)
-    for note in loaded.notes:
+    for note in snapshot.notes:
         logging.getLogger("thinkmeter.head").warning("%s", note)
-    if loaded.settings.budgets and not loaded.settings.redis.url:
+    if settings.budgets and not settings.redis.url:
         _check_server()
-    run(Gateway(loaded, config), host or server.host, server.port if port is None else port)
+    Gateway(snapshot, config).run(host or server.host, server.port if port is None else port)
 
 
 def _check_server() -> None:
@@ -78,8 +98,8 @@ def _check_server() -> None:
 @cli.command()
 def check(config: ConfigArgument) -> None:
     """Say what is wrong with a configuration, with the line; exit status 2 if anything is."""
-    loaded = _load(config)
-    settings = loaded.settings
+    snapshot = _build(config)
+    settings = snapshot.settings
     table = Table("model", "family", "replicas", "tiers (thinking + answer)", title=f"{config}: valid")
     for name, model in settings.models.items():
         tiers = ", ".join(
@@ -88,8 +108,8 @@ def check(config: ConfigArgument) -> None:
         table.add_row(name, model.family, str(len(model.replicas)), tiers)
     out.print(table)
     out.print(f"{len(settings.keys)} API keys, {len(settings.rules)} rules, price {settings.price:g}")
-    out.print(f"head {loaded.predictor.version}")
-    for note in loaded.notes:
+    out.print(f"head {snapshot.router.predictor.version}")
+    for note in snapshot.notes:
         out.print(f"note: {note}", style="yellow", soft_wrap=True, highlight=False)
 
 
@@ -98,7 +118,7 @@ def probe(config: ConfigArgument) -> None:
     """Ask every backend what it really does: alive, model, thinking off, a tiny budget, each effort."""
     from gateway.probe import FAILED, probe_all
 
-    findings = asyncio.run(probe_all(_load(config).settings))
+    findings = asyncio.run(probe_all(_load(config)))
     table = Table("model", "backend", "check", "result", "detail")
     for finding in findings:
         style = "red" if finding.result in FAILED else None
@@ -116,25 +136,26 @@ def route(
     model: Annotated[str | None, typer.Option(help="The model, or model:tier; default the first.")] = None,
 ) -> None:
     """Show the decision for a prompt, without asking any backend."""
-    from gateway import protocol
+    from gateway.endpoints import CHAT
     from gateway.errors import GatewayError
-    from gateway.rulings import Rulings
     from router_model.encoders import EncoderError
 
-    loaded = _load(config)
-    rulings = Rulings(loaded)
-    if rulings.embedder:
+    snapshot = _build(config)
+    if snapshot.router.embedder:
         try:
-            rulings.embedder.encode_all([prompt])
+            snapshot.router.embedder.encode_all([prompt])
         except EncoderError as error:
             err.print(f"no embedding: {error}", style="yellow", markup=False)
-    name = model or next(iter(loaded.settings.models))
+    name = model or next(iter(snapshot.settings.models))
     body = orjson.dumps({"model": name, "messages": [{"role": "user", "content": prompt}]})
     try:
-        decision = rulings.decide(rulings.target(name, None), None, {}, protocol.parse_chat(body), None)
+        call = snapshot.call(CHAT, None, {}, CHAT.parse(body))
     except GatewayError as error:
         err.print(str(error), style="red", markup=False)
         raise typer.Exit(2) from None
+    decision = asyncio.run(_plan(snapshot, call)).decision
+    if decision is None:
+        raise RuntimeError("a chat always has a tier")
     table = Table("tier", "P(right)", "tokens", "value", title=f"{decision.tier}: {decision.reason}")
     for tier, correct in decision.correct.items():
         value = correct - decision.price * decision.tokens[tier] / 1000
@@ -144,6 +165,12 @@ def route(
     out.print(
         f"difficulty {decision.difficulty:.3f}, price {decision.price:g} per 1,000 tokens", highlight=False
     )
+
+
+async def _plan(snapshot: Snapshot, call: Call) -> Plan:
+    from gateway.app import Gateway
+
+    return await Gateway(snapshot).pipeline.plan(call, snapshot)
 
 
 @cli.command()
@@ -160,7 +187,7 @@ def budget(
     from gateway.redis_link import StoreUnavailable
     from gateway.redis_server import RedisServerError
 
-    settings = _load(config).settings
+    settings = _load(config)
     if not settings.budgets:
         err.print(f"{config}: no budgets are configured")
         raise typer.Exit(2)

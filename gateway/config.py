@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
@@ -209,6 +210,15 @@ class Rule(Section):
 def key_digest(secret: str) -> str:
     """SHA-256 of an API key, in hex: the only form in which keys are kept."""
     return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def matching_digest(secret: str, digests: Iterable[str]) -> str | None:
+    """The digest of these that is the secret's. All are compared, so that the time taken tells nothing."""
+    given, match = key_digest(secret), None
+    for digest in digests:
+        if hmac.compare_digest(given, digest):
+            match = digest
+    return match
 
 
 def hashed(data: Any) -> Any:

@@ -10,24 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from gateway.config import BASELINE, Place, Settings
-from gateway.tiers import Ladder
-from router_model.artifact import ArtifactError
-from router_model.baseline import HeuristicBaseline
-from router_model.encoders import Source
-from router_model.head import Head, Predictor, load_named
+from gateway.config import Place, Settings
 
 KEYS_VARIABLE = "THINKMETER_API_KEYS"
 """Environment variable with further API keys: `name=secret,name=secret`."""
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
-_REMEMBERED = 4096  # embeddings of prompts kept in memory
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -52,41 +46,11 @@ class ConfigError(Exception):
         self.problems = problems
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A valid configuration, the digest that names it in every decision record, and the head it names."""
+def load(path: Path, environ: Mapping[str, str] = os.environ) -> tuple[Settings, str]:
+    """Read and check a configuration file; returns the settings and the digest that names them in decisions.
 
-    settings: Settings
-    digest: str
-    predictor: Predictor
-    notes: tuple[str, ...] = ()
-    """What the operator should know about the head's estimates."""
-
-    @classmethod
-    def of(cls, settings: Settings, digest: str) -> Self:
-        """Open the head that the settings name, and try it on every model; raises ConfigError."""
-        notes = []
-        try:
-            predictor = HeuristicBaseline() if settings.head == BASELINE else _head(settings)
-            for name, model in settings.models.items():
-                ladder = Ladder.of(model, settings.tiers_of(model), settings.families[model.family])
-                predictor.predict("", name, ladder.lengths)
-                if isinstance(predictor, Head) and len(ladder.names) > 1:
-                    notes.append(predictor.caveat(name, ladder.lengths))
-        except ArtifactError as error:
-            raise ConfigError([Problem(None, "head", str(error))]) from None
-        return cls(settings, digest, predictor, tuple(note for note in notes if note))
-
-
-def _head(settings: Settings) -> Head:
-    found = settings.encoder
-    key = found.api_key.get_secret_value() if found and found.api_key else None
-    source = Source(found.source, key=key) if found else None
-    return load_named(settings.head, source, _REMEMBERED)
-
-
-def load(path: Path, environ: Mapping[str, str] = os.environ) -> Loaded:
-    """Read and check a configuration file; raises ConfigError with every problem found."""
+    Raises: ConfigError, with every problem found.
+    """
     try:
         raw = path.read_bytes()
         text = raw.decode()
@@ -94,8 +58,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Loaded:
         raise ConfigError([Problem(None, "", f"cannot read {path}: {error.strerror}")]) from None
     except UnicodeDecodeError:
         raise ConfigError([Problem(None, "", f"{path} is not UTF-8 text")]) from None
-    digest = hashlib.sha256(raw).hexdigest()[:12]
-    return Loaded.of(parse(text, environ), digest)
+    return parse(text, environ), hashlib.sha256(raw).hexdigest()[:12]
 
 
 def parse(text: str, environ: Mapping[str, str]) -> Settings:

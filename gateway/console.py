@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import mimetypes
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.responses import Response, StreamingResponse
 
 from gateway import __version__, protocol
-from gateway.config import Settings, key_digest
+from gateway.config import Settings, matching_digest
 from gateway.errors import InvalidApiKey, RouteNotFound
 from gateway.exchange import Exchange
 from gateway.explain import explain
 from gateway.headers import bearer
-from gateway.pipeline import Pipeline
 from gateway.record import Record
+from gateway.snapshot import Snapshot
 
 KEPT_DECISIONS = 200
 KEPT_SECONDS = 600
@@ -37,13 +36,6 @@ _HEADERS = {
     "Cache-Control": "no-cache",
 }
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
-
-
-class Watched(Protocol):
-    """What the console needs of the gateway."""
-
-    pipeline: Pipeline
-    draining: bool
 
 
 @dataclass(slots=True)
@@ -95,8 +87,24 @@ class Second:
 class Console:
     """Remembers the last decisions and seconds, never a word of a prompt. A sink like the metrics."""
 
-    def __init__(self, gateway: Watched, clock: Callable[[], float] = time.time) -> None:
-        self._gateway = gateway
+    def __init__(
+        self,
+        current: Callable[[], Snapshot],
+        *,
+        draining: Callable[[], bool] = lambda: False,
+        budgets: Callable[[], Iterable[dict[str, Any]]] = tuple,
+        read_budgets: Callable[[], Awaitable[None]] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`current` returns the snapshot in use.
+
+        budgets: the state of every window of every budget, as `BudgetMetrics.windows` gives it.
+        read_budgets: brings that state up to date; called at most once per second, however many watch.
+        """
+        self._current = current
+        self._draining = draining
+        self.budgets = budgets
+        self._read_budgets = read_budgets
         self._clock = clock
         self._since = clock()
         self._decisions: deque[Record] = deque(maxlen=KEPT_DECISIONS)
@@ -104,14 +112,10 @@ class Console:
         self._count = 0
         self._sums = Sums()
         self._read_at = 0.0
-        self.budgets: Callable[[], Iterable[dict[str, Any]]] = tuple
-        """The state of every window of every budget, as `BudgetMetrics.windows` gives it."""
-        self.read_budgets: Callable[[], Awaitable[None]] = _nothing
-        """Brings that state up to date; called at most once a second, however many watch."""
 
     def observe(self, record: Record) -> None:
         """Take in one finished request, where there is a console to show it."""
-        if record.decision is None or not enabled(self._gateway.pipeline.rulings.settings):
+        if record.decision is None or not enabled(self._current().settings):
             return
         now = int(self._clock())
         if not self._seconds or self._seconds[-1].at != now:
@@ -125,18 +129,18 @@ class Console:
 
     def snapshot(self, since: int = 0) -> dict[str, Any]:
         """Everything but the decisions; of the seconds, those from Unix time `since`."""
-        rulings, upstream = self._gateway.pipeline.rulings, self._gateway.pipeline.upstream
+        current = self._current()
         now = time.monotonic()
         return {
             "now": self._clock(),
             "since": self._since,
             "version": __version__,
-            "versions": rulings.versions,
-            "price": rulings.settings.price,
-            "keys": bool(rulings.settings.keys),
+            "versions": current.router.versions,
+            "price": current.settings.price,
+            "keys": bool(current.settings.keys),
             "models": {
                 name: dict(zip(target.ladder.names, _lengths(target.ladder.tiers), strict=True))
-                for name, target in rulings.targets.items()
+                for name, target in current.router.targets.items()
                 if target.pin is None
             },
             "backends": [
@@ -148,7 +152,7 @@ class Console:
                     "in_flight": backend.in_flight,
                     "context": backend.context,
                 }
-                for pool, backend in upstream.backends()
+                for pool, backend in current.backends()
             ],
             "budgets": list(self.budgets()),
             "sums": asdict(self._sums),
@@ -165,7 +169,7 @@ class Console:
         await self._refresh()
         yield b"retry: 2000\n\n" + _event("snapshot", self.snapshot())
         seen, beat = 0, self._clock()
-        while not self._gateway.draining:
+        while not self._draining():
             if fresh := self.decisions(seen):
                 seen = self._count
                 yield _event("decisions", fresh)
@@ -178,11 +182,8 @@ class Console:
     async def _refresh(self) -> None:
         if self._clock() - self._read_at >= 0.9:
             self._read_at = self._clock()
-            await self.read_budgets()
-
-
-async def _nothing() -> None:
-    pass
+            if self._read_budgets:
+                await self._read_budgets()
 
 
 def _lengths(tiers: Iterable[Any]) -> list[dict[str, int | None]]:
@@ -236,23 +237,20 @@ def authorize(settings: Settings, headers: dict[bytes, bytes]) -> None:
     """Refuse who may not watch; raises RouteNotFound where the console is off, else InvalidApiKey."""
     if not enabled(settings):
         raise RouteNotFound("There is no route /console")
-    openers, given = _openers(settings), key_digest(bearer(headers) or "")
-    if openers and not any(hmac.compare_digest(given, digest) for digest in openers):
+    openers = _openers(settings)
+    if openers and matching_digest(bearer(headers) or "", openers) is None:
         raise InvalidApiKey(
             "The console needs its own key, or the admin's: send it as `Authorization: Bearer KEY`"
         )
 
 
-def add_routes(app: FastAPI, gateway: Watched, console: Console) -> None:
+def add_routes(app: FastAPI, console: Console, settings: Callable[[], Settings]) -> None:
     """Define the page, its files and its stream. The page has no data and needs no key; the stream does."""
     pages = {
         entry.name: entry.read_bytes()
         for entry in files("gateway").joinpath("web").iterdir()
         if not entry.name.startswith(".")
     }
-
-    def settings() -> Settings:
-        return gateway.pipeline.rulings.settings
 
     def page(name: str) -> Response:
         if not enabled(settings()) or name not in pages:

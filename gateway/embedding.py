@@ -1,10 +1,11 @@
-"""Bringing a head what its encoder says of a prompt: in time, or the head abstains."""
+"""Fetches embeddings of prompts for the head, within a timeout. On failure the head abstains."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from functools import partial
 
 from gateway.breaker import Breaker
 from gateway.config import Encoder
@@ -16,7 +17,7 @@ from router_model.encoders import Single as Vectors
 log = logging.getLogger("thinkmeter.encoder")
 
 
-class Embedding:
+class Embeddings:
     """Fills an encoder's memory before the head is asked, which looks nowhere else.
 
     A sentence encoder runs in a thread, as it takes milliseconds; a server is asked over the gateway's own
@@ -27,8 +28,8 @@ class Embedding:
         self._upstream = upstream
         self._breaker = Breaker()
 
-    async def bring(self, encoder: Embedder | None, settings: Encoder | None, prompt: str) -> None:
-        """Returns within the time-out, at once without an encoder, successful or not; logs failures."""
+    async def prefetch(self, encoder: Embedder | None, settings: Encoder | None, prompt: str) -> None:
+        """Returns within the timeout; at once without an encoder. Failures are logged, never raised."""
         if encoder is None or settings is None:
             return
         texts, breaker = encoder.missing([prompt]), self._breaker
@@ -54,11 +55,12 @@ class Embedding:
     async def _embed(self, encoder: Embedder, settings: Encoder, texts: list[str]) -> Vectors:
         if not isinstance(encoder, Served):
             return await asyncio.to_thread(encoder.embed, texts)
-        question = settings.replica, b"POST", encoder.path, encoder.ask(texts)
+        replica, question = settings.replica, encoder.ask(texts)
+        ask = partial(self._upstream.ask, replica, b"POST", encoder.path, question, connect=settings.timeout)
         try:
-            status, body = await self._upstream.ask(*question)
+            status, body = await ask()
         except BackendDisconnected:
-            status, body = await self._upstream.ask(*question)  # a kept connection was closed just then
+            status, body = await ask()  # a kept connection was closed just then
         if status != 200:
             raise EncoderError(f"{settings.source}: status {status}")  # the body may repeat the prompt
         return encoder.answer(body, len(texts))

@@ -25,7 +25,7 @@ class Peer:
 
     def __init__(self) -> None:
         self.gone = False
-        self.watchers: list[Watched] = []
+        self.watchers: list[CancelOnDisconnect] = []
 
     def leave(self) -> None:
         """The connection is lost."""
@@ -89,9 +89,12 @@ class Exchange:
     def _too_large(self) -> RequestTooLarge:
         return RequestTooLarge(f"The request body is larger than {self._limits.body_bytes} bytes")
 
-    def watched(self) -> Watched:
-        """Run a block until the client goes away; then it is cancelled and ClientClosed is raised."""
-        return Watched(self, self._peer)
+    def cancel_on_disconnect(self) -> CancelOnDisconnect:
+        """Run a block until the client goes away: then the block is cancelled.
+
+        Raises: ClientClosed.
+        """
+        return CancelOnDisconnect(self, self._peer)
 
     # --- the answer --------------------------------------------------------------------------------
 
@@ -144,8 +147,8 @@ class Exchange:
         return message
 
 
-class Watched:
-    """See `Exchange.watched`. Told by the server: a task that waits for news would cost more."""
+class CancelOnDisconnect:
+    """See `Exchange.cancel_on_disconnect`. The server calls `stop`, so no task has to wait for the event."""
 
     def __init__(self, exchange: Exchange, peer: Peer) -> None:
         self._exchange = exchange

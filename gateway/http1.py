@@ -224,20 +224,22 @@ def _tls() -> ssl.SSLContext:
 class Client:
     """Connections to any number of origins."""
 
-    def __init__(self, *, connect_seconds: float, keep_alive: float) -> None:
+    def __init__(self, *, keep_alive: float) -> None:
         """keep_alive: seconds after which an idle connection is used no more; less than the servers' own."""
-        self._connect_seconds = connect_seconds
         self._keep_alive = keep_alive
         self._idle: dict[Origin, deque[Connection]] = {}
         self._connections: set[Connection] = set()
 
-    async def request(self, method: bytes, base: str, path: str, headers: Headers, body: bytes) -> Answer:
-        """Send a request and wait until its answer begins.
+    async def request(
+        self, method: bytes, base: str, path: str, headers: Headers, body: bytes, *, connect: float
+    ) -> Answer:
+        """Send a request and wait until the response begins.
 
-        Raises NoBackend, BackendDisconnected or BackendError.
+        connect: seconds to open a connection.
+        Raises: NoBackend, BackendDisconnected, BackendError.
         """
         origin = _origin(base)
-        connection = self._kept(origin) or await self._connect(origin)
+        connection = self._kept(origin) or await self._connect(origin, connect)
         lines = [name + b": " + value + b"\r\n" for name, value in headers]
         target = origin.path + path.encode()
         head = b"%b %b HTTP/1.1\r\n%b%bContent-Length: %d\r\n\r\n" % (
@@ -260,10 +262,10 @@ class Client:
             connection.transport.close()
         return None
 
-    async def _connect(self, origin: Origin) -> Connection:
+    async def _connect(self, origin: Origin, seconds: float) -> Connection:
         idle = self._idle.setdefault(origin, deque())
         try:
-            async with asyncio.timeout(self._connect_seconds):
+            async with asyncio.timeout(seconds):
                 _, connection = await asyncio.get_running_loop().create_connection(
                     lambda: Connection(idle, self._connections),
                     origin.host,

@@ -1,199 +1,165 @@
-"""The path of a request, whole: identify → predict → decide → open upstream → pass on → record."""
+"""One request from its arrival to its end: admit, plan, reserve, forward, relay, settle."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-
-from msgspec import Raw
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from gateway import protocol
 from gateway.budget import Ledger
-from gateway.budget_config import Reservations
-from gateway.embedding import Embedding
+from gateway.call import Call, Plan
+from gateway.embedding import Embeddings
+from gateway.endpoints import Endpoint
 from gateway.errors import BackendDisconnected, BackendError, BackendTimeout, ClientClosed
 from gateway.exchange import Exchange
 from gateway.headers import Headers, forwarded
 from gateway.policy import Decision
-from gateway.protocol import Fields, Request
 from gateway.record import Record
-from gateway.replicas import Pool
-from gateway.reservation import Need, Step
-from gateway.rulings import Rulings, Target
-from gateway.shortening import Judgement, prompt_bound
-from gateway.tiers import Length
-from gateway.upstream import Call, Reply, Upstream
+from gateway.reservation import Need
+from gateway.snapshot import Snapshot
+from gateway.upstream import Reply, Upstream, UpstreamRequest
 from gateway.usage import StreamReader, read_answer
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One kind of request: how it is read, whether tiers apply to it, and the field that caps its answer."""
-
-    path: str
-    parse: Callable[[bytes], Request]
-    tiers: bool = True
-    cap: str = "max_completion_tokens"
-
-
-CHAT = Route("/v1/chat/completions", protocol.parse_chat)
-COMPLETIONS = Route("/v1/completions", protocol.parse_completion, cap="max_tokens")
-EMBEDDINGS = Route("/v1/embeddings", protocol.parse_embedding, tiers=False)
-
-
 class Pipeline:
-    """Serves requests with the rulings of the moment."""
+    """Serves requests under the configuration of the moment."""
 
-    def __init__(self, rulings: Rulings, upstream: Upstream, ledger: Ledger) -> None:
-        self.rulings = rulings
-        self.upstream = upstream
-        self.ledger = ledger
-        self.embedding = Embedding(upstream)
+    def __init__(self, snapshot: Snapshot, upstream: Upstream, ledger: Ledger) -> None:
+        self.snapshot = snapshot
+        """Replaced by a reload. Take it once per request."""
+        self._upstream = upstream
+        self._ledger = ledger
+        self.embeddings = Embeddings(upstream)
 
-    async def serve(self, exchange: Exchange, record: Record, route: Route) -> None:
-        """Answer one request from a backend; errors are raised, and the caller answers with them."""
-        # both at once: a reload replaces them together, and this request keeps what it began with
-        rulings, pools = self.rulings, self.upstream.pools
-        key = rulings.identify(exchange.headers)
-        record.key = key.name if key else None
-        body = await exchange.body()
-        request = route.parse(body)
-        arrived = time.perf_counter()
-        target = rulings.target(request.model, key)
-        limits = rulings.budgets.of(key, target.name)
-        if limits and route is COMPLETIONS:
-            request = protocol.with_default_length(request)
-        record.model, record.stream, record.choices = target.name, request.stream, request.choices
-        pool, judgement = pools[target.name], None
-        if route.tiers:
-            await self.embedding.bring(rulings.embedder, rulings.settings.encoder, request.prompt)
-            price = self.ledger.pricing.price(limits, rulings.settings.price) if limits else None
-            judgement = rulings.judge(
-                target,
-                key,
-                exchange.headers,
-                request,
-                pool.context,
-                price=price,
-                explores=not self.ledger.pricing.tight(limits),
-            )
-            record.decision = judgement.decision
-            record.sends_budget = route is CHAT and target.ladder.holds_budget
-            record.decision_seconds = time.perf_counter() - arrived
-        need = Need(())
-        if limits:
-            need = _need(judgement, request, body, rulings.settings.reservations)
-            if judgement:
-                self.ledger.pricing.note(limits, judgement, need, rulings.settings.price)
-        async with exchange.watched(), self.ledger.hold(limits, need, record) as reservation:
-            bounded, record.reservation = False, reservation
-            if reservation and judgement:
-                record.decision, bounded = judgement.granted(reservation), reservation.strict
-                record.unseen = 0 if request.shows_reasoning else record.decision.thinking * request.choices
-            fields = outgoing(
-                route,
-                request,
-                target,
-                pool.served_name,
-                record.decision,
-                bounded=bounded,
-                counts=reservation is not None,
-            )
-            call = Call(
-                route.path,
-                protocol.encode(fields),
-                forwarded(exchange.raw_headers, _own_headers(record)),
-                request.stream,
-                _affinity(rulings, exchange),
-            )
-            record.overhead = time.perf_counter() - arrived
-            await self._pass_on(exchange, record, request, pool, call)
+    async def serve(self, exchange: Exchange, record: Record, endpoint: Endpoint) -> None:
+        """Answer one request from a backend.
 
-    async def _pass_on(
-        self, exchange: Exchange, record: Record, request: Request, pool: Pool, call: Call
-    ) -> None:
-        try:
-            async with self.upstream.open(pool, call) as reply:
-                record.answered = True
-                if request.stream:
-                    await _pass_stream(exchange, record, request, reply)
-                else:
-                    await _pass_whole(exchange, record, reply)
-        except (ClientClosed, BackendTimeout, asyncio.CancelledError):
-            record.cancelled = True
-            raise
-        finally:
-            record.attempts = len(call.tried)
-            record.backend = call.tried[-1] if call.tried else None
+        Raises: GatewayError, which the caller turns into a response.
+        """
+        snapshot = self.snapshot  # taken once: a reload must not change the rules under a request
+        call = await admit(exchange, record, endpoint, snapshot)
+        plan = await self.plan(call, snapshot, explore=True)  # may wait for an embedding of the prompt
+        demand = plan.demand
+        self._note(record, plan, demand)
+        async with (
+            exchange.cancel_on_disconnect(),
+            self._ledger.hold(call.limits, demand, record) as reservation,  # waits for Redis
+        ):
+            plan = plan.granted(reservation)
+            upstream_request = _upstream_request(plan, exchange, record)
+            with _noting_attempts(record, upstream_request):
+                async with self._upstream.open(call.pool, upstream_request) as reply:  # waits for a backend
+                    record.answered = True
+                    await relay(exchange, record, plan, reply)
+
+    async def plan(self, call: Call, snapshot: Snapshot, *, explore: bool = False) -> Plan:
+        """Decide how a call will be sent; what `/v1/route` and `thinkmeter route` show.
+
+        explore: whether chance may choose another tier for the configured share of requests.
+        """
+        if not call.endpoint.has_tiers:
+            return Plan(call)
+        router, settings = snapshot.router, snapshot.settings
+        await self.embeddings.prefetch(router.embedder, settings.encoder, call.request.prompt)
+        pricing = self._ledger.pricing
+        routing = router.route(
+            call,
+            price=pricing.price(call.limits, settings.price),
+            explore=explore and not pricing.tight(call.limits),
+        )
+        return Plan(call, routing, routing.decision)
+
+    def _note(self, record: Record, plan: Plan, demand: Need) -> None:
+        """Tell the record, and the prices of the budgets, what was decided."""
+        call = plan.call
+        if plan.routing is None:
+            return
+        record.decision = plan.decision
+        record.sends_budget = call.enforces_thinking_budget
+        record.decision_seconds = time.perf_counter() - record.admitted
+        if call.limits:
+            self._ledger.pricing.note(call.limits, plan.routing, demand, call.settings.price)
 
 
-def _need(judgement: Judgement | None, request: Request, body: bytes, reservations: Reservations) -> Need:
-    if judgement is None:
-        return Need((Step(0),), prompt=prompt_bound(body))  # of any number of inputs
-    return judgement.need(reservations, choices=request.choices, body=body, prompts=request.prompts)
+async def admit(exchange: Exchange, record: Record, endpoint: Endpoint, snapshot: Snapshot) -> Call:
+    """Authenticate a request, read its body, and find its model, backends and budgets.
+
+    Raises: RequestError, ClientClosed.
+    """
+    key = snapshot.router.identify(exchange.headers)  # before the body: a stranger's is never read
+    record.key = key.name if key else None
+    body = await exchange.body()
+    request = endpoint.parse(body)
+    record.admitted = time.perf_counter()
+    call = snapshot.call(endpoint, key, exchange.headers, request, body)
+    record.model, record.stream, record.choices = call.target.name, request.stream, call.request.choices
+    return call
 
 
-def _own_headers(record: Record) -> Headers:
-    """What the gateway itself tells a backend."""
-    return [
+def _upstream_request(plan: Plan, exchange: Exchange, record: Record) -> UpstreamRequest:
+    call, reservation = plan.call, plan.reservation
+    record.reservation, record.decision = reservation, plan.decision
+    if reservation and plan.decision and not call.request.shows_reasoning:
+        record.unseen = plan.decision.thinking * call.request.choices
+    own_headers = [
         (b"Content-Type", b"application/json"),
         (b"X-Request-Id", record.request_id.encode()),
         *record.trace_headers,
     ]
+    request = UpstreamRequest(
+        call.endpoint.path,
+        protocol.encode(plan.fields()),
+        forwarded(exchange.raw_headers, own_headers),
+        call.request.stream,
+        call.affinity,
+    )
+    record.overhead = time.perf_counter() - record.admitted
+    return request
 
 
-def _affinity(rulings: Rulings, exchange: Exchange) -> str | None:
-    header = rulings.settings.affinity_header
-    return exchange.headers.get(header.lower().encode(), b"").decode("latin-1") or None if header else None
+@contextmanager
+def _noting_attempts(record: Record, request: UpstreamRequest) -> Iterator[None]:
+    """Note which backends were tried, and whether the last one was told to stop."""
+    try:
+        yield
+    except (ClientClosed, BackendTimeout, asyncio.CancelledError):
+        record.cancelled = True
+        raise
+    finally:
+        record.attempts = len(request.tried)
+        record.backend = request.tried[-1] if request.tried else None
 
 
-def outgoing(
-    route: Route,
-    request: Request,
-    target: Target,
-    served_name: str,
-    decision: Decision | None,
-    *,
-    bounded: bool = False,
-    counts: bool = False,
-) -> Fields:
-    """The fields sent upstream: the client's own bytes, but for the model's name, the tier and usage.
+# --- the response ------------------------------------------------------------------------------------
 
-    bounded: send the cap even where the tier sets none, as no more than that was set aside.
-    counts: have a stream say all along how many tokens there were, as a chunk can hold several.
+
+async def relay(exchange: Exchange, record: Record, plan: Plan, reply: Reply) -> None:
+    """Pass a backend's response on, and read its token usage on the side.
+
+    Raises: BackendError, BackendDisconnected, ClientClosed.
     """
-    fields = request.fields
-    if decision:
-        length = Length(decision.thinking, decision.cap)
-        if route is CHAT:
-            fields = target.ladder.apply(fields, decision.tier, length)
-        else:
-            fields = target.ladder.clamp(fields, length)
-        if bounded and decision.cap is not None:
-            others = {name: value for name, value in fields.items() if name != "max_tokens"}
-            fields = others | {route.cap: Raw(b"%d" % decision.cap)}
-    if request.model != served_name:
-        fields = fields | {"model": Raw(protocol.encode(served_name))}
-    if request.stream and (counts or not request.wants_usage):
-        fields = fields | {"stream_options": protocol.with_usage(fields.get("stream_options"), counts=counts)}
-    return fields
+    if plan.call.request.stream:
+        await _relay_stream(exchange, record, plan, reply)
+    else:
+        await _relay_whole(exchange, record, reply)
 
 
-async def _pass_whole(exchange: Exchange, record: Record, reply: Reply) -> None:
+async def _relay_whole(exchange: Exchange, record: Record, reply: Reply) -> None:
     begun = time.perf_counter()
-    tally = read_answer(reply.body)
-    if tally is None:
+    usage = read_answer(reply.body)
+    if usage is None:
         raise BackendError("The backend sent an answer that cannot be read", detail="not JSON")
-    record.tally = tally
+    record.tally = usage
     await exchange.answer(reply.status, _headers(record, reply, begun), reply.body)
 
 
-async def _pass_stream(exchange: Exchange, record: Record, request: Request, reply: Reply) -> None:
+async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, reply: Reply) -> None:
+    request = plan.call.request
     reader = StreamReader(
         strip_usage=not request.wants_usage,
-        strip_counts=record.reservation is not None and not request.wants_counts,
+        strip_counts=plan.reservation is not None and not request.wants_counts,
         prompts=request.prompts,
     )
     record.progress = lambda: reader.passed(record.unseen)
@@ -224,15 +190,19 @@ def _headers(record: Record, reply: Reply, begun: float) -> Headers:
     ]
     if record.reservation:
         headers += record.reservation.headers()
-    if decision := record.decision:
-        if decision.wanted:
-            headers.append((b"x-thinkmeter-degraded-from", decision.wanted.encode()))
-        headers += [
-            (b"x-thinkmeter-tier", decision.tier.encode()),
-            (b"x-thinkmeter-tier-requested", decision.requested.encode()),
-            (b"x-thinkmeter-reason", decision.reason.encode()),
-            (b"x-thinkmeter-difficulty", b"%.3f" % decision.difficulty),
-            (b"x-thinkmeter-thinking-budget", b"%d" % decision.thinking),
-            (b"x-thinkmeter-decision-id", decision.id.encode()),
-        ]
+    if record.decision:
+        headers += _decision_headers(record.decision)
     return headers
+
+
+def _decision_headers(decision: Decision) -> Headers:
+    shortened = [(b"x-thinkmeter-degraded-from", decision.wanted.encode())] if decision.wanted else []
+    return [
+        *shortened,
+        (b"x-thinkmeter-tier", decision.tier.encode()),
+        (b"x-thinkmeter-tier-requested", decision.requested.encode()),
+        (b"x-thinkmeter-reason", decision.reason.encode()),
+        (b"x-thinkmeter-difficulty", b"%.3f" % decision.difficulty),
+        (b"x-thinkmeter-thinking-budget", b"%d" % decision.thinking),
+        (b"x-thinkmeter-decision-id", decision.id.encode()),
+    ]

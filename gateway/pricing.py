@@ -17,7 +17,7 @@ from gateway.pacing import Memory, Paced, Pacing, Reading, observe
 from gateway.prices import PriceTable, RecentPrices
 from gateway.redis_link import StoreUnavailable
 from gateway.reservation import Limit, Need
-from gateway.shortening import Judgement
+from gateway.shortening import RoutingPlan
 from gateway.store import Store, Use
 from gateway.window import Window
 
@@ -88,7 +88,7 @@ class Pricing:
         courses = (self._courses.get(limit.window.key) for limit in limits)
         return any(course.paced.tight for course in courses if course and course.paced)
 
-    def note(self, limits: Iterable[Limit], judgement: Judgement, need: Need, least: float) -> None:
+    def note(self, limits: Iterable[Limit], judgement: RoutingPlan, need: Need, least: float) -> None:
         """A request's estimates for the tiers it may get, and the most it may reserve.
 
         least: the price until enough requests were seen to tell what tokens buy, where the head cannot.

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from gateway.config import Model, Settings
 from gateway.errors import GatewayError
+from gateway.health import HealthChecks
 from gateway.protocol import Fields, Request, encode, parse_chat
 from gateway.refusals import refusal
-from gateway.replicas import Backend, Pool
+from gateway.replicas import Backend, Pool, pools_of
 from gateway.tiers import Ladder, Length
 from gateway.upstream import Upstream
 from gateway.usage import SLACK, Tally, read_answer, read_context
@@ -36,13 +37,15 @@ class Finding:
 
 async def probe_all(settings: Settings) -> list[Finding]:
     """Every check on every backend of a configuration, in its order."""
-    upstream = Upstream(settings)
-    await upstream.start()
+    upstream, pools = Upstream(), pools_of(settings)
+    await HealthChecks(upstream, lambda: pools).check()
     try:
-        probes = [_Probe(upstream, settings, pool, backend) for pool, backend in upstream.backends()]
+        probes = [
+            _Probe(upstream, settings, pool, backend) for pool in pools.values() for backend in pool.backends
+        ]
         return [finding for found in await asyncio.gather(*(p.run() for p in probes)) for finding in found]
     finally:
-        await upstream.stop()
+        upstream.close()
 
 
 class _Probe:
@@ -93,7 +96,8 @@ class _Probe:
 
     async def _serves_model(self) -> Finding:
         try:
-            _, body = await self._upstream.ask(self._backend.replica, b"GET", "/v1/models")
+            connect = self._pool.timeouts.connect
+            _, body = await self._upstream.ask(self._backend.replica, b"GET", "/v1/models", connect=connect)
         except GatewayError as error:
             return self._found("model", "no", error.message)
         name, context = self._pool.served_name, read_context(body, self._pool.served_name)
@@ -138,7 +142,11 @@ class _Probe:
         try:
             async with asyncio.timeout(self._settings.timeouts.total):
                 status, answer = await self._upstream.ask(
-                    self._backend.replica, b"POST", "/v1/chat/completions", encode(fields)
+                    self._backend.replica,
+                    b"POST",
+                    "/v1/chat/completions",
+                    encode(fields),
+                    connect=self._pool.timeouts.connect,
                 )
         except (GatewayError, TimeoutError) as error:
             return str(error) or "timeout"

@@ -7,7 +7,7 @@ whatever we do not read passes through untouched.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -190,13 +190,6 @@ def parse_completion(body: bytes) -> Request:
         choices=max(completion.n or 1, completion.best_of or 1, 1) * prompts,
         prompts=prompts,
     )
-
-
-def with_default_length(completion: Request) -> Request:
-    """A legacy completion with OpenAI's own default of 16 tokens stated, where it states none."""
-    if "max_tokens" in completion.fields:
-        return completion
-    return replace(completion, wish=replace(completion.wish, max_tokens=16))
 
 
 def _prompts(prompt: str | list[str | int | list[int]] | None, embeds: str | list[str] | None) -> int:

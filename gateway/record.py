@@ -23,6 +23,8 @@ class Record:
     started_at: float = field(default_factory=time.time)
     clock: float = field(default_factory=time.perf_counter)
     """Reading of the performance counter at the start; the durations below count from here."""
+    admitted: float = 0.0
+    """Reading of the performance counter when the request had been read; our overhead counts from here."""
     status: int = 0
     key: str | None = None
     model: str | None = None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 from gateway.breaker import Breaker
-from gateway.config import Replica
+from gateway.config import Health, Replica, Settings, Timeouts
 from gateway.errors import BackendError, BackendOverloaded, GatewayError
 
 
@@ -63,6 +64,10 @@ class Pool:
     model: str
     served_name: str
     backends: list[Backend]
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    retries: int = 2
+    """Further attempts before the first byte."""
+    health: Health = field(default_factory=Health)
 
     @property
     def context(self) -> int | None:
@@ -82,6 +87,31 @@ class Pool:
         if affinity is not None:
             return max(fresh, key=lambda backend: _rendezvous(backend.name, affinity))
         return min(fresh, key=lambda backend: (backend.in_flight, backend.last_used))
+
+
+def pools_of(settings: Settings, known: Iterable[Backend] = ()) -> dict[str, Pool]:
+    """The pool of every model. A replica that is `known` by name and address keeps its health and load."""
+    kept = {(backend.name, backend.replica): backend for backend in known}
+    limits = settings.breaker
+
+    def backends(model: str, replicas: Iterable[Replica]) -> Iterator[Backend]:
+        for position, replica in enumerate(replicas):
+            name = replica.name or f"{model}-{position}"
+            backend = kept.get((name, replica)) or Backend(name, replica, Breaker())
+            backend.breaker.limit, backend.breaker.open_seconds = limits.failures, limits.open_seconds
+            yield backend
+
+    return {
+        name: Pool(
+            name,
+            model.served_name or name,
+            list(backends(name, model.replicas)),
+            settings.timeouts,
+            settings.retries,
+            settings.health,
+        )
+        for name, model in settings.models.items()
+    }
 
 
 def _rendezvous(backend: str, value: str) -> bytes:

@@ -1,21 +1,18 @@
-"""Who may ask for what, and what is decided for them: one immutable value made from the configuration."""
+"""Routing state of one configuration: who may use which model, and which tier a request gets. Pure."""
 
 from __future__ import annotations
 
-import hmac
-from dataclasses import dataclass
+from collections.abc import Mapping
 from random import Random
 
 from gateway import __version__, policy
-from gateway.config import Key, Model, key_digest
-from gateway.configfile import Loaded
+from gateway.call import Call, Target
+from gateway.config import Key, Settings, matching_digest
 from gateway.errors import InvalidApiKey, ModelNotAllowed, ModelNotFound
 from gateway.headers import bearer
-from gateway.policy import Decision, Facts, RuleBook
+from gateway.policy import Facts, RuleBook
 from gateway.prices import PriceTable
-from gateway.protocol import Request
-from gateway.reservation import Budgets
-from gateway.shortening import Judgement
+from gateway.shortening import RoutingPlan
 from gateway.tiers import Ladder
 from router_model.encoders import Embedder
 from router_model.head import Head, Predictor
@@ -23,35 +20,23 @@ from router_model.head import Head, Predictor
 _ids = _chance = Random()  # noqa: S311 - neither names nor experiments need secrecy
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a request names: a model, its tiers, and the tier it pins."""
+class Router:
+    """Keys, models, tiers, rules and the head of one configuration. Immutable."""
 
-    name: str
-    model: Model
-    ladder: Ladder
-    pin: str | None
-    prices: PriceTable | None = None
-    """What tokens are worth on the head's own prompts; serves a budget until it has seen some of its own."""
-
-
-class Rulings:
-    """Everything decisions are made from; immutable, and replaced as a whole on reload."""
-
-    def __init__(self, loaded: Loaded) -> None:
-        settings = loaded.settings
-        self.settings = settings
-        self.predictor = loaded.predictor
-        encoder = loaded.predictor.encoder if isinstance(loaded.predictor, Head) else None
+    def __init__(self, settings: Settings, predictor: Predictor, digest: str) -> None:
+        """`digest` names the configuration in every decision."""
+        self._settings = settings
+        self.predictor = predictor
+        encoder = predictor.encoder if isinstance(predictor, Head) else None
         self.embedder = encoder if isinstance(encoder, Embedder) else None
-        self.book = RuleBook(settings.rules)
-        self.budgets = Budgets(settings)
-        self.versions = {"gateway": __version__, "config": loaded.digest, "head": loaded.predictor.version}
-        self._keys = {bytes.fromhex(key.hash): key for key in settings.keys}
+        """The encoder whose embeddings must be fetched before the head is asked, where it has one."""
+        self._rules = RuleBook(settings.rules)
+        self.versions = {"gateway": __version__, "config": digest, "head": predictor.version}
+        self._keys = {key.hash: key for key in settings.keys}
         self.targets: dict[str, Target] = {}
         for name, model in settings.models.items():
             ladder = Ladder.of(model, settings.tiers_of(model), settings.families[model.family])
-            prices = _first_prices(loaded.predictor, name, ladder) if settings.budgets else None
+            prices = _first_prices(predictor, name, ladder) if settings.budgets else None
             pins = [None, *ladder.names] if len(ladder.names) > 1 else [None]
             for pin in pins:
                 # a model that is really called `name:tier` keeps its name
@@ -59,8 +44,11 @@ class Rulings:
                     f"{name}:{pin}" if pin else name, Target(name, model, ladder, pin, prices)
                 )
 
-    def identify(self, headers: dict[bytes, bytes]) -> Key | None:
-        """The client's key; None in open mode. Raises InvalidApiKey."""
+    def identify(self, headers: Mapping[bytes, bytes]) -> Key | None:
+        """The client's key; None where no keys are configured.
+
+        Raises: InvalidApiKey.
+        """
         if not self._keys:
             return None
         secret = bearer(headers)
@@ -68,17 +56,16 @@ class Rulings:
             secret = headers.get(b"x-api-key", b"").decode(errors="replace")
         if not secret:
             raise InvalidApiKey("No API key was given: send it as `Authorization: Bearer KEY`")
-        digest = bytes.fromhex(key_digest(secret))
-        found = None
-        for known, key in self._keys.items():  # all of them, so that time tells nothing about a match
-            if hmac.compare_digest(known, digest):
-                found = key
-        if found is None:
+        digest = matching_digest(secret, self._keys)
+        if digest is None:
             raise InvalidApiKey("The API key is not known")
-        return found
+        return self._keys[digest]
 
     def target(self, name: str, key: Key | None) -> Target:
-        """The model a request names, pinned tier included; raises ModelNotFound or ModelNotAllowed."""
+        """The model that a request names, pinned tier included.
+
+        Raises: ModelNotFound, ModelNotAllowed.
+        """
         target = self.targets.get(name)
         if target is None:
             model, _, tier = name.rpartition(":")
@@ -90,40 +77,19 @@ class Rulings:
             raise ModelNotAllowed(f"This API key may not use the model {target.name!r}", param="model")
         return target
 
-    def decide(
-        self,
-        target: Target,
-        key: Key | None,
-        headers: dict[bytes, bytes],
-        request: Request,
-        context: int | None,
-    ) -> Decision:
-        """The tier for a request, without any I/O."""
-        return self.judge(target, key, headers, request, context).decision
+    def route(self, call: Call, *, price: float, explore: bool = False) -> RoutingPlan:
+        """Choose a tier at a price, and keep what a budget needs to choose another.
 
-    def judge(
-        self,
-        target: Target,
-        key: Key | None,
-        headers: dict[bytes, bytes],
-        request: Request,
-        context: int | None,
-        *,
-        price: float | None = None,
-        explores: bool = False,
-    ) -> Judgement:
-        """The decision at a price (default: the configured one), and what a budget may make of it.
-
-        explores: whether chance may choose another tier for a share of the requests.
+        explore: whether chance may choose another tier for the configured share of requests.
         """
-        price = self.settings.price if price is None else price
+        target, key, request = call.target, call.key, call.request
         ladder = target.ladder
-        rules = self.book.matching(Facts(key.name if key else None, target.name, headers, request))
+        rules = self._rules.matching(Facts(key.name if key else None, target.name, call.headers, request))
         bounds = policy.bounds(
             ladder, model=target.model, key=key, rules=rules, wish=request.wish, pin=target.pin
         )
         prediction = self.predictor.predict(request.prompt, target.name, ladder.lengths)
-        epsilon = self.settings.exploration if explores else 0.0
+        epsilon = self._settings.exploration if explore else 0.0
         choice = policy.explored(policy.choose(bounds, prediction, price), epsilon, _chance.random())
         decision = policy.decide(
             ladder,
@@ -134,10 +100,12 @@ class Rulings:
             choice=choice,
             decision_id=f"{_ids.getrandbits(96):024x}",
             model=target.name,
-            context=context,
+            context=call.context,
             versions=self.versions,
         )
-        return Judgement(ladder, bounds, request.wish, prediction, context, choice, decision, target.prices)
+        return RoutingPlan(
+            ladder, bounds, request.wish, prediction, call.context, choice, decision, target.prices
+        )
 
 
 def _first_prices(predictor: Predictor, model: str, ladder: Ladder) -> PriceTable | None:

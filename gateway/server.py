@@ -14,10 +14,11 @@ from typing import Any
 
 import httptools
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from gateway.app import Gateway
 from gateway.config import Limits
+from gateway.config import Server as ServerSettings
 from gateway.errors import GatewayError, HeadersTooLarge, InvalidRequest, RequestTimeout
 from gateway.exchange import PEER, Peer
 
@@ -164,51 +165,52 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 class Server(uvicorn.Server):
-    """On the first SIGTERM, /readyz turns 503 at once and the port closes `drain_delay` seconds later."""
+    """Closes the port `drain_delay` seconds after the first SIGTERM; `drain` is called at once."""
 
-    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+    def __init__(self, config: uvicorn.Config, *, drain: Callable[[], None], drain_delay: float = 0) -> None:
         super().__init__(config)
-        self._gateway = gateway
+        self._drain = drain
+        self._drain_delay = drain_delay
+        self._draining = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        delay = self._gateway.settings.server.drain_delay
-        if sig != signal.SIGTERM or self._gateway.draining or not delay:
-            self._gateway.draining = True
+        again, self._draining = self._draining, True
+        self._drain()
+        if sig != signal.SIGTERM or again or not self._drain_delay:
             super().handle_exit(sig, frame)
             return
-        self._gateway.draining = True
-        log.info("draining: the port closes in %g s", delay)
-        asyncio.get_running_loop().call_later(delay, super().handle_exit, sig, frame)
+        log.info("draining: the port closes in %g s", self._drain_delay)
+        asyncio.get_running_loop().call_later(self._drain_delay, super().handle_exit, sig, frame)
 
 
-def protocol(gateway: Gateway) -> type[HttpProtocol]:
-    """The protocol with the limits of one gateway."""
-
-    class Protocol(HttpProtocol):
-        limits = gateway.settings.limits
-        stall_seconds = staticmethod(lambda: gateway.pipeline.rulings.settings.timeouts.idle)
-
-    return Protocol
+def protocol(limits: Limits, stall_seconds: Callable[[], float]) -> type[HttpProtocol]:
+    """The protocol under these limits; `stall_seconds` is asked whenever a client stops reading."""
+    return type("Protocol", (HttpProtocol,), {"limits": limits, "stall_seconds": staticmethod(stall_seconds)})
 
 
-def run(gateway: Gateway, host: str, port: int) -> None:
+def run(
+    app: ASGIApp,
+    settings: ServerSettings,
+    protocol: type[HttpProtocol],
+    *,
+    drain: Callable[[], None],
+) -> None:
     """Serve until a signal; returns when all requests are answered or `drain_timeout` is over."""
-    server = gateway.settings.server
-    options: dict[str, Any] = {"loop": "uvloop", "http": protocol(gateway), "ws": "none", "lifespan": "on"}
+    options: dict[str, Any] = {"loop": "uvloop", "http": protocol, "ws": "none", "lifespan": "on"}
     config = uvicorn.Config(
-        gateway,
-        host=host,
-        port=port,
+        app,
+        host=settings.host,
+        port=settings.port,
         access_log=False,
         log_config=None,
         server_header=False,
         proxy_headers=False,
         backlog=2048,
-        timeout_keep_alive=math.ceil(server.keep_alive),
-        timeout_graceful_shutdown=math.ceil(server.drain_timeout),
+        timeout_keep_alive=math.ceil(settings.keep_alive),
+        timeout_graceful_shutdown=math.ceil(settings.drain_timeout),
         **options,
     )
     gc.collect()
     gc.freeze()  # what is loaded now stays: keep the collector from walking it again and again
     gc.set_threshold(20_000, 20, 20)
-    Server(config, gateway).run()
+    Server(config, drain=drain, drain_delay=settings.drain_delay).run()

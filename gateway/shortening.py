@@ -22,7 +22,7 @@ TEMPLATE_TOKENS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class RoutingPlan:
     """A decision, and what another would have to be made from."""
 
     ladder: Ladder

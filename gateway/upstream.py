@@ -1,7 +1,7 @@
-"""Outgoing HTTP, all of it: the client, health checks, fail-over, and one open answer at a time.
+"""Sends requests to backends: picks a replica, retries, and hands out one open response at a time.
 
-The commit point is the moment `open` hands out a reply. Before it nothing has been sent to the client, so
-another replica may be tried; after it only bytes pass, or the answer breaks.
+The commit point is the moment `open` hands out a response. Before it nothing has been sent to the client, so
+another replica may be tried. After it the response can only pass or break.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from gateway.breaker import Breaker
-from gateway.config import Health, Replica, Settings
+from gateway.config import Replica, Timeouts
 from gateway.errors import (
     BackendDisconnected,
     BackendError,
@@ -27,7 +26,6 @@ from gateway.headers import Headers, returned
 from gateway.http1 import Answer, Client
 from gateway.refusals import refusal, refused_stream
 from gateway.replicas import Backend, Pool
-from gateway.usage import read_context
 
 log = logging.getLogger("thinkmeter.upstream")
 
@@ -36,7 +34,7 @@ _EVENT_BYTES = 1 << 20  # waited for before a first event is passed on in pieces
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class UpstreamRequest:
     """One request to a model's backends; `tried` names those it was sent to, in order."""
 
     path: str
@@ -106,116 +104,60 @@ class Reply:
 
 
 class Upstream:
-    """All backends of all models, and the one HTTP client to them."""
+    """The one HTTP client to all backends."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.pools: dict[str, Pool] = {}
+    def __init__(self) -> None:
         # vLLM closes idle connections after 5 s; leaving earlier avoids the race for the last one
-        self._client = Client(connect_seconds=settings.timeouts.connect, keep_alive=4)
-        self._checks: asyncio.Task[None] | None = None
-        self.configure(settings)
+        self._client = Client(keep_alive=4)
 
-    def configure(self, settings: Settings) -> None:
-        """Take new settings; replicas that stay keep their health, breaker and load."""
-        self._settings = settings
-        limits = settings.breaker
-        known = {(b.name, b.replica): b for pool in self.pools.values() for b in pool.backends}
+    def close_idle(self) -> None:
+        """Close the connections that will not be used again."""
+        self._client.close_idle()
 
-        def backend(name: str, replica: Replica) -> Backend:
-            kept = known.get((name, replica)) or Backend(name, replica, Breaker())
-            kept.breaker.limit, kept.breaker.open_seconds = limits.failures, limits.open_seconds
-            return kept
-
-        self.pools = {
-            model: Pool(
-                model,
-                entry.served_name or model,
-                [backend(r.name or f"{model}-{i}", r) for i, r in enumerate(entry.replicas)],
-            )
-            for model, entry in settings.models.items()
-        }
-
-    async def start(self) -> None:
-        """Check every replica once, and go on checking."""
-        await self.check_health()
-        self._checks = asyncio.create_task(self._keep_checking(), name="health-checks")
-
-    async def stop(self) -> None:
-        if self._checks:
-            self._checks.cancel()
-            await asyncio.gather(self._checks, return_exceptions=True)
+    def close(self) -> None:
+        """Close all connections, those in use too."""
         self._client.close()
 
-    def backends(self) -> list[tuple[Pool, Backend]]:
-        """Every replica with the pool it belongs to."""
-        return [(pool, backend) for pool in self.pools.values() for backend in pool.backends]
+    async def ask(
+        self, replica: Replica, method: bytes, path: str, body: bytes = b"", *, connect: float
+    ) -> tuple[int, bytes]:
+        """One small question outside the request path (health, probe, embedding): status and body.
 
-    @property
-    def ready(self) -> bool:
-        """Whether any replica of any model can be used."""
-        now = time.monotonic()
-        return any(backend.healthy and backend.usable(now) for _, backend in self.backends())
-
-    # --- health ------------------------------------------------------------------------------------
-
-    async def _keep_checking(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.health.interval)
-            self._client.close_idle()
-            await self.check_health()
-
-    async def check_health(self) -> None:
-        """Ask every replica once."""
-        health = self._settings.health
-        await asyncio.gather(*(self._check(pool, backend, health) for pool, backend in self.backends()))
-
-    async def _check(self, pool: Pool, backend: Backend, health: Health) -> None:
-        before = backend.healthy
+        connect: seconds to open a connection.
+        Raises: NoBackend, BackendDisconnected, BackendError.
+        """
         try:
-            async with asyncio.timeout(health.timeout):
-                status, _ = await self.ask(backend.replica, b"GET", health.path)
-                if not before:  # it is new or was away: it may serve with another context now
-                    _, models = await self.ask(backend.replica, b"GET", "/v1/models")
-                    backend.context = read_context(models, pool.served_name)
-        except (GatewayError, TimeoutError):
-            status = 0
-        backend.checked(alive=200 <= status < 300, failures=health.failures)
-        if backend.healthy is not before:
-            level, word = (logging.INFO, "healthy") if backend.healthy else (logging.WARNING, "not healthy")
-            log.log(level, "backend %s is %s", backend.name, word)
-
-    async def ask(self, replica: Replica, method: bytes, path: str, body: bytes = b"") -> tuple[int, bytes]:
-        """One small question outside the request path (health, probe): status and body."""
-        try:
-            return await self._ask(replica, method, path, body)
+            return await self._ask(replica, method, path, body, connect)
         except BackendDisconnected:
             if method != b"GET":
                 raise
-            return await self._ask(replica, method, path, body)  # a kept connection may just have been closed
+            # a kept connection may just have been closed
+            return await self._ask(replica, method, path, body, connect)
 
-    async def _ask(self, replica: Replica, method: bytes, path: str, body: bytes) -> tuple[int, bytes]:
+    async def _ask(
+        self, replica: Replica, method: bytes, path: str, body: bytes, connect: float
+    ) -> tuple[int, bytes]:
         kind = [(b"Content-Type", b"application/json")] if body else []
         headers = [*_authorization(replica), *kind]
-        answer = await self._client.request(method, replica.base, path, headers, body)
+        answer = await self._client.request(method, replica.base, path, headers, body, connect=connect)
         try:
             return answer.status, await answer.read()
         finally:
             answer.close()
 
-    # --- requests ----------------------------------------------------------------------------------
-
     @asynccontextmanager
-    async def open(self, pool: Pool, call: Call) -> AsyncIterator[Reply]:
-        """Send a request and wait for its answer: whole, or up to the first block of a stream.
+    async def open(self, pool: Pool, call: UpstreamRequest) -> AsyncIterator[Reply]:
+        """Send a request and wait for the response: all of it, or the first block of a stream.
 
-        Raises NoBackend, BackendTimeout, BackendError and their kin, or what the backend found wrong with
-        the request (InvalidRequest). Leaving the context early closes the connection upstream.
+        Leaving the context early closes the connection, which tells the backend to stop.
+
+        Raises: BackendError and its subclasses, InvalidRequest for what the backend refuses.
         """
-        end = asyncio.get_running_loop().time() + self._settings.timeouts.total
+        end = asyncio.get_running_loop().time() + pool.timeouts.total
         reply = await self._reply(pool, call, end)
         try:
             if call.stream:
-                async with reply.within(self._settings.timeouts.idle, end):
+                async with reply.within(pool.timeouts.idle, end):
                     yield reply
             else:
                 reply.close()  # all of it is here: how fast the client takes it is not the replica's business
@@ -227,14 +169,14 @@ class Upstream:
         finally:
             reply.close()
 
-    async def _reply(self, pool: Pool, call: Call, end: float) -> Reply:
+    async def _reply(self, pool: Pool, call: UpstreamRequest, end: float) -> Reply:
         """Try replicas until one answers, the attempts are used up, or the fault is the request's own."""
         tried: set[Backend] = set()
         failure: GatewayError = NoBackend(
             f"No healthy backend serves the model {pool.model!r} right now",
-            retry_after=self._settings.health.interval,
+            retry_after=pool.health.interval,
         )
-        for _ in range(1 + self._settings.retries):
+        for _ in range(1 + pool.retries):
             backend = pool.pick(time.monotonic(), tried, call.affinity)
             # the same replica again only where a kept connection may have been closed under us
             if backend is None or (backend in tried and not isinstance(failure, BackendDisconnected)):
@@ -242,7 +184,7 @@ class Upstream:
             tried.add(backend)
             call.tried.append(backend.name)
             try:
-                return await self._attempt(backend, call, end)
+                return await self._attempt(backend, call, end, pool.timeouts)
             except GatewayError as error:
                 failure = error
                 if not error.retryable or asyncio.get_running_loop().time() >= end:
@@ -251,15 +193,17 @@ class Upstream:
                 log.warning("backend %s, attempt %d: %s (%s)", backend.name, number, error, error.detail)
         raise failure
 
-    async def _attempt(self, backend: Backend, call: Call, end: float) -> Reply:
-        limit = asyncio.get_running_loop().time() + self._settings.timeouts.first_byte if call.stream else end
+    async def _attempt(
+        self, backend: Backend, call: UpstreamRequest, end: float, timeouts: Timeouts
+    ) -> Reply:
+        limit = asyncio.get_running_loop().time() + timeouts.first_byte if call.stream else end
         backend.take(time.monotonic())
         answer: Answer | None = None
         try:
             async with asyncio.timeout_at(min(limit, end)):
                 headers = [*call.headers, *_authorization(backend.replica)]
                 answer = await self._client.request(
-                    b"POST", backend.replica.base, call.path, headers, call.body
+                    b"POST", backend.replica.base, call.path, headers, call.body, connect=timeouts.connect
                 )
                 if answer.status >= 300:
                     raise await _refusal(answer)
@@ -294,7 +238,7 @@ def _authorization(replica: Replica) -> Headers:
 # --- what an answer means ---------------------------------------------------------
 
 
-def _check_content_type(answer: Answer, call: Call) -> None:
+def _check_content_type(answer: Answer, call: UpstreamRequest) -> None:
     expected = "text/event-stream" if call.stream else "application/json"
     found = answer.header(b"content-type")
     if not found.lower().startswith(expected):

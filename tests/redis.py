@@ -174,7 +174,7 @@ async def use(store: Store, window: Window) -> tuple[int, int]:
 
 async def used(gateway: Running, budget: str = "b0", holder: str = "*") -> tuple[int, int]:
     """As `use`, of a budget of a gateway."""
-    limit = gateway.gateway.pipeline.rulings.budgets.limits[budget, holder]
+    limit = gateway.gateway.snapshot.budgets.limits[budget, holder]
     return await use(gateway.gateway.ledger.store, limit.window)
 
 

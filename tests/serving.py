@@ -17,9 +17,10 @@ import uvicorn
 import yaml
 
 from gateway.app import Gateway
-from gateway.configfile import Loaded, parse
+from gateway.configfile import parse
 from gateway.record import Record
-from gateway.server import Server, protocol
+from gateway.server import Server
+from gateway.snapshot import Snapshot
 
 TIERS = {
     "direct": {"thinking": 0, "answer": 32},
@@ -86,15 +87,16 @@ async def serving(
     settings: Mapping[str, Any], environ: Mapping[str, str] | None = None, path: Path | None = None
 ) -> AsyncIterator[Running]:
     """The gateway on a free port, in this event loop; stopped at the end as SIGTERM would stop it."""
-    loaded = Loaded.of(parse(yaml.safe_dump(dict(settings)), environ or {}), "test")
-    gateway = Gateway(loaded, path)
+    snapshot = Snapshot.build(parse(yaml.safe_dump(dict(settings)), environ or {}), "test")
+    gateway = Gateway(snapshot, path)
     records: list[Record] = []
     gateway.sinks.append(records.append)
-    options: dict[str, Any] = {"http": protocol(gateway), "ws": "none", "lifespan": "on", "log_config": None}
+    protocol = gateway.http_protocol()
+    options: dict[str, Any] = {"http": protocol, "ws": "none", "lifespan": "on", "log_config": None}
     config = uvicorn.Config(
         gateway, host="127.0.0.1", port=0, access_log=False, timeout_graceful_shutdown=5, **options
     )
-    server = Server(config, gateway)
+    server = Server(config, drain=gateway.drain, drain_delay=snapshot.settings.server.drain_delay)
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
 
     async def main_loop() -> None:

@@ -18,12 +18,13 @@ from gateway.access_log import access_line
 from gateway.breaker import Breaker
 from gateway.cli import cli
 from gateway.config import Replica, Settings
-from gateway.configfile import KEYS_VARIABLE, Loaded, builtin_families, parse
+from gateway.configfile import KEYS_VARIABLE, builtin_families, parse
 from gateway.errors import BackendError, all_errors
 from gateway.metrics import Metrics
 from gateway.policy import Decision, Reason
 from gateway.record import Record
 from gateway.replicas import Backend, Pool
+from gateway.snapshot import Snapshot
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -237,7 +238,7 @@ def test_every_route_is_documented() -> None:
     from gateway.app import Gateway
 
     settings = parse("models: {tiny: {family: qwen3, replicas: [{url: 'http://a'}]}}", {})
-    described = Gateway(Loaded.of(settings, "test"))._rest.openapi()["paths"]
+    described = Gateway(Snapshot.build(settings, "test"))._rest.openapi()["paths"]
     table = rows(page("api.md").partition("## ")[0])
     listed = {path for row in table for path in re.findall(r"(/[^\s`]+)", row[0])}
 

@@ -49,7 +49,7 @@ async def test_requests(backend: Backend, cluster: Cluster) -> None:
     ) as gateway:
         answers = [await gateway.chat("hello") for _ in range(3)]
         spent = sum([(await answer.json())["usage"]["completion_tokens"] for answer in answers])
-        limits = gateway.gateway.pipeline.rulings.budgets.limits
+        limits = gateway.gateway.snapshot.budgets.limits
 
         assert {answer.headers.get("x-ratelimit-limit-tokens") for answer in answers} == {"3000"}
         for limit in limits.values():

@@ -317,7 +317,7 @@ async def test_policies(
         server.start()
         store = gateway.gateway.ledger.store
         await until_up(store)
-        limit = gateway.gateway.pipeline.rulings.budgets.limits["b0", "*"]
+        limit = gateway.gateway.snapshot.budgets.limits["b0", "*"]
         spent = [(await answer.json())["usage"]["completion_tokens"] for answer in answers if tier]
         assert await use(store, limit.window) == (sum(spent), 0)
 
@@ -355,7 +355,7 @@ async def test_long_stream_keeps_its_reservation(backend: Backend, server: RealR
     async with serving(settings) as gateway:
         task = asyncio.create_task(gateway.chat("hello", stream=True))
         await asyncio.sleep(2.5)
-        limit = gateway.gateway.pipeline.rulings.budgets.limits["b0", "*"]
+        limit = gateway.gateway.snapshot.budgets.limits["b0", "*"]
         _, (found,) = await gateway.gateway.ledger.store.status([limit.window])
         with contextlib.closing(server.client()) as client:
             held = [v for k, v in client.hgetall(limit.window.key).items() if k.startswith(b"r")]
@@ -373,7 +373,7 @@ async def test_a_local_share_that_changes(backend: Backend, server: RealRedis) -
     server.stop(signal.SIGKILL)
     async with serving(governed(backend.url, server, "degrade", tokens=3_000)) as gateway:
         ledger = gateway.gateway.ledger
-        before = gateway.gateway.pipeline.rulings.budgets.limits["b0", "*"]
+        before = gateway.gateway.snapshot.budgets.limits["b0", "*"]
         window = ledger._local_window(before)
         assert window.reserve(250, 0.0)
         after = before._replace(budget=before.budget.model_copy(update={"tokens": 1_000}))

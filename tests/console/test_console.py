@@ -220,7 +220,7 @@ def test_what_cannot_be_compared_is_left_out(without: Record) -> None:
 
 def test_memory_is_bounded(running: Running) -> None:
     """However many requests there are, the last few are kept, and a slow watcher skips the rest."""
-    console = Console(running.gateway)
+    console = Console(lambda: running.gateway.snapshot)
     for _ in range(KEPT_DECISIONS + 50):
         console.observe(record())
 

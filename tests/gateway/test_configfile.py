@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.config import key_digest
 from gateway.configfile import KEYS_VARIABLE, ConfigError, Problem, load, parse
+from gateway.snapshot import Snapshot
 
 GOOD = """\
 price: 0.1
@@ -202,8 +203,8 @@ def test_file(tmp_path: Path) -> None:
         path.write_text(text)
     first, second, third = (load(path, {}) for path in paths)
 
-    assert first.settings == second.settings == third.settings
-    assert first.digest == second.digest != third.digest
+    assert first[0] == second[0] == third[0]
+    assert first[1] == second[1] != third[1]
 
 
 def test_file_that_cannot_be_read(tmp_path: Path) -> None:
@@ -244,4 +245,4 @@ def test_a_head_that_is_none(tmp_path: Path, head: str) -> None:
     file.write_text(f"head: {head}\nmodels: {{tiny: {{family: qwen3, replicas: [{{url: 'http://a'}}]}}}}\n")
 
     with pytest.raises(ConfigError, match=r"head: .*no head here"):
-        load(file, {})
+        Snapshot.load(file)

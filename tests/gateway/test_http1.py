@@ -44,7 +44,7 @@ class Server:
 @asynccontextmanager
 async def asking(server: Server, *, keep_alive: float = 4) -> AsyncIterator[tuple[Client, str]]:
     """The server at a port, and a client for it; at the end every connection is closed."""
-    client = Client(connect_seconds=1, keep_alive=keep_alive)
+    client = Client(keep_alive=keep_alive)
     listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     async with listener:
         yield client, f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
@@ -55,7 +55,7 @@ async def asking(server: Server, *, keep_alive: float = 4) -> AsyncIterator[tupl
 
 
 async def ask(client: Client, url: str) -> tuple[int, bytes]:
-    answer = await client.request(b"POST", url, "/v1/x", [(b"A", b"1")], b"body")
+    answer = await client.request(b"POST", url, "/v1/x", [(b"A", b"1")], b"body", connect=1)
     try:
         return answer.status, await answer.read()
     finally:
@@ -103,7 +103,7 @@ async def test_the_request_as_sent() -> None:
 async def test_trailers_are_no_headers() -> None:
     """What follows the body is not returned as a header of the answer."""
     async with asking(Server(CHUNKED)) as (client, url):
-        answer = await client.request(b"GET", url, "/", [], b"")
+        answer = await client.request(b"GET", url, "/", [], b"", connect=1)
         await answer.read()
 
         assert answer.headers == [(b"transfer-encoding", b"chunked")]
@@ -202,7 +202,7 @@ async def test_closing_early_cuts_the_connection() -> None:
     """An answer given up tells the server so; the rest of it cannot reach the next request."""
     server = Server(OK[:-1], OK)
     async with asking(server) as (client, url):
-        answer = await client.request(b"POST", url, "/", [], b"")
+        answer = await client.request(b"POST", url, "/", [], b"", connect=1)
         answer.close()
         async with asyncio.timeout(10):
             while not server.ended:
@@ -215,7 +215,7 @@ async def test_a_slow_reader_holds_the_server_back() -> None:
     size = 64 << 20
     server = Server(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
     async with asking(server) as (client, url):
-        answer = await client.request(b"POST", url, "/", [], b"")
+        answer = await client.request(b"POST", url, "/", [], b"", connect=1)
         await asyncio.sleep(0.2)
         assert answer.kept < 2 << 20
         assert len(await answer.read()) == size
@@ -225,7 +225,7 @@ async def test_a_slow_reader_holds_the_server_back() -> None:
 async def test_nobody_there(url: str) -> None:
     """A refused connection and an unknown host: no backend."""
     with pytest.raises(NoBackend):
-        await Client(connect_seconds=5, keep_alive=4).request(b"GET", url, "/", [], b"")
+        await Client(keep_alive=4).request(b"GET", url, "/", [], b"", connect=5)
 
 
 async def test_tls_is_verified() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.probe import _Probe
+from gateway.replicas import pools_of
 from gateway.upstream import Upstream
 from tests.gateway.making import settings
 
@@ -16,10 +17,10 @@ from tests.gateway.making import settings
 def test_tiers_that_do_not_fit(context: int | None, too_long: list[str]) -> None:
     """A tier that needs more tokens than the backend's context is told, where the context is known."""
     made = settings()
-    upstream = Upstream(made)
-    ((pool, backend),) = upstream.backends()
+    (pool,) = pools_of(made).values()
+    (backend,) = pool.backends
     backend.context = context
-    findings = list(_Probe(upstream, made, pool, backend)._tiers_fit())
+    findings = list(_Probe(Upstream(), made, pool, backend)._tiers_fit())
 
     assert [finding.check for finding in findings] == too_long
     assert all(finding.result == "too long" for finding in findings)

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.configfile import Loaded
+from gateway.endpoints import CHAT
 from gateway.errors import InvalidApiKey, ModelNotAllowed, ModelNotFound
 from gateway.policy import Decision
-from gateway.rulings import Rulings
+from gateway.replicas import pools_of
+from gateway.reservation import Budgets
+from gateway.rulings import Router
+from gateway.snapshot import Snapshot
 from router_model.head import Prediction, PriceTable, TierLength
 from tests.gateway.making import TIERS, chat, settings
 
@@ -38,25 +41,31 @@ class Hopeful:
         return PriceTable(np.array([0.0, 50.0, 50.0, 400.0]), np.array([9.0, 4.0, 3.0, 0.5]))
 
 
-def rulings(**sections: Any) -> Rulings:
-    models = {"other": TINY, "solo": SOLO}
-    return Rulings(Loaded(settings(models=models, **sections), "digest", Hopeful()))
+def snapshot(**sections: Any) -> Snapshot:
+    """Everything built from these sections, with the hopeful head."""
+    made = settings(models={"other": TINY, "solo": SOLO}, **sections)
+    return Snapshot(made, Router(made, Hopeful(), "digest"), Budgets(made), pools_of(made))
+
+
+def router(**sections: Any) -> Router:
+    return snapshot(**sections).router
 
 
 def test_prices_of_the_head_serve_first() -> None:
     """A head that knows what tokens buy prices a budget's first requests; without budgets nobody asks it."""
-    budgeted = rulings(budgets=[{"name": "all", "window": "1m", "tokens": 1000}])
+    budgeted = router(budgets=[{"name": "all", "window": "1m", "tokens": 1000}])
     prices = budgeted.targets["tiny"].prices
 
     assert prices is not None
     assert (prices.price(50), prices.price(1), prices.price(1e9)) == (3.0, 3.0, 0.5)
-    assert rulings().targets["tiny"].prices is None
+    assert router().targets["tiny"].prices is None
 
 
-def decide(made: Rulings, name: str = "tiny", key: str | None = None, **fields: Any) -> Decision:
+def decide(made: Snapshot, name: str = "tiny", key: str | None = None, **fields: Any) -> Decision:
     known = next((entry for entry in made.settings.keys if entry.name == key), None)
     headers = {b"x-importance": b"high"} if fields.pop("important", False) else {}
-    return made.decide(made.target(name, known), known, headers, chat(**fields), None)
+    call = made.call(CHAT, known, headers, chat(model=name, **fields))
+    return made.router.route(call, price=made.settings.price).decision
 
 
 @pytest.mark.parametrize(
@@ -71,7 +80,7 @@ def decide(made: Rulings, name: str = "tiny", key: str | None = None, **fields: 
 )
 def test_key_is_found(headers: dict[bytes, bytes], name: str) -> None:
     """A key may come as a bearer token or in x-api-key."""
-    key = rulings(keys=KEYS).identify(headers)
+    key = router(keys=KEYS).identify(headers)
 
     assert key
     assert key.name == name
@@ -93,22 +102,22 @@ def test_key_is_found(headers: dict[bytes, bytes], name: str) -> None:
 def test_key_is_refused(headers: dict[bytes, bytes]) -> None:
     """No key and a wrong key are refused, without a word of the key in the message."""
     with pytest.raises(InvalidApiKey) as caught:
-        rulings(keys=KEYS).identify(headers)
+        router(keys=KEYS).identify(headers)
 
     assert "secret" not in caught.value.message
 
 
 def test_open_mode() -> None:
     """Without configured keys everybody is let in, whatever they send."""
-    assert rulings().identify({b"authorization": b"Bearer anything"}) is None
+    assert router().identify({b"authorization": b"Bearer anything"}) is None
 
 
 def test_secrets_are_forgotten() -> None:
     """After loading, a key exists as its hash only."""
-    made = rulings(keys=KEYS)
+    made = snapshot(keys=KEYS)
 
-    assert "secret" not in repr(made.settings)
-    assert "secret" not in repr(vars(made))
+    assert "secret" not in repr(made)
+    assert "secret" not in repr(vars(made.router))
 
 
 @pytest.mark.parametrize(
@@ -116,7 +125,7 @@ def test_secrets_are_forgotten() -> None:
 )
 def test_target(name: str, model: str, pin: str | None) -> None:
     """A model's name alone is adaptive; with a tier it pins that tier."""
-    target = rulings().target(name, None)
+    target = router().target(name, None)
 
     assert (target.name, target.pin) == (model, pin)
 
@@ -127,7 +136,7 @@ def test_target(name: str, model: str, pin: str | None) -> None:
 def test_unknown_target(name: str) -> None:
     """A model or a tier that does not exist is the client's mistake, told in a short message."""
     with pytest.raises(ModelNotFound) as caught:
-        rulings().target(name, None)
+        router().target(name, None)
 
     assert caught.value.param == "model"
     assert len(caught.value.message) < 300
@@ -136,12 +145,12 @@ def test_unknown_target(name: str) -> None:
 def test_unknown_tier_lists_the_known_ones() -> None:
     """A wrong tier of a right model is answered with the tiers there are."""
     with pytest.raises(ModelNotFound, match="only direct, short, medium, long"):
-        rulings().target("tiny:huge", None)
+        router().target("tiny:huge", None)
 
 
 def test_model_not_allowed() -> None:
     """A key that names its models may use those and no other, pinned or not."""
-    made = rulings(keys=KEYS)
+    made = router(keys=KEYS)
     bob = made.identify({b"x-api-key": "sécret-b".encode()})
 
     assert made.target("other:long", bob).name == "other"
@@ -153,7 +162,7 @@ def test_model_not_allowed() -> None:
 
 def test_head_decides_when_nothing_else_does() -> None:
     """The decision carries the head's estimates and every version it was made with."""
-    decision = decide(rulings(price=0.05))
+    decision = decide(snapshot(price=0.05))
 
     assert (decision.tier, decision.reason, decision.requested) == ("long", "price", "adaptive")
     assert decision.correct == {"direct": 0.25, "short": 0.5, "medium": 0.75, "long": 1.0}
@@ -162,12 +171,12 @@ def test_head_decides_when_nothing_else_does() -> None:
 
 def test_price_makes_it_short() -> None:
     """At a price no gain is worth, nothing is bought."""
-    assert decide(rulings(price=1000)).tier == "direct"
+    assert decide(snapshot(price=1000)).tier == "direct"
 
 
 def test_decisions_have_ids_of_their_own() -> None:
     """Two decisions about the same request are two."""
-    made = rulings()
+    made = snapshot()
 
     assert decide(made).id != decide(made).id
 
@@ -175,7 +184,7 @@ def test_decisions_have_ids_of_their_own() -> None:
 def test_important_requests_always_long() -> None:
     """A rule that fixes the tier outranks client, pin and price, and no budget wish cuts it short."""
     rule = {"name": "vip", "when": {"header": {"X-Importance": "high"}}, "tier": "long"}
-    made = rulings(price=1000, rules=[rule])
+    made = snapshot(price=1000, rules=[rule])
     decision = decide(made, "tiny:direct", important=True, thinking_token_budget=0, max_tokens=50)
 
     assert (decision.tier, decision.reason, decision.rule) == ("long", "rule_tier", "vip")
@@ -185,7 +194,7 @@ def test_important_requests_always_long() -> None:
 
 def test_guaranteed_minimum() -> None:
     """A model's floor holds against a client who asks for no reasoning at all."""
-    decision = decide(rulings(price=1000, model={"floor": "medium"}), reasoning_effort="none", max_tokens=10)
+    decision = decide(snapshot(price=1000, model={"floor": "medium"}), reasoning_effort="none", max_tokens=10)
 
     assert (decision.tier, decision.reason) == ("medium", "model_floor")
     assert (decision.thinking, decision.cap) == (400, 410)
@@ -193,13 +202,13 @@ def test_guaranteed_minimum() -> None:
 
 def test_key_ceiling_holds_against_a_pin() -> None:
     """A pinned tier above the key's ceiling is lowered to it, and the reason says so."""
-    decision = decide(rulings(keys=KEYS), "tiny:long", key="carl")
+    decision = decide(snapshot(keys=KEYS), "tiny:long", key="carl")
 
     assert (decision.tier, decision.reason, decision.requested) == ("short", "key_ceiling", "long")
 
 
 def test_model_without_a_choice() -> None:
     """A model with one tier takes it, whatever a key's floor names."""
-    made = rulings(keys=[{"name": "dora", "key": "d", "floor": "long"}])
+    made = snapshot(keys=[{"name": "dora", "key": "d", "floor": "long"}])
 
     assert decide(made, "solo", key="dora").reason == "only_tier"

@@ -85,7 +85,7 @@ async def test_probes_leave_no_line_unless_they_fail(
         await ask(running.http, running.url, path, method="GET")
     await backend.down()
     for _ in range(2):
-        await running.gateway.upstream.check_health()
+        await running.gateway.health.check()
     await ask(running.http, running.url, "/readyz", method="GET")
     await ask(running.http, running.url, "/healthz", method="POST")
     await running.recorded(5)
@@ -149,7 +149,7 @@ async def test_log_never_holds_words_of_prompt_or_answer(
         await ask(
             running.http, running.url, "/v1/route", {"model": "tiny", "messages": [{"content": MARKER}]}
         )
-        running.gateway.pipeline.rulings.predictor = Broken()
+        running.gateway.snapshot.router.predictor = Broken()
         await running.chat(MARKER)
         await running.recorded(len(faults) + 9)
         found, scraped = lines(capfdbinary), await running.metrics()

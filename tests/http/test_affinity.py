@@ -47,10 +47,10 @@ async def test_a_lost_replica_moves_only_its_own() -> None:
     async with replicated(3, health=health, **STICKY) as (running, backends):
         before = await homes(running)
         await backends[1].down()
-        await until(lambda: running.gateway.upstream.backends()[1][1].healthy is False)
+        await until(lambda: running.gateway.snapshot.backends()[1][1].healthy is False)
         during = await homes(running)
         await backends[1].up()
-        await until(lambda: running.gateway.upstream.backends()[1][1].healthy)
+        await until(lambda: running.gateway.snapshot.backends()[1][1].healthy)
         after = await homes(running)
 
         assert "b" not in during.values()

@@ -29,7 +29,7 @@ async def state(running: Running, backend: str = "a") -> float:
 
 def an_hour_passes(running: Running) -> None:
     """Let all open breakers have opened an hour earlier."""
-    for _, replica in running.gateway.upstream.backends():
+    for _, replica in running.gateway.snapshot.backends():
         if replica.breaker.opened_at is not None:
             replica.breaker.opened_at -= 3_600
 
@@ -127,7 +127,7 @@ async def test_the_breaker_is_open_for_a_while() -> None:
     async with replicated(1, **guarded(failures=1, open_seconds=0.05)) as (running, (backend,)):
         backend.script(Fault(status=500))
         await post(running)
-        await until(lambda: running.gateway.upstream.ready)
+        await until(lambda: running.gateway.health.ready)
         assert (await post(running)).status == 200
 
 
@@ -174,7 +174,7 @@ async def test_one_trial_at_a_time() -> None:
             assert (await post(running)).status == 503
             assert len(asked(backend)) == 2
         await backend.wait_until(lambda b: b.aborted)
-        await until(lambda: running.gateway.upstream.ready)
+        await until(lambda: running.gateway.health.ready)
 
         assert (await post(running)).status == 200
         assert await state(running) == CLOSED
@@ -196,7 +196,7 @@ async def test_the_others_take_over() -> None:
 async def test_a_dead_replica_leaves_and_returns() -> None:
     """Health checks take a dead replica out before any request fails on it, and take it back."""
     async with replicated(health=QUICKLY_CHECKED, retries=0) as (running, (a, b)):
-        replicas = dict(zip("ab", (x for _, x in running.gateway.upstream.backends()), strict=True))
+        replicas = dict(zip("ab", (x for _, x in running.gateway.snapshot.backends()), strict=True))
         await a.down()
         await until(lambda: not replicas["a"].healthy)
         assert (await up(running, "a"), await up(running, "b")) == (0, 1)
@@ -215,7 +215,7 @@ async def test_readiness_follows_the_replicas() -> None:
     async with replicated(1, health=QUICKLY_CHECKED) as (running, (backend,)):
         assert await readiness(running) == (200, "ready")
         await backend.down()
-        await until(lambda: not running.gateway.upstream.ready)
+        await until(lambda: not running.gateway.health.ready)
         assert await readiness(running) == (503, "no healthy backend")
         async with running.http.get(f"{running.url}/healthz") as response:
             assert (response.status, await response.json()) == (200, {"status": "ok"})
@@ -223,7 +223,7 @@ async def test_readiness_follows_the_replicas() -> None:
         assert (answer.status, answer.code) == (503, "no_backend")
 
         await backend.up()
-        await until(lambda: running.gateway.upstream.ready)
+        await until(lambda: running.gateway.health.ready)
         assert await readiness(running) == (200, "ready")
         assert (await post(running)).status == 200
 
@@ -234,11 +234,11 @@ async def test_an_unwell_answer_takes_a_replica_out(subtests: pytest.Subtests) -
         for fault in (Fault(status=503), Fault(status=404), Fault(reset=True), Fault(status=302)):
             with subtests.test(fault=fault):
                 backend.script(fault, path="/health", times=None)
-                await until(lambda: not running.gateway.upstream.ready)
+                await until(lambda: not running.gateway.health.ready)
                 assert await up(running) == 0
 
                 backend.clear()
-                await until(lambda: running.gateway.upstream.ready)
+                await until(lambda: running.gateway.health.ready)
                 assert await up(running) == 1
 
 
@@ -247,9 +247,9 @@ async def test_a_check_that_hangs_takes_a_replica_out() -> None:
     health = {"interval": 0.02, "timeout": 0.1, "failures": 1}
     async with replicated(1, health=health) as (running, (backend,)):
         backend.script(Fault(delay_ms=NEVER_MS), path="/health", times=None)
-        await until(lambda: not running.gateway.upstream.ready)
+        await until(lambda: not running.gateway.health.ready)
         backend.clear()
-        await until(lambda: running.gateway.upstream.ready)
+        await until(lambda: running.gateway.health.ready)
 
 
 async def test_one_failed_check_is_forgiven() -> None:
@@ -262,7 +262,7 @@ async def test_one_failed_check_is_forgiven() -> None:
         running,
         (backend,),
     ):
-        (_, replica), *_ = running.gateway.upstream.backends()
+        (_, replica), *_ = running.gateway.snapshot.backends()
         for _ in range(3):
             backend.script(Fault(status=500), path="/health", times=2)
             begun = checks(backend)
@@ -284,10 +284,10 @@ async def test_a_new_context_is_learnt_on_return() -> None:
         backend.clamp = True
         await post(running, ask(model="tiny:long"))
         await backend.down()
-        await until(lambda: not running.gateway.upstream.ready)
+        await until(lambda: not running.gateway.health.ready)
         backend.max_model_len = 100
         await backend.up()
-        await until(lambda: running.gateway.upstream.ready)
+        await until(lambda: running.gateway.health.ready)
         await post(running, ask(model="tiny:long"))
 
         assert [request.json["max_completion_tokens"] for request in asked(backend)] == [288, 100]

@@ -75,7 +75,7 @@ async def overrun(gateway: Running) -> float:
 @pytest.mark.parametrize(("path", "field"), [("embeddings", "input"), ("completions", "prompt_embeds")])
 async def test_many_prompts_in_one(total: Running, path: str, field: str) -> None:
     """Each prompt of a list may fill the context by itself, so all of them are set aside."""
-    context = total.gateway.upstream.pools["tiny"].context
+    context = total.gateway.snapshot.pools["tiny"].context
     assert context
     prompts = ["word " * (context // 2)] * 4
     status, headers, _ = await post(total, path, **{field: prompts})

@@ -112,10 +112,10 @@ async def test_no_server(backend: Backend, trained: Path) -> None:
 async def test_cancelled_requests_leave_the_encoder_usable(running: Running, server: Embeddings) -> None:
     """Requests that end while they wait for an embedding count as no failure of the server."""
     pipeline, server.delay = running.gateway.pipeline, 1.0
-    encoder, section = pipeline.rulings.embedder, pipeline.rulings.settings.encoder
+    encoder, section = pipeline.snapshot.router.embedder, pipeline.snapshot.settings.encoder
     assert encoder
     assert section
-    waits = [pipeline.embedding.bring(encoder, section, made.HARD.format(at, at)) for at in range(6)]
+    waits = [pipeline.embeddings.prefetch(encoder, section, made.HARD.format(at, at)) for at in range(6)]
     tasks = [asyncio.create_task(wait) for wait in waits]
     async with asyncio.timeout(20):
         while len(server.asked) < len(tasks):

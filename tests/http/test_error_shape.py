@@ -161,7 +161,7 @@ async def backend_down(stage: Stage) -> Answer:
 async def every_backend_known_to_be_down(stage: Stage) -> Answer:
     await stage.backend.down()
     for _ in range(2):
-        await stage.running.gateway.upstream.check_health()
+        await stage.running.gateway.health.check()
     answer = await stage.send(stage.body())
     assert int(answer.headers["retry-after"]) >= 1
     return answer
@@ -223,7 +223,7 @@ async def own_fault(stage: Stage) -> Answer:
         def predict(self, *_: object) -> NoReturn:
             raise ZeroDivisionError(f"secret {SECRET} of the inside")
 
-    stage.running.gateway.pipeline.rulings.predictor = Broken()
+    stage.running.gateway.snapshot.router.predictor = Broken()
     return await stage.send(stage.body())
 
 
@@ -287,7 +287,7 @@ async def test_error(
 ) -> None:
     """Status, code and shape are as documented; the cause is in the log only; the slot is free afterwards."""
     async with serving(configuration(backend.url) | SETTINGS) as running:
-        predictor = running.gateway.pipeline.rulings.predictor
+        predictor = running.gateway.snapshot.router.predictor
         for route in routes:
             with subtests.test(route or "/"):
                 running.records.clear()
@@ -303,11 +303,11 @@ async def test_error(
                     assert "ZeroDivisionError" in caplog.text
                     assert answer.headers["x-request-id"] in caplog.text
                 await assert_idle(running)
-            running.gateway.pipeline.rulings.predictor = predictor
+            running.gateway.snapshot.router.predictor = predictor
             backend.clear()
             await backend.down()
             await backend.up()
-            await running.gateway.upstream.check_health()
+            await running.gateway.health.check()
 
 
 def assert_recorded(running: Running, answer: Answer, status: int, code: str) -> None:
@@ -324,18 +324,18 @@ def assert_recorded(running: Running, answer: Answer, status: int, code: str) ->
 async def assert_idle(running: Running) -> None:
     """No slot is taken, and the next request is served."""
     assert (await running.metrics())["thinkmeter_requests_in_flight"] == 1  # the scrape itself
-    assert [replica.in_flight for _, replica in running.gateway.upstream.backends()] == [0]
+    assert [replica.in_flight for _, replica in running.gateway.snapshot.backends()] == [0]
     assert (await running.chat()).status == 401
 
 
 async def test_own_fault_leaves_the_gateway_serving(running: Running) -> None:
     """After a fault of ours on one request the next one is served, on the same connection."""
-    predictor = running.gateway.pipeline.rulings.predictor
-    running.gateway.pipeline.rulings.predictor = None  # type: ignore[assignment]
+    predictor = running.gateway.snapshot.router.predictor
+    running.gateway.snapshot.router.predictor = None  # type: ignore[assignment]
     assert (await running.chat()).status == 500
     assert (await running.chat(stream=True)).status == 500
 
-    running.gateway.pipeline.rulings.predictor = predictor
+    running.gateway.snapshot.router.predictor = predictor
 
     assert (await running.chat()).status == 200
 

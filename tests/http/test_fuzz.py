@@ -78,7 +78,7 @@ class Live:
         """Wait until no request is under way; a client has its answer a moment before its slot is free."""
         gateway = self.running.gateway
         async with asyncio.timeout(SECONDS / 2):
-            while any(backend.in_flight for _, backend in gateway.upstream.backends()) or (
+            while any(backend.in_flight for _, backend in gateway.snapshot.backends()) or (
                 gateway.metrics.registry.get_sample_value("thinkmeter_requests_in_flight")
             ):
                 await asyncio.sleep(0.001)

@@ -104,13 +104,13 @@ async def failing_backend(running: Running, backend: Backend) -> None:
 async def lost_backend(running: Running, backend: Backend) -> None:
     await backend.down()
     for _ in range(2):
-        await running.gateway.upstream.check_health()
+        await running.gateway.health.check()
 
 
 async def reloaded(running: Running, _: Backend) -> None:
-    from gateway.configfile import Loaded
+    from gateway.snapshot import Snapshot
 
-    running.gateway.reload(Loaded.of(running.gateway.settings, "again"))
+    running.gateway.reload(Snapshot.build(running.gateway.settings, "again"))
 
 
 async def nothing(running: Running, _: Backend) -> None:
@@ -268,7 +268,7 @@ async def test_readiness(backend: Backend) -> None:
         await lost_backend(running, backend)
         assert [await status("/readyz"), await status("/healthz")] == [503, 200]
         await backend.up()
-        await running.gateway.upstream.check_health()
+        await running.gateway.health.check()
         assert await status("/readyz") == 200
 
 

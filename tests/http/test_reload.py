@@ -13,7 +13,8 @@ import aiohttp
 import pytest
 import yaml
 
-from gateway.configfile import Loaded, parse
+from gateway.configfile import parse
+from gateway.snapshot import Snapshot
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
 from tests.http.raw_http import ask, assert_error, connect, post, read_answer
@@ -103,8 +104,8 @@ async def test_stream_survives_a_reload(backend: Backend, tmp_path: Path, free_p
         assert (await ask(http, running.url, CHAT, BODY | {"model": "other"})).status == 200
 
 
-def loaded(settings: dict[str, Any]) -> Loaded:
-    return Loaded.of(parse(yaml.safe_dump(settings), {}), "changed")
+def snapshot_of(settings: dict[str, Any]) -> Snapshot:
+    return Snapshot.build(parse(yaml.safe_dump(settings), {}), "changed")
 
 
 async def sent_in_two(running: Running, path: str, between: Callable[[], None]) -> int:
@@ -122,9 +123,9 @@ async def sent_in_two(running: Running, path: str, between: Callable[[], None]) 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/route"])
 async def test_model_taken_away_while_the_body_arrives(running: Running, backend: Backend, path: str) -> None:
-    """A request keeps the rulings and replicas it began with, also when its body is still on its way."""
+    """A request keeps the configuration that it began with, also when its body is still on its way."""
     settings = configuration(backend.url)
-    changed = loaded(settings | {"models": {"other": settings["models"]["tiny"]}})
+    changed = snapshot_of(settings | {"models": {"other": settings["models"]["tiny"]}})
 
     assert await sent_in_two(running, path, lambda: running.gateway.reload(changed)) == 200
 
@@ -144,7 +145,7 @@ async def test_reservation_follows_the_configuration_a_request_began_with(
         price=1000.0,
         redis={"directory": str(tmp_path)},
     )
-    changed = loaded(settings | {"reservations": {"longest_answer": 5000}})
+    changed = snapshot_of(settings | {"reservations": {"longest_answer": 5000}})
     async with serving(settings) as running:
         assert await sent_in_two(running, CHAT, lambda: running.gateway.reload(changed)) == 200
         assert (await running.chat()).status == 200
@@ -160,25 +161,25 @@ async def test_replicas_that_stay_keep_their_state(backend: Backend) -> None:
         async with serving(settings) as running:
             backend.script(Fault(status=500))
             assert (await running.chat()).status == 502  # opens the breaker of a
-            kept = running.gateway.upstream.backends()[0][1]
+            kept = running.gateway.snapshot.backends()[0][1]
 
-            running.gateway.reload(loaded(configuration(backend.url, second.url, retries=0)))
+            running.gateway.reload(snapshot_of(configuration(backend.url, second.url, retries=0)))
 
-            names = [b.name for _, b in running.gateway.upstream.backends()]
+            names = [b.name for _, b in running.gateway.snapshot.backends()]
             assert names == ["a", "b"]
-            assert running.gateway.upstream.backends()[0][1] is kept
+            assert running.gateway.snapshot.backends()[0][1] is kept
             for _ in range(3):
                 assert (await running.chat()).headers["x-thinkmeter-backend"] == "b"
             metrics = await running.metrics()
             assert metrics['thinkmeter_backend_breaker_state{backend="a",model="tiny"}'] == 2
 
-            running.gateway.reload(loaded(configuration(second.url)))
+            running.gateway.reload(snapshot_of(configuration(second.url)))
 
             metrics = await running.metrics()
             assert (
                 metrics['thinkmeter_backend_up{backend="a",model="tiny"}'] == 0
             )  # a new one, not checked yet
-            await running.gateway.upstream.check_health()
+            await running.gateway.health.check()
             assert (await running.chat()).headers["x-thinkmeter-backend"] == "a"
             assert len(second.requests) > 3
 
@@ -190,7 +191,7 @@ async def test_keys_and_limits_of_the_new_file(backend: Backend, caplog: pytest.
 
         keys = [{"name": "a", "key": "sk-a"}]
         changed = configuration(backend.url, keys=keys, limits={"body_bytes": 10})
-        running.gateway.reload(loaded(changed))
+        running.gateway.reload(snapshot_of(changed))
 
         assert (await running.chat()).status == 401
         async with running.client("sk-a") as client:
@@ -207,8 +208,8 @@ async def test_only_settings_read_at_start_ask_for_a_restart(
     settings = configuration(backend.url)
     async with serving(settings) as running:
         at_once = {"shortest_answer": 99, "longest_answer": 999, "local_share": 0.5}
-        running.gateway.reload(loaded(settings | {"reservations": at_once}))
+        running.gateway.reload(snapshot_of(settings | {"reservations": at_once}))
         assert "next start" not in caplog.text
 
-        running.gateway.reload(loaded(settings | {"reservations": {"lease": 20}}))
+        running.gateway.reload(snapshot_of(settings | {"reservations": {"lease": 20}}))
         assert "a change of `reservations.lease` takes effect at the next start" in caplog.text

@@ -103,7 +103,7 @@ def asked(backend: Backend) -> list[Request]:
 
 def slots(running: Running) -> list[int]:
     """Requests the gateway believes to be at each replica."""
-    return [backend.in_flight for _, backend in running.gateway.upstream.backends()]
+    return [backend.in_flight for _, backend in running.gateway.snapshot.backends()]
 
 
 async def until(condition: Callable[[], Any], seconds: float = 10) -> None:

@@ -32,7 +32,7 @@ async def governed(replicas: list[Replica], tmp_path: Path) -> AsyncIterator[Run
 async def settled(running: Running) -> int:
     """Tokens that the budget holds for spent."""
     await delivered(running.gateway.ledger.store)
-    limit = running.gateway.pipeline.rulings.budgets.limits["all", "*"]
+    limit = running.gateway.snapshot.budgets.limits["all", "*"]
     _, (use,) = await running.gateway.ledger.store.status([limit.window])
     assert use.reserved == 0
     return int(use.settled)

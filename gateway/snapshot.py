@@ -1,0 +1,104 @@
+"""Everything that is built from one configuration, as one immutable value.
+
+A reload builds another snapshot and replaces the old one by one assignment. A request takes the snapshot when
+it begins, and keeps it to its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from gateway.call import Call
+from gateway.config import BASELINE, Key, Settings
+from gateway.configfile import ConfigError, Problem, load
+from gateway.endpoints import Endpoint
+from gateway.protocol import Request
+from gateway.replicas import Backend, Pool, pools_of
+from gateway.reservation import Budgets
+from gateway.rulings import Router
+from gateway.tiers import Ladder
+from router_model.artifact import ArtifactError
+from router_model.baseline import HeuristicBaseline
+from router_model.encoders import Source
+from router_model.head import Head, Predictor, load_named
+
+_REMEMBERED_EMBEDDINGS = 4096  # prompts whose embeddings an encoder keeps in memory
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What requests are served with: settings, routing, budgets and backends of one configuration."""
+
+    settings: Settings
+    router: Router
+    budgets: Budgets
+    pools: Mapping[str, Pool]
+    """The replicas of every model. Their health, breakers and load change all the time."""
+    notes: tuple[str, ...] = ()
+    """What the operator should know about the head's estimates, one sentence per model."""
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a configuration file and build everything from it. Takes up to seconds.
+
+        Raises: ConfigError.
+        """
+        return cls.build(*load(path))
+
+    @classmethod
+    def build(cls, settings: Settings, digest: str) -> Self:
+        """Open the head that the settings name and try it on every model; `digest` names the configuration.
+
+        Raises: ConfigError.
+        """
+        notes = []
+        try:
+            predictor = _open_head(settings)
+            for name, model in settings.models.items():
+                ladder = Ladder.of(model, settings.tiers_of(model), settings.families[model.family])
+                predictor.predict("", name, ladder.lengths)
+                if isinstance(predictor, Head) and len(ladder.names) > 1:
+                    notes.append(predictor.caveat(name, ladder.lengths))
+        except ArtifactError as error:
+            raise ConfigError([Problem(None, "head", str(error))]) from None
+        router = Router(settings, predictor, digest)
+        return cls(settings, router, Budgets(settings), pools_of(settings), tuple(filter(None, notes)))
+
+    def keeping(self, previous: Snapshot) -> Snapshot:
+        """The same, with the health, breaker and load of the replicas that both configurations name."""
+        return replace(self, pools=pools_of(self.settings, (backend for _, backend in previous.backends())))
+
+    def backends(self) -> list[tuple[Pool, Backend]]:
+        """Every replica with the pool it belongs to."""
+        return [(pool, backend) for pool in self.pools.values() for backend in pool.backends]
+
+    def call(
+        self,
+        endpoint: Endpoint,
+        key: Key | None,
+        headers: Mapping[bytes, bytes],
+        request: Request,
+        body: bytes = b"",
+    ) -> Call:
+        """Admit a request: find its model, its backends and its budgets.
+
+        Raises: ModelNotFound, ModelNotAllowed.
+        """
+        target = self.router.target(request.model, key)
+        pool = self.pools[target.name]
+        limits = self.budgets.of(key, target.name)
+        if limits:
+            request = endpoint.with_default_length(request)
+        return Call(endpoint, key, headers, request, body, target, pool, pool.context, limits, self.settings)
+
+
+def _open_head(settings: Settings) -> Predictor:
+    if settings.head == BASELINE:
+        return HeuristicBaseline()
+    encoder = settings.encoder
+    key = encoder.api_key.get_secret_value() if encoder and encoder.api_key else None
+    source = Source(encoder.source, key=key) if encoder else None
+    return load_named(settings.head, source, _REMEMBERED_EMBEDDINGS)
