@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.config import EFFORTS, Settings
 from gateway.configfile import parse
+from gateway.prices import PriceTable
 from gateway.protocol import Fields, Request, Wish, encode, parse_chat
 from gateway.tiers import Ladder
 
@@ -83,3 +84,5 @@ ladders = st.builds(
     families,
     thinking_budget=st.booleans(),
 )
+TABLE = PriceTable([10, 30, 60, 100], [20, 6, 1, 0.01])
+"""Prices of four budgets in tokens per request."""

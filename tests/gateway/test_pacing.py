@@ -1,4 +1,4 @@
-"""The price of tokens: monotone, bounded, without wind-up, and true propensities."""
+"""The price of tokens over time: monotone, bounded, without wind-up."""
 
 from __future__ import annotations
 
@@ -9,24 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.pacing import Draw, Memory, Paced, Pacing, Reading, explore, observe, propensity
-from gateway.policy import Bound, Bounds, choose
-from gateway.prices import PriceTable, RecentPrices, hull
-from router_model.head import Prediction
+from gateway.pacing import Memory, Paced, Pacing, Reading, observe
+from tests.gateway.making import TABLE
 
-TABLE = PriceTable([10, 30, 60, 100], [20, 6, 1, 0.01])
 MINUTE = Pacing(60.0)
 CAP = 60_000.0
-
-shares = st.integers(0, 1000).map(lambda thousandths: thousandths / 1000)
-lengths = st.floats(1, 5000)
-estimates = st.lists(
-    st.lists(st.tuples(shares, lengths), min_size=1, max_size=5).map(
-        lambda tiers: tuple(zip(*tiers, strict=True))
-    ),
-    min_size=1,
-    max_size=12,
-)
 anything = st.floats(allow_nan=True, allow_infinity=True)
 
 
@@ -41,88 +28,6 @@ def run(
         seen.append(observe(pacing, TABLE, memory, Reading(at, use * CAP, 0.0, CAP, count)))
         memory = seen[-1].memory
     return seen
-
-
-# --- the table --------------------------------------------------------------------------------------
-
-
-@given(st.floats(0, 1e6), st.floats(0, 1e6))
-def test_more_tokens_never_cost_more(one: float, other: float) -> None:
-    """The price falls as the budget of a request rises, and stays between its ends."""
-    less, more = sorted((one, other))
-
-    assert TABLE.ceiling >= TABLE.price(less) >= TABLE.price(more) >= TABLE.floor
-
-
-def test_table_interpolates_in_logarithms() -> None:
-    """At a point the price is the point's; half way in the logarithm it is the geometric mean."""
-    table = PriceTable([10, 1000], [4, 1])
-
-    assert [table.price(b) for b in (10, 100, 1000)] == pytest.approx([4, 2, 1])
-    assert [table.price(b) for b in (0, 5, 2000, math.inf)] == [4, 4, 1, 1]
-    assert table.price(math.nan) == 4
-
-
-@pytest.mark.parametrize(
-    ("budgets", "prices"),
-    [
-        ([], []),
-        ([1], [1, 2]),
-        ([1, 1], [2, 1]),
-        ([2, 1], [2, 1]),
-        ([1, 2], [1, 2]),
-        ([0], [1]),
-        ([1], [math.inf]),
-    ],
-)
-def test_refuses_what_is_no_table(budgets: list[float], prices: list[float]) -> None:
-    """Budgets must rise, prices must not, and all are positive and finite."""
-    with pytest.raises(ValueError, match=r"price|budget"):
-        PriceTable(budgets, prices)
-
-
-@given(estimates, st.floats(1e-3, 1e4))
-def test_hull_is_what_the_policy_takes(sample: list[tuple], price: float) -> None:
-    """At a price the policy's choice has the value of the hull's steps that are dearer than it."""
-    for correct, tokens in sample:
-        bounds = Bounds(ceiling=Bound(len(correct) - 1, "client_ceiling"))
-        chosen = choose(bounds, Prediction(0.0, correct, tokens), price).index
-        value = correct[chosen] - price * tokens[chosen] / 1000
-
-        cheapest = min(range(len(tokens)), key=lambda k: (tokens[k], -correct[k]))
-        taken = correct[cheapest] - price * tokens[cheapest] / 1000
-        taken += sum((slope - price) * more / 1000 for slope, more in hull(correct, tokens) if slope > price)
-        assert value == pytest.approx(taken, abs=1e-6)
-
-
-@given(estimates)
-def test_table_of_a_sample_spends_its_budget(sample: list[tuple]) -> None:
-    """At a table's own points the dearer steps stay within the budget, and with the equal ones fill it."""
-    table = PriceTable.of(sample)
-    base = sum(min(tokens) for _, tokens in sample)
-    steps = [step for correct, tokens in sample for step in hull(correct, tokens)]
-    for budget in (math.exp(b) for b in table._budgets[1:]):
-        price = table.price(budget)
-        dearer = base + sum(more for slope, more in steps if slope > price * (1 + 1e-6))
-        filled = base + sum(more for slope, more in steps if slope >= price * (1 - 1e-6))
-
-        assert dearer / len(sample) <= budget * (1 + 1e-6)
-        assert filled / len(sample) >= budget * (1 - 1e-6)
-
-
-def test_recent_prices_follow_the_traffic() -> None:
-    """The first table serves until enough was seen; then the table is that of the last requests."""
-    recent = RecentPrices(TABLE, size=100, every=10)
-    for _ in range(9):
-        recent.add([0.1, 0.9], [10, 510])
-    assert recent.table is TABLE
-
-    recent.add([0.1, 0.9], [10, 510])
-    assert recent.table.ceiling == pytest.approx(1.6)
-    for _ in range(100):
-        recent.add([0.1, 0.2], [10, 510])
-
-    assert recent.table.ceiling == pytest.approx(0.2)
 
 
 # --- observing --------------------------------------------------------------------------------------
@@ -317,39 +222,3 @@ def test_memory_survives_the_store(values: tuple[float, ...]) -> None:
 def test_damaged_memory_is_no_memory(text: str | bytes | None) -> None:
     """What cannot be a memory is treated as none."""
     assert Memory.load(text) is None
-
-
-# --- exploring --------------------------------------------------------------------------------------
-
-tiers = st.lists(st.integers(0, 6), min_size=1, max_size=5, unique=True).map(sorted)
-
-
-@settings(max_examples=20)
-@given(tiers, st.floats(0, 1), st.data())
-def test_propensities_are_shares_of_a_uniform_draw(eligible, epsilon, data) -> None:
-    """Over evenly spread random numbers every tier is drawn as often as its probability says."""
-    best = data.draw(st.sampled_from(eligible))
-    draws = [explore(best, eligible, epsilon, (k + 0.5) / 1000) for k in range(1000)]
-
-    for tier, probability in draws[0].probabilities.items():
-        assert sum(draw.tier == tier for draw in draws) / 1000 == pytest.approx(probability, abs=0.003)
-
-
-@given(tiers, st.floats(0, 1), st.data())
-def test_propensities_after_the_limiter_sum_to_one(eligible, epsilon, data) -> None:
-    """Where the cheapest tier fits, granted tiers' propensities sum to 1; those without room have none."""
-    best = data.draw(st.sampled_from(eligible))
-    fits = {eligible[0], *data.draw(st.sets(st.sampled_from(eligible)))}
-    draw = explore(best, eligible, epsilon, 0.5)
-
-    assert math.fsum(propensity(draw, tier, fits) for tier in eligible) == pytest.approx(1)
-    assert all(propensity(draw, tier, fits) == 0 for tier in eligible if tier not in fits)
-
-
-def test_no_exploration_is_certain() -> None:
-    """With ε = 0 the best tier is drawn with probability 1, and so is what the limiter makes of it."""
-    draw = explore(2, (0, 1, 2), 0.0, 0.0)
-
-    assert draw == Draw(2, {0: 0.0, 1: 0.0, 2: 1.0})
-    assert propensity(draw, 2, (0, 1, 2)) == 1
-    assert propensity(draw, 1, (0, 1)) == 1

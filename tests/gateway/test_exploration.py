@@ -1,0 +1,44 @@
+"""Exploration: every tier is drawn with the probability that is recorded for it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.pacing import Draw, explore, propensity
+
+tiers = st.lists(st.integers(0, 6), min_size=1, max_size=5, unique=True).map(sorted)
+
+
+@settings(max_examples=20)
+@given(tiers, st.floats(0, 1), st.data())
+def test_propensities_are_shares_of_a_uniform_draw(eligible, epsilon, data) -> None:
+    """Over evenly spread random numbers every tier is drawn as often as its probability says."""
+    best = data.draw(st.sampled_from(eligible))
+    draws = [explore(best, eligible, epsilon, (k + 0.5) / 1000) for k in range(1000)]
+
+    for tier, probability in draws[0].probabilities.items():
+        assert sum(draw.tier == tier for draw in draws) / 1000 == pytest.approx(probability, abs=0.003)
+
+
+@given(tiers, st.floats(0, 1), st.data())
+def test_propensities_after_the_limiter_sum_to_one(eligible, epsilon, data) -> None:
+    """Where the cheapest tier fits, granted tiers' propensities sum to 1; those without room have none."""
+    best = data.draw(st.sampled_from(eligible))
+    fits = {eligible[0], *data.draw(st.sets(st.sampled_from(eligible)))}
+    draw = explore(best, eligible, epsilon, 0.5)
+
+    assert math.fsum(propensity(draw, tier, fits) for tier in eligible) == pytest.approx(1)
+    assert all(propensity(draw, tier, fits) == 0 for tier in eligible if tier not in fits)
+
+
+def test_no_exploration_is_certain() -> None:
+    """With ε = 0 the best tier is drawn with probability 1, and so is what the limiter makes of it."""
+    draw = explore(2, (0, 1, 2), 0.0, 0.0)
+
+    assert draw == Draw(2, {0: 0.0, 1: 0.0, 2: 1.0})
+    assert propensity(draw, 2, (0, 1, 2)) == 1
+    assert propensity(draw, 1, (0, 1)) == 1
