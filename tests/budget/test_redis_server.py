@@ -18,7 +18,7 @@ import redis
 
 from gateway import redis_server
 from gateway.redis_server import RedisServer, RedisServerError
-from tests.budget.prove import append_only_files
+from tests.budget.append_only import append_only_files
 
 HOLD = """
 import asyncio, sys

@@ -1,0 +1,103 @@
+"""Replays Redis' append-only file: every settlement, and every state the scripts left behind.
+
+This uses nothing of the gateway's code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+BUCKETS = 60
+WINDOWS = {"short": (3, 40_000), "long": (60, 400_000)}
+"""Length in seconds and cap of the budgets."""
+
+
+@dataclass
+class Log:
+    """What the append-only file says, by window."""
+
+    over_cap: int = 0
+    """States in which settled and reserved tokens together exceeded the cap."""
+    states: int = 0
+    granted: set[str] = field(default_factory=set)
+    settled: set[str] = field(default_factory=set)
+    lapsed: set[str] = field(default_factory=set)
+    tokens: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    """Tokens settled by bucket."""
+    sums_wrong: int = 0
+    """States whose sum is not that of the buckets within the window."""
+    reserved: int = 0
+
+    def most_in_a_window(self) -> int:
+        """The most tokens settled in any window's length and the bucket beyond."""
+        most = total = 0
+        waiting: list[int] = []
+        for bucket in sorted(self.tokens):
+            total += self.tokens[bucket]
+            waiting.append(bucket)
+            while waiting[0] < bucket - BUCKETS:
+                total -= self.tokens[waiting.pop(0)]
+            most = max(most, total)
+        return most
+
+
+def append_only_files(folder: Path) -> list[Path]:
+    """What a server has written, oldest first: one file until Redis 6.2, since then a folder of them."""
+    since = sorted(folder.glob("appendonlydir/*.incr.aof"), key=lambda path: int(path.suffixes[-3][1:]))
+    return since or [folder / "appendonly.aof"]
+
+
+def commands(path: Path) -> Iterator[list[bytes]]:
+    """The commands of an append-only file; a last one that was cut by a kill is left out."""
+    data, at = path.read_bytes(), 0
+    with contextlib.suppress(ValueError):
+        while at < len(data):
+            end = data.index(b"\r\n", at)
+            count, at, words = int(data[at + 1 : end]), end + 2, []
+            for _ in range(count):
+                end = data.index(b"\r\n", at)
+                size, at = int(data[at + 1 : end]), end + 2
+                words.append(data[at : at + size])
+                at += size + 2
+            yield words
+
+
+def replay(paths: list[Path]) -> dict[str, Log]:
+    """Every state of every window, checked."""
+    logs: dict[str, Log] = {name: Log() for name in WINDOWS}
+    changes: dict[str, tuple[int, int, int]] = {}
+
+    def script_ends() -> None:
+        for name, (settled, reserved, bucket) in changes.items():
+            log, (_, cap) = logs[name], WINDOWS[name]
+            log.states += 1
+            log.reserved = reserved
+            log.over_cap += settled + reserved > cap
+            within = sum(log.tokens.get(bucket - back, 0) for back in range(BUCKETS + 1))
+            log.sums_wrong += within != settled
+        changes.clear()
+
+    for words in (words for path in paths for words in commands(path)):
+        command = words[0].upper()
+        name = words[1].decode().split(":")[1] if len(words) > 1 and words[1].startswith(b"{") else ""
+        if command == b"EXEC":
+            script_ends()
+        if name not in logs or words[1].endswith(b":leases"):
+            continue
+        log = logs[name]
+        if command == b"HINCRBY":
+            log.tokens[int(words[2])] += int(words[3])
+        elif command == b"HDEL":
+            log.settled |= {w[1:].decode() for w in words[2:] if w.startswith(b"r")}
+        elif command == b"HSET":
+            pairs = dict(zip(words[2::2], words[3::2], strict=True))
+            if b"S" in pairs:
+                changes[name] = int(pairs[b"S"]), int(pairs[b"V"]), int(pairs[b"T"])
+            for key, value in pairs.items():
+                if key.startswith(b"r"):
+                    (log.lapsed if value.startswith(b"x") else log.granted).add(key[1:].decode())
+    return logs
