@@ -262,7 +262,7 @@ ELSEWHERE = {
     "invalid_request": "only the root of the request errors: never raised itself",
     "client_closed": "never sent",
     "insufficient_quota": "test_budget",
-    "budget_unavailable": "tests/budget/test_failures",
+    "budget_unavailable": "tests/budget/test_when_redis_fails",
     "budget_not_found": "test_budget_admin",
     "shutting_down": "test_drain",
 }

@@ -170,7 +170,7 @@ ELSEWHERE = {
         *("price", "price_at_bound", "budget_stale_tokens", "budget_overrun_tokens", "budget_undelivered"),
         *("redis_errors", "predicted_tokens", "predicted_correct", "longest_tokens"),
     ],
-    "../budget/test_failures.py": ["budget_fallbacks"],
+    "../budget/test_when_redis_fails.py": ["budget_fallbacks"],
 }
 
 

@@ -1,0 +1,122 @@
+"""Reservations of running, dead and cancelled requests, and how long anything stays in Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+
+import pytest
+
+from gateway.journal import Entry
+from gateway.store import Ask, Store
+from gateway.window import window
+from tests.budget.stores import ASK, WINDOW
+from tests.redis import (
+    FAKE_CLOCK,
+    FAKE_TIME,
+    PATIENT,
+    RealRedis,
+    reserved,
+    running_store,
+    until_down,
+    until_up,
+    use,
+)
+
+
+async def test_restarted_empty(store: Store, server: RealRedis) -> None:
+    """A Redis that lost everything learns of running requests by their renewals."""
+    id_, _ = await store.reserve(ASK)
+    with contextlib.closing(server.client()) as client:
+        client.flushall()
+    store.journal.renew([Entry("renew", id_, ASK.windows, [(100, 20)])])
+    assert await use(store, WINDOW) == (0, 100)
+    store.journal.settle(id_, ASK.windows, [(60, 0)])
+    assert await use(store, WINDOW) == (60, 0)
+
+
+async def test_renewed_twice_in_one_batch(store: Store) -> None:
+    """Renewals told again come in one batch with later ones of the same requests: each is held once."""
+    id_, _ = await reserved(store, ASK)
+    store.journal.renew([Entry("renew", id_, ASK.windows, [(100, tokens)]) for tokens in (20, 30)])
+    assert await use(store, WINDOW) == (0, 100)
+    store.journal.settle(id_, ASK.windows, [(60, 0)])
+
+    assert await use(store, WINDOW) == (60, 0)
+
+
+async def test_dead_gateway(server: RealRedis) -> None:
+    """A gateway that dies: its tokens are held until the lease ends, then count as last reported."""
+    async with running_store(server.url, replica="dead", lease=1) as dead:
+        reported, _ = await dead.reserve(ASK)
+        await dead.reserve(ASK)
+        dead.journal.renew([Entry("renew", reported, ASK.windows, [(100, 25)])])
+        assert await use(dead, WINDOW) == (0, 200)
+    async with running_store(server.url, replica="alive", lease=1) as alive:
+        assert await use(alive, WINDOW) == (0, 200)
+        await asyncio.sleep(1.1)
+        _, (found,) = await alive.status([WINDOW])
+        assert found.stale == 200
+        for _ in range(2):  # the first to be heard after a silence gives those who live the time to renew
+            id_, _ = await reserved(alive, ASK)
+            alive.journal.settle(id_, ASK.windows, [(0, 0)])
+            await asyncio.sleep(0.6)
+
+        assert await use(alive, WINDOW) == (25 + 100, 0)
+
+
+async def test_away_for_longer_than_the_lease(server: RealRedis) -> None:
+    """What living gateways hold while Redis is away, however long, is given to nobody when it comes back."""
+    options = {"clock": FAKE_CLOCK, "lease": 2, "timeout": PATIENT}
+    server.ask("SET", FAKE_TIME, 1_000_000)
+    async with (
+        running_store(server.url, replica="one", **options) as one,
+        running_store(server.url, replica="two", **options) as two,
+    ):
+        ids = [(await reserved(one, ASK))[0] for _ in range(10)]
+        renewals = [Entry("renew", id_, ASK.windows, [(100, 20)]) for id_ in ids]
+        one.journal.renew(renewals)
+        assert await use(one, WINDOW) == (0, 1_000)
+        server.stop(signal.SIGKILL)
+        await until_down(one, ASK)
+        server.start()
+        server.ask("SET", FAKE_TIME, 1_030_000)
+        _, grant = await reserved(two, ASK)
+        await until_up(one)
+        one.journal.renew(renewals)
+
+        assert grant.candidate == 0
+        assert await use(one, WINDOW) == (0, 1_000)
+        for id_ in ids:
+            one.journal.settle(id_, ASK.windows, [(100, 0)])
+        assert await use(one, WINDOW) == (1_000, 0)
+
+
+async def test_cancelled_callers_hold_nothing(store: Store) -> None:
+    """A caller that leaves at any moment of its reservation leaves nothing behind."""
+    for delay in [0, 0.0001, 0.0003, 0.001, 0.002, 0.005] * 5:
+        task = asyncio.create_task(store.reserve(ASK))
+        await asyncio.sleep(delay)
+        if task.cancel():
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        else:
+            store.journal.settle((await task)[0], ASK.windows, [(0, 0)])
+    assert await use(store, WINDOW) == (0, 0)
+
+
+async def test_keys_expire(store: Store, server: RealRedis) -> None:
+    """Whatever is written goes away by itself."""
+    short = window("{thinkmeter}", "short", 1, "*", 1_000)
+    ask = Ask((short, WINDOW), (0, 0), ((100, 100),))
+    id_, _ = await store.reserve(ask)
+    await store.reserve(ask)
+    store.journal.settle(id_, ask.windows, [(10, 0)] * 2)
+    await store.top_up(WINDOW, 5)
+    await use(store, WINDOW)
+    with contextlib.closing(server.client()) as client:
+        left = {key: client.pttl(key) for key in client.scan_iter("*") if b"caps" not in key}
+
+    assert len(left) == 6  # hash and leases of both windows, the journal, the probe
+    assert all(milliseconds > 0 for milliseconds in left.values())
