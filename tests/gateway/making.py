@@ -8,8 +8,10 @@ from typing import Any
 import yaml
 from hypothesis import strategies as st
 
-from gateway.config import EFFORTS, Settings
+from gateway import policy
+from gateway.config import EFFORTS, Key, Rule, Settings
 from gateway.configfile import parse
+from gateway.policy import Bounds
 from gateway.prices import PriceTable
 from gateway.protocol import Fields, Request, Wish, encode, parse_chat
 from gateway.tiers import Ladder
@@ -86,3 +88,18 @@ ladders = st.builds(
 )
 TABLE = PriceTable([10, 30, 60, 100], [20, 6, 1, 0.01])
 """Prices of four budgets in tokens per request."""
+
+
+def bounds_of(
+    rules: list[Rule] | None = None,
+    key: dict[str, Any] | None = None,
+    wish: Wish | None = None,
+    pin: str | None = None,
+    **model: Any,
+) -> Bounds:
+    """The bounds of a request to a model with four tiers."""
+    made = settings(model=model)
+    known = Key(name="k", hash="0" * 64, **key) if key is not None else None
+    return policy.bounds(
+        ladder(), model=made.models["tiny"], key=known, rules=rules or [], wish=wish or Wish(), pin=pin
+    )

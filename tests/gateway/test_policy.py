@@ -1,4 +1,4 @@
-"""The decision: rules bound it, the price picks, and the reason says what bound."""
+"""The decision: the price picks a tier within the bounds, and the reason says what bound."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import policy
-from gateway.config import Key, Rule, When
-from gateway.policy import Bound, Bounds, Choice, Facts, RuleBook, choose, explored
+from gateway.policy import Bound, Bounds, Choice, choose, explored
 from gateway.protocol import Wish
 from router_model.head import Prediction
-from tests.gateway.making import chat, ladder, ladders, settings, wishes
+from tests.gateway.making import bounds_of, ladder, ladders, wishes
 
 CEILINGS = ("client_ceiling", "key_ceiling", "rule_ceiling")
 FLOORS = ("model_floor", "key_floor", "rule_floor")
@@ -146,120 +145,6 @@ ONE_BETTER = Prediction(0.5, (0.0, 0.25, 0.75, 1.0), (0.0, 1000.0, 2000.0, 3000.
 def test_choices(bounds: Bounds, choice: Choice) -> None:
     """The usual cases at a price of 0.3, where the third of four tiers is the best value."""
     assert choose(bounds, ONE_BETTER, 0.3) == choice
-
-
-def bounds_of(
-    rules: list[Rule] | None = None,
-    key: dict[str, Any] | None = None,
-    wish: Wish | None = None,
-    pin: str | None = None,
-    **model: Any,
-) -> Bounds:
-    """The bounds of a request to a model with four tiers."""
-    made = settings(model=model)
-    known = Key(name="k", hash="0" * 64, **key) if key is not None else None
-    return policy.bounds(
-        ladder(), model=made.models["tiny"], key=known, rules=rules or [], wish=wish or Wish(), pin=pin
-    )
-
-
-def test_nothing_bounds() -> None:
-    """Without rules, key, wish and floor the ceiling is the top, and nothing is guaranteed."""
-    free = bounds_of()
-
-    assert (free.ceiling.index, free.floor, free.fixed, free.pin, free.guarantee) == (
-        3,
-        None,
-        None,
-        None,
-        None,
-    )
-
-
-def test_highest_floor_and_lowest_ceiling_hold() -> None:
-    """Of several bounds the tightest counts, and it keeps its own reason."""
-    rules = [Rule(name="a", floor="short", ceiling="medium"), Rule(name="b", floor="medium")]
-    found = bounds_of(rules, {"floor": "direct", "ceiling": "long"}, Wish(effort="max"), floor="short")
-
-    assert found.floor == Bound(2, "rule_floor", "b")
-    assert found.ceiling == Bound(2, "rule_ceiling", "a")
-
-
-@pytest.mark.parametrize(
-    ("given_", "floor", "ceiling"),
-    [
-        ({"floor": "short"}, Bound(1, "model_floor"), Bound(3, "client_ceiling")),
-        ({"key": {"floor": "medium"}}, Bound(2, "key_floor"), Bound(3, "client_ceiling")),
-        ({"key": {"ceiling": "short"}}, None, Bound(1, "key_ceiling")),
-        ({"wish": Wish(effort="none")}, None, Bound(0, "client_ceiling")),
-        ({"wish": Wish(thinking=150)}, None, Bound(1, "client_ceiling")),
-        ({"rules": [Rule(name="r", ceiling="direct")]}, None, Bound(0, "rule_ceiling", "r")),
-    ],
-)
-def test_who_bounds(given_: dict[str, Any], floor: Bound | None, ceiling: Bound) -> None:
-    """Model, key, rule and client each set their own bound."""
-    found = bounds_of(**given_)
-
-    assert (found.floor, found.ceiling) == (floor, ceiling)
-
-
-def test_first_fixed_tier_wins() -> None:
-    """Of two rules that fix the tier, the first in the file decides, and it is guaranteed."""
-    found = bounds_of([Rule(name="a", tier="long"), Rule(name="b", tier="direct")], pin="short")
-
-    assert found.fixed == Bound(3, "rule_tier", "a")
-    assert (found.pin, found.guarantee) == (1, 3)
-
-
-FACTS = Facts(
-    "team-a",
-    "tiny",
-    {b"x-importance": b"high"},
-    chat("please PROVE it", tools=[{}], metadata={"job": "billing", "n": 1}),
-)
-
-
-@pytest.mark.parametrize(
-    ("when", "holds"),
-    [
-        ({}, True),
-        ({"key": ["team-b", "team-a"]}, True),
-        ({"key": ["team-b"]}, False),
-        ({"key": []}, False),
-        ({"model": ["tiny"]}, True),
-        ({"model": ["huge"]}, False),
-        ({"header": {"X-Importance": "high"}}, True),
-        ({"header": {"X-Importance": "high", "x-other": "1"}}, False),
-        ({"header": {"X-Importance": "HIGH"}}, False),
-        ({"metadata": {"job": "billing"}}, True),
-        ({"metadata": {"job": "billing", "n": "1"}}, False),
-        ({"prompt": "(?i)prove"}, True),
-        ({"prompt": "prove"}, False),
-        ({"tools": True}, True),
-        ({"tools": False}, False),
-        ({"key": ["team-a"], "prompt": "nowhere"}, False),
-    ],
-)
-def test_rule_matches(when: dict[str, Any], holds: bool) -> None:
-    """A rule holds when all of its conditions do; values are compared exactly."""
-    rule = Rule(name="r", when=When(**when), floor="long")
-
-    assert RuleBook([rule]).matching(FACTS) == ([rule] if holds else [])
-
-
-def test_rules_keep_the_order_of_the_file() -> None:
-    """All rules that hold are found, first things first."""
-    rules = [Rule(name=name, floor="long") for name in ("b", "a", "c")]
-
-    assert RuleBook(rules).matching(FACTS) == rules
-
-
-def test_no_metadata_and_no_key() -> None:
-    """A request in open mode without metadata matches no rule that asks for either."""
-    rules = [Rule(name="k", when=When(key=["a"]), tier="long")]
-    rules.append(Rule(name="m", when=When(metadata={"a": "b"}), tier="long"))
-
-    assert RuleBook(rules).matching(Facts(None, "tiny", {}, chat())) == []
 
 
 @given(st.data(), ladders, wishes, prices, st.none() | st.integers(1, 50_000))
