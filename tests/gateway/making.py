@@ -103,3 +103,10 @@ def bounds_of(
     return policy.bounds(
         ladder(), model=made.models["tiny"], key=known, rules=rules or [], wish=wish or Wish(), pin=pin
     )
+
+
+@st.composite
+def positions(draw: st.DrawFn) -> tuple[Ladder, int]:
+    """A ladder and the position of a tier on it."""
+    made = draw(ladders)
+    return made, draw(st.integers(0, len(made.names) - 1))
