@@ -1,4 +1,4 @@
-"""Small settings, ladders and requests to test the pure modules with."""
+"""Small settings, ladders, requests and stream events to test the pure modules with."""
 
 from __future__ import annotations
 
@@ -110,3 +110,11 @@ def positions(draw: st.DrawFn) -> tuple[Ladder, int]:
     """A ladder and the position of a tier on it."""
     made = draw(ladders)
     return made, draw(st.integers(0, len(made.names) - 1))
+
+
+USAGE = {"prompt_tokens": 7, "total_tokens": 49, "completion_tokens": 42}
+
+
+def event(chunk: object) -> bytes:
+    """A stream event as a backend sends it."""
+    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
