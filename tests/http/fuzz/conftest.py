@@ -1,0 +1,27 @@
+"""Whatever is sent: never a 500, never a hang, never a lost slot, and the next request is served."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from tests.http.fuzz.live import Live
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[Live]:
+    live = Live()
+    live.start()
+    yield live
+    live.stop()
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_ours_failed(live: Live, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """No test may leave an exception in the log, or a slot taken."""
+    yield
+    errors = [r for r in caplog.get_records("call") if r.levelno >= logging.ERROR]
+    assert [record.getMessage() for record in errors] == []
+    live.assert_serving()
