@@ -13,6 +13,10 @@ import aiohttp
 
 from gateway.errors import all_errors
 
+PATH = "/v1/chat/completions"
+BODY = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": "hello"}]}).encode()
+"""A good request to `PATH`."""
+MIB = 2**20
 CODES = {error.code for error in all_errors()}
 
 
