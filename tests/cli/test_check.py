@@ -1,0 +1,83 @@
+"""`thinkmeter check`, and what every command says of a bad configuration file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import run, write
+
+
+def test_check_valid(valid: str) -> None:
+    """A valid file: status 0, and a table of models and tiers."""
+    result = run("check", valid)
+
+    assert result.exit_code == 0
+    assert "valid" in result.stdout
+    assert "direct 0+32, short 16+32, medium 64+32, long 256+32" in result.stdout
+    assert "0 API keys, 0 rules, price 0.05" in result.stdout
+    assert result.stderr == ""
+
+
+MISTAKES: list[tuple[str, list[str]]] = [
+    ("models:\n  tiny:\n    familly: qwen3\n", ["line 3", "models.tiny.familly", "did you mean 'family'"]),
+    ("models:\n  tiny: {family: qwen3}\n", ["line 2", "models.tiny.replicas", "missing"]),
+    ("price: cheap\nmodels: {}\n", ["line 1", "price", "line 2", "models"]),
+    ("models: {tiny: {family: qwen\n", ["line 2", "not YAML"]),
+    ("price: 1\nprice: 2\n", ["line 2", "price", "named twice"]),
+    ("[1, 2]", ["line 1", "mapping"]),
+    ("server:\n  host: ${NO_SUCH_VARIABLE}\n", ["line 2", "server.host", "NO_SUCH_VARIABLE"]),
+    (
+        "models:\n  tiny:\n    family: none\n    replicas: [{url: 'http://a'}]\n",
+        ["line 3", "models.tiny.family", "unknown family 'none'", "qwen3"],
+    ),
+    (
+        "models:\n  t: {family: qwen3, replicas: [{url: 'http://a'}]}\nrules:\n- name: all\n  floor: huge\n",
+        ["line 5", "rules.0.floor", "no tier 'huge'", "direct, short, medium, long"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), MISTAKES)
+def test_check_says_what_is_wrong_and_where(tmp_path: Path, text: str, expected: list[str]) -> None:
+    """A bad file: status 2, and on standard error the file, the line, the setting and the mistake."""
+    path = write(tmp_path, text)
+
+    result = run("check", path)
+
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert all(line.startswith(f"{path}: ") for line in result.stderr.splitlines())
+    for part in expected:
+        assert part in result.stderr
+
+
+def test_check_names_every_mistake(tmp_path: Path) -> None:
+    """All mistakes are named in one go, in the order of the file."""
+    text = "price: -1\nretries: many\nserver:\n  prot: 1\nmodels: {}\n"
+
+    result = run("check", write(tmp_path, text))
+
+    lines = [line.split(": ")[1] for line in result.stderr.splitlines()]
+    assert lines == ["line 1", "line 2", "line 4", "line 5"]
+
+
+@pytest.mark.parametrize("command", [["check"], ["probe"], ["serve"], ["route"]])
+def test_missing_file(tmp_path: Path, command: list[str]) -> None:
+    """A file that cannot be read is a mistake like any other: status 2, no traceback."""
+    arguments = [*command, str(tmp_path / "none.yaml"), *(["hello"] if command == ["route"] else [])]
+
+    result = run(*arguments)
+
+    assert result.exit_code == 2
+    assert "cannot read" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_path_from_the_environment(valid: str) -> None:
+    """THINKMETER_CONFIG stands in for the argument; without either, the usage is shown."""
+    assert run("check", THINKMETER_CONFIG=valid).exit_code == 0
+    missing = run("check")
+    assert missing.exit_code == 2
+    assert "Missing argument" in missing.output

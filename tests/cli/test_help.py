@@ -1,0 +1,19 @@
+"""`thinkmeter version`, and the help."""
+
+from __future__ import annotations
+
+from gateway import __version__
+from tests.cli.command import run
+
+
+def test_version() -> None:
+    """The version, alone on its line."""
+    assert run("version").stdout == f"{__version__}\n"
+
+
+def test_no_command_shows_the_help() -> None:
+    """Called alone, the command lists what it can do."""
+    shown = run().output
+
+    for command in ("serve", "check", "probe", "route", "hash-key", "version"):
+        assert command in shown
