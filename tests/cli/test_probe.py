@@ -11,8 +11,6 @@ from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
 from tests.serving import configuration
 
-# --- probe ------------------------------------------------------------------------------------------
-
 
 async def probed(folder: Path, *urls: str, **model: Any) -> tuple[int, dict[str, str]]:
     """Exit status, and the result of every check by `backend check`."""

@@ -1,0 +1,70 @@
+"""The documentation names every metric and log field, and no other."""
+
+from __future__ import annotations
+
+import re
+
+import yaml
+from prometheus_client import Info
+
+from gateway.access_log import access_line
+from gateway.breaker import Breaker
+from gateway.config import Replica
+from gateway.errors import BackendError
+from gateway.metrics import Metrics
+from gateway.policy import Decision
+from gateway.record import Record
+from gateway.replicas import Backend, Pool
+from tests.docs.pages import PAGES, assert_same, named, page, rows, section
+
+
+def existing_metrics() -> dict[str, tuple[str, set[str]]]:
+    """Type and labels of every metric, by its name in the exposition."""
+    replica = Backend("a", Replica.model_validate({"url": "http://a"}), Breaker())
+    metrics = Metrics(lambda: [(Pool("tiny", "tiny", [replica]), replica)])
+    types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", metrics.exposition().decode(), re.MULTILINE))
+    labels: dict[str, set[str]] = {}
+    for collector in metrics.registry._collector_to_names:
+        own = set(getattr(collector, "_labelnames", ()))
+        for family in collector.collect():
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            if isinstance(collector, Info):
+                name, own = f"{family.name}_info", set(family.samples[0].labels)
+            elif not hasattr(collector, "_labelnames"):
+                own = set(family.samples[0].labels)
+            labels[name] = own
+    assert set(types) == set(labels)
+    return {name: (types[name], labels[name]) for name in types}
+
+
+def test_every_metric_is_documented() -> None:
+    """Each metric is listed with its type and labels."""
+    table = {
+        named(row[0]): (row[1], set(re.findall(r"`([^`]+)`", row[2]))) for row in rows(page("metrics.md"))
+    }
+    existing = existing_metrics()
+
+    assert_same(table, existing, "metrics.md")
+    for name, (kind, labels) in existing.items():
+        assert table[name] == (kind, labels), f"metrics.md says of {name}: {table[name]}"
+
+
+def test_metrics_in_prose_exist() -> None:
+    """A metric named anywhere in the documentation exists."""
+    known = set(existing_metrics())
+    for path in PAGES:
+        named_here = set(re.findall(r"\bthinkmeter_[a-z_]+", path.read_text()))
+        mentioned = {re.sub(r"_(bucket|count|sum)$", "", name) for name in named_here}
+        assert not mentioned - known, f"{path.name}: {mentioned - known}"
+
+
+def test_every_log_field_is_documented() -> None:
+    """The fields of the access log are all listed, and no others."""
+    decision = Decision(
+        *("id", "tiny", "direct", "price", None, "adaptive", ("direct",), 0, 32, 0.5),
+        *({"direct": 0.5}, {"direct": 8.0}, 0.02, 1.0, {"gateway": "0"}),
+    )
+    record = Record("id", "/v1/chat/completions", decision=decision, backend="a", error=BackendError("x"))
+    text = section(page("metrics.md"), "The access log")
+
+    assert_same(re.findall(r"`([^`]+)`", text), yaml.safe_load(access_line(record)), "metrics.md")
