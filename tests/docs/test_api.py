@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import typing
 
-from gateway.configfile import Loaded, parse
+from gateway.configfile import parse
 from gateway.errors import all_errors
 from gateway.policy import Decision, Reason
+from gateway.snapshot import Snapshot
 from tests.docs.pages import ROOT, assert_same, named, page, rows, section
 
 
@@ -49,7 +50,7 @@ def test_every_route_is_documented() -> None:
     from gateway.app import Gateway
 
     settings = parse("models: {tiny: {family: qwen3, replicas: [{url: 'http://a'}]}}", {})
-    described = Gateway(Loaded.of(settings, "test"))._rest.openapi()["paths"]
+    described = Gateway(Snapshot.build(settings, "test"))._rest.openapi()["paths"]
     table = rows(page("api.md").partition("## ")[0])
     listed = {path for row in table for path in re.findall(r"(/[^\s`]+)", row[0])}
 
