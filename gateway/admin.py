@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 
 from gateway import protocol
 from gateway.budget import Ledger
+from gateway.budget_overview import BudgetOverview, admin_row
 from gateway.config import matching_digest
 from gateway.errors import BudgetNotFound, BudgetUnavailable, InvalidApiKey
 from gateway.exchange import Exchange
@@ -27,36 +28,38 @@ class Change(Struct, forbid_unknown_fields=True):
     tokens: Amount
 
 
-def add_routes(app: FastAPI, ledger: Ledger, snapshot: Callable[[], Snapshot]) -> None:
+def add_routes(
+    app: FastAPI, ledger: Ledger, overview: BudgetOverview, snapshot: Callable[[], Snapshot]
+) -> None:
     """Define the routes under /admin; `snapshot` returns the one in use."""
 
     @app.get("/admin/budgets", summary="All budgets by holder: cap, settled, reserved", tags=["admin"])
     async def budgets(request: Request) -> Response:
         _authorize(snapshot(), request)
-        return await _answer(ledger, list(snapshot().budgets.limits.values()))
+        return await _answer(ledger, overview, list(snapshot().budgets.limits.values()))
 
     @app.get("/admin/budgets/{name}", summary="One budget by holder", tags=["admin"])
     async def budget(name: str, request: Request) -> Response:
-        return await _answer(ledger, _named(snapshot(), name, request))
+        return await _answer(ledger, overview, _named(snapshot(), name, request))
 
     # the names of budgets and holders may hold slashes
     @app.get("/admin/budgets/{name}/{holder:path}", summary="One holder of a budget", tags=["admin"])
     async def held(name: str, holder: str, request: Request) -> Response:
-        return await _answer(ledger, _named(snapshot(), f"{name}/{holder}", request))
+        return await _answer(ledger, overview, _named(snapshot(), f"{name}/{holder}", request))
 
     @app.put("/admin/budgets/{name}/{holder:path}", summary="Set another cap", tags=["admin"])
     async def set_cap(name: str, holder: str, request: Request) -> Response:
         limit, change = await _change(snapshot(), name, holder, request)
         async with _Asking():
             await ledger.store.set_cap(limit.window, change.tokens)
-        return await _answer(ledger, [limit])
+        return await _answer(ledger, overview, [limit])
 
     @app.delete("/admin/budgets/{name}/{holder:path}", summary="Back to the configured cap", tags=["admin"])
     async def clear_cap(name: str, holder: str, request: Request) -> Response:
         limit = _limit(snapshot(), name, holder, request)
         async with _Asking():
             await ledger.store.set_cap(limit.window, None)
-        return await _answer(ledger, [limit])
+        return await _answer(ledger, overview, [limit])
 
     @app.post(
         "/admin/budgets/{name}/{holder:path}/top-up", summary="More tokens for one window", tags=["admin"]
@@ -65,14 +68,14 @@ def add_routes(app: FastAPI, ledger: Ledger, snapshot: Callable[[], Snapshot]) -
         limit, change = await _change(snapshot(), name, holder, request)
         async with _Asking():
             await ledger.store.top_up(limit.window, change.tokens)
-        return await _answer(ledger, [limit])
+        return await _answer(ledger, overview, [limit])
 
     @app.post("/admin/budgets/{name}/{holder:path}/reset", summary="Forget what was spent", tags=["admin"])
     async def reset(name: str, holder: str, request: Request) -> Response:
         limit = _limit(snapshot(), name, holder, request)
         async with _Asking():
             await ledger.store.reset(limit.window)
-        return await _answer(ledger, [limit])
+        return await _answer(ledger, overview, [limit])
 
 
 class _Asking:
@@ -118,8 +121,11 @@ async def _change(snapshot: Snapshot, name: str, holder: str, request: Request) 
     return limit, protocol.decode_as(Change, await exchange.body())
 
 
-async def _answer(ledger: Ledger, limits: list[Limit]) -> Response:
+async def _answer(ledger: Ledger, overview: BudgetOverview, limits: list[Limit]) -> Response:
     async with _Asking():
-        found = await ledger.overview(limits)
-    body: dict[str, Any] = {"budgets": found, "redis": {"up": ledger.up}}
+        views = await overview.read(limits)
+    body: dict[str, Any] = {
+        "budgets": [admin_row(view) for view in views],
+        "redis": {"up": ledger.up},
+    }
     return Response(protocol.encode(body), media_type="application/json")

@@ -16,6 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 from gateway import __version__, admin, api, console, reload, server
 from gateway.access_log import write_access_line
 from gateway.budget import Ledger
+from gateway.budget_overview import BudgetOverview
 from gateway.console import Console
 from gateway.endpoints import ENDPOINTS
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, ShuttingDown
@@ -54,12 +55,13 @@ class Gateway:
         self.upstream = Upstream()
         self.metrics = Metrics(self.backends)
         self.ledger = Ledger(settings, self.metrics.budget)
+        self.overview = BudgetOverview(self.ledger.store, self.ledger.pricing, self.metrics.budget)
         self.pipeline = Pipeline(snapshot, self.upstream, self.ledger)
         self.health = HealthChecks(self.upstream, lambda: self.snapshot.pools)
         self.console = Console(
             lambda: self.snapshot,
             draining=lambda: self.draining,
-            budgets=self.metrics.budget.windows,
+            budgets=self.overview.console_rows,
             read_budgets=self.read_budgets,
         )
         self.sinks: list[Sink] = [self.metrics.observe, self.console.observe]
@@ -71,7 +73,7 @@ class Gateway:
         self._hot = {endpoint.path: endpoint for endpoint in ENDPOINTS}
         self._rest = FastAPI(title="Thinkmeter", version=__version__, lifespan=self._lifespan, redoc_url=None)
         console.add_routes(self._rest, self.console, lambda: self.snapshot.settings)
-        admin.add_routes(self._rest, self.ledger, lambda: self.snapshot)
+        admin.add_routes(self._rest, self.ledger, self.overview, lambda: self.snapshot)
         api.add_routes(self._rest, self.pipeline, ready=self._readiness, metrics=self._exposition)
 
     @property
@@ -114,7 +116,7 @@ class Gateway:
 
     async def read_budgets(self) -> None:
         """Read all windows from Redis for the metrics and the console."""
-        await self.ledger.refresh(list(self.snapshot.budgets.limits.values()))
+        await self.overview.refresh(self.snapshot.budgets)
 
     async def _exposition(self) -> bytes:
         await self.read_budgets()

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import math
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 from gateway.budget_config import Policy
 from gateway.config import Settings
@@ -64,8 +62,6 @@ class Ledger:
         self._local: dict[str, LocalWindow] = {}
         self._local_ids = itertools.count(1)
         self._waiting = 0
-        self.state: list[dict[str, Any]] = []
-        """The windows as last read."""
         self._started = False
         self._tasks: list[asyncio.Task[None]] = []
         self._starting: asyncio.Task[None] | None = None
@@ -245,44 +241,3 @@ class Ledger:
                 await self.pricing.tick()
             except Exception:  # a price that stays is better than a price that is never set again
                 log.exception("pricing failed")
-
-    async def overview(self, limits: Sequence[Limit]) -> list[dict[str, Any]]:
-        """The state of budgets, as plain data; raises StoreUnavailable."""
-        _, uses = await self.store.status([limit.window for limit in limits])
-        return [
-            {
-                "budget": limit.budget.name,
-                "scope": limit.budget.scope,
-                "holder": limit.holder,
-                "window": limit.budget.window,
-                "cap": use.cap,
-                "configured": limit.budget.tokens,
-                "settled": use.settled,
-                "reserved": use.reserved,
-                "remaining": max(use.cap - use.settled - use.reserved, 0),
-                "stale": use.stale,
-                "reset_seconds": use.reset / 1000,
-                "requests": use.arrivals,
-                "limited": use.limited,
-                "price": self.pricing.price([limit], 0.0) or None,
-            }
-            for limit, use in zip(limits, uses, strict=True)
-        ]
-
-    async def refresh(self, limits: Sequence[Limit]) -> None:
-        """Read all windows for the metrics; what is not known any more is not shown."""
-        self.metrics.up.set(self.up if self._wanted else math.nan)  # what nobody needs is not down
-        self.metrics.undelivered.set(len(self.store.journal))
-        self.state = []
-        self.metrics.forget()
-        try:
-            self.state = await self.overview(limits) if limits and self.up else []
-        except StoreUnavailable:
-            self.metrics.up.set(0)
-        stale: dict[str, int] = {}
-        for item in self.state:
-            states = {state: item[state] for state in ("cap", "settled", "reserved")}
-            self.metrics.holds(item["budget"], item["holder"], f"{item['window']:.15g}", states)
-            stale[item["budget"]] = stale.get(item["budget"], 0) + item["stale"]
-        for budget, tokens in stale.items():
-            self.metrics.stale(budget, tokens)

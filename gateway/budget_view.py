@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from gateway.budget import Ledger
+from gateway.budget_observer import WindowView
+from gateway.budget_overview import BudgetOverview
 from gateway.config import Settings
 from gateway.metrics import Metrics
 from gateway.redis_link import StoreUnavailable
@@ -18,33 +19,38 @@ from gateway.reservation import Budgets, duration, span
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[tuple[Ledger, Budgets]]:
-    """A ledger that only looks."""
-    ledger = Ledger(settings, Metrics(tuple).budget)
+async def opened(settings: Settings) -> AsyncIterator[Callable[[], Awaitable[list[WindowView]]]]:
+    """A function that reads all windows."""
+    metrics = Metrics(tuple).budget
+    ledger = Ledger(settings, metrics)
+    overview, limits = (
+        BudgetOverview(ledger.store, ledger.pricing, metrics),
+        list(Budgets(settings).limits.values()),
+    )
     await ledger.start()
     try:
-        yield ledger, Budgets(settings)
+        yield lambda: overview.read(limits)
     finally:
         await ledger.stop()
 
 
-def table(items: list[dict[str, Any]]) -> Table:
+def table(windows: list[WindowView]) -> Table:
     """One row for each window; the bar is settled, then reserved, of the cap."""
     shown = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for name in ("budget", "holder", "window", "use"):
         shown.add_column(name)
     for name in ("settled", "reserved", "cap", "resets"):
         shown.add_column(name, justify="right")
-    for item in items:
+    for view in windows:
         shown.add_row(
-            item["budget"],
-            item["holder"],
-            span(item["window"]),
-            _bar(item["settled"], item["reserved"], item["cap"]),
-            f"{item['settled']:,}",
-            f"{item['reserved']:,}",
-            f"{item['cap']:,}",
-            duration(round(item["reset_seconds"] * 1000)) if item["reset_seconds"] else "",
+            view.budget,
+            view.holder,
+            span(view.window),
+            _bar(view.settled, view.reserved, view.cap),
+            f"{view.settled:,}",
+            f"{view.reserved:,}",
+            f"{view.cap:,}",
+            duration(round(view.reset * 1000)) if view.reset else "",
         )
     return shown
 
@@ -55,18 +61,18 @@ def _bar(settled: int, reserved: int, cap: int, width: int = 12) -> str:
     return "█" * full + "▒" * held + "·" * (width - full - held)
 
 
-async def view(settings: Settings) -> list[dict[str, Any]]:
-    """The state of all windows once; raises StoreUnavailable."""
-    async with opened(settings) as (ledger, budgets):
-        return await ledger.overview(list(budgets.limits.values()))
+async def view(settings: Settings) -> list[WindowView]:
+    """The state of all windows once. Raises: StoreUnavailable, RedisServerError."""
+    async with opened(settings) as read:
+        return await read()
 
 
 async def watch(settings: Settings, show: Callable[[Table | str], None], seconds: float = 1.0) -> None:
-    """Show all windows again and again, for ever."""
-    async with opened(settings) as (ledger, budgets):
+    """Show all windows again and again until cancelled. Raises: RedisServerError."""
+    async with opened(settings) as read:
         while True:
             try:
-                show(table(await ledger.overview(list(budgets.limits.values()))))
+                show(table(await read()))
             except StoreUnavailable as error:
                 show(f"Redis is away: {error}")
             await asyncio.sleep(seconds)

@@ -184,6 +184,7 @@ def budget(
     from rich.live import Live
 
     from gateway import budget_view
+    from gateway.budget_overview import admin_row
     from gateway.redis_link import StoreUnavailable
     from gateway.redis_server import RedisServerError
 
@@ -206,7 +207,7 @@ def budget(
         err.print(str(error), style="red", markup=False)
         raise typer.Exit(1) from None
     if as_json:
-        typer.echo(orjson.dumps(found))
+        typer.echo(orjson.dumps([admin_row(row) for row in found]))
     else:
         out.print(budget_view.table(found))
 

@@ -98,7 +98,7 @@ class Console:
     ) -> None:
         """`current` returns the snapshot in use.
 
-        budgets: the state of every window of every budget, as `BudgetMetrics.windows` gives it.
+        budgets: the state of every window of every budget, as `BudgetOverview.console_rows` returns it.
         read_budgets: brings that state up to date; called at most once per second, however many watch.
         """
         self._current = current

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,9 +20,9 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
-from prometheus_client.samples import Sample
 
 from gateway import __version__
+from gateway.budget_observer import WindowView, stale_tokens, window_label
 from gateway.record import Record
 from gateway.replicas import Backend, Pool
 from gateway.usage import SLACK
@@ -32,7 +32,6 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series fo
 _OVERHEAD = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
 _DURATION = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144)
-_WINDOW = ("budget", "holder", "window", "state")
 _Labelled = TypeVar("_Labelled", Counter, Histogram)
 
 _UNIT = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
@@ -168,7 +167,7 @@ class BudgetMetrics:
             buckets=_OVERHEAD,
             registry=registry,
         )
-        self._tokens = gauge("budget_tokens", "Tokens of a window.", *_WINDOW)
+        self._tokens = gauge("budget_tokens", "Tokens of a window.", "budget", "holder", "window", "state")
         self._stale = gauge(
             "budget_stale_tokens", "Tokens held by reservations whose lease ran out.", "budget"
         )
@@ -205,36 +204,16 @@ class BudgetMetrics:
             with suppress(KeyError):
                 gauge.remove(budget)
 
-    def forget(self) -> None:
-        """Drop the state of the windows, which is no longer known."""
+    def show(self, windows: Sequence[WindowView]) -> None:
+        """The state of all windows as just read; series of windows that are not among them are removed."""
         for gauge in (self._tokens, self._stale):
             gauge.clear()
-
-    def holds(self, budget: str, holder: str, window: str, states: Mapping[str, int]) -> None:
-        """The state of one window: its cap, and tokens settled and reserved."""
-        for state, tokens in states.items():
-            self._tokens.labels(budget, holder, window, state).set(tokens)
-
-    def stale(self, budget: str, tokens: int) -> None:
-        self._stale.labels(budget).set(tokens)
-
-    def windows(self) -> list[dict[str, Any]]:
-        """The state of every window as last read, for the console; `window` in seconds, as text."""
-        found: dict[tuple[str, str, str], dict[str, Any]] = {}
-        for sample in _samples(self._tokens):
-            budget, holder, window, state = (sample.labels[name] for name in _WINDOW)
-            names = {"budget": budget, "holder": holder, "window": window}
-            window_state: dict[str, Any] = names | {"cap": 0, "settled": 0, "reserved": 0}
-            found.setdefault((budget, holder, window), window_state)[state] = sample.value
-        for name, gauge in (("price", self.price), ("at_bound", self.price_at_bound), ("stale", self._stale)):
-            values = {sample.labels["budget"]: sample.value for sample in _samples(gauge)}
-            for (budget, _, _), window_state in found.items():
-                window_state[name] = values.get(budget)
-        return list(found.values())
-
-
-def _samples(gauge: Gauge) -> list[Sample]:
-    return [sample for family in gauge.collect() for sample in family.samples]
+        for view in windows:
+            labels = view.budget, view.holder, window_label(view)
+            for state, tokens in (("cap", view.cap), ("settled", view.settled), ("reserved", view.reserved)):
+                self._tokens.labels(*labels, state).set(tokens)
+        for budget, tokens in stale_tokens(windows).items():
+            self._stale.labels(budget).set(tokens)
 
 
 class _Backends(Collector):

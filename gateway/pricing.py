@@ -119,14 +119,14 @@ class Pricing:
             await self._store.pace([change for change in changes if change])
         except StoreUnavailable as error:
             log.debug("prices stay as they are: %s", error)
-        self._show(courses)
+        for name, paced in self.highest().items():
+            self._metrics.priced(name, paced.price, at_bound=paced.at_bound == "ceiling")
 
-    def _show(self, courses: list[_Course]) -> None:
-        """Of several holders of one budget, the one with the highest price."""
+    def highest(self) -> dict[str, Paced]:
+        """The price of each budget by name: the highest among its holders, as of the last update."""
         highest: dict[str, Paced] = {}
-        for course in courses:
+        for course in self._courses.values():
             name, paced = course.limit.budget.name, course.paced
             if paced and (name not in highest or paced.price > highest[name].price):
                 highest[name] = paced
-        for name, paced in highest.items():
-            self._metrics.priced(name, paced.price, at_bound=paced.at_bound == "ceiling")
+        return highest

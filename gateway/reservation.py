@@ -52,6 +52,11 @@ class Budgets:
         self._budgets = settings.budgets
         self._known: dict[tuple[str | None, str], tuple[Limit, ...]] = {}
 
+    @property
+    def configured(self) -> bool:
+        """Whether there is any budget, even one without holders."""
+        return bool(self._budgets)
+
     def of(self, key: Key | None, model: str) -> tuple[Limit, ...]:
         """The limits that hold for a request."""
         at = (key.name if key else None, model)

@@ -8,52 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from gateway.metrics import BudgetMetrics
 from tests.console.stream import next_of, watching
 from tests.console.test_browser import opened
 from tests.fakes.backend import Backend
 from tests.serving import Running, configuration, serving
 
 
-def fill(metrics: BudgetMetrics) -> None:
+def full(price: float = 0.25) -> dict[str, Any]:
     """One window three quarters full, a part of it reserved."""
-    metrics.holds("everyone", "everyone", "60", {"cap": 1_000, "settled": 700, "reserved": 50})
-    metrics.price.labels("everyone").set(0.25)
-    metrics.price_at_bound.labels("everyone").set(0)
-
-
-def test_windows_are_read_from_the_gauges() -> None:
-    """Every window comes with its state and the price of its budget; one without a price has none."""
-    metrics = BudgetMetrics(CollectorRegistry())
-    fill(metrics)
-    metrics.holds("day", "web", "86400", {"cap": 10, "settled": 1, "reserved": 0})
-
-    assert metrics.windows() == [
-        {
-            "budget": "everyone",
-            "holder": "everyone",
-            "window": "60",
-            "cap": 1_000,
-            "settled": 700,
-            "reserved": 50,
-            "price": 0.25,
-            "at_bound": 0,
-            "stale": None,
-        },
-        {
-            "budget": "day",
-            "holder": "web",
-            "window": "86400",
-            "cap": 10,
-            "settled": 1,
-            "reserved": 0,
-            "price": None,
-            "at_bound": None,
-            "stale": None,
-        },
-    ]
+    window = {"budget": "everyone", "holder": "everyone", "window": "60", "stale": 0}
+    return window | {"cap": 1_000, "settled": 700, "reserved": 50, "price": price, "at_bound": 0}
 
 
 @pytest.fixture
@@ -85,6 +50,35 @@ async def test_budgets_are_in_the_stream(budgeted: Running) -> None:
     assert (after["settled"], after["reserved"]) == (used, 0)
 
 
+async def test_budgets_come_from_redis(budgeted: Running) -> None:
+    """The console shows what Redis holds and the price of the budget, whatever Prometheus' gauges say."""
+    gateway = budgeted.gateway
+    used = (await (await budgeted.chat()).json())["usage"]["completion_tokens"]
+    async with asyncio.timeout(20):
+        while 'thinkmeter_price{budget="everyone"}' not in await budgeted.metrics():
+            await asyncio.sleep(0.1)
+        await gateway.ledger.store.journal.empty()
+    await gateway.read_budgets()
+    price = gateway.ledger.pricing.highest()["everyone"].price
+    gateway.metrics.budget.show([])
+    gateway.metrics.budget.unprice("everyone")
+
+    assert b"budget_tokens{" not in gateway.metrics.exposition()
+    assert gateway.console.snapshot()["budgets"] == [
+        {
+            "budget": "everyone",
+            "holder": "*",
+            "window": "60",
+            "cap": 1_000,
+            "settled": used,
+            "reserved": 0,
+            "price": pytest.approx(price),
+            "at_bound": 0,
+            "stale": 0,
+        }
+    ]
+
+
 async def test_budgets_are_drawn(browser: Any, budgeted: Running) -> None:
     """The page says how full the window is, in words and as a bar, and draws how full it was."""
     used = (await (await budgeted.chat()).json())["usage"]["completion_tokens"]
@@ -103,10 +97,7 @@ async def test_the_price_drawn_is_what_requests_pay(
     browser: Any, backend: Backend, controller: float, shown: str
 ) -> None:
     """A budget that would ask for less than the configured price is shown at that price."""
-    metrics = BudgetMetrics(CollectorRegistry())
-    fill(metrics)
-    metrics.price.labels("everyone").set(controller)
     async with serving(configuration(backend.url) | {"price": 6}) as running:
-        running.gateway.console.budgets = metrics.windows
+        running.gateway.console.budgets = lambda: [full(controller)]
         async with opened(browser, running.url) as page:
             await page.locator("#budgets").get_by_text(shown, exact=True).wait_for()
