@@ -25,7 +25,6 @@ from gateway.journal import Entry
 from gateway.local_window import LocalWindow
 from gateway.metrics import BudgetMetrics
 from gateway.pricing import TICK, Pricing
-from gateway.record import Record
 from gateway.redis_link import Link, StoreUnavailable
 from gateway.redis_server import RedisServer, RedisServerError
 from gateway.reservation import Limit, Need, Reservation, refusal, span
@@ -58,7 +57,7 @@ class Ledger:
         )
         self.store = Store(link, prefix=redis.prefix, lease=self._lease, replica=self._replica)
         self.pricing = Pricing(self.store, metrics)
-        self._active: dict[str, tuple[Reservation, Record]] = {}
+        self._active: dict[str, Reservation] = {}
         self._local: dict[str, LocalWindow] = {}
         self._local_ids = itertools.count(1)
         self._waiting = 0
@@ -112,30 +111,28 @@ class Ledger:
             if self.server:
                 await self.server.leave()
 
-    def hold(
-        self, limits: tuple[Limit, ...], need: Need, record: Record
-    ) -> AbstractAsyncContextManager[Reservation | None]:
-        """Set tokens aside for a block, and settle what `record` says it spent, however it ends.
+    def hold(self, limits: tuple[Limit, ...], need: Need) -> AbstractAsyncContextManager[Reservation | None]:
+        """Reserve tokens for the block, and settle the reservation's `outcome` however the block ends.
 
-        Entering raises TokensExceeded, InsufficientQuota or BudgetUnavailable.
+        Without limits there is nothing to reserve, and the block gets None.
+
+        Raises: TokensExceeded, InsufficientQuota, BudgetUnavailable (on entering).
         """
-        return self._held(limits, need, record) if limits else nullcontext()
+        return self._held(limits, need) if limits else nullcontext()
 
     @asynccontextmanager
-    async def _held(
-        self, limits: tuple[Limit, ...], need: Need, record: Record
-    ) -> AsyncIterator[Reservation]:
+    async def _held(self, limits: tuple[Limit, ...], need: Need) -> AsyncIterator[Reservation]:
         reservation = await self._reserve(limits, need)
-        self._active[reservation.id] = reservation, record
-        free = False
+        self._active[reservation.id] = reservation
+        refused = False
         try:
             yield reservation
         except GatewayError as error:
-            free = not isinstance(error, _UNSURE)
+            refused = not isinstance(error, _UNSURE)
             raise
         finally:
             del self._active[reservation.id]
-            self._settle(reservation, record, free=(free and not record.answered) or not record.attempts)
+            self._settle(reservation, refused=refused)
 
     async def _reserve(self, limits: tuple[Limit, ...], need: Need) -> Reservation:
         begun, queued = time.monotonic(), False
@@ -206,8 +203,8 @@ class Ledger:
         known.cap = cap
         return known
 
-    def _settle(self, reservation: Reservation, record: Record, *, free: bool) -> None:
-        numbers = reservation.spent(record.tally, streamed=record.stream, free=free, unseen=record.unseen)
+    def _settle(self, reservation: Reservation, *, refused: bool) -> None:
+        numbers = reservation.spent(refused=refused)
         windows = tuple(limit.window for limit in reservation.limits)
         self.store.journal.settle(reservation.id, windows, numbers)
         for limit, amount, (tokens, _) in zip(
@@ -228,9 +225,9 @@ class Ledger:
                         "renew",
                         reservation.id,
                         tuple(limit.window for limit in reservation.limits),
-                        reservation.progress(record.progress() if record.progress else None),
+                        reservation.renewal(),
                     )
-                    for reservation, record in self._active.values()
+                    for reservation in self._active.values()
                 ]
             )
 

@@ -17,7 +17,7 @@ from gateway.exchange import Exchange
 from gateway.headers import Headers, forwarded
 from gateway.policy import Decision
 from gateway.record import Record
-from gateway.reservation import Need
+from gateway.reservation import Need, Outcome
 from gateway.snapshot import Snapshot
 from gateway.upstream import Reply, Upstream, UpstreamRequest
 from gateway.usage import StreamReader, read_answer
@@ -45,7 +45,7 @@ class Pipeline:
         self._note(record, plan, demand)
         async with (
             exchange.cancel_on_disconnect(),
-            self._ledger.hold(call.limits, demand, record) as reservation,  # waits for Redis
+            self._ledger.hold(call.limits, demand) as reservation,  # waits for Redis
         ):
             plan = plan.granted(reservation)
             upstream_request = _upstream_request(plan, exchange, record)
@@ -121,7 +121,7 @@ def _upstream_request(plan: Plan, exchange: Exchange, record: Record) -> Upstrea
 
 @contextmanager
 def _noting_attempts(record: Record, request: UpstreamRequest) -> Iterator[None]:
-    """Note which backends were tried, and whether the last one was told to stop."""
+    """Note which backends were tried, and tell the reservation what became of the request."""
     try:
         yield
     except (ClientClosed, BackendTimeout, asyncio.CancelledError):
@@ -130,6 +130,10 @@ def _noting_attempts(record: Record, request: UpstreamRequest) -> Iterator[None]
     finally:
         record.attempts = len(request.tried)
         record.backend = request.tried[-1] if request.tried else None
+        if record.reservation:
+            record.reservation.outcome = Outcome(
+                record.tally, record.stream, record.unseen, record.attempts, record.answered
+            )
 
 
 # --- the response ------------------------------------------------------------------------------------
@@ -162,7 +166,8 @@ async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, reply: R
         strip_counts=plan.reservation is not None and not request.wants_counts,
         prompts=request.prompts,
     )
-    record.progress = lambda: reader.passed(record.unseen)
+    if plan.reservation:
+        plan.reservation.progress = lambda: reader.passed(record.unseen)
     try:
         async for block in reply.blocks():
             begun = time.perf_counter()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.errors import GatewayError
@@ -49,8 +48,6 @@ class Record:
     first_byte: float | None = None
     duration: float = 0.0
     tally: Tally = field(default_factory=Tally)
-    progress: Callable[[], int] | None = None
-    """Completion tokens that have passed so far, of a stream."""
     error: GatewayError | None = None
     span: object = None
     """The open trace span, where tracing is on."""

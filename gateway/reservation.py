@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -130,6 +130,22 @@ class Need:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What happened to a request that had tokens set aside, as its caller reports it."""
+
+    usage: Tally = field(default_factory=Tally)
+    """Token usage, as far as it is known."""
+    streamed: bool = False
+    """The response was a stream, so its tokens were counted as they passed."""
+    unseen: int = 0
+    """Reasoning tokens that the backend may have spent without sending them."""
+    attempts: int = 0
+    """Backends that were sent the request; with 0 nothing can have been spent."""
+    answered: bool = False
+    """A backend began to respond, so tokens were spent even if an error followed."""
+
+
 @dataclass(slots=True, eq=False)
 class Reservation:
     """Tokens set aside for one request. step: position granted; clamp: completion tokens of one choice, 0
@@ -144,6 +160,10 @@ class Reservation:
     fallback: Policy | None = None
     waited: float = 0.0
     local: list[int] = field(default_factory=list)
+    outcome: Outcome = field(default_factory=Outcome)
+    """Set by the caller before it leaves `Ledger.hold`; decides what is settled."""
+    progress: Callable[[], int] | None = None
+    """Completion tokens of one stream so far, where the caller can tell."""
 
     @property
     def strict(self) -> bool:
@@ -174,33 +194,35 @@ class Reservation:
             headers.append((b"x-thinkmeter-queued-ms", b"%d" % (self.waited * 1000)))
         return headers
 
-    def progress(self, passed: int | None) -> list[tuple[int, int]]:
-        """(amount, tokens so far) of each limit; -1 where nothing is known yet."""
-        passed = -1 if passed is None else passed
+    def renewal(self) -> list[tuple[int, int]]:
+        """(amount reserved, tokens spent so far) of each limit; -1 tokens while unknown."""
+        passed = self.progress() if self.progress else -1
         return [
             (amount, self.need.fixed(limit) + passed if passed >= 0 else -1)
             for limit, amount in zip(self.limits, self.amounts(), strict=True)
         ]
 
-    def spent(self, tally: Tally, *, streamed: bool, free: bool, unseen: int = 0) -> list[tuple[int, int]]:
-        """(tokens spent, tokens expected) of each limit.
+    def spent(self, *, refused: bool) -> list[tuple[int, int]]:
+        """(tokens spent, tokens expected) of each limit, according to the outcome.
 
-        What the backend did not say is counted on the safe side: a prompt as its upper bound, an answer that
-        is not streamed as all that was set aside, and in a stream `unseen` tokens beside those that passed.
-        free: a refusal, which costs nothing.
+        refused: the backend answered with an error and spent nothing. What the backend did not report is
+        counted on the safe side: a prompt at its upper bound, a whole response at all that was reserved, and
+        a stream at the tokens that passed plus `outcome.unseen`.
         """
+        outcome, usage = self.outcome, self.outcome.usage
+        free = (refused and not outcome.answered) or not outcome.attempts
         expected = self.need.choices * self.need.steps[self.step].expected
-        completion = tally.completion
-        if completion is None and (free or streamed):
+        completion = usage.completion
+        if completion is None and (free or outcome.streamed):
             completion = 0
-        if completion is not None and tally.source != "backend" and not free:
-            completion = max(completion, tally.deltas + unseen)
-        prompt = tally.prompt if tally.prompt is not None else 0 if free else self.need.prompt
+        if completion is not None and usage.source != "backend" and not free:
+            completion = max(completion, usage.deltas + outcome.unseen)
+        prompt = usage.prompt if usage.prompt is not None else 0 if free else self.need.prompt
         numbers = []
         for limit, amount in zip(self.limits, self.amounts(), strict=True):
-            known = prompt if limit.budget.count == "total" else 0
-            tokens = amount if completion is None else known + completion
-            numbers.append((min(tokens, _MOST), 0 if free else known + expected))
+            counted = prompt if limit.budget.count == "total" else 0
+            tokens = amount if completion is None else counted + completion
+            numbers.append((min(tokens, _MOST), 0 if free else counted + expected))
         return numbers
 
 
