@@ -10,12 +10,12 @@ from msgspec import Raw
 from gateway.config import Key, Model, Settings
 from gateway.endpoints import Endpoint
 from gateway.policy import Decision
-from gateway.prices import PriceTable
 from gateway.protocol import Fields, Request, encode, with_usage
 from gateway.replicas import Pool
 from gateway.reservation import Limit, Need, Reservation, Step
 from gateway.shortening import RoutingPlan, prompt_bound
 from gateway.tiers import Ladder, Length
+from router_model.allocation import PriceTable
 
 
 @dataclass(frozen=True, slots=True)

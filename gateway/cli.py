@@ -138,6 +138,7 @@ def route(
     """Show the decision for a prompt, without asking any backend."""
     from gateway.endpoints import CHAT
     from gateway.errors import GatewayError
+    from router_model.allocation import value
     from router_model.encoders import EncoderError
 
     snapshot = _build(config)
@@ -158,8 +159,8 @@ def route(
         raise RuntimeError("a chat always has a tier")
     table = Table("tier", "P(right)", "tokens", "value", title=f"{decision.tier}: {decision.reason}")
     for tier, correct in decision.correct.items():
-        value = correct - decision.price * decision.tokens[tier] / 1000
-        row = (tier, f"{correct:.3f}", f"{decision.tokens[tier]:.0f}", f"{value:.3f}")
+        tokens = decision.tokens[tier]
+        row = (tier, f"{correct:.3f}", f"{tokens:.0f}", f"{value(correct, tokens, decision.price):.3f}")
         table.add_row(*row, style="bold" if tier == decision.tier else None)
     out.print(table)
     out.print(

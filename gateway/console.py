@@ -22,6 +22,7 @@ from gateway.explain import explain
 from gateway.headers import bearer
 from gateway.record import Record
 from gateway.snapshot import Snapshot
+from router_model.allocation import value
 
 KEPT_DECISIONS = 200
 KEPT_SECONDS = 600
@@ -213,6 +214,10 @@ def _shown(record: Record) -> dict[str, Any]:
         "completion_tokens": tally.completion,
         "reasoning_tokens": tally.reasoning,
         "decision": decision,
+        "value": {
+            tier: value(correct, decision.tokens[tier], decision.price)
+            for tier, correct in decision.correct.items()
+        },
         "explanation": explain(decision),
     }
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 from msgspec import Struct
 
 from gateway.policy import Decision
+from router_model.allocation import best_tier
 
 _BECAUSE = {
     "price": "{tier} is worth most at this price.",
@@ -51,14 +52,14 @@ class Explanation(Struct, frozen=True):
 def best(
     tiers: Sequence[str], correct: Mapping[str, float], tokens: Mapping[str, float], price: float
 ) -> str:
-    """The tier of highest p̂ − λ·ĉ/1000; of equals the one named first."""
-    return max(tiers, key=lambda tier: correct[tier] - price * tokens[tier] / 1000)
+    """The tier of highest value, the one named first on a tie."""
+    return tiers[best_tier([correct[tier] for tier in tiers], [tokens[tier] for tier in tiers], price)]
 
 
 def price_ranges(
     tiers: Sequence[str], correct: Mapping[str, float], tokens: Mapping[str, float]
 ) -> tuple[PriceRange, ...]:
-    """The upper envelope of the lines p̂ − λ·ĉ/1000 over λ ≥ 0.
+    """The upper envelope over λ ≥ 0 of the tiers' values, which are lines in λ.
 
     Two lines cross at λ = 1000·(p̂ᵢ − p̂ⱼ)/(ĉᵢ − ĉⱼ); between two crossings one tier wins throughout.
     """

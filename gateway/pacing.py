@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from gateway.prices import PriceTable
+from router_model.allocation import PriceTable
 
 SLOW = 900.0  # seconds; a longer window is paced by a plan, as its use answers too late for feedback
 

@@ -13,6 +13,7 @@ from gateway.config import Key, Model, Rule, When
 from gateway.pacing import Draw, explore
 from gateway.protocol import Request, Wish
 from gateway.tiers import Ladder
+from router_model.allocation import best_tier
 from router_model.head import Prediction
 
 Reason = Literal[
@@ -177,10 +178,9 @@ def explored(choice: Choice, epsilon: float, uniform: float) -> Choice:
 
 
 def choose(bounds: Bounds, prediction: Prediction, price: float) -> Choice:
-    """The eligible tier of highest value p̂ − λ·ĉ/1000; of equals the cheapest.
+    """The eligible tier of highest value (`allocation.value`), the cheaper one on a tie.
 
-    The value is the plug-in rule of a priced token budget: it spends where the *gain* in correctness pays,
-    so a hopeless prompt gets as little as a trivial one.
+    Tokens go where the *gain* in correctness pays, so a hopeless prompt gets as few as a trivial one.
     """
     count = len(prediction.correct)
     if bounds.fixed:
@@ -190,9 +190,9 @@ def choose(bounds: Bounds, prediction: Prediction, price: float) -> Choice:
     low = bounds.floor.index if bounds.floor else 0
     high = max(bounds.ceiling.index, low)
     if bounds.pin is None:
-        wanted = _best(range(count), prediction, price)
+        wanted = best_tier(prediction.correct, prediction.tokens, price)
         eligible = range(low, high + 1)
-        index = _best(eligible, prediction, price)
+        index = best_tier(prediction.correct, prediction.tokens, price, eligible)
     else:
         wanted = bounds.pin
         index = min(max(wanted, low), high)
@@ -204,10 +204,6 @@ def choose(bounds: Bounds, prediction: Prediction, price: float) -> Choice:
     if bounds.pin is not None:
         return Choice(index, "pinned", None, eligible)
     return Choice(index, "abstained" if prediction.abstains else "price", None, eligible)
-
-
-def _best(eligible: Iterable[int], prediction: Prediction, price: float) -> int:
-    return max(eligible, key=lambda k: (prediction.correct[k] - price * prediction.tokens[k] / 1000, -k))
 
 
 def _only(index: int) -> range:

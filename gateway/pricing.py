@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 
 from gateway.metrics import BudgetMetrics
 from gateway.pacing import Memory, Paced, Pacing, Reading, observe
-from gateway.prices import PriceTable, RecentPrices
 from gateway.redis_link import StoreUnavailable
 from gateway.reservation import Limit, Need
 from gateway.shortening import RoutingPlan
 from gateway.store import Store, Use
 from gateway.window import Window
+from router_model.allocation import PriceTable, RecentPrices
 
 log = logging.getLogger("thinkmeter.budget")
 

@@ -11,7 +11,6 @@ from gateway.config import Key, Settings, matching_digest
 from gateway.errors import InvalidApiKey, ModelNotAllowed, ModelNotFound
 from gateway.headers import bearer
 from gateway.policy import Facts, RuleBook
-from gateway.prices import PriceTable
 from gateway.shortening import RoutingPlan
 from gateway.tiers import Ladder
 from router_model.encoders import Embedder
@@ -36,7 +35,7 @@ class Router:
         self.targets: dict[str, Target] = {}
         for name, model in settings.models.items():
             ladder = Ladder.of(model, settings.tiers_of(model), settings.families[model.family])
-            prices = _first_prices(predictor, name, ladder) if settings.budgets else None
+            prices = predictor.price_table(name, ladder.lengths) if settings.budgets else None
             pins = [None, *ladder.names] if len(ladder.names) > 1 else [None]
             for pin in pins:
                 # a model that is really called `name:tier` keeps its name
@@ -106,14 +105,6 @@ class Router:
         return RoutingPlan(
             ladder, bounds, request.wish, prediction, call.context, choice, decision, target.prices
         )
-
-
-def _first_prices(predictor: Predictor, model: str, ladder: Ladder) -> PriceTable | None:
-    table = predictor.price_table(model, ladder.lengths)
-    if table is None:
-        return None
-    points = {float(b): float(p) for b, p in zip(*table, strict=True) if b > 0 and p > 0}
-    return PriceTable(list(points), list(points.values())) if points else None
 
 
 def allowed(target: Target, key: Key | None) -> bool:

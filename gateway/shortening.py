@@ -11,10 +11,10 @@ from msgspec.structs import replace as with_fields
 from gateway.budget_config import Reservations
 from gateway.pacing import Draw, propensity
 from gateway.policy import Bounds, Choice, Decision
-from gateway.prices import PriceTable
 from gateway.protocol import Wish
 from gateway.reservation import Need, Reservation, Step
 from gateway.tiers import Ladder, Length
+from router_model.allocation import PriceTable
 from router_model.head import Prediction
 
 TEMPLATE_TOKENS = 256

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from router_model.head import Prediction, PriceTable, TierLength
+from router_model.allocation import PriceTable
+from router_model.head import Prediction, TierLength
 
 _SCANNED = 20_000  # characters; keeps the worst case bounded
 _HARD_WORDS = frozenset(

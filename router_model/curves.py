@@ -10,16 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from router_model.allocation import Floats, best_tiers, hull, steps
 
 BUDGETS = {"tight": 0.1, "lean": 0.25, "middle": 0.5, "ample": 0.75, "loose": 0.9}
-UNIT = 1000  # tokens that a price is quoted for
 _FLAT = 0.01  # below this gap between weakest and strongest tier, shares of the gap mean nothing
 
 
@@ -28,6 +26,11 @@ class Curve(NamedTuple):
 
     tokens: Floats
     correct: Floats
+
+    def hull(self) -> Curve:
+        """The corners of its upper concave hull: what random mixing of its points can reach."""
+        corners = hull(self.correct.tolist(), self.tokens.tolist())
+        return Curve(self.tokens[corners], self.correct[corners])
 
 
 class Point(NamedTuple):
@@ -60,45 +63,17 @@ class Sweep:
         return Sweep(self.rows[chosen], self.tokens[:, chosen], self.correct[:, chosen])
 
 
-def decide(correct: Floats, tokens: Floats, price: float) -> NDArray[np.intp]:
-    """argmax over tiers of correct − price · tokens / 1,000 for estimates [N, T]; ties go to fewer tokens."""
-    if np.isinf(price):
-        return np.asarray(tokens.argmin(axis=1))
-    value = correct - price * tokens / UNIT
-    best = value >= value.max(axis=1, keepdims=True)
-    return np.asarray(np.where(best, tokens, np.inf).argmin(axis=1))
-
-
-def hull(tokens: Sequence[float], correct: Sequence[float]) -> list[tuple[float, float]]:
-    """Upper concave hull from the cheapest point to the best; the rest costs more and earns less."""
-    corners: list[tuple[float, float]] = []
-    for x, y in sorted(zip(tokens, correct, strict=True), key=lambda point: (point[0], -point[1])):
-        if corners and y <= corners[-1][1]:
-            continue
-        while len(corners) > 1 and _slope(corners[-2], corners[-1]) <= _slope(corners[-1], (x, y)):
-            corners.pop()
-        corners.append((x, y))
-    return corners
-
-
-def _slope(left: tuple[float, float], right: tuple[float, float]) -> float:
-    return (right[1] - left[1]) / (right[0] - left[0])
-
-
 def prices(correct: Floats, tokens: Floats, count: int = 64) -> Floats:
     """Falling prices, infinity to 0, at which the decisions of estimates [N, T] change in about equal
     steps of tokens.
 
     The steps are the edges of each prompt's hull (the greedy solution of the multiple-choice knapsack).
     """
-    steps = [
-        (UNIT * _slope(left, right), right[0] - left[0])
-        for x, y in zip(tokens.tolist(), correct.tolist(), strict=True)
-        for left, right in pairwise(hull(x, y))
-    ]
-    if not steps:
+    climbs = [steps(*row) for row in zip(correct.tolist(), tokens.tolist(), strict=True)]
+    falling = sorted((step for climb in climbs for step in climb), reverse=True)
+    if not falling:
         return np.array([np.inf, 0.0])
-    slopes, sizes = np.array(sorted(steps, reverse=True)).T
+    slopes, sizes = np.array(falling).T
     spent = np.cumsum(sizes)
     every = np.arange(len(slopes))
     at = every if len(every) <= count else np.searchsorted(spent, np.linspace(0, spent[-1], count)[1:-1])
@@ -120,7 +95,7 @@ def sweep(
     correct, tokens = outcomes
     each = np.arange(len(rows))
     picks = [np.full(len(rows), tokens.mean(axis=0).argmin())]
-    picks += [decide(*estimates, price) for price in (prices(*estimates) if at is None else at)]
+    picks += [best_tiers(*estimates, price) for price in (prices(*estimates) if at is None else at)]
     return Sweep(
         rows,
         np.stack([tokens[each, pick] for pick in picks]),
@@ -151,8 +126,7 @@ def at_budget(curve: Curve, budget: float) -> Point:
 
 def mix_at(tiers: Curve, budget: float) -> float:
     """Accuracy of the best random mix of fixed tiers within the budget: their convex hull."""
-    x, y = zip(*hull(tiers.tokens.tolist(), tiers.correct.tolist()), strict=True)
-    return float(np.interp(budget, x, y))
+    return float(np.interp(budget, *tiers.hull()))
 
 
 def tokens_for(curve: Curve, accuracy: float) -> float:
@@ -174,7 +148,7 @@ def area(curve: Curve, low: float, high: float) -> float:
     """
     if high <= low:
         return float("nan")
-    x, y = (np.array(side) for side in zip(*hull(curve.tokens.tolist(), curve.correct.tolist()), strict=True))
+    x, y = curve.hull()
     at = np.unique(np.concatenate([[low, high], x[(x > low) & (x < high)]]))
     return float(np.trapezoid(np.interp(at, x, y), at) / (high - low))
 
@@ -202,7 +176,7 @@ def measures(curve: Curve, tiers: Curve, oracle: Curve | None = None) -> dict[st
     """
     low, high = ends(tiers)
     found: dict[str, float] = {}
-    corners = Curve(*np.array(hull(tiers.tokens.tolist(), tiers.correct.tolist())).T)
+    corners = tiers.hull()
     for name, extra in BUDGETS.items():
         budget = low + extra * (high - low)
         reached, mixed = at_budget(curve, budget), float(np.interp(budget, *corners))

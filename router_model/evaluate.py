@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router_model import curves
+from router_model.allocation import UNIT, Floats
 from router_model.baselines import Estimates, Method
 from router_model.calibrate import calibrate
-from router_model.curves import UNIT, Floats, Sweep
+from router_model.curves import Sweep
 from router_model.head import Head
 from router_model.outcomes import OutcomeError, OutcomeTable, folds
 

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router_model import artifact
+from router_model.allocation import PriceTable, demand
 from router_model.encoders import HASHED, Encoder, EncoderError, Source, opened
 from router_model.features import FEATURE_VERSION, Features, encode
-from router_model.ibpo import demand
 from router_model.outcomes import places
 
 Floats = NDArray[np.float64]
@@ -159,13 +159,6 @@ def outside(vector: Single, plane: Single) -> float:
     """
     inside = plane @ vector
     return 1 - float(inside @ inside)
-
-
-class PriceTable(NamedTuple):
-    """λ*(B): mean completion tokens a request (rising) and the price per 1,000 tokens there (falling)."""
-
-    budgets: Floats
-    prices: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,14 +338,14 @@ class Head:
                 how += f", and beyond {longest:,.0f} reasoning tokens ({', '.join(beyond)}) extrapolated"
         return f"the head {self.name} never saw the model {model}: {how}; `thinkmeter calibrate` measures it"
 
-    def price_table(self, model: str, tiers: Sequence[TierLength], points: int = 64) -> PriceTable:
+    def price_table(self, model: str, tiers: Sequence[TierLength], points: int = 64) -> PriceTable | None:
         """λ*(B) for these tiers on the mix of prompts that the head was trained on."""
         correct, tokens = self._plan(model, tuple(tiers)).outcomes(self.sample)
         budgets, prices = demand(correct, tokens)
         at = (
             np.unique(np.linspace(0, len(budgets) - 1, points).astype(np.int64)) if len(budgets) else slice(0)
         )
-        return PriceTable(budgets[at], prices[at])
+        return PriceTable.of_points(budgets[at], prices[at])
 
 
 def fingerprints(prompts: Sequence[str]) -> NDArray[np.uint64]:

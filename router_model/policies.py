@@ -15,8 +15,8 @@ import numpy as np
 from scipy.optimize import minimize
 
 from router_model import calibrate
+from router_model.allocation import UNIT, allocate, demand, value
 from router_model.head import Curves
-from router_model.ibpo import UNIT, allocate, demand
 from router_model.outcomes import Floats, OutcomeTable
 from router_model.train import Trained
 
@@ -35,8 +35,8 @@ class Evidence(NamedTuple):
     prices: Floats
 
     def utility(self, price: float) -> Floats:
-        """Correctness less the price of the tokens, [N, T]."""
-        return self.correct - price * self.tokens / UNIT
+        """The value of every tier, [N, T]."""
+        return value(self.correct, self.tokens, price)
 
 
 def evidence(trained: Trained) -> Evidence:
@@ -122,9 +122,9 @@ def _imitate(latents: Floats, seen: Evidence, temperature: float) -> Priced:
         weights = flat.reshape(shape)
         scores = features @ weights
         shares = _softmax(scores)
-        value = -(weight * (targets * np.log(shares + 1e-12)).sum(axis=1)).mean()
+        entropy = -(weight * (targets * np.log(shares + 1e-12)).sum(axis=1)).mean()
         slope = features.T @ (weight[:, None] * (shares - targets)) / len(weight)
-        return value + _RIDGE / 2 * float((weights**2).sum()), (slope + _RIDGE * weights).ravel()
+        return entropy + _RIDGE / 2 * float((weights**2).sum()), (slope + _RIDGE * weights).ravel()
 
     found = minimize(
         loss, np.zeros(shape[0] * shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 150}
@@ -212,10 +212,10 @@ def _slopes(raw: Floats, table: OutcomeTable, seen: Evidence, price: Floats) -> 
     count = len(table.tiers)
     correct = 1 / (1 + np.exp(-np.clip(raw[:, :count], -30, 30)))
     tokens = np.exp(np.minimum(raw[:, count:], 20))
-    gain = correct - price * tokens / UNIT
+    gain = value(correct, tokens, price)
     span = np.maximum((gain.max(axis=1) - gain.min(axis=1)).mean() / 20, 1e-4)
     shares = _softmax(gain / span)
-    worth = seen.correct - price * seen.tokens / UNIT
+    worth = value(seen.correct, seen.tokens, price)
     pull = -shares * (worth - (shares * worth).sum(axis=1, keepdims=True)) / span * _REGRET
     slope = np.empty_like(raw)
     weight, logs = calibrate.sample_weights(table), calibrate.log_tokens(table)

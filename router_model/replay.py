@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gateway.pacing import Memory, Pacing, Reading, observe
 from gateway.policy import Bound, Bounds, choose
-from gateway.prices import PriceTable, RecentPrices
+from router_model.allocation import PriceTable, RecentPrices
 from router_model.head import Prediction
 from router_model.traffic import FIRST_TOKEN, SPEED, Floats, Ints, Trace
 

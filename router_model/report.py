@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from router_model import curves
-from router_model.curves import BUDGETS, Floats
+from router_model.allocation import Floats
+from router_model.curves import BUDGETS
 from router_model.evaluate import Cell, Trial
 from router_model.outcomes import OutcomeTable
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.pacing import Pacing
-from gateway.prices import PriceTable
+from router_model.allocation import PriceTable, value
 from router_model.head import Prediction
 from router_model.outcomes import OutcomeTable, folds
 from router_model.replay import REFUSED, Controller, Fixed, Paced, RawDual, Run, Scheduled, Window, replay
@@ -150,7 +150,7 @@ class Hindsight:
         correct, tokens = world.estimates
         low, high = world.prices.floor, world.prices.ceiling
         self.prices = np.concatenate([[0.0], np.geomspace(max(low, high / 1e5), 1.01 * high, 200)])
-        choices = np.stack([(correct - price * tokens / 1000).argmax(axis=1) for price in self.prices])
+        choices = np.stack([value(correct, tokens, price).argmax(axis=1) for price in self.prices])
         choices = choices.astype(np.int8)
         windows = np.split(np.arange(len(run_of.at)), np.searchsorted(run_of.at, self._starts(run_of)))
         self._costs, self._right = [], []

@@ -14,7 +14,8 @@ from typing import Annotated, NamedTuple
 import msgspec
 import numpy as np
 
-from router_model.curves import Floats, Sweep, at_budget, mix_at
+from router_model.allocation import Floats
+from router_model.curves import Sweep, at_budget, mix_at
 from router_model.outcomes import OutcomeTable
 
 

@@ -25,7 +25,7 @@ from examples.demo.traffic import fresh_questions
 from examples.headline import ask, report
 from examples.headline.result import Bootstrap, Way, alone, compare, fixed_ways, vote_ways
 from examples.tiny_reasoner.task import Question
-from router_model.ibpo import allocate
+from router_model.allocation import allocate
 
 TIMES_DIRECT = (1.5, 2.0, 3.0, 4.0)
 EXTRA_SHARES = (0.1, 0.25, 0.5, 0.75)

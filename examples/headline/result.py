@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from examples.demo.score import RESAMPLES, mix_at
 from examples.headline.ask import Answers
 from examples.tiny_reasoner.task import Question
-from router_model.ibpo import allocate
+from router_model.allocation import allocate
 
 Floats = NDArray[np.float64]
 

@@ -67,9 +67,8 @@ function row(entry, state) {
 
 function explain(entry, state) {
   const place = get("why");
-  const { decision, explanation } = entry;
+  const { decision, explanation, value } = entry;
   const tiers = Object.keys(decision.correct);
-  const value = (tier) => decision.correct[tier] - (decision.price * decision.tokens[tier]) / 1000;
   const width = Math.max(place.clientWidth - 40, 220);
   place.dataset.id = decision.id;
   place.replaceChildren(
@@ -85,7 +84,7 @@ function explain(entry, state) {
           h("th", { scope: "row" }, tier, decision.eligible.includes(tier) ? null : h("span", { class: "small" }, " not eligible")),
           h("td", { class: "num" }, percent(decision.correct[tier], 1)),
           h("td", { class: "num" }, integer(decision.tokens[tier])),
-          h("td", { class: "num" }, signed(value(tier), 3)),
+          h("td", { class: "num" }, signed(value[tier], 3)),
           h("td", { class: "wide" }, h("div", { class: "meter", "aria-hidden": "true" }, drawn)));
       }))),
     h("p", { class: "small" }, "Value = P(right) − price × tokens ÷ 1,000. Which tier has the highest, at each price:"),

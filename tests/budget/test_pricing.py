@@ -13,11 +13,11 @@ import pytest
 from gateway import pricing
 from gateway.budget_config import Budget
 from gateway.metrics import Metrics
-from gateway.prices import PriceTable
 from gateway.pricing import Pricing
 from gateway.reservation import Limit, Need, Step
 from gateway.store import Store
 from gateway.window import window
+from router_model.allocation import PriceTable
 from tests.redis import PATIENT, RealRedis, delivered, real_redis, reserved, running_store
 
 TABLE = PriceTable([10.0, 100.0, 1000.0], [1.0, 0.1, 0.01])

@@ -127,6 +127,7 @@ async def test_a_decision_is_told_and_explained(running: Running) -> None:
     assert first["sums"]["requests"] == 0
     assert entry["decision"]["id"] == response.headers["x-thinkmeter-decision-id"]
     assert entry["decision"]["tier"] == tier
+    assert max(entry["value"], key=entry["value"].get) == tier
     assert entry["explanation"]["because"] == f"{tier} is worth most at this price."
     assert (entry["status"], entry["error"], entry["backend"]) == (200, None, "a")
     assert (sums["requests"], sums["tiers"], sums["tokens"]) == (1, {tier: 1}, entry["completion_tokens"])

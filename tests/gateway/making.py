@@ -12,9 +12,9 @@ from gateway import policy
 from gateway.config import EFFORTS, Key, Rule, Settings
 from gateway.configfile import parse
 from gateway.policy import Bounds
-from gateway.prices import PriceTable
 from gateway.protocol import Fields, Request, Wish, encode, parse_chat
 from gateway.tiers import Ladder
+from router_model.allocation import PriceTable
 
 TIERS = {
     "direct": {"thinking": 0, "answer": 100},

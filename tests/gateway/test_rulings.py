@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pytest
 
 from gateway.endpoints import CHAT
@@ -15,7 +14,8 @@ from gateway.replicas import pools_of
 from gateway.reservation import Budgets
 from gateway.rulings import Router
 from gateway.snapshot import Snapshot
-from router_model.head import Prediction, PriceTable, TierLength
+from router_model.allocation import PriceTable
+from router_model.head import Prediction, TierLength
 from tests.gateway.making import TIERS, chat, settings
 
 KEYS = [
@@ -37,8 +37,8 @@ class Hopeful:
         chances = tuple((i + 1) / len(tiers) for i in range(len(tiers)))
         return Prediction(0.5, chances, tuple(float(tier.thinking) for tier in tiers))
 
-    def price_table(self, model: str, tiers: Sequence[TierLength]) -> PriceTable:
-        return PriceTable(np.array([0.0, 50.0, 50.0, 400.0]), np.array([9.0, 4.0, 3.0, 0.5]))
+    def price_table(self, model: str, tiers: Sequence[TierLength]) -> PriceTable | None:
+        return PriceTable.of_points([0.0, 50.0, 50.0, 400.0], [9.0, 4.0, 3.0, 0.5])
 
 
 def snapshot(**sections: Any) -> Snapshot:

@@ -12,7 +12,7 @@ from gateway.budget_config import Budget, Reservations
 from gateway.policy import Bound, Bounds
 from gateway.protocol import Wish
 from gateway.reservation import Limit, Outcome, Reservation, duration, span
-from gateway.shortening import Judgement, prompt_bound
+from gateway.shortening import RoutingPlan, prompt_bound
 from gateway.tiers import Ladder
 from gateway.usage import Tally
 from gateway.window import window
@@ -26,7 +26,7 @@ def limit(**budget: Any) -> Limit:
 
 
 @st.composite
-def judgements(draw: Any) -> Judgement:
+def plans(draw: Any) -> RoutingPlan:
     """Any ladder, wish and bounds, with the decision made for them."""
     tiers: Ladder = draw(ladders)
     count = len(tiers.names)
@@ -43,13 +43,13 @@ def judgements(draw: Any) -> Judgement:
     shares = st.lists(st.floats(0, 1), min_size=count, max_size=count).map(tuple)
     prediction = Prediction(0.5, draw(shares), draw(estimates), draw(st.just(()) | estimates))
     wish, context = draw(wishes), draw(st.none() | st.integers(1, 40_000))
-    return judged(tiers, bounds, wish, prediction, 0.02, context)
+    return planned(tiers, bounds, wish, prediction, 0.02, context)
 
 
-def judged(
+def planned(
     tiers: Ladder, bounds: Bounds, wish: Wish, prediction: Prediction, price: float, context: int | None
-) -> Judgement:
-    """The judgement as the rulings make it, without experiments."""
+) -> RoutingPlan:
+    """The plan as the router makes it, without experiments."""
     choice = policy.choose(bounds, prediction, price)
     decision = policy.decide(
         tiers,
@@ -63,55 +63,53 @@ def judged(
         context=context,
         versions={},
     )
-    return Judgement(tiers, bounds, wish, prediction, context, choice, decision)
+    return RoutingPlan(tiers, bounds, wish, prediction, context, choice, decision)
 
 
-@given(judgements(), st.integers(1, 4), st.data())
-def test_what_is_granted_was_set_aside(judgement: Judgement, choices: int, data: st.DataObject) -> None:
+@given(plans(), st.integers(1, 4), st.data())
+def test_what_is_granted_was_set_aside(plan: RoutingPlan, choices: int, data: st.DataObject) -> None:
     """The cap sent upstream never exceeds the reservation, and the guarantee outlives every cut."""
-    need = judgement.need(Reservations(shortest_answer=50), choices=choices, body=b"x" * 40)
+    need = plan.need(Reservations(shortest_answer=50), choices=choices, body=b"x" * 40)
     step = data.draw(st.integers(need.wanted, len(need.steps) - 1))
     cut = step == len(need.steps) - 1 and data.draw(st.booleans())
     clamp = data.draw(st.integers(need.minimum, need.steps[-1].cap)) if cut else 0
     reservation = Reservation("r", (limit(), limit(count="total")), need, step, clamp)
 
-    granted = judgement.granted(reservation)
+    granted = plan.granted(reservation)
 
     assert granted.cap is not None
     assert granted.thinking <= granted.cap <= reservation.cap
     completion, total = reservation.amounts()
     assert completion == choices * reservation.cap
-    assert total == completion + prompt_bound(b"x" * 40, judgement.context)
-    index = judgement.ladder.index(granted.tier)
-    lowest = judgement.bounds.fixed or judgement.bounds.floor
+    assert total == completion + prompt_bound(b"x" * 40, plan.context)
+    index = plan.ladder.index(granted.tier)
+    lowest = plan.bounds.fixed or plan.bounds.floor
     if lowest:
         assert index >= lowest.index
-        promised = judgement.ladder.length(
-            index, judgement.wish, judgement.guaranteed, judgement.context
-        ).thinking
-        kept = min(judgement.guaranteed, judgement.ladder.tiers[index].thinking)
+        promised = plan.ladder.length(index, plan.wish, plan.guaranteed, plan.context).thinking
+        kept = min(plan.guaranteed, plan.ladder.tiers[index].thinking)
         assert granted.thinking >= min(kept, promised)
     assert (granted.reason == "budget") == reservation.shortened()
-    assert granted.wanted == (judgement.decision.tier if reservation.shortened() else None)
+    assert granted.wanted == (plan.decision.tier if reservation.shortened() else None)
 
 
-@given(judgements())
-def test_steps_fall(judgement: Judgement) -> None:
+@given(plans())
+def test_steps_fall(plan: RoutingPlan) -> None:
     """Steps run from the dearest tier downwards, and the wanted one is the decision's."""
-    need = judgement.need(Reservations(), choices=1, body=b"")
+    need = plan.need(Reservations(), choices=1, body=b"")
 
-    assert list(judgement.tiers) == sorted(judgement.tiers, reverse=True)
-    assert judgement.ladder.names[judgement.tiers[need.wanted]] == judgement.decision.tier
+    assert list(plan.tiers) == sorted(plan.tiers, reverse=True)
+    assert plan.ladder.names[plan.tiers[need.wanted]] == plan.decision.tier
     assert all(0 <= s.expected <= s.cap for s in need.steps)
     assert 0 < need.minimum <= max(need.steps[-1].cap, 1) or need.steps[-1].cap == 0
 
 
-def one(**changes: Any) -> Judgement:
+def one(**changes: Any) -> RoutingPlan:
     """The four tiers, no bounds, a decision for the longest."""
     tiers = ladder()
     bounds = Bounds(ceiling=Bound(3, "client_ceiling"))
     prediction = Prediction(0.5, (0.1, 0.2, 0.3, 0.9), (50.0, 150.0, 300.0, 600.0), **changes)
-    return judged(tiers, bounds, Wish(), prediction, 0.0, None)
+    return planned(tiers, bounds, Wish(), prediction, 0.0, None)
 
 
 def test_p95_is_what_is_likely() -> None:

@@ -24,16 +24,6 @@ def outcomes(random: np.random.Generator, prompts: int = 12, tiers: int = 3) -> 
     return correct, np.cumsum(random.integers(1, 50, (prompts, tiers)), axis=1).astype(float)
 
 
-def test_hull_drops_what_mixing_beats() -> None:
-    """A tier below the line of its neighbours, and one that costs more for less, are no corners."""
-    assert curves.hull([1, 2, 3, 4], [0.1, 0.2, 0.7, 0.5]) == [(1, 0.1), (3, 0.7)]
-
-
-def test_hull_of_one_price_twice() -> None:
-    """Of two points with the same tokens, only the better counts."""
-    assert curves.hull([5, 5, 5], [0.2, 0.9, 0.4]) == [(5, 0.9)]
-
-
 @given(tables)
 def test_mix_is_the_best_pair(random: np.random.Generator) -> None:
     """The hull at a budget equals the best random mix of any two tiers that keeps to it."""
@@ -130,11 +120,6 @@ def test_equal_tiers_have_no_gap_to_recover() -> None:
     flat = Curve(np.array([1.0, 9.0]), np.array([0.5, 0.505]))
 
     assert math.isnan(curves.measures(flat, flat)["apgr"])
-
-
-def test_ties_go_to_fewer_tokens() -> None:
-    """At a price of zero, two tiers that are equally good are told apart by their cost."""
-    assert curves.decide(np.array([[0.5, 0.5]]), np.array([[30.0, 10.0]]), 0.0).tolist() == [1]
 
 
 @given(tables)

@@ -168,7 +168,9 @@ def test_other_lengths_are_interpolated(trained: Trained) -> None:
 
 def test_price_table(saved: Path) -> None:
     """λ*(B): budgets rise, prices fall; spending at a price on the sample stays near the budget."""
-    budgets, prices = Head.load(saved).price_table("made", ASKED)
+    table = Head.load(saved).price_table("made", ASKED)
+    assert table is not None
+    budgets, prices = table.budgets, table.prices
 
     assert (np.diff(budgets) > 0).all()
     assert (np.diff(prices) <= 0).all()

@@ -13,7 +13,7 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from gateway.pacing import Pacing
-from gateway.prices import PriceTable
+from router_model.allocation import PriceTable
 from router_model.baselines import Estimates
 from router_model.outcomes import OutcomeTable
 from router_model.replay import LOST, REFUSED, Fixed, Paced, RawDual, Window, replay
