@@ -23,10 +23,10 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from gateway.simulation.report import simulate_command
 from router_model.artifact import ArtifactError
 from router_model.encoders import Encoder, EncoderError, Source, opened
 from router_model.outcomes import OutcomeError, OutcomeTable, read
-from router_model.simulate import simulate_command
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 out, err = Console(markup=False), Console(stderr=True, markup=False)

@@ -13,13 +13,13 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from gateway.pacing import Pacing
+from gateway.simulation.experiment import Hindsight, World, loaded, score, trailing, world
+from gateway.simulation.replay import LOST, REFUSED, Fixed, Paced, RawDual, Window, replay
+from gateway.simulation.report import simulate_command
+from gateway.simulation.traffic import SCENARIOS, clamps, trace
 from router_model.allocation import PriceTable
 from router_model.baselines import Estimates
 from router_model.outcomes import OutcomeTable
-from router_model.replay import LOST, REFUSED, Fixed, Paced, RawDual, Window, replay
-from router_model.simulate import simulate_command
-from router_model.traffic import SCENARIOS, clamps, trace
-from router_model.trial import Hindsight, World, loaded, score, trailing, world
 
 TIERS = ("direct", "short", "long")
 

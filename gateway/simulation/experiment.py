@@ -10,11 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.pacing import Pacing
+from gateway.simulation.replay import (
+    REFUSED,
+    Controller,
+    Fixed,
+    Paced,
+    RawDual,
+    Run,
+    Scheduled,
+    Window,
+    replay,
+)
+from gateway.simulation.traffic import RATE, Floats, Ints, Scenario, Trace, trace
 from router_model.allocation import PriceTable, value
 from router_model.head import Prediction
 from router_model.outcomes import OutcomeTable, folds
-from router_model.replay import REFUSED, Controller, Fixed, Paced, RawDual, Run, Scheduled, Window, replay
-from router_model.traffic import RATE, Floats, Ints, Scenario, Trace, trace
 
 if TYPE_CHECKING:
     from router_model.baselines import Estimates, Method

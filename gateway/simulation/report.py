@@ -11,11 +11,11 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from gateway.simulation.experiment import WINDOW, Result, World, cross_fitted, simulate, trailing, world
+from gateway.simulation.traffic import DURATION, RATE, SCENARIOS, clamps
 from router_model.outcomes import OutcomeError, read
-from router_model.traffic import DURATION, RATE, SCENARIOS, clamps
-from router_model.trial import WINDOW, Result, World, cross_fitted, simulate, trailing, world
 
-EXAMPLE = Path(__file__).parents[1] / "examples/tiny_reasoner/measured/outcomes.jsonl.gz"
+EXAMPLE = Path(__file__).parents[2] / "examples/tiny_reasoner/measured/outcomes.jsonl.gz"
 OURS = "thinkmeter"
 
 TableOption = Annotated[
