@@ -7,7 +7,6 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gateway import __version__
+from gateway import __version__, cli_heads
 from gateway.config import Settings, key_digest
 from gateway.configfile import ConfigError, load
 
@@ -229,8 +228,7 @@ def version() -> None:
     typer.echo(__version__)
 
 
-# by name, as the gateway itself must not depend on what training needs
-cli.add_typer(import_module("router_model.cli").cli)
+cli.add_typer(cli_heads.cli)
 
 
 def main() -> None:

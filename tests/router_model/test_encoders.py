@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from gateway.cli_heads import cli
 from router_model import encoders
 from router_model.artifact import ArtifactError
-from router_model.cli import cli
 from router_model.encoders import HASHED, EncoderError, Sentence, Served, Source, opened
 from router_model.features import encode
 from router_model.head import Head, TierLength

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from router_model.cli import cli
+from gateway.cli_heads import cli
 from tests.router_model import made
 
 pytest.importorskip("sklearn")
