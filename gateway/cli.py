@@ -138,7 +138,7 @@ def route(
     from gateway.endpoints import CHAT
     from gateway.errors import GatewayError
     from router_model.allocation import value
-    from router_model.encoders import EncoderError
+    from router_model.encoders.base import EncoderError
 
     snapshot = _build(config)
     if snapshot.router.embedder:

@@ -25,8 +25,8 @@ from rich.progress import (
 
 from gateway.simulation.report import simulate_command
 from router_model.artifact import ArtifactError
-from router_model.encoders import Encoder, EncoderError, Source, opened
-from router_model.outcomes import OutcomeError, OutcomeTable, read
+from router_model.encoders.base import Encoder, EncoderError, Source, opened
+from router_model.training.outcomes import OutcomeError, OutcomeTable, read
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 out, err = Console(markup=False), Console(stderr=True, markup=False)
@@ -128,7 +128,7 @@ def train(
 ) -> None:
     """Train a head on outcome tables."""
     _need_extra()
-    from router_model import train as training
+    from router_model.training import train as training
 
     encoder = _encoder(_source(place, model, pooling, key))
     try:
@@ -165,8 +165,8 @@ def calibrate_command(
 ) -> None:
     """Teach a head the tiers of one more model from a few hundred outcomes."""
     _need_extra()
-    from router_model import train as training
-    from router_model.calibrate import calibrate
+    from router_model.training import train as training
+    from router_model.training.tier_curves import calibrate
 
     head = _head(head_name, _source(place, None, "mean", key))
     try:
@@ -249,8 +249,8 @@ def _head(name: str, source: Source | None, hint: str = "") -> Any:
 
 
 def _cross_validated(table: OutcomeTable, count: int, seed: int, encoder: Encoder) -> Any:
-    from router_model import evaluate as evaluation
-    from router_model.methods import SHIPPED, HeadMethod
+    from router_model.evaluation import experiment as evaluation
+    from router_model.evaluation.ours import SHIPPED, HeadMethod
 
     method = HeadMethod(encoder=encoder)
     tests = list(evaluation.parts(table, seed, count))
@@ -263,7 +263,7 @@ def _cross_validated(table: OutcomeTable, count: int, seed: int, encoder: Encode
 
 
 def _applied(head: Any, table: OutcomeTable, seed: int) -> Any:
-    from router_model import evaluate as evaluation
+    from router_model.evaluation import experiment as evaluation
 
     kept, estimates, how = evaluation.apply(head, table, seed)
     err.print(f"{table.name}: {how}", soft_wrap=True, highlight=False)
@@ -271,7 +271,7 @@ def _applied(head: Any, table: OutcomeTable, seed: int) -> Any:
 
 
 def _reported(trial: Any) -> dict[str, Any]:
-    from router_model import evaluate as evaluation
+    from router_model.evaluation import experiment as evaluation
 
     ((method, cells),) = trial.cells.items()
     return {
@@ -302,10 +302,10 @@ def _show(found: dict[str, Any]) -> None:
 
 
 def _write(trials: Sequence[Any], folder: Path) -> None:
-    from router_model import results
+    from router_model.report import suite
 
     with err.status("intervals and figures"):
-        results.write_trials(trials, folder)
+        suite.write_trials(trials, folder)
 
 
 @cli.command()
@@ -323,9 +323,9 @@ def results(
     _need_extra()
     from threadpoolctl import threadpool_limits
 
-    from router_model import results as all_results
-    from router_model.factors import baselines
-    from router_model.methods import SHIPPED, methods
+    from router_model.evaluation.factorisation import baselines
+    from router_model.evaluation.ours import SHIPPED, methods
+    from router_model.report import suite as all_results
 
     run = all_results.Run((*baselines(), *methods().values()), SHIPPED, range(seeds), draws)
     wanted = _names(only)

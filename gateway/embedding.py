@@ -11,8 +11,8 @@ from gateway.breaker import Breaker
 from gateway.config import Encoder
 from gateway.errors import BackendDisconnected, GatewayError
 from gateway.upstream import Upstream
-from router_model.encoders import Embedder, EncoderError, Served
-from router_model.encoders import Single as Vectors
+from router_model.encoders.base import Embedder, EncoderError, Served
+from router_model.encoders.base import Single as Vectors
 
 log = logging.getLogger("thinkmeter.encoder")
 

@@ -13,7 +13,7 @@ from gateway.headers import bearer
 from gateway.policy import Facts, RuleBook
 from gateway.shortening import RoutingPlan
 from gateway.tiers import Ladder
-from router_model.encoders import Embedder
+from router_model.encoders.base import Embedder
 from router_model.head import Head, Predictor
 
 _ids = _chance = Random()  # noqa: S311 - neither names nor experiments need secrecy

@@ -21,9 +21,9 @@ from gateway.reservation import Budgets
 from gateway.rulings import Router
 from gateway.tiers import Ladder
 from router_model.artifact import ArtifactError
-from router_model.baseline import HeuristicBaseline
-from router_model.encoders import Source
+from router_model.encoders.base import Source
 from router_model.head import Head, Predictor, load_named
+from router_model.heuristic import HeuristicBaseline
 
 _REMEMBERED_EMBEDDINGS = 4096  # prompts whose embeddings an encoder keeps in memory
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from router_model import artifact
 from router_model.allocation import PriceTable, demand
-from router_model.encoders import HASHED, Encoder, EncoderError, Source, opened
-from router_model.features import FEATURE_VERSION, Features, encode
-from router_model.outcomes import places
+from router_model.encoders.base import HASHED, Encoder, EncoderError, Source, opened
+from router_model.encoders.ngrams import FEATURE_VERSION, Features, encode
+from router_model.training.outcomes import places
 
 Floats = NDArray[np.float64]
 Single = NDArray[np.float32]

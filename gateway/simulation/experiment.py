@@ -24,10 +24,10 @@ from gateway.simulation.replay import (
 from gateway.simulation.traffic import RATE, Floats, Ints, Scenario, Trace, trace
 from router_model.allocation import PriceTable, value
 from router_model.head import Prediction
-from router_model.outcomes import OutcomeTable, folds
+from router_model.training.outcomes import OutcomeTable, folds
 
 if TYPE_CHECKING:
-    from router_model.baselines import Estimates, Method
+    from router_model.evaluation.baselines import Estimates, Method
 
 WINDOW = 60.0  # seconds
 FOLDS = 5
@@ -78,7 +78,7 @@ class Score:
 
 def cross_fitted(table: OutcomeTable, method: Method, seed: int) -> Estimates:
     """Estimates for every prompt by a head fitted to other prompts only."""
-    from router_model.baselines import Estimates  # noqa: PLC0415 - only the train extra has what it needs
+    from router_model.evaluation.baselines import Estimates  # noqa: PLC0415 - only the train extra has what it needs
 
     part = folds(table, FOLDS, seed)
     correct, tokens = np.zeros_like(table.correct), np.zeros_like(table.tokens)

@@ -13,7 +13,7 @@ import typer
 
 from gateway.simulation.experiment import WINDOW, Result, World, cross_fitted, simulate, trailing, world
 from gateway.simulation.traffic import DURATION, RATE, SCENARIOS, clamps
-from router_model.outcomes import OutcomeError, read
+from router_model.training.outcomes import OutcomeError, read
 
 EXAMPLE = Path(__file__).parents[2] / "examples/tiny_reasoner/measured/outcomes.jsonl.gz"
 OURS = "thinkmeter"
@@ -49,7 +49,7 @@ def simulate_command(
     if not find_spec("sklearn"):
         typer.echo("the simulator fits a head, which needs: pip install '.[train]' in the checkout", err=True)
         raise typer.Exit(2)
-    from router_model.baselines import Regression  # noqa: PLC0415 - only the train extra has what it needs
+    from router_model.evaluation.baselines import Regression  # noqa: PLC0415 - only the train extra has what it needs
 
     chosen = [one for one in SCENARIOS if not scenario or one.name in scenario]
     unknown = set(scenario or ()) - {one.name for one in chosen}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from router_model.outcomes import OutcomeTable
+from router_model.training.outcomes import OutcomeTable
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

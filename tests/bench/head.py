@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from router_model.features import encode
+from router_model.encoders.ngrams import encode
 from router_model.head import TierLength, load_named
 from tests.bench.machine import describe
 

@@ -13,9 +13,9 @@ import yaml
 from typer.testing import CliRunner
 
 from gateway.cli import cli
-from router_model import curves
+from router_model.evaluation import cost_quality
 from router_model.head import ARTIFACTS, Head, TierLength, load_named
-from router_model.outcomes import OutcomeTable, read
+from router_model.training.outcomes import OutcomeTable, read
 from tests.fakes.backend import Backend
 from tests.http.raw_http import ask
 from tests.router_model.synthetic import gain_over_mix
@@ -57,7 +57,9 @@ def predicted(head: Head, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarra
 
 def errors(correct: np.ndarray, table: OutcomeTable) -> list[float]:
     """Expected calibration error of each tier."""
-    return [curves.calibration_error(correct[:, at], table.correct[:, at]) for at in range(len(table.tiers))]
+    return [
+        cost_quality.calibration_error(correct[:, at], table.correct[:, at]) for at in range(len(table.tiers))
+    ]
 
 
 def test_better_than_before(calibrated: Path, rest: OutcomeTable) -> None:

@@ -18,8 +18,8 @@ from tests.serving import Running, configuration, serving
 
 pytest.importorskip("scipy")
 
-from router_model import train
-from router_model.encoders import Source, opened
+from router_model.encoders.base import Source, opened
+from router_model.training import train
 
 TIERS = {"short": {"thinking": 0, "answer": 200}, "long": {"thinking": 200, "answer": 200}}
 EASY, HARD = made.EASY.format(1, 2), made.HARD.format(3, 4)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from examples.tiny_reasoner.serve import WEIGHTS
-from router_model import train
-from router_model.encoders import EncoderError, Source, opened
+from router_model.encoders.base import EncoderError, Source, opened
 from router_model.head import Head
+from router_model.training import train
 from tests.fakes.backend import Backend
 from tests.router_model import made
 from tests.serving import configuration, serving

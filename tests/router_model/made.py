@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from router_model.outcomes import OutcomeTable
+from router_model.training.outcomes import OutcomeTable
 
 EASY = "add the two numbers and tell me the sum of {} and {} please"
 HARD = "prove the theorem about integrals over the {} th and {} th manifold"

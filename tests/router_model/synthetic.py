@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from router_model.outcomes import OutcomeTable
+from router_model.training.outcomes import OutcomeTable
 
 TIERS = ("direct", "short", "long")
 _WORDS = "apple river stone cloud table green quiet seven chair light paper music".split()
@@ -40,11 +40,11 @@ def synthetic(
 
 def gain_over_mix(correct: np.ndarray, tokens: np.ndarray, truth: OutcomeTable, extra: float = 0.5) -> float:
     """Accuracy of priced decisions at a share of the extra budget, above the best mix of fixed tiers."""
-    from router_model import curves
-    from router_model.baselines import Estimates
+    from router_model.evaluation import cost_quality
+    from router_model.evaluation.baselines import Estimates
 
     rows = np.arange(len(truth))
-    tiers = curves.fixed(truth.correct, truth.tokens, rows).curve()
-    budget = curves.budget_of(tiers, extra)
-    swept = curves.sweep(Estimates(correct, tokens), Estimates(truth.correct, truth.tokens), rows)
-    return curves.at_budget(swept.curve(), budget).accuracy - curves.mix_at(tiers, budget)
+    tiers = cost_quality.fixed(truth.correct, truth.tokens, rows).curve()
+    budget = cost_quality.budget_of(tiers, extra)
+    swept = cost_quality.sweep(Estimates(correct, tokens), Estimates(truth.correct, truth.tokens), rows)
+    return cost_quality.at_budget(swept.curve(), budget).accuracy - cost_quality.mix_at(tiers, budget)

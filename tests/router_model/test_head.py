@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 
 pytest.importorskip("sklearn")
 
-from router_model import artifact, calibrate, train
+from router_model import artifact
 from router_model.artifact import ArtifactError
-from router_model.baselines import Estimates
-from router_model.curves import calibration_error
+from router_model.evaluation.baselines import Estimates
+from router_model.evaluation.cost_quality import calibration_error
+from router_model.evaluation.ibpo import fine_tuned, priced, published
+from router_model.evaluation.ours import FittedHead, FittedPolicy, HeadMethod
 from router_model.head import ARTIFACTS, Head, TierLength, load_named
-from router_model.methods import FittedHead, FittedPolicy, HeadMethod
-from router_model.outcomes import OutcomeError, OutcomeTable
-from router_model.policies import fine_tuned, priced, published
-from router_model.train import Settings, Trained
+from router_model.training import tier_curves, train
+from router_model.training.outcomes import OutcomeError, OutcomeTable
+from router_model.training.train import Settings, Trained
 from tests.router_model.synthetic import TIERS, gain_over_mix, synthetic
 
 ASKED = [TierLength("direct", 0, 50), TierLength("short", 100, 50), TierLength("long", 600, 50)]
@@ -75,7 +76,7 @@ def test_corrections_improve_calibration(trained: Trained) -> None:
     fresh = synthetic(1500, 5, learnable=True)
     view = trained.views[0]
     raw = 3 * view.linear
-    repaired = calibrate.apply(calibrate.correct_by(raw, view.table), raw, view.table)[0]
+    repaired = tier_curves.apply(tier_curves.correct_by(raw, view.table), raw, view.table)[0]
     distorted = 1 / (1 + np.exp(-np.clip(raw[:, :3], -30, 30)))
     served = estimates(trained, fresh).correct
 
@@ -182,14 +183,14 @@ def test_calibrates_a_new_model(saved: Path) -> None:
     """From 150 outcomes the tiers of another model are learnt with the trunk frozen."""
     head = Head.load(saved)
     other = replace(synthetic(150, 8, learnable=True, name="new"), tiers=("a", "b", "c"))
-    tuned = calibrate.calibrate(head, other)
+    tuned = tier_curves.calibrate(head, other)
     fresh = synthetic(600, 9, learnable=True)
-    seen = calibrate.inputs_of(tuned, fresh).astype(np.float32)
+    seen = tier_curves.inputs_of(tuned, fresh).astype(np.float32)
 
     assert gain_over_mix(*tuned.sets["new"].outcomes(seen), fresh) > 0.06
     assert tuned.trunk is head.trunk
     with pytest.raises(OutcomeError, match="too few"):
-        calibrate.calibrate(head, other.take(np.arange(5)))
+        tier_curves.calibrate(head, other.take(np.arange(5)))
 
 
 def test_several_tables_with_gaps(table: OutcomeTable) -> None:

@@ -11,14 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from router_model import artifact, calibrate, network
-from router_model.calibrate import Correction
-from router_model.encoders import HASHED, Encoder
-from router_model.features import FEATURE_VERSION
+from router_model import artifact
+from router_model.encoders.base import HASHED, Encoder
+from router_model.encoders.ngrams import FEATURE_VERSION
 from router_model.head import Curves, Head, fingerprints
-from router_model.network import Network, Targets
-from router_model.outcomes import OutcomeError, OutcomeTable
-from router_model.trunk import FOLDS, Corpus, Latents, Tick, learn
+from router_model.training import network, tier_curves
+from router_model.training.network import Network, Targets
+from router_model.training.outcomes import OutcomeError, OutcomeTable
+from router_model.training.tier_curves import Correction
+from router_model.training.trunk import FOLDS, Corpus, Latents, Tick, learn
 
 Floats = NDArray[np.float64]
 
@@ -99,12 +100,12 @@ def fit(
     for at, view in enumerate(views):
         blend, correction = _judged(view)
         weights = _weights(view, whole, moments[:, _column(corpus, at)], _column(corpus, at), blend)
-        own = calibrate.uncorrected(view.table, weights, _lengths(view.table, alone=len(tables) == 1))
-        plain[own.name], sets[own.name] = own, calibrate.corrected(own, correction)
+        own = tier_curves.uncorrected(view.table, weights, _lengths(view.table, alone=len(tables) == 1))
+        plain[own.name], sets[own.name] = own, tier_curves.corrected(own, correction)
         raw = blend * view.deep + (1 - blend) * view.linear
-        estimates[own.name] = calibrate.apply(correction, raw, view.table)
+        estimates[own.name] = tier_curves.apply(correction, raw, view.table)
         logits[own.name] = raw * correction.scale + correction.move
-        metrics[own.name] = calibrate.metrics(view.table, raw, correction) | {"network_share": blend}
+        metrics[own.name] = tier_curves.metrics(view.table, raw, correction) | {"network_share": blend}
     rows = np.random.default_rng(settings.seed).permutation(len(latents.inputs))[:_SAMPLE]
     sample = trunk.above(latents.inputs[rows].astype(np.float32)).astype(np.float16).astype(np.float32)
     trained = np.unique(fingerprints([prompt for table in tables for prompt in table.prompts]))
@@ -147,8 +148,8 @@ def _targets(corpus: Corpus) -> tuple[Targets, Floats]:
         block = np.zeros((3, count, len(table.tiers)))
         block[:, rows] = (
             np.nan_to_num(table.correct),
-            calibrate.log_tokens(table),
-            calibrate.sample_weights(table),
+            tier_curves.log_tokens(table),
+            tier_curves.sample_weights(table),
         )
         parts.append(block)
     correct, logs, weight = np.concatenate(parts, axis=2)
@@ -180,7 +181,7 @@ def _column(corpus: Corpus, at: int) -> NDArray[np.int64]:
 def _views(corpus: Corpus, latents: Latents, deep: Floats) -> Iterator[Fold]:
     for at, (table, rows) in enumerate(zip(corpus.tables, corpus.rows, strict=True)):
         seen, fold = latents.inputs[rows, latents.columns[at]], corpus.fold[rows]
-        linear = calibrate.cross_regress(seen, table, fold)
+        linear = tier_curves.cross_regress(seen, table, fold)
         yield Fold(table, rows, latents.columns[at], seen, fold, linear, deep[rows][:, _column(corpus, at)])
 
 
@@ -190,20 +191,20 @@ def _judged(view: Fold) -> tuple[float, Correction]:
     Of the shares within two standard errors of the best, the smallest: simple curves unless data speak.
     """
     mixed = {blend: blend * view.deep + (1 - blend) * view.linear for blend in _BLENDS}
-    loss = {blend: calibrate.deviance(raw, view.table) for blend, raw in mixed.items()}
+    loss = {blend: tier_curves.deviance(raw, view.table) for blend, raw in mixed.items()}
     best = min(_BLENDS, key=lambda blend: loss[blend].mean())
     for blend in _BLENDS:
         worse = loss[blend] - loss[best]
         if worse.mean() <= 2 * worse.std() / np.sqrt(len(worse)):
             break
-    return blend, calibrate.correct_by(mixed[blend], view.table)
+    return blend, tier_curves.correct_by(mixed[blend], view.table)
 
 
 def _weights(view: Fold, whole: Network, moments: Floats, outputs: NDArray[np.int64], blend: float) -> Floats:
     """The blend of linear curves and network as one map of [H + R + DENSE] inputs, intercept last."""
     deep = np.vstack([whole.weights, whole.skip, whole.shift])[:, outputs] * moments[1]
     deep[-1] += moments[0]
-    flat = calibrate.regress(view.latents, view.table)
+    flat = tier_curves.regress(view.latents, view.table)
     linear = np.zeros_like(deep)
     first = len(whole.hidden_bias)
     linear[first + view.columns.start : first + view.columns.stop] = flat[:-1]

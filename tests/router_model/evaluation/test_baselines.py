@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from router_model.baselines import Boosting, DatasetIdentity, Method, Neighbours, Regression, Rule
-from router_model.factors import Factorisation, baselines
+from router_model.evaluation.baselines import Boosting, DatasetIdentity, Method, Neighbours, Regression, Rule
+from router_model.evaluation.factorisation import Factorisation, baselines
 from tests.router_model import made
 
 pytest.importorskip("sklearn")

@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import minimize
 
-from router_model import calibrate
 from router_model.allocation import UNIT, allocate, demand, value
 from router_model.head import Curves
-from router_model.outcomes import Floats, OutcomeTable
-from router_model.train import Trained
+from router_model.training import tier_curves
+from router_model.training.outcomes import Floats, OutcomeTable
+from router_model.training.train import Trained
 
 _PRIOR = 4.0  # samples that a cross-fitted estimate counts as
 _PRICES = 12
@@ -169,7 +169,7 @@ def published(trained: Trained, seed: int) -> Published:
     for share in _SHARES:
         long = allocate(pair, density, share).probabilities[:, 1] > 0.5
         feasible = np.where(long, pair[:, 1], pair[:, 0]) > 0
-        weights = calibrate.logistic(view.latents, long.astype(float), feasible.astype(float), penalty=1.0)
+        weights = tier_curves.logistic(view.latents, long.astype(float), feasible.astype(float), penalty=1.0)
         margin = float(np.quantile(pair[:, 1] - pair[:, 0], 1 - share))
         models.append((float(np.log(max(margin, 0.02 * (1 - share)) / max(extra, 1e-9) * UNIT)), weights))
     return Published(tuple(models), ends, len(table.tiers))
@@ -218,7 +218,7 @@ def _slopes(raw: Floats, table: OutcomeTable, seen: Evidence, price: Floats) -> 
     worth = value(seen.correct, seen.tokens, price)
     pull = -shares * (worth - (shares * worth).sum(axis=1, keepdims=True)) / span * _REGRET
     slope = np.empty_like(raw)
-    weight, logs = calibrate.sample_weights(table), calibrate.log_tokens(table)
+    weight, logs = tier_curves.sample_weights(table), tier_curves.log_tokens(table)
     slope[:, :count] = weight * (correct - np.nan_to_num(table.correct)) + pull * correct * (1 - correct)
     slope[:, count:] = 0.5 * weight * np.clip(raw[:, count:] - logs, -2, 2) - pull * price * tokens / UNIT
     return slope / len(raw)

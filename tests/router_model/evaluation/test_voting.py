@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router_model import curves, votes
-from router_model.outcomes import OutcomeTable
+from router_model.evaluation import cost_quality, voting
+from router_model.training.outcomes import OutcomeTable
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ from router_model.outcomes import OutcomeTable
 )
 def test_majority(answers: list[str], count: int, expected: float) -> None:
     """The most frequent answer wins, ties by lot, and no answer is no vote. Right is 7."""
-    assert votes.majority(answers, [answer == "7" for answer in answers], count) == pytest.approx(expected)
+    assert voting.majority(answers, [answer == "7" for answer in answers], count) == pytest.approx(expected)
 
 
 @given(st.lists(st.sampled_from("789"), min_size=2, max_size=6))
@@ -38,8 +38,8 @@ def test_one_or_two_votes_are_a_single_sample(answers: list[str]) -> None:
     right = [answer == "7" for answer in answers]
     single = sum(right) / len(right)
 
-    assert votes.majority(answers, right, 1) == pytest.approx(single)
-    assert votes.majority(answers, right, 2) == pytest.approx(single)
+    assert voting.majority(answers, right, 1) == pytest.approx(single)
+    assert voting.majority(answers, right, 2) == pytest.approx(single)
 
 
 @given(st.lists(st.sampled_from("78"), min_size=3, max_size=6))
@@ -48,7 +48,7 @@ def test_three_votes_of_two_answers(answers: list[str]) -> None:
     right = [answer == "7" for answer in answers]
     triples = list(itertools.combinations(right, 3))
 
-    assert votes.majority(answers, right, 3) == pytest.approx(
+    assert voting.majority(answers, right, 3) == pytest.approx(
         sum(sum(t) >= 2 for t in triples) / len(triples)
     )
 
@@ -72,11 +72,11 @@ def table(path: Path, *, answers: bool) -> list[str]:
 def test_contest(tmp_path: Path) -> None:
     """Three short votes for 30 tokens are always right; half mixing at 30 tokens is 5 in 6."""
     ids = table(tmp_path / "t.jsonl", answers=True)
-    cast = votes.ballots(tmp_path / "t.jsonl", ids)
+    cast = voting.ballots(tmp_path / "t.jsonl", ids)
     correct, tokens = np.tile([2 / 3, 1.0], (60, 1)), np.tile([10.0, 50.0], (60, 1))
-    mixing = curves.fixed(correct, tokens, np.arange(60))
+    mixing = cost_quality.fixed(correct, tokens, np.arange(60))
 
-    (found,) = votes.contests(cast, [mixing], [mixing], draws=20, seed=0)
+    (found,) = voting.contests(cast, [mixing], [mixing], draws=20, seed=0)
 
     assert (found.tier, found.votes, found.tokens) == ("short", 3, 30)
     assert found.voting[0] == pytest.approx(1 / 3)
@@ -88,12 +88,12 @@ def test_table_without_single_answers(tmp_path: Path) -> None:
     """Nothing can be voted on when a table holds means alone."""
     ids = table(tmp_path / "t.jsonl", answers=False)
 
-    assert votes.ballots(tmp_path / "t.jsonl", ids) == []
+    assert voting.ballots(tmp_path / "t.jsonl", ids) == []
 
 
 def test_bounds() -> None:
     """Without the answers, two right of four win, and one right wins one time in four."""
-    found = votes.bounds(
+    found = voting.bounds(
         OutcomeTable(
             name="t",
             ids=("a", "b"),
@@ -119,10 +119,10 @@ def test_routing_is_measured_where_voting_is(tmp_path: Path) -> None:
     ids = table(tmp_path / "t.jsonl", answers=True)
     cast = [
         one._replace(correct=np.where(np.arange(60) < 30, one.correct, 0.0))
-        for one in votes.ballots(tmp_path / "t.jsonl", ids)
+        for one in voting.ballots(tmp_path / "t.jsonl", ids)
     ]
-    half = curves.fixed(np.tile([2 / 3, 1.0], (30, 1)), np.tile([10.0, 50.0], (30, 1)), np.arange(30))
+    half = cost_quality.fixed(np.tile([2 / 3, 1.0], (30, 1)), np.tile([10.0, 50.0], (30, 1)), np.arange(30))
 
-    (found,) = votes.contests(cast, [half], [half], draws=20, seed=0)
+    (found,) = voting.contests(cast, [half], [half], draws=20, seed=0)
 
     assert found.voting[0] == pytest.approx(1 / 3)

@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 
 from router_model.allocation import Floats
-from router_model.curves import Sweep, at_budget, mix_at
-from router_model.outcomes import OutcomeTable
+from router_model.evaluation.cost_quality import Sweep, at_budget, mix_at
+from router_model.training.outcomes import OutcomeTable
 
 
 class _Cell(msgspec.Struct):

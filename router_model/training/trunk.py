@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, diags, hstack
 
 from router_model.artifact import UNSEEN
-from router_model.encoders import HASHED, Encoder
-from router_model.features import DENSE
+from router_model.encoders.base import HASHED, Encoder
+from router_model.encoders.ngrams import DENSE
 from router_model.head import Trunk
-from router_model.outcomes import OutcomeTable, places
+from router_model.training.outcomes import OutcomeTable, places
 
 Floats = NDArray[np.float64]
 Tick = Callable[[str, float], None]

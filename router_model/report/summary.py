@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from router_model import curves
 from router_model.allocation import Floats
-from router_model.curves import BUDGETS
-from router_model.evaluate import Cell, Trial
-from router_model.outcomes import OutcomeTable
+from router_model.evaluation import cost_quality
+from router_model.evaluation.cost_quality import BUDGETS
+from router_model.evaluation.experiment import Cell, Trial
+from router_model.training.outcomes import OutcomeTable
 
 Summary = dict[str, Any]
 Bounds = list[float | None]
@@ -26,12 +26,12 @@ def summarise(  # noqa: PLR0917
 ) -> Summary:
     """Everything measured in one trial as JSON values; NaN becomes null.
 
-    `measures` are [estimate, lower, upper] (`curves.measures`); `ahead` says by how much `shipped` leads.
+    `measures` are [estimate, lower, upper] (`cost_quality.measures`); `ahead`: by how much `shipped` leads.
     """
     ground, best = trial.tiers[0].curve(), trial.oracle[0].curve()
     sweeps = {name: [cell.sweep for cell in cells] for name, cells in trial.cells.items()}
-    resampled = curves.bootstrap(sweeps, trial.tiers, trial.oracle, len(trial.table), draws, seed)
-    budgets = np.linspace(*curves.ends(ground), _GRID)
+    resampled = cost_quality.bootstrap(sweeps, trial.tiers, trial.oracle, len(trial.table), draws, seed)
+    budgets = np.linspace(*cost_quality.ends(ground), _GRID)
     return {
         "title": title,
         "table": trial.table.name,
@@ -42,9 +42,12 @@ def summarise(  # noqa: PLR0917
         "unit": unit,
         "tiers": _tiers(trial),
         "budgets": budgets.tolist(),
-        "mix_curve": [curves.mix_at(ground, budget) for budget in budgets],
-        "oracle_curve": [curves.at_budget(best, budget).accuracy for budget in budgets],
-        "mix": {name: curves.mix_at(ground, curves.budget_of(ground, at)) for name, at in BUDGETS.items()},
+        "mix_curve": [cost_quality.mix_at(ground, budget) for budget in budgets],
+        "oracle_curve": [cost_quality.at_budget(best, budget).accuracy for budget in budgets],
+        "mix": {
+            name: cost_quality.mix_at(ground, cost_quality.budget_of(ground, share))
+            for name, share in BUDGETS.items()
+        },
         "methods": {
             name: {
                 "measures": {key: bounds(values) for key, values in resampled[name].items()},
@@ -64,7 +67,7 @@ def summarise(  # noqa: PLR0917
 
 def bounds(values: Floats) -> Bounds:
     """[estimate, lower, upper] fit for JSON."""
-    return [None if math.isnan(value) else round(value, 5) for value in curves.interval(values)]
+    return [None if math.isnan(value) else round(value, 5) for value in cost_quality.interval(values)]
 
 
 def _tiers(trial: Trial) -> list[dict[str, Any]]:
@@ -78,7 +81,7 @@ def _tiers(trial: Trial) -> list[dict[str, Any]]:
 def _curve(cells: Sequence[Cell], budgets: Floats) -> list[float]:
     """Accuracy at the budgets, averaged over seeds."""
     found = [cell.sweep.curve() for cell in cells]
-    means = [[curves.at_budget(one, budget).accuracy for one in found] for budget in budgets.tolist()]
+    means = [[cost_quality.at_budget(one, budget).accuracy for one in found] for budget in budgets.tolist()]
     return [round(float(np.mean(one)), 5) for one in means]
 
 
@@ -116,7 +119,7 @@ def _errors(
             count = len(cell.sweep.rows)
             pick = random.integers(0, count, count) if draw else np.arange(count)
             truth = table.correct[cell.sweep.rows, tier]
-            errors.append(curves.calibration_error(estimates.correct[pick, tier], truth[pick]))
+            errors.append(cost_quality.calibration_error(estimates.correct[pick, tier], truth[pick]))
         found.append(np.mean(errors))
     return np.array(found)
 

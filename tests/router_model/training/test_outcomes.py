@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from router_model.outcomes import OutcomeError, folds, normalised, places, read, split
+from router_model.training.outcomes import OutcomeError, folds, normalised, places, read, split
 
-HERE = Path(__file__).parents[2]
+HERE = Path(__file__).parents[3]
 TINY = HERE / "examples/tiny_reasoner/measured/outcomes.jsonl.gz"
 
 

@@ -14,8 +14,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline, make_pipeline, make_union
 
-from router_model.baseline import difficulty
-from router_model.baselines import (
+from router_model.evaluation.baselines import (
     Boosting,
     DatasetIdentity,
     Estimates,
@@ -27,7 +26,8 @@ from router_model.baselines import (
     log_tokens,
     reduced,
 )
-from router_model.outcomes import Floats, OutcomeTable
+from router_model.heuristic import difficulty
+from router_model.training.outcomes import Floats, OutcomeTable
 
 
 @dataclass(frozen=True, slots=True)

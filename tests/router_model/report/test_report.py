@@ -9,38 +9,40 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router_model import curves, evaluate, page, report, results
-from router_model.baselines import DatasetIdentity, Neighbours
+from router_model.evaluation import cost_quality, experiment
+from router_model.evaluation.baselines import DatasetIdentity, Neighbours
+from router_model.report import page, suite
+from router_model.report.summary import Summary, summarise
 from tests.router_model import made
 
 pytest.importorskip("sklearn")
 
 
 @pytest.fixture(scope="module")
-def summary() -> report.Summary:
+def summary() -> Summary:
     """Two methods on a table where words tell."""
     methods = (DatasetIdentity(), Neighbours(k=10))
-    trial = evaluate.trial(made.table(120), methods, [0, 1], lambda _: None, every=True)
-    return {"note": "Made.", **report.summarise(trial, "made", "tokens", "kNN", draws=30)}
+    trial = experiment.trial(made.table(120), methods, [0, 1], lambda _: None, every=True)
+    return {"note": "Made.", **summarise(trial, "made", "tokens", "kNN", draws=30)}
 
 
-def test_summary_is_json(summary: report.Summary) -> None:
+def test_summary_is_json(summary: Summary) -> None:
     """Nothing in a summary is NaN or infinite, so that any reader of JSON can read it."""
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
 
 
-def test_summary_holds_estimate_and_bounds(summary: report.Summary) -> None:
+def test_summary_holds_estimate_and_bounds(summary: Summary) -> None:
     """Each measure is an estimate within its bounds, and all five budgets are there."""
     found = summary["methods"]["kNN"]["measures"]
 
-    for budget in curves.BUDGETS:
+    for budget in cost_quality.BUDGETS:
         value, low, high = found[f"gain_{budget}"]
         assert low <= value <= high
     assert summary["methods"]["kNN"]["measures"]["gain_middle"][1] > 0
     assert summary["methods"]["kNN"]["ahead"]["gain_middle"] == [0, 0, 0]
 
 
-def test_curves_of_a_summary_share_budgets(summary: report.Summary) -> None:
+def test_curves_of_a_summary_share_budgets(summary: Summary) -> None:
     """Mix, oracle and methods are read at the same budgets, and no method is above the oracle."""
     best = np.array(summary["oracle_curve"])
 
@@ -49,7 +51,7 @@ def test_curves_of_a_summary_share_budgets(summary: report.Summary) -> None:
         assert (np.array(method["curve"]) <= best + 1e-4).all()
 
 
-def test_page_names_what_is_missed(summary: report.Summary) -> None:
+def test_page_names_what_is_missed(summary: Summary) -> None:
     """An aim that is not reached is called missed, and one that is reached so."""
     weak = dict(
         summary["methods"]["kNN"]["measures"], gain_middle=[0.02, 0.01, 0.03], gap_middle=[0.9, 0.8, 1]
@@ -67,11 +69,11 @@ def test_page_names_what_is_missed(summary: report.Summary) -> None:
     assert "| tiny reasoner: 60 % of the way to the oracle | 90 % | reached |" in text
 
 
-def test_written_report(summary: report.Summary, tmp_path: Path) -> None:
+def test_written_report(summary: Summary, tmp_path: Path) -> None:
     """The page, its figures and its JSON are written, and every figure that the page shows exists."""
     found = {"settings": {"mix": summary}, "shipped": "kNN", "seeds": 2, "draws": 30, "minutes": 1.0}
 
-    results.write(found, tmp_path / "results.md")
+    suite.write(found, tmp_path / "results.md")
 
     text = (tmp_path / "results.md").read_text()
     shown = [part.partition(")")[0] for part in text.split("](")[1:]]
@@ -80,12 +82,12 @@ def test_written_report(summary: report.Summary, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "results/results.json").read_text()) == found
 
 
-def test_measuring_some_settings_keeps_the_others(summary: report.Summary, tmp_path: Path) -> None:
+def test_measuring_some_settings_keeps_the_others(summary: Summary, tmp_path: Path) -> None:
     """A report of some settings takes its place among those measured before, in the order of the page."""
     first = {"settings": {"tiny": summary}, "shipped": "kNN", "seeds": 2, "draws": 30, "minutes": 1.0}
-    results.write(first, tmp_path / "results.md")
+    suite.write(first, tmp_path / "results.md")
 
-    found = results.merged({**first, "settings": {"mix": summary}, "minutes": 2.0}, tmp_path / "results")
+    found = suite.merged({**first, "settings": {"mix": summary}, "minutes": 2.0}, tmp_path / "results")
 
     assert list(found["settings"]) == ["mix", "tiny"]
     assert found["minutes"] == 3
@@ -95,7 +97,7 @@ def test_questions_to_train_on_come_after_those_to_test_on() -> None:
     """Joined tables test on the first part, and train on no prompt of it."""
     table, further = made.table(40), made.table(60, seed=1)
 
-    both = results.joined(table, further)
+    both = suite.joined(table, further)
 
     assert both.prompts[:40] == table.prompts
     assert len(set(both.prompts)) == len(both) == 60
@@ -104,18 +106,18 @@ def test_questions_to_train_on_come_after_those_to_test_on() -> None:
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     """What was measured before an interruption is not measured again, unless other seeds are asked for."""
     methods = (Neighbours(k=10),)
-    kept = results.Kept(tmp_path / "interrupted.json")
+    kept = suite.Kept(tmp_path / "interrupted.json")
     tables = [
-        (replace(results.SETTINGS[at], tiers=("short", "long")), made.table(60, seed=at)) for at in (2, 5)
+        (replace(suite.SETTINGS[at], tiers=("short", "long")), made.table(60, seed=at)) for at in (2, 5)
     ]
     ticks: list[str] = []
-    run = results.Run(methods, "kNN", range(1), 20)
-    first = results.measure(run, tables[:1], None, ticks.append, kept)
+    run = suite.Run(methods, "kNN", range(1), 20)
+    first = suite.measure(run, tables[:1], None, ticks.append, kept)
     done = len(ticks)
 
-    whole = results.measure(run, tables, None, ticks.append, kept)
+    whole = suite.measure(run, tables, None, ticks.append, kept)
     assert len(ticks) == 2 * done
     assert list(whole["settings"]) == [setting.key for setting, _ in tables]
     assert whole["settings"]["gsm8k"] == json.loads(json.dumps(first["settings"]["gsm8k"]))
-    results.measure(replace(run, draws=21), tables, None, ticks.append, kept)
+    suite.measure(replace(run, draws=21), tables, None, ticks.append, kept)
     assert len(ticks) == 4 * done

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from router_model.features import END, SIZE, START, Features, Matrix, encode, encode_all
+from router_model.encoders.ngrams import END, SIZE, START, Features, Matrix, encode, encode_all
 
 Single = NDArray[np.float32]
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from router_model import curves, evaluate
-from router_model.baselines import Estimates
-from router_model.outcomes import OutcomeTable
+from router_model.evaluation import cost_quality, experiment
+from router_model.evaluation.baselines import Estimates
+from router_model.training.outcomes import OutcomeTable
 from tests.router_model import made
 
 
@@ -47,9 +47,9 @@ class Knowing:
 def test_memory_does_not_help() -> None:
     """A method that knows all training outcomes by heart is no better than knowing nothing."""
     table = made.table(200)
-    cell = evaluate.cross_fit(Memory(), table, 0, evaluate.parts(table, 0), lambda _: None)
+    cell = experiment.cross_fit(Memory(), table, 0, experiment.parts(table, 0), lambda _: None)
 
-    (low, middle, high) = evaluate.points([cell], table)
+    (low, middle, high) = experiment.points([cell], table)
 
     assert sorted(cell.sweep.rows) == list(range(200))
     for point in (low, middle, high):
@@ -59,8 +59,8 @@ def test_memory_does_not_help() -> None:
 def test_policy_that_knows() -> None:
     """A policy that tells hard from easy reaches, at half the extra budget, what the long tier reaches."""
     table = made.table(200)
-    cell = evaluate.cross_fit(Knowing(), table, 0, evaluate.parts(table, 0), lambda _: None)
-    middle = evaluate.points([cell], table)[1]
+    cell = experiment.cross_fit(Knowing(), table, 0, experiment.parts(table, 0), lambda _: None)
+    middle = experiment.points([cell], table)[1]
 
     assert middle["accuracy"] == pytest.approx(table.correct[:, 1].mean(), abs=0.03)
     assert middle["accuracy"] > middle["mix"] + 0.1
@@ -69,10 +69,10 @@ def test_policy_that_knows() -> None:
 def test_points() -> None:
     """Tokens never exceed the budget, nor accuracy that of an oracle that has seen the outcomes."""
     table = made.table(200)
-    cell = evaluate.cross_fit(Knowing(), table, 0, evaluate.parts(table, 0), lambda _: None)
+    cell = experiment.cross_fit(Knowing(), table, 0, experiment.parts(table, 0), lambda _: None)
     low, high = table.tokens.mean(axis=0)
 
-    found = evaluate.points([cell], table)
+    found = experiment.points([cell], table)
 
     assert [point["extra_budget"] for point in found] == [0.25, 0.5, 0.75]
     for point in found:
@@ -86,7 +86,7 @@ def test_points() -> None:
 
 def test_clairvoyant_oracle() -> None:
     """With one sample a cell, the oracle is chosen and scored on it, and is called so."""
-    best, kind = evaluate.oracle(made.table(60))
+    best, kind = experiment.oracle(made.table(60))
 
     assert kind == "clairvoyant"
     assert best.correct.shape == best.tokens.shape
@@ -97,8 +97,10 @@ def test_split_sample_oracle_cannot_know_luck() -> None:
     random = np.random.default_rng(0)
     plain = made.table(400, samples=4)
     luck = replace(plain, correct=random.binomial(4, 0.5, plain.correct.shape) / 4)
-    best, kind = evaluate.oracle(luck)
-    seen = curves.sweep((luck.correct, luck.tokens), (luck.correct, luck.tokens), np.arange(400)).curve()
+    best, kind = experiment.oracle(luck)
+    seen = cost_quality.sweep(
+        (luck.correct, luck.tokens), (luck.correct, luck.tokens), np.arange(400)
+    ).curve()
 
     assert kind == "split-sample"
     assert best.curve().correct.max() == pytest.approx(0.5, abs=0.06)
@@ -108,10 +110,12 @@ def test_split_sample_oracle_cannot_know_luck() -> None:
 def test_split_sample_oracle_knows_the_prompt() -> None:
     """Where the prompt decides, the oracle reaches the accuracy of the long tier at half the extra budget."""
     table = made.table(200, samples=4)
-    best, _ = evaluate.oracle(table)
-    budget = curves.budget_of(curves.fixed(table.correct, table.tokens, np.arange(200)).curve(), 0.55)
+    best, _ = experiment.oracle(table)
+    budget = cost_quality.budget_of(
+        cost_quality.fixed(table.correct, table.tokens, np.arange(200)).curve(), 0.55
+    )
 
-    assert curves.at_budget(best.curve(), budget).accuracy == pytest.approx(0.95, abs=0.03)
+    assert cost_quality.at_budget(best.curve(), budget).accuracy == pytest.approx(0.95, abs=0.03)
 
 
 def test_left_out_data_set_is_not_trained_on() -> None:
@@ -119,7 +123,7 @@ def test_left_out_data_set_is_not_trained_on() -> None:
     table = made.table(80)
     memory = Memory()
 
-    trial = evaluate.left_out(table, "b", [memory], [0], lambda _: None)
+    trial = experiment.left_out(table, "b", [memory], [0], lambda _: None)
 
     tested = {table.prompts[row] for row in trial.tiers[0].rows}
     assert tested == {p for p, d in zip(table.prompts, table.datasets, strict=True) if d == "b"}
@@ -129,9 +133,9 @@ def test_left_out_data_set_is_not_trained_on() -> None:
 def test_within_keeps_the_decisions() -> None:
     """Measured within a data set, the same decisions count, against that data set's own tiers."""
     table = made.table(80)
-    whole = evaluate.trial(table, [Knowing()], [0], lambda _: None, every=True)
+    whole = experiment.trial(table, [Knowing()], [0], lambda _: None, every=True)
 
-    part = evaluate.within(whole, "a")
+    part = experiment.within(whole, "a")
 
     (cell,) = part.cells["knowing"]
     assert {table.datasets[row] for row in cell.sweep.rows} == {"a"}
@@ -142,7 +146,7 @@ def test_held_out_part_differs_by_seed() -> None:
     """Without cross-validation each seed tests another fifth."""
     table = made.table(200)
 
-    trial = evaluate.trial(table, [Knowing()], [0, 1], lambda _: None, every=False)
+    trial = experiment.trial(table, [Knowing()], [0, 1], lambda _: None, every=False)
 
     first, second = (set(tiers.rows) for tiers in trial.tiers)
     assert 20 <= len(first) <= 60

@@ -13,13 +13,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from router_model import curves
 from router_model.allocation import UNIT, Floats
-from router_model.baselines import Estimates, Method
-from router_model.calibrate import calibrate
-from router_model.curves import Sweep
+from router_model.evaluation import cost_quality
+from router_model.evaluation.baselines import Estimates, Method
+from router_model.evaluation.cost_quality import Sweep
 from router_model.head import Head
-from router_model.outcomes import OutcomeError, OutcomeTable, folds
+from router_model.training.outcomes import OutcomeError, OutcomeTable, folds
+from router_model.training.tier_curves import calibrate
 
 FOLDS = 5
 LARGE = 600  # prompts from which a held-out fifth for each seed is enough to test on
@@ -112,7 +112,7 @@ def _cell(  # noqa: PLR0917
     truth = Estimates(table.correct[rows], table.tokens[rows])
     if estimates:
         joined = _joined(estimates)
-        return Cell(curves.sweep(joined, truth, rows), joined, _joined(raw) if raw else None)
+        return Cell(cost_quality.sweep(joined, truth, rows), joined, _joined(raw) if raw else None)
     cheapest = truth.tokens.mean(axis=0).argmin()
     return Cell(
         Sweep(
@@ -139,16 +139,18 @@ def oracle(table: OutcomeTable, seed: int = 0, draws: int = 16) -> tuple[Sweep, 
     """
     rows = np.arange(len(table))
     truth = outcomes_of(table)
-    at = curves.prices(*truth, count=128)
+    at = cost_quality.prices(*truth, count=128)
     if table.samples.min() < 2:
-        return curves.sweep(truth, truth, rows, at), "clairvoyant"
+        return cost_quality.sweep(truth, truth, rows, at), "clairvoyant"
     random = np.random.default_rng(seed)
     right, count = np.rint(table.correct * table.samples), table.samples
     found = []
     for _ in range(draws):
         scored = (random.random(right.shape) * count < right).astype(float)
         known = (right - scored) / (count - 1)
-        found.append(curves.sweep(Estimates(known, table.tokens), Estimates(scored, table.tokens), rows, at))
+        found.append(
+            cost_quality.sweep(Estimates(known, table.tokens), Estimates(scored, table.tokens), rows, at)
+        )
     tokens = np.mean([one.tokens for one in found], axis=0)
     return Sweep(rows, tokens, np.mean([one.correct for one in found], axis=0)), "split-sample"
 
@@ -208,14 +210,16 @@ def _trial(
     best, kind = oracle(table.take(some))
     places = np.flatnonzero(some)
     whole = Sweep(places, best.tokens, best.correct)
-    tiers = [curves.fixed(table.correct[test], table.tokens[test], np.flatnonzero(test)) for test in tested]
+    tiers = [
+        cost_quality.fixed(table.correct[test], table.tokens[test], np.flatnonzero(test)) for test in tested
+    ]
     return Trial(table, setting, cells, tiers, [whole.within(test) for test in tested], kind)
 
 
 def score(estimates: Estimates, table: OutcomeTable) -> Cell:
     """A head that was fitted elsewhere, on all prompts of a table."""
     rows = np.arange(len(table))
-    return Cell(curves.sweep(estimates, outcomes_of(table), rows), estimates)
+    return Cell(cost_quality.sweep(estimates, outcomes_of(table), rows), estimates)
 
 
 def scored(table: OutcomeTable, setting: str, name: str, cells: Sequence[Cell]) -> Trial:
@@ -231,19 +235,19 @@ def points(
 
     All prompts of the table must have been scored in every cell.
     """
-    tiers = curves.fixed(table.correct, table.tokens, np.arange(len(table))).curve()
+    tiers = cost_quality.fixed(table.correct, table.tokens, np.arange(len(table))).curve()
     best = oracle(table)[0].curve()
     found = []
     for share in extra:
-        budget = curves.budget_of(tiers, share)
-        reached = [curves.at_budget(cell.sweep.curve(), budget) for cell in cells]
+        budget = cost_quality.budget_of(tiers, share)
+        reached = [cost_quality.at_budget(cell.sweep.curve(), budget) for cell in cells]
         found.append(
             {
                 "extra_budget": share,
                 "tokens": float(np.mean([point.tokens for point in reached])),
                 "accuracy": float(np.mean([point.accuracy for point in reached])),
-                "mix": curves.mix_at(tiers, budget),
-                "oracle": curves.at_budget(best, budget).accuracy,
+                "mix": cost_quality.mix_at(tiers, budget),
+                "oracle": cost_quality.at_budget(best, budget).accuracy,
             }
         )
     return found

@@ -13,12 +13,12 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.cli_heads import cli
-from router_model import encoders
 from router_model.artifact import ArtifactError
-from router_model.encoders import HASHED, EncoderError, Sentence, Served, Source, opened
-from router_model.features import encode
+from router_model.encoders import base
+from router_model.encoders.base import HASHED, EncoderError, Sentence, Served, Source, opened
+from router_model.encoders.ngrams import encode
 from router_model.head import Head, TierLength
-from router_model.outcomes import OutcomeTable
+from router_model.training.outcomes import OutcomeTable
 from tests.fakes.embeddings import WIDTH, Embeddings, embeddings
 from tests.router_model import made
 
@@ -139,7 +139,7 @@ def test_unlike_the_training_data(server: Embeddings, table: OutcomeTable, tmp_p
 
 def trained(server: Embeddings, table: OutcomeTable, folder: Path) -> Head:
     """A head on the server's embeddings, written to folder/head."""
-    from router_model import train
+    from router_model.training import train
 
     encoder = opened(Source(server.url, model="words"))
     return train.train([table], folder / "head", encoder=encoder)
@@ -163,7 +163,7 @@ def test_another_encoder_is_refused(
     folder: Path, server: Embeddings, table: OutcomeTable, tmp_path: Path
 ) -> None:
     """A head names what is missing or wrong: no encoder, another kind, another model, another server's."""
-    from router_model import train
+    from router_model.training import train
 
     train.train([table], tmp_path / "sentence", encoder=opened(Source(str(folder))))
     trained(server, table, tmp_path)
@@ -272,4 +272,4 @@ def test_served_halves(server: Embeddings) -> None:
     assert len(texts) == 2
     assert json.loads(encoder.ask(texts))["input"] == ["lone ?", " "]
     assert replace(Source("x"), place=server.url).served
-    assert encoders.PROBE not in texts
+    assert base.PROBE not in texts

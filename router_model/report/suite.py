@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from router_model import evaluate, plots, report, votes
-from router_model.baselines import Method
-from router_model.evaluate import Trial
-from router_model.outcomes import OutcomeTable, normalised, read
-from router_model.page import page as page_of
-from router_model.page import short_page
+from router_model.evaluation import experiment, voting
+from router_model.evaluation.baselines import Method
+from router_model.evaluation.experiment import Trial
+from router_model.report import plots
+from router_model.report.page import page as page_of
+from router_model.report.page import short_page
+from router_model.report.summary import summarise
+from router_model.training.outcomes import OutcomeTable, normalised, read
 
 TINY = "tiny"
 FURTHER = "training.jsonl.gz"  # beside the tiny reasoner's table: questions to train on
@@ -151,7 +153,7 @@ def measure(
             continue
         whole = _whole(setting, table, run, tick)
         for key, title, trial in _views(setting, whole, run, tick):
-            summary = report.summarise(trial, title, setting.unit, run.shipped, run.draws)
+            summary = summarise(trial, title, setting.unit, run.shipped, run.draws)
             found["settings"][key] = {"note": setting.note, **summary}
             tick(f"{title}: intervals")
         if setting.key == TINY and tiny:
@@ -183,12 +185,12 @@ def joined(table: OutcomeTable, further: OutcomeTable) -> OutcomeTable:
 
 def _whole(setting: Setting, table: OutcomeTable, run: Run, tick: Callable[[str], object]) -> Trial:
     if FURTHER in table.datasets:
-        return evaluate.left_out(table, table.name, run.methods, run.seeds, tick)
-    return evaluate.trial(table, run.methods, run.seeds, tick, every=_every(setting, table))
+        return experiment.left_out(table, table.name, run.methods, run.seeds, tick)
+    return experiment.trial(table, run.methods, run.seeds, tick, every=_every(setting, table))
 
 
 def _every(setting: Setting, table: OutcomeTable) -> bool:
-    return setting.thorough or len(table) < evaluate.LARGE
+    return setting.thorough or len(table) < experiment.LARGE
 
 
 def _views(
@@ -196,9 +198,9 @@ def _views(
 ) -> Iterator[tuple[str, str, Trial]]:
     yield setting.key, setting.title, whole
     for dataset, title in setting.apart.items():
-        yield f"{setting.key}-within-{dataset}", title, evaluate.within(whole, dataset)
+        yield f"{setting.key}-within-{dataset}", title, experiment.within(whole, dataset)
     for dataset, title in setting.apart.items():
-        unseen = evaluate.left_out(whole.table, dataset, run.methods, run.seeds, tick)
+        unseen = experiment.left_out(whole.table, dataset, run.methods, run.seeds, tick)
         yield f"{setting.key}-unseen-{dataset}", f"{title.removesuffix(' alone')}, never seen", unseen
 
 
@@ -206,7 +208,7 @@ def steps(run: Run, tables: Sequence[tuple[Setting, OutcomeTable]]) -> int:
     """How often `measure` ticks."""
     count = 0
     for setting, table in tables:
-        fits = evaluate.FOLDS if _every(setting, table) else 1
+        fits = experiment.FOLDS if _every(setting, table) else 1
         apart = len(setting.apart)
         count += len(run.methods) * len(run.seeds) * (fits + apart) + 1 + 2 * apart
     return count
@@ -215,10 +217,10 @@ def steps(run: Run, tables: Sequence[tuple[Setting, OutcomeTable]]) -> int:
 def _voting(path: Path, table: OutcomeTable, whole: Trial, run: Run) -> tuple[list[dict[str, Any]], bool]:
     """Contests, and whether voting is bounded from above because the table lacks the single answers."""
     tested = table.take([name != FURTHER for name in table.datasets])  # these come first
-    exact = votes.ballots(path, tested.ids)
-    cast = exact or votes.bounds(tested)
+    exact = voting.ballots(path, tested.ids)
+    cast = exact or voting.bounds(tested)
     routed = [cell.sweep for cell in whole.cells[run.shipped]]
-    found = votes.contests(cast, routed, whole.tiers, run.draws, seed=0) if cast else []
+    found = voting.contests(cast, routed, whole.tiers, run.draws, seed=0) if cast else []
     return [asdict(one) for one in found], not exact
 
 
@@ -259,7 +261,7 @@ def write_trials(trials: Sequence[Trial], folder: Path, draws: int = 300) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     names = [next(iter(trial.cells)) for trial in trials]
     found = [
-        report.summarise(trial, trial.table.name, _TOKENS, name, draws)
+        summarise(trial, trial.table.name, _TOKENS, name, draws)
         for trial, name in zip(trials, names, strict=True)
     ]
     (folder / "report.json").write_text(json.dumps({"tables": found}, indent=1) + "\n", encoding="utf-8")

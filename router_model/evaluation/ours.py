@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from router_model import policies, train
-from router_model.baselines import Estimates, Method
-from router_model.encoders import HASHED, Encoder
-from router_model.features import DENSE
+from router_model.encoders.base import HASHED, Encoder
+from router_model.encoders.ngrams import DENSE
+from router_model.evaluation import ibpo
+from router_model.evaluation.baselines import Estimates, Method
 from router_model.head import Curves, Head
-from router_model.outcomes import Floats, OutcomeTable
+from router_model.training import train
+from router_model.training.outcomes import Floats, OutcomeTable
 
 SHIPPED = "head"
 """The method behind `thinkmeter train` and the shipped heads."""
@@ -88,7 +89,7 @@ class HeadMethod:
         found = trained(table, seed, self.encoder)
         head = found.head
         if self.joint:
-            curves = policies.fine_tuned(found, seed)
+            curves = ibpo.fine_tuned(found, seed)
             head = replace(head, sets={curves.name: curves})
         return FittedHead(head, found.plain[table.name])
 
@@ -105,7 +106,7 @@ class FittedPolicy:
     """A policy on the latents of a head."""
 
     head: Head
-    policy: policies.Priced | policies.Published
+    policy: ibpo.Priced | ibpo.Published
 
     def choose(self, table: OutcomeTable, price: float) -> Floats:
         """See `baselines.Chooser`."""
@@ -117,7 +118,7 @@ class PolicyMethod:
     """A policy learnt from allocations, on the same latents as the head."""
 
     name: str
-    learn: Callable[[train.Trained, int], policies.Priced | policies.Published]
+    learn: Callable[[train.Trained, int], ibpo.Priced | ibpo.Published]
 
     def fit(self, table: OutcomeTable, seed: int) -> FittedPolicy:
         """Learn from one table."""
@@ -130,7 +131,7 @@ def methods() -> dict[str, Method]:
     every: tuple[Method, ...] = (
         HeadMethod(),
         HeadMethod("head, joint objective", joint=True),
-        PolicyMethod("IBPO, priced", policies.priced),
-        PolicyMethod("IBPO, as published", policies.published),
+        PolicyMethod("IBPO, priced", ibpo.priced),
+        PolicyMethod("IBPO, as published", ibpo.published),
     )
     return {method.name: method for method in every}

@@ -1,6 +1,6 @@
 """What the head must beat: rules, neighbours, regressions and trees, each a method that learns from outcomes.
 
-Every method but the rules sees the same features (`router_model.features`), weighted by rarity (TF-IDF)
+Every method but the rules sees the same features (`encoders.ngrams`), weighted by rarity (TF-IDF)
 and scaled to unit length. Outcomes with several samples count as often as they were sampled.
 """
 
@@ -19,8 +19,8 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
-from router_model.features import SIZE, encode_all
-from router_model.outcomes import Floats, OutcomeTable
+from router_model.encoders.ngrams import SIZE, encode_all
+from router_model.training.outcomes import Floats, OutcomeTable
 
 
 class Estimates(NamedTuple):

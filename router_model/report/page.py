@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from router_model.report import Summary, calibration, points, table
+from router_model.report.summary import Summary, calibration, points, table
 
 _ISSUE = {"lean": (0.805, 0.07), "middle": (0.85, 0.064), "ample": (0.87, 0.033)}
 """Aims on cap256 → cap2048: right answers, and what that was over the mix (.735, .786, .837) where they

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router_model.features import DENSE
+from router_model.encoders.ngrams import DENSE
 from router_model.head import Curves, Head, fingerprints
-from router_model.outcomes import OutcomeError, OutcomeTable, places
+from router_model.training.outcomes import OutcomeError, OutcomeTable, places
 
 Floats = NDArray[np.float64]
 
