@@ -25,7 +25,8 @@ from rich.progress import (
 
 from gateway.simulation.report import simulate_command
 from router_model.artifact import ArtifactError
-from router_model.encoders.base import Encoder, EncoderError, Source, opened
+from router_model.encoders.base import Encoder, EncoderError, Source
+from router_model.encoders.open import opened
 from router_model.training.outcomes import OutcomeError, OutcomeTable, read
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)

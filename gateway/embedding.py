@@ -11,8 +11,10 @@ from gateway.breaker import Breaker
 from gateway.config import Encoder
 from gateway.errors import BackendDisconnected, GatewayError
 from gateway.upstream import Upstream
-from router_model.encoders.base import Embedder, EncoderError, Served
-from router_model.encoders.base import Single as Vectors
+from router_model.arrays import Singles as Vectors
+from router_model.encoders.base import EncoderError
+from router_model.encoders.embedder import Embedder
+from router_model.encoders.remote import Served
 
 log = logging.getLogger("thinkmeter.encoder")
 

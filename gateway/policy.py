@@ -14,7 +14,7 @@ from gateway.pacing import Draw, explore
 from gateway.protocol import Request, Wish
 from gateway.tiers import Ladder
 from router_model.allocation import best_tier
-from router_model.head import Prediction
+from router_model.predictor import Prediction
 
 Reason = Literal[
     "price",  # the best value at today's price

@@ -13,8 +13,9 @@ from gateway.headers import bearer
 from gateway.policy import Facts, RuleBook
 from gateway.shortening import RoutingPlan
 from gateway.tiers import Ladder
-from router_model.encoders.base import Embedder
-from router_model.head import Head, Predictor
+from router_model.encoders.embedder import Embedder
+from router_model.head import Head
+from router_model.predictor import Predictor
 
 _ids = _chance = Random()  # noqa: S311 - neither names nor experiments need secrecy
 

@@ -15,7 +15,7 @@ from gateway.protocol import Wish
 from gateway.reservation import Need, Reservation, Step
 from gateway.tiers import Ladder, Length
 from router_model.allocation import PriceTable
-from router_model.head import Prediction
+from router_model.predictor import Prediction
 
 TEMPLATE_TOKENS = 256
 """Tokens that a chat template adds at most to what stands in the request's body."""

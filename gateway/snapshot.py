@@ -22,8 +22,9 @@ from gateway.rulings import Router
 from gateway.tiers import Ladder
 from router_model.artifact import ArtifactError
 from router_model.encoders.base import Source
-from router_model.head import Head, Predictor, load_named
+from router_model.head import Head, load_named
 from router_model.heuristic import HeuristicBaseline
+from router_model.predictor import Predictor
 
 _REMEMBERED_EMBEDDINGS = 4096  # prompts whose embeddings an encoder keeps in memory
 

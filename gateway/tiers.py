@@ -12,7 +12,7 @@ from msgspec import Raw
 
 from gateway.config import EFFORTS, Family, Model, Tier
 from gateway.protocol import ChatTemplate, Fields, Wish, effort_rank, encode
-from router_model.head import TierLength
+from router_model.predictor import TierLength
 
 _ALIASES = ("reasoning", "thinking", "thinking_token_budget", "reasoning_effort", "max_tokens")
 """Fields that state a wish in some dialect; replaced by the one dialect the backend understands."""

@@ -18,7 +18,7 @@ from typing import NamedTuple, Self, overload
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from router_model.arrays import Floats
 
 UNIT = 1000
 """Prices are quoted for this many tokens."""

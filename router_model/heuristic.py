@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 
 from router_model.allocation import PriceTable
-from router_model.head import Prediction, TierLength
+from router_model.predictor import Prediction, TierLength
 
 _SCANNED = 20_000  # characters; keeps the worst case bounded
 _HARD_WORDS = frozenset(

@@ -21,9 +21,10 @@ from gateway.simulation.replay import (
     Window,
     replay,
 )
-from gateway.simulation.traffic import RATE, Floats, Ints, Scenario, Trace, trace
+from gateway.simulation.traffic import RATE, Scenario, Trace, trace
 from router_model.allocation import PriceTable, value
-from router_model.head import Prediction
+from router_model.arrays import Floats, Ints
+from router_model.predictor import Prediction
 from router_model.training.outcomes import OutcomeTable, folds
 
 if TYPE_CHECKING:

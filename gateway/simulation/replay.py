@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from gateway.pacing import Memory, Pacing, Reading, observe
 from gateway.policy import Bound, Bounds, choose
-from gateway.simulation.traffic import FIRST_TOKEN, SPEED, Floats, Ints, Trace
+from gateway.simulation.traffic import FIRST_TOKEN, SPEED, Trace
 from router_model.allocation import PriceTable, RecentPrices
-from router_model.head import Prediction
+from router_model.arrays import Floats, Ints
+from router_model.predictor import Prediction
 
 BUCKETS = 60  # of a window
 LEASE = 30.0  # seconds; renewed, with the progress, every third of it

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from router_model.arrays import Floats, Ints
 from router_model.training.outcomes import OutcomeTable
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 RATE = 20.0  # requests a second while nothing special happens
 DURATION = 1200.0  # seconds

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from router_model.encoders.base import Features, Matrix
 
 FEATURE_VERSION = 2
 """Rises with every change of what `encode` returns; a head refuses features it was not trained on."""
@@ -50,24 +52,6 @@ COUNTS = (
 )  # fmt: skip
 """Names of the dense features, in order."""
 DENSE = len(COUNTS)
-
-
-class Features(NamedTuple):
-    """One prompt. indices: ascending buckets, int32 [n]. values: 1 + ln(count), unit length within each of
-    the two blocks, float32 [n]. dense: `COUNTS`, mostly ln(1 + count), float32 [DENSE]."""
-
-    indices: NDArray[np.int32]
-    values: NDArray[np.float32]
-    dense: NDArray[np.float32]
-
-
-class Matrix(NamedTuple):
-    """N prompts: the compressed sparse rows of an [N, SIZE] matrix, and the dense features [N, DENSE]."""
-
-    indptr: NDArray[np.int64]
-    indices: NDArray[np.int32]
-    values: NDArray[np.float32]
-    dense: NDArray[np.float32]
 
 
 class _Tables(NamedTuple):
@@ -270,3 +254,21 @@ def encode_all(prompts: Sequence[str]) -> Matrix:
         np.concatenate([none.values, *(row.values for row in rows)]),
         np.vstack([none.dense, *(row.dense for row in rows)]),
     )
+
+
+class Hashed:
+    """The default: `encode`."""
+
+    identity: Mapping[str, Any] = {"kind": "hashed"}
+    width = SIZE
+
+    def features(self, prompt: str) -> Features:
+        """See `Encoder.features`."""
+        return encode(prompt)
+
+    def encode_all(self, prompts: Sequence[str]) -> Matrix:
+        """See `Encoder.encode_all`."""
+        return encode_all(prompts)
+
+
+HASHED = Hashed()

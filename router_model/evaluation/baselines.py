@@ -19,8 +19,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
+from router_model.arrays import Floats
 from router_model.encoders.ngrams import SIZE, encode_all
-from router_model.training.outcomes import Floats, OutcomeTable
+from router_model.training.outcomes import OutcomeTable
 
 
 class Estimates(NamedTuple):

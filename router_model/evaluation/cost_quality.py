@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from router_model.allocation import Floats, best_tiers, hull, steps
+from router_model.allocation import best_tiers, hull, steps
+from router_model.arrays import Floats
 
 BUDGETS = {"tight": 0.1, "lean": 0.25, "middle": 0.5, "ample": 0.75, "loose": 0.9}
 _FLAT = 0.01  # below this gap between weakest and strongest tier, shares of the gap mean nothing

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from router_model.allocation import UNIT, Floats
+from router_model.allocation import UNIT
+from router_model.arrays import Floats
 from router_model.evaluation import cost_quality
 from router_model.evaluation.baselines import Estimates, Method
 from router_model.evaluation.cost_quality import Sweep

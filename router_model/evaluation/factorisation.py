@@ -14,6 +14,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline, make_pipeline, make_union
 
+from router_model.arrays import Floats
 from router_model.evaluation.baselines import (
     Boosting,
     DatasetIdentity,
@@ -27,7 +28,7 @@ from router_model.evaluation.baselines import (
     reduced,
 )
 from router_model.heuristic import difficulty
-from router_model.training.outcomes import Floats, OutcomeTable
+from router_model.training.outcomes import OutcomeTable
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,10 @@ import numpy as np
 from scipy.optimize import minimize
 
 from router_model.allocation import UNIT, allocate, demand, value
-from router_model.head import Curves
+from router_model.arrays import Floats
+from router_model.head_parts import Curves
 from router_model.training import tier_curves
-from router_model.training.outcomes import Floats, OutcomeTable
+from router_model.training.outcomes import OutcomeTable
 from router_model.training.train import Trained
 
 _PRIOR = 4.0  # samples that a cross-fitted estimate counts as

@@ -6,13 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from router_model.encoders.base import HASHED, Encoder
-from router_model.encoders.ngrams import DENSE
+from router_model.arrays import Floats
+from router_model.encoders.base import Encoder
+from router_model.encoders.ngrams import DENSE, HASHED
 from router_model.evaluation import ibpo
 from router_model.evaluation.baselines import Estimates, Method
-from router_model.head import Curves, Head
+from router_model.head import Head
+from router_model.head_parts import Curves
 from router_model.training import train
-from router_model.training.outcomes import Floats, OutcomeTable
+from router_model.training.outcomes import OutcomeTable
 
 SHIPPED = "head"
 """The method behind `thinkmeter train` and the shipped heads."""

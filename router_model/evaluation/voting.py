@@ -14,7 +14,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 import numpy as np
 
-from router_model.allocation import Floats
+from router_model.arrays import Floats
 from router_model.evaluation.cost_quality import Sweep, at_budget, mix_at
 from router_model.training.outcomes import OutcomeTable
 

@@ -14,11 +14,12 @@ import numpy as np
 from router_model.evaluation import experiment, voting
 from router_model.evaluation.baselines import Method
 from router_model.evaluation.experiment import Trial
+from router_model.prompts import normalised
 from router_model.report import plots
 from router_model.report.page import page as page_of
 from router_model.report.page import short_page
 from router_model.report.summary import summarise
-from router_model.training.outcomes import OutcomeTable, normalised, read
+from router_model.training.outcomes import OutcomeTable, read
 
 TINY = "tiny"
 FURTHER = "training.jsonl.gz"  # beside the tiny reasoner's table: questions to train on

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from router_model.allocation import Floats
+from router_model.arrays import Floats
 from router_model.evaluation import cost_quality
 from router_model.evaluation.cost_quality import BUDGETS
 from router_model.evaluation.experiment import Cell, Trial

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import unicodedata
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,10 +12,10 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from router_model.arrays import Floats, Ints
+from router_model.prompts import normalised, places
 
 TRAIN_SHARE, CALIBRATION_SHARE = 0.6, 0.2
 
@@ -96,11 +95,6 @@ class Split(NamedTuple):
     train: OutcomeTable
     calibration: OutcomeTable
     test: OutcomeTable
-
-
-def normalised(prompt: str) -> str:
-    """What makes two prompts the same: compatibility forms, case and white space do not count."""
-    return " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())
 
 
 def read(path: str | Path, tiers: Sequence[str] | None = None, *, partial: bool = False) -> OutcomeTable:
@@ -231,21 +225,6 @@ def _merged(table: OutcomeTable) -> OutcomeTable:
 
     kept = table.take(np.unique(group, return_index=True)[1])
     return replace(kept, correct=mean(table.correct), tokens=mean(table.tokens), samples=samples)
-
-
-def places(prompts: Sequence[str], seed: int) -> Floats:
-    """A place in [0, 1) for each prompt, from the seed and the normalised prompt alone.
-
-    So a prompt falls into the same part whichever table it stands in.
-    """
-    salt = seed.to_bytes(8, "big", signed=True)
-    digests = (
-        hashlib.blake2b(normalised(prompt).encode("utf-8", "surrogatepass"), digest_size=8, key=salt).digest()
-        for prompt in prompts
-    )
-    whole = np.fromiter((int.from_bytes(digest, "big") >> 11 for digest in digests), np.float64)
-    place: Floats = whole / 2**53
-    return place
 
 
 def split(table: OutcomeTable, seed: int) -> Split:

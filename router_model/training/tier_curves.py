@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from router_model.arrays import Floats
 from router_model.encoders.ngrams import DENSE
-from router_model.head import Curves, Head, fingerprints
-from router_model.training.outcomes import OutcomeError, OutcomeTable, places
-
-Floats = NDArray[np.float64]
+from router_model.head import Head
+from router_model.head_parts import Curves
+from router_model.prompts import fingerprints, places
+from router_model.training.outcomes import OutcomeError, OutcomeTable
 
 FOLDS = 5
 _PENALTY = 10.0  # of standardised latents; 1/C in scikit-learn's terms

@@ -12,16 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router_model import artifact
-from router_model.encoders.base import HASHED, Encoder
-from router_model.encoders.ngrams import FEATURE_VERSION
-from router_model.head import Curves, Head, fingerprints
+from router_model.arrays import Floats
+from router_model.encoders.base import Encoder
+from router_model.encoders.ngrams import FEATURE_VERSION, HASHED
+from router_model.head import Head
+from router_model.head_parts import Curves
+from router_model.prompts import fingerprints
 from router_model.training import network, tier_curves
 from router_model.training.network import Network, Targets
 from router_model.training.outcomes import OutcomeError, OutcomeTable
 from router_model.training.tier_curves import Correction
 from router_model.training.trunk import FOLDS, Corpus, Latents, Tick, learn
-
-Floats = NDArray[np.float64]
 
 _SAMPLE = 512
 _BLENDS = (0.0, 0.25, 0.5, 0.75, 1.0)

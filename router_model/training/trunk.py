@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, diags, hstack
 
+from router_model.arrays import Floats
 from router_model.artifact import UNSEEN
-from router_model.encoders.base import HASHED, Encoder
-from router_model.encoders.ngrams import DENSE
-from router_model.head import Trunk
-from router_model.training.outcomes import OutcomeTable, places
+from router_model.encoders.base import Encoder
+from router_model.encoders.ngrams import DENSE, HASHED
+from router_model.head_parts import Trunk
+from router_model.prompts import places
+from router_model.training.outcomes import OutcomeTable
 
-Floats = NDArray[np.float64]
 Tick = Callable[[str, float], None]
 """Told what is being done and which share of it is finished."""
 

@@ -12,7 +12,8 @@ from functools import partial
 import numpy as np
 
 from router_model.encoders.ngrams import encode
-from router_model.head import TierLength, load_named
+from router_model.head import load_named
+from router_model.predictor import TierLength
 from tests.bench.machine import describe
 
 PROMPTS, WORDS, ROUNDS = 500, 150, 6  # 150 words are about 200 tokens

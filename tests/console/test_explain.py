@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gateway import explain as module
 from gateway.explain import best, explain, price_ranges
 from gateway.policy import Bound, Bounds, Decision, Reason, choose
-from router_model.head import Prediction
+from router_model.predictor import Prediction
 
 NAMES = ("direct", "short", "medium", "long")
 

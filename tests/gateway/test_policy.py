@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gateway import policy
 from gateway.policy import Bound, Bounds, Choice, choose, explored
 from gateway.protocol import Wish
-from router_model.head import Prediction
+from router_model.predictor import Prediction
 from tests.gateway.making import bounds_of, ladder, ladders, wishes
 
 CEILINGS = ("client_ceiling", "key_ceiling", "rule_ceiling")

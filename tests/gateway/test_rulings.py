@@ -15,7 +15,7 @@ from gateway.reservation import Budgets
 from gateway.rulings import Router
 from gateway.snapshot import Snapshot
 from router_model.allocation import PriceTable
-from router_model.head import Prediction, TierLength
+from router_model.predictor import Prediction, TierLength
 from tests.gateway.making import TIERS, chat, settings
 
 KEYS = [

@@ -16,7 +16,7 @@ from gateway.shortening import RoutingPlan, prompt_bound
 from gateway.tiers import Ladder
 from gateway.usage import Tally
 from gateway.window import window
-from router_model.head import Prediction
+from router_model.predictor import Prediction
 from tests.gateway.making import ladder, ladders, wishes
 
 

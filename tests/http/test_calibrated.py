@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from gateway.cli import cli
 from router_model.evaluation import cost_quality
-from router_model.head import ARTIFACTS, Head, TierLength, load_named
+from router_model.head import ARTIFACTS, Head, load_named
+from router_model.predictor import TierLength
 from router_model.training.outcomes import OutcomeTable, read
 from tests.fakes.backend import Backend
 from tests.http.raw_http import ask

@@ -18,7 +18,8 @@ from tests.serving import Running, configuration, serving
 
 pytest.importorskip("scipy")
 
-from router_model.encoders.base import Source, opened
+from router_model.encoders.base import Source
+from router_model.encoders.open import opened
 from router_model.training import train
 
 TIERS = {"short": {"thinking": 0, "answer": 200}, "long": {"thinking": 200, "answer": 200}}

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from examples.tiny_reasoner.serve import WEIGHTS
-from router_model.encoders.base import EncoderError, Source, opened
+from router_model.encoders.base import EncoderError, Source
+from router_model.encoders.open import opened
 from router_model.head import Head
 from router_model.training import train
 from tests.fakes.backend import Backend

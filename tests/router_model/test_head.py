@@ -19,7 +19,8 @@ from router_model.evaluation.baselines import Estimates
 from router_model.evaluation.cost_quality import calibration_error
 from router_model.evaluation.ibpo import fine_tuned, priced, published
 from router_model.evaluation.ours import FittedHead, FittedPolicy, HeadMethod
-from router_model.head import ARTIFACTS, Head, TierLength, load_named
+from router_model.head import ARTIFACTS, Head, load_named
+from router_model.predictor import TierLength
 from router_model.training import tier_curves, train
 from router_model.training.outcomes import OutcomeError, OutcomeTable
 from router_model.training.train import Settings, Trained

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router_model.head import Predictor, TierLength
 from router_model.heuristic import HeuristicBaseline, difficulty
+from router_model.predictor import Predictor, TierLength
 
 prompts = (
     st.text() | st.text("prove sum x=*∑", max_size=500) | st.sampled_from(["a" * 100_000, "= " * 50_000])

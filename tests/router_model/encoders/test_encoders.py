@@ -14,10 +14,14 @@ from typer.testing import CliRunner
 
 from gateway.cli_heads import cli
 from router_model.artifact import ArtifactError
-from router_model.encoders import base
-from router_model.encoders.base import HASHED, EncoderError, Sentence, Served, Source, opened
-from router_model.encoders.ngrams import encode
-from router_model.head import Head, TierLength
+from router_model.encoders import embedder
+from router_model.encoders.base import EncoderError, Source
+from router_model.encoders.ngrams import HASHED, encode
+from router_model.encoders.open import opened
+from router_model.encoders.remote import Served
+from router_model.encoders.sentence import Sentence
+from router_model.head import Head
+from router_model.predictor import TierLength
 from router_model.training.outcomes import OutcomeTable
 from tests.fakes.embeddings import WIDTH, Embeddings, embeddings
 from tests.router_model import made
@@ -272,4 +276,4 @@ def test_served_halves(server: Embeddings) -> None:
     assert len(texts) == 2
     assert json.loads(encoder.ask(texts))["input"] == ["lone ?", " "]
     assert replace(Source("x"), place=server.url).served
-    assert base.PROBE not in texts
+    assert embedder.PROBE not in texts

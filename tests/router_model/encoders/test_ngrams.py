@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router_model.encoders.ngrams import COUNTS, DENSE, END, SIZE, START, Features, encode, encode_all
+from router_model.encoders.base import Features
+from router_model.encoders.ngrams import COUNTS, DENSE, END, SIZE, START, encode, encode_all
 
 texts = st.text(st.characters(exclude_categories=())) | st.text("ab 12.,+=\\$\n", max_size=300)
 

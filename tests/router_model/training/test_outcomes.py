@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from router_model.training.outcomes import OutcomeError, folds, normalised, places, read, split
+from router_model.prompts import normalised, places
+from router_model.training.outcomes import OutcomeError, folds, read, split
 
 HERE = Path(__file__).parents[3]
 TINY = HERE / "examples/tiny_reasoner/measured/outcomes.jsonl.gz"

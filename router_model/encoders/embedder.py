@@ -1,0 +1,96 @@
+"""Prompt embeddings: unit vectors in place of the n-grams, and a memory of them.
+
+An embedding takes the place of the n-grams: a unit vector whose columns are all present. The plain counts of
+`ngrams` stay beside it, and what is learnt above is the same for all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from router_model.arrays import Singles
+from router_model.encoders.base import EncoderError, Features, Matrix
+from router_model.encoders.ngrams import END, START, encode, encode_all
+
+PROBE = "How many minutes are there in a day and a half?"
+"""Embedded when a served model is first met, and when it is met again: the vector must be the same."""
+
+REMEMBERED = 1 << 17
+"""Vectors remembered by default; a gateway asks for fewer."""
+
+_BATCH = 32
+
+
+class Embedder(ABC):
+    """Dense unit vectors, and a memory of them: whoever may wait fills it, and `features` only looks."""
+
+    def __init__(self, identity: Mapping[str, Any], width: int, remembers: int) -> None:
+        self.identity = {**identity, "width": width}
+        self.width = width
+        self._columns = np.arange(width, dtype=np.int32)
+        self._remembers = remembers
+        self._known: dict[bytes, Singles] = {}
+
+    @abstractmethod
+    def embed(self, texts: Sequence[str]) -> Singles:
+        """Vectors of some texts, [N, width]. Raises EncoderError."""
+
+    def missing(self, prompts: Sequence[str]) -> list[str]:
+        """The texts to embed before `features` knows all of these prompts."""
+        return [text for text in dict.fromkeys(map(_read, prompts)) if _key(text) not in self._known]
+
+    def keep(self, texts: Sequence[str], vectors: Singles) -> None:
+        """Remember vectors [N, width], of whatever length. Raises EncoderError."""
+        if vectors.shape != (len(texts), self.width):
+            raise EncoderError(
+                f"expected {len(texts)} embeddings of {self.width} numbers, got {vectors.shape}; the head was"
+                " trained with another encoder"
+            )
+        length = np.linalg.norm(vectors, axis=1, keepdims=True)
+        if not (np.isfinite(length) & (length > 0)).all():
+            raise EncoderError("an embedding is not a vector of finite numbers")
+        self._known.update(zip(map(_key, texts), (vectors / length).astype(np.float32), strict=True))
+        while len(self._known) > max(self._remembers, len(texts)):
+            del self._known[next(iter(self._known))]
+
+    def features(self, prompt: str) -> Features | None:
+        """See `Encoder.features`."""
+        vector = self._known.get(_key(_read(prompt)))
+        return None if vector is None else encode(prompt)._replace(indices=self._columns, values=vector)
+
+    def encode_all(self, prompts: Sequence[str]) -> Matrix:
+        """See `Encoder.encode_all`."""
+        parts = [prompts[at : at + 2048] for at in range(0, len(prompts), 2048)] or [[]]
+        rows = [self._rows(part) for part in parts]
+        count = len(prompts)
+        return Matrix(
+            np.arange(count + 1, dtype=np.int64) * self.width,
+            np.tile(self._columns, count),
+            np.concatenate([values for values, _ in rows]).ravel(),
+            np.concatenate([dense for _, dense in rows]),
+        )
+
+    def _rows(self, prompts: Sequence[str]) -> tuple[Singles, Singles]:
+        texts = sorted(self.missing(prompts), key=len)  # those of a batch are padded to its longest
+        keys = [_key(_read(prompt)) for prompt in prompts]
+        found = {key: self._known[key] for key in keys if key in self._known}
+        for at in range(0, len(texts), _BATCH):
+            batch = texts[at : at + _BATCH]
+            self.keep(batch, self.embed(batch))
+            found |= {key: self._known[key] for key in map(_key, batch)}
+        values = np.array([found[key] for key in keys], np.float32)
+        return values.reshape(len(prompts), self.width), encode_all(prompts).dense
+
+
+def _read(prompt: str) -> str:
+    """What is embedded of a prompt: the same ends that `ngrams.encode` reads."""
+    return prompt if len(prompt) <= START + END else f"{prompt[:START]}\n{prompt[-END:]}"
+
+
+def _key(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

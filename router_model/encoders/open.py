@@ -1,0 +1,49 @@
+"""The encoder at a place, checked against the one that a head was trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from router_model.encoders.base import Encoder, EncoderError, Source
+from router_model.encoders.embedder import REMEMBERED
+from router_model.encoders.ngrams import HASHED
+from router_model.encoders.remote import Served
+from router_model.encoders.sentence import Sentence
+
+
+def opened(
+    source: Source | None, wanted: Mapping[str, Any] | None = None, remembers: int = REMEMBERED
+) -> Encoder:
+    """The encoder at a place; for a head the one that its manifest wants. Raises EncoderError."""
+    if wanted is None:
+        return _opened(source or Source(), remembers)
+    kind = str(wanted["kind"])
+    if kind == "hashed":
+        return HASHED
+    if source is None or source.place == "hashed":
+        named = f"the served model {wanted['model']!r}" if kind == "served" else "a sentence encoder"
+        raise EncoderError(f"the head was trained with {named}; say where that is (`encoder`)")
+    if source.served != (kind == "served"):
+        raise EncoderError(
+            f"{source.place}: the head was trained with a {kind} encoder; this is another kind"
+        )
+    if source.served:
+        return Served(source, wanted, remembers)
+    found = _opened(replace(source, pooling=str(wanted["pooling"])), remembers)
+    if found.identity != wanted:
+        raise EncoderError(
+            f"{source.place}: another encoder than the head was trained with: SHA-256"
+            f" {found.identity['sha256'][:12]} instead of {str(wanted['sha256'])[:12]}"
+        )
+    return found
+
+
+def _opened(source: Source, remembers: int) -> Encoder:
+    if source.place == "hashed":
+        return HASHED
+    if source.served:
+        return Served(source, None, remembers)
+    return Sentence(Path(source.place), source.pooling, remembers)
