@@ -195,7 +195,8 @@ def _budget(pacing: Pacing, memory: Memory, cap: float, held: float) -> float:
         return math.inf if held < cap else 0.0
     faith = _FAITH * cap / pacing.window + _TINY
     bias = (memory.spending + faith) / (memory.expecting + faith)
-    return pacing.spend(cap, held) / (rate * min(max(bias, _BIASES[0]), _BIASES[1]))
+    # a rate may be so small that its product with the bias is zero
+    return pacing.spend(cap, held) / max(rate * min(max(bias, _BIASES[0]), _BIASES[1]), _TINY)
 
 
 def _trim(

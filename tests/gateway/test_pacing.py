@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.pacing import Memory, Paced, Pacing, Reading, observe
@@ -56,6 +56,7 @@ def test_price_rises_with_use(one: float, other: float) -> None:
 @given(
     st.tuples(*[anything] * 10).map(Memory._make) | st.none(), st.tuples(*[anything] * 8).map(Reading._make)
 )
+@example(Memory(0, 0, 0, 0, 0, rate=5e-324, recent=5e-324, expecting=4.0), Reading(0, 0, 0, 0, 0))
 def test_bears_any_numbers(memory: Memory | None, reading: Reading) -> None:
     """Whatever the store says, the price is within the table's ends and the memory is finite and bounded."""
     for pacing in (MINUTE, Pacing(86_400.0), Pacing(60.0, largest=1e9)):
