@@ -16,11 +16,6 @@ def test_packages_import_each_other_one_way() -> None:
     assert not cycles, "\n\n".join(["packages that import each other:", *cycles])
 
 
-@pytest.mark.xfail(
-    raises=AssertionError,
-    strict=True,
-    reason="replay and trial still use the gateway's pacing, policy and prices",
-)
 def test_models_know_nothing_of_the_gateway() -> None:
     """The router model can be trained and used without the gateway."""
     wrong = [
@@ -30,9 +25,6 @@ def test_models_know_nothing_of_the_gateway() -> None:
     assert not wrong, "\n".join(map(str, wrong))
 
 
-@pytest.mark.xfail(
-    raises=AssertionError, strict=True, reason="the command still imports its simulation by a computed name"
-)
 def test_imports_are_written_out() -> None:
     """No import is hidden from the graph behind a computed name."""
     assert dynamic_imports() == []
