@@ -1,5 +1,5 @@
 """`python -m gateway` is `thinkmeter`."""
 
-from gateway.cli import main
+from gateway.cli.serving import main
 
 main()

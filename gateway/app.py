@@ -13,24 +13,29 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway import __version__, admin, api, console, reload, server
-from gateway.access_log import write_access_line
+from gateway import __version__
+from gateway.api import admin
+from gateway.api import routes as api
 from gateway.budget import Ledger
 from gateway.budget_overview import BudgetOverview
-from gateway.console import Console
-from gateway.endpoints import ENDPOINTS
+from gateway.config import watch as reload
+from gateway.console import state as console
+from gateway.console.state import Console
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, ShuttingDown
-from gateway.exchange import Exchange
-from gateway.health import HealthChecks
-from gateway.metrics import Metrics
+from gateway.http import server
+from gateway.http.exchange import Exchange
+from gateway.openai_api.endpoints import ENDPOINTS
 from gateway.pipeline import Pipeline
-from gateway.record import Record
-from gateway.replicas import Backend, Pool
 from gateway.snapshot import Snapshot
-from gateway.upstream import Upstream
+from gateway.telemetry.access_log import write_access_line
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.record import Record
+from gateway.upstream.dispatch import Upstream
+from gateway.upstream.health import HealthChecks
+from gateway.upstream.pool import Backend, Pool
 
 if TYPE_CHECKING:
-    from gateway.tracing import Tracing
+    from gateway.telemetry.tracing import Tracing
 
 log = logging.getLogger("thinkmeter")
 
@@ -197,6 +202,6 @@ class Gateway:
 
 
 def _tracing() -> Tracing:
-    from gateway.tracing import Tracing, exporting_provider  # noqa: PLC0415 - an optional extra
+    from gateway.telemetry.tracing import Tracing, exporting_provider  # noqa: PLC0415 - an optional extra
 
     return Tracing(exporting_provider())

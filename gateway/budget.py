@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 
-from gateway.budget_config import Policy
-from gateway.config import Settings
+from gateway.config.budgets import Policy
+from gateway.config.settings import Settings
 from gateway.errors import (
     BackendDisconnected,
     BackendTimeout,
@@ -23,12 +23,12 @@ from gateway.errors import (
 )
 from gateway.journal import Entry
 from gateway.local_window import LocalWindow
-from gateway.metrics import BudgetMetrics
 from gateway.pricing import TICK, Pricing
 from gateway.redis_link import Link, StoreUnavailable
 from gateway.redis_server import RedisServer, RedisServerError
 from gateway.reservation import Limit, Need, Reservation, refusal, span
 from gateway.store import Grant, Store
+from gateway.telemetry.metrics import BudgetMetrics
 
 log = logging.getLogger("thinkmeter.budget")
 

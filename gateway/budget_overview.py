@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.budget_observer import WindowView, stale_tokens, window_label
-from gateway.metrics import BudgetMetrics
 from gateway.pricing import Pricing
 from gateway.redis_link import StoreUnavailable
 from gateway.reservation import Budgets, Limit
 from gateway.store import Store
+from gateway.telemetry.metrics import BudgetMetrics
 
 
 class BudgetOverview:

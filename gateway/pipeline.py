@@ -7,20 +7,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gateway import protocol
 from gateway.budget import Ledger
-from gateway.call import Call, Plan
-from gateway.embedding import Embeddings
-from gateway.endpoints import Endpoint
 from gateway.errors import BackendDisconnected, BackendError, BackendTimeout, ClientClosed
-from gateway.exchange import Exchange
-from gateway.headers import Headers, forwarded
-from gateway.policy import Decision
-from gateway.record import Record
+from gateway.http.exchange import Exchange
+from gateway.http.headers import Headers, forwarded
+from gateway.openai_api import requests as protocol
+from gateway.openai_api.endpoints import Endpoint
+from gateway.openai_api.stream import StreamReader, read_answer
 from gateway.reservation import Need, Outcome
+from gateway.routing.call import Call, Plan
+from gateway.routing.policy import Decision
 from gateway.snapshot import Snapshot
-from gateway.upstream import Reply, Upstream, UpstreamRequest
-from gateway.usage import StreamReader, read_answer
+from gateway.telemetry.record import Record
+from gateway.upstream.dispatch import Reply, Upstream, UpstreamRequest
+from gateway.upstream.embedding import Embeddings
 
 
 class Pipeline:

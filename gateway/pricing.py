@@ -12,12 +12,12 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from gateway.metrics import BudgetMetrics
 from gateway.pacing import Memory, Paced, Pacing, Reading, observe
 from gateway.redis_link import StoreUnavailable
 from gateway.reservation import Limit, Need
-from gateway.shortening import RoutingPlan
+from gateway.routing.plan import RoutingPlan
 from gateway.store import Store, Use
+from gateway.telemetry.metrics import BudgetMetrics
 from gateway.window import Window
 from router_model.allocation import PriceTable, RecentPrices
 

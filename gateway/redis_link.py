@@ -21,7 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
-from gateway.breaker import Breaker
+from gateway.circuit_breaker import Breaker
 from gateway.redis_server import RedisServerError
 
 log = logging.getLogger("thinkmeter.redis")

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from gateway.budget_config import Budget, Policy
-from gateway.config import Key, Settings
+from gateway.config.budgets import Budget, Policy
+from gateway.config.settings import Key, Settings
 from gateway.errors import InsufficientQuota, TokensExceeded
-from gateway.headers import Headers
+from gateway.http.headers import Headers
+from gateway.openai_api.stream import Tally
 from gateway.store import Ask, Grant
-from gateway.usage import Tally
 from gateway.window import Window, window
 
 _MOST = 10**12  # no answer has more tokens: a number that a broken backend makes up must not break the sums

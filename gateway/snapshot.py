@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from gateway.call import Call
-from gateway.config import BASELINE, Key, Settings
-from gateway.configfile import ConfigError, Problem, load
-from gateway.endpoints import Endpoint
-from gateway.protocol import Request
-from gateway.replicas import Backend, Pool, pools_of
+from gateway.config.loader import ConfigError, Problem, load
+from gateway.config.settings import BASELINE, Key, Settings
+from gateway.openai_api.endpoints import Endpoint
+from gateway.openai_api.requests import Request
 from gateway.reservation import Budgets
-from gateway.rulings import Router
-from gateway.tiers import Ladder
+from gateway.routing.call import Call
+from gateway.routing.router import Router
+from gateway.routing.tiers import Ladder
+from gateway.upstream.pool import Backend, Pool, pools_of
 from router_model.artifact import ArtifactError
 from router_model.encoders.base import Source
 from router_model.head import Head, load_named

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from gateway.redis_link import Link
 from tests.fakes.backend import Backend
@@ -14,6 +15,10 @@ from tests.serving import Running, configuration, free_port, serving
 
 # before scikit-learn is loaded: its threads spin for each other where cores are shared
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# a time limit per example would make a result depend on the machine
+settings.register_profile("thinkmeter", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("thinkmeter")
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ import uvicorn
 import yaml
 
 from gateway.app import Gateway
-from gateway.configfile import parse
-from gateway.record import Record
-from gateway.server import Server
+from gateway.config.loader import parse
+from gateway.http.server import Server
 from gateway.snapshot import Snapshot
+from gateway.telemetry.record import Record
 
 TIERS = {
     "direct": {"thinking": 0, "answer": 32},

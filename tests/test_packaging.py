@@ -71,7 +71,7 @@ def test_wheel_holds_the_code_and_its_data(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     info = f"thinkmeter-{__version__}.dist-info"
 
-    assert {"gateway/families.yaml", "gateway/py.typed", "router_model/py.typed"} <= names
+    assert {"gateway/config/families.yaml", "gateway/py.typed", "router_model/py.typed"} <= names
     sources = {
         str(p.relative_to(ROOT)) for f in ("gateway", "router_model") for p in (ROOT / f).rglob("*.py")
     }
@@ -115,7 +115,7 @@ def test_serving_imports_nothing_heavy(tmp_path: Path) -> None:
 def imported_heavy(python: Path, cwd: Path) -> str:
     """The heavy libraries that are loaded once everything that serves is."""
     code = (
-        "import sys, gateway.app, gateway.server, gateway.cli, gateway.probe, router_model.heuristic\n"
+        "import sys, gateway.app, gateway.http.server, gateway.cli.serving, gateway.cli.probe, router_model.heuristic\n"
         f"print(*sorted(set({HEAVY!r}) & set(sys.modules)), end='')"
     )
     return run(str(python), "-c", code, cwd=cwd)

@@ -18,17 +18,17 @@ _ENTRIES = 60
 
 # being split
 _STILL_LONG = {
-    "gateway/config.py",
-    "gateway/upstream.py",
-    "gateway/usage.py",
-    "gateway/cli_heads.py",
+    "gateway/config/settings.py",
+    "gateway/upstream/dispatch.py",
+    "gateway/openai_api/stream.py",
+    "gateway/cli/heads.py",
     "tests/router_model/test_head.py",
 }
 
 
 def test_there_are_files() -> None:
     """The walk finds the code, so that the tests below look at something."""
-    assert {"pipeline.py", "upstream.py", "head.py"} <= {path.name for path in FILES}
+    assert {"pipeline.py", "dispatch.py", "head.py"} <= {path.name for path in FILES}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.pacing import Memory, Pacing, Reading, observe
-from gateway.policy import Bound, Bounds, choose
+from gateway.routing.policy import Bound, Bounds, choose
 from gateway.simulation.traffic import FIRST_TOKEN, SPEED, Trace
 from router_model.allocation import PriceTable, RecentPrices
 from router_model.arrays import Floats, Ints

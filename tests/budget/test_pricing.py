@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from gateway import pricing
-from gateway.budget_config import Budget
-from gateway.metrics import Metrics
+from gateway.config.budgets import Budget
 from gateway.pricing import Pricing
 from gateway.reservation import Limit, Need, Step
 from gateway.store import Store
+from gateway.telemetry.metrics import Metrics
 from gateway.window import window
 from router_model.allocation import PriceTable
 from tests.redis import PATIENT, RealRedis, delivered, real_redis, reserved, running_store

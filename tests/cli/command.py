@@ -9,7 +9,7 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-from gateway import cli
+from gateway.cli import serving as cli
 
 
 def run(*arguments: str, stdin: str | None = None, **environ: str) -> Result:

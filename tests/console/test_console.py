@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from gateway.console import KEPT_DECISIONS, Console, Sums
+from gateway.console.state import KEPT_DECISIONS, Console, Sums
 from gateway.errors import BackendError
-from gateway.policy import Decision
-from gateway.record import Record
-from gateway.usage import Tally
+from gateway.openai_api.stream import Tally
+from gateway.routing.policy import Decision
+from gateway.telemetry.record import Record
 from tests.console.stream import next_of, watching
 from tests.fakes.backend import Backend
 from tests.serving import Running, configuration, serving
 
 SECRET = "the-word-nobody-may-read"
 KEYS = [{"name": "web", "key": "web-secret"}]
-ASSETS = sorted(entry.name for entry in files("gateway").joinpath("web").iterdir())
+ASSETS = sorted(entry.name for entry in files("gateway.console").joinpath("web").iterdir())
 
 
 async def status(running: Running, path: str, key: str | None = None) -> int:

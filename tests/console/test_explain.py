@@ -8,9 +8,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gateway import explain as module
-from gateway.explain import best, explain, price_ranges
-from gateway.policy import Bound, Bounds, Decision, Reason, choose
+from gateway.console import explain as module
+from gateway.console.explain import best, explain, price_ranges
+from gateway.routing.policy import Bound, Bounds, Decision, Reason, choose
 from router_model.predictor import Prediction
 
 NAMES = ("direct", "short", "medium", "long")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway.configfile import parse
+from gateway.config.loader import parse
 from tests.deploy.reading import CHART, rules
 
 helm = pytest.importorskip("helm_python", reason="Helm's SDK is not installed: pip install helm-python-sdk")

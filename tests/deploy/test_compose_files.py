@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.configfile import parse
+from gateway.config.loader import parse
 from tests.deploy.reading import ROOT, read
 
 EXAMPLE = dict(re.findall(r"^(?:# )?([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))

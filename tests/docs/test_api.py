@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import typing
 
-from gateway.configfile import parse
+from gateway.config.loader import parse
 from gateway.errors import all_errors
-from gateway.policy import Decision, Reason
+from gateway.routing.policy import Decision, Reason
 from gateway.snapshot import Snapshot
 from tests.docs.pages import ROOT, assert_same, named, page, rows, section
 

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from gateway.cli import cli
-from gateway.configfile import parse
+from gateway.cli.serving import cli
+from gateway.config.loader import parse
 from tests.docs.pages import PAGES, ROOT, assert_same
 
 

@@ -7,14 +7,14 @@ import re
 import yaml
 from prometheus_client import Info
 
-from gateway.access_log import access_line
-from gateway.breaker import Breaker
-from gateway.config import Replica
+from gateway.circuit_breaker import Breaker
+from gateway.config.settings import Replica
 from gateway.errors import BackendError
-from gateway.metrics import Metrics
-from gateway.policy import Decision
-from gateway.record import Record
-from gateway.replicas import Backend, Pool
+from gateway.routing.policy import Decision
+from gateway.telemetry.access_log import access_line
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.record import Record
+from gateway.upstream.pool import Backend, Pool
 from tests.docs.pages import PAGES, assert_same, named, page, rows, section
 
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from gateway.config import Settings
-from gateway.configfile import KEYS_VARIABLE, builtin_families
+from gateway.config.loader import KEYS_VARIABLE, builtin_families
+from gateway.config.settings import Settings
 from tests.docs.pages import assert_same, named, page, rows, section
 
 

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.pacing import Memory, Paced, Pacing, Reading, observe
-from tests.gateway.making import TABLE
+from tests.making import TABLE
 
 MINUTE = Pacing(60.0)
 CAP = 60_000.0

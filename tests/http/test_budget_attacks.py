@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from gateway.protocol import parse_completion
-from gateway.shortening import prompt_bound
+from gateway.openai_api.requests import parse_completion
+from gateway.routing.plan import prompt_bound
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
 from tests.redis import RealRedis, real_redis, used

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from gateway.cli import cli
+from gateway.cli.serving import cli
 from router_model.evaluation import cost_quality
 from router_model.head import ARTIFACTS, Head, load_named
 from router_model.predictor import TierLength

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import __version__
-from gateway.metrics import Metrics
+from gateway.telemetry.metrics import Metrics
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
 from tests.serving import Running, configuration, serving

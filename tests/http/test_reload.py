@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 import yaml
 
-from gateway.configfile import parse
+from gateway.config.loader import parse
 from gateway.snapshot import Snapshot
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault

@@ -8,7 +8,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from gateway import tracing
+from gateway.telemetry import tracing
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
 from tests.serving import configuration, serving

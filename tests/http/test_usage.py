@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from gateway.usage import Tally
+from gateway.openai_api.stream import Tally
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
 from tests.http.wire import ask, connection, post_recorded, wired

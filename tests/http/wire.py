@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 
-from gateway.record import Record
+from gateway.telemetry.record import Record
 from tests.fakes.backend import GENERATION, Backend
 from tests.fakes.connection import Request
 from tests.serving import Running, configuration, serving

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 from examples.tiny_reasoner.arrival import Arrival
-from gateway.refusals import refusal
+from gateway.upstream.errors import refusal
 from tests.tiny_reasoner.asking import DIRECT, EASY, asking
 from tests.tiny_reasoner.conftest import Server
 

@@ -76,7 +76,7 @@ def test_odd_value(live: Live, field: str, path: str) -> None:
 
 def test_every_field_we_read_is_tried() -> None:
     """The list above does not fall behind the code."""
-    from gateway.protocol import ChatBody, CompletionBody, EmbeddingBody
+    from gateway.openai_api.requests import ChatBody, CompletionBody, EmbeddingBody
 
     read = {f for body in (ChatBody, CompletionBody, EmbeddingBody) for f in body.__struct_fields__}
 

@@ -1,0 +1,131 @@
+"""The admin API of the budgets: who spends what, other caps, more tokens, a fresh start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Request, Response
+from msgspec import Meta, Struct
+
+from gateway.budget import Ledger
+from gateway.budget_overview import BudgetOverview, admin_row
+from gateway.config.settings import matching_digest
+from gateway.errors import BudgetNotFound, BudgetUnavailable, InvalidApiKey
+from gateway.http.exchange import Exchange
+from gateway.http.headers import bearer
+from gateway.openai_api import requests as protocol
+from gateway.redis_link import StoreUnavailable
+from gateway.reservation import Limit
+from gateway.snapshot import Snapshot
+
+Amount = Annotated[int, Meta(ge=1, le=10**13)]
+
+
+class Change(Struct, forbid_unknown_fields=True):
+    """Tokens: the new cap, or how many more."""
+
+    tokens: Amount
+
+
+def add_routes(
+    app: FastAPI, ledger: Ledger, overview: BudgetOverview, snapshot: Callable[[], Snapshot]
+) -> None:
+    """Define the routes under /admin; `snapshot` returns the one in use."""
+
+    @app.get("/admin/budgets", summary="All budgets by holder: cap, settled, reserved", tags=["admin"])
+    async def budgets(request: Request) -> Response:
+        _authorize(snapshot(), request)
+        return await _answer(ledger, overview, list(snapshot().budgets.limits.values()))
+
+    @app.get("/admin/budgets/{name}", summary="One budget by holder", tags=["admin"])
+    async def budget(name: str, request: Request) -> Response:
+        return await _answer(ledger, overview, _named(snapshot(), name, request))
+
+    # the names of budgets and holders may hold slashes
+    @app.get("/admin/budgets/{name}/{holder:path}", summary="One holder of a budget", tags=["admin"])
+    async def held(name: str, holder: str, request: Request) -> Response:
+        return await _answer(ledger, overview, _named(snapshot(), f"{name}/{holder}", request))
+
+    @app.put("/admin/budgets/{name}/{holder:path}", summary="Set another cap", tags=["admin"])
+    async def set_cap(name: str, holder: str, request: Request) -> Response:
+        limit, change = await _change(snapshot(), name, holder, request)
+        async with _Asking():
+            await ledger.store.set_cap(limit.window, change.tokens)
+        return await _answer(ledger, overview, [limit])
+
+    @app.delete("/admin/budgets/{name}/{holder:path}", summary="Back to the configured cap", tags=["admin"])
+    async def clear_cap(name: str, holder: str, request: Request) -> Response:
+        limit = _limit(snapshot(), name, holder, request)
+        async with _Asking():
+            await ledger.store.set_cap(limit.window, None)
+        return await _answer(ledger, overview, [limit])
+
+    @app.post(
+        "/admin/budgets/{name}/{holder:path}/top-up", summary="More tokens for one window", tags=["admin"]
+    )
+    async def top_up(name: str, holder: str, request: Request) -> Response:
+        limit, change = await _change(snapshot(), name, holder, request)
+        async with _Asking():
+            await ledger.store.top_up(limit.window, change.tokens)
+        return await _answer(ledger, overview, [limit])
+
+    @app.post("/admin/budgets/{name}/{holder:path}/reset", summary="Forget what was spent", tags=["admin"])
+    async def reset(name: str, holder: str, request: Request) -> Response:
+        limit = _limit(snapshot(), name, holder, request)
+        async with _Asking():
+            await ledger.store.reset(limit.window)
+        return await _answer(ledger, overview, [limit])
+
+
+class _Asking:
+    """What Redis cannot answer now is a 503."""
+
+    async def __aenter__(self) -> None:
+        return None
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, StoreUnavailable):
+            raise BudgetUnavailable("Redis is away", retry_after=1, detail=str(error)) from error
+
+
+def _authorize(snapshot: Snapshot, request: Request) -> None:
+    """The admin's own key; without one in the configuration nobody is let in."""
+    expected = snapshot.settings.admin.hash
+    exchange: Exchange = request.scope["thinkmeter.exchange"]
+    if expected is None:
+        raise InvalidApiKey("There is no admin: set `admin.key` to have one")
+    if matching_digest(bearer(exchange.headers) or "", [expected]) is None:
+        raise InvalidApiKey("Not the admin's key")
+
+
+def _named(snapshot: Snapshot, path: str, request: Request, *, holder: bool = False) -> list[Limit]:
+    """The limits of a budget, or the one of BUDGET/HOLDER; with `holder` the latter only."""
+    _authorize(snapshot, request)
+    limits = snapshot.budgets.limits.items()
+    found = [
+        limit for (name, who), limit in limits if path == f"{name}/{who}" or (path == name and not holder)
+    ]
+    if not found:
+        raise BudgetNotFound(f"There is no budget, and no holder of one, named {path[:200]!r}")
+    return found
+
+
+def _limit(snapshot: Snapshot, name: str, holder: str, request: Request) -> Limit:
+    return _named(snapshot, f"{name}/{holder}", request, holder=True)[0]
+
+
+async def _change(snapshot: Snapshot, name: str, holder: str, request: Request) -> tuple[Limit, Change]:
+    limit = _limit(snapshot, name, holder, request)
+    exchange: Exchange = request.scope["thinkmeter.exchange"]
+    return limit, protocol.decode_as(Change, await exchange.body())
+
+
+async def _answer(ledger: Ledger, overview: BudgetOverview, limits: list[Limit]) -> Response:
+    async with _Asking():
+        views = await overview.read(limits)
+    body: dict[str, Any] = {
+        "budgets": [admin_row(view) for view in views],
+        "redis": {"up": ledger.up},
+    }
+    return Response(protocol.encode(body), media_type="application/json")

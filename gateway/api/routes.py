@@ -1,0 +1,192 @@
+"""The HTTP routes besides the hot ones: models, dry run, health, metrics, and the OpenAPI description."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from gateway import __version__
+from gateway.errors import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, RouteNotFound
+from gateway.http.exchange import Exchange
+from gateway.openai_api import requests as protocol
+from gateway.openai_api.endpoints import CHAT, COMPLETIONS, EMBEDDINGS
+from gateway.pipeline import Pipeline
+from gateway.routing.call import Target
+from gateway.routing.router import allowed
+from gateway.snapshot import Snapshot
+
+
+def json(body: object, status: int = 200) -> Response:
+    return Response(protocol.encode(body), status, media_type="application/json")
+
+
+def add_routes(
+    app: FastAPI,
+    pipeline: Pipeline,
+    *,
+    ready: Callable[[], str],
+    metrics: Callable[[], Awaitable[bytes]],
+) -> None:
+    """Define all routes that FastAPI serves, and how it reports errors.
+
+    ready: "ready", or why the gateway cannot take requests. metrics: the text that Prometheus scrapes.
+    """
+
+    @app.get("/healthz", summary="Is the process alive?", tags=["operations"])
+    async def healthz() -> Response:
+        return json({"status": "ok"})
+
+    @app.get("/readyz", summary="Can it take requests?", tags=["operations"])
+    async def readyz() -> Response:
+        status = ready()
+        return json({"status": status}, 200 if status == "ready" else 503)
+
+    @app.get("/metrics", summary="Prometheus metrics", tags=["operations"])
+    async def exposition() -> Response:
+        return Response(await metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/v1/models", summary="Models and pinned tiers this key may use", tags=["openai"])
+    async def models(request: Request) -> Response:
+        snapshot = pipeline.snapshot
+        key = snapshot.router.identify(_exchange(request).headers)
+        targets = snapshot.router.targets
+        cards = [_card(snapshot, name, target) for name, target in targets.items() if allowed(target, key)]
+        return json({"object": "list", "data": cards})
+
+    @app.get("/v1/models/{name:path}", summary="One model", tags=["openai"])
+    async def model(name: str, request: Request) -> Response:
+        snapshot = pipeline.snapshot
+        target = snapshot.router.target(name, snapshot.router.identify(_exchange(request).headers))
+        return json(_card(snapshot, name, target))
+
+    _add_dry_run(app, pipeline)
+    _add_error_handlers(app)
+    app.openapi_schema = _openapi(app)
+
+
+def _add_dry_run(app: FastAPI, pipeline: Pipeline) -> None:
+    @app.post(
+        "/v1/route",
+        summary="Dry run: the decision for a chat request",
+        tags=["thinkmeter"],
+        **_body(CHAT.path),
+    )
+    async def route(request: Request) -> Response:
+        exchange, snapshot = _exchange(request), pipeline.snapshot
+        key = snapshot.router.identify(exchange.headers)
+        chat = CHAT.parse(await exchange.body())
+        plan = await pipeline.plan(snapshot.call(CHAT, key, exchange.headers, chat), snapshot)
+        fields = plan.fields()
+        changed = {name: value for name, value in fields.items() if value != chat.fields.get(name)}
+        removed = sorted(set(chat.fields) - set(fields))
+        return json({"decision": plan.decision, "request": {"set": changed, "removed": removed}})
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    @app.exception_handler(GatewayError)
+    async def gateway_error(request: Request, error: GatewayError) -> Response:
+        return _failure(request, error)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        path = request.url.path[:200]
+        ours: dict[int, GatewayError] = {
+            404: RouteNotFound(f"There is no route {path}"),
+            405: MethodNotAllowed(
+                f"{request.method[:20]} is not allowed on {path}",
+                allow=(error.headers or {}).get("Allow", ""),
+            ),
+        }
+        found = ours.get(error.status_code) or InvalidRequest("The request cannot be read")
+        return _failure(request, found)
+
+    @app.exception_handler(Exception)
+    async def own_fault(request: Request, _: Exception) -> Response:
+        return _failure(request, InternalError("Internal error"))
+
+
+def _exchange(request: Request) -> Exchange:
+    exchange: Exchange = request.scope["thinkmeter.exchange"]
+    return exchange
+
+
+def _failure(request: Request, error: GatewayError) -> Response:
+    _exchange(request).error = error
+    response = Response(error.body(), error.status)
+    response.raw_headers.extend(error.headers())
+    return response
+
+
+def _card(snapshot: Snapshot, name: str, target: Target) -> dict[str, Any]:
+    """A model as OpenAI lists it, with its tiers."""
+    card: dict[str, Any] = {"id": name, "object": "model", "created": 0, "owned_by": "thinkmeter"}
+    if context := snapshot.pools[target.name].context:
+        card["max_model_len"] = context
+    tiers = {
+        n: {"thinking": t.thinking, "answer": t.answer}
+        for n, t in zip(target.ladder.names, target.ladder.tiers, strict=True)
+    }
+    card["thinkmeter"] = {"tier": target.pin or "adaptive", "tiers": tiers}
+    return card
+
+
+# --- OpenAPI -----------------------------------------------------------------------------------------
+
+_STRING = {"type": "string"}
+_MESSAGE = {
+    "type": "object",
+    "required": ["role", "content"],
+    "properties": {"role": {"enum": ["system", "user", "assistant", "tool"]}, "content": _STRING},
+}
+_LENGTHS = {
+    "stream": {"type": "boolean"},
+    "max_tokens": {"type": "integer", "minimum": 1},
+    "thinking_token_budget": {"type": "integer", "minimum": -1},
+}
+_BODIES: dict[str, dict[str, Any]] = {
+    CHAT.path: {
+        "type": "object",
+        "required": ["model", "messages"],
+        "properties": {
+            "model": _STRING,
+            "messages": {"type": "array", "items": _MESSAGE, "minItems": 1},
+            "reasoning_effort": _STRING,
+            "max_completion_tokens": {"type": "integer", "minimum": 1},
+            **_LENGTHS,
+        },
+    },
+    COMPLETIONS.path: {
+        "type": "object",
+        "required": ["model", "prompt"],
+        "properties": {"model": _STRING, "prompt": _STRING, **_LENGTHS},
+    },
+    EMBEDDINGS.path: {
+        "type": "object",
+        "required": ["model", "input"],
+        "properties": {"model": _STRING, "input": _STRING},
+    },
+}
+
+
+def _body(path: str) -> dict[str, Any]:
+    content = {"application/json": {"schema": _BODIES[path]}}
+    return {"openapi_extra": {"requestBody": {"required": True, "content": content}}}
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's own description, and the hot routes that are served in front of it."""
+    schema = app.openapi()
+    for path in _BODIES:
+        schema["paths"][path] = {
+            "post": {
+                "summary": "OpenAI-compatible; unknown fields pass through untouched",
+                "tags": ["openai"],
+                "responses": {"200": {"description": "The backend's answer"}},
+                **_body(path)["openapi_extra"],
+            }
+        }
+    schema["info"]["version"] = __version__
+    return schema

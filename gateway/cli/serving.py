@@ -1,0 +1,237 @@
+"""The `thinkmeter` command."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gateway import __version__
+from gateway.cli import heads as cli_heads
+from gateway.config.loader import ConfigError, load
+from gateway.config.settings import Settings, key_digest
+
+if TYPE_CHECKING:
+    from gateway.routing.call import Call, Plan
+    from gateway.snapshot import Snapshot
+
+cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+out, err = Console(markup=False), Console(stderr=True, markup=False)
+
+ConfigArgument = Annotated[
+    Path, typer.Argument(help="The configuration file (YAML).", envvar="THINKMETER_CONFIG")
+]
+
+
+def _load(path: Path) -> Settings:
+    with _explained(path):
+        return load(path)[0]
+
+
+def _build(path: Path) -> Snapshot:
+    """The settings, and everything built from them: the head is opened and tried."""
+    from gateway.snapshot import Snapshot
+
+    with _explained(path):
+        return Snapshot.load(path)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Print the problems of a configuration and exit with status 2."""
+    try:
+        yield
+    except ConfigError as error:
+        for problem in error.problems:
+            err.print(f"{path}: {problem}", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+
+
+@cli.command()
+def serve(
+    config: ConfigArgument,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default server.host.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; default server.port.")] = None,
+) -> None:
+    """Run the gateway."""
+    from gateway.app import Gateway
+
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    snapshot = _build(config)
+    settings = snapshot.settings
+    server = settings.server
+    if server.tracing and not find_spec("opentelemetry"):
+        err.print(
+            "server.tracing needs the `otel` extra: pip install '.[otel]' in the checkout", markup=False
+        )
+        raise typer.Exit(2)
+    for note in snapshot.notes:
+        logging.getLogger("thinkmeter.head").warning("%s", note)
+    if settings.budgets and not settings.redis.url:
+        _check_server()
+    Gateway(snapshot, config).run(host or server.host, server.port if port is None else port)
+
+
+def _check_server() -> None:
+    """Say at once, and in a line, that there is no Redis to start."""
+    from gateway.redis_server import RedisServerError, binary
+
+    try:
+        binary()
+    except RedisServerError as error:
+        err.print(str(error), style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+
+
+@cli.command()
+def check(config: ConfigArgument) -> None:
+    """Say what is wrong with a configuration, with the line; exit status 2 if anything is."""
+    snapshot = _build(config)
+    settings = snapshot.settings
+    table = Table("model", "family", "replicas", "tiers (thinking + answer)", title=f"{config}: valid")
+    for name, model in settings.models.items():
+        tiers = ", ".join(
+            f"{tier} {t.thinking}+{t.answer or '∞'}" for tier, t in settings.tiers_of(model).items()
+        )
+        table.add_row(name, model.family, str(len(model.replicas)), tiers)
+    out.print(table)
+    out.print(f"{len(settings.keys)} API keys, {len(settings.rules)} rules, price {settings.price:g}")
+    out.print(f"head {snapshot.router.predictor.version}")
+    for note in snapshot.notes:
+        out.print(f"note: {note}", style="yellow", soft_wrap=True, highlight=False)
+
+
+@cli.command()
+def probe(config: ConfigArgument) -> None:
+    """Ask every backend what it really does: alive, model, thinking off, a tiny budget, each effort."""
+    from gateway.cli.probe import FAILED, probe_all
+
+    findings = asyncio.run(probe_all(_load(config)))
+    table = Table("model", "backend", "check", "result", "detail")
+    for finding in findings:
+        style = "red" if finding.result in FAILED else None
+        table.add_row(
+            finding.model, finding.backend, finding.check, finding.result, finding.detail, style=style
+        )
+    out.print(table)
+    raise typer.Exit(1 if any(finding.result in FAILED for finding in findings) else 0)
+
+
+@cli.command()
+def route(
+    config: ConfigArgument,
+    prompt: Annotated[str, typer.Argument(help="The prompt to decide about.")],
+    model: Annotated[str | None, typer.Option(help="The model, or model:tier; default the first.")] = None,
+) -> None:
+    """Show the decision for a prompt, without asking any backend."""
+    from gateway.errors import GatewayError
+    from gateway.openai_api.endpoints import CHAT
+    from router_model.allocation import value
+    from router_model.encoders.base import EncoderError
+
+    snapshot = _build(config)
+    if snapshot.router.embedder:
+        try:
+            snapshot.router.embedder.encode_all([prompt])
+        except EncoderError as error:
+            err.print(f"no embedding: {error}", style="yellow", markup=False)
+    name = model or next(iter(snapshot.settings.models))
+    body = orjson.dumps({"model": name, "messages": [{"role": "user", "content": prompt}]})
+    try:
+        call = snapshot.call(CHAT, None, {}, CHAT.parse(body))
+    except GatewayError as error:
+        err.print(str(error), style="red", markup=False)
+        raise typer.Exit(2) from None
+    decision = asyncio.run(_plan(snapshot, call)).decision
+    if decision is None:
+        raise RuntimeError("a chat always has a tier")
+    table = Table("tier", "P(right)", "tokens", "value", title=f"{decision.tier}: {decision.reason}")
+    for tier, correct in decision.correct.items():
+        tokens = decision.tokens[tier]
+        row = (tier, f"{correct:.3f}", f"{tokens:.0f}", f"{value(correct, tokens, decision.price):.3f}")
+        table.add_row(*row, style="bold" if tier == decision.tier else None)
+    out.print(table)
+    out.print(
+        f"difficulty {decision.difficulty:.3f}, price {decision.price:g} per 1,000 tokens", highlight=False
+    )
+
+
+async def _plan(snapshot: Snapshot, call: Call) -> Plan:
+    from gateway.app import Gateway
+
+    return await Gateway(snapshot).pipeline.plan(call, snapshot)
+
+
+@cli.command()
+def budget(
+    config: ConfigArgument,
+    *,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep looking until interrupted.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show who has spent how much of which budget."""
+    from rich.live import Live
+
+    from gateway.budget_overview import admin_row
+    from gateway.cli import budget_table as budget_view
+    from gateway.redis_link import StoreUnavailable
+    from gateway.redis_server import RedisServerError
+
+    settings = _load(config)
+    if not settings.budgets:
+        err.print(f"{config}: no budgets are configured")
+        raise typer.Exit(2)
+    directory = Path(settings.redis.directory).absolute()
+    if not settings.redis.url and not directory.exists():
+        hint = "run this where the gateway runs, or give `redis.directory` as an absolute path"
+        err.print(f"no gateway has kept budgets in {directory} yet: {hint}", soft_wrap=True)
+        raise typer.Exit(1)
+    try:
+        if watch:
+            with Live(console=out, auto_refresh=False) as live, suppress(KeyboardInterrupt):
+                asyncio.run(budget_view.watch(settings, lambda shown: live.update(shown, refresh=True)))
+            return
+        found = asyncio.run(budget_view.view(settings))
+    except (StoreUnavailable, RedisServerError) as error:
+        err.print(str(error), style="red", markup=False)
+        raise typer.Exit(1) from None
+    if as_json:
+        typer.echo(orjson.dumps([admin_row(row) for row in found]))
+    else:
+        out.print(budget_view.table(found))
+
+
+@cli.command("hash-key")
+def hash_key() -> None:
+    """Read an API key from standard input and print the hash for `keys[].hash`."""
+    secret = sys.stdin.readline().rstrip("\r\n")
+    if not secret:
+        err.print("nothing on standard input")
+        raise typer.Exit(2)
+    typer.echo(key_digest(secret))
+
+
+@cli.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+cli.add_typer(cli_heads.cli)
+
+
+def main() -> None:
+    """Entry point."""
+    cli()

@@ -1,0 +1,225 @@
+"""Reading the configuration: one YAML file, `${ENV}` references in it, and the line of every mistake."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from gateway.config.settings import Place, Settings
+
+KEYS_VARIABLE = "THINKMETER_API_KEYS"
+"""Environment variable with further API keys: `name=secret,name=secret`."""
+
+_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in a configuration file; `line` counts from 1, None when it has no place in the file."""
+
+    line: int | None
+    place: str
+    message: str
+
+    def __str__(self) -> str:
+        where = f"line {self.line}: " if self.line else ""
+        return f"{where}{self.place}: {self.message}" if self.place else f"{where}{self.message}"
+
+
+class ConfigError(Exception):
+    """The file cannot be used; `problems` says why, in the order of the file."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems = problems
+
+
+def load(path: Path, environ: Mapping[str, str] = os.environ) -> tuple[Settings, str]:
+    """Read and check a configuration file; returns the settings and the digest that names them in decisions.
+
+    Raises: ConfigError, with every problem found.
+    """
+    try:
+        raw = path.read_bytes()
+        text = raw.decode()
+    except OSError as error:
+        raise ConfigError([Problem(None, "", f"cannot read {path}: {error.strerror}")]) from None
+    except UnicodeDecodeError:
+        raise ConfigError([Problem(None, "", f"{path} is not UTF-8 text")]) from None
+    return parse(text, environ), hashlib.sha256(raw).hexdigest()[:12]
+
+
+def parse(text: str, environ: Mapping[str, str]) -> Settings:
+    """Settings from YAML text; `environ` answers the `${NAME}` references."""
+    reader = _Reader(environ)
+    data = reader.read(text)
+    data = _with_families(data)
+    data = _with_keys(data, environ)
+    try:
+        return Settings.model_validate(data)
+    except ValidationError as error:
+        problems = [_problem(entry, reader.lines) for entry in error.errors(include_url=False)]
+        raise ConfigError(sorted(problems, key=lambda problem: problem.line or 0)) from None
+
+
+def builtin_families() -> dict[str, Any]:
+    """The family table shipped with the package."""
+    table: dict[str, Any] = yaml.safe_load(files("gateway.config").joinpath("families.yaml").read_text())
+    return table
+
+
+def _with_families(data: dict[str, Any]) -> dict[str, Any]:
+    own = data.get("families")
+    if own is not None and not isinstance(own, dict):
+        return data  # the schema says what is wrong with it
+    return {**data, "families": builtin_families() | (own or {})}
+
+
+def _with_keys(data: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    pairs = [pair.strip() for pair in environ.get(KEYS_VARIABLE, "").split(",") if pair.strip()]
+    keys = data.get("keys") or []
+    if not pairs or not isinstance(keys, list):
+        return data if data.get("keys", ...) is not None else {**data, "keys": []}
+    added = []
+    for pair in pairs:
+        name, found, secret = pair.partition("=")
+        if not found:
+            raise ConfigError([Problem(None, KEYS_VARIABLE, "expected name=secret,name=secret")])
+        added.append({"name": name, "key": secret})
+    return {**data, "keys": [*keys, *added]}
+
+
+class _Reader:
+    """YAML to plain data, remembering the line of every node."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self.lines: dict[Place, int] = {}
+        self._problems: list[Problem] = []
+
+    def read(self, text: str) -> dict[str, Any]:
+        try:
+            data = self._construct(text)
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else None
+            raise ConfigError([Problem(line, "", f"not YAML: {error.problem}")]) from None
+        except yaml.YAMLError as error:
+            raise ConfigError([Problem(None, "", f"not YAML: {error}")]) from None
+        except RecursionError:
+            raise ConfigError([Problem(None, "", "nested too deeply")]) from None
+        if not isinstance(data, dict):
+            raise ConfigError([Problem(1, "", "the file must be a mapping of settings")])
+        return data
+
+    def _construct(self, text: str) -> Any:
+        loader = yaml.SafeLoader(text)
+        try:
+            root = loader.get_single_node()
+            if root is None:
+                return {}
+            self._walk(loader, root, (), ())
+            if self._problems:
+                raise ConfigError(self._problems)
+            return loader.construct_document(root)
+        finally:
+            loader.dispose()
+
+    def _walk(self, loader: yaml.SafeLoader, node: yaml.Node, at: Place, above: tuple[int, ...]) -> None:
+        self.lines.setdefault(at, node.start_mark.line + 1)
+        if id(node) in above:
+            self._complain(node, at, "an alias inside what it stands for")
+            raise ConfigError(self._problems)
+        above = (*above, id(node))
+        if isinstance(node, yaml.ScalarNode):
+            self._resolve_references(loader, node, at)
+            self._check_scalar(loader, node, at)
+        elif isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                self._walk(loader, item, (*at, index), above)
+        elif isinstance(node, yaml.MappingNode):
+            seen = set()
+            for key, value in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    self._complain(key, at, "the name of a setting must be a plain word")
+                    continue
+                if key.tag != _MERGE:
+                    self._check_scalar(loader, key, at)
+                if key.value in seen:
+                    self._complain(key, (*at, str(key.value)), "named twice")
+                seen.add(key.value)
+                self.lines[*at, str(key.value)] = key.start_mark.line + 1
+                self._walk(loader, value, (*at, str(key.value)), above)
+
+    def _resolve_references(self, loader: yaml.SafeLoader, node: yaml.ScalarNode, at: Place) -> None:
+        def value(match: re.Match[str]) -> str:
+            name, default = match.groups()
+            found = self._environ.get(name, default)
+            if found is None:
+                self._complain(node, at, f"environment variable {name} is not set")
+                return ""
+            return str(found)
+
+        resolved = _REFERENCE.sub(value, node.value)
+        if resolved != node.value:
+            node.value = resolved
+            if node.style is None:  # a plain scalar: "${PORT}" becomes a number
+                node.tag = loader.resolve(yaml.ScalarNode, resolved, (True, False))  # type: ignore[no-untyped-call]
+
+    def _check_scalar(self, loader: yaml.SafeLoader, node: yaml.ScalarNode, at: Place) -> None:
+        """PyYAML trusts what looks like a number or a date, or is tagged as one: 2026-99-99."""
+        try:
+            loader.construct_object(node)
+        except (ValueError, LookupError, AttributeError):
+            self._complain(node, at, f"not a valid {node.tag.rpartition(':')[2]}")
+
+    def _complain(self, node: yaml.Node, at: Place, message: str) -> None:
+        self._problems.append(Problem(node.start_mark.line + 1, _dotted(at), message))
+
+
+def _dotted(place: Place) -> str:
+    return ".".join(map(str, place))
+
+
+def _problem(entry: Any, lines: dict[Place, int]) -> Problem:
+    place: Place = tuple(entry.get("ctx", {}).get("at", entry["loc"]))
+    message = str(entry["msg"]).removeprefix("Value error, ")
+    if entry["type"] == "extra_forbidden":
+        message = "unknown setting" + _suggestion(place)
+    elif entry["type"] == "missing":
+        message = "missing"
+    known = place
+    while known and known not in lines:
+        known = known[:-1]
+    return Problem(lines.get(known), _dotted(place), message)
+
+
+def _suggestion(place: Place) -> str:
+    """`; did you mean …?` when a setting of that section is spelt almost alike."""
+    section: Any = Settings
+    for part in place[:-1]:
+        if isinstance(part, str) and part in section.model_fields:
+            section = _section_type(section.model_fields[part].annotation) or section
+    close = difflib.get_close_matches(str(place[-1]), list(section.model_fields), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _section_type(annotation: Any) -> type[BaseModel] | None:
+    """The section class inside `Model`, `list[Model]` or `dict[str, Model]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in reversed(getattr(annotation, "__args__", ())):
+        if found := _section_type(inner):
+            return found
+    return None

@@ -1,0 +1,57 @@
+"""Taking a changed configuration without a restart: on SIGHUP, and when the file changes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from gateway.config.loader import ConfigError
+
+log = logging.getLogger("thinkmeter.config")
+
+_POLL_SECONDS = 1.0
+
+T = TypeVar("T")
+
+
+async def watch(
+    path: Path, load: Callable[[Path], T], take: Callable[[T], None], refused: Callable[[], None]
+) -> None:
+    """Load every changed configuration and hand it to `take`; an invalid one leaves the old one in use.
+
+    `load` runs in a thread: it parses YAML and opens a head, and meanwhile all streams must go on.
+    """
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, asked.set)
+    try:
+        known = _stamp(path)
+        while True:
+            try:
+                async with asyncio.timeout(_POLL_SECONDS):
+                    await asked.wait()
+            except TimeoutError:
+                if _stamp(path) == known:
+                    continue
+            asked.clear()
+            known = _stamp(path)
+            try:
+                take(await asyncio.to_thread(load, path))
+                log.info("configuration reloaded")
+            except ConfigError as error:
+                refused()
+                log.warning("configuration refused, the old one stays: %s", error)
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino

@@ -1,0 +1,280 @@
+"""The console: a page of its own, and one stream of server-sent events that feeds it."""
+
+from __future__ import annotations
+
+import asyncio
+import mimetypes
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from importlib.resources import files
+from typing import Any
+
+from fastapi import FastAPI, Request
+from starlette.responses import Response, StreamingResponse
+
+from gateway import __version__
+from gateway.config.settings import Settings, matching_digest
+from gateway.console.explain import explain
+from gateway.errors import InvalidApiKey, RouteNotFound
+from gateway.http.exchange import Exchange
+from gateway.http.headers import bearer
+from gateway.openai_api import requests as protocol
+from gateway.snapshot import Snapshot
+from gateway.telemetry.record import Record
+from router_model.allocation import value
+
+KEPT_DECISIONS = 200
+KEPT_SECONDS = 600
+_POLL = 0.2  # seconds between two looks for new decisions
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+_TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
+
+
+@dataclass(slots=True)
+class Sums:
+    """What was decided and spent, since the start or within one second.
+
+    right, right_longest: estimated right answers, as decided and if always the longest eligible tier.
+    comparable, saved: completion tokens used where there was a choice, and the estimate of those not used.
+    """
+
+    requests: int = 0
+    errors: int = 0
+    tokens: int = 0
+    tiers: dict[str, int] = field(default_factory=dict)
+    right: float = 0.0
+    right_longest: float = 0.0
+    chosen: int = 0
+    comparable: int = 0
+    saved: float = 0.0
+
+    def add(self, record: Record) -> None:
+        """Take in one finished request that a tier was decided for."""
+        decision, used = record.decision, record.tally.completion
+        if decision is None:
+            return
+        self.requests += 1
+        self.errors += record.error is not None
+        self.tokens += used or 0
+        self.tiers[decision.tier] = self.tiers.get(decision.tier, 0) + 1
+        if used is None or record.error or len(decision.eligible) < 2:
+            return
+        longest = decision.eligible[-1]
+        self.chosen += 1
+        self.right += decision.correct[decision.tier]
+        self.right_longest += decision.correct[longest]
+        self.comparable += used
+        self.saved += decision.tokens[longest] * record.choices - used
+
+
+@dataclass(slots=True)
+class Second:
+    """The sums of one second; `at` in Unix time. price: of the last decision in it."""
+
+    at: int
+    sums: Sums = field(default_factory=Sums)
+    price: float = 0.0
+
+
+class Console:
+    """Remembers the last decisions and seconds, never a word of a prompt. A sink like the metrics."""
+
+    def __init__(
+        self,
+        current: Callable[[], Snapshot],
+        *,
+        draining: Callable[[], bool] = lambda: False,
+        budgets: Callable[[], Iterable[dict[str, Any]]] = tuple,
+        read_budgets: Callable[[], Awaitable[None]] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`current` returns the snapshot in use.
+
+        budgets: the state of every window of every budget, as `BudgetOverview.console_rows` returns it.
+        read_budgets: brings that state up to date; called at most once per second, however many watch.
+        """
+        self._current = current
+        self._draining = draining
+        self.budgets = budgets
+        self._read_budgets = read_budgets
+        self._clock = clock
+        self._since = clock()
+        self._decisions: deque[Record] = deque(maxlen=KEPT_DECISIONS)
+        self._seconds: deque[Second] = deque(maxlen=KEPT_SECONDS)
+        self._count = 0
+        self._sums = Sums()
+        self._read_at = 0.0
+
+    def observe(self, record: Record) -> None:
+        """Take in one finished request, where there is a console to show it."""
+        if record.decision is None or not enabled(self._current().settings):
+            return
+        now = int(self._clock())
+        if not self._seconds or self._seconds[-1].at != now:
+            self._seconds.append(Second(now))
+        second = self._seconds[-1]
+        second.price = record.decision.price
+        second.sums.add(record)
+        self._sums.add(record)
+        self._decisions.append(record)
+        self._count += 1
+
+    def snapshot(self, since: int = 0) -> dict[str, Any]:
+        """Everything but the decisions; of the seconds, those from Unix time `since`."""
+        current = self._current()
+        now = time.monotonic()
+        return {
+            "now": self._clock(),
+            "since": self._since,
+            "version": __version__,
+            "versions": current.router.versions,
+            "price": current.settings.price,
+            "keys": bool(current.settings.keys),
+            "models": {
+                name: dict(zip(target.ladder.names, _lengths(target.ladder.tiers), strict=True))
+                for name, target in current.router.targets.items()
+                if target.pin is None
+            },
+            "backends": [
+                {
+                    "model": pool.model,
+                    "name": backend.name,
+                    "healthy": backend.healthy,
+                    "breaker": backend.breaker.state(now),
+                    "in_flight": backend.in_flight,
+                    "context": backend.context,
+                }
+                for pool, backend in current.backends()
+            ],
+            "budgets": list(self.budgets()),
+            "sums": asdict(self._sums),
+            "seconds": [asdict(second) for second in self._seconds if second.at >= since],
+        }
+
+    def decisions(self, seen: int) -> list[dict[str, Any]]:
+        """The decisions after the first `seen`, oldest first, as far as they are still known."""
+        fresh = min(self._count - seen, len(self._decisions))
+        return [_shown(record) for record in list(self._decisions)[-fresh:]] if fresh else []
+
+    async def events(self) -> AsyncIterator[bytes]:
+        """A snapshot every second, and decisions as they come; ends when the gateway drains."""
+        await self._refresh()
+        yield b"retry: 2000\n\n" + _event("snapshot", self.snapshot())
+        seen, beat = 0, self._clock()
+        while not self._draining():
+            if fresh := self.decisions(seen):
+                seen = self._count
+                yield _event("decisions", fresh)
+            if self._clock() - beat >= 1:
+                beat = self._clock()
+                await self._refresh()
+                yield _event("snapshot", self.snapshot(int(beat) - 3))
+            await asyncio.sleep(_POLL)
+
+    async def _refresh(self) -> None:
+        if self._clock() - self._read_at >= 0.9:
+            self._read_at = self._clock()
+            if self._read_budgets:
+                await self._read_budgets()
+
+
+def _lengths(tiers: Iterable[Any]) -> list[dict[str, int | None]]:
+    return [{"thinking": tier.thinking, "answer": tier.answer} for tier in tiers]
+
+
+def _event(name: str, body: object) -> bytes:
+    return b"event: " + name.encode() + b"\ndata: " + protocol.encode(body) + b"\n\n"
+
+
+def _shown(record: Record) -> dict[str, Any]:
+    """One request as the console lists it: by its id, without any text of client or backend."""
+    decision, tally = record.decision, record.tally
+    if decision is None:
+        raise ValueError("only requests with a decision are kept")
+    return {
+        "at": record.started_at,
+        "request_id": record.request_id,
+        "key": record.key,
+        "status": record.status,
+        "error": record.error.code if record.error else None,
+        "cancelled": record.cancelled,
+        "backend": record.backend,
+        "duration": record.duration,
+        "first_byte": record.first_byte,
+        "prompt_tokens": tally.prompt,
+        "completion_tokens": tally.completion,
+        "reasoning_tokens": tally.reasoning,
+        "decision": decision,
+        "value": {
+            tier: value(correct, decision.tokens[tier], decision.price)
+            for tier, correct in decision.correct.items()
+        },
+        "explanation": explain(decision),
+    }
+
+
+# --- routes ------------------------------------------------------------------------------------------
+
+
+def enabled(settings: Settings) -> bool:
+    """Whether the console is on: by its setting, else when it needs no key or there is one for it."""
+    by_default = not settings.keys or bool(_openers(settings))
+    return by_default if settings.console.enabled is None else settings.console.enabled
+
+
+def _openers(settings: Settings) -> list[str]:
+    """Digests of the keys that may watch, the console's own and the admin's; none where everybody may."""
+    if settings.console.hash is None and not settings.keys:
+        return []
+    return [digest for digest in (settings.console.hash, settings.admin.hash) if digest is not None]
+
+
+def authorize(settings: Settings, headers: dict[bytes, bytes]) -> None:
+    """Refuse who may not watch; raises RouteNotFound where the console is off, else InvalidApiKey."""
+    if not enabled(settings):
+        raise RouteNotFound("There is no route /console")
+    openers = _openers(settings)
+    if openers and matching_digest(bearer(headers) or "", openers) is None:
+        raise InvalidApiKey(
+            "The console needs its own key, or the admin's: send it as `Authorization: Bearer KEY`"
+        )
+
+
+def add_routes(app: FastAPI, console: Console, settings: Callable[[], Settings]) -> None:
+    """Define the page, its files and its stream. The page has no data and needs no key; the stream does."""
+    pages = {
+        entry.name: entry.read_bytes()
+        for entry in files("gateway.console").joinpath("web").iterdir()
+        if not entry.name.startswith(".")
+    }
+
+    def page(name: str) -> Response:
+        if not enabled(settings()) or name not in pages:
+            raise RouteNotFound(f"There is no route /console/{name[:100]}")
+        kind = _TYPES.get(name[name.rfind(".") :]) or mimetypes.guess_type(name)[0]
+        return Response(pages[name], media_type=kind, headers=_HEADERS)
+
+    @app.get("/console", summary="The console", tags=["operations"])
+    async def index() -> Response:
+        return page("index.html")
+
+    @app.get("/console/events", summary="What the console shows, as server-sent events", tags=["operations"])
+    async def events(request: Request) -> Response:
+        exchange: Exchange = request.scope["thinkmeter.exchange"]
+        authorize(settings(), exchange.headers)
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(console.events(), media_type="text/event-stream", headers=headers)
+
+    @app.get("/console/{name}", include_in_schema=False)
+    async def asset(name: str) -> Response:
+        return page(name)

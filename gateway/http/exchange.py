@@ -1,0 +1,177 @@
+"""One HTTP exchange with a client: its headers, its body within limits, one answer, and its going away."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from random import Random
+
+from starlette.types import Message, Receive, Scope, Send
+
+from gateway.config.settings import Limits
+from gateway.errors import ClientClosed, GatewayError, RequestTimeout, RequestTooLarge
+from gateway.http.headers import Headers
+
+_ids = Random()  # noqa: S311 - names need no secrecy, and urandom is a system call
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+
+
+PEER = "thinkmeter.peer"
+"""Where the server puts the connection's peer into the scope."""
+
+
+class Peer:
+    """The other end of a client's connection, and who wants to know when it goes away."""
+
+    def __init__(self) -> None:
+        self.gone = False
+        self.watchers: list[CancelOnDisconnect] = []
+
+    def leave(self) -> None:
+        """The connection is lost."""
+        self.gone = True
+        for watcher in self.watchers:
+            watcher.stop()
+
+
+class Exchange:
+    """A request being answered. It starts an answer at most once and knows whether it has."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: Limits) -> None:
+        self.raw_headers: Headers = scope["headers"]
+        self.headers: dict[bytes, bytes] = dict(self.raw_headers)
+        self.request_id = self._given_request_id() or f"{_ids.getrandbits(128):032x}"
+        self._receive = receive
+        self._peer: Peer = scope.get(PEER) or Peer()
+        self._send = send
+        self._limits = limits
+        self.status = 0
+        """Status of the response; 0 until it starts."""
+        self.error: GatewayError | None = None
+        """What the client was told of an error, or would have been."""
+        self.started = False
+        self.finished = False
+        self._streams = False
+
+    def _given_request_id(self) -> str | None:
+        given = self.headers.get(b"x-request-id", b"")
+        return given.decode() if _REQUEST_ID.fullmatch(given) else None
+
+    # --- the request -------------------------------------------------------------------------------
+
+    async def body(self) -> bytes:
+        """The whole request body; raises RequestTooLarge, RequestTimeout or ClientClosed."""
+        declared = self.headers.get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > self._limits.body_bytes:
+            raise self._too_large()
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._limits.body_seconds):
+                more = True
+                while more:
+                    message = await self._receive_part()
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
+                    if size > self._limits.body_bytes:
+                        raise self._too_large()
+                    more = message.get("more_body", False)
+        except TimeoutError:
+            raise RequestTimeout(f"The body did not arrive within {self._limits.body_seconds:g} s") from None
+        return b"".join(parts)
+
+    async def _receive_part(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientClosed("The client closed the connection")
+        return message
+
+    def _too_large(self) -> RequestTooLarge:
+        return RequestTooLarge(f"The request body is larger than {self._limits.body_bytes} bytes")
+
+    def cancel_on_disconnect(self) -> CancelOnDisconnect:
+        """Run a block until the client goes away: then the block is cancelled.
+
+        Raises: ClientClosed.
+        """
+        return CancelOnDisconnect(self, self._peer)
+
+    # --- the answer --------------------------------------------------------------------------------
+
+    async def start(self, status: int, headers: Headers, *, streams: bool = False) -> None:
+        """Send status and headers, ours included; with `streams`, later errors become events."""
+        self.started, self._streams = True, streams
+        self.status = status
+        headers = [*headers, *self._own_headers(status)]
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    def _own_headers(self, status: int) -> Headers:
+        headers = [(b"x-request-id", self.request_id.encode())]
+        if status == 408 or (status >= 400 and b"expect" in self.headers):  # the body may never come
+            headers.append((b"connection", b"close"))
+        return headers
+
+    async def write(self, block: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": block, "more_body": True})
+
+    async def finish(self, block: bytes = b"") -> None:
+        self.finished = True
+        await self._send({"type": "http.response.body", "body": block, "more_body": False})
+
+    async def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send a whole answer."""
+        await self.start(status, [*headers, (b"content-length", b"%d" % len(body))])
+        await self.finish(body)
+
+    async def fail(self, error: GatewayError) -> None:
+        """Tell the client of an error: as the answer, or as the last event of a stream already begun."""
+        self.error = error
+        if isinstance(error, ClientClosed) or self.finished:
+            self.status = error.status
+            return
+        if not self.started:
+            await self.answer(error.status, error.headers(), error.body())
+        elif self._streams:
+            await self.finish(error.sse())
+        else:
+            raise error  # half a body cannot be mended: the server closes the connection
+
+    def relay(self, message: Message) -> Message:
+        """Note an answer that FastAPI sends itself, and add our header to it."""
+        if message["type"] == "http.response.start":
+            self.started = True
+            self.status = message["status"]
+            message["headers"] = [*message["headers"], *self._own_headers(message["status"])]
+        elif not message.get("more_body"):
+            self.finished = True
+        return message
+
+
+class CancelOnDisconnect:
+    """See `Exchange.cancel_on_disconnect`. The server calls `stop`, so no task has to wait for the event."""
+
+    def __init__(self, exchange: Exchange, peer: Peer) -> None:
+        self._exchange = exchange
+        self._peer = peer
+        self._stopped = False
+
+    async def __aenter__(self) -> None:
+        if self._peer.gone:
+            raise ClientClosed("The client closed the connection")
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("not inside a task")
+        self._task = task
+        self._peer.watchers.append(self)
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._peer.watchers.remove(self)
+        if self._stopped and kind is asyncio.CancelledError:
+            self._task.uncancel()
+            raise ClientClosed("The client closed the connection") from None
+
+    def stop(self) -> None:
+        """Cancel the block, unless its answer is on its way whole."""
+        if not self._exchange.finished:
+            self._stopped = True
+            self._task.cancel()

@@ -1,0 +1,257 @@
+"""The decision: rules bound the tiers, then the price picks one. Pure: time and randomness never enter."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from gateway.config.settings import Key, Model, Rule, When
+from gateway.openai_api.requests import Request, Wish
+from gateway.pacing import Draw, explore
+from gateway.routing.tiers import Ladder
+from router_model.allocation import best_tier
+from router_model.predictor import Prediction
+
+Reason = Literal[
+    "price",  # the best value at today's price
+    "abstained",  # the best value on average: the prompt is unlike all that the head was trained on
+    "pinned",  # the client named the tier
+    "explored",  # drawn at random, so that the estimates stay honest
+    "only_tier",  # the model has no other
+    "client_ceiling",  # the best value lay above what the client allows
+    "key_ceiling",
+    "rule_ceiling",
+    "model_floor",  # the best value lay below the guaranteed minimum
+    "key_floor",
+    "rule_floor",
+    "rule_tier",  # a rule fixes it
+    "budget",  # no window had room for more
+]
+"""Why a tier was chosen: a closed set."""
+
+
+class Decision(Struct, frozen=True):
+    """What was decided for one request, and everything it was decided from; logged, replayable.
+
+    correct, tokens: estimates by tier. price: probability of a right answer that 1,000 tokens must buy.
+    propensity: probability with which this tier was drawn from the eligible ones.
+    thinking: reasoning tokens granted; cap: completion tokens in all, None where no cap is set.
+    wanted: the tier before a budget had no room for it, or not for all of it; None where it had.
+    """
+
+    id: str
+    model: str
+    tier: str
+    reason: Reason
+    rule: str | None
+    requested: str
+    eligible: tuple[str, ...]
+    thinking: int
+    cap: int | None
+    difficulty: float
+    correct: dict[str, float]
+    tokens: dict[str, float]
+    price: float
+    propensity: float
+    versions: dict[str, str]
+    wanted: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What rules may look at."""
+
+    key: str | None
+    model: str
+    headers: Mapping[bytes, bytes]
+    request: Request
+
+
+class RuleBook:
+    """The operator's rules with their patterns compiled."""
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self._rules = [(rule, re.compile(rule.when.prompt) if rule.when.prompt else None) for rule in rules]
+
+    def matching(self, facts: Facts) -> list[Rule]:
+        """The rules whose conditions all hold, in the order of the file."""
+        return [rule for rule, pattern in self._rules if _holds(rule.when, pattern, facts)]
+
+
+def _holds(when: When, pattern: re.Pattern[str] | None, facts: Facts) -> bool:
+    if when.key is not None and facts.key not in when.key:
+        return False
+    if when.model is not None and facts.model not in when.model:
+        return False
+    if when.tools is not None and facts.request.tools is not when.tools:
+        return False
+    if when.header is not None and not all(
+        facts.headers.get(name.lower().encode()) == value.encode() for name, value in when.header.items()
+    ):
+        return False
+    metadata: Mapping[str, Any] = facts.request.metadata or {}
+    if when.metadata is not None and any(metadata.get(n) != v for n, v in when.metadata.items()):
+        return False
+    return pattern is None or pattern.search(facts.request.conversation) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A limit on the tier's position, and who set it."""
+
+    index: int
+    reason: Reason
+    rule: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """All limits of one request. `fixed` outranks `floor`, `floor` outranks `ceiling` and the pin."""
+
+    ceiling: Bound
+    floor: Bound | None = None
+    fixed: Bound | None = None
+    pin: int | None = None
+
+    @property
+    def guarantee(self) -> int | None:
+        """The tier whose reasoning tokens no wish of the client may take away."""
+        bound = self.fixed or self.floor
+        return bound.index if bound else None
+
+
+Limit = tuple[str | None, Reason, str | None]
+"""A tier somebody named (None: nobody did), for what reason, and by which rule."""
+
+
+def bounds(
+    ladder: Ladder, *, model: Model, key: Key | None, rules: list[Rule], wish: Wish, pin: str | None
+) -> Bounds:
+    """Collect the limits set by the model, the key, the matching rules and the client."""
+    floors: list[Limit] = [(model.floor, "model_floor", None)]
+    ceilings: list[Limit] = []
+    if key:
+        floors.append((key.floor, "key_floor", None))
+        ceilings.append((key.ceiling, "key_ceiling", None))
+    floors += [(rule.floor, "rule_floor", rule.name) for rule in rules]
+    ceilings += [(rule.ceiling, "rule_ceiling", rule.name) for rule in rules]
+    fixed: list[Limit] = [(rule.tier, "rule_tier", rule.name) for rule in rules]
+    return Bounds(
+        ceiling=min(
+            [Bound(ladder.highest(wish), "client_ceiling"), *_named(ladder, ceilings)],
+            key=lambda bound: bound.index,
+        ),
+        floor=max(_named(ladder, floors), key=lambda bound: bound.index, default=None),
+        fixed=next(_named(ladder, fixed), None),
+        pin=None if pin is None else ladder.index(pin),
+    )
+
+
+def _named(ladder: Ladder, limits: Iterable[Limit]) -> Iterator[Bound]:
+    return (Bound(ladder.index(tier), reason, rule) for tier, reason, rule in limits if tier is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A tier's position, why, by which rule, and the positions it was chosen from."""
+
+    index: int
+    reason: Reason
+    rule: str | None
+    eligible: range
+    draw: Draw | None = None
+    """How chance took part, where it did."""
+
+
+def explored(choice: Choice, epsilon: float, uniform: float) -> Choice:
+    """The choice, or with probability ε any eligible tier; `uniform` is a random number in [0, 1)."""
+    if not epsilon or len(choice.eligible) == 1:
+        return choice
+    draw = explore(choice.index, choice.eligible, epsilon, uniform)
+    if draw.tier == choice.index:
+        return replace(choice, draw=draw)
+    return Choice(draw.tier, "explored", None, choice.eligible, draw)
+
+
+def choose(bounds: Bounds, prediction: Prediction, price: float) -> Choice:
+    """The eligible tier of highest value (`allocation.value`), the cheaper one on a tie.
+
+    Tokens go where the *gain* in correctness pays, so a hopeless prompt gets as few as a trivial one.
+    """
+    count = len(prediction.correct)
+    if bounds.fixed:
+        return Choice(bounds.fixed.index, "rule_tier", bounds.fixed.rule, _only(bounds.fixed.index))
+    if count == 1:
+        return Choice(0, "only_tier", None, _only(0))
+    low = bounds.floor.index if bounds.floor else 0
+    high = max(bounds.ceiling.index, low)
+    if bounds.pin is None:
+        wanted = best_tier(prediction.correct, prediction.tokens, price)
+        eligible = range(low, high + 1)
+        index = best_tier(prediction.correct, prediction.tokens, price, eligible)
+    else:
+        wanted = bounds.pin
+        index = min(max(wanted, low), high)
+        eligible = _only(index)
+    if bounds.floor and index > min(wanted, bounds.ceiling.index):
+        return Choice(index, bounds.floor.reason, bounds.floor.rule, eligible)
+    if index < wanted:
+        return Choice(index, bounds.ceiling.reason, bounds.ceiling.rule, eligible)
+    if bounds.pin is not None:
+        return Choice(index, "pinned", None, eligible)
+    return Choice(index, "abstained" if prediction.abstains else "price", None, eligible)
+
+
+def _only(index: int) -> range:
+    return range(index, index + 1)
+
+
+def _requested(ladder: Ladder, bounds: Bounds, wish: Wish) -> str:
+    """The tier the client named or allowed at most; "adaptive" when it left the choice to us."""
+    if bounds.pin is not None:
+        return ladder.names[bounds.pin]
+    if wish.effort is None and wish.thinking is None:
+        return "adaptive"
+    return ladder.names[ladder.highest(wish)]
+
+
+def decide(
+    ladder: Ladder,
+    bounds: Bounds,
+    wish: Wish,
+    prediction: Prediction,
+    price: float,
+    *,
+    choice: Choice,
+    decision_id: str,
+    model: str,
+    context: int | None,
+    versions: dict[str, str],
+) -> Decision:
+    """Record a choice with all it was made from, and the length it comes to.
+
+    context: tokens the backend can hold; it refuses a cap above that, so no cap exceeds it.
+    """
+    guaranteed = 0 if bounds.guarantee is None else ladder.tiers[bounds.guarantee].thinking
+    length = ladder.length(choice.index, wish, guaranteed, context)
+    return Decision(
+        id=decision_id,
+        model=model,
+        tier=ladder.names[choice.index],
+        reason=choice.reason,
+        rule=choice.rule,
+        requested=_requested(ladder, bounds, wish),
+        eligible=ladder.names[choice.eligible.start : choice.eligible.stop],
+        thinking=length.thinking,
+        cap=length.cap,
+        difficulty=prediction.difficulty,
+        correct=dict(zip(ladder.names, prediction.correct, strict=True)),
+        tokens=dict(zip(ladder.names, prediction.tokens, strict=True)),
+        price=price,
+        propensity=choice.draw.probabilities[choice.index] if choice.draw else 1.0,
+        versions=versions,
+    )

@@ -1,0 +1,114 @@
+"""Routing state of one configuration: who may use which model, and which tier a request gets. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from random import Random
+
+from gateway import __version__
+from gateway.config.settings import Key, Settings, matching_digest
+from gateway.errors import InvalidApiKey, ModelNotAllowed, ModelNotFound
+from gateway.http.headers import bearer
+from gateway.routing import policy
+from gateway.routing.call import Call, Target
+from gateway.routing.plan import RoutingPlan
+from gateway.routing.policy import Facts, RuleBook
+from gateway.routing.tiers import Ladder
+from router_model.encoders.embedder import Embedder
+from router_model.head import Head
+from router_model.predictor import Predictor
+
+_ids = _chance = Random()  # noqa: S311 - neither names nor experiments need secrecy
+
+
+class Router:
+    """Keys, models, tiers, rules and the head of one configuration. Immutable."""
+
+    def __init__(self, settings: Settings, predictor: Predictor, digest: str) -> None:
+        """`digest` names the configuration in every decision."""
+        self._settings = settings
+        self.predictor = predictor
+        encoder = predictor.encoder if isinstance(predictor, Head) else None
+        self.embedder = encoder if isinstance(encoder, Embedder) else None
+        """The encoder whose embeddings must be fetched before the head is asked, where it has one."""
+        self._rules = RuleBook(settings.rules)
+        self.versions = {"gateway": __version__, "config": digest, "head": predictor.version}
+        self._keys = {key.hash: key for key in settings.keys}
+        self.targets: dict[str, Target] = {}
+        for name, model in settings.models.items():
+            ladder = Ladder.of(model, settings.tiers_of(model), settings.families[model.family])
+            prices = predictor.price_table(name, ladder.lengths) if settings.budgets else None
+            pins = [None, *ladder.names] if len(ladder.names) > 1 else [None]
+            for pin in pins:
+                # a model that is really called `name:tier` keeps its name
+                self.targets.setdefault(
+                    f"{name}:{pin}" if pin else name, Target(name, model, ladder, pin, prices)
+                )
+
+    def identify(self, headers: Mapping[bytes, bytes]) -> Key | None:
+        """The client's key; None where no keys are configured.
+
+        Raises: InvalidApiKey.
+        """
+        if not self._keys:
+            return None
+        secret = bearer(headers)
+        if secret is None:
+            secret = headers.get(b"x-api-key", b"").decode(errors="replace")
+        if not secret:
+            raise InvalidApiKey("No API key was given: send it as `Authorization: Bearer KEY`")
+        digest = matching_digest(secret, self._keys)
+        if digest is None:
+            raise InvalidApiKey("The API key is not known")
+        return self._keys[digest]
+
+    def target(self, name: str, key: Key | None) -> Target:
+        """The model that a request names, pinned tier included.
+
+        Raises: ModelNotFound, ModelNotAllowed.
+        """
+        target = self.targets.get(name)
+        if target is None:
+            model, _, tier = name.rpartition(":")
+            if model in self.targets:
+                tiers = ", ".join(self.targets[model].ladder.names)
+                raise ModelNotFound(f"The model {model!r} has no tier {tier!r}, only {tiers}", param="model")
+            raise ModelNotFound(f"The model {name[:200]!r} does not exist", param="model")
+        if not allowed(target, key):
+            raise ModelNotAllowed(f"This API key may not use the model {target.name!r}", param="model")
+        return target
+
+    def route(self, call: Call, *, price: float, explore: bool = False) -> RoutingPlan:
+        """Choose a tier at a price, and keep what a budget needs to choose another.
+
+        explore: whether chance may choose another tier for the configured share of requests.
+        """
+        target, key, request = call.target, call.key, call.request
+        ladder = target.ladder
+        rules = self._rules.matching(Facts(key.name if key else None, target.name, call.headers, request))
+        bounds = policy.bounds(
+            ladder, model=target.model, key=key, rules=rules, wish=request.wish, pin=target.pin
+        )
+        prediction = self.predictor.predict(request.prompt, target.name, ladder.lengths)
+        epsilon = self._settings.exploration if explore else 0.0
+        choice = policy.explored(policy.choose(bounds, prediction, price), epsilon, _chance.random())
+        decision = policy.decide(
+            ladder,
+            bounds,
+            request.wish,
+            prediction,
+            price,
+            choice=choice,
+            decision_id=f"{_ids.getrandbits(96):024x}",
+            model=target.name,
+            context=call.context,
+            versions=self.versions,
+        )
+        return RoutingPlan(
+            ladder, bounds, request.wish, prediction, call.context, choice, decision, target.prices
+        )
+
+
+def allowed(target: Target, key: Key | None) -> bool:
+    """Whether the key may use the model."""
+    return key is None or key.models is None or target.name in key.models

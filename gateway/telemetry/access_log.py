@@ -1,0 +1,76 @@
+"""The access log: one JSON line a request, never a word of its prompt or answer."""
+
+from __future__ import annotations
+
+import sys
+
+import orjson
+
+from gateway.errors import InvalidRequest
+from gateway.telemetry.record import Record
+
+_PROBES = {"/healthz", "/readyz", "/metrics"}
+
+
+def access_line(record: Record) -> bytes:
+    """The line about a request."""
+    decision, tally, error = record.decision, record.tally, record.error
+    entry: dict[str, object] = {
+        "time": round(record.started_at, 3),
+        "request_id": record.request_id,
+        "route": record.route,
+        "status": record.status,
+        "key": record.key,
+        "model": record.model,
+        "stream": record.stream,
+        "duration_ms": round(record.duration * 1000, 2),
+    }
+    if decision:
+        entry |= {
+            "decision_id": decision.id,
+            "tier": decision.tier,
+            "requested": decision.requested,
+            "reason": decision.reason,
+            "rule": decision.rule,
+            "difficulty": decision.difficulty,
+            "correct": decision.correct,
+            "tokens": decision.tokens,
+            "price": decision.price,
+            "propensity": decision.propensity,
+            "eligible": decision.eligible,
+            "thinking": decision.thinking,
+            "cap": decision.cap,
+            "wanted": decision.wanted,
+            "versions": decision.versions,
+        }
+    if record.backend:
+        entry |= {
+            "backend": record.backend,
+            "attempts": record.attempts,
+            "overhead_ms": None if record.overhead is None else round(record.overhead * 1000, 3),
+            "first_byte_ms": None if record.first_byte is None else round(record.first_byte * 1000, 2),
+            "prompt_tokens": tally.prompt,
+            "completion_tokens": tally.completion,
+            "reasoning_tokens": tally.reasoning,
+            "usage": tally.source,
+            "finish_reason": tally.finish_reason,
+            "truncated": tally.truncated,
+            "cancelled": record.cancelled,
+        }
+    if error:
+        # what is wrong with a request is said by quoting it: backends put whole prompts into such messages
+        quotes = isinstance(error, InvalidRequest)
+        message = None if quotes else error.message
+        entry |= {"error": error.code, "message": message, "detail": error.detail}
+    return orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def write_access_line(record: Record) -> None:
+    """Write the line to standard output at once; a probe that went well has none.
+
+    Balancer, orchestrator and Prometheus ask several times a second, and a log of "200" is no news.
+    """
+    if record.route in _PROBES and record.status == 200:
+        return
+    sys.stdout.buffer.write(access_line(record))
+    sys.stdout.buffer.flush()

@@ -1,0 +1,238 @@
+"""All Prometheus metrics, and the counting of a finished request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import cache
+from typing import TypeVar
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
+
+from gateway import __version__
+from gateway.budget_observer import WindowView, stale_tokens, window_label
+from gateway.openai_api.stream import SLACK
+from gateway.telemetry.record import Record
+from gateway.upstream.pool import Backend, Pool
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for every series, which nobody asks for
+
+_OVERHEAD = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
+_DURATION = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
+_TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144)
+_Labelled = TypeVar("_Labelled", Counter, Histogram)
+
+_UNIT = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+
+
+class Metrics:
+    """All metrics of one gateway, in a registry of their own. Labels take values from closed sets only."""
+
+    def __init__(self, backends: Callable[[], Iterable[tuple[Pool, Backend]]]) -> None:
+        self.registry = registry = CollectorRegistry()
+
+        def counter(name: str, text: str, labels: str) -> Counter:
+            return Counter(f"thinkmeter_{name}", text, labels.split(), registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], labels: str = "") -> Histogram:
+            return Histogram(f"thinkmeter_{name}", text, labels.split(), buckets=buckets, registry=registry)
+
+        self.requests = counter("requests", "Requests answered.", "route model tier status")
+        self.errors = counter("errors", "Requests that ended in an error, by its code.", "code")
+        self.decisions = counter("decisions", "Tier decisions.", "model tier reason")
+        self.tokens = counter("tokens", "Tokens by type.", "model tier type")
+        self.usage = counter("usage", "Answers by where their token count came from.", "model source")
+        text = "Answers cut at the length limit before their first character."
+        self.truncated = counter("truncated_responses", text, "model tier")
+        text = "Answers under a thinking budget, by whether it held."
+        self.budget_held = counter("thinking_budget", text, "model backend outcome")
+        self.cancelled = counter("upstream_cancelled", "Generations stopped before their end.", "model cause")
+        self.retries = counter("upstream_retries", "Further attempts before the first byte.", "model")
+        self.reloads = counter("config_reloads", "Configuration reloads.", "result")
+        self.in_flight = Gauge("thinkmeter_requests_in_flight", "Requests being served.", registry=registry)
+        self.duration = histogram("request_duration_seconds", "Whole requests.", _DURATION, "route tier")
+        text = "Our share of the time to the first byte of an answer."
+        self.overhead = histogram("overhead_seconds", text, _OVERHEAD, "route")
+        text = "Time to the first byte of a streamed answer."
+        self.first_token = histogram("time_to_first_token_seconds", text, _DURATION, "model tier")
+        text = "Rules, features, head and choice for one request."
+        self.deciding = histogram("decision_seconds", text, _OVERHEAD)
+        self.difficulty = histogram("difficulty", "Estimated difficulty of prompts.", _UNIT, "model")
+        text = "Completion tokens of an answer, reasoning included."
+        self.completion = histogram("completion_tokens", text, _TOKENS, "model tier")
+        text = "Completion tokens the head expected of the answers."
+        self.predicted = counter("predicted_tokens", text, "model tier")
+        self.right = counter("predicted_correct", "Answers the head expected to be right.", "model tier")
+        text = "Completion tokens the head expected of the longest eligible tier."
+        self.longest = counter("longest_tokens", text, "model")
+        Info("thinkmeter_build", "The running version.", registry=registry).info({"version": __version__})
+        ProcessCollector(registry=registry)
+        registry.register(_Backends(backends))
+        self.budget = BudgetMetrics(registry)
+        self._of = cache(_labelled)
+
+    def exposition(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def observe(self, record: Record) -> None:
+        """Count one finished request."""
+        model, decision, tally = record.model or "", record.decision, record.tally
+        tier = decision.tier if decision else ""
+        self._of(self.requests, record.route, model, tier, record.status).inc()
+        self._of(self.duration, record.route, tier).observe(record.duration)
+        if record.error:
+            self._of(self.errors, record.error.code).inc()
+        if record.overhead is not None:
+            self._of(self.overhead, record.route).observe(record.overhead)
+        if record.first_byte is not None:
+            self._of(self.first_token, model, tier).observe(record.first_byte)
+        if record.attempts > 1:
+            self._of(self.retries, model).inc(record.attempts - 1)
+        if record.cancelled:
+            cause = "client" if record.error and record.error.code == "client_closed" else "gateway"
+            self._of(self.cancelled, model, cause).inc()
+        if decision:
+            self._of(self.decisions, model, tier, decision.reason).inc()
+            self._of(self.difficulty, model).observe(decision.difficulty)
+        if record.decision_seconds is not None:
+            self.deciding.observe(record.decision_seconds)
+        if record.backend and (record.error is None or tally.source != "none"):
+            self._count_tokens(record, model, tier)
+        if tally.truncated:
+            self._of(self.truncated, model, tier).inc()
+
+    def _count_tokens(self, record: Record, model: str, tier: str) -> None:
+        tally, decision = record.tally, record.decision
+        self._of(self.usage, model, tally.source).inc()
+        for kind in ("prompt", "completion", "reasoning", "cached"):
+            if count := getattr(tally, kind):
+                self._of(self.tokens, model, tier, kind).inc(count)
+        if tally.completion is not None:
+            self._of(self.completion, model, tier).observe(tally.completion)
+            if decision:
+                longest = decision.eligible[-1]
+                self._of(self.predicted, model, tier).inc(decision.tokens[tier] * record.choices)
+                self._of(self.right, model, tier).inc(decision.correct[tier])
+                self._of(self.longest, model).inc(decision.tokens[longest] * record.choices)
+        if (
+            decision
+            and decision.thinking
+            and record.sends_budget
+            and tally.reasoning is not None
+            and tally.source == "backend"
+        ):
+            allowed = (decision.thinking + SLACK) * record.choices
+            outcome = "honoured" if tally.reasoning <= allowed else "ignored"
+            self._of(self.budget_held, model, record.backend, outcome).inc()
+
+
+def _labelled(metric: _Labelled, *values: str | int) -> _Labelled:
+    """The series of a metric with these label values; kept, because finding it costs more than counting."""
+    return metric.labels(*values)
+
+
+class BudgetMetrics:
+    """What the token budget counts; the state of the windows is set when it was read."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"thinkmeter_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"thinkmeter_{name}", text, labels, registry=registry)
+
+        self._decisions = counter(
+            "budget_decisions", "Requests under a budget, by what it did.", "budget", "outcome"
+        )
+        self._fallbacks = counter("budget_fallbacks", "Requests decided without Redis.", "policy")
+        self._overruns = counter("budget_overrun_tokens", "Tokens spent beyond what was reserved.", "budget")
+        self._errors = counter("redis_errors", "Redis operations that failed.", "operation")
+        self._seconds = Histogram(
+            "thinkmeter_redis_seconds",
+            "Redis operations.",
+            ["operation"],
+            buckets=_OVERHEAD,
+            registry=registry,
+        )
+        self._tokens = gauge("budget_tokens", "Tokens of a window.", "budget", "holder", "window", "state")
+        self._stale = gauge(
+            "budget_stale_tokens", "Tokens held by reservations whose lease ran out.", "budget"
+        )
+        self.undelivered = gauge("budget_undelivered", "Settlements that Redis has not taken yet.")
+        self.price = gauge("price", "Probability of a right answer that 1,000 tokens must buy.", "budget")
+        self.price_at_bound = gauge(
+            "price_at_bound", "1 while a higher price would change nothing.", "budget"
+        )
+        self.up = gauge("redis_up", "1 while Redis answers.")
+
+    def observe(self, operation: str, seconds: float | None) -> None:
+        """One Redis operation; no seconds: it failed."""
+        if seconds is None:
+            self._errors.labels(operation).inc()
+        else:
+            self._seconds.labels(operation).observe(seconds)
+
+    def decided(self, budget: str, outcome: str) -> None:
+        self._decisions.labels(budget, outcome).inc()
+
+    def fell_back(self, policy: str) -> None:
+        self._fallbacks.labels(policy).inc()
+
+    def overran(self, budget: str, tokens: int) -> None:
+        self._overruns.labels(budget).inc(tokens)
+
+    def priced(self, budget: str, price: float, *, at_bound: bool) -> None:
+        self.price.labels(budget).set(price)
+        self.price_at_bound.labels(budget).set(at_bound)
+
+    def unprice(self, budget: str) -> None:
+        """Nobody asks this budget any more."""
+        for gauge in (self.price, self.price_at_bound):
+            with suppress(KeyError):
+                gauge.remove(budget)
+
+    def show(self, windows: Sequence[WindowView]) -> None:
+        """The state of all windows as just read; series of windows that are not among them are removed."""
+        for gauge in (self._tokens, self._stale):
+            gauge.clear()
+        for view in windows:
+            labels = view.budget, view.holder, window_label(view)
+            for state, tokens in (("cap", view.cap), ("settled", view.settled), ("reserved", view.reserved)):
+                self._tokens.labels(*labels, state).set(tokens)
+        for budget, tokens in stale_tokens(windows).items():
+            self._stale.labels(budget).set(tokens)
+
+
+class _Backends(Collector):
+    """The state of every replica, read when it is scraped."""
+
+    def __init__(self, backends: Callable[[], Iterable[tuple[Pool, Backend]]]) -> None:
+        self._backends = backends
+
+    def collect(self) -> Iterator[Metric]:
+        labels = ["model", "backend"]
+        up = GaugeMetricFamily("thinkmeter_backend_up", "1 while health checks pass.", labels=labels)
+        busy = GaugeMetricFamily("thinkmeter_backend_in_flight", "Requests at the replica.", labels=labels)
+        breaker = GaugeMetricFamily(
+            "thinkmeter_backend_breaker_state", "0 closed, 1 half open, 2 open.", labels=labels
+        )
+        now = time.monotonic()
+        for pool, backend in self._backends():
+            values = [pool.model, backend.name]
+            up.add_metric(values, 1.0 if backend.healthy else 0.0)
+            busy.add_metric(values, backend.in_flight)
+            breaker.add_metric(values, {"closed": 0, "half_open": 1, "open": 2}[backend.breaker.state(now)])
+        yield from (up, busy, breaker)

@@ -1,0 +1,99 @@
+"""OpenTelemetry spans in the GenAI conventions; only imported when `server.tracing` is on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from gateway import __version__
+from gateway.telemetry.record import Record
+
+_OPERATIONS = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "text_completion",
+    "/v1/embeddings": "embeddings",
+}
+
+
+def exporting_provider() -> TracerProvider:
+    """Spans to an OTLP collector; the exporter reads the standard OTEL_EXPORTER_OTLP_* variables."""
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+
+    provider = TracerProvider(resource=Resource.create({"service.name": "thinkmeter"}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider
+
+
+class Tracing:
+    """One client span a model request, child of the caller's and parent of the backend's."""
+
+    def __init__(self, provider: TracerProvider) -> None:
+        self._provider = provider
+        self._tracer = provider.get_tracer("thinkmeter", __version__)
+        self._propagator = TraceContextTextMapPropagator()
+
+    def begin(self, headers: Mapping[bytes, bytes], record: Record) -> None:
+        """Start the span of a request, and put its context into the headers that the backend will get."""
+        carrier = {
+            name: headers[name.encode()].decode("latin-1")
+            for name in ("traceparent", "tracestate")
+            if name.encode() in headers
+        }
+        operation = _OPERATIONS[record.route]
+        span = self._tracer.start_span(
+            operation,
+            self._propagator.extract(carrier),
+            SpanKind.CLIENT,
+            {"gen_ai.operation.name": operation},
+        )
+        record.span = span
+        context: dict[str, str] = {}
+        self._propagator.inject(context, set_span_in_context(span))
+        record.trace_headers = [(name.encode(), value.encode()) for name, value in context.items()]
+
+    def end(self, record: Record) -> None:
+        """Close the span with what happened."""
+        span = record.span
+        if not isinstance(span, Span):
+            return
+        for name, value in _attributes(record).items():
+            if value is not None:
+                span.set_attribute(name, value)
+        if record.model:
+            span.update_name(f"{_OPERATIONS[record.route]} {record.model}")
+        if record.error:
+            span.set_status(StatusCode.ERROR, record.error.message)
+        span.end()
+
+    def close(self) -> None:
+        """Send what is still waiting."""
+        self._provider.shutdown()
+
+
+def _attributes(record: Record) -> dict[str, str | int | float | list[str] | None]:
+    tally, decision = record.tally, record.decision
+    found: dict[str, str | int | float | list[str] | None] = {
+        "gen_ai.provider.name": "vllm",
+        "gen_ai.request.model": record.model,
+        "gen_ai.usage.input_tokens": tally.prompt,
+        "gen_ai.usage.output_tokens": tally.completion,
+        "gen_ai.usage.reasoning.output_tokens": tally.reasoning,
+        "gen_ai.response.finish_reasons": [tally.finish_reason] if tally.finish_reason else None,
+        "http.response.status_code": record.status,
+        "error.type": record.error.code if record.error else None,
+        "thinkmeter.backend": record.backend,
+    }
+    if decision:
+        found |= {
+            "gen_ai.request.max_tokens": decision.cap,
+            "thinkmeter.tier": decision.tier,
+            "thinkmeter.reason": decision.reason,
+            "thinkmeter.difficulty": decision.difficulty,
+            "thinkmeter.decision_id": decision.id,
+        }
+    return found

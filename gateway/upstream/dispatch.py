@@ -1,0 +1,266 @@
+"""Sends requests to backends: picks a replica, retries, and hands out one open response at a time.
+
+The commit point is the moment `open` hands out a response. Before it nothing has been sent to the client, so
+another replica may be tried. After it the response can only pass or break.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from gateway.config.settings import Replica, Timeouts
+from gateway.errors import (
+    BackendDisconnected,
+    BackendError,
+    BackendTimeout,
+    ClientClosed,
+    GatewayError,
+    NoBackend,
+)
+from gateway.http.headers import Headers, returned
+from gateway.upstream.errors import refusal, refused_stream
+from gateway.upstream.http1 import Answer, Client
+from gateway.upstream.pool import Backend, Pool
+
+log = logging.getLogger("thinkmeter.upstream")
+
+_ERROR_BYTES = 65_536  # read of a backend's error body
+_EVENT_BYTES = 1 << 20  # waited for before a first event is passed on in pieces
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRequest:
+    """One request to a model's backends; `tried` names those it was sent to, in order."""
+
+    path: str
+    body: bytes
+    headers: Headers
+    stream: bool = False
+    affinity: str | None = None
+    tried: list[str] = field(default_factory=list)
+
+
+class Reply:
+    """An answer that has begun. `body` is all of it, or its first block when it streams."""
+
+    def __init__(self, backend: Backend, answer: Answer, body: bytes) -> None:
+        self.backend = backend
+        self.status = answer.status
+        self.headers = returned(answer.headers)
+        self.body = body
+        self._answer = answer
+        self._holds_slot = True
+        self._client_reads = False
+        self._touched: Callable[[], None] = lambda: None
+
+    async def blocks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives, the first block included; raises BackendDisconnected when it breaks."""
+        block = self.body
+        while block:
+            self._client_reads = True
+            yield block
+            self._client_reads = False
+            self._touched()
+            block = await self._answer.block()
+            self._touched()
+
+    @asynccontextmanager
+    async def within(self, idle: float, end: float) -> AsyncIterator[Reply]:
+        """Hold the reply under its idle and total timeouts.
+
+        Moving a deadline costs a timer, so it is moved only every eighth of the idle timeout, by which it
+        may be late.
+        """
+        loop = asyncio.get_running_loop()
+        moved = loop.time()
+
+        def touched() -> None:
+            nonlocal moved
+            now = loop.time()
+            if now - moved > idle / 8:
+                moved = now
+                deadline.reschedule(min(now + idle * 1.125, end))
+
+        self._touched = touched
+        try:
+            async with asyncio.timeout_at(min(moved + idle, end)) as deadline:
+                yield self
+        except TimeoutError:
+            if self._client_reads:
+                raise ClientClosed("The client stopped reading") from None
+            raise BackendTimeout("The backend stopped sending before its answer was complete") from None
+
+    def close(self) -> None:
+        """Give back the slot and the connection; closing one that still carries an answer aborts that."""
+        self._answer.close()
+        if self._holds_slot:
+            self._holds_slot = False
+            self.backend.in_flight -= 1
+
+
+class Upstream:
+    """The one HTTP client to all backends."""
+
+    def __init__(self) -> None:
+        # vLLM closes idle connections after 5 s; leaving earlier avoids the race for the last one
+        self._client = Client(keep_alive=4)
+
+    def close_idle(self) -> None:
+        """Close the connections that will not be used again."""
+        self._client.close_idle()
+
+    def close(self) -> None:
+        """Close all connections, those in use too."""
+        self._client.close()
+
+    async def ask(
+        self, replica: Replica, method: bytes, path: str, body: bytes = b"", *, connect: float
+    ) -> tuple[int, bytes]:
+        """One small question outside the request path (health, probe, embedding): status and body.
+
+        connect: seconds to open a connection.
+        Raises: NoBackend, BackendDisconnected, BackendError.
+        """
+        try:
+            return await self._ask(replica, method, path, body, connect)
+        except BackendDisconnected:
+            if method != b"GET":
+                raise
+            # a kept connection may just have been closed
+            return await self._ask(replica, method, path, body, connect)
+
+    async def _ask(
+        self, replica: Replica, method: bytes, path: str, body: bytes, connect: float
+    ) -> tuple[int, bytes]:
+        kind = [(b"Content-Type", b"application/json")] if body else []
+        headers = [*_authorization(replica), *kind]
+        answer = await self._client.request(method, replica.base, path, headers, body, connect=connect)
+        try:
+            return answer.status, await answer.read()
+        finally:
+            answer.close()
+
+    @asynccontextmanager
+    async def open(self, pool: Pool, call: UpstreamRequest) -> AsyncIterator[Reply]:
+        """Send a request and wait for the response: all of it, or the first block of a stream.
+
+        Leaving the context early closes the connection, which tells the backend to stop.
+
+        Raises: BackendError and its subclasses, InvalidRequest for what the backend refuses.
+        """
+        end = asyncio.get_running_loop().time() + pool.timeouts.total
+        reply = await self._reply(pool, call, end)
+        try:
+            if call.stream:
+                async with reply.within(pool.timeouts.idle, end):
+                    yield reply
+            else:
+                reply.close()  # all of it is here: how fast the client takes it is not the replica's business
+                yield reply
+            reply.backend.breaker.succeed()
+        except BackendError:
+            reply.backend.breaker.fail(time.monotonic())
+            raise
+        finally:
+            reply.close()
+
+    async def _reply(self, pool: Pool, call: UpstreamRequest, end: float) -> Reply:
+        """Try replicas until one answers, the attempts are used up, or the fault is the request's own."""
+        tried: set[Backend] = set()
+        failure: GatewayError = NoBackend(
+            f"No healthy backend serves the model {pool.model!r} right now",
+            retry_after=pool.health.interval,
+        )
+        for _ in range(1 + pool.retries):
+            backend = pool.pick(time.monotonic(), tried, call.affinity)
+            # the same replica again only where a kept connection may have been closed under us
+            if backend is None or (backend in tried and not isinstance(failure, BackendDisconnected)):
+                break
+            tried.add(backend)
+            call.tried.append(backend.name)
+            try:
+                return await self._attempt(backend, call, end, pool.timeouts)
+            except GatewayError as error:
+                failure = error
+                if not error.retryable or asyncio.get_running_loop().time() >= end:
+                    break
+                number = len(call.tried)
+                log.warning("backend %s, attempt %d: %s (%s)", backend.name, number, error, error.detail)
+        raise failure
+
+    async def _attempt(
+        self, backend: Backend, call: UpstreamRequest, end: float, timeouts: Timeouts
+    ) -> Reply:
+        limit = asyncio.get_running_loop().time() + timeouts.first_byte if call.stream else end
+        backend.take(time.monotonic())
+        answer: Answer | None = None
+        try:
+            async with asyncio.timeout_at(min(limit, end)):
+                headers = [*call.headers, *_authorization(backend.replica)]
+                answer = await self._client.request(
+                    b"POST", backend.replica.base, call.path, headers, call.body, connect=timeouts.connect
+                )
+                if answer.status >= 300:
+                    raise await _refusal(answer)
+                _check_content_type(answer, call)
+                body = await (_first_event(answer) if call.stream else answer.read())
+                if not body:
+                    raise BackendDisconnected("The backend sent an empty answer")
+                if call.stream and body.startswith((b'data: {"error"', b'data:{"error"')):
+                    raise refused_stream(body)
+        except TimeoutError as error:
+            self._end(backend, answer, failure := BackendTimeout("The backend did not answer in time"))
+            raise failure from error
+        except BaseException as error:
+            self._end(backend, answer, error)
+            raise
+        backend.breaker.begin_answer()
+        return Reply(backend, answer, body)
+
+    @staticmethod
+    def _end(backend: Backend, answer: Answer | None, failure: BaseException) -> None:
+        if answer is not None:
+            answer.close()
+        backend.release(failure, time.monotonic())
+
+
+def _authorization(replica: Replica) -> Headers:
+    if replica.api_key is None:
+        return []
+    return [(b"Authorization", f"Bearer {replica.api_key.get_secret_value()}".encode())]
+
+
+# --- what an answer means ---------------------------------------------------------
+
+
+def _check_content_type(answer: Answer, call: UpstreamRequest) -> None:
+    expected = "text/event-stream" if call.stream else "application/json"
+    found = answer.header(b"content-type")
+    if not found.lower().startswith(expected):
+        raise BackendError(
+            "The backend sent an answer that is not of the expected kind",
+            detail=f"content type {found!r} instead of {expected}",
+        )
+
+
+async def _first_event(answer: Answer) -> bytes:
+    """The first block of a stream, with at least one whole event: less than that commits to nothing."""
+    block = await answer.block()
+    while block and b"\n\n" not in block and b"\n\r\n" not in block and len(block) < _EVENT_BYTES:
+        more = await answer.block()
+        if not more:
+            raise BackendDisconnected("The backend closed before its answer was complete")
+        block += more
+    return block
+
+
+async def _refusal(answer: Answer) -> GatewayError:
+    """The error for an answer with a status of 300 and above."""
+    after = answer.header(b"retry-after")
+    body = await answer.read(_ERROR_BYTES)
+    return refusal(answer.status, body, retry_after=min(float(after), 3600) if after.isdecimal() else 1)

@@ -1,0 +1,68 @@
+"""Fetches embeddings of prompts for the head, within a timeout. On failure the head abstains."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from functools import partial
+
+from gateway.circuit_breaker import Breaker
+from gateway.config.settings import Encoder
+from gateway.errors import BackendDisconnected, GatewayError
+from gateway.upstream.dispatch import Upstream
+from router_model.arrays import Singles as Vectors
+from router_model.encoders.base import EncoderError
+from router_model.encoders.embedder import Embedder
+from router_model.encoders.remote import Served
+
+log = logging.getLogger("thinkmeter.encoder")
+
+
+class Embeddings:
+    """Fills an encoder's memory before the head is asked, which looks nowhere else.
+
+    A sentence encoder runs in a thread, as it takes milliseconds; a server is asked over the gateway's own
+    client. After failures in a row nobody is asked for a while, so that they cost no request its time-out.
+    """
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._breaker = Breaker()
+
+    async def prefetch(self, encoder: Embedder | None, settings: Encoder | None, prompt: str) -> None:
+        """Returns within the timeout; at once without an encoder. Failures are logged, never raised."""
+        if encoder is None or settings is None:
+            return
+        texts, breaker = encoder.missing([prompt]), self._breaker
+        if not texts or not breaker.allows(time.monotonic()):
+            return
+        breaker.begin(time.monotonic())
+        try:
+            async with asyncio.timeout(settings.timeout):
+                vectors = await self._embed(encoder, settings, texts)
+            encoder.keep(texts, vectors)
+        except (EncoderError, GatewayError, TimeoutError) as error:
+            breaker.fail(time.monotonic())
+            log.warning("no embedding, the head abstains: %s", error or "not in time")
+        except Exception:  # whatever an encoder or its server comes up with costs no request
+            breaker.fail(time.monotonic())
+            log.exception("no embedding, the head abstains")
+        except BaseException:
+            breaker.abandon()
+            raise
+        else:
+            breaker.succeed()
+
+    async def _embed(self, encoder: Embedder, settings: Encoder, texts: list[str]) -> Vectors:
+        if not isinstance(encoder, Served):
+            return await asyncio.to_thread(encoder.embed, texts)
+        replica, question = settings.replica, encoder.ask(texts)
+        ask = partial(self._upstream.ask, replica, b"POST", encoder.path, question, connect=settings.timeout)
+        try:
+            status, body = await ask()
+        except BackendDisconnected:
+            status, body = await ask()  # a kept connection was closed just then
+        if status != 200:
+            raise EncoderError(f"{settings.source}: status {status}")  # the body may repeat the prompt
+        return encoder.answer(body, len(texts))

@@ -1,0 +1,49 @@
+"""What a backend's refusal means for the client. Pure."""
+
+from __future__ import annotations
+
+from gateway.errors import (
+    BackendError,
+    BackendOverloaded,
+    ContextLengthExceeded,
+    GatewayError,
+    InvalidRequest,
+    NoBackend,
+    RouteNotFound,
+)
+from gateway.openai_api.stream import read_error
+
+
+def refused_stream(block: bytes) -> GatewayError:
+    """The error for a stream that begins with one: vLLM refuses some requests so, with status 200."""
+    event = block.partition(b"\n")[0].removeprefix(b"data:")
+    return refusal(read_error(event).status or 500, event, retry_after=1)
+
+
+def refusal(status: int, body: bytes, *, retry_after: float) -> GatewayError:
+    """What a backend's status and error body mean for the client; `retry_after` in seconds."""
+    error = read_error(body)
+    message, detail = error.message, f"status {status}: {error.message or body[:200]!r}"
+    if status == 429:
+        return BackendOverloaded(
+            "The model is overloaded; try again later", retry_after=retry_after, detail=detail
+        )
+    engine_died = "EngineCore encountered" in message or "EngineDead" in message
+    if status in (502, 503, 504) or engine_died:
+        return NoBackend("The backend is not available right now", retry_after=retry_after, detail=detail)
+    if "reasoning_config is not configured" in message:
+        return BackendError(
+            "The backend refuses thinking budgets: start it with --reasoning-parser, or configure the model "
+            "with `thinking_budget: false`",
+            detail=detail,
+        )
+    if status in (400, 413, 415, 422):
+        too_long = error.code == "context_length_exceeded"
+        if too_long or "maximum context length" in message or "max_model_len" in message:
+            return ContextLengthExceeded(message, param=error.param)
+        return InvalidRequest(message or "The backend refused the request", param=error.param)
+    if status == 404 and message == "Not Found":  # the bare answer of a server without this route
+        return RouteNotFound("The model does not offer this endpoint", detail=detail)
+    if status in (401, 403, 404, 405):
+        return BackendError("The backend does not serve this request for the gateway", detail=detail)
+    return BackendError("The backend failed", detail=detail)

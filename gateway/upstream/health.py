@@ -1,0 +1,69 @@
+"""Active health checks of all replicas, and the discovery of their context length."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+from gateway.errors import GatewayError
+from gateway.openai_api.stream import read_context
+from gateway.upstream.dispatch import Upstream
+from gateway.upstream.pool import Backend, Pool
+
+log = logging.getLogger("thinkmeter.upstream")
+
+
+class HealthChecks:
+    """Checks the replicas of the current pools, again and again."""
+
+    def __init__(self, upstream: Upstream, pools: Callable[[], Mapping[str, Pool]]) -> None:
+        """`pools` returns the pools of the configuration in use, of every model."""
+        self._upstream = upstream
+        self._pools = pools
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Check every replica once, and go on checking."""
+        await self.check()
+        self._task = asyncio.create_task(self._keep_checking(), name="health-checks")
+
+    async def stop(self) -> None:
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    @property
+    def ready(self) -> bool:
+        """Whether any replica of any model can be used."""
+        now = time.monotonic()
+        backends = (backend for pool in self._pools().values() for backend in pool.backends)
+        return any(backend.healthy and backend.usable(now) for backend in backends)
+
+    async def check(self) -> None:
+        """Ask every replica once."""
+        pools = self._pools().values()
+        await asyncio.gather(*(self._check(pool, backend) for pool in pools for backend in pool.backends))
+
+    async def _keep_checking(self) -> None:
+        while True:
+            await asyncio.sleep(min(pool.health.interval for pool in self._pools().values()))
+            self._upstream.close_idle()
+            await self.check()
+
+    async def _check(self, pool: Pool, backend: Backend) -> None:
+        before, health, connect = backend.healthy, pool.health, pool.timeouts.connect
+        try:
+            async with asyncio.timeout(health.timeout):
+                status, _ = await self._upstream.ask(backend.replica, b"GET", health.path, connect=connect)
+                if not before:  # it is new or was away: it may serve with another context now
+                    replica = backend.replica
+                    _, models = await self._upstream.ask(replica, b"GET", "/v1/models", connect=connect)
+                    backend.context = read_context(models, pool.served_name)
+        except (GatewayError, TimeoutError):
+            status = 0
+        backend.checked(alive=200 <= status < 300, failures=health.failures)
+        if backend.healthy is not before:
+            level, word = (logging.INFO, "healthy") if backend.healthy else (logging.WARNING, "not healthy")
+            log.log(level, "backend %s is %s", backend.name, word)

@@ -1,0 +1,290 @@
+"""HTTP/1.1 to backends: connections over httptools, one request at a time, kept alive in between.
+
+A general client costs twice as much per request (docs/decisions/0002). Left out is what a gateway to
+inference servers has no use for: redirects, cookies, proxies, compression, pipelining. All errors raised are
+the gateway's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from base64 import b64encode
+from collections import deque
+from functools import cache, lru_cache
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import httptools
+
+from gateway.errors import BackendDisconnected, BackendError, GatewayError, NoBackend
+from gateway.http.headers import Headers
+
+_WINDOW = 1 << 18  # bytes kept for a reader slower than the backend
+_HEADER_BYTES = 1 << 16
+
+
+class Origin(NamedTuple):
+    """Where requests go; `lines` are the header lines that each of them carries."""
+
+    host: str
+    port: int
+    tls: bool
+    path: bytes
+    lines: bytes
+
+
+@lru_cache(maxsize=1024)
+def _origin(base: str) -> Origin:
+    """The parts of a base address such as http://10.0.0.1:8000 or https://user:word@host/prefix."""
+    url = urlsplit(base)
+    tls = url.scheme == "https"
+    lines = b"Host: " + url.netloc.rpartition("@")[2].encode() + b"\r\n"
+    if url.username is not None:
+        login = f"{unquote(url.username)}:{unquote(url.password or '')}".encode()
+        lines += b"Authorization: Basic " + b64encode(login) + b"\r\n"
+    return Origin(url.hostname or "", url.port or (443 if tls else 80), tls, url.path.encode(), lines)
+
+
+class Answer:
+    """One answer. Its status and headers are there once `begun` returns; its body is read in blocks."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.status = 0
+        self.headers: Headers = []
+        """Names in lower case."""
+        self.complete = False
+        self.failure: GatewayError | None = None
+        self.waiter: asyncio.Future[None] | None = None
+        self.blocks: list[bytes] = []
+        self.kept = 0
+        self._connection = connection
+
+    def header(self, name: bytes) -> str:
+        """The first value of a header, or an empty text."""
+        return next((value.decode("latin-1") for key, value in self.headers if key == name), "")
+
+    async def begun(self) -> None:
+        """Wait for status and headers; raises BackendDisconnected or BackendError."""
+        while not self.status:
+            await self._arrival()
+
+    async def block(self) -> bytes:
+        """All of the body that has arrived since the last call; empty at its end. Raises as `begun` does."""
+        while not self.blocks and not self.complete:
+            await self._arrival()
+        block = b"".join(self.blocks)
+        self.blocks.clear()
+        if self.kept > _WINDOW and not (self.complete or self.failure):
+            self._connection.transport.resume_reading()
+        self.kept = 0
+        return block
+
+    async def read(self, most: int = 1 << 62) -> bytes:
+        """The rest of the body, or what comes until there are `most` bytes."""
+        blocks, size = [], 0
+        while size < most and (block := await self.block()):
+            blocks.append(block)
+            size += len(block)
+        return b"".join(blocks)[:most]
+
+    async def _arrival(self) -> None:
+        if self.failure:
+            raise self.failure
+        self.waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self.waiter
+        finally:
+            self.waiter = None
+
+    def close(self) -> None:
+        """Cut the connection unless all of the answer is here: that tells the backend to stop."""
+        if not self.complete:
+            self._connection.transport.abort()
+
+
+class Connection(asyncio.Protocol):
+    """A connection and the answer it carries at the moment. httptools calls the `on_…` methods."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, idle: deque[Connection], connections: set[Connection]) -> None:
+        self._idle = idle
+        self._connections = connections
+        self._parser = httptools.HttpResponseParser(self)
+        self._answer: Answer | None = None
+        self._header_bytes = 0
+        self._framed = self._ended = self._reusable = False
+        self.idle_since = 0.0
+
+    def ask(self, head: bytes, body: bytes) -> Answer:
+        """Send a request; the connection must be idle."""
+        self._answer = answer = Answer(self)
+        self._framed = self._ended = False
+        self._header_bytes = 0
+        self.transport.writelines((head, body))
+        return answer
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.transport = transport
+        self._connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        answer = self._answer
+        if answer is None:  # nobody asked: it must not be taken for the answer to the next request
+            self.transport.abort()
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            detail = f"{type(error).__name__}: {error.__context__ or error}"
+            self._break(BackendError("The backend sent an answer that cannot be read", detail=detail))
+            self.transport.abort()
+            return
+        if self._ended:
+            self._complete(answer)
+        elif answer.kept > _WINDOW:
+            self.transport.pause_reading()
+        _wake(answer)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.discard(self)
+        if self in self._idle:
+            self._idle.remove(self)
+        if self._answer is None:
+            return
+        if exc is None and self._answer.status and not self._framed:
+            self._answer.complete = True  # a body without framing ends with its connection
+            _wake(self._answer)
+        else:
+            self._break(
+                BackendDisconnected("The backend closed before its answer was complete", detail=repr(exc))
+            )
+
+    def _break(self, failure: GatewayError) -> None:
+        if self._answer:
+            self._answer.failure = failure
+            _wake(self._answer)
+            self._answer = None
+
+    def _complete(self, answer: Answer) -> None:
+        self._answer = None
+        answer.complete = True
+        if self._reusable and not self.transport.get_write_buffer_size():
+            if answer.kept > _WINDOW:
+                self.transport.resume_reading()
+            self.idle_since = time.monotonic()
+            self._idle.append(self)
+        else:
+            self.transport.close()
+
+    # --- called by the parser -----------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self._ended:
+            raise ValueError("two answers to one request")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        self._header_bytes += len(name) + len(value) + 4
+        if self._header_bytes > _HEADER_BYTES:
+            raise ValueError("too many headers")
+        self._framed = self._framed or name in {b"content-length", b"transfer-encoding"}
+        if self._answer and not self._answer.status:  # what comes later is a trailer
+            self._answer.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if self._answer and status >= 200:
+            self._answer.status = status
+
+    def on_body(self, body: bytes) -> None:
+        if self._answer:
+            self._answer.blocks.append(body)
+            self._answer.kept += len(body)
+
+    def on_message_complete(self) -> None:
+        if self._answer and self._answer.status:
+            self._ended, self._reusable = True, self._parser.should_keep_alive()
+        elif self._answer:  # 1xx: the answer itself is still to come
+            self._answer.headers.clear()
+
+
+def _wake(answer: Answer) -> None:
+    if answer.waiter and not answer.waiter.done():
+        answer.waiter.set_result(None)
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    return ssl.create_default_context()
+
+
+class Client:
+    """Connections to any number of origins."""
+
+    def __init__(self, *, keep_alive: float) -> None:
+        """keep_alive: seconds after which an idle connection is used no more; less than the servers' own."""
+        self._keep_alive = keep_alive
+        self._idle: dict[Origin, deque[Connection]] = {}
+        self._connections: set[Connection] = set()
+
+    async def request(
+        self, method: bytes, base: str, path: str, headers: Headers, body: bytes, *, connect: float
+    ) -> Answer:
+        """Send a request and wait until the response begins.
+
+        connect: seconds to open a connection.
+        Raises: NoBackend, BackendDisconnected, BackendError.
+        """
+        origin = _origin(base)
+        connection = self._kept(origin) or await self._connect(origin, connect)
+        lines = [name + b": " + value + b"\r\n" for name, value in headers]
+        target = origin.path + path.encode()
+        head = b"%b %b HTTP/1.1\r\n%b%bContent-Length: %d\r\n\r\n" % (
+            method, target, origin.lines, b"".join(lines), len(body),
+        )  # fmt: skip
+        answer = connection.ask(head, body)
+        try:
+            await answer.begun()
+        except BaseException:
+            answer.close()
+            raise
+        return answer
+
+    def _kept(self, origin: Origin) -> Connection | None:
+        idle, oldest = self._idle.get(origin), time.monotonic() - self._keep_alive
+        while idle:
+            connection = idle.pop()
+            if connection.idle_since > oldest and not connection.transport.is_closing():
+                return connection
+            connection.transport.close()
+        return None
+
+    async def _connect(self, origin: Origin, seconds: float) -> Connection:
+        idle = self._idle.setdefault(origin, deque())
+        try:
+            async with asyncio.timeout(seconds):
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: Connection(idle, self._connections),
+                    origin.host,
+                    origin.port,
+                    ssl=_tls() if origin.tls else None,
+                )
+        except OSError as error:  # refused, unreachable, timed out, no such host, no valid certificate
+            detail = f"{type(error).__name__}: {error}"
+            raise NoBackend("The backend cannot be reached", retry_after=1, detail=detail) from error
+        return connection
+
+    def close_idle(self) -> None:
+        """Close the connections that will not be used again, so that none is held for ever."""
+        oldest = time.monotonic() - self._keep_alive
+        for idle in self._idle.values():
+            while idle and idle[0].idle_since <= oldest:
+                idle.popleft().transport.close()
+
+    def close(self) -> None:
+        """Close all connections, those in use too."""
+        for connection in list(self._connections):
+            connection.transport.abort()

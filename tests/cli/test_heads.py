@@ -1,0 +1,189 @@
+"""The commands that make and measure heads: what scripts read, and what a mistake is answered with."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from gateway.cli.heads import cli
+from tests.router_model import made
+
+pytest.importorskip("sklearn")
+
+POINT = {"extra_budget", "tokens", "accuracy", "mix", "oracle"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table as a file."""
+    return made.write(made.table(120), tmp_path_factory.mktemp("data") / "made.jsonl")
+
+
+@pytest.fixture(scope="module")
+def head(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A head trained on it by the command."""
+    out = tmp_path_factory.mktemp("heads") / "mine"
+    found = CliRunner().invoke(cli, ["train", str(data), "--out", str(out)])
+    assert found.exit_code == 0, found.output
+    return out
+
+
+def evaluated(*arguments: str | Path) -> dict:
+    """The JSON object that `evaluate` prints on standard output, and nothing else there."""
+    found = CliRunner().invoke(cli, ["evaluate", *map(str, arguments), "--json"])
+    assert found.exit_code == 0, found.output
+    return json.loads(found.stdout)
+
+
+def test_cross_validation(data: Path) -> None:
+    """`--folds` takes tables alone and reports points of a fresh head that beat the mix where words tell."""
+    found = evaluated(data, "--folds", "3", "--tiers", "short,long")
+
+    assert [point["extra_budget"] for point in found["points"]] == [0.25, 0.5, 0.75]
+    assert all(point.keys() == POINT for point in found["points"])
+    assert found["prompts"] == 120
+    assert found["points"][1]["accuracy"] > found["points"][1]["mix"] + 0.1
+
+
+def test_head_on_new_prompts(head: Path, tmp_path: Path) -> None:
+    """A trained head is measured on prompts that it has not seen; the others are left out."""
+    fresh = made.table(200, seed=1)  # the first 120 prompts are those trained on
+
+    found = evaluated(head, made.write(fresh, tmp_path / "made.jsonl"), "--tiers", "short,long")
+
+    assert found["prompts"] == 80
+    assert "120 prompts" in found["setting"]
+    assert found["points"][1]["accuracy"] > found["points"][1]["mix"] + 0.1
+
+
+def test_head_on_its_own_training_data(head: Path, data: Path) -> None:
+    """Measured on nothing but its training data, the report says that the figures are too good."""
+    assert "TRAINED ON ALL" in evaluated(head, data)["setting"]
+
+
+def test_tiers_that_the_head_does_not_know(head: Path, tmp_path: Path) -> None:
+    """New tiers are calibrated on a part of the table and measured on the rest."""
+    table = made.table(240, seed=2)
+    path = made.write(table, tmp_path / "other.jsonl")
+    path.write_text(path.read_text().replace('"short"', '"quick"').replace('"long"', '"slow"'))
+
+    found = evaluated(head, path, "--tiers", "quick,slow")
+
+    assert "calibrated" in found["setting"]
+    assert found["points"][1]["accuracy"] > found["points"][1]["mix"]
+
+
+def test_table_for_people(data: Path, head: Path, tmp_path: Path) -> None:
+    """Without --json a table is printed, and --out writes a report with figures."""
+    found = CliRunner().invoke(cli, ["evaluate", str(head), str(data), "--out", str(tmp_path / "report")])
+
+    assert found.exit_code == 0, found.output
+    assert "50%" in found.stdout
+    assert {path.name for path in (tmp_path / "report").iterdir()} >= {
+        "report.json", "report.md", "curves.png", "curves.svg",
+    }  # fmt: skip
+    report = json.loads((tmp_path / "report/report.json").read_text())
+    assert report["tables"][0]["prompts"] == 120
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["general"], "at least one table"),
+        (["no-such-head", "{data}"], "no-such-head"),
+        (["{data}", "{data}"], "--folds"),
+        (["{data}", "--folds", "3", "--tiers", "short,none"], "no tier 'none'"),
+        (["{data}", "--folds", "3", "--tiers", "short"], "two"),
+        (["{data}", "--folds", "3", "--tiers", "short,short"], "once"),
+        (["{missing}", "--folds", "3"], "missing.jsonl"),
+        (["{broken}", "--folds", "3"], "broken.jsonl:2:"),
+    ],
+)
+def test_bad_input(arguments: list[str], message: str, data: Path, tmp_path: Path) -> None:
+    """One clear error on standard error, nothing on standard output, exit status 2."""
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text(data.read_text().splitlines()[0] + "\n{not json}\n")
+    names = {"data": data, "missing": tmp_path / "missing.jsonl", "broken": broken}
+
+    found = CliRunner().invoke(cli, ["evaluate", *(one.format(**names) for one in arguments), "--json"])
+
+    assert found.exit_code == 2, found.output
+    assert message in " ".join(found.stderr.split())
+    assert found.stdout == ""
+
+
+def odd(kind: str, count: int) -> list[dict]:
+    """Rows that are legal and unlike any that a method was thought out for."""
+    random = np.random.default_rng(0)
+    texts = {
+        "unicode": "数学 {} 🧮 \u202e\u0000 ÄÖ", "huge": "x{} + y " * 40_000, "duplicates": "Question {}?",
+    }  # fmt: skip
+    rows = []
+    for at in range(count):
+        constant = kind in {"right", "wrong"}
+        cells = {
+            tier: {
+                "correct": float(kind == "right") if constant else float(random.random() < chance),
+                "tokens": 0.0 if kind == "free" else 10.0 * (1 + chance) + at % 3,
+            }
+            for tier, chance in (("a", 0.4), ("b", 0.8))
+        }
+        number = at // 2 if kind == "duplicates" else at
+        prompt = texts.get(kind, "What is {} plus {}?").replace("{}", str(number))
+        rows.append({"prompt": prompt, "tiers": cells})
+    return rows
+
+
+@pytest.mark.parametrize("kind", ["unicode", "huge", "duplicates", "right", "wrong", "free"])
+def test_odd_tables(kind: str, tmp_path: Path) -> None:
+    """Whatever is in a legal table, the points are finite numbers, no better than a clairvoyant's."""
+    path = tmp_path / "odd.jsonl"
+    rows = odd(kind, 120 if kind == "duplicates" else 60)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    for found in (evaluated(path, "--folds", "2"), evaluated("general", path)):
+        assert found["prompts"] == 60
+        assert all(math.isfinite(value) for point in found["points"] for value in point.values())
+        if found["oracle"] == "clairvoyant":
+            assert all(point["accuracy"] <= point["oracle"] + 1e-9 for point in found["points"])
+        assert all(point["accuracy"] == (kind == "right") for point in found["points"] if kind in CONSTANT)
+
+
+CONSTANT = {"right", "wrong"}
+
+
+@pytest.mark.parametrize("count", [1, 3, 9])
+def test_too_few(count: int, tmp_path: Path) -> None:
+    """Too few prompts to learn new tiers from are one clear error, not a figure."""
+    path = tmp_path / "few.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in odd("plain", count)))
+
+    for command in (["evaluate", str(path), "--folds", "5"], ["evaluate", "general", str(path)]):
+        found = CliRunner().invoke(cli, [*command, "--json"])
+        assert found.exit_code == 2
+        assert "too few" in found.stderr
+        assert found.stdout == ""
+
+
+def test_train_on_a_broken_table(tmp_path: Path) -> None:
+    """Training says which line of which file is wrong, and writes nothing."""
+    (tmp_path / "t.jsonl").write_text('{"prompt": "x", "tiers": {"a": {"correct": 2, "tokens": 1}}}\n')
+
+    found = CliRunner().invoke(cli, ["train", str(tmp_path / "t.jsonl"), "--out", str(tmp_path / "head")])
+
+    assert found.exit_code == 2
+    assert "t.jsonl:1:" in found.stderr
+    assert not (tmp_path / "head").exists()
+
+
+def test_results_without_tables(tmp_path: Path) -> None:
+    """A folder without any of the tables is a mistake, not an empty page."""
+    found = CliRunner().invoke(cli, ["results", "--data", str(tmp_path)])
+
+    assert found.exit_code == 2
+    assert "none of the tables" in found.stderr

@@ -1,0 +1,165 @@
+"""Settings: tiers in order, references that must exist, and values that stay as they were read."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from gateway.config.loader import ConfigError
+from gateway.config.settings import EFFORTS, Key, Limits, Replica, Rule, Settings, Tier, key_digest
+from tests.making import TIERS, settings
+
+
+def efforts_of(tiers: dict[str, Any]) -> dict[str, str | None]:
+    made = settings(model={"tiers": tiers})
+    return {name: tier.effort for name, tier in made.tiers_of(made.models["tiny"]).items()}
+
+
+def test_tiers_stand_cheapest_first() -> None:
+    """The order of the file does not matter."""
+    assert list(efforts_of(dict(reversed(TIERS.items())))) == ["direct", "short", "medium", "long"]
+
+
+@pytest.mark.parametrize(
+    ("tiers", "efforts"),
+    [
+        (TIERS, ["none", "low", "medium", "high"]),
+        ({"a": {"thinking": 0}, "b": {"thinking": 9}, "c": {"thinking": 99}}, ["none", "low", "medium"]),
+        ({"long": {"thinking": 0}}, ["none"]),
+        ({"a": {"thinking": 9, "effort": "max"}}, ["max"]),
+        ({f"t{n}": {"thinking": n} for n in range(1, 8)}, [*EFFORTS[2:], "max", "max"]),
+    ],
+)
+def test_efforts_are_filled_in(tiers: dict[str, Any], efforts: list[str]) -> None:
+    """A tier's effort goes by its own word, else by a known name, else by its rank."""
+    assert list(efforts_of(tiers).values()) == efforts
+
+
+def test_equal_lengths_stand_in_order_of_effort() -> None:
+    """Tiers that differ in effort alone are ordered by it."""
+    tiers = {name: {"thinking": 100, "effort": name} for name in ("high", "low", "medium")}
+
+    assert list(efforts_of(tiers)) == ["low", "medium", "high"]
+
+
+def test_tiers_of_the_family() -> None:
+    """A model that names no tiers has those of its family."""
+    made = settings(model={"family": "granite", "tiers": {}})
+
+    assert list(made.tiers_of(made.models["tiny"])) == ["direct", "long"]
+
+
+@pytest.mark.parametrize("url", ["http://h:8000", "http://h:8000/", "http://h:8000/v1", "http://h:8000/v1/"])
+def test_base_address(url: str) -> None:
+    """An address may be written with or without the /v1 of other tools."""
+    assert Replica(url=url).base == "http://h:8000"
+
+
+def test_base_address_under_a_path() -> None:
+    """A backend behind a path keeps it."""
+    assert Replica(url="https://h/models/a/v1").base == "https://h/models/a"
+
+
+def test_settings_are_immutable() -> None:
+    """A reload builds new settings; nobody changes those in use."""
+    with pytest.raises(ValidationError):
+        settings().price = 1.0  # type: ignore[misc]
+
+
+def test_secrets_are_masked() -> None:
+    """Neither a backend's key nor a client's appears when settings are shown."""
+    replica = {"url": "http://a", "api_key": "s3cret-backend"}
+    made = settings(model={"replicas": [replica]}, keys=[{"name": "a", "key": "s3cret-client"}])
+
+    assert "s3cret" not in repr(made) + str(made) + made.model_dump_json()
+    assert made.models["tiny"].replicas[0].api_key
+    assert made.models["tiny"].replicas[0].api_key.get_secret_value() == "s3cret-backend"
+
+
+def test_key_is_kept_as_its_hash() -> None:
+    """A key given in clear and its SHA-256 given by `hash` are the same key."""
+    digest = hashlib.sha256(b"k").hexdigest()
+
+    assert key_digest("k") == digest
+    assert Key.model_validate({"name": "a", "key": "k"}) == Key(name="a", hash=digest)
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        (Key, {"name": "a"}),
+        (Key, {"name": "a", "key": ""}),
+        (Key, {"name": "a", "key": 5}),
+        (Key, {"name": "a", "hash": "short"}),
+        (Key, {"name": "a", "hash": "G" * 64}),
+        (Key, {"name": "a", "key": "k", "hash": key_digest("k")}),
+        (Key, {"name": "", "key": "k"}),
+        (Rule, {"name": "r"}),
+        (Rule, {"name": "r", "tier": "long", "floor": "short"}),
+        (Rule, {"name": "r", "tier": "long", "ceiling": "long"}),
+        (Rule, {"name": "r", "floor": "long", "when": {"prompt": "("}}),
+        (Rule, {"floor": "long"}),
+        (Tier, {}),
+        (Tier, {"thinking": -1}),
+        (Tier, {"thinking": 1, "answer": 0}),
+        (Tier, {"thinking": 1, "effort": "x"}),
+        (Limits, {"body_bytes": 0}),
+        (Limits, {"header_seconds": -1}),
+        (Replica, {"url": "a:80"}),
+        (Replica, {"url": "http://a", "name": "with space"}),
+    ],
+)
+def test_section_that_makes_no_sense(section: Any, values: dict[str, Any]) -> None:
+    """Sections that are incomplete, contradict themselves or leave the range are refused."""
+    with pytest.raises(ValidationError):
+        section.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"model": {"family": "qwen"}}, "models.tiny.family: unknown family 'qwen'"),
+        ({"model": {"floor": "huge"}}, "models.tiny.floor: model 'tiny' has no tier 'huge'"),
+        ({"keys": [{"name": "a", "key": "k", "models": ["x"]}]}, "keys.0: unknown model x"),
+        ({"keys": [{"name": "a", "key": "k", "ceiling": "x"}]}, "keys.0.ceiling: model 'tiny' has no"),
+        ({"rules": [{"name": "r", "tier": "x"}]}, "rules.0.tier: model 'tiny' has no tier 'x'"),
+        ({"rules": [{"name": "r", "tier": "long", "when": {"key": ["a"]}}]}, "when.key: unknown key a"),
+        ({"rules": [{"name": "r", "tier": "long", "when": {"model": ["a"]}}]}, "rules.0: unknown model a"),
+        ({"keys": [{"name": "a", "key": "k"}, {"name": "a", "key": "l"}]}, "two keys share the same name"),
+        ({"keys": [{"name": "a", "key": "k"}, {"name": "b", "key": "k"}]}, "two keys share the same hash"),
+        ({"families": {"bare": {}}, "model": {"family": "bare", "tiers": {}}}, "the family names no tiers"),
+    ],
+)  # fmt: skip
+def test_references_must_exist(sections: dict[str, Any], message: str) -> None:
+    """What names another part of the file must name one that is there."""
+    with pytest.raises(ConfigError) as caught:
+        settings(**sections)
+
+    assert message in str(caught.value)
+
+
+def test_bound_on_a_model_without_a_choice() -> None:
+    """A floor for all models may name a tier that a model with a single tier does not have."""
+    solo = {"family": "plain", "replicas": [{"url": "http://b"}]}
+    rule = {"name": "r", "floor": "long"}
+
+    assert settings(models={"solo": solo}, rules=[rule]).rules[0].floor == "long"
+
+
+@given(
+    st.sampled_from(["price", "retries"]), st.sampled_from([-1, math.nan, math.inf, "x", None, [1], 10**9])
+)
+def test_numbers_have_a_range(field: str, wrong: Any) -> None:
+    """Numbers that make no sense are refused when they are read."""
+    models = {"m": {"family": "f", "replicas": [{"url": "http://a"}], "tiers": TIERS}}
+    whole = {"families": {"f": {}}, "models": models}
+
+    assert Settings.model_validate(whole)
+    with pytest.raises(ValidationError):
+        Settings.model_validate(whole | {field: wrong})

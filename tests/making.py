@@ -1,0 +1,120 @@
+"""Small settings, ladders, requests and stream events to test the pure modules with."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import yaml
+from hypothesis import strategies as st
+
+from gateway.config.loader import parse
+from gateway.config.settings import EFFORTS, Key, Rule, Settings
+from gateway.openai_api.requests import Fields, Request, Wish, encode, parse_chat
+from gateway.routing import policy
+from gateway.routing.policy import Bounds
+from gateway.routing.tiers import Ladder
+from router_model.allocation import PriceTable
+
+TIERS = {
+    "direct": {"thinking": 0, "answer": 100},
+    "short": {"thinking": 200, "answer": 100},
+    "medium": {"thinking": 400, "answer": 100},
+    "long": {"thinking": 800, "answer": 100},
+}
+SWITCH = {
+    "no_thinking": {"chat_template_kwargs": {"enable_thinking": False}},
+    "thinking": {"chat_template_kwargs": {"enable_thinking": True}, "thinking_token_budget": "$budget"},
+}
+"""A family whose thinking can be switched off and budgeted."""
+
+
+def settings(**sections: Any) -> Settings:
+    """Settings with a model `tiny` at http://a, as from a file; `model` changes it, `models` adds others."""
+    replicas = [{"name": "a", "url": "http://a"}]
+    model = {"family": "qwen3", "replicas": replicas, "tiers": TIERS} | sections.pop("model", {})
+    models = {"tiny": model} | sections.pop("models", {})
+    return parse(yaml.safe_dump({"models": models} | sections), {})
+
+
+def ladder(tiers: dict[str, Any] = TIERS, family: dict[str, Any] = SWITCH, **model: Any) -> Ladder:
+    """The ladder of a model with these tiers; cheap enough for property tests."""
+    entry = {"family": "f", "replicas": [{"url": "http://a"}], "tiers": tiers} | model
+    made = Settings.model_validate({"families": {"f": family}, "models": {"tiny": entry}})
+    return Ladder.of(made.models["tiny"], made.tiers_of(made.models["tiny"]), made.families["f"])
+
+
+def chat(content: Any = "hello", **fields: Any) -> Request:
+    """A parsed chat request."""
+    return parse_chat(chat_body(content, **fields))
+
+
+def chat_body(content: Any = "hello", **fields: Any) -> bytes:
+    return json.dumps({"model": "tiny", "messages": [{"role": "user", "content": content}]} | fields).encode()
+
+
+def plain(fields: Fields) -> dict[str, Any]:
+    """Request fields as the backend reads them."""
+    read: dict[str, Any] = json.loads(encode(fields))
+    return read
+
+
+tokens = st.integers(0, 40_000)
+efforts = st.sampled_from([*EFFORTS, "HIGH", "bogus", ""])
+wishes = st.builds(
+    Wish,
+    effort=st.none() | efforts,
+    thinking=st.none() | tokens,
+    max_tokens=st.none() | st.integers(1, 40_000),
+)
+tier_values = st.fixed_dictionaries(
+    {"thinking": st.just(0) | tokens, "answer": st.none() | st.integers(1, 9_000)},
+    optional={"effort": st.sampled_from(EFFORTS)},
+)
+families = st.sampled_from(
+    [
+        SWITCH,
+        {"thinking": {"reasoning_effort": "$effort"}, "efforts": ["low", "medium", "high"]},
+        {"no_thinking": {"thinking_token_budget": 0}, "thinking": {"thinking_token_budget": "$budget"}},
+        {"no_thinking": {}},
+    ]
+)
+names = ("direct", "short", "medium", "long", "quick", "t-1", "t_2")
+ladders = st.builds(
+    ladder,
+    st.dictionaries(st.sampled_from(names), tier_values, min_size=1, max_size=5),
+    families,
+    thinking_budget=st.booleans(),
+)
+TABLE = PriceTable([10, 30, 60, 100], [20, 6, 1, 0.01])
+"""Prices of four budgets in tokens per request."""
+
+
+def bounds_of(
+    rules: list[Rule] | None = None,
+    key: dict[str, Any] | None = None,
+    wish: Wish | None = None,
+    pin: str | None = None,
+    **model: Any,
+) -> Bounds:
+    """The bounds of a request to a model with four tiers."""
+    made = settings(model=model)
+    known = Key(name="k", hash="0" * 64, **key) if key is not None else None
+    return policy.bounds(
+        ladder(), model=made.models["tiny"], key=known, rules=rules or [], wish=wish or Wish(), pin=pin
+    )
+
+
+@st.composite
+def positions(draw: st.DrawFn) -> tuple[Ladder, int]:
+    """A ladder and the position of a tier on it."""
+    made = draw(ladders)
+    return made, draw(st.integers(0, len(made.names) - 1))
+
+
+USAGE = {"prompt_tokens": 7, "total_tokens": 49, "completion_tokens": 42}
+
+
+def event(chunk: object) -> bytes:
+    """A stream event as a backend sends it."""
+    return b"data: " + json.dumps(chunk).encode() + b"\n\n"

@@ -1,0 +1,260 @@
+"""Requests: what is read of them, how a wish is understood, and what passes untouched."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Raw
+
+from gateway.config.settings import EFFORTS
+from gateway.errors import InvalidJson, InvalidRequest
+from gateway.openai_api import requests as protocol
+from gateway.openai_api.requests import (
+    Wish,
+    effort_rank,
+    parse_chat,
+    parse_completion,
+    parse_embedding,
+    with_usage,
+)
+from tests.making import chat, chat_body
+
+WISHES: list[tuple[dict[str, Any], Wish]] = [
+    ({}, Wish()),
+    *(({"reasoning_effort": effort}, Wish(effort=effort)) for effort in EFFORTS),
+    ({"reasoning_effort": None}, Wish()),
+    ({"reasoning_effort": "enormous"}, Wish(effort="enormous")),
+    ({"reasoning": {"effort": "low"}}, Wish(effort="low")),
+    ({"reasoning": {"max_tokens": 300}}, Wish(thinking=300)),
+    ({"reasoning": {"enabled": False}}, Wish(effort="none")),
+    ({"reasoning": {"enabled": False, "effort": "high"}}, Wish(effort="none")),
+    ({"reasoning": {"enabled": True}}, Wish()),
+    ({"reasoning": {"enabled": True, "effort": "medium", "exclude": True}}, Wish(effort="medium")),
+    ({"reasoning": {}}, Wish()),
+    ({"reasoning": None}, Wish()),
+    ({"thinking": {"type": "disabled"}}, Wish(effort="none")),
+    ({"thinking": {"type": "enabled", "budget_tokens": 500}}, Wish(thinking=500)),
+    ({"thinking": {"type": "enabled"}}, Wish()),
+    ({"thinking": {"type": "adaptive"}}, Wish()),
+    ({"thinking_token_budget": -1}, Wish()),
+    ({"thinking_token_budget": 0}, Wish(thinking=0)),
+    ({"thinking_token_budget": 77}, Wish(thinking=77)),
+    ({"chat_template_kwargs": {"enable_thinking": False}}, Wish(effort="none")),
+    ({"chat_template_kwargs": {"thinking": False}}, Wish(effort="none")),
+    ({"chat_template_kwargs": {"enable_thinking": True}}, Wish()),
+    ({"chat_template_kwargs": {"reasoning_effort": "low"}}, Wish(effort="low")),
+    ({"chat_template_kwargs": {"thinking_budget": 64}}, Wish(thinking=64)),
+    ({"chat_template_kwargs": {"thinking_budget": -1}}, Wish()),
+    ({"chat_template_kwargs": {"documents": [1]}}, Wish()),
+    ({"max_tokens": 9}, Wish(max_tokens=9)),
+    ({"max_completion_tokens": 8}, Wish(max_tokens=8)),
+    ({"max_tokens": 9, "max_completion_tokens": None}, Wish(max_tokens=9)),
+    ({"reasoning_effort": "high", "reasoning": {"effort": "low"}}, Wish(effort="low")),
+    ({"reasoning_effort": "low", "thinking": {"type": "disabled"}}, Wish(effort="none")),
+    ({"reasoning_effort": "max", "chat_template_kwargs": {"enable_thinking": False}}, Wish(effort="none")),
+    ({"thinking_token_budget": 90, "reasoning": {"max_tokens": 50}}, Wish(thinking=50)),
+    ({"thinking_token_budget": -1, "thinking": {"budget_tokens": 50}}, Wish(thinking=50)),
+    (
+        {"reasoning": {"effort": "high", "max_tokens": 70}, "thinking_token_budget": 80, "max_tokens": 60},
+        Wish(effort="high", thinking=70, max_tokens=60),
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "wish"), WISHES, ids=lambda value: str(value)[:60])
+def test_wish_of_every_dialect(fields: dict[str, Any], wish: Wish) -> None:
+    """Every way to speak of reasoning comes down to the same ceilings, and the lowest of several holds."""
+    assert chat(**fields).wish == wish
+
+
+def test_unknown_effort_ranks_lowest() -> None:
+    """A word we do not know never means more than any effort, and case does not matter."""
+    assert all(effort_rank("enormous") <= effort_rank(effort) for effort in EFFORTS)
+    assert [effort_rank(effort.upper()) for effort in EFFORTS] == list(range(len(EFFORTS)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "wish"),
+    [
+        ({}, Wish()),
+        ({"max_tokens": 5}, Wish(max_tokens=5)),
+        ({"thinking_token_budget": 5}, Wish(thinking=5)),
+        ({"thinking_token_budget": -1}, Wish()),
+    ],
+)
+def test_wish_of_a_completion(fields: dict[str, Any], wish: Wish) -> None:
+    """A legacy completion has two ways to limit its length."""
+    assert parse_completion(json.dumps({"model": "m", "prompt": "p"} | fields).encode()).wish == wish
+
+
+@pytest.mark.parametrize(
+    ("messages", "prompt"),
+    [
+        ([], ""),
+        ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "a"),
+        ([{"role": "user", "content": "a"}, {"role": "user", "content": "b"}], "b"),
+        ([{"role": "system", "content": "only"}], "only"),
+        ([{"role": "user", "content": None}], ""),
+        (
+            [{"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "image_url"}, "y"]}],
+            "x\n\ny",
+        ),
+    ],
+)
+def test_prompt_is_the_last_question(messages: list[Any], prompt: str) -> None:
+    """The head judges the last message of the user; where there is none, the last of all."""
+    assert parse_chat(json.dumps({"model": "m", "messages": messages}).encode()).prompt == prompt
+
+
+def test_conversation_is_the_end_of_all_messages() -> None:
+    """Rules search every role's text, of a long conversation its last 20,000 characters."""
+    messages = [{"role": "system", "content": "first"}, {"role": "user", "content": "x" * 19_999}]
+    conversation = parse_chat(json.dumps({"model": "m", "messages": messages}).encode()).conversation
+
+    assert conversation == "\n" + "x" * 19_999
+
+
+@pytest.mark.parametrize(
+    ("prompt", "read"), [("a", "a"), (["a", "b"], "a\nb"), ([1, 2], ""), ([[1], [2]], ""), (None, "")]
+)
+def test_prompt_of_a_completion(prompt: Any, read: str) -> None:
+    """Texts are joined, token ids are nothing we can judge."""
+    assert parse_completion(json.dumps({"model": "m", "prompt": prompt}).encode()).prompt == read
+
+
+def test_flags() -> None:
+    """Streaming, tools and the wish for usage are read; null and an empty list mean no."""
+    asked = chat(stream=True, tools=[{"type": "function"}], stream_options={"include_usage": True})
+    unasked = chat(stream=None, tools=[], stream_options=None)
+
+    assert (asked.stream, asked.tools, asked.wants_usage) == (True, True, True)
+    assert (unasked.stream, unasked.tools, unasked.wants_usage) == (False, False, False)
+
+
+@pytest.mark.parametrize(("n", "choices"), [(None, 1), (1, 1), (4, 4), (0, 1), (-3, 1)])
+def test_answers_asked_for(n: int | None, choices: int) -> None:
+    """`n` answers are counted; what makes no sense is for the backend to refuse."""
+    assert chat(n=n).choices == choices
+
+
+def test_excluded_reasoning() -> None:
+    """`reasoning.exclude` becomes vLLM's field, unless the client set that one itself."""
+    assert bytes(chat(reasoning={"exclude": True}).fields["include_reasoning"]) == b"false"
+    own = chat(reasoning={"exclude": True}, include_reasoning=True)
+    assert bytes(own.fields["include_reasoning"]) == b"true"
+
+
+@pytest.mark.parametrize("options", [None, Raw(b"null"), Raw(b'{"include_usage":false}'), Raw(b"{}")])
+def test_usage_is_asked_for(options: Raw | None) -> None:
+    """Whatever the client said, usage is asked upstream."""
+    assert json.loads(bytes(with_usage(options))) == {"include_usage": True}
+
+
+def test_running_counts_are_asked_for() -> None:
+    """Under a budget every chunk is to say how many tokens there were."""
+    assert json.loads(bytes(with_usage(None, counts=True))) == {
+        "include_usage": True,
+        "continuous_usage_stats": True,
+    }
+
+
+def test_asking_for_usage_keeps_other_options() -> None:
+    """Options we do not know keep their bytes."""
+    assert bytes(with_usage(Raw(b'{"x":1e-7}'))) == b'{"x":1e-7,"include_usage":true}'
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": "9"}, "max_tokens"),
+        ({"max_completion_tokens": -4}, "max_completion_tokens"),
+        ({"thinking_token_budget": -2}, "thinking_token_budget"),
+        ({"reasoning": {"max_tokens": -1}}, "reasoning.max_tokens"),
+        ({"reasoning": "high"}, "reasoning"),
+        ({"thinking": {"type": "sometimes"}}, "thinking.type"),
+        ({"messages": "hi"}, "messages"),
+        ({"messages": [{"content": 5}]}, "messages[0].content"),
+        ({"stream": "yes"}, "stream"),
+        ({"model": None}, "model"),
+        ({"tools": {}}, "tools"),
+        ({"metadata": [1]}, "metadata"),
+    ],
+)
+def test_wrong_value_is_named(fields: dict[str, Any], param: str) -> None:
+    """A value we cannot use is refused, and the error says which."""
+    with pytest.raises(InvalidRequest) as caught:
+        parse_chat(chat_body(**fields))
+
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("parse", "body", "param"),
+    [
+        (parse_chat, b'{"messages":[]}', "model"),
+        (parse_chat, b'{"model":"m"}', "messages"),
+        (parse_completion, b'{"prompt":"p"}', "model"),
+        (parse_embedding, b'{"input":"p"}', "model"),
+    ],
+)
+def test_missing_field_is_named(parse: Any, body: bytes, param: str) -> None:
+    """What is missing is the error's `param`."""
+    with pytest.raises(InvalidRequest) as caught:
+        parse(body)
+
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b'{"model":"m","messages":[',
+        b'{"model":"m","messages":[],"x":NaN}',
+        b'{"model":"m","messages":[{"content":"\\ud800"}]}',
+        b'{"model":"m","messages":[{"content":"\xff"}]}',
+        b'{"model":"m","messages":[],"x":' + b"[" * 100_000,
+        b'{"model":"m","messages":[],"metadata":' + b'{"a":' * 10_000,
+    ],
+    ids=lambda body: str(body[:50]),
+)
+def test_not_json(body: bytes) -> None:
+    """Bodies that are not JSON are told apart from wrong values, however deep they nest."""
+    with pytest.raises(InvalidJson):
+        parse_chat(body)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+read_fields = st.sampled_from(
+    [*protocol.ChatBody.__struct_fields__, *protocol.CompletionBody.__struct_fields__]
+)
+
+
+@given(st.binary() | st.dictionaries(read_fields, json_values).map(lambda value: json.dumps(value).encode()))
+def test_any_body_is_read_or_refused(body: bytes) -> None:
+    """Nothing but our own two errors leaves the parsers."""
+    for parse in (parse_chat, parse_completion, parse_embedding):
+        try:
+            parse(body)
+        except InvalidRequest as error:
+            assert error.body()
+
+
+unread = st.text().filter(lambda name: name not in protocol.ChatBody.__struct_fields__)
+
+
+@given(st.dictionaries(unread, json_values, max_size=4))
+def test_fields_are_what_the_client_sent(extra: dict[str, Any]) -> None:
+    """A request that is encoded again is the one that came, unknown fields included."""
+    sent = extra | {"model": "m", "messages": []}
+
+    assert json.loads(protocol.encode(parse_chat(json.dumps(sent).encode()).fields)) == sent

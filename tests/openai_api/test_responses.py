@@ -1,0 +1,107 @@
+"""What is read from whole bodies of a backend: token usage, errors, model lists."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.openai_api.stream import Tally, read_answer, read_context, read_error
+from tests.making import USAGE
+
+
+def answer(message: dict[str, Any], usage: Any = None, finish: str = "stop") -> bytes:
+    return json.dumps({"choices": [{"message": message, "finish_reason": finish}], "usage": usage}).encode()
+
+
+def detailed(reasoning: int) -> dict[str, Any]:
+    details = {"reasoning_tokens": reasoning}
+    return USAGE | {"completion_tokens_details": details, "prompt_tokens_details": {"cached_tokens": 5}}
+
+
+COUNTED = {"prompt": 7, "completion": 42, "source": "backend", "finish_reason": "stop"}
+GUESSED = COUNTED | {"reasoning": 28, "reasoning_estimated": True}
+CUT = {"finish_reason": "length", "truncated": True}
+
+
+@pytest.mark.parametrize(
+    ("body", "tally"),
+    [
+        (answer({"content": "a"}, USAGE), COUNTED),
+        (answer({"content": "a"}, detailed(30)), COUNTED | {"reasoning": 30, "cached": 5}),
+        (answer({"content": "a"}), {"finish_reason": "stop"}),
+        (answer({"content": "aa", "reasoning": "bbbb"}, USAGE), GUESSED),
+        (answer({"content": "aa", "reasoning_content": "bbbb"}, USAGE), GUESSED),
+        (answer({"content": "aa", "reasoning": "bbbb"}, detailed(0)), GUESSED | {"cached": 5}),
+        (answer({"content": ""}, USAGE, "length"), COUNTED | CUT),
+        (answer({"content": None, "reasoning": "b"}, None, "length"), CUT),
+        (answer({"content": None, "tool_calls": [{}]}, None, "length"), {"finish_reason": "length"}),
+        (b'{"choices":[{"text":"a","finish_reason":"length"}]}', {"finish_reason": "length"}),
+        (b'{"data":[],"usage":{"prompt_tokens":3}}', {"prompt": 3, "source": "backend"}),
+        (answer({"content": "a"}, USAGE | {"prompt_tokens": -1}), COUNTED | {"prompt": None}),
+        (answer({"reasoning": "b"}, USAGE | {"completion_tokens": 10**400}), COUNTED | {"completion": None}),
+    ],
+)
+def test_whole_answer(body: bytes, tally: dict[str, Any]) -> None:
+    """Tokens of an answer: unknown is None, a missing split is estimated, absurd counts are unknown."""
+    assert read_answer(body) == Tally(**tally)
+
+
+@given(
+    st.binary() | st.sampled_from([b"[" * 100_000, b'{"choices":null}', b"null", b'"text"', b"[]", b"\xff"])
+)
+def test_any_answer_is_read_or_not(body: bytes) -> None:
+    """A body that is no answer is None, and nothing is raised."""
+    assert read_answer(body) in (None, Tally())
+
+
+@given(st.integers(-(10**20), 10**20), st.integers(-(10**20), 10**20), st.integers(0, 50), st.integers(0, 50))
+def test_counts_are_never_absurd(completion: int, reasoning: int, thought: int, said: int) -> None:
+    """Whatever a broken backend reports, a count is unknown or a number that a metric can take."""
+    details = {"reasoning_tokens": reasoning}
+    usage = {"completion_tokens": completion, "completion_tokens_details": details}
+    tally = read_answer(answer({"content": "a" * said, "reasoning": "b" * thought}, usage))
+
+    assert tally
+    assert all(count is None or 0 <= count < 2**53 for count in (tally.completion, tally.reasoning))
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "status"),
+    [
+        (b'{"error":{"message":"m","type":"t","param":"p","code":400}}', "m", 400),
+        (b'{"object":"error","message":"m","code":400}', "m", 400),
+        (b'{"error":{"message":"m","code":"bad"}}', "m", None),
+        (b'{"error":"m"}', "m", None),
+        (b'{"detail":"m"}', "m", None),
+        (b'{"error":null}', "", None),
+        (b"{}", "", None),
+        (b"<html>", "", None),
+        (b"[1]", "", None),
+        (b'{"error":{"message":5}}', "", None),
+        (b'{"error":' * 20_000, "", None),
+    ],
+)
+def test_error_of_a_backend(body: bytes, message: str, status: int | None) -> None:
+    """vLLM's, older and FastAPI's error shapes are read; anything else has no message."""
+    error = read_error(body)
+
+    assert (error.message, error.status) == (message, status)
+
+
+@pytest.mark.parametrize(
+    ("body", "context"),
+    [
+        (b'{"data":[{"id":"other","max_model_len":1},{"id":"m","max_model_len":4096}]}', 4096),
+        (b'{"data":[{"id":"m"}]}', None),
+        (b'{"data":[]}', None),
+        (b'{"data":[{"id":"m","max_model_len":"4096"}]}', None),
+        (b"not found", None),
+    ],
+)
+def test_context_of_a_model(body: bytes, context: int | None) -> None:
+    """The context of the model asked about, or None where the backend does not say."""
+    assert read_context(body, "m") == context

@@ -1,0 +1,186 @@
+"""The family table: what each kind of model is sent at each of its tiers, written out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from gateway.config.loader import builtin_families, parse
+from gateway.config.settings import EFFORTS, Settings
+from gateway.openai_api.requests import Wish
+from gateway.routing.tiers import Ladder, Length
+from tests.making import chat, plain
+
+
+def settings(family: str, families: dict[str, Any] | None = None, **model: Any) -> Settings:
+    """Settings with one model of a family that names no tiers of its own."""
+    models = {"tiny": {"family": family, "replicas": [{"url": "http://a"}]} | model}
+    return parse(yaml.safe_dump({"models": models, "families": families or {}}), {})
+
+
+def ladder(family: str, families: dict[str, Any] | None = None, **model: Any) -> Ladder:
+    made = settings(family, families, **model)
+    tiny = made.models["tiny"]
+    return Ladder.of(tiny, made.tiers_of(tiny), made.families[family])
+
+
+def sent(made: Ladder, tier: str) -> dict[str, Any]:
+    """What is added to a request that says nothing of its own."""
+    client = chat()
+    fields = plain(made.apply(client.fields, tier, made.length(made.index(tier), Wish())))
+    return {name: value for name, value in fields.items() if name not in client.fields}
+
+
+def template(**variables: Any) -> dict[str, Any]:
+    return {"chat_template_kwargs": variables}
+
+
+def budget(tokens: int, cap: int) -> dict[str, Any]:
+    return {"thinking_token_budget": tokens} | limit(cap)
+
+
+def limit(cap: int) -> dict[str, Any]:
+    return {"max_completion_tokens": cap}
+
+
+ENABLED, DISABLED = template(enable_thinking=True), template(enable_thinking=False)
+ON, OFF = template(thinking=True), template(thinking=False)
+FULL = {"short": budget(1024, 5120), "medium": budget(4096, 8192), "long": budget(16384, 24576)}
+
+
+def full(off: dict[str, Any], on: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The four tiers of a family whose thinking is switched off and budgeted."""
+    return {"direct": off | limit(4096)} | {tier: on | fields for tier, fields in FULL.items()}
+
+
+TABLE: dict[str, dict[str, dict[str, Any]]] = {
+    "qwen3": full(DISABLED, ENABLED),
+    "qwen3.8": {
+        "direct": DISABLED | limit(4096),
+        "short": template(enable_thinking=True, reasoning_effort="low") | FULL["short"],
+        "medium": template(enable_thinking=True, reasoning_effort="medium") | FULL["medium"],
+        "long": template(enable_thinking=True, reasoning_effort="medium") | FULL["long"],
+    },
+    "gpt-oss": {
+        "short": {"reasoning_effort": "low"} | limit(5120),
+        "medium": {"reasoning_effort": "medium"} | limit(8192),
+        "long": {"reasoning_effort": "high"} | limit(24576),
+    },
+    "deepseek-r1": full({"thinking_token_budget": 0}, {}),
+    "deepseek-v3": full(OFF, ON),
+    "deepseek-v4": {
+        "direct": OFF | limit(4096),
+        "medium": ON | {"reasoning_effort": "high"} | limit(12288),
+        "long": ON | {"reasoning_effort": "max"} | limit(40960),
+    },
+    "glm": full(DISABLED, ENABLED),
+    "nemotron": full(DISABLED, ENABLED),
+    "granite": {"direct": OFF | limit(4096), "long": ON | limit(12288)},
+    "magistral": {
+        "direct": {"reasoning_effort": "none"} | limit(4096),
+        "short": {"reasoning_effort": "high"} | FULL["short"],
+        "long": {"reasoning_effort": "high"} | FULL["long"],
+    },
+    "kimi": full(OFF, ON),
+    "gemma": {"direct": DISABLED | limit(4096), "long": ENABLED | limit(12288)},
+    "minimax": full({"thinking_token_budget": 0}, {}),
+    "seed-oss": {
+        "direct": template(thinking_budget=0) | limit(4096),
+        "short": template(thinking_budget=1024) | limit(5120),
+        "medium": template(thinking_budget=4096) | limit(8192),
+        "long": template(thinking_budget=16384) | limit(24576),
+    },
+    "plain": {"direct": {}},
+}
+
+
+def test_table_is_complete() -> None:
+    """Every family that ships is written out here, and no other."""
+    assert TABLE.keys() == builtin_families().keys()
+
+
+@pytest.mark.parametrize(
+    ("family", "tier", "fields"),
+    [(family, tier, fields) for family, tiers in TABLE.items() for tier, fields in tiers.items()],
+)
+def test_fields_of_a_tier(family: str, tier: str, fields: dict[str, Any]) -> None:
+    """A tier sends exactly these fields beside the client's own."""
+    assert sent(ladder(family), tier) == fields
+
+
+@pytest.mark.parametrize("family", TABLE)
+def test_tiers_in_order(family: str) -> None:
+    """A family's tiers stand cheapest first, under the names of the table."""
+    assert ladder(family).names == tuple(TABLE[family])
+
+
+FOUR = ("direct", "direct", "short", "medium", "long", "long", "long")
+TWO = ("direct",) * 4 + ("long",) * 3
+HIGHEST: dict[str, tuple[str, ...]] = dict.fromkeys(TABLE, FOUR) | {
+    "gpt-oss": ("short", "short", "short", "medium", "long", "long", "long"),
+    "deepseek-v4": ("direct",) * 4 + ("medium", "medium", "long"),
+    "granite": TWO,
+    "gemma": TWO,
+    "magistral": ("direct", "direct", "short", "short", "long", "long", "long"),
+    "plain": ("direct",) * 7,
+}
+
+
+@pytest.mark.parametrize("family", TABLE)
+def test_highest_tier_by_effort(family: str) -> None:
+    """For each effort from none to max: the tier it allows at most, rounded down."""
+    made = ladder(family)
+
+    assert tuple(made.names[made.highest(Wish(effort=effort))] for effort in EFFORTS) == HIGHEST[family]
+
+
+@pytest.mark.parametrize("family", TABLE)
+def test_backend_that_refuses_budgets(family: str) -> None:
+    """With `thinking_budget: false` no tier sends a budget, a budget of 0 included; the cap stays."""
+    made = ladder(family, thinking_budget=False)
+
+    for tier, fields in TABLE[family].items():
+        found = sent(made, tier)
+        assert "thinking_token_budget" not in found
+        assert found.get("max_completion_tokens") == fields.get("max_completion_tokens")
+
+
+@pytest.mark.parametrize("family", [name for name, tiers in TABLE.items() if "long" in tiers])
+def test_budget_is_cut_to_the_length(family: str) -> None:
+    """A tier that is cut short sends the shorter budget where the family takes one."""
+    made, whole = ladder(family), TABLE[family]["long"]
+    cut = plain(made.apply(chat().fields, "long", Length(100, 300)))
+
+    assert cut["max_completion_tokens"] == 300
+    assert cut.get("thinking_token_budget") == (100 if "thinking_token_budget" in whole else None)
+
+
+def test_family_that_cannot_stop_thinking() -> None:
+    """Where thinking cannot be switched off, no room for it means the weakest that can be said."""
+    fields = plain(ladder("gpt-oss").apply(chat().fields, "short", Length(0, 50)))
+
+    assert (fields["reasoning_effort"], fields["max_completion_tokens"]) == ("low", 50)
+
+
+OWN = {
+    "no_thinking": {"chat_template_kwargs": {"mode": "fast"}},
+    "thinking": {"chat_template_kwargs": {"mode": "slow", "budget": "$budget"}},
+    "tiers": {"direct": {"thinking": 0, "answer": 10}, "long": {"thinking": 90, "answer": 10}},
+}
+
+
+def test_family_of_ones_own() -> None:
+    """The configuration adds families to the table, and the built-in ones stay."""
+    made = ladder("mine", {"mine": OWN})
+
+    assert sent(made, "direct") == template(mode="fast") | limit(10)
+    assert sent(made, "long") == template(mode="slow", budget=90) | limit(100)
+    assert builtin_families().keys() < settings("mine", {"mine": OWN}).families.keys()
+
+
+def test_family_replaced() -> None:
+    """An entry of the same name replaces the built-in one whole."""
+    assert sent(ladder("qwen3", {"qwen3": OWN}), "long") == template(mode="slow", budget=90) | limit(100)
+    assert ladder("qwen3", {"qwen3": OWN}).names == ("direct", "long")

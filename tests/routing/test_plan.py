@@ -1,0 +1,156 @@
+"""What a budget may grant in place of a decision: never under a guarantee, never more than was set aside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.config.budgets import Budget, Reservations
+from gateway.openai_api.requests import Wish
+from gateway.openai_api.stream import Tally
+from gateway.reservation import Limit, Outcome, Reservation, duration, span
+from gateway.routing import policy
+from gateway.routing.plan import RoutingPlan, prompt_bound
+from gateway.routing.policy import Bound, Bounds
+from gateway.routing.tiers import Ladder
+from gateway.window import window
+from router_model.predictor import Prediction
+from tests.making import ladder, ladders, wishes
+
+
+def limit(**budget: Any) -> Limit:
+    made = Budget.model_validate({"name": "b", "window": "1m", "tokens": 1000} | budget)
+    return Limit(made, "*", window("{t}", "b", 60, "*", 1000))
+
+
+@st.composite
+def plans(draw: Any) -> RoutingPlan:
+    """Any ladder, wish and bounds, with the decision made for them."""
+    tiers: Ladder = draw(ladders)
+    count = len(tiers.names)
+    position = st.integers(0, count - 1)
+    floor = draw(st.none() | position)
+    fixed = draw(st.none() | position)
+    bounds = Bounds(
+        ceiling=Bound(draw(position), "client_ceiling"),
+        floor=None if floor is None else Bound(floor, "model_floor"),
+        fixed=None if fixed is None else Bound(fixed, "rule_tier"),
+        pin=draw(st.none() | position),
+    )
+    estimates = st.lists(st.floats(1, 9000), min_size=count, max_size=count).map(tuple)
+    shares = st.lists(st.floats(0, 1), min_size=count, max_size=count).map(tuple)
+    prediction = Prediction(0.5, draw(shares), draw(estimates), draw(st.just(()) | estimates))
+    wish, context = draw(wishes), draw(st.none() | st.integers(1, 40_000))
+    return planned(tiers, bounds, wish, prediction, 0.02, context)
+
+
+def planned(
+    tiers: Ladder, bounds: Bounds, wish: Wish, prediction: Prediction, price: float, context: int | None
+) -> RoutingPlan:
+    """The plan as the router makes it, without experiments."""
+    choice = policy.choose(bounds, prediction, price)
+    decision = policy.decide(
+        tiers,
+        bounds,
+        wish,
+        prediction,
+        price,
+        choice=choice,
+        decision_id="d",
+        model="m",
+        context=context,
+        versions={},
+    )
+    return RoutingPlan(tiers, bounds, wish, prediction, context, choice, decision)
+
+
+@given(plans(), st.integers(1, 4), st.data())
+def test_what_is_granted_was_set_aside(plan: RoutingPlan, choices: int, data: st.DataObject) -> None:
+    """The cap sent upstream never exceeds the reservation, and the guarantee outlives every cut."""
+    need = plan.need(Reservations(shortest_answer=50), choices=choices, body=b"x" * 40)
+    step = data.draw(st.integers(need.wanted, len(need.steps) - 1))
+    cut = step == len(need.steps) - 1 and data.draw(st.booleans())
+    clamp = data.draw(st.integers(need.minimum, need.steps[-1].cap)) if cut else 0
+    reservation = Reservation("r", (limit(), limit(count="total")), need, step, clamp)
+
+    granted = plan.granted(reservation)
+
+    assert granted.cap is not None
+    assert granted.thinking <= granted.cap <= reservation.cap
+    completion, total = reservation.amounts()
+    assert completion == choices * reservation.cap
+    assert total == completion + prompt_bound(b"x" * 40, plan.context)
+    index = plan.ladder.index(granted.tier)
+    lowest = plan.bounds.fixed or plan.bounds.floor
+    if lowest:
+        assert index >= lowest.index
+        promised = plan.ladder.length(index, plan.wish, plan.guaranteed, plan.context).thinking
+        kept = min(plan.guaranteed, plan.ladder.tiers[index].thinking)
+        assert granted.thinking >= min(kept, promised)
+    assert (granted.reason == "budget") == reservation.shortened()
+    assert granted.wanted == (plan.decision.tier if reservation.shortened() else None)
+
+
+@given(plans())
+def test_steps_fall(plan: RoutingPlan) -> None:
+    """Steps run from the dearest tier downwards, and the wanted one is the decision's."""
+    need = plan.need(Reservations(), choices=1, body=b"")
+
+    assert list(plan.tiers) == sorted(plan.tiers, reverse=True)
+    assert plan.ladder.names[plan.tiers[need.wanted]] == plan.decision.tier
+    assert all(0 <= s.expected <= s.cap for s in need.steps)
+    assert 0 < need.minimum <= max(need.steps[-1].cap, 1) or need.steps[-1].cap == 0
+
+
+def one(**changes: Any) -> RoutingPlan:
+    """The four tiers, no bounds, a decision for the longest."""
+    tiers = ladder()
+    bounds = Bounds(ceiling=Bound(3, "client_ceiling"))
+    prediction = Prediction(0.5, (0.1, 0.2, 0.3, 0.9), (50.0, 150.0, 300.0, 600.0), **changes)
+    return planned(tiers, bounds, Wish(), prediction, 0.0, None)
+
+
+def test_p95_is_what_is_likely() -> None:
+    """`p95` reserves the head's estimate, and the cap where the head has none."""
+    likely = one(p95=(90.0, 250.0, 450.5, 5000.0)).need(Reservations(), choices=2, body=b"")
+    unknown = one().need(Reservations(), choices=2, body=b"")
+    soft, hard = limit(reserve="p95"), limit()
+
+    assert [likely.amount(soft, s) for s in likely.steps] == [2 * 900, 2 * 451, 2 * 250, 2 * 90]
+    assert [likely.amount(hard, s) for s in likely.steps] == [2 * 900, 2 * 500, 2 * 300, 2 * 100]
+    assert [unknown.amount(soft, s) for s in unknown.steps] == [2 * 900, 2 * 500, 2 * 300, 2 * 100]
+
+
+def test_what_is_unknown_counts_on_the_safe_side() -> None:
+    """Settlement by what is known: the backend's count, deltas of a stream, all of it, or nothing."""
+    need = one().need(Reservations(), choices=1, body=b"x" * 44)
+    reservation = Reservation("r", (limit(), limit(count="total")), need, 0)
+
+    def spent(tally: Tally, *, refused: bool = False, attempts: int = 1, **how: bool) -> list[int]:
+        reservation.outcome = Outcome(tally, attempts=attempts, **how)
+        return [tokens for tokens, _ in reservation.spent(refused=refused)]
+
+    assert spent(Tally(prompt=7, completion=30)) == [30, 37]
+    assert spent(Tally(completion=5), streamed=True) == [5, 5 + 300]
+    assert spent(Tally(), streamed=True) == [0, 300]
+    assert spent(Tally()) == [900, 1200]
+    assert spent(Tally(), refused=True) == [0, 0]
+    assert spent(Tally(), attempts=0) == [0, 0]
+    assert spent(Tally(), refused=True, answered=True) == [900, 1200]
+
+
+def test_durations_are_written_as_openai_does() -> None:
+    """Milliseconds, seconds, minutes, hours."""
+    written = {0: "0ms", 250: "250ms", 1000: "1s", 1001: "2s", 60_000: "1m0s", 359_500: "6m0s"}
+    assert {ms: duration(ms) for ms in written} == written
+    assert duration(86_400_000) == "24h0m0s"
+    assert [span(n) for n in (1.5, 90, 60, 3_600, 86_400, 604_800)] == [
+        "1.5s",
+        "90s",
+        "1m",
+        "1h",
+        "24h",
+        "7d",
+    ]

@@ -1,0 +1,227 @@
+"""The decision: the price picks a tier within the bounds, and the reason says what bound."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.openai_api.requests import Wish
+from gateway.routing import policy
+from gateway.routing.policy import Bound, Bounds, Choice, choose, explored
+from router_model.predictor import Prediction
+from tests.making import bounds_of, ladder, ladders, wishes
+
+CEILINGS = ("client_ceiling", "key_ceiling", "rule_ceiling")
+FLOORS = ("model_floor", "key_floor", "rule_floor")
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[Bounds, Prediction]:
+    """Bounds and estimates for 1 to 5 tiers, in binary fractions, so that arithmetic is exact."""
+    count = draw(st.integers(1, 5))
+    position = st.integers(0, count - 1)
+    correct = draw(st.lists(st.integers(0, 64), min_size=count, max_size=count))
+    tokens = draw(st.lists(st.integers(0, 40), min_size=count, max_size=count))
+    prediction = Prediction(0.5, tuple(c / 64 for c in correct), tuple(1000.0 * t for t in tokens))
+    drawn = Bounds(
+        draw(st.builds(Bound, position, st.sampled_from(CEILINGS))),
+        draw(st.none() | st.builds(Bound, position, st.sampled_from(FLOORS), st.none() | st.just("r"))),
+        draw(st.none() | st.builds(Bound, position, st.just("rule_tier"), st.just("fixed"))),
+        draw(st.none() | position),
+    )
+    return drawn, prediction
+
+
+prices = st.integers(0, 64).map(lambda n: n / 64)
+
+
+def value(prediction: Prediction, price: float, index: int) -> float:
+    return prediction.correct[index] - price * prediction.tokens[index] / 1000
+
+
+@given(cases(), prices)
+def test_choice_is_within_the_bounds(case: tuple[Bounds, Prediction], price: float) -> None:
+    """A fixed tier is taken; else the floor holds always, and the ceiling unless the floor lies above it."""
+    bounds, prediction = case
+    choice = choose(bounds, prediction, price)
+
+    assert choice.index in choice.eligible
+    if bounds.fixed:
+        assert choice.index == bounds.fixed.index
+    else:
+        low = bounds.floor.index if bounds.floor else 0
+        assert low <= choice.index <= max(bounds.ceiling.index, low)
+
+
+@given(cases(), prices)
+def test_reason_says_what_bound(case: tuple[Bounds, Prediction], price: float) -> None:
+    """The bound that is named is one without which the choice would have been another."""
+    bounds, prediction = case
+    choice = choose(bounds, prediction, price)
+    top = len(prediction.correct) - 1
+    free = choose(Bounds(Bound(top, "client_ceiling"), pin=bounds.pin), prediction, price)
+    unraised = choose(replace(bounds, floor=None), prediction, price)
+
+    if bounds.fixed:
+        assert (choice.reason, choice.rule) == ("rule_tier", "fixed")
+    elif top == 0:
+        assert choice.reason == "only_tier"
+    elif choice.reason in FLOORS:
+        assert bounds.floor
+        assert (choice.reason, choice.rule) == (bounds.floor.reason, bounds.floor.rule)
+        assert choice.index > unraised.index
+    elif choice.reason in CEILINGS:
+        assert choice.reason == bounds.ceiling.reason
+        assert choice.index <= bounds.ceiling.index < free.index
+    else:
+        assert choice.reason == ("price" if bounds.pin is None else "pinned")
+        assert choice.index == free.index <= bounds.ceiling.index
+
+
+@given(cases(), prices)
+def test_choice_is_the_best_value(case: tuple[Bounds, Prediction], price: float) -> None:
+    """No eligible tier is worth more, and of equals the cheapest is taken."""
+    bounds, prediction = case
+    choice = choose(bounds, prediction, price)
+    best = max(value(prediction, price, index) for index in choice.eligible)
+
+    assert choice.index == min(i for i in choice.eligible if value(prediction, price, i) == best)
+
+
+@given(cases(), prices, prices)
+def test_higher_price_never_buys_more_tokens(
+    case: tuple[Bounds, Prediction], one: float, other: float
+) -> None:
+    """The expected tokens of the choice fall as the price rises."""
+    bounds, prediction = case
+    low, high = sorted((one, other))
+    cheap, dear = (choose(bounds, prediction, price).index for price in (low, high))
+
+    assert prediction.tokens[dear] <= prediction.tokens[cheap]
+
+
+@given(cases(), prices, st.integers(1, 5))
+def test_equal_estimates_choose_the_cheapest(
+    case: tuple[Bounds, Prediction], price: float, count: int
+) -> None:
+    """Where thinking gains nothing, the lowest tier the bounds allow is taken."""
+    bounds = replace(case[0], fixed=None, pin=None, floor=None, ceiling=Bound(count - 1, "client_ceiling"))
+
+    assert choose(bounds, Prediction(0.5, (0.5,) * count, (100.0,) * count), price).index == 0
+
+
+ONE_BETTER = Prediction(0.5, (0.0, 0.25, 0.75, 1.0), (0.0, 1000.0, 2000.0, 3000.0))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "choice"),
+    [
+        (Bounds(Bound(3, "client_ceiling")), Choice(2, "price", None, range(4))),
+        (Bounds(Bound(1, "client_ceiling")), Choice(0, "client_ceiling", None, range(2))),
+        (Bounds(Bound(3, "client_ceiling"), pin=1), Choice(1, "pinned", None, range(1, 2))),
+        (Bounds(Bound(1, "key_ceiling"), pin=3), Choice(1, "key_ceiling", None, range(1, 2))),
+        (
+            Bounds(Bound(3, "client_ceiling"), Bound(2, "rule_floor", "r"), pin=0),
+            Choice(2, "rule_floor", "r", range(2, 3)),
+        ),
+        (
+            Bounds(Bound(0, "client_ceiling"), Bound(3, "model_floor")),
+            Choice(3, "model_floor", None, range(3, 4)),
+        ),
+        (
+            Bounds(Bound(0, "client_ceiling"), Bound(1, "model_floor"), pin=3),
+            Choice(1, "model_floor", None, range(1, 2)),
+        ),
+        (
+            Bounds(Bound(0, "client_ceiling"), fixed=Bound(3, "rule_tier", "r"), pin=1),
+            Choice(3, "rule_tier", "r", range(3, 4)),
+        ),
+    ],
+)
+def test_choices(bounds: Bounds, choice: Choice) -> None:
+    """The usual cases at a price of 0.3, where the third of four tiers is the best value."""
+    assert choose(bounds, ONE_BETTER, 0.3) == choice
+
+
+@given(st.data(), ladders, wishes, prices, st.none() | st.integers(1, 50_000))
+def test_decision_is_a_full_record(
+    data: st.DataObject, made: Any, wish: Wish, price: float, context: int | None
+) -> None:
+    """A decision repeats everything it was made from, and its length keeps to the bounds."""
+    count = len(made.names)
+    floor = data.draw(st.none() | st.sampled_from(made.names))
+    estimates = st.lists(st.floats(0, 1), min_size=count, max_size=count).map(tuple)
+    prediction = Prediction(data.draw(st.floats(0, 1)), data.draw(estimates), data.draw(estimates))
+    bound = Bounds(
+        Bound(made.highest(wish), "client_ceiling"),
+        None if floor is None else Bound(made.index(floor), "model_floor"),
+    )
+    decision = policy.decide(
+        made,
+        bound,
+        wish,
+        prediction,
+        price,
+        choice=choose(bound, prediction, price),
+        decision_id="d",
+        model="m",
+        context=context,
+        versions={"v": "1"},
+    )
+    guaranteed = made.tiers[made.index(floor)].thinking if floor else 0
+
+    assert decision.tier in decision.eligible
+    assert set(decision.eligible) <= set(made.names)
+    assert (decision.correct.keys(), decision.tokens.keys()) == ({*made.names}, {*made.names})
+    assert (decision.id, decision.price, decision.propensity) == ("d", price, 1.0)
+    assert decision.thinking >= min(guaranteed, context or guaranteed)
+    assert wish.thinking is None or decision.thinking <= max(wish.thinking, guaranteed)
+
+
+@given(st.integers(0, 3), st.floats(0.001, 1), st.floats(0, 1, exclude_max=True))
+def test_exploration(best: int, epsilon: float, uniform: float) -> None:
+    """Chance draws among the eligible tiers only, says so, and the probabilities of all add up to one."""
+    choice = Choice(best, "price", None, range(4))
+    drawn = explored(choice, epsilon, uniform)
+
+    assert drawn.draw is not None
+    assert sum(drawn.draw.probabilities.values()) == pytest.approx(1)
+    assert drawn.reason == ("price" if drawn.index == best else "explored")
+    assert drawn.index in choice.eligible
+    assert explored(choice, 0.0, uniform) is choice
+    pinned = Choice(2, "pinned", None, range(2, 3))
+    assert explored(pinned, epsilon, uniform) is pinned
+
+
+@pytest.mark.parametrize(
+    ("wish", "pin", "requested"),
+    [
+        (Wish(), None, "adaptive"),
+        (Wish(max_tokens=5), None, "adaptive"),
+        (Wish(effort="low"), None, "short"),
+        (Wish(thinking=0), None, "direct"),
+        (Wish(effort="low"), "long", "long"),
+    ],
+)
+def test_what_was_requested(wish: Wish, pin: str | None, requested: str) -> None:
+    """The decision tells what the client asked for: a tier, a ceiling, or nothing."""
+    found = bounds_of(wish=wish, pin=pin)
+    chosen = choose(found, ONE_BETTER, 0.0)
+    decision = policy.decide(
+        ladder(),
+        found,
+        wish,
+        ONE_BETTER,
+        0.0,
+        choice=chosen,
+        decision_id="d",
+        model="m",
+        context=None,
+        versions={},
+    )
+
+    assert decision.requested == requested

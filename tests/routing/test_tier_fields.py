@@ -1,0 +1,138 @@
+"""Tiers: how one is written into the fields of a request."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Raw
+
+from gateway.openai_api.requests import ChatBody, Fields, Wish, parse_chat
+from gateway.routing.tiers import Ladder, Length
+from tests.making import chat, ladder, plain, positions, wishes
+
+OURS = {"reasoning", "thinking", "thinking_token_budget", "reasoning_effort", "max_tokens"} | {
+    "max_completion_tokens",
+    "chat_template_kwargs",
+}
+"""Fields of a request that we answer for."""
+
+
+raw_values = st.sampled_from(
+    [
+        "1",
+        "-0",
+        "0.10",
+        "1e-7",
+        "1E400",
+        "123456789012345678901234567890",
+        "null",
+        "true",
+        '"\\u00e9\\/"',
+        '"é"',
+        '{"a" : {"b":[1, 2 ,{}]}}',
+        "[ ]",
+        '""',
+        '{"$budget": "$effort"}',
+    ]
+)
+unread = st.text(max_size=9).filter(lambda name: name not in {*OURS, *ChatBody.__struct_fields__})
+raw_fields = st.dictionaries(unread, raw_values, max_size=5)
+
+
+@given(positions(), raw_fields, wishes)
+def test_other_fields_keep_their_bytes(
+    position: tuple[Ladder, int], fields: dict[str, str], wish: Wish
+) -> None:
+    """Every field that is not ours reaches the backend byte for byte."""
+    made, index = position
+    own = {"model": '"m"', "messages": "[ ]", "max_tokens": "5", "reasoning_effort": '"low"'}
+    sent = fields | own
+    body = "{" + ",".join(f"{json.dumps(name)}: {value}" for name, value in sent.items()) + "}"
+    request = parse_chat(body.encode())
+    applied = made.apply(request.fields, made.names[index], made.length(index, wish))
+
+    kept = {name: bytes(value).decode() for name, value in applied.items() if name not in OURS}
+    assert kept == {name: value for name, value in sent.items() if name not in OURS}
+
+
+@given(positions(), wishes)
+def test_one_dialect_is_left(position: tuple[Ladder, int], wish: Wish) -> None:
+    """What the client said of reasoning in its dialects is replaced by what the family understands."""
+    made, index = position
+    said = {"reasoning": {"effort": "max"}, "thinking": {"budget_tokens": 90_000}, "max_tokens": 90_000}
+    length = made.length(index, wish)
+    applied = plain(made.apply(chat(**said, thinking_token_budget=90_000).fields, made.names[index], length))
+
+    if made.changes_requests:
+        assert not {"reasoning", "thinking", "max_tokens"} & applied.keys()
+        assert applied.get("thinking_token_budget", 0) <= max(length.thinking, 1)
+        assert applied.get("max_completion_tokens") == length.cap
+
+
+SHORT = Length(200, 300)
+
+
+def applied(made: Ladder, tier: str = "short", length: Length = SHORT, **fields: Any) -> Any:
+    return plain(made.apply(chat(**fields).fields, tier, length))
+
+
+def test_template_variables_are_merged() -> None:
+    """The client's other template variables stay, byte for byte; its word on thinking does not."""
+    fields: Fields = {"chat_template_kwargs": Raw(b'{"documents":[ 1e-7 ],"enable_thinking":false}')}
+    sent = ladder().apply(fields, "short", Length(200, 300))["chat_template_kwargs"]
+
+    assert bytes(sent) == b'{"documents":[ 1e-7 ],"enable_thinking":true}'
+
+
+@pytest.mark.parametrize("word", [{"thinking": True}, {"thinking_budget": 9}, {"reasoning_effort": "max"}])
+def test_template_variables_cannot_go_around_the_decision(word: dict[str, Any]) -> None:
+    """A template that knows another name for thinking is not switched on behind our back."""
+    sent = applied(ladder(), "direct", Length(0, 100), chat_template_kwargs=word)
+
+    assert sent["chat_template_kwargs"] == {"enable_thinking": False}
+
+
+@pytest.mark.parametrize("theirs", [None, 5, "text", [1]])
+def test_field_that_cannot_be_merged_is_replaced(theirs: Any) -> None:
+    """Where the client sent no object, ours stands alone instead of failing."""
+    tiers = {"only": {"thinking": 0, "overlay": {"vllm_xargs": {"a": 1}}}}
+
+    assert applied(ladder(tiers), "only", vllm_xargs=theirs)["vllm_xargs"] == {"a": 1}
+
+
+def test_overlay_of_a_tier_goes_over_the_family() -> None:
+    """A tier's own overlay is merged last: objects field by field, all else as a whole."""
+    overlay = {"chat_template_kwargs": {"style": "terse"}, "temperature": 0.25}
+    sent = applied(ladder({"short": {"thinking": 200, "overlay": overlay}}), temperature=1, top_p=0.5)
+
+    assert sent["chat_template_kwargs"] == {"enable_thinking": True, "style": "terse"}
+    assert (sent["temperature"], sent["top_p"]) == (0.25, 0.5)
+
+
+def test_model_without_reasoning_is_left_alone() -> None:
+    """One tier, no cap, nothing to add: the request passes as it came."""
+    fields = chat(max_tokens=5, reasoning_effort="low").fields
+    made = ladder({"direct": {"thinking": 0, "answer": None}}, {"no_thinking": {}})
+
+    assert not made.changes_requests
+    assert made.apply(fields, "direct", Length(0, 5)) is fields
+
+
+def test_single_tier_of_a_thinking_model_is_applied() -> None:
+    """A model whose only tier has thinking off has it switched off."""
+    made = ladder({"direct": {"thinking": 0, "answer": None}})
+
+    assert applied(made, "direct", Length(0, None))["chat_template_kwargs"] == {"enable_thinking": False}
+
+
+def test_legacy_completion() -> None:
+    """A completion has no template: its own `max_tokens` is held, and none is invented."""
+    asked = parse_chat(b'{"model":"m","messages":[],"max_tokens":900}').fields
+
+    assert plain(Ladder.clamp(asked, Length(200, 300)))["max_tokens"] == 300
+    assert Ladder.clamp(asked, Length(200, None)) is asked
+    assert "max_tokens" not in Ladder.clamp(chat().fields, Length(200, 300))

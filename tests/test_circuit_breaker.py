@@ -1,0 +1,157 @@
+"""The circuit breaker, driven through every order of requests, outcomes and waiting."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from gateway.circuit_breaker import Breaker
+
+
+class Traffic(RuleBasedStateMachine):
+    """Requests come and go while time passes; the invariants are the breaker's promises."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.breaker = Breaker(limit=3, open_seconds=10)
+        self.now = 0
+        self.in_flight = 0
+        self.row = 0
+        """Failures since the replica last answered."""
+        self.shut_until = 0
+        self.trials = 0
+        """Requests let through half open, since the last outcome."""
+
+    @rule(seconds=st.integers(0, 12))
+    def wait(self, seconds: int) -> None:
+        self.now += seconds
+
+    @precondition(lambda self: self.breaker.allows(self.now))
+    @rule()
+    def send(self) -> None:
+        self.trials += self.breaker.state(self.now) == "half_open"
+        self.breaker.begin(self.now)
+        self.in_flight += 1
+
+    @precondition(lambda self: self.in_flight)
+    @rule(streamed=st.booleans())
+    def answered(self, streamed: bool) -> None:
+        if streamed:
+            self.breaker.begin_answer()
+        else:
+            self.breaker.succeed()
+            self.row = 0
+        self._ended(0)
+
+    @precondition(lambda self: self.in_flight)
+    @rule()
+    def failed(self) -> None:
+        was_shut = self.breaker.state(self.now) != "closed"
+        self.breaker.fail(self.now)
+        self.row += 1
+        self._ended(self.now + 10 if was_shut or self.row >= 3 else 0)
+
+    @precondition(lambda self: self.in_flight)
+    @rule()
+    def abandoned(self) -> None:
+        self.breaker.abandon()
+        self._ended(self.shut_until)
+
+    def _ended(self, shut_until: int) -> None:
+        self.in_flight -= 1
+        self.trials, self.shut_until = 0, shut_until
+
+    @invariant()
+    def opens_and_reopens(self) -> None:
+        """It is open exactly for ten seconds after the failure that opened it."""
+        assert (self.breaker.state(self.now) == "open") is (self.now < self.shut_until)
+
+    @invariant()
+    def open_lets_nothing_through(self) -> None:
+        assert self.breaker.state(self.now) != "open" or not self.breaker.allows(self.now)
+
+    @invariant()
+    def half_open_lets_one_try(self) -> None:
+        assert self.trials <= 1
+        if self.breaker.state(self.now) == "half_open":
+            assert self.breaker.allows(self.now) is (self.trials == 0)
+
+    @invariant()
+    def closed_lets_everything_through(self) -> None:
+        assert self.breaker.state(self.now) != "closed" or self.breaker.allows(self.now)
+
+
+Traffic.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestTraffic = Traffic.TestCase
+
+
+def opened() -> Breaker:
+    """A breaker that opened at 0 and is half open from 10 on."""
+    breaker = Breaker(limit=2, open_seconds=10)
+    for _ in range(2):
+        breaker.begin(0)
+        breaker.fail(0)
+    return breaker
+
+
+def test_failures_in_a_row_open_it() -> None:
+    """A success between failures starts the count anew."""
+    breaker = Breaker(limit=2)
+    for report in (lambda: breaker.fail(0), breaker.succeed, lambda: breaker.fail(0)):
+        report()
+
+    assert breaker.state(0) == "closed"
+    breaker.fail(0)
+    assert breaker.state(0) == "open"
+
+
+def test_half_open_after_the_time() -> None:
+    """It is open until the very second at which one request may try."""
+    assert [opened().state(now) for now in (0, 9.99, 10)] == ["open", "open", "half_open"]
+
+
+def test_try_that_succeeds_closes_it() -> None:
+    """After one good answer requests flow again, and the failures are forgotten."""
+    breaker = opened()
+    breaker.begin(10)
+    breaker.succeed()
+    breaker.fail(11)
+
+    assert breaker.state(11) == "closed"
+
+
+def test_try_that_fails_reopens_it_at_once() -> None:
+    """One failed try is enough, and the time starts again."""
+    breaker = opened()
+    breaker.limit = 99  # raised by a reload meanwhile
+    breaker.begin(10)
+    breaker.fail(12)
+
+    assert [breaker.state(now) for now in (12, 21.9, 22)] == ["open", "open", "half_open"]
+
+
+def test_abandoned_try_leaves_the_place_to_another() -> None:
+    """A client that goes away says nothing about the replica: the next request tries."""
+    breaker = opened()
+    breaker.begin(10)
+    assert not breaker.allows(10)
+    breaker.abandon()
+
+    assert breaker.state(10) == "half_open"
+    assert breaker.allows(10)
+
+
+@pytest.mark.parametrize(("ends_well", "state"), [(True, "closed"), (False, "open")])
+def test_stream_that_began(ends_well: bool, state: str) -> None:
+    """A stream's first byte lets requests through again, but only its end clears the failures before it."""
+    breaker = opened()
+    breaker.begin(10)
+    breaker.begin_answer()
+    assert breaker.allows(10)
+    if ends_well:
+        breaker.succeed()
+    breaker.fail(11)
+
+    assert breaker.state(11) == state

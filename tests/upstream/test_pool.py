@@ -1,0 +1,177 @@
+"""Which replica gets the next request, and what its outcomes say about it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.circuit_breaker import Breaker
+from gateway.config.settings import Replica
+from gateway.errors import (
+    BackendDisconnected,
+    BackendOverloaded,
+    BackendTimeout,
+    ClientClosed,
+    InvalidRequest,
+    NoBackend,
+)
+from gateway.upstream.pool import Backend, Pool
+
+
+def backend(name: str, in_flight: int = 0, last_used: float = 0.0, healthy: bool | None = True) -> Backend:
+    return Backend(
+        name, Replica(url="http://a"), Breaker(limit=1), healthy, in_flight=in_flight, last_used=last_used
+    )
+
+
+backends = st.lists(
+    st.builds(
+        backend,
+        st.text("abcdefgh", min_size=1, max_size=3),
+        st.integers(0, 3),
+        st.integers(0, 3).map(float),
+        st.sampled_from([True, True, None, False]),
+    ),
+    max_size=6,
+    unique_by=lambda entry: entry.name,
+)
+
+
+def test_fewest_requests_outstanding() -> None:
+    """The least busy replica is picked, and of equals the longest unused."""
+    pool = Pool("m", "m", [backend("a", 2), backend("b", 1, 9.0), backend("c", 1, 5.0)])
+    picked = pool.pick(0, set(), None)
+
+    assert picked
+    assert picked.name == "c"
+
+
+@given(backends, st.sets(st.integers(0, 5)), st.none() | st.text(max_size=4))
+def test_pick(members: list[Backend], tried_at: set[int], affinity: str | None) -> None:
+    """Only usable replicas are picked, and one tried before only when no other is left."""
+    tried = {member for index, member in enumerate(members) if index in tried_at}
+    usable = {member for member in members if member.healthy is not False}
+    picked = Pool("m", "m", members).pick(0, tried, affinity)
+
+    if picked is None:
+        assert not usable
+    else:
+        assert picked in (usable - tried or usable)
+        if affinity is None:
+            rivals = usable - tried or usable
+            assert (picked.in_flight, picked.last_used) == min((r.in_flight, r.last_used) for r in rivals)
+
+
+@given(backends, st.text(max_size=8), st.randoms())
+def test_affinity_ignores_load_and_order(members: list[Backend], value: str, rng: random.Random) -> None:
+    """The same value goes to the same replica, however busy it is and however the list is ordered."""
+    first = Pool("m", "m", members).pick(0, set(), value)
+    shuffled = [backend(m.name, 3 - m.in_flight, healthy=m.healthy) for m in members]
+    rng.shuffle(shuffled)
+    again = Pool("m", "m", shuffled).pick(9, set(), value)
+
+    assert (first and first.name) == (again and again.name)
+
+
+@given(st.integers(2, 6), st.data())
+def test_lost_replica_moves_only_its_own_sessions(count: int, data: st.DataObject) -> None:
+    """Sessions of the replicas that stay do not move when another goes away."""
+    members = [backend(f"r{index}") for index in range(count)]
+    pool, values = Pool("m", "m", members), [f"session {index}" for index in range(40)]
+    before = {value: pool.pick(0, set(), value) for value in values}
+    lost = members[data.draw(st.integers(0, count - 1))]
+    lost.healthy = False
+    after = {value: pool.pick(0, set(), value) for value in values}
+
+    assert all(after[value] is home for value, home in before.items() if home is not lost)
+    assert lost not in after.values()
+
+
+def test_affinity_spreads_sessions() -> None:
+    """Many sessions find their way to every replica."""
+    members = [backend(name) for name in "abc"]
+    picks = {Pool("m", "m", members).pick(0, set(), f"s{index}") for index in range(100)}
+
+    assert picks == set(members)
+
+
+def test_open_breaker_is_left_out() -> None:
+    """A replica whose breaker is open gets nothing until its time is over."""
+    only = backend("a")
+    only.breaker.fail(0)
+    pool = Pool("m", "m", [only])
+
+    assert pool.pick(9, set(), None) is None
+    assert pool.pick(10, set(), None) is only
+
+
+@pytest.mark.parametrize(
+    ("results", "healthy"),
+    [
+        ([True], True),
+        ([False], False),
+        ([True, False], True),
+        ([True, False, False], False),
+        ([True, False, True, False], True),
+        ([False, True], True),
+        ([True, False, False, True], True),
+    ],
+)
+def test_health(results: list[bool], healthy: bool) -> None:
+    """The first check decides alone; later, two failures in a row are needed, and one success mends."""
+    member = backend("a", healthy=None)
+    for alive in results:
+        member.checked(alive=alive, failures=2)
+
+    assert member.healthy is healthy
+
+
+@pytest.mark.parametrize(
+    ("failure", "state"),
+    [
+        (NoBackend("m"), "open"),
+        (BackendDisconnected("m"), "open"),
+        (BackendTimeout("m"), "open"),
+        (BackendOverloaded("m"), "closed"),
+        (InvalidRequest("m"), "closed"),
+        (ClientClosed("m"), "closed"),
+        (asyncio.CancelledError(), "closed"),
+    ],
+)
+def test_only_faults_of_the_replica_count(failure: BaseException, state: str) -> None:
+    """A request that ends without a reply frees its place; its breaker hears of its own faults only."""
+    member = backend("a")
+    member.take(5.0)
+    assert (member.in_flight, member.last_used) == (1, 5.0)
+    member.release(failure, 6.0)
+
+    assert member.in_flight == 0
+    assert member.breaker.state(6.0) == state
+
+
+@pytest.mark.parametrize(
+    ("failure", "state"), [(BackendOverloaded("m"), "half_open"), (InvalidRequest("m"), "closed")]
+)
+def test_what_a_try_proves(failure: BaseException, state: str) -> None:
+    """A refused request proves that the replica is back; a request to slow down proves nothing."""
+    member = backend("a")
+    member.breaker.fail(0)
+    member.take(10)
+    member.release(failure, 10)
+
+    assert member.breaker.state(10) == state
+    assert member.breaker.allows(10)
+
+
+@pytest.mark.parametrize(("stated", "context"), [([], None), ([None], None), ([4096, None, 2048], 2048)])
+def test_context_of_a_pool(stated: list[int | None], context: int | None) -> None:
+    """Any replica may be picked, so the smallest context that was stated counts."""
+    members = [backend(str(index)) for index in range(len(stated))]
+    for member, size in zip(members, stated, strict=True):
+        member.context = size
+
+    assert Pool("m", "m", members).context == context
