@@ -167,7 +167,7 @@ def calibrate_command(
     """Teach a head the tiers of one more model from a few hundred outcomes."""
     _need_extra()
     from router_model.training import train as training
-    from router_model.training.tier_curves import calibrate
+    from router_model.training.calibrate import calibrate
 
     head = _head(head_name, _source(place, None, "mean", key))
     try:
@@ -324,11 +324,11 @@ def results(
     _need_extra()
     from threadpoolctl import threadpool_limits
 
-    from router_model.evaluation.factorisation import baselines
-    from router_model.evaluation.ours import SHIPPED, methods
+    from router_model.evaluation.catalogue import baselines, ours
+    from router_model.evaluation.ours import SHIPPED
     from router_model.report import suite as all_results
 
-    run = all_results.Run((*baselines(), *methods().values()), SHIPPED, range(seeds), draws)
+    run = all_results.Run((*baselines(), *ours()), SHIPPED, range(seeds), draws)
     wanted = _names(only)
     try:
         chosen = [one for one in all_results.SETTINGS if wanted is None or one.key in wanted]

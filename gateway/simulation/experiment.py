@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +24,11 @@ from gateway.simulation.replay import (
 from gateway.simulation.traffic import RATE, Scenario, Trace, trace
 from router_model.allocation import PriceTable, value
 from router_model.arrays import Floats, Ints
+from router_model.evaluation.methods import Estimates, Estimator, Method
 from router_model.predictor import Prediction
-from router_model.training.outcomes import OutcomeTable, folds
-
-if TYPE_CHECKING:
-    from router_model.evaluation.baselines import Estimates, Method
+from router_model.training.outcomes import FOLDS, OutcomeTable, folds
 
 WINDOW = 60.0  # seconds
-FOLDS = 5
 FRACTIONS = (0.86, 0.9, 0.94, 0.98)
 """Shares of the cap that hindsight plans for; the best one stands for it behind the limiter."""
 
@@ -79,13 +76,11 @@ class Score:
 
 def cross_fitted(table: OutcomeTable, method: Method, seed: int) -> Estimates:
     """Estimates for every prompt by a head fitted to other prompts only."""
-    from router_model.evaluation.baselines import Estimates  # noqa: PLC0415 - only the train extra has what it needs
-
     part = folds(table, FOLDS, seed)
     correct, tokens = np.zeros_like(table.correct), np.zeros_like(table.tokens)
     for fold in range(FOLDS):
         fitted = method.fit(table.take(part != fold), seed)
-        if not hasattr(fitted, "estimate"):
+        if not isinstance(fitted, Estimator):
             raise TypeError(f"{method.name} does not estimate outcomes")
         correct[part == fold], tokens[part == fold] = fitted.estimate(table.take(part == fold))
     return Estimates(correct, np.maximum(tokens, 1.0))

@@ -8,88 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, hstack
-from sklearn.decomposition import TruncatedSVD
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.preprocessing import StandardScaler
+from sklearn.pipeline import Pipeline, make_pipeline, make_union
 
 from router_model.arrays import Floats
-from router_model.encoders.ngrams import SIZE, encode_all
-from router_model.training.outcomes import OutcomeTable
-
-
-class Estimates(NamedTuple):
-    """P(right) and E[completion tokens], each [N, T]."""
-
-    correct: Floats
-    tokens: Floats
-
-
-class Estimator(Protocol):
-    """A fitted method that predicts outcomes; prices decide."""
-
-    def estimate(self, table: OutcomeTable) -> Estimates:
-        """For the prompts of a table, whose outcomes it must not look at."""
-        ...
-
-
-class Chooser(Protocol):
-    """A fitted method that decides by itself, given a price."""
-
-    def choose(self, table: OutcomeTable, price: float) -> Floats:
-        """Probability of each tier, [N, T]; price in P(right) per 1,000 tokens, from 0 to infinity."""
-        ...
-
-
-class Method(Protocol):
-    """Anything that can be fitted to outcomes."""
-
-    @property
-    def name(self) -> str:
-        """As it stands in reports."""
-        ...
-
-    def fit(self, train: OutcomeTable, seed: int) -> Estimator | Chooser:
-        """Learn; deterministic given the seed."""
-        ...
-
-
-@lru_cache(maxsize=64)
-def _encoded(prompts: tuple[str, ...]) -> tuple[Any, Floats]:
-    matrix = encode_all(prompts)
-    shape = (len(prompts), SIZE)
-    return csr_matrix((matrix.values, matrix.indices, matrix.indptr), shape), matrix.dense.astype(float)
-
-
-class _Text:
-    """Sparse TF-IDF rows of unit length and standardised counts, both fitted to the training prompts."""
-
-    def __init__(self, prompts: tuple[str, ...]) -> None:
-        sparse, dense = _encoded(prompts)
-        seen = np.bincount(sparse.indices, minlength=SIZE)
-        self._rarity = np.log((1 + len(prompts)) / (1 + seen)) + 1
-        self._scale = StandardScaler().fit(dense)
-
-    def sparse(self, prompts: tuple[str, ...]) -> Any:
-        """[N, SIZE], rows of unit length."""
-        rows = _encoded(prompts)[0].multiply(self._rarity).tocsr()
-        norms = np.sqrt(rows.multiply(rows).sum(axis=1)).A1
-        return rows.multiply(1 / np.maximum(norms, 1e-9)[:, None]).tocsr()
-
-    def dense(self, prompts: tuple[str, ...]) -> Floats:
-        """[N, counts], mean 0 and variance 1 in training, clipped so that an odd prompt stays near."""
-        scaled: Floats = np.clip(self._scale.transform(_encoded(prompts)[1]), -4, 4)
-        return scaled
-
-    def both(self, prompts: tuple[str, ...], weight: float = 0.1) -> Any:
-        """Both side by side, the counts made small beside the unit rows."""
-        return hstack([self.sparse(prompts), csr_matrix(self.dense(prompts) * weight)]).tocsr()
+from router_model.evaluation.methods import Estimates, Estimator
+from router_model.evaluation.tfidf import Text, reduced
+from router_model.training.outcomes import OutcomeTable, log_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +94,7 @@ class Neighbours:
 
 class _Neighbourhood:
     def __init__(self, train: OutcomeTable, k: int) -> None:
-        self._text, self._train = _Text(train.prompts), train
+        self._text, self._train = Text(train.prompts), train
         self._sparse = self._text.sparse(train.prompts)
         self._k = min(k, len(train))
 
@@ -186,11 +117,6 @@ def _halves(table: OutcomeTable, tier: int) -> tuple[NDArray[np.intp], NDArray[n
     weights = np.concatenate([right, wrong])
     kept = weights > 0
     return rows[kept], np.repeat([1, 0], len(table))[kept], weights[kept]
-
-
-def log_tokens(table: OutcomeTable) -> Floats:
-    logs: Floats = np.log(np.maximum(table.tokens, 1))
-    return logs
 
 
 class _Columns:
@@ -245,23 +171,10 @@ class Regression:
         """See `Method.fit`."""
         return _Columns(
             train,
-            _Text(train.prompts).both,
+            Text(train.prompts).both,
             lambda: LogisticRegression(C=self.strength, max_iter=300, tol=1e-3),
             lambda: Ridge(alpha=1.0, solver="sparse_cg", tol=1e-3),
         )
-
-
-def reduced(train: OutcomeTable, size: int, seed: int) -> Callable[[tuple[str, ...]], Floats]:
-    """Leading directions of the sparse rows, standardised, beside the counts: [N, size + counts]."""
-    text = _Text(train.prompts)
-    rows = text.sparse(train.prompts)
-    turn = TruncatedSVD(min(size, len(train) - 1), random_state=seed).fit(rows)
-    scale = StandardScaler().fit(turn.transform(rows))
-
-    def view(prompts: tuple[str, ...]) -> Floats:
-        return np.hstack([scale.transform(turn.transform(text.sparse(prompts))), text.dense(prompts)])
-
-    return view
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,3 +199,34 @@ class Boosting:
             lambda: HistGradientBoostingClassifier(**shape),
             lambda: HistGradientBoostingRegressor(**shape),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class TextRidge:
+    """What one tries first: scikit-learn's TF-IDF, and ridge regression of correctness and of the logarithm
+    of the tokens beyond the cheapest tier's. Not calibrated.
+    """
+
+    name: str = "TF-IDF ridge"
+    alpha: float = 3.0
+
+    def fit(self, train: OutcomeTable, seed: int) -> Estimator:  # noqa: ARG002
+        """See `Method.fit`."""
+        words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+        grams = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), min_df=2, sublinear_tf=True)
+        means = train.tokens.mean(axis=0)
+        extra = train.tokens - train.tokens[:, [means.argmin()]]
+        targets = np.hstack([train.correct, np.sign(extra) * np.log1p(np.abs(extra))])
+        model = make_pipeline(make_union(words, grams), Ridge(alpha=self.alpha))
+        return _Ridged(model.fit(train.prompts, targets), float(means.min()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Ridged:
+    model: Pipeline
+    least: float
+
+    def estimate(self, table: OutcomeTable) -> Estimates:
+        correct, logs = np.hsplit(self.model.predict(table.prompts), 2)
+        tokens = self.least + np.sign(logs) * np.expm1(np.abs(logs))
+        return Estimates(np.clip(correct, 0, 1), np.maximum(tokens, 1.0))

@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from router_model.allocation import UNIT
 from router_model.arrays import Floats
 from router_model.evaluation import cost_quality
-from router_model.evaluation.baselines import Estimates, Method
 from router_model.evaluation.cost_quality import Sweep
+from router_model.evaluation.methods import Estimates, Estimator, Method, Uncalibrated
 from router_model.head import Head
-from router_model.training.outcomes import OutcomeError, OutcomeTable, folds
-from router_model.training.tier_curves import calibrate
+from router_model.training.calibrate import calibrate
+from router_model.training.outcomes import FOLDS, OutcomeError, OutcomeTable, folds
 
-FOLDS = 5
 LARGE = 600  # prompts from which a held-out fifth for each seed is enough to test on
 _RELATIVE_PRICES = np.concatenate([[np.inf], np.geomspace(20, 0.005, 60), [0.0]])
 
@@ -89,9 +88,9 @@ def cross_fit(
         seconds += time.process_time() - started
         held_out = table.take(test)
         rows.append(np.flatnonzero(test))
-        if hasattr(fitted, "estimate"):
+        if isinstance(fitted, Estimator):
             estimates.append(fitted.estimate(held_out))
-            if hasattr(fitted, "uncalibrated"):
+            if isinstance(fitted, Uncalibrated):
                 raw.append(fitted.uncalibrated(held_out))
         else:
             chosen = np.stack([fitted.choose(held_out, price) for price in prices])

@@ -1,8 +1,7 @@
-"""Matrix factorisation and plain TF-IDF as routers, and the list of everything that the head must beat."""
+"""Matrix factorisation as a router."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,25 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import Ridge
-from sklearn.pipeline import Pipeline, make_pipeline, make_union
 
 from router_model.arrays import Floats
-from router_model.evaluation.baselines import (
-    Boosting,
-    DatasetIdentity,
-    Estimates,
-    Estimator,
-    Method,
-    Neighbours,
-    Regression,
-    Rule,
-    log_tokens,
-    reduced,
-)
-from router_model.heuristic import difficulty
-from router_model.training.outcomes import OutcomeTable
+from router_model.evaluation.methods import Estimates, Estimator
+from router_model.evaluation.tfidf import reduced
+from router_model.training.outcomes import OutcomeTable, log_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,48 +102,3 @@ def _fit_factors(
 
     start = np.concatenate([random.normal(0, 0.1, width * rank + rank * tiers), np.zeros(tiers)])
     return parts(minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 100}).x)
-
-
-@dataclass(frozen=True, slots=True)
-class TextRidge:
-    """What one tries first: scikit-learn's TF-IDF, and ridge regression of correctness and of the logarithm
-    of the tokens beyond the cheapest tier's. Not calibrated.
-    """
-
-    name: str = "TF-IDF ridge"
-    alpha: float = 3.0
-
-    def fit(self, train: OutcomeTable, seed: int) -> Estimator:  # noqa: ARG002
-        """See `Method.fit`."""
-        words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-        grams = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), min_df=2, sublinear_tf=True)
-        means = train.tokens.mean(axis=0)
-        extra = train.tokens - train.tokens[:, [means.argmin()]]
-        targets = np.hstack([train.correct, np.sign(extra) * np.log1p(np.abs(extra))])
-        model = make_pipeline(make_union(words, grams), Ridge(alpha=self.alpha))
-        return _Ridged(model.fit(train.prompts, targets), float(means.min()))
-
-
-@dataclass(frozen=True, slots=True)
-class _Ridged:
-    model: Pipeline
-    least: float
-
-    def estimate(self, table: OutcomeTable) -> Estimates:
-        correct, logs = np.hsplit(self.model.predict(table.prompts), 2)
-        tokens = self.least + np.sign(logs) * np.expm1(np.abs(logs))
-        return Estimates(np.clip(correct, 0, 1), np.maximum(tokens, 1.0))
-
-
-def baselines() -> tuple[Method, ...]:
-    """All of them, simplest first."""
-    return (
-        Rule("prompt length", lambda prompt: math.log1p(len(prompt))),
-        Rule("keywords", difficulty),
-        DatasetIdentity(),
-        Neighbours(),
-        TextRidge(),
-        Regression(),
-        Factorisation(),
-        Boosting(),
-    )

@@ -18,7 +18,8 @@ from router_model.allocation import UNIT, allocate, demand, value
 from router_model.arrays import Floats
 from router_model.head_parts import Curves
 from router_model.training import tier_curves
-from router_model.training.outcomes import OutcomeTable
+from router_model.training.adam import Adam
+from router_model.training.outcomes import OutcomeTable, log_tokens
 from router_model.training.train import Trained
 
 _PRIOR = 4.0  # samples that a cross-fitted estimate counts as
@@ -192,17 +193,13 @@ def fine_tuned(trained: Trained, seed: int) -> Curves:
     own = slice(first, first + view.columns.stop - view.columns.start)
     draw = np.random.default_rng(seed)
     weights = np.zeros((view.latents.shape[1] + 1, 2 * len(curves.tiers)))
-    mean, mean_square = np.zeros_like(weights), np.zeros_like(weights)
+    optimiser = Adam(weights)
     inputs = np.hstack([view.latents, np.ones((len(view.table), 1))])
     start = trained.raw[view.table.name]
     for step in range(1, _STEPS + 1):
         price = np.exp(draw.uniform(np.log(seen.prices[-1]), np.log(seen.prices[0]), (len(inputs), 1)))
         slope = _slopes(start + inputs @ weights, view.table, seen, price)
-        gradient = inputs.T @ slope + _HOME * weights
-        mean = 0.9 * mean + 0.1 * gradient
-        mean_square = 0.99 * mean_square + 0.01 * gradient**2
-        size = np.sqrt(mean_square / (1 - 0.99**step)) + 1e-8
-        weights -= _RATE * (1 - step / _STEPS) * mean / (1 - 0.9**step) / size
+        optimiser.step(inputs.T @ slope + _HOME * weights, _RATE * (1 - step / _STEPS))
     changed = curves.weights.copy()
     changed[own] += weights[:-1].astype(np.float32)
     return replace(curves, weights=changed, bias=curves.bias + weights[-1].astype(np.float32))
@@ -219,7 +216,7 @@ def _slopes(raw: Floats, table: OutcomeTable, seen: Evidence, price: Floats) -> 
     worth = value(seen.correct, seen.tokens, price)
     pull = -shares * (worth - (shares * worth).sum(axis=1, keepdims=True)) / span * _REGRET
     slope = np.empty_like(raw)
-    weight, logs = tier_curves.sample_weights(table), tier_curves.log_tokens(table)
+    weight, logs = tier_curves.sample_weights(table), log_tokens(table)
     slope[:, :count] = weight * (correct - np.nan_to_num(table.correct)) + pull * correct * (1 - correct)
     slope[:, count:] = 0.5 * weight * np.clip(raw[:, count:] - logs, -2, 2) - pull * price * tokens / UNIT
     return slope / len(raw)

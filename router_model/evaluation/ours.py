@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -10,7 +11,7 @@ from router_model.arrays import Floats
 from router_model.encoders.base import Encoder
 from router_model.encoders.ngrams import DENSE, HASHED
 from router_model.evaluation import ibpo
-from router_model.evaluation.baselines import Estimates, Method
+from router_model.evaluation.methods import Estimates
 from router_model.head import Head
 from router_model.head_parts import Curves
 from router_model.training import train
@@ -20,41 +21,18 @@ SHIPPED = "head"
 """The method behind `thinkmeter train` and the shipped heads."""
 
 
-@lru_cache(maxsize=32)
-def _remembered(content: _Content) -> train.Trained:
-    return train.fit([content.table], train.Settings(seed=content.seed), encoder=content.encoder)
-
-
-@dataclass(frozen=True)
-class _Content:
-    """A table and a seed; equal where the prompts and outcomes are, so that methods share one training."""
-
-    table: OutcomeTable
-    seed: int
-    encoder: Encoder
-
-    def _key(self) -> tuple[object, ...]:
-        table = self.table
-        return (
-            table.name,
-            table.prompts,
-            table.tiers,
-            self.seed,
-            id(self.encoder),
-            table.correct.tobytes(),
-            table.tokens.tobytes(),
-        )
-
-    def __hash__(self) -> int:
-        return hash(self._key())
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Content) and self._key() == other._key()
+_KEPT = 32
+_heads: dict[tuple[str, str, int], train.Trained] = {}
 
 
 def trained(table: OutcomeTable, seed: int, encoder: Encoder = HASHED) -> train.Trained:
     """A head trained on one table, remembered: all our methods begin with it."""
-    return _remembered(_Content(table, seed, encoder))
+    key = table.content, json.dumps(dict(encoder.identity), sort_keys=True), seed
+    if key not in _heads:
+        if len(_heads) >= _KEPT:
+            del _heads[next(iter(_heads))]
+        _heads[key] = train.fit([table], train.Settings(seed=seed), encoder=encoder)
+    return _heads[key]
 
 
 @dataclass(frozen=True)
@@ -65,7 +43,7 @@ class FittedHead:
     plain: Curves
 
     def estimate(self, table: OutcomeTable) -> Estimates:
-        """See `baselines.Estimator`."""
+        """See `methods.Estimator`."""
         return self._by(next(iter(self.head.sets.values())), table)
 
     def uncalibrated(self, table: OutcomeTable) -> Estimates:
@@ -111,7 +89,7 @@ class FittedPolicy:
     policy: ibpo.Priced | ibpo.Published
 
     def choose(self, table: OutcomeTable, price: float) -> Floats:
-        """See `baselines.Chooser`."""
+        """See `methods.Chooser`."""
         return self.policy.choose(_latents(self.head, table.prompts), price)
 
 
@@ -126,14 +104,3 @@ class PolicyMethod:
         """Learn from one table."""
         found = trained(table, seed)
         return FittedPolicy(found.head, self.learn(found, seed))
-
-
-def methods() -> dict[str, Method]:
-    """All of them, by name."""
-    every: tuple[Method, ...] = (
-        HeadMethod(),
-        HeadMethod("head, joint objective", joint=True),
-        PolicyMethod("IBPO, priced", ibpo.priced),
-        PolicyMethod("IBPO, as published", ibpo.published),
-    )
-    return {method.name: method for method in every}

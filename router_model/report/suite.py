@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from router_model.evaluation import experiment, voting
-from router_model.evaluation.baselines import Method
 from router_model.evaluation.experiment import Trial
+from router_model.evaluation.methods import Method
 from router_model.prompts import normalised
 from router_model.report import plots
 from router_model.report.page import page as page_of
 from router_model.report.page import short_page
 from router_model.report.summary import summarise
-from router_model.training.outcomes import OutcomeTable, read
+from router_model.training.outcomes import FOLDS, OutcomeTable, read
 
 TINY = "tiny"
 FURTHER = "training.jsonl.gz"  # beside the tiny reasoner's table: questions to train on
@@ -209,7 +209,7 @@ def steps(run: Run, tables: Sequence[tuple[Setting, OutcomeTable]]) -> int:
     """How often `measure` ticks."""
     count = 0
     for setting, table in tables:
-        fits = experiment.FOLDS if _every(setting, table) else 1
+        fits = FOLDS if _every(setting, table) else 1
         apart = len(setting.apart)
         count += len(run.methods) * len(run.seeds) * (fits + apart) + 1 + 2 * apart
     return count

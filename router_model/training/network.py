@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[Any]
+from router_model.training.adam import Adam
+
+Array = NDArray[Any]
 """float32 while training, float64 else."""
 
 _WIDTH = 48
@@ -23,9 +25,9 @@ _BATCH = 64, 256
 class Targets:
     """correct [P, T] in [0, 1] and tokens [P, T], standardised logarithms; weight [P, T], 0 where unknown."""
 
-    correct: Floats
-    tokens: Floats
-    weight: Floats
+    correct: Array
+    tokens: Array
+    weight: Array
 
     def take(self, rows: NDArray[np.bool_]) -> Targets:
         """The marked prompts."""
@@ -36,19 +38,19 @@ class Targets:
 class Network:
     """Outputs [2T] = tanh(x · hidden + bias) · weights + x · skip + shift: logits, then log tokens."""
 
-    hidden: Floats
-    hidden_bias: Floats
-    weights: Floats
-    skip: Floats
-    shift: Floats
+    hidden: Array
+    hidden_bias: Array
+    weights: Array
+    skip: Array
+    shift: Array
 
-    def __call__(self, inputs: Floats) -> Floats:
-        above: Floats = np.tanh(inputs @ self.hidden + self.hidden_bias) @ self.weights
-        out: Floats = above + inputs @ self.skip + self.shift
+    def __call__(self, inputs: Array) -> Array:
+        above: Array = np.tanh(inputs @ self.hidden + self.hidden_bias) @ self.weights
+        out: Array = above + inputs @ self.skip + self.shift
         return out
 
 
-def fit(inputs: Floats, targets: Targets, seed: int) -> Network:
+def fit(inputs: Array, targets: Targets, seed: int) -> Network:
     """Binomial loss of correctness plus Huber loss of log tokens, L2 penalty, cosine learning rate."""
     draw = np.random.default_rng(seed)
     inputs = inputs.astype(np.float32)  # half the time, and the data is noisier than this
@@ -68,8 +70,7 @@ def fit(inputs: Floats, targets: Targets, seed: int) -> Network:
     }
     parts = {name: part.astype(np.float32) for name, part in parts.items()}
     decay = {"hidden": _DECAY, "weights": _DECAY, "skip": 3 * _DECAY}
-    first = {name: np.zeros_like(part) for name, part in parts.items()}
-    second = {name: np.zeros_like(part) for name, part in parts.items()}
+    optimisers = {name: Adam(part) for name, part in parts.items()}
     batch = int(np.clip(count // 40, *_BATCH))
     steps = int(np.clip(60 * count / batch, *_STEPS))
     order = np.zeros(0, np.int64)
@@ -80,17 +81,13 @@ def fit(inputs: Floats, targets: Targets, seed: int) -> Network:
         gradients = _gradients(parts, inputs[rows], targets, rows)
         pace = _RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
         for name, part in parts.items():
-            gradient = gradients[name] + decay.get(name, 0.0) * part
-            first[name] = 0.9 * first[name] + 0.1 * gradient
-            second[name] = 0.99 * second[name] + 0.01 * gradient**2
-            scale = np.sqrt(second[name] / (1 - 0.99**step)) + 1e-8
-            part -= pace * first[name] / (1 - 0.9**step) / scale  # noqa: PLW2901 - in place
+            optimisers[name].step(gradients[name] + decay.get(name, 0.0) * part, pace)
     return Network(**{name: part.astype(np.float64) for name, part in parts.items()})
 
 
 def _gradients(
-    parts: dict[str, Floats], inputs: Floats, targets: Targets, rows: NDArray[np.int64]
-) -> dict[str, Floats]:
+    parts: dict[str, Array], inputs: Array, targets: Targets, rows: NDArray[np.int64]
+) -> dict[str, Array]:
     tiers = targets.correct.shape[1]
     above = np.tanh(inputs @ parts["hidden"] + parts["hidden_bias"])
     out = above @ parts["weights"] + inputs @ parts["skip"] + parts["shift"]

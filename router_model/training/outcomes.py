@@ -19,6 +19,9 @@ from router_model.prompts import normalised, places
 
 TRAIN_SHARE, CALIBRATION_SHARE = 0.6, 0.2
 
+FOLDS = 5
+"""Parts of every cross-validation and cross-fitting."""
+
 
 class OutcomeError(ValueError):
     """A table that cannot be used; the message begins with `file:line:` where a line is to blame."""
@@ -58,6 +61,14 @@ class OutcomeTable:
 
     def __len__(self) -> int:
         return len(self.prompts)
+
+    @property
+    def content(self) -> str:
+        """A hash of everything that training reads; unlike `digest` it differs between parts of one table."""
+        whole = hashlib.sha256(repr((self.name, self.tiers, self.prompts)).encode("utf-8", "surrogatepass"))
+        for cells in (self.correct, self.tokens, self.samples):
+            whole.update(cells.tobytes())
+        return whole.hexdigest()
 
     def take(self, rows: ArrayLike) -> OutcomeTable:
         """The rows at these positions, or where a boolean mask is true."""
@@ -238,3 +249,9 @@ def split(table: OutcomeTable, seed: int) -> Split:
 def folds(table: OutcomeTable, count: int, seed: int) -> Ints:
     """The fold of each row, in [0, count), [N]; drawn by prompt alone, so one fold across tables."""
     return (places(table.prompts, seed) * count).astype(np.int64)
+
+
+def log_tokens(table: OutcomeTable) -> Floats:
+    """ln(tokens) with at least one token, 0 where unknown, [N, T]."""
+    logs: Floats = np.log(np.maximum(np.nan_to_num(table.tokens), 1.0))
+    return logs

@@ -1,8 +1,4 @@
-"""Tier curves: logistic and log-linear regression on the trunk's outputs, with corrections.
-
-`calibrate` fits them for a new model from a few hundred outcomes with the trunk frozen, as one estimates the
-parameters of new items for known abilities in item-response theory.
-"""
+"""Tier curves: logistic and log-linear regression on the trunk's outputs, with corrections."""
 
 from __future__ import annotations
 
@@ -14,16 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router_model.arrays import Floats
-from router_model.encoders.ngrams import DENSE
-from router_model.head import Head
 from router_model.head_parts import Curves
-from router_model.prompts import fingerprints, places
-from router_model.training.outcomes import OutcomeError, OutcomeTable
+from router_model.training.outcomes import FOLDS, OutcomeTable, log_tokens
 
-FOLDS = 5
 _PENALTY = 10.0  # of standardised latents; 1/C in scikit-learn's terms
 _MOST_SAMPLES = 8  # more samples of one prompt count no more than these: prompts differ too
-_FEWEST = 20
+FEWEST = 20
+"""Prompts below which nothing is calibrated."""
 
 
 def sample_weights(table: OutcomeTable) -> Floats:
@@ -32,12 +25,6 @@ def sample_weights(table: OutcomeTable) -> Floats:
     known = np.maximum((weight > 0).sum(axis=0), 1)
     scaled: Floats = weight / np.maximum(weight.sum(axis=0) / known, 1e-9)
     return scaled
-
-
-def log_tokens(table: OutcomeTable) -> Floats:
-    """ln(tokens) with at least one token, 0 where unknown, [N, T]."""
-    logs: Floats = np.log(np.maximum(np.nan_to_num(table.tokens), 1.0))
-    return logs
 
 
 def logistic(inputs: Floats, correct: Floats, weight: Floats, penalty: float, prior: float = 0.0) -> Floats:
@@ -164,7 +151,7 @@ def _believed(correct: Floats, outcome: Floats) -> tuple[float, Floats]:
     deviation = correct - correct.mean(axis=1, keepdims=True)
     offset = deviation.mean(axis=0)
     whole = np.isfinite(outcome).all(axis=1)
-    if whole.sum() < _FEWEST or outcome.shape[1] == 1:
+    if whole.sum() < FEWEST or outcome.shape[1] == 1:
         return 1.0, offset
     gain = (deviation - offset)[whole]
     measured = outcome[whole] - outcome[whole].mean(axis=1, keepdims=True)
@@ -225,42 +212,3 @@ def metrics(table: OutcomeTable, raw: Floats, correction: Correction) -> dict[st
         "deviance": round(float(deviance(raw, table).mean()), 4),
         "deviance_of_constant": round(float(deviance(constant, table).mean()), 4),
     }
-
-
-def inputs_of(head: Head, table: OutcomeTable) -> Floats:
-    """What the trunk sees of each prompt, [N, H + R + DENSE]."""
-    return head.see(table.prompts).astype(float)
-
-
-def calibrate(
-    head: Head, table: OutcomeTable, seed: int = 0, lengths: Mapping[str, float] | None = None
-) -> Head:
-    """A head that also knows the tiers of the model that the table is called after; its trunk stays.
-
-    lengths: reasoning tokens of the tiers, rising, if other tiers of this model are to be interpolated.
-    Raises OutcomeError below 20 prompts.
-    """
-    if len(table) < _FEWEST:
-        raise OutcomeError(f"{table.name}: {len(table)} prompts are too few to calibrate on; give {_FEWEST}")
-    seen = inputs_of(head, table)
-    latents = slice(len(head.trunk.hidden_bias), seen.shape[1] - DENSE)
-    fold = (places(table.prompts, seed) * FOLDS).astype(np.int64)
-    raw = cross_regress(seen[:, latents], table, fold)
-    narrow = regress(seen[:, latents], table)
-    weights = np.zeros((seen.shape[1] + 1, narrow.shape[1]))
-    weights[latents] = narrow[:-1]
-    weights[-1] = narrow[-1]
-    correction = correct_by(raw, table)
-    curves = replace(corrected(uncorrected(table, weights, lengths), correction), bound=True)
-    manifest = dict(head.manifest)
-    for part, found in (
-        ("data", {"sha256": table.digest, "prompts": len(table)}),
-        ("metrics", metrics(table, raw, correction)),
-    ):
-        manifest[part] = {**manifest.get(part, {}), table.name: found}
-    return replace(
-        head,
-        sets={**head.sets, table.name: curves},
-        trained=np.union1d(head.trained, fingerprints(table.prompts)),
-        manifest=manifest,
-    )

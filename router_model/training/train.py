@@ -20,9 +20,9 @@ from router_model.head_parts import Curves
 from router_model.prompts import fingerprints
 from router_model.training import network, tier_curves
 from router_model.training.network import Network, Targets
-from router_model.training.outcomes import OutcomeError, OutcomeTable
+from router_model.training.outcomes import FOLDS, OutcomeError, OutcomeTable, log_tokens
 from router_model.training.tier_curves import Correction
-from router_model.training.trunk import FOLDS, Corpus, Latents, Tick, learn
+from router_model.training.trunk import Corpus, Latents, Tick, learn
 
 _SAMPLE = 512
 _BLENDS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -149,7 +149,7 @@ def _targets(corpus: Corpus) -> tuple[Targets, Floats]:
         block = np.zeros((3, count, len(table.tiers)))
         block[:, rows] = (
             np.nan_to_num(table.correct),
-            tier_curves.log_tokens(table),
+            log_tokens(table),
             tier_curves.sample_weights(table),
         )
         parts.append(block)

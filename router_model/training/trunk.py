@@ -23,12 +23,11 @@ from router_model.encoders.base import Encoder
 from router_model.encoders.ngrams import DENSE, HASHED
 from router_model.head_parts import Trunk
 from router_model.prompts import places
-from router_model.training.outcomes import OutcomeTable
+from router_model.training.outcomes import FOLDS, OutcomeTable
 
 Tick = Callable[[str, float], None]
 """Told what is being done and which share of it is finished."""
 
-FOLDS = 5
 STRANGE = 0.99  # quantile of the training prompts' rarity, each measured without itself
 _COUNTS_WEIGHT = 0.05  # of a standardised count beside an n-gram vector of unit length
 _ALPHA = 3.0  # flat between 1 and 8 in cross-validation

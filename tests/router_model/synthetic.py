@@ -41,7 +41,7 @@ def synthetic(
 def gain_over_mix(correct: np.ndarray, tokens: np.ndarray, truth: OutcomeTable, extra: float = 0.5) -> float:
     """Accuracy of priced decisions at a share of the extra budget, above the best mix of fixed tiers."""
     from router_model.evaluation import cost_quality
-    from router_model.evaluation.baselines import Estimates
+    from router_model.evaluation.methods import Estimates
 
     rows = np.arange(len(truth))
     tiers = cost_quality.fixed(truth.correct, truth.tokens, rows).curve()

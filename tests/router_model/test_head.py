@@ -15,13 +15,14 @@ pytest.importorskip("sklearn")
 
 from router_model import artifact
 from router_model.artifact import ArtifactError
-from router_model.evaluation.baselines import Estimates
 from router_model.evaluation.cost_quality import calibration_error
 from router_model.evaluation.ibpo import fine_tuned, priced, published
+from router_model.evaluation.methods import Estimates
 from router_model.evaluation.ours import FittedHead, FittedPolicy, HeadMethod
 from router_model.head import ARTIFACTS, Head, load_named
 from router_model.predictor import TierLength
 from router_model.training import tier_curves, train
+from router_model.training.calibrate import calibrate, inputs_of
 from router_model.training.outcomes import OutcomeError, OutcomeTable
 from router_model.training.train import Settings, Trained
 from tests.router_model.synthetic import TIERS, gain_over_mix, synthetic
@@ -184,14 +185,14 @@ def test_calibrates_a_new_model(saved: Path) -> None:
     """From 150 outcomes the tiers of another model are learnt with the trunk frozen."""
     head = Head.load(saved)
     other = replace(synthetic(150, 8, learnable=True, name="new"), tiers=("a", "b", "c"))
-    tuned = tier_curves.calibrate(head, other)
+    tuned = calibrate(head, other)
     fresh = synthetic(600, 9, learnable=True)
-    seen = tier_curves.inputs_of(tuned, fresh).astype(np.float32)
+    seen = inputs_of(tuned, fresh).astype(np.float32)
 
     assert gain_over_mix(*tuned.sets["new"].outcomes(seen), fresh) > 0.06
     assert tuned.trunk is head.trunk
     with pytest.raises(OutcomeError, match="too few"):
-        tier_curves.calibrate(head, other.take(np.arange(5)))
+        calibrate(head, other.take(np.arange(5)))
 
 
 def test_several_tables_with_gaps(table: OutcomeTable) -> None:

@@ -18,7 +18,7 @@ from gateway.simulation.replay import LOST, REFUSED, Fixed, Paced, RawDual, Wind
 from gateway.simulation.report import simulate_command
 from gateway.simulation.traffic import SCENARIOS, clamps, trace
 from router_model.allocation import PriceTable
-from router_model.evaluation.baselines import Estimates
+from router_model.evaluation.methods import Estimates
 from router_model.training.outcomes import OutcomeTable
 
 TIERS = ("direct", "short", "long")

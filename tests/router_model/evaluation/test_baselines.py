@@ -7,8 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from router_model.evaluation.baselines import Boosting, DatasetIdentity, Method, Neighbours, Regression, Rule
-from router_model.evaluation.factorisation import Factorisation, baselines
+from router_model.evaluation.baselines import Boosting, DatasetIdentity, Neighbours, Regression, Rule
+from router_model.evaluation.catalogue import baselines
+from router_model.evaluation.factorisation import Factorisation
+from router_model.evaluation.methods import Method
 from tests.router_model import made
 
 pytest.importorskip("sklearn")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from router_model.evaluation import cost_quality, experiment
-from router_model.evaluation.baselines import Estimates
+from router_model.evaluation.methods import Estimates
 from router_model.training.outcomes import OutcomeTable
 from tests.router_model import made
 

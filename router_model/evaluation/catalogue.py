@@ -1,0 +1,43 @@
+"""Every method that is compared in the results."""
+
+from __future__ import annotations
+
+import math
+
+from router_model.evaluation import ibpo
+from router_model.evaluation.baselines import (
+    Boosting,
+    DatasetIdentity,
+    Neighbours,
+    Regression,
+    Rule,
+    TextRidge,
+)
+from router_model.evaluation.factorisation import Factorisation
+from router_model.evaluation.methods import Method
+from router_model.evaluation.ours import HeadMethod, PolicyMethod
+from router_model.heuristic import difficulty
+
+
+def baselines() -> tuple[Method, ...]:
+    """What the head must beat, simplest first."""
+    return (
+        Rule("prompt length", lambda prompt: math.log1p(len(prompt))),
+        Rule("keywords", difficulty),
+        DatasetIdentity(),
+        Neighbours(),
+        TextRidge(),
+        Regression(),
+        Factorisation(),
+        Boosting(),
+    )
+
+
+def ours() -> tuple[Method, ...]:
+    """The head and the methods that go on from it."""
+    return (
+        HeadMethod(),
+        HeadMethod("head, joint objective", joint=True),
+        PolicyMethod("IBPO, priced", ibpo.priced),
+        PolicyMethod("IBPO, as published", ibpo.published),
+    )
