@@ -18,6 +18,7 @@ from rich.table import Table
 
 from gateway import __version__
 from gateway.cli import heads as cli_heads
+from gateway.cli import results as cli_results
 from gateway.config.loader import ConfigError, load
 from gateway.config.settings import Settings, key_digest
 
@@ -230,6 +231,7 @@ def version() -> None:
 
 
 cli.add_typer(cli_heads.cli)
+cli.add_typer(cli_results.cli)
 
 
 def main() -> None:

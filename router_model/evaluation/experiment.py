@@ -18,9 +18,8 @@ from router_model.arrays import Floats
 from router_model.evaluation import cost_quality
 from router_model.evaluation.cost_quality import Sweep
 from router_model.evaluation.methods import Estimates, Estimator, Method, Uncalibrated
-from router_model.head import Head
-from router_model.training.calibrate import calibrate
-from router_model.training.outcomes import FOLDS, OutcomeError, OutcomeTable, folds
+from router_model.evaluation.oracle import oracle
+from router_model.training.outcomes import FOLDS, OutcomeTable, folds
 
 LARGE = 600  # prompts from which a held-out fifth for each seed is enough to test on
 _RELATIVE_PRICES = np.concatenate([[np.inf], np.geomspace(20, 0.005, 60), [0.0]])
@@ -49,11 +48,6 @@ class Trial:
     tiers: Sequence[Sweep]
     oracle: Sequence[Sweep]
     oracle_kind: str
-
-
-def outcomes_of(table: OutcomeTable) -> Estimates:
-    """What really happened, in the shape of estimates."""
-    return Estimates(table.correct, table.tokens)
 
 
 def relative_prices(table: OutcomeTable) -> Floats:
@@ -129,32 +123,6 @@ def _joined(estimates: Sequence[Estimates]) -> Estimates:
     )
 
 
-def oracle(table: OutcomeTable, seed: int = 0, draws: int = 16) -> tuple[Sweep, str]:
-    """The best that any allocation could do, and its kind.
-
-    `split-sample` where every cell has at least two samples: tiers are chosen on all samples but one and
-    scored on that one (which of them is drawn, per cell, as samples of one prompt are exchangeable).
-    `clairvoyant` elsewhere: chosen and scored on the same sample, so luck counts as foresight and the
-    figure is out of reach.
-    """
-    rows = np.arange(len(table))
-    truth = outcomes_of(table)
-    at = cost_quality.prices(*truth, count=128)
-    if table.samples.min() < 2:
-        return cost_quality.sweep(truth, truth, rows, at), "clairvoyant"
-    random = np.random.default_rng(seed)
-    right, count = np.rint(table.correct * table.samples), table.samples
-    found = []
-    for _ in range(draws):
-        scored = (random.random(right.shape) * count < right).astype(float)
-        known = (right - scored) / (count - 1)
-        found.append(
-            cost_quality.sweep(Estimates(known, table.tokens), Estimates(scored, table.tokens), rows, at)
-        )
-    tokens = np.mean([one.tokens for one in found], axis=0)
-    return Sweep(rows, tokens, np.mean([one.correct for one in found], axis=0)), "split-sample"
-
-
 def trial(
     table: OutcomeTable, methods: Sequence[Method], seeds: Sequence[int], tick: Tick, *, every: bool
 ) -> Trial:
@@ -167,7 +135,7 @@ def trial(
         for method in methods
     }
     setting = f"{FOLDS}-fold cross-validation" if every else "a fifth held out for each seed"
-    return _trial(table, setting, cells, [np.any(tests[seed], axis=0) for seed in seeds])
+    return assemble(table, setting, cells, [np.any(tests[seed], axis=0) for seed in seeds])
 
 
 def left_out(
@@ -178,7 +146,7 @@ def left_out(
     cells = {
         method.name: [cross_fit(method, table, seed, [test], tick) for seed in seeds] for method in methods
     }
-    return _trial(table, "fitted to other tables or data sets", cells, [test for _ in seeds])
+    return assemble(table, "fitted to other tables or data sets", cells, [test for _ in seeds])
 
 
 def within(whole: Trial, dataset: str) -> Trial:
@@ -186,7 +154,7 @@ def within(whole: Trial, dataset: str) -> Trial:
     keep = np.array([name == dataset for name in whole.table.datasets])
     cells = {name: [_kept(cell, keep) for cell in of_method] for name, of_method in whole.cells.items()}
     tested = [np.isin(np.arange(len(keep)), tiers.rows) & keep for tiers in whole.tiers]
-    return _trial(whole.table, f"within {dataset}", cells, tested)
+    return assemble(whole.table, f"within {dataset}", cells, tested)
 
 
 def _kept(cell: Cell, keep: NDArray[np.bool_]) -> Cell:
@@ -198,7 +166,7 @@ def _kept(cell: Cell, keep: NDArray[np.bool_]) -> Cell:
     return Cell(cell.sweep.within(keep), those(cell.estimates), those(cell.uncalibrated))
 
 
-def _trial(
+def assemble(
     table: OutcomeTable,
     setting: str,
     cells: Mapping[str, Sequence[Cell]],
@@ -214,75 +182,3 @@ def _trial(
         cost_quality.fixed(table.correct[test], table.tokens[test], np.flatnonzero(test)) for test in tested
     ]
     return Trial(table, setting, cells, tiers, [whole.within(test) for test in tested], kind)
-
-
-def score(estimates: Estimates, table: OutcomeTable) -> Cell:
-    """A head that was fitted elsewhere, on all prompts of a table."""
-    rows = np.arange(len(table))
-    return Cell(cost_quality.sweep(estimates, outcomes_of(table), rows), estimates)
-
-
-def scored(table: OutcomeTable, setting: str, name: str, cells: Sequence[Cell]) -> Trial:
-    """A trial of one method from cells that each hold all prompts of the table."""
-    return _trial(table, setting, {name: cells}, [np.ones(len(table), np.bool_)] * len(cells))
-
-
-def points(
-    cells: Sequence[Cell], table: OutcomeTable, extra: Sequence[float] = (0.25, 0.5, 0.75)
-) -> list[dict[str, float]]:
-    """Tokens and accuracy at shares of the extra budget, with the best fixed mix and the oracle; means
-    over cells.
-
-    All prompts of the table must have been scored in every cell.
-    """
-    tiers = cost_quality.fixed(table.correct, table.tokens, np.arange(len(table))).curve()
-    best = oracle(table)[0].curve()
-    found = []
-    for share in extra:
-        budget = cost_quality.budget_of(tiers, share)
-        reached = [cost_quality.at_budget(cell.sweep.curve(), budget) for cell in cells]
-        found.append(
-            {
-                "extra_budget": share,
-                "tokens": float(np.mean([point.tokens for point in reached])),
-                "accuracy": float(np.mean([point.accuracy for point in reached])),
-                "mix": cost_quality.mix_at(tiers, budget),
-                "oracle": cost_quality.at_budget(best, budget).accuracy,
-            }
-        )
-    return found
-
-
-def apply(head: Head, table: OutcomeTable, seed: int) -> tuple[OutcomeTable, Estimates, str]:
-    """A trained head's estimates for the prompts that it was not trained on; returns them and how they
-    were made.
-
-    A table that the head was trained on entirely is measured as it is, and `how` says so. Tiers are
-    matched by name: the set called like the table, else the first set that has them all. Where no set has,
-    the tiers' curves are calibrated with the trunk frozen on four fifths of the table and measured on the
-    other, five times over. Raises OutcomeError.
-    """
-    fresh = ~head.trained_on(table.prompts)
-    kept, note = table.take(fresh), ""
-    if not len(kept):
-        kept, note = table, "; THE HEAD WAS TRAINED ON ALL OF THESE PROMPTS, so the figures are too good"
-    elif len(kept) < len(table):
-        note = f"; without {len(table) - len(kept):,} prompts that the head was trained on"
-    named = head.sets.get(table.name)
-    for known in (*([named] if named else []), *head.sets.values()):
-        if set(table.tiers) <= set(known.tiers):
-            columns = [known.tiers.index(tier) for tier in table.tiers]
-            correct, tokens = known.outcomes(head.see(kept.prompts))
-            return kept, Estimates(correct[:, columns], tokens[:, columns]), f"tiers of {known.name}{note}"
-    estimates = Estimates(np.zeros_like(kept.correct), np.zeros_like(kept.tokens))
-    tests = list(parts(kept, seed))
-    if not tests:
-        raise OutcomeError(
-            f"{table.name}: {len(kept)} prompts are too few to calibrate on and to measure with"
-        )
-    for test in tests:
-        tuned = calibrate(head, kept.take(~test), seed)
-        seen = tuned.see(kept.take(test).prompts)
-        estimates.correct[test], estimates.tokens[test] = tuned.sets[kept.name].outcomes(seen)
-    how = f"new tiers, calibrated on four fifths and measured on the other, five times{note}"
-    return kept, estimates, how

@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from router_model.report.aims import aims
 from router_model.report.summary import Summary, calibration, points, table
-
-_ISSUE = {"lean": (0.805, 0.07), "middle": (0.85, 0.064), "ample": (0.87, 0.033)}
-"""Aims on cap256 → cap2048: right answers, and what that was over the mix (.735, .786, .837) where they
-were set.
-"""
 
 _METHOD = """\
 Methods never see the prompts that they are scored on. The first table and all those below 600 prompts are
@@ -56,7 +52,7 @@ def page(found: Mapping[str, Any], folder: str, headline: Mapping[str, Any] | No
         ),
         f"![Accuracy against tokens]({folder}/curves.svg)\n",
         "## In short\n",
-        *_short(summaries, shipped, found.get("voting", [])),
+        *aims(summaries, shipped, found.get("voting", [])),
         "## How it was measured\n",
         _METHOD,
         *_settings(summaries, shipped, folder),
@@ -86,84 +82,6 @@ def _described(summary: Summary) -> str:
         f"{summary['prompts']:,} prompts, {summary['setting']}, {summary['oracle']} oracle. Tiers: {tiers}"
         f" tokens."
     )
-
-
-def _short(
-    summaries: Mapping[str, Summary], shipped: str, voting: Sequence[Mapping[str, Any]]
-) -> Iterator[str]:
-    lines = ["| aim | measured | |", "|---|---|---|"]
-    for key in ("mix", "tiny", "farel"):
-        if key in summaries:
-            own = summaries[key]["methods"][shipped]["measures"]
-            lines += {"mix": _mix_aims, "tiny": _tiny_aims, "farel": _farel_aims}[key](own)
-    for key in ("mix-within-gsm8k", "mix-within-math500"):
-        if key in summaries:
-            own = summaries[key]["methods"][shipped]["measures"]
-            name = summaries[key]["title"]
-            gain = own["aiq_gain"]
-            lines.append(_aim(f"{name}: AIQ gain, interval above zero", points(gain, 2), _above(gain)))
-    if voting:
-        lines.append(_voting_aim(voting))
-    yield "\n".join(lines) + "\n"
-    if "mix" in summaries:
-        yield _sample(summaries["mix"], shipped)
-
-
-def _sample(mix: Summary, shipped: str) -> str:
-    """Why levels and gains can disagree: the aims' prompts are not these."""
-    text = (
-        "The first three aims were set on another sample of the same table, where the mix has .735, .786"
-        " and .837, the oracle .855, .889 and .889, and a cross-validated TF-IDF ridge .798, .842 and .865;"
-        " the gain over the mix is what can be compared."
-    )
-    if ridge := mix["methods"].get("TF-IDF ridge"):
-        levels, ahead = (
-            [one["measures"][f"accuracy_{budget}"][0] for budget in _ISSUE]
-            for one in (ridge, mix["methods"][shipped])
-        )
-        text += (
-            f" The same kind of ridge has {_levels(levels)} on these prompts, where the {shipped} has"
-            f" {_levels(ahead)}."
-        )
-    return f"{text} What else was tried brought no more (decision 7).\n"
-
-
-def _levels(found: Sequence[float]) -> str:
-    *most, last = (f"{level:.3f}".removeprefix("0") for level in found)
-    return f"{', '.join(most)} and {last}"
-
-
-def _mix_aims(own: Mapping[str, Any]) -> list[str]:
-    lines = []
-    for budget, (right, gain) in _ISSUE.items():
-        got, over = own[f"accuracy_{budget}"], own[f"gain_{budget}"]
-        text = f"{got[0]:.3f} ({got[1]:.3f} to {got[2]:.3f}); {points(over)} over the mix"
-        name = f"GSM8K + MATH-500, {budget} budget: {right:.3f}, that is {100 * gain:+.1f} over the mix"
-        lines.append(_aim(name, text, over[0] >= gain and got[0] >= right, near=over[0] >= gain))
-    return lines
-
-
-def _tiny_aims(own: Mapping[str, Any]) -> list[str]:
-    gain, gap = own["gain_middle"], own["gap_middle"]
-    shown = "–" if gap[0] is None else f"{100 * gap[0]:.0f} %"
-    return [
-        _aim("tiny reasoner, middle budget: +8 over the mix", points(gain), gain[0] >= 0.08),
-        _aim("tiny reasoner: 60 % of the way to the oracle", shown, (gap[0] or 0) >= 0.6),
-    ]
-
-
-def _farel_aims(own: Mapping[str, Any]) -> list[str]:
-    low = own["gain_middle"][2]
-    return [_aim("farel: no loss beyond noise", points(own["gain_middle"]), low is None or low >= 0)]
-
-
-def _above(gain: Sequence[float | None]) -> bool:
-    return gain[1] is not None and gain[1] > 0
-
-
-def _aim(name: str, measured: str, reached: bool, *, near: bool = False) -> str:  # noqa: FBT001
-    verdict = "reached" if reached else "gain reached, level not" if near else "**missed**"
-    return f"| {name} | {measured} | {verdict} |"
 
 
 def _settings(summaries: Mapping[str, Summary], shipped: str, folder: str) -> Iterator[str]:
@@ -231,12 +149,6 @@ def _headline(found: Mapping[str, Any]) -> Iterator[str]:
         budget = f"{row['budget']:.1f} ({row['times_direct']:.1f}×)"
         lines.append(f"| {budget} | {row['adaptive']['tokens']:.1f} | {' | '.join(cells)} | {gain} |")
     yield "\n".join(lines) + "\n"
-
-
-def _voting_aim(found: Sequence[Mapping[str, Any]]) -> str:
-    held = [one for one in found if one["routing"][0] >= 2 * max(one["voting"][0], 0)]
-    text = f"in {len(held)} of {len(found)} comparisons below"
-    return _aim("tiny reasoner: twice the gain of self-consistency", text, len(held) == len(found))
 
 
 def _calibration(summaries: Mapping[str, Summary], shipped: str, folder: str) -> Iterator[str]:

@@ -5,97 +5,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from router_model.evaluation import experiment, voting
 from router_model.evaluation.experiment import Trial
 from router_model.evaluation.methods import Method
-from router_model.prompts import normalised
 from router_model.report import plots
 from router_model.report.page import page as page_of
 from router_model.report.page import short_page
+from router_model.report.settings import FURTHER, SETTINGS, TINY, TOKENS, Setting
 from router_model.report.summary import summarise
-from router_model.training.outcomes import FOLDS, OutcomeTable, read
-
-TINY = "tiny"
-FURTHER = "training.jsonl.gz"  # beside the tiny reasoner's table: questions to train on
-_TOKENS = "mean completion tokens"
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One question put to all methods. `costs` multiply the tokens of a tier; `apart`: each data set by
-    itself too.
-    """
-
-    key: str
-    title: str
-    file: str
-    tiers: tuple[str, ...]
-    note: str
-    costs: Mapping[str, float] = field(default_factory=dict)
-    unit: str = _TOKENS
-    apart: Mapping[str, str] = field(default_factory=dict)
-    thorough: bool = False  # cross-validated for every seed though the table is large
-
-    def table(self, folder: Path, tiny: Path | None) -> OutcomeTable | None:
-        """The table with its costs; None where the file is not there. Raises OutcomeError."""
-        path = tiny if self.file == TINY else folder / f"{self.file}.jsonl.gz"
-        if path is None or not path.exists():
-            return None
-        table = read(path, self.tiers)
-        further = path.with_name(FURTHER)
-        if self.file == TINY and further.exists():
-            return joined(table, read(further, self.tiers))
-        return replace(table, tokens=table.tokens * [self.costs.get(tier, 1.0) for tier in self.tiers])
-
-
-SETTINGS = (
-    Setting(
-        "mix", "GSM8K + MATH-500", "qwen3_8b_budget_mix", ("cap256", "cap2048"),
-        "Qwen3-8B without thinking, at most 256 or 2,048 tokens.",
-        apart={"gsm8k": "GSM8K alone", "math500": "MATH-500 alone"}, thorough=True,
-    ),
-    Setting(
-        "caps", "four lengths", "qwen3_8b_budget_mix", ("cap256", "cap512", "cap1024", "cap2048"),
-        "The same prompts with the two lengths between.",
-    ),
-    Setting(
-        "gsm8k", "GSM8K, 128 or 512", "gsm8k_qwen3_tiers", ("qwen3-8b/nothink@128", "qwen3-8b/nothink@512"),
-        "Qwen3-8B without thinking on grade-school problems, at most 128 or 512 tokens.",
-    ),
-    Setting(
-        "math500", "MATH-500, four lengths", "math500_qwen3_tiers",
-        ("qwen3-8b/nothink@256", "qwen3-8b/nothink@512", "qwen3-8b/nothink@1024", "qwen3-8b/nothink@2048"),
-        "Trained on MATH-500 alone, 368 prompts.",
-    ),
-    Setting(
-        TINY, "tiny reasoner", TINY, ("direct", "short", "medium", "long"),
-        "Our own small reasoning model, four samples a cell; trained on 4,000 other questions.",
-    ),
-    Setting(
-        "farel", "farel, the control", "farel450_cot_tiers", ("gpt-4/default", "gpt-4/cot"),
-        "Family relations with shuffled names: hardly anything but the length can be learnt here.",
-    ),
-    Setting(
-        "lineage", "lineage", "lineage800_tiers", ("gemini-1.5-pro", "deepseek-v3"),
-        "Two models on ancestor puzzles of four sizes.",
-    ),
-    Setting(
-        "gym", "reasoning gym", "reasoning_gym_tiers", ("llama-4-scout", "llama-4-maverick"),
-        "About 100 kinds of task, easy and hard. Maverick's tokens count 3.67 times: its size over Scout's.",
-        costs={"llama-4-maverick": 3.67}, unit="mean tokens, in Scout's",
-    ),
-    Setting(
-        "mmlu", "MMLU-Pro", "mmlupro_tiers", ("llama-3.1-8b-instruct", "llama-3.1-70b-instruct"),
-        "Two sizes of one model. The large one's tokens count 8.75 times: its size over the small one's.",
-        costs={"llama-3.1-70b-instruct": 8.75}, unit="mean tokens, in the 8B's",
-    ),
-)  # fmt: skip
+from router_model.training.outcomes import FOLDS, OutcomeTable
 
 
 @dataclass(frozen=True)
@@ -163,25 +85,6 @@ def measure(
         if kept:
             kept.write(found)
     return found
-
-
-def joined(table: OutcomeTable, further: OutcomeTable) -> OutcomeTable:
-    """One table, the prompts to test on first as data set `table.name`; further prompts that are among
-    them are dropped.
-    """
-    known = {normalised(prompt) for prompt in table.prompts}
-    rest = further.take([normalised(prompt) not in known for prompt in further.prompts])
-    return OutcomeTable(
-        name=table.name,
-        ids=table.ids + rest.ids,
-        datasets=(table.name,) * len(table) + (FURTHER,) * len(rest),
-        prompts=table.prompts + rest.prompts,
-        tiers=table.tiers,
-        correct=np.concatenate([table.correct, rest.correct]),
-        tokens=np.concatenate([table.tokens, rest.tokens]),
-        samples=np.concatenate([table.samples, rest.samples]),
-        digest=table.digest,
-    )
 
 
 def _whole(setting: Setting, table: OutcomeTable, run: Run, tick: Callable[[str], object]) -> Trial:
@@ -262,7 +165,7 @@ def write_trials(trials: Sequence[Trial], folder: Path, draws: int = 300) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     names = [next(iter(trial.cells)) for trial in trials]
     found = [
-        summarise(trial, trial.table.name, _TOKENS, name, draws)
+        summarise(trial, trial.table.name, TOKENS, name, draws)
         for trial, name in zip(trials, names, strict=True)
     ]
     (folder / "report.json").write_text(json.dumps({"tables": found}, indent=1) + "\n", encoding="utf-8")

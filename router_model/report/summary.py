@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from router_model.arrays import Floats
-from router_model.evaluation import cost_quality
-from router_model.evaluation.cost_quality import BUDGETS
+from router_model.evaluation import cost_quality, metrics
 from router_model.evaluation.experiment import Cell, Trial
+from router_model.evaluation.metrics import BUDGETS
 from router_model.training.outcomes import OutcomeTable
 
 Summary = dict[str, Any]
@@ -26,11 +26,11 @@ def summarise(  # noqa: PLR0917
 ) -> Summary:
     """Everything measured in one trial as JSON values; NaN becomes null.
 
-    `measures` are [estimate, lower, upper] (`cost_quality.measures`); `ahead`: by how much `shipped` leads.
+    `measures` are [estimate, lower, upper] (`metrics.measures`); `ahead`: by how much `shipped` leads.
     """
     ground, best = trial.tiers[0].curve(), trial.oracle[0].curve()
     sweeps = {name: [cell.sweep for cell in cells] for name, cells in trial.cells.items()}
-    resampled = cost_quality.bootstrap(sweeps, trial.tiers, trial.oracle, len(trial.table), draws, seed)
+    resampled = metrics.bootstrap(sweeps, trial.tiers, trial.oracle, len(trial.table), draws, seed)
     budgets = np.linspace(*cost_quality.ends(ground), _GRID)
     return {
         "title": title,
@@ -67,7 +67,7 @@ def summarise(  # noqa: PLR0917
 
 def bounds(values: Floats) -> Bounds:
     """[estimate, lower, upper] fit for JSON."""
-    return [None if math.isnan(value) else round(value, 5) for value in cost_quality.interval(values)]
+    return [None if math.isnan(value) else round(value, 5) for value in metrics.interval(values)]
 
 
 def _tiers(trial: Trial) -> list[dict[str, Any]]:
@@ -119,7 +119,7 @@ def _errors(
             count = len(cell.sweep.rows)
             pick = random.integers(0, count, count) if draw else np.arange(count)
             truth = table.correct[cell.sweep.rows, tier]
-            errors.append(cost_quality.calibration_error(estimates.correct[pick, tier], truth[pick]))
+            errors.append(metrics.calibration_error(estimates.correct[pick, tier], truth[pick]))
         found.append(np.mean(errors))
     return np.array(found)
 

@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from gateway.cli.serving import cli
-from router_model.evaluation import cost_quality
+from router_model.evaluation import metrics
 from router_model.head import ARTIFACTS, Head, load_named
 from router_model.predictor import TierLength
 from router_model.training.outcomes import OutcomeTable, read
@@ -58,9 +58,7 @@ def predicted(head: Head, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarra
 
 def errors(correct: np.ndarray, table: OutcomeTable) -> list[float]:
     """Expected calibration error of each tier."""
-    return [
-        cost_quality.calibration_error(correct[:, at], table.correct[:, at]) for at in range(len(table.tiers))
-    ]
+    return [metrics.calibration_error(correct[:, at], table.correct[:, at]) for at in range(len(table.tiers))]
 
 
 def test_better_than_before(calibrated: Path, rest: OutcomeTable) -> None:

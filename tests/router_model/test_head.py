@@ -15,9 +15,9 @@ pytest.importorskip("sklearn")
 
 from router_model import artifact
 from router_model.artifact import ArtifactError
-from router_model.evaluation.cost_quality import calibration_error
 from router_model.evaluation.ibpo import fine_tuned, priced, published
 from router_model.evaluation.methods import Estimates
+from router_model.evaluation.metrics import calibration_error
 from router_model.evaluation.ours import FittedHead, FittedPolicy, HeadMethod
 from router_model.head import ARTIFACTS, Head, load_named
 from router_model.predictor import TierLength

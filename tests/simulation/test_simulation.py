@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typer import Typer
 from typer.testing import CliRunner
 
+from gateway.cli.serving import cli
 from gateway.pacing import Pacing
 from gateway.simulation.experiment import Hindsight, World, loaded, score, trailing, world
 from gateway.simulation.replay import LOST, REFUSED, Fixed, Paced, RawDual, Window, replay
-from gateway.simulation.report import simulate_command
 from gateway.simulation.traffic import SCENARIOS, clamps, trace
 from router_model.allocation import PriceTable
 from router_model.evaluation.methods import Estimates
@@ -181,12 +180,6 @@ def test_p95_reserves_less_than_strict() -> None:
     assert isinstance(one.prices, PriceTable)
 
 
-def command() -> Typer:
-    cli = Typer()
-    cli.command()(simulate_command)
-    return cli
-
-
 def test_command_refuses_what_it_does_not_know(tmp_path) -> None:
     """A scenario or reservation that does not exist, or a table that cannot be read, is an error of usage."""
     runner = CliRunner()
@@ -195,7 +188,7 @@ def test_command_refuses_what_it_does_not_know(tmp_path) -> None:
         ["--reserve", "none"],
         ["--table", str(tmp_path / "absent.jsonl")],
     ):
-        result = runner.invoke(command(), arguments)
+        result = runner.invoke(cli, ["simulate", *arguments])
 
         assert result.exit_code == 2
 
@@ -222,7 +215,7 @@ def test_command_prints_one_json_object(tmp_path) -> None:
     (tmp_path / "table.jsonl").write_text("\n".join(lines))
     arguments = ["--table", str(tmp_path / "table.jsonl"), "--scenario", "diurnal", "--json"]
 
-    printed = json.loads(CliRunner().invoke(command(), arguments).stdout)
+    printed = json.loads(CliRunner().invoke(cli, ["simulate", *arguments]).stdout)
 
     assert set(printed) == {"diurnal"}
     assert printed["diurnal"]["thinkmeter"]["seconds_over_cap"] == 0

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from router_model.evaluation import cost_quality, experiment
+from router_model.evaluation import cost_quality, experiment, oracle, saved_head
 from router_model.evaluation.methods import Estimates
 from router_model.training.outcomes import OutcomeTable
 from tests.router_model import made
@@ -49,7 +49,7 @@ def test_memory_does_not_help() -> None:
     table = made.table(200)
     cell = experiment.cross_fit(Memory(), table, 0, experiment.parts(table, 0), lambda _: None)
 
-    (low, middle, high) = experiment.points([cell], table)
+    (low, middle, high) = saved_head.points([cell], table)
 
     assert sorted(cell.sweep.rows) == list(range(200))
     for point in (low, middle, high):
@@ -60,7 +60,7 @@ def test_policy_that_knows() -> None:
     """A policy that tells hard from easy reaches, at half the extra budget, what the long tier reaches."""
     table = made.table(200)
     cell = experiment.cross_fit(Knowing(), table, 0, experiment.parts(table, 0), lambda _: None)
-    middle = experiment.points([cell], table)[1]
+    middle = saved_head.points([cell], table)[1]
 
     assert middle["accuracy"] == pytest.approx(table.correct[:, 1].mean(), abs=0.03)
     assert middle["accuracy"] > middle["mix"] + 0.1
@@ -72,7 +72,7 @@ def test_points() -> None:
     cell = experiment.cross_fit(Knowing(), table, 0, experiment.parts(table, 0), lambda _: None)
     low, high = table.tokens.mean(axis=0)
 
-    found = experiment.points([cell], table)
+    found = saved_head.points([cell], table)
 
     assert [point["extra_budget"] for point in found] == [0.25, 0.5, 0.75]
     for point in found:
@@ -86,7 +86,7 @@ def test_points() -> None:
 
 def test_clairvoyant_oracle() -> None:
     """With one sample a cell, the oracle is chosen and scored on it, and is called so."""
-    best, kind = experiment.oracle(made.table(60))
+    best, kind = oracle.oracle(made.table(60))
 
     assert kind == "clairvoyant"
     assert best.correct.shape == best.tokens.shape
@@ -97,7 +97,7 @@ def test_split_sample_oracle_cannot_know_luck() -> None:
     random = np.random.default_rng(0)
     plain = made.table(400, samples=4)
     luck = replace(plain, correct=random.binomial(4, 0.5, plain.correct.shape) / 4)
-    best, kind = experiment.oracle(luck)
+    best, kind = oracle.oracle(luck)
     seen = cost_quality.sweep(
         (luck.correct, luck.tokens), (luck.correct, luck.tokens), np.arange(400)
     ).curve()
@@ -110,7 +110,7 @@ def test_split_sample_oracle_cannot_know_luck() -> None:
 def test_split_sample_oracle_knows_the_prompt() -> None:
     """Where the prompt decides, the oracle reaches the accuracy of the long tier at half the extra budget."""
     table = made.table(200, samples=4)
-    best, _ = experiment.oracle(table)
+    best, _ = oracle.oracle(table)
     budget = cost_quality.budget_of(
         cost_quality.fixed(table.correct, table.tokens, np.arange(200)).curve(), 0.55
     )

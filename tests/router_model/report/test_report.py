@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router_model.evaluation import cost_quality, experiment
+from router_model.evaluation import experiment, metrics
 from router_model.evaluation.baselines import DatasetIdentity, Neighbours
-from router_model.report import page, suite
+from router_model.report import page, settings, suite
 from router_model.report.summary import Summary, summarise
 from tests.router_model import made
 
@@ -35,7 +35,7 @@ def test_summary_holds_estimate_and_bounds(summary: Summary) -> None:
     """Each measure is an estimate within its bounds, and all five budgets are there."""
     found = summary["methods"]["kNN"]["measures"]
 
-    for budget in cost_quality.BUDGETS:
+    for budget in metrics.BUDGETS:
         value, low, high = found[f"gain_{budget}"]
         assert low <= value <= high
     assert summary["methods"]["kNN"]["measures"]["gain_middle"][1] > 0
@@ -97,7 +97,7 @@ def test_questions_to_train_on_come_after_those_to_test_on() -> None:
     """Joined tables test on the first part, and train on no prompt of it."""
     table, further = made.table(40), made.table(60, seed=1)
 
-    both = suite.joined(table, further)
+    both = settings.joined(table, further)
 
     assert both.prompts[:40] == table.prompts
     assert len(set(both.prompts)) == len(both) == 60
@@ -108,7 +108,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     methods = (Neighbours(k=10),)
     kept = suite.Kept(tmp_path / "interrupted.json")
     tables = [
-        (replace(suite.SETTINGS[at], tiers=("short", "long")), made.table(60, seed=at)) for at in (2, 5)
+        (replace(settings.SETTINGS[at], tiers=("short", "long")), made.table(60, seed=at)) for at in (2, 5)
     ]
     ticks: list[str] = []
     run = suite.Run(methods, "kNN", range(1), 20)

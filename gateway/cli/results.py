@@ -1,0 +1,279 @@
+"""The commands that measure: `evaluate` and `results` for heads, `simulate` for the price controller."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from gateway.cli.heads import (
+    Place,
+    Pooling,
+    Secret,
+    Served,
+    encoder_at,
+    err,
+    fail,
+    head_of,
+    names_of,
+    need_extra,
+    out,
+    source_of,
+)
+from router_model.encoders.base import Encoder, EncoderError, Source
+from router_model.training.outcomes import OutcomeError, OutcomeTable, read
+
+cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+EXAMPLE = Path(__file__).parents[1] / "examples/tiny_reasoner/measured/outcomes.jsonl.gz"
+
+TableOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Outcome table (.jsonl, .jsonl.gz, .parquet); default the tiny reasoner's in a checkout."
+    ),
+]
+TiersOption = Annotated[
+    str | None, typer.Option(help="Tiers to use, cheapest first, with commas between; default all.")
+]
+ShareOption = Annotated[
+    float, typer.Option(min=0.05, max=2.0, help="The cap, as a share of what traffic would use at price 0.")
+]
+ReserveOption = Annotated[str, typer.Option(help="What is set aside for a request: strict (its cap) or p95.")]
+ScenarioOption = Annotated[list[str] | None, typer.Option("--scenario", help="Only these; may be repeated.")]
+
+
+@contextmanager
+def _bar() -> Iterator[Progress]:
+    columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        yield progress
+
+
+def _tables(paths: Sequence[Path], tiers: Sequence[str] | None) -> list[OutcomeTable]:
+    try:
+        tables = [read(path, tiers) for path in paths]
+    except OutcomeError as error:
+        fail(error)
+    for table in tables:
+        if len(table.tiers) < 2:
+            fail(f"{table.name}: only the tier {table.tiers[0]}; a comparison needs two")
+    return tables
+
+
+def machine() -> str:
+    """What the figures were measured on, in a few words."""
+    return f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+@cli.command()
+def evaluate(
+    *,
+    targets: Annotated[
+        list[str],
+        typer.Argument(metavar="HEAD DATA...", help="A head and tables; with --folds tables alone."),
+    ],
+    folds: Annotated[
+        int | None, typer.Option(min=2, max=20, help="Cross-validate a fresh head on each table instead.")
+    ] = None,
+    tiers: Annotated[
+        str | None, typer.Option(help="Tiers to choose from, comma-separated; default all.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Write a report with figures here.")] = None,
+    seed: Annotated[int, typer.Option(help="Draws the folds.")] = 0,
+    place: Place = None,
+    model: Served = None,
+    pooling: Pooling = "mean",
+    key: Secret = None,
+) -> None:
+    """Accuracy for tokens, of a head or of a fresh one cross-validated, beside fixed tiers and the oracle."""
+    need_extra()
+    source = source_of(place, model, pooling, key)
+    head = None if folds else _evaluated(targets, source)
+    tables = _tables([Path(target) for target in (targets if folds else targets[1:])], names_of(tiers))
+    encoder = encoder_at(source) if folds else None
+    try:
+        trials = [
+            _cross_validated(table, folds, seed, encoder)
+            if folds and encoder
+            else _applied(head, table, seed)
+            for table in tables
+        ]
+    except (OutcomeError, EncoderError) as error:
+        fail(error)
+    found = [_reported(trial) for trial in trials]
+    if out_dir is not None:
+        _write(trials, out_dir)
+    if as_json:
+        whole = found[0] if len(found) == 1 else {"tables": found}
+        typer.echo(json.dumps(whole))
+    else:
+        for one in found:
+            _show(one)
+
+
+def _evaluated(targets: Sequence[str], source: Source | None) -> Any:
+    if len(targets) < 2:
+        fail("evaluate HEAD DATA...: a head and at least one table, or tables alone with --folds 5")
+    return head_of(targets[0], source, " (tables alone need --folds 5)" if Path(targets[0]).is_file() else "")
+
+
+def _cross_validated(table: OutcomeTable, count: int, seed: int, encoder: Encoder) -> Any:
+    from router_model.evaluation import experiment, saved_head
+    from router_model.evaluation.ours import SHIPPED, HeadMethod
+
+    method = HeadMethod(encoder=encoder)
+    tests = list(experiment.parts(table, seed, count))
+    if len(tests) < 2:
+        fail(f"{table.name}: {len(table)} prompts are too few for {count} folds")
+    with _bar() as progress:
+        bar = progress.add_task(table.name, total=len(tests))
+        cell = experiment.cross_fit(method, table, seed, tests, lambda _: progress.advance(bar))
+    return saved_head.scored(table, f"{count}-fold cross-validation of a fresh head", SHIPPED, [cell])
+
+
+def _applied(head: Any, table: OutcomeTable, seed: int) -> Any:
+    from router_model.evaluation import saved_head
+
+    kept, estimates, how = saved_head.apply(head, table, seed)
+    err.print(f"{table.name}: {how}", soft_wrap=True, highlight=False)
+    return saved_head.scored(kept, how, head.version, [saved_head.score(estimates, kept)])
+
+
+def _reported(trial: Any) -> dict[str, Any]:
+    from router_model.evaluation import saved_head
+
+    ((method, cells),) = trial.cells.items()
+    return {
+        "method": method,
+        "table": trial.table.name,
+        "prompts": len(trial.table),
+        "setting": trial.setting,
+        "oracle": trial.oracle_kind,
+        "tiers": list(trial.table.tiers),
+        "points": saved_head.points(cells, trial.table),
+    }
+
+
+def _show(found: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    title = f"{found['table']}: {found['method']}, {found['prompts']:,} prompts, {found['setting']}"
+    shown = Table(
+        "extra budget", "tokens", "right", "best mix", "gain", f"oracle ({found['oracle']})", title=title
+    )
+    for point in found["points"]:
+        gain = 100 * (point["accuracy"] - point["mix"])
+        shown.add_row(
+            f"{point['extra_budget']:.0%}", f"{point['tokens']:.1f}", f"{point['accuracy']:.1%}",
+            f"{point['mix']:.1%}", f"{gain:+.1f}", f"{point['oracle']:.1%}",
+        )  # fmt: skip
+    out.print(shown)
+
+
+def _write(trials: Sequence[Any], folder: Path) -> None:
+    from router_model.report import suite
+
+    with err.status("intervals and figures"):
+        suite.write_trials(trials, folder)
+
+
+@cli.command()
+def results(
+    *,
+    data: Annotated[Path, typer.Option(help="Folder with the outcome tables; those missing are left out.")],
+    tiny: Annotated[Path | None, typer.Option(help="The tiny reasoner's table.")] = None,
+    page: Annotated[Path, typer.Option(help="The page to write.")] = Path("docs/results.md"),
+    seeds: Annotated[int, typer.Option(min=1, help="Repetitions with other folds.")] = 5,
+    draws: Annotated[int, typer.Option(min=20, help="Resamples behind each interval.")] = 300,
+    only: Annotated[str | None, typer.Option(help="Measure these settings anew and keep the others.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a run was interrupted.")] = False,
+) -> None:
+    """Measure every method on every table and write the page of results, its JSON and its figures."""
+    need_extra()
+    from threadpoolctl import threadpool_limits
+
+    from router_model.evaluation.catalogue import baselines, ours
+    from router_model.evaluation.ours import SHIPPED
+    from router_model.report import settings, suite
+
+    run = suite.Run((*baselines(), *ours()), SHIPPED, range(seeds), draws)
+    wanted = names_of(only)
+    try:
+        chosen = [one for one in settings.SETTINGS if wanted is None or one.key in wanted]
+        tables = [(one, table) for one in chosen if (table := one.table(data, tiny)) is not None]
+    except OutcomeError as error:
+        fail(error)
+    if not tables:
+        fail(f"{data}: none of the tables of the report is here")
+    kept = suite.Kept(page.with_suffix("") / "interrupted.json")
+    if not resume:
+        kept.path.unlink(missing_ok=True)
+    with _bar() as progress, threadpool_limits(1):  # the trees spin on idle threads where cores are shared
+        bar = progress.add_task("", total=suite.steps(run, tables))
+
+        def tick(step: str) -> None:
+            progress.update(bar, description=step, advance=1)
+
+        found = suite.measure(run, tables, tiny, tick, kept)
+    found |= {"command": "make results", "machine": machine()}
+    suite.write(suite.merged(found, page.with_suffix("")) if wanted else found, page)
+    kept.path.unlink(missing_ok=True)
+    err.print(f"{page}: {found['minutes']} minutes", highlight=False)
+
+
+@cli.command("simulate")
+def simulate_command(
+    table: TableOption = None,
+    tiers: TiersOption = None,
+    *,
+    share: ShareOption = 0.6,
+    reserve: ReserveOption = "strict",
+    scenario: ScenarioOption = None,
+    seed: Annotated[int, typer.Option(min=0, help="Runs with the same seed are the same.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="Write a report and plots into this folder.")
+    ] = None,
+) -> None:
+    """Run the price controller and its rivals over made-up traffic with measured outcomes."""
+    if not find_spec("sklearn"):
+        typer.echo("the simulator fits a head, which needs: pip install '.[train]' in the checkout", err=True)
+        raise typer.Exit(2)
+    from gateway.simulation import experiment, report, traffic
+    from router_model.evaluation.baselines import Regression
+
+    known = {one.name: one for one in traffic.SCENARIOS}
+    if unknown := set(scenario or ()) - known.keys():
+        raise typer.BadParameter(f"no scenario {min(unknown)!r}; there are {', '.join(known)}")
+    if reserve not in ("strict", "p95"):
+        raise typer.BadParameter(f"{reserve!r} is neither strict nor p95")
+    try:
+        outcomes = read(table or EXAMPLE, tiers.split(",") if tiers else None)
+    except OutcomeError as error:
+        hint = "" if table else " (name one with --table)"
+        typer.echo(f"{error}{hint}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(f"fitting a head to {len(outcomes)} prompts", err=True)
+    estimates = experiment.cross_fitted(outcomes, Regression(), seed)
+    world = experiment.world(
+        outcomes, estimates, traffic.clamps(outcomes), share=share, strict=reserve == "strict"
+    )
+    results = []
+    for name, one in known.items():
+        if not scenario or name in scenario:
+            typer.echo(f"running {name}", err=True)
+            results.append(experiment.simulate(world, one, seed))
+    typer.echo(report.jsonified(results) if as_json else report.markdown(world, results))
+    if out_dir:
+        report.write(world, results, out_dir)
+        typer.echo(f"wrote {out_dir}", err=True)

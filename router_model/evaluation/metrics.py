@@ -1,0 +1,109 @@
+"""Every figure that is reported of a method: from its curve, with intervals, and of its calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from router_model.arrays import Floats
+from router_model.evaluation.cost_quality import Curve, Sweep, area, at_budget, ends, tokens_for
+
+BUDGETS = {"tight": 0.1, "lean": 0.25, "middle": 0.5, "ample": 0.75, "loose": 0.9}
+"""Names of the budgets that are reported: shares of the way from the cheapest tier to the dearest."""
+
+_FLAT = 0.01  # below this gap between weakest and strongest tier, shares of the gap mean nothing
+
+
+def measures(curve: Curve, tiers: Curve, oracle: Curve | None = None) -> dict[str, float]:
+    """Everything reported of one curve; accuracies and gains as shares of 1. NaN where a figure means
+    nothing.
+
+    gain_*: accuracy above the mix at a named budget. saved_*: share of tokens saved at the mix's accuracy
+    there. saved_best: the same against always using the best single tier. aiq, aiq_gain: RouterBench;
+    apgr: mean over budgets of the recovered share of the weakest-to-strongest gap (RouteLLM §4, tokens in
+    place of calls).
+    gap_*: share of the gap between mix and oracle that is closed.
+    """
+    low, high = ends(tiers)
+    found: dict[str, float] = {}
+    corners = tiers.hull()
+    for name, extra in BUDGETS.items():
+        budget = low + extra * (high - low)
+        reached, mixed = at_budget(curve, budget), float(np.interp(budget, *corners))
+        found[f"tokens_{name}"], found[f"accuracy_{name}"] = reached
+        found[f"gain_{name}"] = reached.accuracy - mixed
+        found[f"saved_{name}"] = 1 - tokens_for(curve, mixed) / budget
+        if oracle is not None:
+            best = at_budget(oracle, budget).accuracy
+            found[f"gap_{name}"] = (
+                (reached.accuracy - mixed) / (best - mixed) if best - mixed > _FLAT else np.nan
+            )
+    top = int(tiers.correct.argmax())
+    found["saved_best"] = 1 - tokens_for(curve, float(tiers.correct[top])) / float(tiers.tokens[top])
+    found["aiq"] = area(curve, low, high)
+    found["aiq_gain"] = found["aiq"] - area(tiers, low, high)
+    found["apgr"] = _recovered(curve, tiers)
+    return found
+
+
+def _recovered(curve: Curve, tiers: Curve) -> float:
+    weak, strong = float(tiers.correct[tiers.tokens.argmin()]), float(tiers.correct[tiers.tokens.argmax()])
+    if strong - weak <= _FLAT:
+        return float("nan")
+    spent = np.maximum.accumulate(curve.tokens)
+    reached = np.interp(np.linspace(*ends(tiers), 41), spent, curve.correct)
+    return (float(reached.mean()) - weak) / (strong - weak)
+
+
+def bootstrap(  # noqa: PLR0917
+    sweeps: Mapping[str, Sequence[Sweep]],
+    tiers: Sequence[Sweep],
+    oracle: Sequence[Sweep] | None,
+    prompts: int,
+    draws: int,
+    seed: int,
+) -> dict[str, dict[str, Floats]]:
+    """Measures of resampled experiments, [1 + draws] each, entry 0 the experiment itself.
+
+    Every method has one sweep a seed. A draw resamples prompts and seeds with replacement, the same ones
+    for all methods, so differences between methods are paired (Efron and Tibshirani, ch. 8 and 16).
+    """
+    random = np.random.default_rng(seed)
+    seeds = len(tiers)
+    found: dict[str, dict[str, list[float]]] = {name: {} for name in sweeps}
+    for draw in range(1 + draws):
+        weights = random.multinomial(prompts, np.full(prompts, 1 / prompts)).astype(float) if draw else None
+        runs = np.bincount(random.integers(0, seeds, seeds), minlength=seeds) if draw else np.ones(seeds)
+        used = np.flatnonzero(runs)
+        ground = {run: tiers[run].curve(weights) for run in used}
+        best = {run: oracle[run].curve(weights) if oracle else None for run in used}
+        for name, of_method in sweeps.items():
+            rows = [measures(of_method[run].curve(weights), ground[run], best[run]) for run in used]
+            for key in rows[0]:
+                value = np.average([row[key] for row in rows], weights=runs[used])
+                found[name].setdefault(key, []).append(float(value))
+    return {name: {key: np.array(values) for key, values in rows.items()} for name, rows in found.items()}
+
+
+def interval(values: Floats, level: float = 0.95) -> tuple[float, float, float]:
+    """Estimate (entry 0) and percentile bounds of the rest; bounds are NaN when over a tenth of the draws
+    are NaN.
+    """
+    estimate, draws = float(values[0]), values[1:]
+    if np.isnan(draws).mean() > 0.1 or not draws.size:
+        return estimate, float("nan"), float("nan")
+    low, high = np.nanpercentile(draws, [50 * (1 - level), 50 * (1 + level)])
+    return estimate, float(low), float(high)
+
+
+def calibration_error(predicted: Floats, outcome: Floats, bins: int = 10) -> float:
+    """Expected calibration error: mean |mean prediction − mean outcome| over bins of equal size, weighted
+    by size.
+
+    Equal predictions share a bin.
+    """
+    edges = np.unique(np.quantile(predicted, np.linspace(0, 1, bins + 1)[1:-1]))
+    place = np.searchsorted(edges, predicted, side="right")
+    gaps = np.bincount(place, predicted - outcome)
+    return float(np.abs(gaps).sum() / len(predicted))
