@@ -1,4 +1,4 @@
-"""Starting the tiny reasoner and the gateway as processes of their own on free ports of this machine."""
+"""Starts the tiny reasoner and the gateway as separate processes on free local ports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 TIERS = {"direct": 0, "short": 24, "medium": 96, "long": 320}
-"""Thinking tokens of each tier; those that the shipped outcome table was measured with."""
+"""Thinking tokens of each tier, the same as in the shipped outcome table."""
 ANSWER = 16
 
 
@@ -39,7 +39,7 @@ def server(
     seconds: float = 60,
     environ: Mapping[str, str] | None = None,
 ) -> Iterator[None]:
-    """Run a server until the end of the block; it has answered its health check when the block begins."""
+    """Run a server for the duration of the block, which begins once the health check succeeds."""
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603
             command,
@@ -47,7 +47,7 @@ def server(
             env={**os.environ, **(environ or {})},
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for us; we stop it in our own order
+            start_new_session=True,  # Ctrl-C reaches only this process, which stops the server in order
         )
     try:
         deadline = time.monotonic() + seconds
@@ -70,7 +70,7 @@ def server(
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """No second Ctrl-C while a server stops: its Redis would be left behind, without its folder."""
+    """Ignore a second Ctrl-C while a server stops; it would leave the server's Redis behind."""
     names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(name, signal.SIG_IGN) for name in names]
     try:
@@ -89,7 +89,7 @@ def _answers(url: str) -> bool:
 
 @contextlib.contextmanager
 def engine(folder: Path) -> Iterator[str]:
-    """The tiny reasoner; its address."""
+    """Run the tiny reasoner; yields its URL."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "examples.tiny_reasoner.serve", "--port", str(port), "--slots", "48"]
@@ -99,7 +99,7 @@ def engine(folder: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def gateway(folder: Path, settings: Mapping[str, Any], port: int | None = None) -> Iterator[str]:
-    """The gateway with these settings; its address."""
+    """Run the gateway with these settings; yields its URL."""
     port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     config = folder / "gateway.yaml"
@@ -110,7 +110,7 @@ def gateway(folder: Path, settings: Mapping[str, Any], port: int | None = None) 
 
 
 def settings(backend: str, **changes: Any) -> dict[str, Any]:
-    """A configuration for the tiny reasoner at `backend`, with the head trained for it."""
+    """Configuration for the tiny reasoner at `backend`, with the head trained for it."""
     model = {
         "family": "qwen3",
         "replicas": [{"name": "tiny-0", "url": backend}],

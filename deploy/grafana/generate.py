@@ -1,8 +1,8 @@
 # ruff: noqa: INP001 - a script, not a package
-"""Write the Grafana dashboards of panels.yaml: `python deploy/grafana/generate.py [FOLDER]`.
+"""Writes the Grafana dashboards from panels.yaml: `python deploy/grafana/generate.py [FOLDER]`.
 
-Needs PyYAML and `pip install "grafana-foundation-sdk==1769699379!11.6.0"`. The JSON is committed; a test
-holds it to this script.
+Needs PyYAML and `pip install "grafana-foundation-sdk==1769699379!11.6.0"`. The JSON is committed, and a
+test checks that it matches.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Panel = dict[str, Any]
 
 
 def thresholds(panel: Panel) -> dashboard.ThresholdsConfig:
-    """Green, orange, red; or, where a low value is bad, from red up to green."""
+    """Green, orange, red; if a low value is bad, from red up to green."""
     steps = [Threshold(color="green", value=None)]
     if panel.get("low_is_bad"):
         orange, red = panel["limits"]
@@ -45,7 +45,7 @@ def thresholds(panel: Panel) -> dashboard.ThresholdsConfig:
 
 
 def legend() -> common.VizLegendOptions:
-    """A table at the right: the last value and the highest, largest first."""
+    """A table at the right with the last and the highest value, largest first."""
     options = common.VizLegendOptions().show_legend(True).display_mode(shape.LegendDisplayMode.TABLE)
     options = options.placement(shape.LegendPlacement.RIGHT).calcs(["lastNotNull", "max"])
     return options.sort_by("Last *").sort_desc(True)
@@ -67,7 +67,7 @@ def lines(panel: Panel) -> timeseries.Panel:
 
 
 def figure(panel: Panel) -> stat.Panel:
-    """One figure with its recent course behind it."""
+    """One figure in front of its recent history."""
     coloured = shape.BigValueColorMode.BACKGROUND if "limits" in panel else shape.BigValueColorMode.VALUE
     return stat.Panel().graph_mode(shape.BigValueGraphMode.AREA).color_mode(coloured)
 
@@ -78,7 +78,7 @@ def heat(_: Panel) -> heatmap.Panel:
 
 
 def build(panel: Panel) -> Any:
-    """The SDK's panel for one of ours."""
+    """Convert a panel of panels.yaml to the SDK's panel."""
     kind = panel.get("kind", "lines")
     built: Any = {"lines": lines, "stack": lines, "stat": figure, "heat": heat}[kind](panel)
     built = built.title(panel["title"]).description(panel["description"]).datasource(SOURCE)
@@ -94,7 +94,7 @@ def build(panel: Panel) -> Any:
 
 
 def variable(name: str, query: str) -> dashboard.QueryVariable:
-    """A choice at the top: one, several or all."""
+    """A selector at the top: one, several or all."""
     everything = VariableOption(text="All", value="$__all", selected=True)
     built = dashboard.QueryVariable(name).label(name).datasource(SOURCE).query(query).current(everything)
     built = built.multi(True).include_all(True).all_value(".*")

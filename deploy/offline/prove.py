@@ -1,10 +1,10 @@
-# ruff: noqa: INP001, S310, T201 - a script that prints what it saw
-"""Prove the compose stack: `python deploy/offline/prove.py [COMPOSE]`, after `docker build` of both targets.
+# ruff: noqa: INP001, S310, S603, T201 - a script that runs docker and prints what it saw
+"""Proves the compose stack: `python deploy/offline/prove.py [COMPOSE]`, after `docker build` of both targets.
 
-Looks at the image, brings the stack up with three gateways, sends traffic, holds a budget against what was
-really spent, pauses and kills Redis, restores a backup, rolls all gateways under load, kills one, puts
-another version in their place, and takes everything down; exits 1 at the first surprise. COMPOSE is the
-command, default "docker compose". --no-grafana leaves Grafana out.
+Checks the image, starts the stack with three gateways, sends traffic, compares a budget with the tokens that
+were used, pauses and kills Redis, restores a backup, rolls all gateways under load, kills one, upgrades them
+to another version, and stops everything. Exits with 1 at the first failure. COMPOSE is the command, by
+default "docker compose". --no-grafana leaves Grafana out.
 """
 
 from __future__ import annotations
@@ -20,12 +20,116 @@ from stack import GATEWAY, KEYS, VERSION, Answer, ask, compose, containers, dock
 
 IMAGE, NEXT = f"thinkmeter:{VERSION}", f"{VERSION}-next"
 BATCH_TOKENS = 3000
-"""The cap of budget `batch-minute` in deploy/compose/gateway.yaml, for any 60 seconds."""
+"""Limit of budget `batch-minute` in deploy/compose/gateway.yaml, for any 60 seconds."""
+
+arguments = [argument for argument in sys.argv[1:] if argument != "--no-grafana"]
+COMPOSE = [
+    *shlex.split(arguments[0] if arguments else "docker compose"),
+    "--env-file",
+    str(ENV),
+    "-p",
+    "thinkmeter",
+]
 SERVICES = ["balancer", "prometheus"] + (["grafana"] if "--no-grafana" not in sys.argv else [])
 
 
+@dataclass(frozen=True)
+class Answer:
+    """A response as a client saw it: time of completion, status, completion tokens, seconds, and headers."""
+
+    at: float
+    status: int
+    tokens: int
+    seconds: float
+    headers: dict[str, str]
+    cut: str = ""
+    """Why the response is missing or incomplete."""
+
+
+def compose(*words: str, stdin: bytes | None = None, version: str = VERSION) -> bytes:
+    command = ["env", f"THINKMETER_VERSION={version}", *COMPOSE, *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, input=stdin, check=False)
+    if done.returncode:
+        raise SystemExit(f"compose {' '.join(words)}: {done.stderr.decode()}")
+    return done.stdout
+
+
+def containers(service: str) -> list[str]:
+    return compose("ps", "-q", service).decode().split()
+
+
+def docker(*words: str) -> str:
+    return subprocess.run(["docker", *words], capture_output=True, text=True, check=True).stdout  # noqa: S607
+
+
+def ask(number: int, key: str = "WEB_KEY", *, stream: bool = False) -> Answer:
+    """One chat request through the load balancer; status 0 if the response is missing or incomplete."""
+    question = f"What is ({number % 9 + 1}+{number % 7})*{number % 5 + 2}-{number % 11}?"
+    body: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": question}]}
+    if stream:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    request = urllib.request.Request(
+        f"{GATEWAY}/v1/chat/completions",
+        json.dumps(body).encode(),
+        {"authorization": f"Bearer {KEYS[key]}", "content-type": "application/json"},
+    )
+    begun = time.monotonic()
+    status, tokens, headers, cut = 0, 0, {}, ""
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            status, headers = response.status, dict(response.headers)
+            tokens = whole(response.read(), stream=stream)["usage"]["completion_tokens"]
+    except urllib.error.HTTPError as error:
+        status, headers = error.code, dict(error.headers)
+    except (OSError, HTTPException, ValueError) as error:
+        status, cut = 0, repr(error)
+    ended = time.monotonic()
+    return Answer(ended, status, tokens, ended - begun, {name.lower(): v for name, v in headers.items()}, cut)
+
+
+def whole(answer: bytes, *, stream: bool) -> dict[str, Any]:
+    """The response body, or the last event of a stream.
+
+    Raises: ValueError if the stream is incomplete.
+    """
+    if stream:
+        *_, last, done = (line[6:] for line in answer.splitlines() if line.startswith(b"data: "))
+        if done != b"[DONE]":
+            raise ValueError(done)
+        answer = last
+    found: dict[str, Any] = json.loads(answer)
+    return found
+
+
+def flood(seconds: float, threads: int = 12, **what: Any) -> list[Answer]:
+    """Send requests in a closed loop for this long."""
+    until, answers, lock = time.monotonic() + seconds, list[Answer](), threading.Lock()
+
+    def client(start: int) -> None:
+        number = start
+        while time.monotonic() < until:
+            answer = ask(number, **what)
+            number += threads
+            with lock:
+                answers.append(answer)
+            if answer.status != 200:
+                time.sleep(0.05)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(client, range(threads)))
+    return sorted(answers, key=lambda answer: answer.at)
+
+
+def query(expression: str) -> list[dict[str, Any]]:
+    with urllib.request.urlopen(
+        f"{PROMETHEUS}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
+    ) as reply:
+        found: list[dict[str, Any]] = json.load(reply)["data"]["result"]
+    return found
+
+
 def most_in_a_window(answers: list[Answer], seconds: float) -> int:
-    """Most tokens that were answered within any stretch of that length."""
+    """Most tokens of responses that ended within any period of this length."""
     return max(
         (sum(a.tokens for a in answers if end.at - seconds < a.at <= end.at) for end in answers), default=0
     )
@@ -42,14 +146,14 @@ def statuses(answers: list[Answer]) -> dict[int | str, int]:
 
 
 def image() -> None:
-    """Not root, and nothing of what training needs."""
+    """The image does not run as root and has no training libraries."""
     look = "import os, importlib.util as u; print(os.getuid(), u.find_spec('torch'), u.find_spec('sklearn'))"
     seen = docker("run", "--rm", "--read-only", "--entrypoint", "python", IMAGE, "-c", look).strip()
     expect("user, torch, scikit-learn in the image", holds=seen == "10001 None None", seen=seen)
 
 
 def three_gateways() -> None:
-    """All three answer, and Prometheus sees each of them."""
+    """All three respond, and Prometheus scrapes each of them."""
     answers = flood(15)
     expect("15 s of traffic", holds=set(statuses(answers)) == {200}, seen=statuses(answers))
     time.sleep(12)
@@ -64,19 +168,19 @@ def three_gateways() -> None:
 
 
 def one_budget() -> None:
-    """Three gateways keep one budget of a minute exactly."""
+    """Three gateways keep one budget per minute exactly."""
     answers = flood(75, threads=8, key="BATCH_KEY")
     most = most_in_a_window(answers, 60)
     found = statuses(answers)
     expect("most tokens of `batch` in any 60 s", holds=most <= BATCH_TOKENS, seen=f"{most} of {BATCH_TOKENS}")
     expect("… and they were used", holds=most > BATCH_TOKENS * 0.8, seen=f"{most / BATCH_TOKENS:.0%}")
-    # 503: Redis took longer than redis.timeout and this budget fails closed, as on a busy machine
+    # 503: on a busy machine Redis may take longer than redis.timeout, and this budget fails closed
     fair = {200, 429} <= set(found) <= {200, 429, 503} and found.get(503, 0) <= len(answers) / 100
     expect("granted, and refused with 429", holds=fair, seen=found)
 
 
 def redis_fails() -> None:
-    """A frozen Redis is answered by policy at once; a restarted one remembers."""
+    """The policy applies at once when Redis is paused; a restarted Redis keeps its windows."""
     (redis,) = containers("redis")
     docker("pause", redis)
     answers = [ask(number) for number in range(20)]
@@ -105,7 +209,7 @@ def redis_fails() -> None:
 
 
 def used() -> int:
-    """Tokens of the day's budget of `web`, as the gateways see them."""
+    """Settled tokens of `web` in the budget of a day, as the gateways see them."""
     request = urllib.request.Request(
         f"{GATEWAY}/admin/budgets", headers={"authorization": f"Bearer {KEYS['ADMIN_KEY']}"}
     )
@@ -115,7 +219,7 @@ def used() -> int:
 
 
 def backup() -> None:
-    """Redis loses everything, and a backup brings the windows back."""
+    """Redis loses everything, and a backup restores the windows."""
     before = used()
     save = "redis-cli --rdb /data/backup.rdb >&2 && cat /data/backup.rdb && rm /data/backup.rdb"
     saved = compose("exec", "-T", "redis", "sh", "-c", save)
@@ -136,13 +240,13 @@ def backup() -> None:
 
 
 def gateways_leave() -> None:
-    """Rolling all of them loses no stream; one that is killed loses what it was doing."""
+    """Rolling all gateways loses no stream; a killed gateway loses only its running requests."""
     gateways = containers("gateway")
     roll = threading.Thread(target=rolled, args=(gateways,))
     roll.start()
     answers = flood(90, stream=True)
     expect("all gateways rolled in 90 s", holds=not roll.is_alive(), seen=not roll.is_alive())
-    # 429: ninety seconds of this are more than the minute's budget
+    # 429: ninety seconds of this traffic exceed the budget of a minute
     held = {200} <= set(statuses(answers)) <= {200, 429}
     expect("streams meanwhile, whole or refused by the budget", holds=held, seen=statuses(answers))
     timer = threading.Timer(4, docker, ("kill", gateways[2]))
@@ -150,22 +254,22 @@ def gateways_leave() -> None:
     answers = flood(15)
     timer.join()
     lost = [answer for answer in answers if answer.status not in {200, 429}]
-    # what twelve clients can have under way
+    # twelve clients have at most twelve running requests
     expect("requests lost with a gateway that is killed", holds=len(lost) <= 12, seen=statuses(answers))
 
 
 def rolled(gateways: list[str]) -> None:
-    """Stop and start each, the next one when the last is healthy again."""
+    """Stop and start each gateway, the next one when the last is healthy again."""
     for gateway in gateways:
         docker("stop", "--time", "150", gateway)
         docker("start", gateway)
         while docker("inspect", "--format", "{{.State.Health.Status}}", gateway).strip() != "healthy":
             time.sleep(0.5)
-        time.sleep(3)  # the balancer looks every second
+        time.sleep(3)  # HAProxy checks every second
 
 
 def upgraded() -> None:
-    """Another version takes over and no stream is lost: beside the old gateways first, then without them."""
+    """An upgrade loses no stream when new gateways start before the old ones stop."""
     docker("tag", IMAGE, f"thinkmeter:{NEXT}")
     change, old = threading.Thread(target=replaced), containers("gateway")
     change.start()
@@ -180,7 +284,7 @@ def upgraded() -> None:
 def replaced() -> None:
     gateways = ("up", "-d", "--no-build", "--no-deps")
     compose(*gateways, "--no-recreate", "--scale", "gateway=6", "--wait", "gateway", version=NEXT)
-    time.sleep(3)  # the balancer looks every second
+    time.sleep(3)  # HAProxy checks every second
     compose(*gateways, "--scale", "gateway=3", "gateway", version=NEXT)
 
 

@@ -1,1 +1,1 @@
-"""One short program for each client people use; see docs/clients.md."""
+"""One short program per client; see docs/clients.md."""

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the clients that the gateway itself does not need, each in its own place below .cache/clients.
+# Install the clients that the gateway itself does not need, each in its own folder below .cache/clients.
 set -eu
 cd "$(dirname "$0")/../.."
 mkdir -p .cache/clients/node

@@ -8,7 +8,7 @@ url, model, *key = sys.argv[1:]
 common = {"api_base": url, "api_key": key[0] if key else "none"}
 
 completion = litellm.completion(
-    model=f"openai/{model}",  # `openai/` says which protocol to speak, and is not sent
+    model=f"openai/{model}",  # `openai/` names the protocol and is not sent
     messages=[{"role": "user", "content": "What is (3+4)*5-9?"}],
     **common,
 )

@@ -1,6 +1,6 @@
 #!/bin/sh
 # vLLM's own load generator: examples/clients/with_vllm_bench.sh http://127.0.0.1:8080 tiny TOKENIZER
-# VLLM_BENCH replaces the command where `vllm` is not on the path.
+# Set VLLM_BENCH to the command if `vllm` is not on the path.
 set -eu
 ${VLLM_BENCH:-vllm bench serve} \
     --backend openai-chat --base-url "$1" --endpoint /v1/chat/completions \

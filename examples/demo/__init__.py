@@ -1,1 +1,1 @@
-"""`make demo`: see it work, with a real small model, in two minutes."""
+"""`make demo`: shows Thinkmeter with a small real model in two minutes."""

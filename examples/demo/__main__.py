@@ -1,10 +1,10 @@
-"""See it work: a real small model, the gateway with its head and a rolling token budget, and real questions.
+"""Runs a small real model behind the gateway, with a head and a token budget, and asks questions.
 
     make demo                          # or: python -m examples.demo
-    make demo ARGS=--traffic=surge     # the price rises and answers shorten instead of failing
+    make demo ARGS=--traffic=surge     # the price rises, and answers get shorter instead of failing
 
-For each question the tier, why, and whether the answer was right; the price and the budget filling and
-freeing; the running score of adaptive beside the best fixed mix and every fixed tier. The same in a browser.
+Shows for each question the tier, the reason, and whether the answer was right; how the price and the budget
+move; and the score of adaptive, the best fixed mix and every fixed tier. The console shows the same.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def positive(text: str) -> float:
 
 
 def free(port: int) -> bool:
-    """Whether a server can listen there."""
+    """Whether a server can listen on this port."""
     with socket.socket() as probe, contextlib.suppress(OSError):
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", port))
@@ -57,9 +57,9 @@ def free(port: int) -> bool:
 
 
 def claimed(port: int) -> socket.socket | None:
-    """A hold on the port until the end, which no two demos get, however close together they start.
+    """Claim the port for this demo until the end of the block, so that no other demo takes it.
 
-    The gateway binds the port itself, a second later; until then its UDP namesake stands for it.
+    The gateway binds the TCP port a second later. Until then, the UDP port of that number serves as a lock.
     """
     hold = socket.socket(type=socket.SOCK_DGRAM)
     with contextlib.suppress(OSError):
@@ -73,11 +73,12 @@ def main() -> None:
     asked_for = options()
     hold = None if asked_for.port or not free(PORT) else claimed(PORT)
     asked_for.port = asked_for.port or (PORT if hold else 0)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore SIGINT
     for name in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal must not leave the servers behind
         signal.signal(name, lambda number, _: sys.exit(128 + number))
     try:
-        from examples.demo.stage import show  # takes a second, in which Ctrl-C must end it quietly too
+        # the import takes a second, in which Ctrl-C must end it quietly too
+        from examples.demo.stage import show
 
         show(asked_for)
     except KeyboardInterrupt:

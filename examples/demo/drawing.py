@@ -1,4 +1,4 @@
-"""The parts of the demo's picture: small charts in characters, the questions, the score. Pure."""
+"""Parts of the demo's screen: small text charts, the questions, the score. No I/O."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ STYLES = dict(zip(TIERS, ("dim", "cyan", "bold cyan", "bold magenta"), strict=Tr
 REASONS = {"price": "best value", "only_tier": "only tier"}
 BLOCKS = "▁▂▃▄▅▆▇█"
 ANSWERS_FROM, ESTIMATES_FROM = 96, 72  # columns of the terminal
-SCALE = (16, 50)  # columns of the score's drawing, at least and at most
+SCALE = (16, 50)  # minimum and maximum columns of the score's drawing
 BESIDE_SCALE = 52
 
 Decisions = Mapping[str, Mapping[str, Any]]
 
 
 def sparkline(values: Sequence[float], width: int, top: float | None = None) -> str:
-    """The last `width` values as one character each; `top` (the largest of all) the tallest."""
+    """The last `width` values, one character each; `top` is the tallest, by default the largest value."""
     top = top or max([*values, 0.0])
     shares = [min(value / top, 1.0) if top else 0.0 for value in values[-width:]]
     return "".join(BLOCKS[round(share * (len(BLOCKS) - 1))] for share in shares).ljust(width)
@@ -49,7 +49,7 @@ def tier_text(tier: str) -> Text:
 
 
 def expected(decision: Mapping[str, Any] | None) -> Text:
-    """What the head expects of each tier, in %, the chosen one marked; empty while it is not known."""
+    """P(right) of each tier in %, with the chosen tier marked; empty while unknown."""
     text = Text()
     for tier, right in (decision or {}).get("correct", {}).items():
         chosen = decision is not None and tier == decision["tier"]
@@ -58,7 +58,7 @@ def expected(decision: Mapping[str, Any] | None) -> Text:
 
 
 def question_table(entries: Iterable[Asked], decisions: Decisions, width: int) -> Table:
-    """One line for each question; narrow terminals get fewer columns."""
+    """One line per question; narrow terminals get fewer columns."""
     table = Table(expand=True, box=None, padding=(0, 1), header_style="dim")
     table.add_column("question", no_wrap=True, ratio=1)
     columns = {"tier": 6, "P(right), %": 16, "why": 10, "answer": 6}
@@ -91,7 +91,7 @@ def _cells(entry: Asked, decisions: Decisions) -> dict[str, Text | str]:
 
 
 def score_table(count: int, rows: list[Score], gain: Gain | None, width: int) -> RenderableType:
-    """Adaptive and the best fixed mix, then each fixed tier; intervals are drawn where there is room."""
+    """Adaptive, the best fixed mix, then each fixed tier; draws intervals if there is room."""
     if not gain:
         return Text(f"The score begins at {FEWEST} questions answered in every way; so far {count}.", "dim")
     room = min(width - BESIDE_SCALE, SCALE[1])

@@ -1,4 +1,4 @@
-"""Adaptive against every fixed tier and the best fixed mix, on the same questions. Pure."""
+"""Compares adaptive with every fixed tier and the best fixed mix, on the same questions. No I/O."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RESAMPLES = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A way to answer: share of right answers with its 95 % interval, and mean completion tokens."""
+    """Score of one method: share of right answers with its 95 % interval, and mean completion tokens."""
 
     name: str
     accuracy: float
@@ -33,11 +33,11 @@ class Gain:
 
 
 def mix_at(accuracies: Sequence[float], tokens: Sequence[float], budget: float) -> float:
-    """Right answers of the best mix of fixed tiers that spends `budget` tokens a question on average.
+    """Share of right answers of the best mix of fixed tiers at `budget` mean tokens per question.
 
-    A mix draws the tier of each question by lot, so it reaches any point between two tiers: the best one is
-    the upper hull of the tiers' (tokens, accuracy) points, at the budget or anywhere below it. A budget below
-    the cheapest tier buys that tier's accuracy: no mix spends less.
+    A mix draws the tier of each question at random, so it reaches any point between two tiers. The best mix
+    lies on the upper hull of the tiers' (tokens, accuracy) points, at the budget or below it. A budget below
+    the cheapest tier gets that tier's accuracy, because no mix uses less.
     """
     points = list(zip(tokens, accuracies, strict=True))
     best = max(a for t, a in points if t <= max(budget, min(tokens)))
@@ -56,7 +56,7 @@ def _bounds(samples: Floats) -> tuple[float, float]:
 def scores(
     adaptive: tuple[Floats, Floats], fixed: Mapping[str, tuple[Floats, Floats]], seed: int = 0
 ) -> tuple[list[Score], Gain]:
-    """Scores of all ways, and the gain. Each way: (right [N] in 0..1, tokens [N]), of the same N questions.
+    """Scores of all methods, and the gain. Per method: right [N] in 0..1, tokens [N], of the same questions.
 
     Intervals are percentiles over resampled questions; each resample recomputes every mean and the mix, so
     the comparison stays paired.
@@ -65,7 +65,7 @@ def scores(
     right = np.stack([pair[0] for pair in ways.values()])
     spent = np.stack([pair[1] for pair in ways.values()])
     count = right.shape[1]
-    # how often each question is drawn in each resample: [RESAMPLES, N]
+    # count of each question in each resample: [RESAMPLES, N]
     draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES) / count
     sampled_right, sampled_spent = right @ draws.T, spent @ draws.T
     rows = [

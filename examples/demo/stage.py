@@ -1,4 +1,4 @@
-"""Starting everything, the stream of questions, what was measured, and serving on."""
+"""Starts all servers, runs the stream of questions, prints the result, and keeps serving."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from examples.demo.summary import paragraph, surge_paragraph
 from examples.demo.traffic import Asked, Plan, Traffic, arrivals, fresh_questions, watch
 from examples.demo.view import View
 
-WINDOW = 30  # seconds: short enough to see the budget free itself
-TOKENS_A_QUESTION = 45  # what the budget grants at the steady rate; the tiers take about 3, 28, 65 and 95
-PRICE = 6  # at least; about what 38 tokens a question cost, so that the window does not begin with a feast
+WINDOW = 30  # seconds; short enough to see tokens leave the window
+TOKENS_A_QUESTION = 45  # granted by the budget at the steady rate; the tiers use about 3, 28, 65 and 95
+PRICE = 6  # minimum price, at which a question uses about 38 tokens, so that the first window is not wasted
 
 ABOUT = """\
 A reasoning model of 1.4 million parameters answers questions about numbers, on this machine's CPU. For every
@@ -43,12 +43,12 @@ def settings(backend: str, folder: Path, rate: float) -> dict[str, Any]:
 
 
 def cap(rate: float) -> int:
-    """Tokens of the budget's window."""
+    """Token limit of the budget's window."""
     return math.ceil(rate * WINDOW * TOKENS_A_QUESTION)
 
 
 async def run(traffic: Traffic, view: View, plan: Plan, seed: int) -> None:
-    """The stream of questions, drawn as it goes."""
+    """Ask the stream of questions and draw the screen meanwhile."""
     loop = asyncio.get_running_loop()
     questions = fresh_questions(plan.count, seed)
     begun = loop.time()
@@ -72,7 +72,7 @@ async def run(traffic: Traffic, view: View, plan: Plan, seed: int) -> None:
 
 
 def tell(view: View, asked: list[Asked], plan: Plan) -> None:
-    """The last picture, and in words what was measured."""
+    """Print the last screen, and the result in words."""
     view.finish(asked)
     view.out.print(paragraph(asked), highlight=False)
     if plan.surge:
@@ -80,7 +80,7 @@ def tell(view: View, asked: list[Asked], plan: Plan) -> None:
 
 
 def serve_on(url: str, view: View) -> None:
-    """Keep serving until Ctrl-C; what the user asks is told."""
+    """Keep serving until Ctrl-C, and print the decisions of the user's own requests."""
     messages = '[{"role": "user", "content": "What is (3+4)*5-9?"}]'
     body = f'{{"model": "tiny", "temperature": 0, "messages": {messages}}}'
     view.out.print(f"\n[bold]Still serving[/] until Ctrl-C. Ask it yourself, in {url}/console or here:\n")
@@ -93,9 +93,9 @@ def serve_on(url: str, view: View) -> None:
 
 
 def show(asked_for: argparse.Namespace) -> None:
-    """Start everything, ask, show, say what was measured, and serve on where somebody is there to use it.
+    """Start everything, ask, show the result, and keep serving if a user is there.
 
-    Ctrl-C amid the questions shows what was measured until then.
+    Ctrl-C during the questions shows the result so far.
     """
     out = Console(width=None if sys.stdout.isatty() else 120)
     plan = Plan(asked_for.rate, asked_for.seconds, asked_for.traffic == "surge")

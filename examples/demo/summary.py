@@ -1,4 +1,4 @@
-"""What was measured, in words. Pure."""
+"""The result in words. No I/O."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from examples.demo.score import Gain, Score, scores
 from examples.demo.traffic import Asked, Plan
 from examples.servers import TIERS
 
-FEWEST = 20  # questions before a score means anything
+FEWEST = 20  # minimum number of questions for a score
 
 
 def standing(asked: list[Asked]) -> tuple[int, list[Score], Gain | None]:
-    """Questions answered in every way, and the scores on them: adaptive, the best fixed mix, each tier."""
+    """Number of questions that every method answered, and the scores of adaptive, the mix, and each tier."""
     done = [entry for entry in asked if entry.complete]
     if len(done) < FEWEST:
         return len(done), [], None
@@ -30,7 +30,7 @@ def standing(asked: list[Asked]) -> tuple[int, list[Score], Gain | None]:
 
 
 def paragraph(asked: list[Asked]) -> str:
-    """One plain paragraph of what was measured."""
+    """The result as one paragraph."""
     count, rows, gain = standing(asked)
     refused = sum(entry.refused is not None for entry in asked)
     if gain is None:
@@ -56,7 +56,7 @@ def paragraph(asked: list[Asked]) -> str:
 
 
 def surge_paragraph(asked: list[Asked], prices: list[float], plan: Plan) -> str:
-    """What the surge did to price and length. prices: one a second."""
+    """Effect of the surge on price and length. prices: one per second."""
     start, end = plan.surge_from, plan.surge_to
 
     def tokens(since: float, until: float) -> float:

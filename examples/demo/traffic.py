@@ -1,4 +1,4 @@
-"""Asking: a stream of questions through the gateway, and the same ones at every fixed tier beside it."""
+"""Sends questions through the gateway, and the same questions to the model at every fixed tier."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ MEASURED = ROOT / "examples" / "tiny_reasoner" / "measured"
 FIXED_AT_ONCE = 12
 
 
-SURGE = (0.35, 0.7, 3.0)  # from and to, as shares of the run, and times the rate
+SURGE = (0.35, 0.7, 3.0)  # start and end as shares of the run, and factor of the rate
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How questions come: `rate` a second for `seconds`; with a surge, `factor` times as many amid them."""
+    """Arrival of questions: `rate` per second for `seconds`, times `factor` during a surge."""
 
     rate: float
     seconds: float
@@ -48,17 +48,17 @@ class Plan:
 
     @property
     def count(self) -> int:
-        """Questions to be expected."""
+        """Expected number of questions."""
         return round(self.rate * (self.seconds + (self.surge_to - self.surge_from) * (self.factor - 1)))
 
     def rate_at(self, at: float) -> float:
-        """Questions a second, `at` seconds from the start."""
+        """Questions per second, `at` seconds after the start."""
         return self.rate * (self.factor if self.surge_from <= at < self.surge_to else 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer, graded; only adaptive ones have a reason and a decision, by its id."""
+    """One graded answer; only adaptive answers have a reason and a decision ID."""
 
     tier: str
     text: str
@@ -70,7 +70,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Asked:
-    """A question asked `at` seconds from the start; `adaptive` is None when it was refused."""
+    """A question asked `at` seconds after the start; `adaptive` is None if it was refused."""
 
     question: Question
     at: float = 0.0
@@ -84,7 +84,7 @@ class Asked:
 
 
 def fresh_questions(count: int, seed: int) -> list[Question]:
-    """Held-out questions that are not in the shipped outcome tables either, from which the head learned."""
+    """Held-out questions that are not in the shipped outcome tables, which the head was trained on."""
     known = known_prompts()
     drawn = held_out_set(2 * count + 500, seed)
     fresh = [question for question in drawn if question.text not in known][:count]
@@ -94,13 +94,13 @@ def fresh_questions(count: int, seed: int) -> list[Question]:
 
 
 def known_prompts() -> set[str]:
-    """The questions of every outcome table that is shipped."""
+    """The questions of all shipped outcome tables."""
     tables = [gzip.decompress(path.read_bytes()) for path in MEASURED.glob("*.jsonl.gz")]
     return {json.loads(line)["prompt"] for table in tables for line in table.splitlines()}
 
 
 def arrivals(plan: Plan, seed: int) -> Iterator[float]:
-    """Seconds from the start at which questions come: a Poisson process of the plan's rate."""
+    """Arrival times in seconds after the start: a Poisson process with the plan's rate."""
     rng, now = random.Random(seed), 0.0
     for _ in range(plan.count):
         now += rng.expovariate(plan.rate_at(now))
@@ -108,7 +108,7 @@ def arrivals(plan: Plan, seed: int) -> Iterator[float]:
 
 
 def fixed_fields(tier: str) -> dict[str, Any]:
-    """What makes the model think at a tier, as the gateway would write it."""
+    """Request fields for a tier, as the gateway would set them."""
     thinking = TIERS[tier]
     template = {"chat_template_kwargs": {"enable_thinking": bool(thinking)}}
     budget = {"thinking_token_budget": thinking} if thinking else {}
@@ -116,7 +116,7 @@ def fixed_fields(tier: str) -> dict[str, Any]:
 
 
 class Traffic:
-    """Asks through the gateway as questions arrive; a few at a time, asks the model itself at each tier."""
+    """Asks through the gateway as questions arrive, and the model itself, a few at a time, at each tier."""
 
     def __init__(self, gateway: str, backend: str, tell: Callable[[Asked], object]) -> None:
         self._gateway = openai.AsyncOpenAI(base_url=f"{gateway}/v1", api_key="none", max_retries=0)
@@ -126,7 +126,7 @@ class Traffic:
         self.asked: list[Asked] = []
 
     async def run(self, questions: list[Question], times: Iterator[float], stop: float) -> None:
-        """Ask all; fixed tiers that are not answered `stop` seconds after the start are given up."""
+        """Ask all questions; drop fixed tiers without an answer `stop` seconds after the start."""
         begun = time.monotonic()
         tasks: list[asyncio.Task[None]] = []
         try:
@@ -179,7 +179,7 @@ def _graded(completion: Any, question: Question, tier: str, reason: str = "", de
 
 
 def watch(gateway: str, take: Callable[[str, Any], object]) -> None:
-    """Hand over the events of the console's stream by name, from a thread of its own, while there are any."""
+    """Pass on the events of the console's stream by name, from a separate thread, until the stream ends."""
 
     def read() -> None:
         with suppress(OSError), urllib.request.urlopen(f"{gateway}/console/events") as lines:  # noqa: S310

@@ -1,4 +1,4 @@
-"""What the demo shows in the terminal: live where there is one, else as plain lines."""
+"""The demo's output: a live screen in a terminal, otherwise plain lines."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from examples.demo.summary import standing
 from examples.demo.traffic import Asked, Plan
 
 SHOWN = 12
-OTHER_LINES = 18  # of the picture, beside the questions
-SCORED_EVERY = 8  # questions: the intervals cost more than the rest of the picture
-HISTORY = 24  # seconds of the small charts
+OTHER_LINES = 18  # lines of the screen beside the questions
+SCORED_EVERY = 8  # questions between scores, because intervals take longer than the rest of the screen
+HISTORY = 24  # seconds that the small charts span
 
 
 class View:
-    """Collects what happens and draws it; plain lines when the output is no terminal."""
+    """Collects events and draws them; prints plain lines if the output is not a terminal."""
 
     def __init__(self, out: Console, plan: Plan) -> None:
         self.out, self._plan = out, plan
@@ -41,14 +41,14 @@ class View:
         self.live = Live(console=out, auto_refresh=False, transient=True) if drawn else None
 
     def asked(self, entry: Asked) -> None:
-        """A question was answered through the gateway, or refused."""
+        """Record a question that was answered through the gateway, or refused."""
         self._latest.append(entry)
         self._told += 1
         if self.live is None and (self._told <= SHOWN or self._told % 25 == 0):
             self._unsaid.append(entry)
 
     def event(self, name: str, body: Any) -> None:
-        """Take in the console's stream: a snapshot every second, and decisions as requests end."""
+        """Process an event of the console's stream: a snapshot every second, decisions as requests end."""
         if name == "snapshot":
             seconds = body["seconds"]
             self.prices.append(float(seconds[-1]["price"] if seconds else body["price"]))
@@ -60,7 +60,7 @@ class View:
                 self.out.print(*map(self._followed, body), sep="\n")
 
     def draw(self, asked: list[Asked], at: float) -> None:
-        """Redraw the terminal, or say the lines that are due; `at` in seconds from the start."""
+        """Redraw the terminal, or print the lines that are due; `at` is in seconds after the start."""
         while self._unsaid and self._explained(self._unsaid[0]):
             self._say(self._unsaid.popleft())
         if self.live:
@@ -72,7 +72,7 @@ class View:
             self.live.update(Group(*parts, Text(), self._score), refresh=True)
 
     def finish(self, asked: list[Asked]) -> None:
-        """What stays on the screen when the questions have ended."""
+        """Draw what stays on the screen after the questions."""
         if self.live:
             self.out.print(self._questions(SHOWN), Text())
         for entry in self._unsaid:
@@ -81,11 +81,11 @@ class View:
 
     @property
     def complete(self) -> bool:
-        """Whether the stream has told the decisions of all that is shown, a moment after their answers."""
+        """Whether the stream has delivered the decisions of all questions shown; they follow the answers."""
         return all(self._explained(entry) for entry in [*self._latest, *self._unsaid])
 
     def follow(self) -> None:
-        """From now on, tell every decision as it comes."""
+        """Print every decision from now on."""
         self._following = True
 
     def _progress(self, count: int, at: float) -> Text:
@@ -150,5 +150,5 @@ class View:
 
 
 def used(budget: Mapping[str, Any]) -> float:
-    """Tokens of a window that are spent or reserved."""
+    """Tokens of a window that are settled or reserved."""
     return float(budget["settled"] + budget["reserved"])

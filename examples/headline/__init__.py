@@ -1,1 +1,1 @@
-"""`make headline`: the claim, measured end to end with real generations through the gateway."""
+"""`make headline`: measures the main claim end to end, with real generations through the gateway."""

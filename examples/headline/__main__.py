@@ -1,9 +1,9 @@
-"""The headline, end to end: real generations through the gateway at several budgets.
+"""Measures the headline end to end: real generations through the gateway at several budgets.
 
     python -m examples.headline [--engine vllm|embedded] [--questions 3000]
 
-Asks every question at every fixed tier, several times at the cheap ones for self-consistency, and adaptively
-at a price for each budget. Prints the table; writes headline.json, headline.md and headline.svg into `--out`.
+Asks every question at every fixed tier (cheap tiers several times, for self-consistency), and adaptively at
+one price per budget. Prints the table, and writes headline.json, headline.md and headline.svg into `--out`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from router_model.allocation import allocate
 
 TIMES_DIRECT = (1.5, 2.0, 3.0, 4.0)
 EXTRA_SHARES = (0.1, 0.25, 0.5, 0.75)
-"""Further budgets: the cheapest tier's tokens and this share of the way to the longest tier's."""
+"""Further budgets, as shares of the way from the cheapest tier's tokens to the longest tier's."""
 SAMPLES = {"direct": 16, "short": 4, "medium": 1, "long": 1}
 WEIGHTS = servers.ROOT / "examples" / "tiny_reasoner" / "weights"
 
@@ -49,7 +49,7 @@ def options() -> argparse.Namespace:
 
 @contextmanager
 def vllm(python: Path, folder: Path) -> Iterator[str]:
-    """A vLLM server (CPU build) with the tiny reasoner; its address."""
+    """Run a vLLM server (CPU build) with the tiny reasoner; yields its URL."""
     port = servers.free_port()
     url = f"http://127.0.0.1:{port}"
     marks = {"reasoning_start_str": "<think>", "reasoning_end_str": "</think>"}
@@ -83,7 +83,7 @@ def pinned(url: str, questions: list[Question], progress: Progress) -> dict[str,
 
 
 def budgets(fixed: list[Way]) -> list[dict[str, float]]:
-    """Every budget, in tokens a question and in multiples of the cheapest tier's; rising."""
+    """All budgets, ascending, in tokens per question and in multiples of the cheapest tier's tokens."""
     direct, longest = float(fixed[0].tokens.mean()), float(fixed[-1].tokens.mean())
     tokens = [times * direct for times in TIMES_DIRECT]
     tokens += [direct + share * (longest - direct) for share in EXTRA_SHARES]
@@ -91,7 +91,7 @@ def budgets(fixed: list[Way]) -> list[dict[str, float]]:
 
 
 def measure(backend: str, folder: Path, asked_for: argparse.Namespace, progress: Progress) -> dict[str, Any]:
-    """All of it; the result as it is written to headline.json."""
+    """Measure everything; returns the content of headline.json."""
     drawn = fresh_questions(asked_for.questions + asked_for.calibration, asked_for.seed)
     questions, others = drawn[: asked_for.questions], drawn[asked_for.questions :]
     with servers.gateway(folder, servers.settings(backend)) as url:

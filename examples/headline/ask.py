@@ -1,4 +1,4 @@
-"""Asking the gateway: dry runs for the estimates, and real answers at a pinned tier or at a price."""
+"""Asks the gateway: dry runs for estimates, and real answers at a pinned tier or at a price."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ TEMPERATURE = 0.7
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Answers to N questions, S samples each: text (None: no number) and completion tokens a sample [N].
+    """Answers to N questions, S samples each: text (None: no number) and completion tokens per sample [N].
 
-    tiers: the tier each was answered at.
+    tiers: the tier of each answer.
     """
 
     texts: list[list[str | None]]
@@ -41,7 +41,7 @@ def client(url: str) -> openai.AsyncOpenAI:
 
 
 async def estimates(url: str, questions: Sequence[Question]) -> tuple[Floats, Floats, str]:
-    """P(right) and expected tokens, [N, T], as the gateway's head has it, and the head's version."""
+    """P(right) and expected tokens, [N, T], from the gateway's head, and the head's version."""
     slots = asyncio.Semaphore(AT_ONCE)
 
     async def one(question: Question) -> dict[str, dict[str, dict[str, float | str]]]:
@@ -62,9 +62,9 @@ async def estimates(url: str, questions: Sequence[Question]) -> tuple[Floats, Fl
 async def answers(
     url: str, model: str, questions: Sequence[Question], samples: int, tick: Callable[[], object]
 ) -> Answers:
-    """Real answers through the gateway, under its tier or, with `tiny:TIER`, a pinned one.
+    """Real answers through the gateway, at its tier or, with `tiny:TIER`, at a pinned one.
 
-    Without seeds: vLLM's CPU build (0.32) dies of a seed in a prompt that it reads in parts.
+    Sends no seeds, because vLLM's CPU build (0.32) crashes on a seed when it prefills a prompt in chunks.
     """
     slots = asyncio.Semaphore(AT_ONCE)
 

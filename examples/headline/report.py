@@ -95,7 +95,7 @@ def page(result: dict[str, Any]) -> str:
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
-    """Right answers by tokens, an SVG; needs matplotlib."""
+    """Plot right answers by tokens as an SVG; needs matplotlib."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,4 +1,4 @@
-"""What the answers come to: adaptive beside the best mix, self-consistency and the oracle. Pure."""
+"""Compares adaptive with the best mix, self-consistency and the oracle. No I/O."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 
 def majority(texts: Sequence[str | None], votes: int, answer: str) -> float:
-    """P(right) of the most frequent of the first `votes` answers; ties by lot, no answer is no vote."""
+    """P(right) of the most frequent of the first `votes` answers; ties are random, no answer is no vote."""
     counts = Counter(text for text in texts[:votes] if text is not None)
     if not counts:
         return 0.0
@@ -30,7 +30,7 @@ def majority(texts: Sequence[str | None], votes: int, answer: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Right answers and tokens of one way to answer, question by question, [N]."""
+    """Right answers and tokens of one method, per question, [N]."""
 
     name: str
     right: Floats
@@ -42,7 +42,7 @@ def fixed_ways(pinned: Mapping[str, Answers], questions: Sequence[Question]) -> 
 
 
 def vote_ways(pinned: Mapping[str, Answers], questions: Sequence[Question]) -> list[list[Way]]:
-    """For each tier, its ways under every number of votes that there are samples for."""
+    """Per tier, the methods for every number of votes up to the number of samples."""
     found = []
     for tier, given in pinned.items():
         ways = []
@@ -55,33 +55,33 @@ def vote_ways(pinned: Mapping[str, Answers], questions: Sequence[Question]) -> l
 
 
 class Bootstrap:
-    """Means over the questions and over resamples of them, which all ways share: pairs stay pairs."""
+    """Means over the questions and over resamples, which all methods share so that pairs stay pairs."""
 
     def __init__(self, count: int, seed: int = 0) -> None:
         draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES) / count
         self._weights = np.vstack([np.full(count, 1 / count), draws])
 
     def means(self, values: Floats) -> Floats:
-        """[1 + RESAMPLES]: the mean itself, then that of each resample."""
+        """The mean, then the mean of each resample: [1 + RESAMPLES]."""
         return np.asarray(self._weights @ values)
 
     def mix(self, ways: Sequence[Way], tokens: Floats) -> Floats:
-        """The best mix of the ways at these mean tokens, [1 + RESAMPLES]."""
+        """The best mix of the methods at these mean tokens, [1 + RESAMPLES]."""
         rights = np.stack([self.means(way.right) for way in ways], axis=1).tolist()
         spent = np.stack([self.means(way.tokens) for way in ways], axis=1).tolist()
         return np.array([mix_at(a, t, b) for a, t, b in zip(rights, spent, tokens.tolist(), strict=True)])
 
     def voting(self, tiers: Sequence[Sequence[Way]], tokens: Floats) -> Floats:
-        """The best tier's votes, mixed over its own numbers of votes, of the tiers one vote of which fits."""
+        """The best tier's votes, mixed over its numbers of votes, among tiers that afford one vote."""
         curves = [self.mix(ways, tokens) for ways in tiers]
         fits = [np.full(len(tokens), True), *(self.means(w[0].tokens) <= tokens for w in tiers[1:])]
         best: Floats = np.max(np.where(np.stack(fits), np.stack(curves), -np.inf), axis=0)
         return best
 
     def oracle(self, ways: Sequence[Way], tokens: Floats) -> Floats:
-        """The best choice of a tier for each question by whoever knows every outcome beforehand.
+        """The best choice of a tier for each question, given every outcome beforehand.
 
-        The choice is made once, on all questions at the budget itself; resamples reweigh its outcomes.
+        The choice is made once, on all questions at the budget itself; resamples reweight its outcomes.
         """
         right, spent = (
             np.stack([getattr(way, name) for way in ways], axis=1) for name in ("right", "tokens")
@@ -113,9 +113,9 @@ def compare(
     votes: Sequence[Sequence[Way]],
     boot: Bootstrap,
 ) -> dict[str, Any]:
-    """One row, all at the tokens that adaptive really used. relative_gain: over the cheapest tier.
+    """One row, all methods at the tokens that adaptive used. relative_gain: over the cheapest tier.
 
-    budget: `budget`, tokens a question, and `times_direct`, the same in multiples of the cheapest tier's.
+    budget: `budget`, tokens per question, and `times_direct`, the same in multiples of the cheapest tier's.
     """
     right, tokens = boot.means(adaptive.right), boot.means(adaptive.tokens)
     mix, voting = boot.mix(fixed, tokens), boot.voting(votes, tokens)
@@ -134,5 +134,5 @@ def compare(
 
 
 def alone(way: Way, boot: Bootstrap) -> dict[str, Any]:
-    """A fixed tier by itself."""
+    """The row of one fixed tier."""
     return {"name": way.name} | _cell(boot.means(way.right), boot.means(way.tokens))

@@ -1,1 +1,1 @@
-"""A small reasoning model of our own: task, training, weights, and an OpenAI-compatible server."""
+"""A small reasoning model: task, training, weights, and an OpenAI-compatible server."""

@@ -1,4 +1,4 @@
-"""Request bodies that are too large, or that do not arrive."""
+"""Refuses request bodies that are too large or arrive too slowly."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Arrival:
         self._app, self._most, self._seconds = app, most, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand on the request; whoever reads its body gets the refusal as an exception."""
+        """Pass the request on; reading its body raises the refusal as an exception."""
         due = asyncio.get_running_loop().time() + self._seconds
         left, arriving = self._most, True
 
@@ -39,4 +39,4 @@ class Arrival:
 
 
 def _refused(status: int, detail: str) -> HTTPException:
-    return HTTPException(status, detail, {"connection": "close"})  # the rest of the body is not waited for
+    return HTTPException(status, detail, {"connection": "close"})  # do not wait for the rest of the body

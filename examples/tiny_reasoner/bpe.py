@@ -1,4 +1,4 @@
-"""Fit the tokenizer; only training needs this."""
+"""Fits the tokenizer. Only training needs this module."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WORDS = r" ?\p{L}+|\p{N}|[^\s\p{L}\p{N}]|\n+|\s+"
 
 
 def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
-    """A byte-level BPE in which every digit and every sign stands alone."""
+    """A byte-level BPE in which every digit and every sign is a token of its own."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

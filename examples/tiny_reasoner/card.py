@@ -1,4 +1,4 @@
-"""The model card: what the model is, and what was measured."""
+"""Writes the model card: what the model is, and what was measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The marks of a conversation, its template, and what that writes."""
+"""The special tokens of a conversation, its chat template, and the rendered text."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ CHAT_TEMPLATE = """\
 
 
 def render_chat(messages: Iterable[tuple[str, str]], *, thinking: bool) -> str:
-    """What the chat template writes for a conversation of (role, text) that the assistant continues."""
+    """Render a conversation of (role, text) that the assistant continues."""
     turns = "".join(f"{START}{role}\n{text}{END}\n" for role, text in messages)
     opening = f"{turns}{START}assistant\n"
     return opening if thinking else opening + NO_THOUGHT
 
 
 def render(question: str, *, thinking: bool) -> str:
-    """What the chat template writes for one user message."""
+    """Render one user message."""
     return render_chat([("user", question)], thinking=thinking)

@@ -1,4 +1,4 @@
-"""One completion under way: from the engine's tokens to reasoning, content and usage."""
+"""A running completion: turns the engine's tokens into reasoning, content and usage."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ UNFINISHED = "\ufffd"
 
 
 class EngineFailed(Exception):
-    """The engine could not go on with a sequence."""
+    """The engine failed on a sequence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """New text of one choice, and why it ended if it did."""
+    """New text of one choice, and its finish reason if it ended."""
 
     reasoning: str = ""
     content: str = ""
@@ -25,7 +25,7 @@ class Delta:
 
 
 class Decoder:
-    """Turns token ids into text piece by piece, never splitting a character."""
+    """Turns token ids into text incrementally, never splitting a character."""
 
     def __init__(self, engine: Engine) -> None:
         self._tokenizer = engine.tokenizer
@@ -33,7 +33,7 @@ class Decoder:
         self._said = 0
 
     def add(self, token: int) -> str:
-        """The text that became certain with this token."""
+        """The text that this token completes."""
         self._ids.append(token)
         text = self._tokenizer.decode(self._ids)
         if text.endswith(UNFINISHED):
@@ -65,11 +65,11 @@ class Choice:
             self._loop.call_soon_threadsafe(self._arrived.put_nowait, event)
 
     def cancel(self) -> None:
-        """Let the engine drop the sequence at its next step."""
+        """Make the engine drop the sequence at its next step."""
         self._sequence.cancelled = True
 
     async def deltas(self) -> AsyncIterator[Delta]:
-        """The text as it comes; the last delta says why it ended."""
+        """The text as it arrives; the last delta has the finish reason."""
         try:
             while True:
                 event = await self._arrived.get()
@@ -95,7 +95,7 @@ class Choice:
         return self._content(text, finish)
 
     def _content(self, text: str, finish: Finish | None) -> Delta:
-        """Content up to a stop string; a tail that may be the start of one is held back."""
+        """Content up to a stop string; holds back a tail that may be the start of one."""
         self._held += text
         found = [at for at in (self._held.find(stop) for stop in self._stops) if at >= 0]
         if found:
@@ -111,7 +111,7 @@ class Choice:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """How much of the end of the text is the start of the stop string."""
+    """Length of the longest end of the text that is a start of the stop string."""
     return next(
         (size for size in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-size:])), 0
     )
@@ -125,7 +125,7 @@ class Usage:
     choices: list[Choice]
 
     def body(self) -> dict[str, object]:
-        """In the shape of the OpenAI API."""
+        """The counts in the shape of the OpenAI API."""
         written = sum(choice.tokens for choice in self.choices)
         return {
             "prompt_tokens": self.prompt,

@@ -1,4 +1,4 @@
-"""The weights of a Hugging Face directory as a CTranslate2 model; CTranslate2's own converter needs torch."""
+"""Converts the weights of a Hugging Face directory for CTranslate2, whose own converter needs torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def convert(directory: Path, vocabulary: list[str]) -> dict[str, bytes]:
     """The files of the CTranslate2 model, by name, as `ctranslate2.Generator` takes them.
 
     Rows of the embedding beyond the vocabulary are padding and left out, so that they are never sampled.
-    The names on the right are those of Qwen3 in transformers, those on the left CTranslate2's.
+    Names on the left are CTranslate2's, names on the right are those of Qwen3 in transformers.
     """
     config: dict[str, Any] = json.loads((directory / "config.json").read_text("utf-8"))
     weights = load_file(directory / "model.safetensors")

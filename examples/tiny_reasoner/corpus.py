@@ -1,7 +1,7 @@
 """Batches of token ids for training, drawn from the seeded stream of questions.
 
-A document is one question with its whole thought. Answers given at once, or after a thought cut short, hang
-off it as branches that see it only up to where they leave it, so that the shared part is computed once.
+A document is one question with its whole thought. Answers given at once, or after a shortened thought, are
+branches. A branch sees the document up to the point where it leaves it, so the shared part is computed once.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from examples.tiny_reasoner.task import Question, held_out, make_question
 from examples.tiny_reasoner.thoughts import long_thought
 
 CUTS = 3
-SHORT_CUT = 40  # half of the cuts come before this many tokens
+SHORT_CUT = 40  # half of the thoughts are cut before this many tokens
 LONGEST_THOUGHT = 320
-POOL = 24  # batches drawn together and sorted by length, so that little is padding
+POOL = 24  # batches drawn together and sorted by length, to reduce padding
 LEVELS = {"easy": 0.26, "medium": 0.36, "hard": 0.36, "beyond": 0.02}
 KEPT = {
     "story": 0.4,
     "compare": 0.5,
     "modular": 0.5,
-}  # learned soon: they give room to the others
+}  # learned early, so they get a smaller share
 
 Array = NDArray[np.int64]
 
 
 @dataclass(slots=True)
 class Document:
-    """Per token: id, whether it is learned, branch (0 = trunk), position, and how much trunk it sees."""
+    """Per token: id, whether it is trained on, branch (0 = trunk), position, how much trunk it sees."""
 
     ids: list[int] = field(default_factory=list)
     taught: list[bool] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Document:
         self.sees += range(first + 1, first + 1 + len(ids))
 
     def fork(self, at: int, ids: list[int], given: int) -> None:
-        """Add a branch that leaves the trunk at a position; its first `given` tokens are not learned."""
+        """Add a branch that leaves the trunk at a position; its first `given` tokens are not trained on."""
         self.ids += ids
         self.taught += [False] * given + [True] * (len(ids) - given)
         self.branch += [self.branch[-1] + 1] * len(ids)
@@ -93,7 +93,7 @@ class Corpus:
                 return question
 
     def document(self) -> Document:
-        """One question: its thought and answer, the answer at once, and answers after cut thoughts."""
+        """One question: its thought and answer, the immediate answer, answers after shortened thoughts."""
         question = self.question()
         answer = self._ids(question.answer + END)
         prompt = self._ids(render(question.text, thinking=True))

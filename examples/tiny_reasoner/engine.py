@@ -1,9 +1,9 @@
-"""Generation with CTranslate2: batches, forced ends of thought, seeds, and delivery of tokens.
+"""Generates with CTranslate2: batches, thinking budgets, seeds, and delivery of tokens.
 
-CTranslate2 runs a batch to its end, with one set of sampling options and one stream of random numbers. So
-sequences that ask for the same options share batches, and one with a seed runs alone in a generator of its
-own. A thought that has spent its budget leaves its batch; `</think>` is put after it, and the answer is
-written in a next batch.
+CTranslate2 runs a batch to its end, with one set of sampling options and one stream of random numbers.
+Sequences with the same options therefore share batches, and a sequence with a seed runs alone in its own
+generator. A thought that has spent its budget leaves its batch, gets `</think>` appended, and its answer is
+generated in a later batch.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from examples.tiny_reasoner.convert import convert
 from examples.tiny_reasoner.tokens import Tokens
 
 Finish = Literal["stop", "length"]
-WORKERS = 3  # two cores' worth, and one for what comes while both are at long batches
-ROUND = 256  # tokens after which a batch is made up anew
-COOLEST = 0.01  # logits divided by less do not fit float32
-NARROWEST = 1e-30  # less is zero in float32
-UNSEEDED = 2**32 - 1  # with this seed CTranslate2 asks the system for one
-_seeding = threading.Lock()  # the seed is the process's
+WORKERS = 3  # one per core of two, and one for requests that arrive while both run long batches
+ROUND = 256  # tokens after which a batch is formed anew
+COOLEST = 0.01  # logits divided by a smaller number overflow float32
+NARROWEST = 1e-30  # a smaller number is zero in float32
+UNSEEDED = 2**32 - 1  # with this seed CTranslate2 takes a random one from the system
+_seeding = threading.Lock()  # the seed belongs to the process
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How one sequence is continued."""
+    """Sampling options of one sequence."""
 
     max_tokens: int
     temperature: float = 0.7
@@ -45,7 +45,7 @@ class Sampling:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What `Generator.generate_batch` takes for a whole batch."""
+        """Options of `Generator.generate_batch` for a whole batch."""
         if self.greedy:
             return {"sampling_topk": 1}
         return {
@@ -56,18 +56,18 @@ class Sampling:
 
     @property
     def greedy(self) -> bool:
-        """Whether nothing is left to chance."""
+        """Whether decoding is greedy."""
         return self.temperature == 0 or self.top_k == 1
 
     @property
     def alone(self) -> bool:
-        """Whether neighbours would change the numbers that a seed gives."""
+        """Whether other sequences in the batch would change the numbers drawn from the seed."""
         return self.seed is not None and not self.greedy
 
 
 @dataclass(eq=False, slots=True)
 class Sequence:
-    """A prompt on its way; `deliver` gets every token and, with the last one, why it ended."""
+    """A prompt being continued. `deliver` gets every token and, with the last one, the finish reason."""
 
     prompt: list[int]
     sampling: Sampling
@@ -75,7 +75,7 @@ class Sequence:
     fail: Callable[[Exception], None]
     tokens: list[int] = field(default_factory=list)
     cancelled: bool = False
-    thought: int | None = None  # tokens of thought so far while thinking
+    thought: int | None = None  # tokens of the thought so far
 
     @property
     def position(self) -> int:
@@ -88,14 +88,14 @@ class Sequence:
         return budget is not None and self.thought is not None and self.thought >= budget
 
     def goes_with(self, other: Sequence) -> bool:
-        """Whether both can share a batch; what is longer than the shortest is read token by token there."""
+        """Whether both can share a batch; it reads prompts beyond the shortest's length token by token."""
         near = self.position // ROUND == other.position // ROUND
         alone = self.sampling.alone or other.sampling.alone
         return near and not alone and self.sampling.options == other.sampling.options
 
 
 class Engine:
-    """A few threads, each of which makes up a batch of what waits and runs it."""
+    """A few threads, each of which forms a batch of waiting sequences and runs it."""
 
     def __init__(self, directory: Path, slots: int = 32) -> None:
         self.tokenizer = Tokens(directory / "tokenizer.json")
@@ -105,7 +105,7 @@ class Engine:
         self.longest: int = config["max_position_embeddings"]
         self._names = self.tokenizer.vocabulary
         self._files = convert(directory, self._names)
-        self._changed = threading.Condition()  # guards what follows
+        self._changed = threading.Condition()  # guards the fields below
         self._waiting: deque[Sequence] = deque()
         self._running: set[Sequence] = set()
         self._idle = 0
@@ -119,7 +119,7 @@ class Engine:
             thread.start()
 
     def close(self) -> None:
-        """Stop after the running step; sequences under way are not finished."""
+        """Stop after the running step, without finishing the running sequences."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -127,7 +127,7 @@ class Engine:
             thread.join()
 
     def submit(self, sequence: Sequence) -> None:
-        """Hand over a sequence; tokens come through its `deliver`, from another thread."""
+        """Queue a sequence. Its `deliver` gets the tokens, from another thread."""
         with self._changed:
             self._waiting.append(sequence)
             self._changed.notify()
@@ -139,7 +139,7 @@ class Engine:
             return len(self._running), len(self._waiting)
 
     def _generator(self, seed: int = UNSEEDED) -> ctranslate2.Generator:
-        """A generator that draws from a seed: its one thread takes it with the first number it draws."""
+        """A generator with this seed, which its one thread takes when it draws its first number."""
         generator = ctranslate2.Generator(
             "tiny", files=self._files, compute_type="float32", inter_threads=1, intra_threads=1
         )
@@ -162,7 +162,7 @@ class Engine:
                     sequence.fail(error)
 
     def _next_batch(self) -> list[Sequence]:
-        """The first that waits and what goes with it, shared out among idle threads; none when closed."""
+        """The first waiting sequence and those that fit it, shared among idle threads; none when closed."""
         with self._changed:
             self._idle += 1
             self._changed.wait_for(lambda: self._closed or self._first() is not None)
@@ -207,7 +207,7 @@ class Engine:
         )
 
     def _advance(self, sequence: Sequence, token: int, *, last: bool) -> bool:
-        """Take a token, and the end of a thought that has spent its budget; whether it leaves its batch."""
+        """Take a token, and end a thought that has spent its budget; returns whether it leaves its batch."""
         finish = self._take(sequence, token)
         forced = finish is None and sequence.spent
         if forced:
@@ -218,11 +218,11 @@ class Engine:
         if not (dropped or forced or last):
             return False
         if sequence.sampling.alone and not dropped:
-            return True  # its thread goes on with it
+            return True  # its thread continues it
         with self._changed:
             self._running.discard(sequence)
             if not dropped:
-                # A reader waits for the answer; the next of a long thought can wait for those not yet begun.
+                # an answer goes first, because a reader waits for it; a long thought goes last
                 (self._waiting.appendleft if forced else self._waiting.append)(sequence)
                 self._changed.notify()
         return True

@@ -1,4 +1,4 @@
-"""Measure the model on held-out questions: `python -m examples.tiny_reasoner.evaluate`."""
+"""Measures the model on held-out questions: `python -m examples.tiny_reasoner.evaluate`."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ FURTHER = 4_000
 
 @dataclass(slots=True)
 class Outcome:
-    """What the samples of one question at one tier came to."""
+    """Outcome of the samples of one question at one tier."""
 
     correct: list[bool] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
 
     def row(self) -> dict[str, float | int]:
-        """As it stands in the outcome table."""
+        """The row of the outcome table."""
         count = len(self.correct)
         return {
             "correct": sum(self.correct) / count,
@@ -44,7 +44,7 @@ class Outcome:
 
 
 class Exam:
-    """Runs every question at every tier through the engine, all at once."""
+    """Runs every question at every tier through the engine concurrently."""
 
     def __init__(self, engine: Engine, temperature: float, samples: int) -> None:
         self.engine, self.temperature, self.samples = engine, temperature, samples
@@ -93,14 +93,14 @@ class Exam:
         self.engine.submit(sequence)
 
     def answer(self, tokens: list[int]) -> str:
-        """What comes after the thought, without the end token."""
+        """The text after the thought, without the end token."""
         if self.engine.unthink in tokens:
             tokens = tokens[tokens.index(self.engine.unthink) + 1 :]
         return self.engine.tokenizer.decode(tokens)
 
 
 def table(asked: list[Question], outcomes: list[dict[str, Outcome]], first: int = 0) -> list[dict[str, Any]]:
-    """The outcome table, one row a question; `first` is the number of the first one."""
+    """The outcome table, one row per question; `first` is the number of the first question."""
     return [
         {
             "id": f"tiny-{first + index:04d}",
@@ -127,7 +127,7 @@ def write_card(rows: list[dict[str, Any]], model: Path, temperature: float) -> N
 
 
 def read_options() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--model", type=Path, default=HERE / "weights")

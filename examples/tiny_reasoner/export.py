@@ -1,4 +1,4 @@
-"""Write a model directory that transformers and vLLM load."""
+"""Writes a model directory for transformers and vLLM."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from examples.tiny_reasoner.model import TinyQwen3
 
 
 def export(model: TinyQwen3, tokenizer: Tokenizer, out: Path) -> None:
-    """Weights, configuration, tokenizer and chat template."""
+    """Write weights, configuration, tokenizer and chat template."""
     out.mkdir(parents=True, exist_ok=True)
     end, pad = tokenizer.token_to_id(END), tokenizer.token_to_id(PAD)
     weights = {name: value.detach().cpu().float().contiguous() for name, value in model.state_dict().items()}

@@ -1,4 +1,4 @@
-"""The families of questions: each draws a program with a given number of steps and words it."""
+"""The families of questions. Each draws a program with a given number of steps and puts it into words."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from examples.tiny_reasoner.programs import Arg, Program, Ref, Step, run
 
 TOP = 99
-PRODUCT_STEPS = 30  # a two-digit product and its remainder, counted in digit operations of the school way
+PRODUCT_STEPS = 30  # a two-digit product and its remainder, counted in digits of long multiplication
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A worded program; `loose` sentences may have others between them."""
+    """A program in words; other sentences may come between `loose` ones."""
 
     family: str
     sentences: tuple[str, ...]
@@ -63,7 +63,7 @@ def _expression(rng: random.Random, steps: int) -> tuple[str, Program] | None:
     program: list[Step] = []
     value = rng.randint(1, 20)
     acc: Arg = value
-    text, loose = str(value), False  # loose: the text so far ends in + or - at the top level
+    text, loose = str(value), False  # loose: the text so far has + or - at the top level
     while len(program) < steps:
         op = rng.choice("++--*")
         inner = None
@@ -96,7 +96,7 @@ def _inner(rng: random.Random, op: str) -> tuple[int, str, Step]:
 
 
 def arithmetic(rng: random.Random, steps: int) -> Draft | None:
-    """A bracketed expression with precedence, or the same thing spoken as orders."""
+    """A bracketed expression with precedence, or the same as spoken instructions."""
     if rng.random() < 0.35:
         start, moves = _chain(rng, steps)
         verbs = {"+": "Add {}.", "-": "Take away {}.", "*": "Multiply by {}."}
@@ -118,7 +118,7 @@ def remainder(rng: random.Random, steps: int) -> Draft:
 
 
 def iterated(rng: random.Random, steps: int) -> Draft:
-    """A map over residues applied many times: as short to write for 2 turns as for 40."""
+    """A map over residues applied many times; the text is as short for 2 times as for 40."""
     turns = (steps + 1) // 2 if steps < 24 else steps
     modulus, factor, shift = rng.choice((7, 11, 13, 17, 19)), rng.randint(2, 5), rng.randint(1, 9)
     x = rng.choice([x for x in range(1, modulus) if (factor * x + shift) % modulus != x])
@@ -133,7 +133,7 @@ def iterated(rng: random.Random, steps: int) -> Draft:
 
 
 def long_product(rng: random.Random, steps: int) -> Draft:
-    """One line to write, too much for a small model to do in two steps."""
+    """A short question that needs more than two steps of a small model."""
     a, b, modulus = rng.randint(23, 98), rng.randint(23, 98), rng.randint(53, 97)
     program = (Step("*", (a, b)), Step("%", (Ref(0), modulus)))
     text = rng.choice(("What is {}*{} mod {}?", "Compute {}*{} mod {}."))
@@ -152,7 +152,7 @@ _ASIDES = ("A neighbour has {} {}.", "Last year it was {} {}.", "A bag would hol
 
 
 def story(rng: random.Random, steps: int) -> Draft:
-    """A small word problem over the same operations, at times with a number that does not matter."""
+    """A small word problem over the same operations, sometimes with an irrelevant number."""
     who, what, gain, loss, grow = rng.choice(_SCENES)
     start, moves = _chain(rng, steps)
     verbs = {"+": gain, "-": loss, "*": grow}
@@ -170,7 +170,7 @@ def _listed(items: list[int]) -> str:
 
 
 def list_lookup(rng: random.Random, steps: int) -> Draft:
-    """One look at a list that may be long."""
+    """One look-up in a list that may be long."""
     items = rng.sample(range(1, 100), rng.randint(3, 9))
     at, word = rng.choice(((0, "first"), (1, "second"), (2, "third"), (len(items) - 1, "last")))
     kind = rng.choice(("largest", "smallest", word))
@@ -244,7 +244,7 @@ def compare_expressions(rng: random.Random, steps: int) -> Draft | None:
 
 
 def registers(rng: random.Random, steps: int) -> Draft:
-    """Definitions that build on each other, some of which do not matter, in any order."""
+    """Definitions that build on each other, in any order, some of them irrelevant."""
     names = rng.sample("abcdghkmnpqrstuvw", steps + rng.randint(1, 3))
     start, second = rng.randint(1, 20), rng.randint(1, 20)
     program = [Step("+", (start, second), f"{names[0]}:")]

@@ -141,7 +141,7 @@ class TinyQwen3(nn.Module):
 
 
 def tree_mask(branch: Tensor, sees: Tensor) -> Tensor:
-    """Which tokens each token sees: those before it in its own branch, and its stretch of the trunk."""
+    """Which tokens each token sees: those before it in its branch, and its part of the trunk."""
     place = torch.arange(branch.shape[1], device=branch.device)
     before = place[None, None, :] <= place[None, :, None]
     own = branch[:, None, :] == branch[:, :, None]

@@ -1,4 +1,4 @@
-"""Straight-line programs: what a question asks for, run step by step, with an optional planted mistake."""
+"""Straight-line programs compute what a question asks for, step by step; a mistake can be planted."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def result(program: Program) -> int:
 
 
 def faulty(program: Program, rng: random.Random) -> tuple[Trace, int] | None:
-    """A trace with one plausible mistake and the step it is in, or None where the mistake leads nowhere."""
+    """A trace with one plausible mistake and its step, or None if the drawn mistake is not possible."""
     at = rng.randrange(len(program))
     right = run(program)[at][1]
     wrong = rng.choice((right + 1, right - 1, right + 10, right - 10, rng.randrange(100)))

@@ -1,4 +1,4 @@
-"""Requests of the chat completions endpoint, and what is wrong with them."""
+"""Parses and validates requests of the chat completions endpoint."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from examples.tiny_reasoner.chat import END, PAD, START, THINK, UNTHINK
 
 UNREADABLE = re.compile(r"[^\n\x20-\x7e]")
 MAX_CHOICES = 16
-ECHOED = 100  # characters of what the client sent that an error repeats
+ECHOED = 100  # characters of the client's text that an error repeats
 
 
 class BadRequest(Exception):
-    """A request that cannot be served as it stands."""
+    """A request that cannot be served."""
 
     def __init__(self, message: str, param: str | None, code: str, status: int = 400) -> None:
         super().__init__(message)
@@ -25,7 +25,7 @@ class BadRequest(Exception):
 
     @classmethod
     def context(cls, longest: int, taken: str, param: str) -> BadRequest:
-        """A request that the context cannot hold, in the words of vLLM, by which the gateway knows it."""
+        """The error for a request that exceeds the context, in vLLM's words, which the gateway recognises."""
         said = f"This model's maximum context length is {longest} tokens; {taken}."
         return cls(said, param, "context_length_exceeded")
 
@@ -36,7 +36,7 @@ class BadRequest(Exception):
 
 
 class Strict(BaseModel):
-    """Refuses fields it does not know; a known field that is null is as good as absent."""
+    """Refuses unknown fields; a known field that is null counts as absent."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -50,7 +50,7 @@ class Strict(BaseModel):
 
 
 def only(*values: JsonValue) -> AfterValidator:
-    """For a field that is understood as long as it asks for nothing: the values that change nothing."""
+    """Type of a field that is accepted only with values that change nothing."""
 
     def check(value: JsonValue) -> JsonValue:
         if value in values:
@@ -62,7 +62,7 @@ def only(*values: JsonValue) -> AfterValidator:
 
 
 def listed(wrap: Callable[[str], Any]) -> BeforeValidator:
-    """For a list that clients may also send as the one string it would hold."""
+    """Type of a list that clients may also send as a single string."""
 
     def check(value: Any) -> Any:
         if isinstance(value, (str, list)):
@@ -85,7 +85,7 @@ class Message(Strict):
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[list[Part], listed(lambda text: Part(type="text", text=text))] = []
     name: str | None = None
-    reasoning: str | None = None  # clients send an answer back as they got it; its thought is not read again
+    reasoning: str | None = None  # clients send answers back unchanged; the thought is not read again
     refusal: Annotated[JsonValue, only()] = None
     annotations: Annotated[JsonValue, only([])] = None
     audio: Annotated[JsonValue, only()] = None
@@ -105,28 +105,28 @@ class Message(Strict):
 
     @property
     def turn(self) -> tuple[str, str]:
-        """Role and text; the template knows no developer, so that is the system, as in vLLM."""
+        """Role and text. The template has no developer role, so it becomes the system role, as in vLLM."""
         return ("system" if self.role == "developer" else self.role), self.text
 
 
 class TemplateArguments(Strict):
-    """What the chat template understands."""
+    """Arguments of the chat template."""
 
     enable_thinking: bool | None = None
 
 
 class StreamOptions(Strict):
-    """What a stream ends with; `continuous_usage_stats` puts the usage in every chunk, as in vLLM."""
+    """Usage in a stream; `continuous_usage_stats` adds it to every chunk, as in vLLM."""
 
     include_usage: bool = False
     continuous_usage_stats: bool = False
 
 
 class ChatRequest(Strict):
-    """The fields that are understood; any other field is refused.
+    """The accepted fields; any other field is refused.
 
-    Fields of the OpenAI API and of vLLM that this model cannot honour are taken when they ask for nothing,
-    as many clients send them always.
+    Fields of the OpenAI API and of vLLM that this model cannot honour are accepted if they change nothing,
+    because many clients always send them.
     """
 
     model: str
@@ -145,7 +145,7 @@ class ChatRequest(Strict):
     stream_options: StreamOptions | None = None
     include_reasoning: bool = True
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
-    # Accepted because clients send them; they change nothing here.
+    # Accepted because clients send them; they have no effect.
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
@@ -171,18 +171,18 @@ class ChatRequest(Strict):
 
     @property
     def thinks(self) -> bool:
-        """Whether to think; as in vLLM the template's argument wins over an effort of `none`."""
+        """Whether to think; as in vLLM, the template's argument overrides an effort of `none`."""
         asked = self.chat_template_kwargs.enable_thinking
         return self.reasoning_effort != "none" if asked is None else asked
 
 
 def echo(text: str) -> str:
-    """The beginning of what the client sent, for an error."""
+    """The beginning of the client's text, for an error."""
     return text if len(text) <= ECHOED else text[:ECHOED] + "\u2026"
 
 
 def check_texts(request: ChatRequest) -> None:
-    """Refuse what the model has no characters for, and text that would act as control tokens."""
+    """Refuse characters that the model does not know, and text that would act as control tokens."""
     for text in (message.text for message in request.messages):
         if strange := UNREADABLE.search(text):
             said = f"This model reads printable ASCII only, not {strange[0]!a}."
@@ -194,7 +194,7 @@ def check_texts(request: ChatRequest) -> None:
 
 
 def room(request: ChatRequest, prompt_tokens: int, longest: int) -> int:
-    """How many tokens may be written; as in vLLM, within the context a limit is cut to what is left of it."""
+    """How many tokens may be generated; as in vLLM, a limit is cut to what is left of the context."""
     wanted = request.max_completion_tokens or request.max_tokens
     left = longest - prompt_tokens
     if left < 1 or (wanted is not None and wanted > longest):
@@ -213,7 +213,7 @@ def room(request: ChatRequest, prompt_tokens: int, longest: int) -> int:
 
 
 def from_validation(errors: list[Any]) -> BadRequest:
-    """The first validation error, said plainly."""
+    """The first validation error as a plain message."""
     first = errors[0]
     if first["loc"] == ("body",) or first["type"] == "json_invalid":
         return BadRequest("The body must be a JSON object, sent as application/json.", None, "invalid_json")

@@ -1,4 +1,4 @@
-"""Tables and the plot from an outcome table."""
+"""Makes tables and the plot from an outcome table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def mean(rows: Iterable[Row], tier: str, what: str) -> float:
 
 
 def parts(rows: Sequence[Row], count: int = 10) -> list[list[Row]]:
-    """The rows in `count` equal parts from easy to hard; ties keep the order of the table."""
+    """Split the rows into `count` equal parts from easy to hard; ties keep the order of the table."""
     ranked = sorted(rows, key=lambda row: row["level"])
     edges = [round(index * len(ranked) / count) for index in range(count + 1)]
     return [ranked[first:last] for first, last in itertools.pairwise(edges)]
@@ -34,7 +34,7 @@ def _line(name: str, rows: Sequence[Row], names: Sequence[str]) -> str:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Share right, and mean completion tokens in brackets: over all, by tenth of difficulty, by family."""
+    """Share right and mean completion tokens (in brackets): in total, by tenth of difficulty, by family."""
     names = tiers(rows)
     head = "| | questions | " + " | ".join(names) + " |"
     lines = [head, "|---" * (len(names) + 2) + "|", _line("**all**", rows, names)]
@@ -68,13 +68,13 @@ def _ranks(values: Sequence[float]) -> list[float]:
 
 
 def write(rows: Sequence[Row], out: Path) -> None:
-    """The table as Markdown, and the plot."""
+    """Write the table as Markdown, and the plot."""
     (out / "table.md").write_text(markdown(rows), encoding="utf-8")
     plot(rows, out / "accuracy.svg")
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Accuracy by difficulty, and accuracy against tokens spent, one line a tier."""
+    """Plot accuracy by difficulty, and accuracy against tokens used, one line per tier."""
     import matplotlib
 
     matplotlib.use("svg")

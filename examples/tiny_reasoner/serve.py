@@ -41,7 +41,7 @@ class Service:
         self.engine, self.name, self.since = engine, name, int(time.time())
 
     def models(self) -> dict[str, Any]:
-        """The one model there is."""
+        """List the one model."""
         longest = self.engine.longest
         card = {"id": self.name, "object": "model", "created": self.since, "owned_by": "thinkmeter"}
         return {"object": "list", "data": [{**card, "max_model_len": longest}]}
@@ -54,7 +54,8 @@ class Service:
         check_texts(request)
         text = render_chat((message.turn for message in request.messages), thinking=request.thinks)
         longest, tokenizer = self.engine.longest, self.engine.tokenizer
-        if len(text) > longest * tokenizer.widest:  # told without reading it, which would hold up all others
+        # do not tokenize a huge prompt, which would block all other requests
+        if len(text) > longest * tokenizer.widest:
             raise BadRequest.context(longest, "the messages take more", "messages")
         prompt = tokenizer.encode(text)
         most = room(request, len(prompt), longest)
@@ -92,7 +93,7 @@ async def _until_gone(request: Request) -> None:
 
 
 async def answer(usage: Usage, head: dict[str, Any], request: Request, *, show: bool) -> Response:
-    """A whole completion; the engine stops when the client hangs up."""
+    """A whole completion; the engine stops when the client disconnects."""
     work = asyncio.gather(*(_whole(choice, i, show=show) for i, choice in enumerate(usage.choices)))
     gone = asyncio.ensure_future(_until_gone(request))
     both: tuple[asyncio.Future[Any], ...] = (work, gone)
@@ -110,7 +111,7 @@ async def answer(usage: Usage, head: dict[str, Any], request: Request, *, show: 
 
 
 async def _merged(choices: list[Choice]) -> AsyncIterator[tuple[int, Delta]]:
-    """The deltas of all choices in the order of their coming."""
+    """The deltas of all choices in order of arrival."""
     arrived: asyncio.Queue[tuple[int, Delta | Exception]] = asyncio.Queue()
 
     async def pump(index: int, choice: Choice) -> None:
@@ -139,7 +140,7 @@ def _event(body: dict[str, Any]) -> bytes:
 
 
 async def stream(usage: Usage, head: dict[str, Any], asked: ChatRequest) -> AsyncIterator[bytes]:
-    """Server-sent events; the engine stops when the client hangs up."""
+    """A stream of server-sent events; the engine stops when the client disconnects."""
     options = asked.stream_options
     head = {**head, "object": "chat.completion.chunk"}
 

@@ -1,4 +1,4 @@
-"""Questions in plain text with exact answers, and a spread of difficulty that the text does not show."""
+"""Questions in plain text with exact answers; their difficulty varies in ways that the text does not show."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FILLERS = (
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question, its exact answer, and how many elementary steps it truly takes."""
+    """A question, its exact answer, and the true number of elementary steps."""
 
     text: str
     answer: str
@@ -49,7 +49,7 @@ class Question:
 
 
 def make_question(rng: random.Random, level: str | None = None, most_steps: int | None = None) -> Question:
-    """Draw one question; `most_steps` caps the number of steps of easy, medium and hard ones."""
+    """Draw one question; `most_steps` limits the steps of easy, medium and hard questions."""
     if level is None:
         level = rng.choices(list(LEVELS), list(LEVELS.values()))[0]
     low, high = STEPS[level]
@@ -78,7 +78,7 @@ def _draft(rng: random.Random, level: str, steps: int) -> Draft:
 
 
 def _with_filler(rng: random.Random, draft: Draft) -> str:
-    """Pad towards a length that was drawn without a look at the difficulty."""
+    """Pad the text towards a length that is independent of the difficulty."""
     parts = list(draft.sentences)
     if rng.random() < FILLED_SHARE:
         target = rng.randint(60, 220)
@@ -89,7 +89,7 @@ def _with_filler(rng: random.Random, draft: Draft) -> str:
 
 
 def held_out(text: str) -> bool:
-    """Whether a question is kept out of training; decided by its text alone."""
+    """Whether a question is kept out of training, which depends only on its text."""
     return zlib.crc32(text.encode()) % HELD_OUT_SHARE == 0
 
 
@@ -113,7 +113,7 @@ def held_out_set(count: int, seed: int = 20_000) -> list[Question]:
 
 
 def read_answer(content: str) -> str | None:
-    """The number an answer consists of, or None where it is not just a number."""
+    """The number that an answer consists of, or None if it is not just a number."""
     match = re.fullmatch(r"\s*(-?\d+)\.?\s*", content)
     return match.group(1) if match else None
 

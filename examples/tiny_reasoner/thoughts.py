@@ -1,4 +1,4 @@
-"""The thoughts the model learns from: short steps, a check of its own work, a third pass if they differ."""
+"""Generates the thoughts to train on: short steps, a check, and a third pass if the two differ."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FIRST_PASS_FAULTS, CHECK_FAULTS = 0.15, 0.05
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of thought; what is not `taught` is shown but never learned from."""
+    """A piece of a thought; the model sees but is not trained on pieces that are not `taught`."""
 
     text: str
     taught: bool = True
@@ -34,7 +34,7 @@ def _maybe_faulty(question: Question, rng: random.Random, share: float) -> tuple
 
 
 def _way_back(question: Question) -> list[Piece]:
-    """Where steps have names: the names from the one that is asked for back to the first."""
+    """If steps have names: the names from the one that is asked for back to the first."""
     names = [step.label.removesuffix(":") for step in reversed(question.program)]
     return [Piece(f"{BACK} {' '.join(names)}\n")] if all(names) else []
 

@@ -1,4 +1,4 @@
-"""The tokenizer at run time: reads tokenizer.json and needs nothing but the standard library."""
+"""The tokenizer at run time. Reads tokenizer.json with only the standard library."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 # The pattern of bpe.WORDS over the text this model reads, printable ASCII and line breaks.
 WORDS = re.compile(r" ?[A-Za-z]+|[0-9]|[^\sA-Za-z0-9]|\n+|\s+")
 
-CACHED = 32  # characters of a word; longer ones hardly come twice, and many would fill the memory
+CACHED = 32  # characters of a cached word; longer words rarely repeat, and many of them would fill the memory
 
 
 def byte_letters() -> dict[int, str]:
-    """The letter that stands for each byte in a byte-level vocabulary."""
+    """The letter for each byte in a byte-level vocabulary."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     letters = {byte: chr(byte) for byte in plain}
     for place, byte in enumerate(byte for byte in range(256) if byte not in letters):
@@ -26,7 +26,7 @@ def byte_letters() -> dict[int, str]:
 
 
 def _joined(parts: list[str], pair: tuple[str, str]) -> list[str]:
-    """All occurrences of a pair joined in one pass: one by one takes quadratic time on a long word."""
+    """Join all occurrences of a pair in one pass; one at a time takes quadratic time on a long word."""
     joined = [parts[0]]
     for part in parts[1:]:
         if (joined[-1], part) == pair:
@@ -59,7 +59,7 @@ class Tokens:
 
     @property
     def vocabulary(self) -> list[str]:
-        """The tokens as they are written in tokenizer.json, in the order of their ids."""
+        """The tokens as written in tokenizer.json, in order of their ids."""
         ids = self._ids | self._added
         return sorted(ids, key=ids.__getitem__)
 
@@ -68,7 +68,7 @@ class Tokens:
         return self._added[text]
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text; added tokens in it count as such."""
+        """The ids of a text; added tokens in it are recognised."""
         ids: list[int] = []
         for part in self._split.split(text):
             if part in self._added:
@@ -89,7 +89,7 @@ class Tokens:
         return tuple(self._ids[part] for part in parts)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids, without the conversation's own marks; half characters become U+FFFD."""
+        """The text of ids, without special tokens; incomplete characters become U+FFFD."""
         added = {index: text for text, index in self._added.items()}
         raw = bytearray()
         for index in ids:

@@ -1,4 +1,4 @@
-"""Train the tiny reasoner: `python -m examples.tiny_reasoner.train --out DIR`."""
+"""Trains the tiny reasoner: `python -m examples.tiny_reasoner.train --out DIR`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HARDEST = 12
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run does; a resumed run may change everything but the shape and the seed."""
+    """Settings of a run; a resumed run may change all of them except the shape and the seed."""
 
     out: Path
     work: Path
@@ -87,7 +87,7 @@ def make_tokenizer(seed: int) -> Tokenizer:
 
 
 def rate_factor(step: int, plan: Plan) -> float:
-    """Warm up, stay, then fall in a straight line to zero."""
+    """Warm up, stay constant, then fall linearly to zero."""
     left = max(0, plan.steps - step) / max(1, plan.decay)
     return min(1.0, (step + 1) / max(1, plan.warmup), left)
 
@@ -139,7 +139,7 @@ class Run:
         self.step = state["step"]
 
     def save(self) -> None:
-        """Write the checkpoint and the model directory, each as a whole."""
+        """Write the checkpoint and the model directory; a file of weights is replaced only when complete."""
         state = {
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
@@ -172,7 +172,7 @@ class Run:
 
 
 def batch_loss(model: Callable[..., Tensor], batch: Batch, device: str) -> Tensor:
-    """Mean cross-entropy over the taught tokens."""
+    """Mean cross-entropy over the tokens to train on."""
     ids, taught, branch, position, sees = (
         torch.from_numpy(array).to(device)
         for array in (batch.ids, batch.taught, batch.branch, batch.position, batch.sees)
@@ -183,7 +183,7 @@ def batch_loss(model: Callable[..., Tensor], batch: Batch, device: str) -> Tenso
 
 
 class Stop:
-    """Set by an interrupt; the run then ends after its step, so that nothing is saved half done."""
+    """Set by an interrupt. The run then ends after its step, so that it never saves a partial state."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -195,7 +195,7 @@ class Stop:
 
 
 def train(plan: Plan) -> None:
-    """Run to the end of the plan; saves now and then, at the end, and when interrupted."""
+    """Run to the end of the plan; saves at intervals, at the end, and when interrupted."""
     stop = Stop()
     torch.set_num_threads(plan.threads)
     run = Run(plan)

@@ -1,15 +1,14 @@
 """
-Measure the gateway beside its peers, in one run on one machine.
+Measures the gateway and its peers in one run on one machine.
 
     python -m tests.bench [--peers litellm,vllm-router] [--quick] [--out FILE.json]
-    python -m tests.bench --soak 100000          # memory over so many streamed requests
+    python -m tests.bench --soak 100000          # memory over this many streamed requests
 
-The target has core 0 to itself, the fake backend and the load generator share core 1. Every target is
-started fresh for each repetition and measured alone, the targets in a new random order each time; the table
-shows medians with their ranges. *added* is the target's median minus that of `direct`; it holds two
-cross-core wake-ups that `direct` does not have. A row is marked `*` when backend and load used 90 % of their
-core: then the bench is the limit, and CPU per unit is the column to read. `!` marks a row that others on the
-machine disturbed.
+The target has core 0 to itself; the fake backend and the load generator share core 1. Each repetition starts
+every target anew and measures it alone, in a new random order. The table shows medians with their ranges.
+*added* is the target's median minus that of `direct`; it includes two cross-core wake-ups that `direct` does
+not have. `*` marks a row in which backend and load used 90 % of their core: then the benchmark is the
+bottleneck, and CPU per unit is the column to compare. `!` marks a row that other processes disturbed.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ SYSTEM = (
 
 
 class Trial(msgspec.Struct, frozen=True):
-    """One measurement: the load, and how the backend answers."""
+    """One measurement: the load, and how the backend responds."""
 
     name: str
     about: str
@@ -182,7 +181,7 @@ def soak(bench: Bench, total: int, step: int = 10_000) -> list[tuple[int, float]
 
 
 def slope(points: list[tuple[int, float]]) -> float | None:
-    """KiB a request, over the points after the first step (start-up and caches are in that one)."""
+    """KiB per request, over the points after the first step, which includes start-up and caches."""
     settled = points[1:]
     if len(settled) < 3:
         return None

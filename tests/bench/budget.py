@@ -1,6 +1,6 @@
-"""What the budget costs: `python -m tests.bench.budget`.
+"""Measures the cost of the budget: `python -m tests.bench.budget`.
 
-One process, one local Redis, side by side with a bare EVALSHA of the same client.
+One process and one local Redis, compared with a bare EVALSHA of the same client.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Pair = Callable[[], Awaitable[Any]]
 
 
 def budget_pair(store: Store, windows: int) -> Pair:
-    """Reserve and settle under so many windows."""
+    """Reserve and settle under this many windows."""
     under = tuple(window("{thinkmeter}", f"b{i}", 60 * 24**i, "*", 10**12) for i in range(windows))
     ask = Ask(under, (0,) * windows, tuple(tier * windows for tier in TIERS))
     spent = [(500, 450)] * windows
@@ -40,7 +40,7 @@ def budget_pair(store: Store, windows: int) -> Pair:
 
 
 def waiting_pair(store: Store, windows: int) -> Pair:
-    """The same, but waiting until Redis has taken the settlement too, as no request does."""
+    """The same, but also wait until Redis has taken the settlement, which no request does."""
     pair = budget_pair(store, windows)
 
     async def both() -> None:
@@ -51,7 +51,7 @@ def waiting_pair(store: Store, windows: int) -> Pair:
 
 
 async def bare_pair(url: str) -> tuple[Pair, Any]:
-    """Two EVALSHA of one INCR through redis-py, a round trip each."""
+    """Two EVALSHA of one INCR through redis-py, with one round trip each."""
     client = redis.asyncio.Redis.from_url(url, protocol=2)
     digest = await client.script_load(BARE)
 
@@ -63,7 +63,7 @@ async def bare_pair(url: str) -> tuple[Pair, Any]:
 
 
 async def latency(pair: Pair, seconds: float) -> dict[str, float]:
-    """Milliseconds of one after the other."""
+    """Milliseconds per call, one call at a time."""
     took = []
     end = time.perf_counter() + seconds
     while (begun := time.perf_counter()) < end:
@@ -74,7 +74,7 @@ async def latency(pair: Pair, seconds: float) -> dict[str, float]:
 
 
 async def rate(pair: Pair, callers: int, seconds: float) -> float:
-    """Pairs a second of so many callers."""
+    """Pairs per second with this many callers."""
     done = 0
     begun = time.perf_counter()
     end = begun + seconds
@@ -90,7 +90,7 @@ async def rate(pair: Pair, callers: int, seconds: float) -> float:
 
 
 async def processor(store: Store, url: str, windows: int, callers: int, seconds: float) -> dict[str, float]:
-    """Microseconds of processor time a pair takes here and in Redis: what it costs on a busy machine too."""
+    """Microseconds of CPU time per pair, here and in Redis; independent of other load on the machine."""
     client = redis.asyncio.Redis.from_url(url, protocol=2)
 
     async def theirs() -> float:
@@ -112,7 +112,7 @@ async def measure(server: str, seconds: float) -> dict[str, Any]:
     with real_redis(binaries()[server]) as running:
         async with running_store(running.url, timeout=10) as store:
             bare, client = await bare_pair(running.url)
-            for _ in range(2):  # the first is the warm-up
+            for _ in range(2):  # the first run is the warm-up
                 found["one caller"] = {
                     "two bare EVALSHA": await latency(bare, seconds),
                     "reserve, 1 window": await latency(budget_pair(store, 1), seconds),

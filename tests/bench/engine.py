@@ -1,7 +1,7 @@
-"""What the embedded engine writes: `python -m tests.bench.engine [--seeds] [--whole]`.
+"""Measures the embedded engine: `python -m tests.bench.engine [--seeds] [--whole]`.
 
-16 clients over HTTP, each of which asks the next question as soon as it has an answer, thinking at most 320
-tokens.
+16 clients over HTTP, each of which asks the next question as soon as it has an answer, with at most 320
+tokens of thinking.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def questions(*, seeds: bool, stream: bool) -> Iterator[dict[str, Any]]:
 
 
 async def ask(http: aiohttp.ClientSession, url: str, body: dict[str, Any]) -> tuple[int, float]:
-    """Completion tokens of one answer, and the seconds to its first token (streamed) or to its end."""
+    """Completion tokens of one response, and the seconds to its first token (streamed) or to its end."""
     begun, waited, last = time.perf_counter(), 0.0, b""
     async with http.post(f"{url}/v1/chat/completions", json=body) as response:
         response.raise_for_status()
@@ -52,7 +52,7 @@ async def ask(http: aiohttp.ClientSession, url: str, body: dict[str, Any]) -> tu
 
 
 async def measure(url: str, *, seeds: bool, stream: bool) -> dict[str, float]:
-    """Tokens a second, and what a client waited in the median."""
+    """Tokens per second, and the median wait of a client."""
     found, todo = [], questions(seeds=seeds, stream=stream)
 
     async def client(http: aiohttp.ClientSession) -> None:

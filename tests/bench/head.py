@@ -1,4 +1,4 @@
-"""What a prediction costs in CPU, features and head, alone in a process: `python -m tests.bench.head`."""
+"""Measures CPU time per prediction, features and head, in its own process: `python -m tests.bench.head`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LETTERS = "etaoinshrdlucmfwypvbgk"
 
 
 def prompts(seed: int) -> list[str]:
-    """Texts of words and numbers, each word from a vocabulary of 4,000."""
+    """Texts of words and numbers, with words from a vocabulary of 4,000."""
     rng = random.Random(seed)
     words = ["".join(rng.choices(_LETTERS, k=rng.randint(1, 9))) for _ in range(4_000)]
     return [
@@ -32,13 +32,13 @@ def prompts(seed: int) -> list[str]:
 
 
 def measure(predict: Callable[[str], object]) -> dict[str, float]:
-    """Microseconds of CPU a prompt: median and 99th percentile."""
+    """Microseconds of CPU time per prompt: median and 99th percentile."""
     spent = []
     for turn in range(ROUNDS):
         for prompt in prompts(0):
             begun = time.process_time_ns()
             predict(prompt)
-            if turn:  # the first is for the caches
+            if turn:  # the first run fills the caches
                 spent.append((time.process_time_ns() - begun) / 1_000)
     return {"p50_us": round(statistics.median(spent), 1), "p99_us": round(float(np.percentile(spent, 99)), 1)}
 

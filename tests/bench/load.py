@@ -1,8 +1,8 @@
 """
-The load generator, a process of its own: takes a `Job` as JSON on stdin, prints a `Result` as JSON on stdout.
+The load generator, a separate process: reads a `Job` as JSON from stdin, and prints a `Result` as JSON.
 
-A closed loop: every connection sends its request, reads the answer, and sends it again. Written on the bare
-protocol because at 10,000 chunks/s a full HTTP client would be the thing measured.
+It is a closed loop: every connection sends its request, reads the response, and sends it again. It uses an
+asyncio protocol, because at 10,000 chunks/s the benchmark would otherwise measure the HTTP client.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.bench import proc
 STAMP = re.compile(rb"@(\d+);")
 TOKEN = b'" t'
 END = b"\r\n0\r\n\r\n"
-CHUNK_EDGE = re.compile(rb"\r\n[0-9a-fA-F]+\r\n")  # JSON holds no bare CR, so this is HTTP's own
+CHUNK_EDGE = re.compile(rb"\r\n[0-9a-fA-F]+\r\n")  # JSON contains no bare CR, so this belongs to HTTP
 LONGEST_EDGE = 12
 
 
@@ -39,13 +39,13 @@ class Job(msgspec.Struct, kw_only=True):
     connections: int
     stream: bool = False
     stamped: bool = False
-    expected: int = 0  # token events a stream must have
+    expected: int = 0  # token events that a stream must have
     warmup_s: float = 0.5
     seconds: float = 3.0
-    requests: int | None = None  # stop after so many instead of after `seconds`
-    spread_s: float = 0.0  # start the connections at random within this time
+    requests: int | None = None  # stop after this many instead of after `seconds`
+    spread_s: float = 0.0  # start the connections at random times within these seconds
     target_pids: list[int] = []
-    bench_pids: list[int] = []  # this process is added
+    bench_pids: list[int] = []  # this process is included
     core: int = 1
 
 
@@ -62,9 +62,9 @@ class Result(msgspec.Struct, kw_only=True):
     delay_p50_ms: float | None = None
     delay_p99_ms: float | None = None
     target_cpu_s: float = 0.0
-    bench_busy: float = 0.0  # share of the core that backend and load used
-    foreign: float = 0.0  # share of the two cores used by others, the larger
-    steal: float = 0.0  # share of both cores the host took
+    bench_busy: float = 0.0  # share of their core that backend and load used
+    foreign: float = 0.0  # larger share of the two cores that other processes used
+    steal: float = 0.0  # share of both cores that the host took
 
 
 def percentile(values: array[float], share: float) -> float | None:
@@ -74,7 +74,7 @@ def percentile(values: array[float], share: float) -> float | None:
 
 
 class Window:
-    """What is counted, from the end of the warm-up to the end of the job."""
+    """Counters from the end of the warm-up to the end of the job."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -147,7 +147,7 @@ class Client(asyncio.Protocol):
         self._head = b""
         self._in_body = False
         self._tail = b""
-        self._carry = b"\r\n"  # makes an edge of the first chunk's size, too
+        self._carry = b"\r\n"  # gives the first chunk size an edge too
         self._tokens = 0
         self._sent = time.perf_counter()
         self._transport.write(self._request)
@@ -181,7 +181,7 @@ class Client(asyncio.Protocol):
         return self._head[start:]
 
     def _count(self, data: bytes) -> None:
-        """Count the token events; one cut by a read or by a proxy's chunking counts with its second part."""
+        """Count token events; one split by a read or by a proxy's chunking counts with its second part."""
         window, text = self._window, CHUNK_EDGE.sub(b"", self._carry + data)
         if self._job.stamped:
             now = time.monotonic_ns()

@@ -1,4 +1,4 @@
-"""Where the figures come from: the machine and the versions, without its name."""
+"""Describes the machine and the versions behind the figures, without the machine's name."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """
-The obvious gateway in forty lines, FastAPI in front and httpx behind, as a yardstick: no keys, no limits, no
-metrics, no retries. Run by its own Python: `python mini.py PORT UPSTREAM`.
+A minimal gateway for comparison, with FastAPI in front and httpx behind: no keys, no limits, no metrics, no
+retries. Runs in its own environment: `python mini.py PORT UPSTREAM`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Processor time and memory as Linux counts them in /proc."""
+"""CPU time and memory from /proc."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Core(NamedTuple):
-    """Seconds one core has spent since boot."""
+    """Seconds that one core has spent since boot."""
 
     busy: float
     steal: float
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the third on (the second may hold blanks)."""
+    """The fields of /proc/PID/stat from the third on (the second may contain spaces)."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 

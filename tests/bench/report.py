@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from tests.bench.load import Result
 
-LIMITED = 0.90  # share of their core from which backend and load are the limit
-NOISY = 0.10  # share of a core taken by others
-STOLEN = 0.05  # share of the machine taken by the host
+LIMITED = 0.90  # share of their core above which backend and load are the bottleneck
+NOISY = 0.10  # share of a core that other processes took
+STOLEN = 0.05  # share of the machine that the host took
 
 LEGEND = (
     "Medians (lowest to highest repetition). bench %: use of the core that backend and load share. "

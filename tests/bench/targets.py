@@ -1,4 +1,4 @@
-"""What is measured, and how each is installed and started. Every target is pinned to one core."""
+"""The targets, and how each is installed and started. Every target is pinned to one core."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Target(msgspec.Struct, kw_only=True, frozen=True):
     name: str
     about: str
     command: str = ""
-    packages: list[str] = []  # from PyPI, into a venv of its own
+    packages: list[str] = []  # from PyPI, in its own venv
     config: str = ""
     environment: dict[str, str] = {}
     key: str = ""
@@ -116,7 +116,7 @@ PEERS = tuple(name for name in TARGETS if name not in OWN)
 
 
 def install(target: Target) -> str | None:
-    """Make the target's venv unless it is there; the reason when that fails."""
+    """Create the target's venv unless it exists; returns the reason if that fails."""
     if not target.packages:
         return None
     home = VENVS / target.name
@@ -149,7 +149,7 @@ def versions(target: Target) -> dict[str, str]:
 
 
 def pinned(command: list[str], core: int) -> list[str]:
-    """The command behind one that takes a core first, so that all its threads inherit it."""
+    """The command, wrapped to take a core first, so that all its threads inherit it."""
     code = "import os,sys;os.sched_setaffinity(0,{int(sys.argv[1])});os.execvp(sys.argv[2],sys.argv[2:])"
     return [sys.executable, "-c", code, str(core), *command]
 
@@ -165,7 +165,7 @@ def spawn(
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End the process group that we started."""
+    """Stop the process group that `spawn` started."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, sign)

@@ -1,4 +1,4 @@
-"""The load generator counts right, however a proxy cuts the stream; else its figures mean nothing."""
+"""Checks that the load generator counts correctly, however a proxy splits the stream."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TOKENS = 12
 
 
 class ClosedTransport:
-    """Takes the request and ends the closed loop after one answer."""
+    """Takes the request and ends the closed loop after one response."""
 
     def write(self, data: bytes) -> None:
         assert data == b"request"
@@ -48,7 +48,7 @@ def body(fault: Fault) -> bytes:
 @pytest.mark.parametrize("stamped", [False, True])
 @pytest.mark.parametrize("seed", range(100))
 async def test_counting(seed: int, stamped: bool) -> None:
-    """Every token event counts once, wherever HTTP chunks and reads cut it."""
+    """Every token event counts once, wherever HTTP chunks and reads split it."""
     chance = random.Random(seed)
     fault = Fault(stamp=stamped)
     chunked = b"".join(plan.frame(piece) for piece in pieces(body(fault), chance))
