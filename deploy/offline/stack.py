@@ -36,7 +36,7 @@ COMPOSE = [
 
 @dataclass(frozen=True)
 class Answer:
-    """What a client saw: the moment it had it all, the status, completion tokens, seconds, and headers."""
+    """A response as a client saw it: time of completion, status, completion tokens, seconds, and headers."""
 
     at: float
     status: int
@@ -44,7 +44,7 @@ class Answer:
     seconds: float
     headers: dict[str, str]
     cut: str = ""
-    """Why there was no answer, or no whole one."""
+    """Why the response is missing or incomplete."""
 
 
 def compose(*words: str, stdin: bytes | None = None, version: str = VERSION) -> bytes:
@@ -64,7 +64,7 @@ def docker(*words: str) -> str:
 
 
 def ask(number: int, key: str = "WEB_KEY", *, stream: bool = False) -> Answer:
-    """One chat request through the balancer; status 0 when no answer came, or not to its end."""
+    """One chat request through the load balancer; status 0 if the response is missing or incomplete."""
     question = f"What is ({number % 9 + 1}+{number % 7})*{number % 5 + 2}-{number % 11}?"
     body: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": question}]}
     if stream:
@@ -89,7 +89,10 @@ def ask(number: int, key: str = "WEB_KEY", *, stream: bool = False) -> Answer:
 
 
 def whole(answer: bytes, *, stream: bool) -> dict[str, Any]:
-    """The answer, or the last event of a stream; raises ValueError when it was cut."""
+    """The response body, or the last event of a stream.
+
+    Raises: ValueError if the stream is incomplete.
+    """
     if stream:
         *_, last, done = (line[6:] for line in answer.splitlines() if line.startswith(b"data: "))
         if done != b"[DONE]":
@@ -100,7 +103,7 @@ def whole(answer: bytes, *, stream: bool) -> dict[str, Any]:
 
 
 def flood(seconds: float, threads: int = 12, **what: Any) -> list[Answer]:
-    """Ask as fast as the answers come, for so long."""
+    """Send requests in a closed loop for this long."""
     until, answers, lock = time.monotonic() + seconds, list[Answer](), threading.Lock()
 
     def client(start: int) -> None:
