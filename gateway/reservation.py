@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from gateway.config.access import Key
 from gateway.config.budgets import Budget, Policy
-from gateway.config.settings import Key, Settings
+from gateway.config.settings import Settings
 from gateway.errors import InsufficientQuota, TokensExceeded
 from gateway.http.headers import Headers
 from gateway.openai_api.stream import Tally

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+from gateway.config.access import Key
 from gateway.config.loader import ConfigError, Problem, load
-from gateway.config.settings import BASELINE, Key, Settings
+from gateway.config.settings import BASELINE, Settings
 from gateway.openai_api.endpoints import Endpoint
 from gateway.openai_api.requests import Request
 from gateway.reservation import Budgets

@@ -8,8 +8,11 @@ from typing import Any
 import yaml
 from hypothesis import strategies as st
 
+from gateway.config.access import Key
 from gateway.config.loader import parse
-from gateway.config.settings import EFFORTS, Key, Rule, Settings
+from gateway.config.models import EFFORTS
+from gateway.config.rules import Rule
+from gateway.config.settings import Settings
 from gateway.openai_api.requests import Fields, Request, Wish, encode, parse_chat
 from gateway.routing import policy
 from gateway.routing.policy import Bounds

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 
 from gateway.budget import Ledger
 from gateway.budget_overview import BudgetOverview, admin_row
-from gateway.config.settings import matching_digest
+from gateway.config.access import matching_digest
 from gateway.errors import BudgetNotFound, BudgetUnavailable, InvalidApiKey
 from gateway.http.exchange import Exchange
 from gateway.http.headers import bearer

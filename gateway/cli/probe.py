@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
-from gateway.config.settings import Model, Settings
+from gateway.config.models import Model
+from gateway.config.settings import Settings
 from gateway.errors import GatewayError
 from gateway.openai_api.requests import Fields, Request, encode, parse_chat
 from gateway.openai_api.stream import SLACK, Tally, read_answer, read_context

@@ -19,8 +19,9 @@ from rich.table import Table
 from gateway import __version__
 from gateway.cli import heads as cli_heads
 from gateway.cli import results as cli_results
+from gateway.config.access import key_digest
 from gateway.config.loader import ConfigError, load
-from gateway.config.settings import Settings, key_digest
+from gateway.config.settings import Settings
 
 if TYPE_CHECKING:
     from gateway.routing.call import Call, Plan

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import re
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import Self
 
 from pydantic import (
-    AfterValidator,
     Field,
-    HttpUrl,
-    SecretStr,
     field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from gateway.config.base import Name, Seconds, Section, Tokens
+from gateway.config.access import Admin, Console, Key
+from gateway.config.base import Name, Section
 from gateway.config.budgets import Budget, Queue, RedisSettings, Reservations
-
-EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-"""The ladder of reasoning efforts, weakest first, over all dialects."""
+from gateway.config.models import (
+    Breaker,
+    Encoder,
+    Family,
+    Health,
+    Model,
+    Tier,
+    Timeouts,
+    tiers_with_efforts,
+)
+from gateway.config.rules import Rule
+from gateway.config.server import Limits, Server
 
 BASELINE = "baseline"
 """Names the heuristic in `head`; everything else is a trained head."""
-
-_TIER_EFFORTS = {"direct": "none", "short": "low", "medium": "medium", "long": "high"}
-
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Place = tuple[str | int, ...]
 """Where a setting stands: ("models", "qwen3-8b", "floor")."""
 
@@ -38,243 +37,6 @@ Place = tuple[str | int, ...]
 def _wrong(at: Place, message: str) -> PydanticCustomError:
     """An error about two settings that disagree, placed at one of them."""
     return PydanticCustomError("reference", "{message}", {"at": at, "message": message})
-
-
-def _regular_expression(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from None
-    return text
-
-
-class Server(Section):
-    """Where the gateway listens and how it stops."""
-
-    host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8080, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
-    keep_alive: Seconds = Field(75, description="Seconds an idle client connection is kept.")
-    drain_delay: float = Field(
-        0, ge=0, le=600, description="Seconds between SIGTERM (/readyz turns 503) and closing the port."
-    )
-    drain_timeout: Seconds = Field(
-        120, description="Seconds running requests may take after the port closed."
-    )
-    access_log: bool = Field(True, description="One JSON line a request on standard output.")
-    tracing: bool = Field(False, description="OpenTelemetry spans; needs the `otel` extra.")
-
-
-class Limits(Section):
-    """What a client may send."""
-
-    body_bytes: int = Field(33_554_432, ge=1, description="Largest request body.")
-    body_seconds: Seconds = Field(30, description="Time for a request body to arrive.")
-    header_bytes: int = Field(65_536, ge=1_024, description="Largest sum of header names and values.")
-    header_count: int = Field(128, ge=8, description="Most header lines.")
-    header_seconds: Seconds = Field(15, description="Time for the request line and headers to arrive.")
-
-
-class Timeouts(Section):
-    """How long a backend may take, in seconds."""
-
-    connect: Seconds = Field(2, description="To open a connection.")
-    first_byte: Seconds = Field(120, description="To the first byte of a stream.")
-    idle: Seconds = Field(60, description="Between two reads of a stream, or two writes to the client.")
-    total: Seconds = Field(900, description="For a whole request, streamed or not.")
-
-
-class Health(Section):
-    """Active health checks of every replica."""
-
-    path: str = Field("/health", pattern=r"^/", description="Path asked with GET; 2xx means healthy.")
-    interval: Seconds = Field(5, description="Seconds between two checks.")
-    timeout: Seconds = Field(2, description="Seconds a check may take.")
-    failures: int = Field(2, ge=1, description="Checks that must fail in a row before a replica is left out.")
-
-
-class Breaker(Section):
-    """Passive protection: leave out a replica that keeps failing real requests."""
-
-    failures: int = Field(5, ge=1, description="Failed requests in a row that open the breaker.")
-    open_seconds: Seconds = Field(10, description="Seconds until one request may try the replica again.")
-
-
-class Replica(Section):
-    """One vLLM server."""
-
-    url: HttpUrl = Field(description="Base address, without /v1.")
-    name: Name | None = Field(None, description="Shown in headers, logs and metrics; default MODEL-N.")
-    api_key: SecretStr | None = Field(None, description="Sent to the backend as a bearer token.")
-
-    @property
-    def base(self) -> str:
-        """The address without a trailing slash, and without a trailing /v1 written out of habit."""
-        return str(self.url).rstrip("/").removesuffix("/v1")
-
-
-class Encoder(Section):
-    """Where the encoder is that the head was trained with, if that was not the built-in one."""
-
-    source: str = Field(
-        min_length=1,
-        description="Directory of a sentence encoder, or base address of a server of embeddings.",
-    )
-    api_key: SecretStr | None = Field(None, description="Sent to the server as a bearer token.")
-    timeout: Seconds = Field(0.25, description="For the embedding of a prompt; after that the head abstains.")
-
-    @model_validator(mode="after")
-    def _address(self) -> Self:
-        if self.source.startswith(("http://", "https://")) and not urlsplit(self.source).hostname:
-            raise ValueError("an address without a host")
-        return self
-
-    @property
-    def replica(self) -> Replica:
-        """The server, as one more backend."""
-        return Replica.model_validate({"url": self.source, "api_key": self.api_key})
-
-
-class Tier(Section):
-    """A response length: how long the model may think, and how much room the answer has."""
-
-    thinking: Tokens = Field(description="Reasoning tokens; 0 switches reasoning off.")
-    answer: Annotated[int, Field(ge=1, le=10_000_000)] | None = Field(
-        4096, description="Completion tokens beside the reasoning; null sets no cap of ours."
-    )
-    effort: Effort | None = Field(
-        None, description="Where the tier stands on the effort ladder; default by name, else by rank."
-    )
-    overlay: dict[str, Any] = Field(
-        default_factory=dict, description="Fields merged into the request last, over the family's."
-    )
-
-
-class Family(Section):
-    """How one kind of model is told how long to think; see families.yaml."""
-
-    no_thinking: dict[str, Any] | None = Field(None, description="Merged at `thinking: 0`; absent: cannot.")
-    thinking: dict[str, Any] = Field(default_factory=dict, description="Merged when a tier thinks.")
-    efforts: list[Effort] = Field(default_factory=list, description="Efforts the model knows.")
-    tiers: dict[str, Tier] = Field(default_factory=dict, description="Tiers of a model that names none.")
-
-
-TierName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
-
-
-class Model(Section):
-    """A model clients may name, its replicas and its tiers."""
-
-    family: str = Field(description="An entry of the family table.")
-    replicas: list[Replica] = Field(min_length=1, description="The servers that serve it.")
-    served_name: str | None = Field(None, description="Its name at the backend; default: the name here.")
-    tiers: dict[TierName, Tier] = Field(
-        default_factory=dict, description="Response lengths, any order; default: the family's."
-    )
-    floor: TierName | None = Field(None, description="Guaranteed minimum: no answer below this tier.")
-    thinking_budget: bool = Field(
-        True, description="false never sends a thinking budget, for backends that refuse it."
-    )
-
-
-class When(Section):
-    """All conditions given must hold; of a list, one member."""
-
-    key: list[str] | None = Field(None, description="Names of API keys.")
-    model: list[str] | None = Field(None, description="Names of models.")
-    header: dict[str, str] | None = Field(None, description="Header values, exact; names in any case.")
-    metadata: dict[str, str] | None = Field(None, description="Values of the request's `metadata`.")
-    prompt: Annotated[str, AfterValidator(_regular_expression)] | None = Field(
-        None, description="Regular expression searched in the last 20,000 characters of the conversation."
-    )
-    tools: bool | None = Field(None, description="Whether the request offers tools.")
-
-
-class Rule(Section):
-    """What the operator decides before the head does: a fixed tier, a floor or a ceiling."""
-
-    name: Name = Field(description="Shown in the decision.")
-    when: When = Field(default_factory=When, description="Conditions; none matches every request.")
-    tier: TierName | None = Field(None, description="Always this tier, whatever the client asks.")
-    floor: TierName | None = Field(None, description="At least this tier.")
-    ceiling: TierName | None = Field(None, description="At most this tier.")
-
-    @model_validator(mode="after")
-    def _one_outcome(self) -> Self:
-        if self.tier is None and self.floor is None and self.ceiling is None:
-            raise ValueError("a rule needs one of tier, floor, ceiling")
-        if self.tier is not None and (self.floor or self.ceiling):
-            raise ValueError("a rule with a fixed tier has no floor or ceiling")
-        return self
-
-
-def key_digest(secret: str) -> str:
-    """SHA-256 of an API key, in hex: the only form in which keys are kept."""
-    return hashlib.sha256(secret.encode()).hexdigest()
-
-
-def matching_digest(secret: str, digests: Iterable[str]) -> str | None:
-    """The digest of these that is the secret's. All are compared, so that the time taken tells nothing."""
-    given, match = key_digest(secret), None
-    for digest in digests:
-        if hmac.compare_digest(given, digest):
-            match = digest
-    return match
-
-
-def hashed(data: Any) -> Any:
-    """The section as written, with the secret `key` replaced by its `hash`."""
-    if not isinstance(data, dict) or "key" not in data:
-        return data
-    data = dict(data)
-    secret = data.pop("key")
-    if "hash" in data:
-        raise ValueError("give `key` or `hash`, not both")
-    if not isinstance(secret, str) or not secret:
-        raise ValueError("`key` must be a text that is not empty")
-    return data | {"hash": key_digest(secret)}
-
-
-class Key(Section):
-    """A client's API key and what it may do. The secret itself is hashed at load and forgotten."""
-
-    name: Name = Field(description="Shown in logs; used by rules.")
-    hash: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the key (`thinkmeter hash-key`).")
-    team: Name | None = Field(None, description="Whose budgets of scope `team` it shares.")
-    models: list[str] | None = Field(None, description="Models it may use; default all.")
-    floor: TierName | None = Field(None, description="At least this tier.")
-    ceiling: TierName | None = Field(None, description="At most this tier.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _hash_secret(cls, data: Any) -> Any:
-        return hashed(data)
-
-
-class Console(Section):
-    """The page at /console. Its key is hashed at load and forgotten, like any other."""
-
-    enabled: bool | None = Field(
-        None, description="Whether it is served; default: without `keys`, or with a key that may watch."
-    )
-    hash: str | None = Field(
-        None, pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the key that may watch."
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _hash_secret(cls, data: Any) -> Any:
-        return hashed(data)
-
-
-class Admin(Section):
-    """Who may see and change budgets at /admin. The key is hashed at load and forgotten."""
-
-    hash: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the admin's key.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _hash_secret(cls, data: Any) -> Any:
-        return hashed(data)
 
 
 class Settings(Section):
@@ -326,14 +88,7 @@ class Settings(Section):
 
     def tiers_of(self, model: Model) -> dict[str, Tier]:
         """The model's tiers, cheapest first, with every effort filled in."""
-        tiers = dict(sorted((model.tiers or self.families[model.family].tiers).items(), key=_length))
-        thinking = [name for name, tier in tiers.items() if tier.thinking]
-        filled = {}
-        for name, tier in tiers.items():
-            by_rank = EFFORTS[min(2 + thinking.index(name), 6)] if tier.thinking else "none"
-            effort = tier.effort or (_TIER_EFFORTS.get(name, by_rank) if tier.thinking else "none")
-            filled[name] = tier.model_copy(update={"effort": effort})
-        return filled
+        return tiers_with_efforts(model.tiers or self.families[model.family].tiers)
 
     @model_validator(mode="after")
     def _references_exist(self) -> Self:
@@ -394,9 +149,3 @@ class Settings(Section):
             tiers = self.tiers_of(self.models[name])
             if tier is not None and len(tiers) > 1 and tier not in tiers:
                 raise _wrong(at, f"model {name!r} has no tier {tier!r}, only {', '.join(tiers)}")
-
-
-def _length(item: tuple[str, Tier]) -> tuple[int, int]:
-    name, tier = item
-    effort = tier.effort or _TIER_EFFORTS.get(name, "none")
-    return tier.thinking, EFFORTS.index(effort)

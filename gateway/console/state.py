@@ -15,7 +15,8 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response, StreamingResponse
 
 from gateway import __version__
-from gateway.config.settings import Settings, matching_digest
+from gateway.config.access import matching_digest
+from gateway.config.settings import Settings
 from gateway.console.explain import explain
 from gateway.errors import InvalidApiKey, RouteNotFound
 from gateway.http.exchange import Exchange

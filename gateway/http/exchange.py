@@ -8,7 +8,7 @@ from random import Random
 
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.config.settings import Limits
+from gateway.config.server import Limits
 from gateway.errors import ClientClosed, GatewayError, RequestTimeout, RequestTooLarge
 from gateway.http.headers import Headers
 

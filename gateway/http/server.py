@@ -17,8 +17,8 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from gateway.config.settings import Limits
-from gateway.config.settings import Server as ServerSettings
+from gateway.config.server import Limits
+from gateway.config.server import Server as ServerSettings
 from gateway.errors import GatewayError, HeadersTooLarge, InvalidRequest, RequestTimeout
 from gateway.http.exchange import PEER, Peer
 

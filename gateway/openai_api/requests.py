@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from gateway.config.settings import EFFORTS
+from gateway.config.models import EFFORTS
 from gateway.errors import InvalidJson, InvalidRequest
 
 Fields = dict[str, Raw]

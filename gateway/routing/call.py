@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 
 from msgspec import Raw
 
-from gateway.config.settings import Key, Model, Settings
+from gateway.config.access import Key
+from gateway.config.models import Model
+from gateway.config.settings import Settings
 from gateway.openai_api.endpoints import Endpoint
 from gateway.openai_api.requests import Fields, Request, encode, with_usage
 from gateway.reservation import Limit, Need, Reservation, Step

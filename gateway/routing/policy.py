@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from gateway.config.settings import Key, Model, Rule, When
+from gateway.config.access import Key
+from gateway.config.models import Model
+from gateway.config.rules import Rule, When
 from gateway.openai_api.requests import Request, Wish
 from gateway.pacing import Draw, explore
 from gateway.routing.tiers import Ladder

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from random import Random
 
 from gateway import __version__
-from gateway.config.settings import Key, Settings, matching_digest
+from gateway.config.access import Key, matching_digest
+from gateway.config.settings import Settings
 from gateway.errors import InvalidApiKey, ModelNotAllowed, ModelNotFound
 from gateway.http.headers import bearer
 from gateway.routing import policy

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from gateway.config.settings import EFFORTS, Family, Model, Tier
+from gateway.config.models import EFFORTS, Family, Model, Tier
 from gateway.openai_api.requests import ChatTemplate, Fields, Wish, effort_rank, encode
 from router_model.predictor import TierLength
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from gateway.config.settings import Replica, Timeouts
+from gateway.config.models import Replica, Timeouts
 from gateway.errors import (
     BackendDisconnected,
     BackendError,

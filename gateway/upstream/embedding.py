@@ -8,7 +8,7 @@ import time
 from functools import partial
 
 from gateway.circuit_breaker import Breaker
-from gateway.config.settings import Encoder
+from gateway.config.models import Encoder
 from gateway.errors import BackendDisconnected, GatewayError
 from gateway.upstream.dispatch import Upstream
 from router_model.arrays import Singles as Vectors

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from gateway.circuit_breaker import Breaker
-from gateway.config.settings import Health, Replica, Settings, Timeouts
+from gateway.config.models import Health, Replica, Timeouts
+from gateway.config.settings import Settings
 from gateway.errors import BackendError, BackendOverloaded, GatewayError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.config.settings import key_digest
+from gateway.config.access import key_digest
 from tests.cli.command import run
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.config.access import key_digest
 from gateway.config.loader import KEYS_VARIABLE, ConfigError, Problem, load, parse
-from gateway.config.settings import key_digest
 from gateway.snapshot import Snapshot
 
 GOOD = """\

@@ -11,8 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from gateway.config.access import Key, key_digest
 from gateway.config.loader import ConfigError
-from gateway.config.settings import EFFORTS, Key, Limits, Replica, Rule, Settings, Tier, key_digest
+from gateway.config.models import EFFORTS, Replica, Tier
+from gateway.config.rules import Rule
+from gateway.config.server import Limits
+from gateway.config.settings import Settings
 from tests.making import TIERS, settings
 
 

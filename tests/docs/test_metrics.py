@@ -8,7 +8,7 @@ import yaml
 from prometheus_client import Info
 
 from gateway.circuit_breaker import Breaker
-from gateway.config.settings import Replica
+from gateway.config.models import Replica
 from gateway.errors import BackendError
 from gateway.routing.policy import Decision
 from gateway.telemetry.access_log import access_line

@@ -13,8 +13,8 @@ import yaml
 from typer.testing import CliRunner
 
 from gateway.cli.serving import cli
+from gateway.config.access import key_digest
 from gateway.config.loader import ConfigError, parse
-from gateway.config.settings import key_digest
 from tests.fakes.backend import Backend
 from tests.http.raw_http import ask, assert_error, exchange, post
 from tests.serving import Running, configuration, process, serving

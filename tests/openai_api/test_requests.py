@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from gateway.config.settings import EFFORTS
+from gateway.config.models import EFFORTS
 from gateway.errors import InvalidJson, InvalidRequest
 from gateway.openai_api import requests as protocol
 from gateway.openai_api.requests import (

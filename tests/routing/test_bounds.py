@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config.settings import Rule
+from gateway.config.rules import Rule
 from gateway.openai_api.requests import Wish
 from gateway.routing.policy import Bound
 from tests.making import bounds_of

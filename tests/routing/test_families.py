@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from gateway.config.loader import builtin_families, parse
-from gateway.config.settings import EFFORTS, Settings
+from gateway.config.models import EFFORTS
+from gateway.config.settings import Settings
 from gateway.openai_api.requests import Wish
 from gateway.routing.tiers import Ladder, Length
 from tests.making import chat, plain

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config.settings import Rule, When
+from gateway.config.rules import Rule, When
 from gateway.routing.policy import Facts, RuleBook
 from tests.making import chat
 

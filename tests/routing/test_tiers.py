@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config.settings import EFFORTS
+from gateway.config.models import EFFORTS
 from gateway.openai_api.requests import Wish
 from gateway.routing.tiers import Ladder, Length
 from tests.making import ladder, ladders, plain, positions, tokens, wishes

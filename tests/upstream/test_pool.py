@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.circuit_breaker import Breaker
-from gateway.config.settings import Replica
+from gateway.config.models import Replica
 from gateway.errors import (
     BackendDisconnected,
     BackendOverloaded,

@@ -1,0 +1,85 @@
+"""API keys, and who may watch and change what."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from gateway.config.base import Name, Section, TierName
+
+
+def key_digest(secret: str) -> str:
+    """SHA-256 of an API key, in hex: the only form in which keys are kept."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def matching_digest(secret: str, digests: Iterable[str]) -> str | None:
+    """The digest of these that is the secret's. All are compared, so that the time taken tells nothing."""
+    given, match = key_digest(secret), None
+    for digest in digests:
+        if hmac.compare_digest(given, digest):
+            match = digest
+    return match
+
+
+def hashed(data: Any) -> Any:
+    """The section as written, with the secret `key` replaced by its `hash`."""
+    if not isinstance(data, dict) or "key" not in data:
+        return data
+    data = dict(data)
+    secret = data.pop("key")
+    if "hash" in data:
+        raise ValueError("give `key` or `hash`, not both")
+    if not isinstance(secret, str) or not secret:
+        raise ValueError("`key` must be a text that is not empty")
+    return data | {"hash": key_digest(secret)}
+
+
+class Key(Section):
+    """A client's API key and what it may do. The secret itself is hashed at load and forgotten."""
+
+    name: Name = Field(description="Shown in logs; used by rules.")
+    hash: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the key (`thinkmeter hash-key`).")
+    team: Name | None = Field(None, description="Whose budgets of scope `team` it shares.")
+    models: list[str] | None = Field(None, description="Models it may use; default all.")
+    floor: TierName | None = Field(None, description="At least this tier.")
+    ceiling: TierName | None = Field(None, description="At most this tier.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hash_secret(cls, data: Any) -> Any:
+        return hashed(data)
+
+
+class Console(Section):
+    """The page at /console. Its key is hashed at load and forgotten, like any other."""
+
+    enabled: bool | None = Field(
+        None, description="Whether it is served; default: without `keys`, or with a key that may watch."
+    )
+    hash: str | None = Field(
+        None, pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the key that may watch."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hash_secret(cls, data: Any) -> Any:
+        return hashed(data)
+
+
+class Admin(Section):
+    """Who may see and change budgets at /admin. The key is hashed at load and forgotten."""
+
+    hash: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the admin's key.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hash_secret(cls, data: Any) -> Any:
+        return hashed(data)

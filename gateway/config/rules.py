@@ -1,0 +1,53 @@
+"""What the operator decides before the head does."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Self
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    model_validator,
+)
+
+from gateway.config.base import Name, Section, TierName
+
+
+def _regular_expression(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    return text
+
+
+class When(Section):
+    """All conditions given must hold; of a list, one member."""
+
+    key: list[str] | None = Field(None, description="Names of API keys.")
+    model: list[str] | None = Field(None, description="Names of models.")
+    header: dict[str, str] | None = Field(None, description="Header values, exact; names in any case.")
+    metadata: dict[str, str] | None = Field(None, description="Values of the request's `metadata`.")
+    prompt: Annotated[str, AfterValidator(_regular_expression)] | None = Field(
+        None, description="Regular expression searched in the last 20,000 characters of the conversation."
+    )
+    tools: bool | None = Field(None, description="Whether the request offers tools.")
+
+
+class Rule(Section):
+    """What the operator decides before the head does: a fixed tier, a floor or a ceiling."""
+
+    name: Name = Field(description="Shown in the decision.")
+    when: When = Field(default_factory=When, description="Conditions; none matches every request.")
+    tier: TierName | None = Field(None, description="Always this tier, whatever the client asks.")
+    floor: TierName | None = Field(None, description="At least this tier.")
+    ceiling: TierName | None = Field(None, description="At most this tier.")
+
+    @model_validator(mode="after")
+    def _one_outcome(self) -> Self:
+        if self.tier is None and self.floor is None and self.ceiling is None:
+            raise ValueError("a rule needs one of tier, floor, ceiling")
+        if self.tier is not None and (self.floor or self.ceiling):
+            raise ValueError("a rule with a fixed tier has no floor or ceiling")
+        return self
