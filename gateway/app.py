@@ -16,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 from gateway import __version__
 from gateway.api import admin
 from gateway.api import routes as api
-from gateway.budget import Ledger
+from gateway.budget import open_budget
 from gateway.budget_overview import BudgetOverview
 from gateway.config import watch as reload
 from gateway.console import state as console
@@ -59,7 +59,7 @@ class Gateway:
         self._path = path
         self.upstream = Upstream()
         self.metrics = Metrics(self.backends)
-        self.ledger = Ledger(settings, self.metrics.budget)
+        self.ledger = open_budget(settings, self.metrics.budget)
         self.overview = BudgetOverview(self.ledger.store, self.ledger.pricing, self.metrics.budget)
         self.pipeline = Pipeline(snapshot, self.upstream, self.ledger)
         self.health = HealthChecks(self.upstream, lambda: self.snapshot.pools)

@@ -1,9 +1,8 @@
-"""The token budget on the path of a request: set aside before it, renew while it runs, settle after it."""
+"""Holds tokens for running requests: reserves them before, renews the lease meanwhile, settles them after."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import secrets
 import time
@@ -11,96 +10,91 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 
-from gateway.config.budgets import Policy
+from gateway.budget_limits import Limit
+from gateway.budget_observer import BudgetObserver
+from gateway.commands import JournalEntry, ReserveReply
 from gateway.config.settings import Settings
-from gateway.errors import (
-    BackendDisconnected,
-    BackendTimeout,
-    BudgetUnavailable,
-    ClientClosed,
-    GatewayError,
-    TokensExceeded,
-)
-from gateway.journal import Entry
-from gateway.local_window import LocalWindow
-from gateway.pricing import TICK, Pricing
-from gateway.redis_link import Link, StoreUnavailable
+from gateway.errors import BackendDisconnected, BackendTimeout, ClientClosed, GatewayError, TokensExceeded
+from gateway.fallback import Fallback
+from gateway.pricing import Pricing
+from gateway.redis_link import RedisConnection, StoreUnavailable
 from gateway.redis_server import RedisServer, RedisServerError
-from gateway.reservation import Limit, Need, Reservation, refusal, span
-from gateway.store import Grant, Store
-from gateway.telemetry.metrics import BudgetMetrics
+from gateway.reservation import Demand, Reservation, budget_error
+from gateway.store import Store
 
 log = logging.getLogger("thinkmeter.budget")
 
-_STRICTNESS: tuple[Policy, ...] = ("open", "degrade", "closed")
-_POLL = 0.25  # seconds after which a waiting request asks again at the latest
-_UNSURE = (BackendDisconnected, BackendTimeout, ClientClosed)  # the backend may have worked for these
+_POLL_SECONDS = 0.25  # the longest time between two attempts of a queued request
+_SHORTEST_POLL = 0.02  # the shortest
+_MAY_HAVE_SPENT = (BackendDisconnected, BackendTimeout, ClientClosed)
 
 
 class Ledger:
-    """All budgets of a gateway, kept in Redis. One Redis for the life of the process."""
+    """Reserves and settles tokens under all budgets of a gateway."""
 
-    def __init__(self, settings: Settings, metrics: BudgetMetrics) -> None:
-        redis = settings.redis
-        self.metrics = metrics
-        self.server = None if redis.url else RedisServer(Path(redis.directory))
-        url = self.server.url if self.server else redis.url.get_secret_value() if redis.url else ""
-        self._replica = secrets.token_hex(6)
+    def __init__(
+        self,
+        store: Store,
+        pricing: Pricing,
+        fallback: Fallback,
+        observer: BudgetObserver,
+        settings: Settings,
+        *,
+        server: RedisServer | None = None,
+    ) -> None:
+        """server: the embedded Redis to start and stop, if that is what `store` uses."""
+        self.store = store
+        self.pricing = pricing
+        self.fallback = fallback
+        self._observer = observer
+        self._server = server
         self._lease = settings.reservations.lease
-        link = Link(
-            url,
-            prefix=redis.prefix,
-            timeout=redis.timeout,
-            cluster=redis.cluster,
-            observe=metrics.observe,
-            revive=self.server.ensure if self.server else None,
-        )
-        self.store = Store(link, prefix=redis.prefix, lease=self._lease, replica=self._replica)
-        self.pricing = Pricing(self.store, metrics)
         self._active: dict[str, Reservation] = {}
-        self._local: dict[str, LocalWindow] = {}
-        self._local_ids = itertools.count(1)
-        self._waiting = 0
-        self._started = False
+        self._queued = 0
         self._tasks: list[asyncio.Task[None]] = []
+        self._started = False
         self._starting: asyncio.Task[None] | None = None
         self.configure(settings)
 
     def configure(self, settings: Settings) -> None:
-        """Take new settings; `redis` and the lease stay as they were."""
-        self._reservations, self._queue = settings.reservations, settings.queue
-        self._wanted = bool(settings.budgets)
+        """Use new settings, except for `redis` and the lease, which need a restart."""
+        self._queue = settings.queue
+        self._needed = bool(settings.budgets)
+        self.fallback.local_share = settings.reservations.local_share
 
     @property
     def up(self) -> bool:
-        return self.store.link.up
+        """Whether Redis answers, as far as this process knows."""
+        return self.store.up
+
+    # --- start and stop --------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Start the embedded server and connect, if there are budgets and it has not been done."""
-        if self._started or not self._wanted:
+        """Connect to Redis, once there are budgets. Raises: RedisServerError."""
+        if self._started or not self._needed:
             return
         self._started = True
-        if self.server:
-            await self.server.ensure()
+        if self._server:
+            await self._server.ensure()
         await self.store.start()
         self._tasks = [
             asyncio.create_task(self._renew(), name="budget-renew"),
-            asyncio.create_task(self._keep_pricing(), name="budget-price"),
+            asyncio.create_task(self.pricing.keep_updating(), name="budget-price"),
         ]
 
     def start_soon(self) -> None:
-        """As `start`, after a reload: requests under the new budgets meet a Redis that is away until then."""
-        if self._wanted and not self._started:
+        """Start in the background, after a reload. Until then requests find Redis away."""
+        if self._needed and not self._started:
             self._starting = asyncio.create_task(self._start_late(), name="budget-start")
 
     async def _start_late(self) -> None:
         try:
             await self.start()
         except RedisServerError:
-            log.exception("the budgets cannot be kept")
+            log.exception("token budgets unavailable")
 
     async def stop(self) -> None:
-        """Deliver what was spent; the last gateway stops the embedded server."""
+        """Deliver the journal and disconnect. The last gateway stops the embedded server."""
         if self._starting:
             await self._starting
         for task in self._tasks:
@@ -108,133 +102,121 @@ class Ledger:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._tasks:
             await self.store.stop()
-            if self.server:
-                await self.server.leave()
+            if self._server:
+                await self._server.leave()
 
-    def hold(self, limits: tuple[Limit, ...], need: Need) -> AbstractAsyncContextManager[Reservation | None]:
+    # --- one request -----------------------------------------------------------------------------------
+
+    def hold(
+        self, limits: tuple[Limit, ...], demand: Demand
+    ) -> AbstractAsyncContextManager[Reservation | None]:
         """Reserve tokens for the block, and settle the reservation's `outcome` however the block ends.
 
         Without limits there is nothing to reserve, and the block gets None.
 
         Raises: TokensExceeded, InsufficientQuota, BudgetUnavailable (on entering).
         """
-        return self._held(limits, need) if limits else nullcontext()
+        return self._held(limits, demand) if limits else nullcontext()
 
     @asynccontextmanager
-    async def _held(self, limits: tuple[Limit, ...], need: Need) -> AsyncIterator[Reservation]:
-        reservation = await self._reserve(limits, need)
+    async def _held(self, limits: tuple[Limit, ...], demand: Demand) -> AsyncIterator[Reservation]:
+        reservation = await self._reserve(limits, demand)
         self._active[reservation.id] = reservation
         refused = False
         try:
             yield reservation
         except GatewayError as error:
-            refused = not isinstance(error, _UNSURE)
+            refused = not isinstance(error, _MAY_HAVE_SPENT)
             raise
         finally:
             del self._active[reservation.id]
             self._settle(reservation, refused=refused)
 
-    async def _reserve(self, limits: tuple[Limit, ...], need: Need) -> Reservation:
-        begun, queued = time.monotonic(), False
+    async def _reserve(self, limits: tuple[Limit, ...], demand: Demand) -> Reservation:
+        begun, waited = time.monotonic(), 0.0
         try:
-            while True:
-                try:
-                    id_, grant = await self.store.reserve(need.ask(limits, again=queued))
-                except StoreUnavailable as error:
-                    return self._fall_back(limits, need, error)
-                waited = time.monotonic() - begun if queued else 0.0
-                if grant.candidate:
-                    reservation = Reservation(id_, limits, need, grant.candidate - 1, grant.clamp, grant)
-                    reservation.waited = waited
-                    self._count(reservation, grant)
-                    return reservation
-                blocker, left = limits[grant.blocker - 1], self._queue.seconds - waited
-                hopeless = grant.wait < 0 or (grant.wait > left * 1000 and not grant.blocker_reserved)
-                if left <= 0 or hopeless or (not queued and self._waiting >= self._queue.requests):
-                    self.metrics.decided(blocker.budget.name, "refused")
-                    raise refusal(blocker, grant, need)
-                if not queued:
-                    self.metrics.decided(blocker.budget.name, "queued")
-                    queued = True
-                    self._waiting += 1
-                await asyncio.sleep(min(max(grant.wait / 1000, 0.02), _POLL, left))
-        finally:
-            self._waiting -= queued
-
-    def _count(self, reservation: Reservation, grant: Grant) -> None:
-        shortened = reservation.shortened()
-        at = grant.blocker if shortened and grant.blocker else grant.tightest
-        self.metrics.decided(reservation.limits[at - 1].budget.name, "shortened" if shortened else "granted")
-
-    def _fall_back(self, limits: tuple[Limit, ...], need: Need, cause: Exception) -> Reservation:
-        """What the strictest of the budgets says for a Redis that is away."""
-        policy = max((limit.budget.when_redis_fails for limit in limits), key=_STRICTNESS.index)
-        self.metrics.fell_back(policy)
-        if policy == "closed":
-            raise BudgetUnavailable(
-                "The token budget cannot be checked right now", retry_after=1, detail=str(cause)
-            )
-        id_ = f"{self._replica}-local-{next(self._local_ids)}"
-        reservation = Reservation(id_, limits, need, need.wanted, fallback=policy)
-        if policy == "degrade":
-            reservation.step = len(need.steps) - 1
-            self._reserve_locally(reservation)
+            id_, reply = await self.store.reserve(demand.command(limits))
+            if not reply.candidate:
+                id_, reply = await self._wait_for_room(limits, demand, reply, begun)
+                waited = time.monotonic() - begun
+        except StoreUnavailable as error:
+            return self.fallback.reserve(limits, demand, time.monotonic(), cause=error)
+        reservation = Reservation(id_, limits, demand, reply.candidate - 1, reply.clamp, reply, waited=waited)
+        blamed = reply.blocker if reservation.shortened and reply.blocker else reply.tightest
+        self._observer.decided(
+            limits[blamed - 1].budget.name, "shortened" if reservation.shortened else "granted"
+        )
         return reservation
 
-    def _reserve_locally(self, reservation: Reservation) -> None:
-        now, taken = time.monotonic(), list[tuple[LocalWindow, int]]()
-        for limit, amount in zip(reservation.limits, reservation.amounts(), strict=True):
-            window = self._local_window(limit)
-            if not window.reserve(amount, now):
-                for other, tokens in taken:
-                    other.settle(tokens, 0, now)
-                self.metrics.decided(limit.budget.name, "refused")
-                raise TokensExceeded(
-                    f"The {limit} is degraded: its store is away, and {window.cap:,} tokens in "
-                    f"{span(limit.budget.window)} are all that this gateway may spend alone",
-                    retry_after=1,
-                )
-            taken.append((window, amount))
-        reservation.local = [amount for _, amount in taken]
+    async def _wait_for_room(
+        self, limits: tuple[Limit, ...], demand: Demand, reply: ReserveReply, begun: float
+    ) -> tuple[str, ReserveReply]:
+        """Try a refused request again until it fits, or has no chance to fit within its time in the queue.
 
-    def _local_window(self, limit: Limit) -> LocalWindow:
-        cap = int(limit.budget.tokens * self._reservations.local_share)
-        known = self._local.setdefault(limit.window.key, LocalWindow(cap, limit.budget.window))
-        known.cap = cap
-        return known
+        Raises: TokensExceeded, InsufficientQuota, StoreUnavailable.
+        """
+        left = self._queue.seconds
+        if self._queued >= self._queue.requests or not _worth_waiting(reply, left):
+            raise self._refused(limits, demand, reply)
+        self._observer.decided(limits[reply.blocker - 1].budget.name, "queued")
+        self._queued += 1
+        try:
+            while _worth_waiting(reply, left):
+                await asyncio.sleep(min(max(reply.wait / 1000, _SHORTEST_POLL), _POLL_SECONDS, left))
+                id_, reply = await self.store.reserve(demand.command(limits, again=True))
+                if reply.candidate:
+                    return id_, reply
+                left = self._queue.seconds - (time.monotonic() - begun)
+            raise self._refused(limits, demand, reply)
+        finally:
+            self._queued -= 1
+
+    def _refused(self, limits: tuple[Limit, ...], demand: Demand, reply: ReserveReply) -> TokensExceeded:
+        blocker = limits[reply.blocker - 1]
+        self._observer.decided(blocker.budget.name, "refused")
+        return budget_error(blocker, reply, demand)
 
     def _settle(self, reservation: Reservation, *, refused: bool) -> None:
-        numbers = reservation.spent(refused=refused)
-        windows = tuple(limit.window for limit in reservation.limits)
-        self.store.journal.settle(reservation.id, windows, numbers)
-        for limit, amount, (tokens, _) in zip(
-            reservation.limits, reservation.amounts(), numbers, strict=True
-        ):
+        spent = reservation.spent(refused=refused)
+        self.store.journal.settle(reservation.id, reservation.windows, spent)
+        for limit, amount, (tokens, _) in zip(reservation.limits, reservation.amounts(), spent, strict=True):
             if tokens > amount:
-                self.metrics.overran(limit.budget.name, tokens - amount)
-        now = time.monotonic()
-        for limit, amount, (tokens, _) in zip(reservation.limits, reservation.local, numbers, strict=False):
-            self._local_window(limit).settle(amount, tokens, now)
+                self._observer.overran(limit.budget.name, tokens - amount)
+        self.fallback.settle(reservation, spent, time.monotonic())
 
     async def _renew(self) -> None:
+        """Renew all leases at a fifth of their length, with the progress of each stream."""
         while True:
             await asyncio.sleep(self._lease / 5)
             self.store.journal.renew(
                 [
-                    Entry(
-                        "renew",
-                        reservation.id,
-                        tuple(limit.window for limit in reservation.limits),
-                        reservation.renewal(),
-                    )
+                    JournalEntry("renew", reservation.id, reservation.windows, reservation.renewal())
                     for reservation in self._active.values()
                 ]
             )
 
-    async def _keep_pricing(self) -> None:
-        while True:
-            await asyncio.sleep(TICK)
-            try:
-                await self.pricing.tick()
-            except Exception:  # a price that stays is better than a price that is never set again
-                log.exception("pricing failed")
+
+def _worth_waiting(reply: ReserveReply, left: float) -> bool:
+    """Whether a refused request may fit within the `left` seconds.
+
+    It may fit sooner than the script says if running requests hold tokens: they may give them back.
+    """
+    return left > 0 and reply.wait >= 0 and (reply.wait <= left * 1000 or reply.blocker_reserved > 0)
+
+
+def open_budget(settings: Settings, observer: BudgetObserver) -> Ledger:
+    """Build the ledger and what it needs: the Redis connection, the store and the prices. Starts nothing."""
+    redis, reservations = settings.redis, settings.reservations
+    server = None if redis.url else RedisServer(Path(redis.directory))
+    connection = RedisConnection(
+        server.url if server else redis.url.get_secret_value() if redis.url else "",
+        prefix=redis.prefix,
+        timeout=redis.timeout,
+        cluster=redis.cluster,
+        observe=observer.redis_called,
+        revive=server.ensure if server else None,
+    )
+    gateway_id = secrets.token_hex(6)
+    store = Store(connection, prefix=redis.prefix, lease=reservations.lease, gateway_id=gateway_id)
+    fallback = Fallback(gateway_id, observer, reservations.local_share)
+    return Ledger(store, Pricing(store, observer), fallback, observer, settings, server=server)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal, Protocol
+
+BudgetOutcome = Literal["granted", "shortened", "queued", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +58,46 @@ def stale_tokens(views: Iterable[WindowView]) -> dict[str, int]:
     for view in views:
         tokens[view.budget] = tokens.get(view.budget, 0) + view.stale
     return tokens
+
+
+class BudgetObserver(Protocol):
+    """What the budget tells about itself while it works; the metrics implement it."""
+
+    def decided(self, budget: str, outcome: BudgetOutcome) -> None:
+        """A request under a budget was granted, shortened, queued or refused."""
+
+    def fell_back(self, policy: str) -> None:
+        """A request was decided without Redis."""
+
+    def overran(self, budget: str, tokens: int) -> None:
+        """A request spent more than was reserved for it."""
+
+    def priced(self, budget: str, price: float, *, at_bound: bool) -> None:
+        """A budget has a new price; `at_bound` while a higher one would change nothing."""
+
+    def unpriced(self, budget: str) -> None:
+        """A budget is no longer used and has no price any more."""
+
+    def windows_read(self, windows: Sequence[WindowView], *, up: bool | None, undelivered: int) -> None:
+        """All windows were read; `up` is None if Redis is not in use. undelivered: journal entries."""
+
+    def redis_called(self, operation: str, seconds: float | None) -> None:
+        """A Redis operation took so long; None if it failed."""
+
+
+class NullObserver:
+    """Ignores everything."""
+
+    def decided(self, budget: str, outcome: BudgetOutcome) -> None: ...
+
+    def fell_back(self, policy: str) -> None: ...
+
+    def overran(self, budget: str, tokens: int) -> None: ...
+
+    def priced(self, budget: str, price: float, *, at_bound: bool) -> None: ...
+
+    def unpriced(self, budget: str) -> None: ...
+
+    def windows_read(self, windows: Sequence[WindowView], *, up: bool | None, undelivered: int) -> None: ...
+
+    def redis_called(self, operation: str, seconds: float | None) -> None: ...

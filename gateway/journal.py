@@ -1,8 +1,9 @@
-"""Settlements and renewals on their way to Redis: written at once and in memory, delivered in order, again
-and again until Redis has taken them. A sequence number makes that exact, however often a batch is sent.
+"""At-least-once delivery of settlements and renewals to Redis; sequence numbers make redelivery idempotent.
 
-What was delivered is kept for a while. Redis replicates and syncs to disk behind its replies, so a server
-that takes over may lack the last of it; the sequence number is then among what it lacks: it is told again.
+Entries are written in memory at once, and sent in order until Redis has taken them. Delivered entries are
+kept for a minute, because Redis confirms before it replicates or syncs to disk. For example: entries up to
+120 were confirmed, the primary dies, and its successor has only seen 117. Redis stores the number of
+the last applied entry next to the windows, so the new primary reports 117 and gets 118 to 120 again.
 """
 
 from __future__ import annotations
@@ -13,156 +14,147 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
 
-from gateway.redis_link import Link, StoreUnavailable
-from gateway.window import Table, Window
+from gateway.commands import JournalEntry, ScriptCall, Window, journal_call
+from gateway.redis_link import RedisConnection, StoreUnavailable
 
 log = logging.getLogger("thinkmeter.redis")
 
-_BATCH = 128
-_WAITING = 50_000  # entries that wait while Redis is away
-_PAUSE = 0.1  # seconds until a batch is sent again
-_KEPT = 10_000  # entries kept after their delivery
-_KEPT_SECONDS = 60.0
-_CHECK = 1.0  # seconds until a Redis that is told nothing is asked whether it still knows all
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    """numbers: (tokens, tokens expected) of each window to settle, (amount, reported) to renew."""
-
-    phase: Literal["settle", "renew"]
-    id: str
-    windows: tuple[Window, ...]
-    numbers: Sequence[tuple[int, int]]
-    sequence: int = 0
+_BATCH = 128  # entries per script call
+_MOST_WAITING = 50_000  # entries kept in memory while Redis is away
+_PAUSE = 0.1  # seconds until a failed batch is sent again
+_MOST_DELIVERED = 10_000  # delivered entries kept for redelivery
+_KEEP_SECONDS = 60.0  # and for how long
+_CHECK_SECONDS = 1.0  # without new entries, how often to ask whether Redis still has the delivered ones
 
 
 class Journal:
-    """The journal of one process, which `replica` names."""
+    """The journal of one gateway process."""
 
-    def __init__(self, link: Link, *, prefix: str, lease: float, replica: str) -> None:
-        self._link = link
-        self._key = f"{{{prefix}}}:journal:{replica}"
-        self._lease = round(lease * 1000)
+    def __init__(self, connection: RedisConnection, *, prefix: str, lease: float, gateway_id: str) -> None:
+        self._connection = connection
+        self._key = f"{{{prefix}}}:journal:{gateway_id}"
+        self._lease_ms = round(lease * 1000)
         self._sequence = itertools.count(1)
-        self._entries: deque[Entry] = deque()
+        self._waiting: deque[JournalEntry] = deque()
         self._written = asyncio.Event()
         self._emptied = asyncio.Event()
         self._emptied.set()
         self._renewals = 0
-        self._kept: deque[tuple[float, Entry]] = deque(maxlen=_KEPT)
-        self._delivered = 0
+        """Renewals among the waiting entries."""
+        self._delivered: deque[tuple[float, JournalEntry]] = deque(maxlen=_MOST_DELIVERED)
+        self._last_delivered = 0
+        """Sequence number of the last entry that Redis has confirmed."""
         self.lost = 0
-        """Entries given up because too many waited: their reservations end with their leases."""
+        """Entries dropped because too many were waiting; their reservations end with their leases."""
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._waiting)
+
+    @property
+    def waiting(self) -> list[JournalEntry]:
+        """The entries that Redis has not taken yet, oldest first."""
+        return list(self._waiting)
 
     def settle(self, id_: str, windows: tuple[Window, ...], numbers: Sequence[tuple[int, int]]) -> None:
-        """Replace a reservation by what was spent. Never fails."""
-        self._write(Entry("settle", id_, windows, numbers))
+        """Replace a reservation by (tokens spent, tokens expected) per window. Never fails."""
+        self._write(JournalEntry("settle", id_, windows, numbers))
 
-    def renew(self, entries: Sequence[Entry]) -> None:
-        """Move leases and note progress; left out while the last time is under way, or Redis away."""
-        if self._link.up and not self._renewals:
+    def renew(self, entries: Sequence[JournalEntry]) -> None:
+        """Extend leases and report progress. Skipped while earlier renewals still wait or Redis is away."""
+        if self._connection.up and not self._renewals:
             self._renewals = len(entries)
             for entry in entries:
                 self._write(entry)
 
-    def _write(self, entry: Entry) -> None:
-        if len(self._entries) >= _WAITING:
-            self._removed(self._entries.popleft())
+    def _write(self, entry: JournalEntry) -> None:
+        if len(self._waiting) >= _MOST_WAITING:
+            self._removed(self._waiting.popleft())
             self.lost += 1
             if self.lost == 1:
-                log.error("more than %d settlements wait for Redis: the oldest are given up", _WAITING)
+                log.error("more than %d journal entries wait for Redis: dropping the oldest", _MOST_WAITING)
         entry.sequence = next(self._sequence)
-        self._entries.append(entry)
+        self._waiting.append(entry)
         self._written.set()
         self._emptied.clear()
 
-    def _removed(self, entry: Entry) -> None:
-        if entry.phase == "renew":
+    def _removed(self, entry: JournalEntry) -> None:
+        if entry.script == "renew":
             self._renewals -= 1
 
     async def empty(self) -> None:
-        """Wait until Redis has taken everything."""
+        """Wait until Redis has taken every entry."""
         await self._emptied.wait()
 
     async def deliver(self) -> None:
-        """Runs for ever."""
+        """Send entries to Redis as they are written, until cancelled."""
         while True:
             await self._wait()
-            batch = self._next()
-            phase = batch[0].phase if batch else "settle"
+            batch = self._next_batch()
+            script = batch[0].script if batch else "settle"
             try:
-                _, applied, known = await self._link.call(phase, *self._command(batch))
+                _, applied, known = await self._connection.call(script, *self.call(batch))
             except StoreUnavailable:
                 await asyncio.sleep(_PAUSE)
                 continue
-            except Exception:  # whatever it is, what is settled must not wait for ever
-                log.exception("settling failed")
+            except Exception:  # an unforeseen error must not stop the loop that settles everything
+                log.exception("delivering the journal failed")
                 await asyncio.sleep(_PAUSE)
                 continue
             if applied < 0:
-                self._tell_again(known)
+                self._redeliver(known)
             elif batch:
-                self._took(batch[-1].sequence)
+                self._confirmed(batch[-1].sequence)
 
     async def _wait(self) -> None:
-        """Until there is something to deliver, or time to ask whether what was delivered is still known."""
-        while not self._entries:
+        """Wait for an entry to deliver, or for the time to check that Redis has kept the delivered ones."""
+        while not self._waiting:
             try:
-                async with asyncio.timeout(_CHECK if self._kept else None):
+                async with asyncio.timeout(_CHECK_SECONDS if self._delivered else None):
                     await self._written.wait()
             except TimeoutError:
-                self._forget()
-                if self._kept and self._link.up:
+                self._drop_old()
+                if self._delivered and self._connection.up:
                     return
 
-    def _took(self, last: int) -> None:
+    def _confirmed(self, last: int) -> None:
         now = time.monotonic()
-        while self._entries and self._entries[0].sequence <= last:
-            entry = self._entries.popleft()
+        while self._waiting and self._waiting[0].sequence <= last:
+            entry = self._waiting.popleft()
             self._removed(entry)
-            self._kept.append((now, entry))
-        self._delivered = last
-        self._forget()
-        if not self._entries:
+            self._delivered.append((now, entry))
+        self._last_delivered = last
+        self._drop_old()
+        if not self._waiting:
             self._written.clear()
             self._emptied.set()
 
-    def _forget(self) -> None:
-        old = time.monotonic() - _KEPT_SECONDS
-        while self._kept and self._kept[0][0] < old:
-            self._kept.popleft()
+    def _drop_old(self) -> None:
+        oldest = time.monotonic() - _KEEP_SECONDS
+        while self._delivered and self._delivered[0][0] < oldest:
+            self._delivered.popleft()
 
-    def _tell_again(self, known: int) -> None:
-        """Redis has lost what it had acknowledged after the entry `known`."""
-        again = [entry for _, entry in self._kept if entry.sequence > known]
-        log.warning("Redis has lost what it had acknowledged: %d entries are told again", len(again))
-        while self._kept and self._kept[-1][1].sequence > known:
-            self._kept.pop()
-        self._entries.extendleft(reversed(again))
-        self._renewals += sum(entry.phase == "renew" for entry in again)
-        self._delivered = known
-        if again:
+    def _redeliver(self, known: int) -> None:
+        """Put the delivered entries after the sequence number `known`, which Redis has lost, back in line."""
+        lost = [entry for _, entry in self._delivered if entry.sequence > known]
+        log.warning("Redis lost confirmed settlements: redelivering %d journal entries", len(lost))
+        while self._delivered and self._delivered[-1][1].sequence > known:
+            self._delivered.pop()
+        self._waiting.extendleft(reversed(lost))
+        self._renewals += sum(entry.script == "renew" for entry in lost)
+        self._last_delivered = known
+        if lost:
             self._written.set()
             self._emptied.clear()
 
-    def _next(self) -> list[Entry]:
-        """The oldest entries, as many as one script call takes."""
-        phase = self._entries[0].phase if self._entries else None
-        oldest = itertools.islice(self._entries, _BATCH)
-        return list(itertools.takewhile(lambda entry: entry.phase == phase, oldest))
+    def _next_batch(self) -> list[JournalEntry]:
+        """The oldest waiting entries that can share one script call."""
+        script = self._waiting[0].script if self._waiting else None
+        oldest = itertools.islice(self._waiting, _BATCH)
+        return list(itertools.takewhile(lambda entry: entry.script == script, oldest))
 
-    def _command(self, entries: list[Entry]) -> tuple[list[str], list[Any]]:
-        table = Table(self._key)
-        body: list[Any] = [len(entries)]
-        for entry in entries:
-            body += (entry.sequence, entry.id, len(entry.windows))
-            for window, numbers in zip(entry.windows, entry.numbers, strict=True):
-                body += (table.index(window), *numbers)
-        return table.keys, [self._delivered, self._lease, *table.lengths(), *body]
+    def call(self, entries: Sequence[JournalEntry]) -> ScriptCall:
+        """KEYS and ARGV that deliver these entries."""
+        return journal_call(
+            entries, journal=self._key, delivered=self._last_delivered, lease_ms=self._lease_ms
+        )

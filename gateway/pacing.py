@@ -1,69 +1,78 @@
-"""The price of tokens: from what a budget holds and what arrives to λ. Pure: memory in, memory out.
+"""Price controller: from the state of a budget and its requests to the price λ. Pure: memory in, memory out.
 
-Feed-forward: λ*(B), the price at which the head's own estimates cost B tokens a request, at the B that the
-cap leaves for each request at today's arrival rate and today's length of answers. Feedback on B by how full
-the window is: proportional on the last stretch before the cap, integral elsewhere. The limiter in the store
-holds the cap whatever happens here; the price decides who gets the tokens.
+Feed-forward: λ*(B) is the price at which the head's own estimates cost B tokens per request. B is what the
+cap leaves for each request at the present arrival rate, corrected by how much longer completions are than
+estimated. Feedback adjusts B by how full the window is: proportionally on the last stretch before the cap,
+by an integral elsewhere. The limiter in the store enforces the cap in any case; the price decides which
+requests get the tokens.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from router_model.allocation import PriceTable
 
-SLOW = 900.0  # seconds; a longer window is paced by a plan, as its use answers too late for feedback
+SLOW = 900.0
+"""Seconds. A longer window follows a plan instead of feedback, because its use reacts too late."""
 
 _TINY = 1e-9
 
 
 class Reading(NamedTuple):
-    """What the store says of one budget, all of one instant.
+    """The state of one budget at one moment.
 
-    now: the store's clock, seconds. settled, reserved, cap: tokens within the window.
-    The others are counted since the budget's first request and only grow; one that is below what was
-    remembered was restarted. arrivals: requests that asked. limited: those of them that the limiter shortened
-    or refused. spent: tokens settled. expected: what the head had predicted for those same answers.
+    The counters from `arrivals` on only grow. One that is lower than before was restarted.
     """
 
     now: float
+    """Seconds of the store's clock."""
     settled: float
+    """Tokens in the window that were spent by finished requests."""
     reserved: float
+    """Tokens set aside for running requests."""
     cap: float
+    """Tokens that the window may hold."""
     arrivals: float
+    """Requests so far."""
     limited: float = 0.0
+    """Requests so far that the limiter shortened or refused."""
     spent: float = 0.0
+    """Tokens settled so far."""
     expected: float = 0.0
+    """Tokens that the head had predicted for the same completions."""
 
 
 class Memory(NamedTuple):
-    """What one observation leaves for the next: numbers, kept in the store as one text.
-
-    The counters of the last reading; then, smoothed and a second: arrivals over a third of the window and
-    over a twentieth, tokens spent, tokens expected. trim: the integral, in units of ln B.
-    """
+    """What one update leaves for the next; the store keeps it as text."""
 
     at: float
+    """Time of the last reading."""
     arrivals: float
+    """`arrivals` of the last reading; the next three likewise."""
     limited: float
     spent: float
     expected: float
     rate: float = 0.0
+    """Arrivals per second, smoothed over a third of the window."""
     recent: float = 0.0
+    """Arrivals per second, smoothed over a twentieth of the window."""
     spending: float = 0.0
+    """Tokens spent per second, smoothed over the window."""
     expecting: float = 0.0
+    """Tokens expected per second, smoothed over the window."""
     trim: float = 0.0
+    """The integral of the feedback, in units of ln B."""
 
     def dump(self) -> str:
-        """As text; exact, so that it may serve for compare-and-set."""
+        """As text, without rounding, so that it can be compared and replaced atomically."""
         return " ".join(repr(float(value)) for value in self)
 
     @classmethod
     def load(cls, text: str | bytes | None) -> Memory | None:
-        """From text; None for what is missing, damaged or of another release."""
+        """From text; None if it is missing, damaged or from another release."""
         try:
             values = [float(word) for word in (text or "").split()]
         except ValueError:
@@ -71,41 +80,39 @@ class Memory(NamedTuple):
         return cls(*values) if len(values) == len(cls._fields) and all(map(math.isfinite, values)) else None
 
 
-class Paced(NamedTuple):
-    """The price for the requests that follow, and what to remember.
-
-    at_bound: "ceiling" when a higher price would change nothing, as every request already gets its cheapest
-    tier; "floor" when a lower one would not, as every request already gets its best.
-    tight: the limiter has acted since the last reading, or is about to; no time for experiments.
-    """
+class PriceUpdate(NamedTuple):
+    """The price for the next requests, and what to remember."""
 
     price: float
     at_bound: Literal["floor", "ceiling"] | None
+    """"ceiling": every request gets its cheapest tier, so a higher price would change nothing.
+    "floor": every request gets its best tier, so a lower price would change nothing."""
     tight: bool
+    """The limiter has acted since the last reading or is about to, so this is no time for experiments."""
     memory: Memory
 
 
 @dataclass(frozen=True, slots=True)
-class Pacing:
-    """How one budget is paced; docs/pacing.md says how the numbers were found.
-
-    window: seconds. largest: the most tokens one request may reserve; room for it is left.
-    aim: share of the cap that settled and reserved tokens should fill. brake: share beyond which less and
-    less is spent, down to nothing at the cap. integral: change of ln B over a window spent one whole cap off.
-    burst, taper (windows over SLOW): spend at most `burst` times the even pace, and what remains over no less
-    than this share of the window.
-    """
+class PaceSettings:
+    """How one budget is paced; docs/pacing.md explains how the numbers were found."""
 
     window: float
+    """Seconds."""
     largest: float = 0.0
+    """The most tokens that one request may reserve; the controller leaves room for it."""
     aim: float = 0.96
+    """Share of the cap that settled and reserved tokens should fill."""
     brake: float = 0.98
+    """Share of the cap above which spending falls, to nothing at the cap."""
     integral: float = 0.1
+    """Change of ln B during one window in which the error is one whole cap."""
     burst: float = 3.0
+    """In a window longer than SLOW: spend at most so many times the even pace."""
     taper: float = 1 / 24
+    """In a window longer than SLOW: spread what remains over at least this share of the window."""
 
     def full(self, cap: float) -> float:
-        """The share of the cap where braking begins; less where one request takes much of the cap."""
+        """The share of the cap at which braking begins; lower if one request can take much of the cap."""
         return max(min(self.brake, 1 - self.largest / cap), 0.5) if cap > 0 else 0.5
 
     def target(self, cap: float) -> float:
@@ -113,9 +120,10 @@ class Pacing:
         return min(self.aim, self.full(cap))
 
     def spend(self, cap: float, held: float) -> float:
-        """Tokens a second that the requests arriving now may cost.
+        """Tokens per second that the requests arriving now may cost; `held` is settled and reserved.
 
-        In a short window the even pace, less on the last stretch before the cap; in a slow one the plan.
+        A short window is spent at an even pace that falls on the last stretch before the cap. A slow window
+        follows the plan of `burst` and `taper`.
         """
         left = max(cap - held, 0.0)
         if self.window > SLOW:
@@ -125,18 +133,20 @@ class Pacing:
         return min(left / (cap - self.full(cap) * cap), 1.0) * self.target(cap) * cap / self.window
 
 
-_BAND = 0.1  # of the cap: an error beyond it counts no more, as a use may be far below but never far above
-_TRIMS = -1.0, 1.0
-_FAITH = 0.1  # of a window's tokens: what must have been settled before the head's lengths are doubted
-_BIASES = 0.25, 4.0
+_BAND = 0.1  # errors are cut to this share of the cap: use can be far below the aim, but never far above
+_TRIMS = -1.0, 1.0  # bounds of the trim
+_FAITH = 0.1  # share of a window's tokens to be settled before the head's lengths are corrected much
+_BIASES = 0.25, 4.0  # bounds of that correction
 _HOUR = 3600.0
 
 
-def observe(pacing: Pacing, table: PriceTable, memory: Memory | None, reading: Reading) -> Paced:
-    """The price after a reading. Any owner of `memory` may call this at any time, and store what it returns.
+def update_price(
+    pacing: PaceSettings, table: PriceTable, memory: Memory | None, reading: Reading
+) -> PriceUpdate:
+    """The price after a reading. Accepts any numbers, NaN included.
 
-    The result depends on the time that passed, hardly on how often this was called: replicas that observe one
-    store, and store what they conclude by compare-and-set, agree. Bears any numbers, NaN included.
+    The result depends on the time that has passed, and hardly on the number of calls. So gateways that share
+    one memory in the store, and replace it by compare-and-set, agree on the price.
     """
     reading = Reading(*(value if 0 <= value < math.inf else 0.0 for value in reading))
     cap, held = reading.cap, reading.settled + reading.reserved
@@ -156,11 +166,11 @@ def observe(pacing: Pacing, table: PriceTable, memory: Memory | None, reading: R
         at_bound = "ceiling"
     elif price <= table.floor:
         at_bound = "floor"
-    return Paced(price, at_bound, tight, memory)
+    return PriceUpdate(price, at_bound, tight, memory)
 
 
-def _smoothed(pacing: Pacing, memory: Memory, reading: Reading, elapsed: float) -> Memory:
-    """The memory after the reading, but for the trim."""
+def _smoothed(pacing: PaceSettings, memory: Memory, reading: Reading, elapsed: float) -> Memory:
+    """The memory after the reading, except for the trim."""
     window = min(pacing.window, _HOUR)
 
     def smooth(rate: float, before: float, count: float, tau: float) -> float:
@@ -182,12 +192,16 @@ def _smoothed(pacing: Pacing, memory: Memory, reading: Reading, elapsed: float) 
     )
 
 
-def _budget(pacing: Pacing, memory: Memory, cap: float, held: float) -> float:
-    """Tokens by the head's own estimates that each request arriving now may cost, without the trim.
+def _budget(pacing: PaceSettings, memory: Memory, cap: float, held: float) -> float:
+    """B: tokens, by the head's estimates, that each request arriving now may cost. Without the trim.
 
-    A surge, and its end, show in the short average first; it overrules the long one by what no accident
-    explains: one standard deviation of a Poisson count upwards, where delay is dear, and two downwards.
-    What answers cost beyond their estimates is taken off as well.
+    The arrival rate is the long average, unless the short one differs by more than chance explains. The
+    allowed difference is one standard deviation of a Poisson count for a surge, where delay is expensive,
+    and two for its end. For example, over the last 3 seconds of a 60-second window the short average is 30
+    requests per second, give or take √(30·20/(2·60)) ≈ 2.2. A long average of 25 is then raised to 27.8;
+    one of 33 stays; one of 40 is lowered to 34.5.
+
+    If completions cost 1.2 times their estimates, B is smaller by that factor.
     """
     doubt = math.sqrt(memory.recent * 20 / (2 * min(pacing.window, _HOUR)))
     rate = min(max(memory.rate, memory.recent - doubt), memory.recent + 2 * doubt)
@@ -200,12 +214,13 @@ def _budget(pacing: Pacing, memory: Memory, cap: float, held: float) -> float:
 
 
 def _trim(
-    pacing: Pacing, table: PriceTable, trim: float, error: float, elapsed: float, *, budget: float
+    pacing: PaceSettings, table: PriceTable, trim: float, error: float, elapsed: float, *, budget: float
 ) -> float:
-    """The integral after `elapsed` seconds with this error.
+    """The trim after `elapsed` seconds with this error.
 
-    No wind-up: a silence counts as one tick and lets the trim fade, and nothing is added in a direction in
-    which the price can go no further.
+    For example, a 60-second window that stays 5 % of its cap above the aim gains 0.1 · 0.05 = 0.005 per
+    window: B falls by half a percent. The trim does not wind up: after a silence it fades and only one tick
+    counts, and it does not grow in a direction in which the price cannot follow.
     """
     tick = pacing.window / 60
     trim *= math.exp(-max(elapsed - tick, 0.0) / pacing.window)
@@ -214,38 +229,3 @@ def _trim(
     if (change > 0 and price >= table.ceiling) or (change < 0 and price <= table.floor):
         return trim
     return min(max(trim + change, _TRIMS[0]), _TRIMS[1])
-
-
-class Draw(NamedTuple):
-    """A tier's position, and the probability with which each eligible position was to be drawn."""
-
-    tier: int
-    probabilities: dict[int, float]
-
-
-def explore(best: int, eligible: Sequence[int], epsilon: float, uniform: float) -> Draw:
-    """With probability ε any eligible tier, all alike, else the best one.
-
-    uniform: a random number in [0, 1). Call with ε = 0 while the limiter binds: a tight window is no place
-    for experiments.
-    """
-    share = epsilon / len(eligible)
-    probabilities = {k: share + (1 - epsilon if k == best else 0.0) for k in eligible}
-    if uniform < epsilon:
-        return Draw(eligible[min(int(uniform / share), len(eligible) - 1)], probabilities)
-    return Draw(best, probabilities)
-
-
-def propensity(draw: Draw, granted: int, fits: Iterable[int]) -> float:
-    """The probability that the granted tier was the outcome, limiter included.
-
-    fits: the eligible positions for which the window had room at that moment. The limiter grants the highest
-    of them at or below the one drawn, so several draws may lead to one tier. 0 where `granted` was no
-    possible outcome.
-    """
-    room = sorted(fits)
-    return math.fsum(
-        probability
-        for drawn, probability in draw.probabilities.items()
-        if max((k for k in room if k <= drawn), default=None) == granted
-    )

@@ -14,7 +14,7 @@ from gateway.http.headers import Headers, forwarded
 from gateway.openai_api import requests as protocol
 from gateway.openai_api.endpoints import Endpoint
 from gateway.openai_api.stream import StreamReader, read_answer
-from gateway.reservation import Need, Outcome
+from gateway.reservation import Demand, Outcome
 from gateway.routing.call import Call, Plan
 from gateway.routing.policy import Decision
 from gateway.snapshot import Snapshot
@@ -71,7 +71,7 @@ class Pipeline:
         )
         return Plan(call, routing, routing.decision)
 
-    def _note(self, record: Record, plan: Plan, demand: Need) -> None:
+    def _note(self, record: Record, plan: Plan, demand: Demand) -> None:
         """Tell the record, and the prices of the budgets, what was decided."""
         call = plan.call
         if plan.routing is None:
@@ -80,7 +80,10 @@ class Pipeline:
         record.sends_budget = call.enforces_thinking_budget
         record.decision_seconds = time.perf_counter() - record.admitted
         if call.limits:
-            self._ledger.pricing.note(call.limits, plan.routing, demand, call.settings.price)
+            estimates = plan.routing.estimates(demand.choices)
+            self._ledger.pricing.note(
+                call.limits, estimates, plan.routing.prices, demand, call.settings.price
+            )
 
 
 async def admit(exchange: Exchange, record: Record, endpoint: Endpoint, snapshot: Snapshot) -> Call:

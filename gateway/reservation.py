@@ -1,128 +1,73 @@
-"""What a request may spend, what was set aside for it, and what it spent. Pure."""
+"""What a request may spend, what was reserved for it, and what is settled. No I/O."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from gateway.config.access import Key
-from gateway.config.budgets import Budget, Policy
-from gateway.config.settings import Settings
+from gateway.budget_limits import Limit, duration, rate_limit_headers, span
+from gateway.commands import ReserveCommand, ReserveReply, Window
+from gateway.config.budgets import FailurePolicy
 from gateway.errors import InsufficientQuota, TokensExceeded
 from gateway.http.headers import Headers
 from gateway.openai_api.stream import Tally
-from gateway.store import Ask, Grant
-from gateway.window import Window, window
 
-_MOST = 10**12  # no answer has more tokens: a number that a broken backend makes up must not break the sums
+_MOST = 10**12  # no completion has more tokens; a broken backend's absurd count must not overflow the sums
 
 LONG = 3600
-"""Seconds from which on a spent budget is a matter of quota, not of rate: clients must not retry."""
+"""Seconds. A spent budget with a window this long is a quota, not a rate: clients must not retry."""
 
 
-RUNNING_WAIT = 1000
-"""Milliseconds that reserve.lua says to wait where only what running requests hold is in the way."""
-
-
-class Limit(NamedTuple):
-    """One budget of one holder."""
-
-    budget: Budget
-    holder: str
-    window: Window
-
-    def __str__(self) -> str:
-        who = "" if self.budget.scope == "global" else f" of {self.budget.scope} {self.holder!r}"
-        return f"budget {self.budget.name!r}{who}"
-
-
-class Budgets:
-    """The limits of every holder; immutable."""
-
-    def __init__(self, settings: Settings) -> None:
-        prefix = f"{{{settings.redis.prefix}}}"
-        self.limits = {
-            (budget.name, holder): Limit(
-                budget, holder, window(prefix, budget.name, budget.window, holder, budget.tokens)
-            )
-            for budget in settings.budgets
-            for holder in settings.holders(budget.scope)
-            if budget.match is None or holder in budget.match
-        }
-        self._budgets = settings.budgets
-        self._known: dict[tuple[str | None, str], tuple[Limit, ...]] = {}
-
-    @property
-    def configured(self) -> bool:
-        """Whether there is any budget, even one without holders."""
-        return bool(self._budgets)
-
-    def of(self, key: Key | None, model: str) -> tuple[Limit, ...]:
-        """The limits that hold for a request."""
-        at = (key.name if key else None, model)
-        if at not in self._known:
-            self._known[at] = tuple(self._find(key, model))
-        return self._known[at]
-
-    def _find(self, key: Key | None, model: str) -> Iterator[Limit]:
-        holders = {
-            "global": "*",
-            "key": key.name if key else "",
-            "team": key.team if key else "",
-            "model": model,
-        }
-        for budget in self._budgets:
-            if limit := self.limits.get((budget.name, holders[budget.scope] or "")):
-                yield limit
-
-
-class Step(NamedTuple):
-    """A tier that may be granted: completion tokens of one choice.
-
-    cap: the most it may use. likely: what 95 of 100 like it use, None where nobody knows.
-    expected: what it uses on average.
-    """
+class TierDemand(NamedTuple):
+    """Completion tokens per choice that one tier needs."""
 
     cap: int
+    """At most."""
     likely: int | None = None
+    """95th percentile; None if unknown."""
     expected: int = 0
+    """On average."""
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
-    """What a request may spend: `steps` dearest first, of which `wanted` (from 0) is tried first.
+class Demand:
+    """What a request may spend."""
 
-    prompt: no fewer tokens than the prompt has. minimum: completion tokens of one choice below which it is
-    not cut; `soft`: a budget smaller than that may cut it to all it has.
-    """
-
-    steps: tuple[Step, ...]
+    tiers: tuple[TierDemand, ...]
+    """The tiers it may get, most expensive first."""
     wanted: int = 0
+    """Position in `tiers` of the one to try first."""
     choices: int = 1
+    """Completions that the request asks for."""
     prompt: int = 0
+    """Upper bound of the prompt's tokens."""
     minimum: int = 1
+    """Completion tokens per choice below which the request is not cut."""
     soft: bool = True
+    """Cut the request below `minimum` if the budget as a whole is smaller than that."""
 
     @property
     def largest(self) -> int:
-        """The most tokens that may be set aside for it."""
-        return self.prompt + self.choices * self.steps[0].cap
+        """The most tokens that may be reserved."""
+        return self.prompt + self.choices * self.tiers[0].cap
 
     def fixed(self, limit: Limit) -> int:
+        """Tokens that the budget counts however short the completion is."""
         return self.prompt if limit.budget.count == "total" else 0
 
-    def amount(self, limit: Limit, step: Step, clamp: int = 0) -> int:
-        """Tokens to set aside for a step, or for a step cut to a clamp."""
-        likely = step.cap if limit.budget.reserve == "strict" or step.likely is None else step.likely
-        each = min(likely, clamp or step.cap, step.cap)
-        return self.fixed(limit) + self.choices * each
+    def amount(self, limit: Limit, tier: TierDemand, clamp: int = 0) -> int:
+        """Tokens to reserve for a tier, or for a tier cut to `clamp` completion tokens per choice."""
+        likely = tier.cap if limit.budget.reserve == "strict" or tier.likely is None else tier.likely
+        per_choice = min(likely, clamp or tier.cap, tier.cap)
+        return self.fixed(limit) + self.choices * per_choice
 
-    def ask(self, limits: tuple[Limit, ...], *, again: bool = False) -> Ask:
-        return Ask(
+    def command(self, limits: tuple[Limit, ...], *, again: bool = False) -> ReserveCommand:
+        """The command that reserves tokens; `again` if the request has been refused before."""
+        return ReserveCommand(
             windows=tuple(limit.window for limit in limits),
             fixed=tuple(self.fixed(limit) for limit in limits),
-            amounts=tuple(tuple(self.amount(limit, step) for limit in limits) for step in self.steps),
+            amounts=tuple(tuple(self.amount(limit, tier) for limit in limits) for tier in self.tiers),
             wanted=self.wanted + 1,
             choices=self.choices,
             minimum=self.minimum,
@@ -133,7 +78,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What happened to a request that had tokens set aside, as its caller reports it."""
+    """What happened to a request that had tokens reserved, as its caller reports it."""
 
     usage: Tally = field(default_factory=Tally)
     """Token usage, as far as it is known."""
@@ -149,76 +94,90 @@ class Outcome:
 
 @dataclass(slots=True, eq=False)
 class Reservation:
-    """Tokens set aside for one request. step: position granted; clamp: completion tokens of one choice, 0
-    where the step is whole. fallback: the policy that decided, as Redis did not."""
+    """Tokens reserved for one request."""
 
     id: str
     limits: tuple[Limit, ...]
-    need: Need
-    step: int
+    demand: Demand
+    tier: int
+    """Position in `demand.tiers` of the tier that was granted."""
     clamp: int = 0
-    grant: Grant | None = None
-    fallback: Policy | None = None
+    """Completion tokens per choice that the tier was cut to; 0 if it was not cut."""
+    reply: ReserveReply | None = None
+    """Redis' decision; None if the fallback decided."""
+    fallback: FailurePolicy | None = None
+    """The policy that decided because Redis was away."""
     waited: float = 0.0
+    """Seconds in the queue."""
     local: list[int] = field(default_factory=list)
+    """Tokens reserved in the local window of each limit, under the fallback `degrade`."""
     outcome: Outcome = field(default_factory=Outcome)
     """Set by the caller before it leaves `Ledger.hold`; decides what is settled."""
     progress: Callable[[], int] | None = None
-    """Completion tokens of one stream so far, where the caller can tell."""
+    """Returns the completion tokens of a stream so far; None if the caller cannot tell."""
 
     @property
     def strict(self) -> bool:
-        """Whether what is set aside must bound what is asked of the backend."""
+        """Whether the request to the backend must be capped at what was reserved."""
         return self.fallback != "open" and any(limit.budget.reserve == "strict" for limit in self.limits)
 
     @property
     def cap(self) -> int:
-        """Completion tokens of one choice, at most."""
-        return self.clamp or self.need.steps[self.step].cap
+        """The most completion tokens per choice."""
+        return self.clamp or self.demand.tiers[self.tier].cap
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        return tuple(limit.window for limit in self.limits)
+
+    @property
+    def shortened(self) -> bool:
+        """Whether the budget granted less than the request wanted."""
+        return self.tier != self.demand.wanted or self.clamp > 0
 
     def amounts(self) -> list[int]:
-        step = self.need.steps[self.step]
-        return [self.need.amount(limit, step, self.clamp) for limit in self.limits]
-
-    def shortened(self) -> bool:
-        return self.step != self.need.wanted or self.clamp > 0
+        """Tokens reserved under each limit."""
+        tier = self.demand.tiers[self.tier]
+        return [self.demand.amount(limit, tier, self.clamp) for limit in self.limits]
 
     def headers(self) -> Headers:
-        """What the client is told."""
+        """Response headers about the budget."""
         if self.fallback:
             return [(b"x-thinkmeter-budget-fallback", self.fallback.encode())]
-        if not self.grant:
+        if not self.reply:
             return []
-        grant = self.grant
-        headers = rate_limits(self.limits[grant.tightest - 1], grant.cap, grant.room, grant.reset)
+        reply = self.reply
+        headers = rate_limit_headers(
+            self.limits[reply.tightest - 1], cap=reply.cap, room=reply.room, reset_ms=reply.reset
+        )
         if self.waited:
             headers.append((b"x-thinkmeter-queued-ms", b"%d" % (self.waited * 1000)))
         return headers
 
     def renewal(self) -> list[tuple[int, int]]:
-        """(amount reserved, tokens spent so far) of each limit; -1 tokens while unknown."""
+        """(amount reserved, tokens spent so far) under each limit; -1 tokens while unknown."""
         passed = self.progress() if self.progress else -1
         return [
-            (amount, self.need.fixed(limit) + passed if passed >= 0 else -1)
+            (amount, self.demand.fixed(limit) + passed if passed >= 0 else -1)
             for limit, amount in zip(self.limits, self.amounts(), strict=True)
         ]
 
     def spent(self, *, refused: bool) -> list[tuple[int, int]]:
-        """(tokens spent, tokens expected) of each limit, according to the outcome.
+        """(tokens spent, tokens expected) under each limit, according to the outcome.
 
-        refused: the backend answered with an error and spent nothing. What the backend did not report is
-        counted on the safe side: a prompt at its upper bound, a whole response at all that was reserved, and
-        a stream at the tokens that passed plus `outcome.unseen`.
+        refused: the backend returned an error and spent nothing. What the backend did not report is counted
+        on the safe side: a prompt at its upper bound, a whole response at all that was reserved, and a stream
+        at the tokens that passed plus `outcome.unseen`.
         """
         outcome, usage = self.outcome, self.outcome.usage
         free = (refused and not outcome.answered) or not outcome.attempts
-        expected = self.need.choices * self.need.steps[self.step].expected
+        expected = self.demand.choices * self.demand.tiers[self.tier].expected
         completion = usage.completion
         if completion is None and (free or outcome.streamed):
             completion = 0
         if completion is not None and usage.source != "backend" and not free:
             completion = max(completion, usage.deltas + outcome.unseen)
-        prompt = usage.prompt if usage.prompt is not None else 0 if free else self.need.prompt
+        prompt = usage.prompt if usage.prompt is not None else 0 if free else self.demand.prompt
         numbers = []
         for limit, amount in zip(self.limits, self.amounts(), strict=True):
             counted = prompt if limit.budget.count == "total" else 0
@@ -227,58 +186,30 @@ class Reservation:
         return numbers
 
 
-def refusal(limit: Limit, grant: Grant, need: Need) -> TokensExceeded:
-    """Why a request was refused: the budget, its numbers, and when it frees.
+def budget_error(limit: Limit, reply: ReserveReply, demand: Demand) -> TokensExceeded:
+    """The error for a refused request: which budget, its numbers, and when there may be room.
 
-    A long budget is spent only once its tokens are: what running requests have set aside may come back soon.
+    A long window counts as a spent quota only once its tokens are spent: those that running requests hold may
+    come back soon.
     """
-    spent, reserved, cap = grant.blocker_settled, grant.blocker_reserved, grant.blocker_cap
+    spent, reserved, cap = reply.blocker_settled, reply.blocker_reserved, reply.blocker_cap
     numbers = (
         f"The {limit} has {spent:,} tokens spent and {reserved:,} reserved of {cap:,} in "
         f"{span(limit.budget.window)}"
     )
     room = max(cap - spent - reserved, 0)
-    if grant.wait < 0:
-        prompt = need.fixed(limit)
+    if reply.wait < 0:
+        prompt = demand.fixed(limit)
         with_prompt = f" with a prompt of up to {prompt:,} tokens" if prompt else ""
         return InsufficientQuota(
             f"{numbers}: it can never hold this request{with_prompt}; ask for fewer tokens",
             retry_after=None,
-            limits=rate_limits(limit, cap, room, 0),
+            limits=rate_limit_headers(limit, cap=cap, room=room, reset_ms=0),
         )
-    running = reserved and grant.wait <= RUNNING_WAIT
-    kind = InsufficientQuota if limit.budget.window >= LONG and not running else TokensExceeded
+    is_quota = limit.budget.window >= LONG and not reply.only_running
+    kind = InsufficientQuota if is_quota else TokensExceeded
     return kind(
-        f"{numbers}; there may be room in {duration(grant.wait)}",
-        retry_after=max(grant.wait, 1) / 1000,
-        limits=rate_limits(limit, cap, room, grant.wait),
+        f"{numbers}; there may be room in {duration(reply.wait)}",
+        retry_after=max(reply.wait, 1) / 1000,
+        limits=rate_limit_headers(limit, cap=cap, room=room, reset_ms=reply.wait),
     )
-
-
-def rate_limits(limit: Limit, cap: int, room: int, reset_ms: int) -> Headers:
-    """OpenAI's rate-limit headers, as of the moment of the decision."""
-    return [
-        (b"x-ratelimit-limit-tokens", b"%d" % cap),
-        (b"x-ratelimit-remaining-tokens", b"%d" % room),
-        (b"x-ratelimit-reset-tokens", duration(reset_ms).encode()),
-        (b"x-thinkmeter-budget", limit.budget.name.encode()),
-    ]
-
-
-def span(seconds: float) -> str:
-    """The length of a window as the configuration has it: 90s, 1m, 24h, 30d."""
-    for length, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
-        if seconds % length == 0 and (unit != "d" or seconds > length):
-            return f"{seconds // length:.0f}{unit}"
-    return f"{seconds:.15g}s"
-
-
-def duration(milliseconds: int) -> str:
-    """A time as OpenAI writes it: 250ms, 1s, 6m0s, 24h0m0s."""
-    if milliseconds < 1000:
-        return f"{milliseconds}ms"
-    seconds = -(-milliseconds // 1000)
-    hours, minutes = seconds // 3600, seconds % 3600 // 60
-    if hours:
-        return f"{hours}h{minutes}m{seconds % 60}s"
-    return f"{minutes}m{seconds % 60}s" if minutes else f"{seconds}s"

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+from gateway.budget_limits import Budgets
 from gateway.config.access import Key
 from gateway.config.loader import ConfigError, Problem, load
 from gateway.config.settings import BASELINE, Settings
 from gateway.openai_api.endpoints import Endpoint
 from gateway.openai_api.requests import Request
-from gateway.reservation import Budgets
 from gateway.routing.call import Call
 from gateway.routing.router import Router
 from gateway.routing.tiers import Ladder

@@ -1,6 +1,7 @@
-"""The budget's state in Redis: one script a phase, one round trip for all that a tick of the event loop asks.
+"""The state of the budgets in Redis: one Lua script per operation.
 
-Reservations are asked in batches; settlements and renewals go through the journal.
+All reservations made in one tick of the event loop share a round trip. Settlements and renewals go through
+the journal.
 """
 
 from __future__ import annotations
@@ -10,99 +11,57 @@ import itertools
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
 
+from gateway.commands import (
+    ReserveCommand,
+    ReserveReply,
+    Window,
+    WindowState,
+    reserve_call,
+    status_call,
+    window_call,
+)
 from gateway.journal import Journal
-from gateway.redis_link import ConnectionBroken, Link, StoreUnavailable
-from gateway.window import Table, Window
+from gateway.redis_link import ConnectionBroken, RedisConnection, StoreUnavailable
 
 log = logging.getLogger("thinkmeter.redis")
 
-_BATCH = 128
+_BATCH = 128  # commands, or windows, per script call
 
-
-class Ask(NamedTuple):
-    """A reservation wanted: amounts by candidate (dearest first) and window.
-
-    wanted: position of the candidate to try first, from 1. Where none fits, the last is cut to a clamp of at
-    least `minimum` completion tokens a choice, or, when `soft`, what an empty window has room for.
-    fixed: tokens of each window that no clamp changes (the prompt's). arrivals: 0 when it is asked again.
-    """
-
-    windows: tuple[Window, ...]
-    fixed: tuple[int, ...]
-    amounts: tuple[tuple[int, ...], ...]
-    wanted: int = 1
-    choices: int = 1
-    minimum: int = 1
-    soft: bool = True
-    arrivals: int = 1
-
-
-class Grant(NamedTuple):
-    """What was decided, and the numbers it was decided from; times in milliseconds.
-
-    candidate: from 1; 0 means refused. clamp: completion tokens a choice, 0 where the candidate is whole.
-    tightest, room, reset, cap: of the window with the least room left. blocker: the window that stood in the
-    way of the wanted candidate, from 1, 0 for none. wait: until the least may fit, -1 for never.
-    fits: candidates that had room, as bits.
-    """
-
-    candidate: int
-    clamp: int
-    tightest: int
-    room: int
-    reset: int
-    cap: int
-    blocker: int
-    wait: int
-    blocker_settled: int
-    blocker_reserved: int
-    blocker_cap: int
-    fits: int
-
-
-class Use(NamedTuple):
-    """The state of a window; `stale` is held by reservations whose lease ran out. Times in milliseconds."""
-
-    cap: int
-    settled: int
-    reserved: int
-    stale: int
-    entries: int
-    reset: int
-    arrivals: int
-    limited: int
-    spent: int
-    expected: int
-    memory: bytes
+Reserved = tuple[str, ReserveReply]
+"""A reservation's id and the decision."""
 
 
 class Store:
-    """What one process asks of the budgets. `replica` names it in ids and in its journal."""
+    """The budgets in Redis, as one gateway process uses them."""
 
-    def __init__(self, link: Link, *, prefix: str, lease: float, replica: str) -> None:
-        """`lease` in seconds."""
-        self.link = link
-        self.prefix = f"{{{prefix}}}"
-        self._lease = round(lease * 1000)
-        self._replica = replica
+    def __init__(self, connection: RedisConnection, *, prefix: str, lease: float, gateway_id: str) -> None:
+        """lease: seconds. gateway_id: names this process in ids of reservations and in its journal."""
+        self.connection = connection
+        self.journal = Journal(connection, prefix=prefix, lease=lease, gateway_id=gateway_id)
+        self.gateway_id = gateway_id
+        self._caps = f"{{{prefix}}}:caps"
+        self._lease_ms = round(lease * 1000)
         self._ids = itertools.count(1)
-        self._asks: list[tuple[Ask, asyncio.Future[tuple[str, Grant]]]] = []
-        self._asked = asyncio.Event()
+        self._commands: list[tuple[ReserveCommand, asyncio.Future[Reserved]]] = []
+        self._commanded = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self.journal = Journal(link, prefix=prefix, lease=lease, replica=replica)
+
+    @property
+    def up(self) -> bool:
+        """Whether Redis answers, as far as this process knows."""
+        return self.connection.up
 
     async def start(self) -> None:
-        """Connect; a Redis that is away is tried until it comes."""
-        await self.link.start()
+        """Connect. A Redis that is away is tried again until it answers."""
+        await self.connection.start()
         self._tasks = [
-            asyncio.create_task(self._serve_asks(), name="budget-reserve"),
+            asyncio.create_task(self._serve_commands(), name="budget-reserve"),
             asyncio.create_task(self.journal.deliver(), name="budget-journal"),
         ]
 
     async def stop(self, seconds: float = 2) -> None:
-        """Deliver what is left of the journal, within `seconds`."""
+        """Deliver the rest of the journal, for at most `seconds`, and disconnect."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds if self._tasks else 0):
                 await self.journal.empty()
@@ -111,119 +70,123 @@ class Store:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.link.stop()
+        await self.connection.stop()
 
-    # --- reservations ------------------------------------------------------------------------------
+    # --- reserving -------------------------------------------------------------------------------------
 
-    async def reserve(self, ask: Ask) -> tuple[str, Grant]:
-        """Decide and reserve; the id names the reservation if one was granted. Raises StoreUnavailable."""
-        if not self.link.up:
+    async def reserve(self, command: ReserveCommand) -> Reserved:
+        """Reserve tokens; a refusal is a reply too. If cancelled, the tokens are given back.
+
+        Raises: StoreUnavailable.
+        """
+        if not self.up:
             raise StoreUnavailable("Redis is away")
-        future: asyncio.Future[tuple[str, Grant]] = asyncio.get_running_loop().create_future()
-        self._asks.append((ask, future))
-        self._asked.set()
+        future: asyncio.Future[Reserved] = asyncio.get_running_loop().create_future()
+        self._commands.append((command, future))
+        self._commanded.set()
         try:
             return await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled() and not future.exception():
-                self._release(*future.result(), ask)
+                self._give_back(*future.result(), command)
             raise
 
-    async def _serve_asks(self) -> None:
+    async def _serve_commands(self) -> None:
         while True:
-            await self._asked.wait()
-            batch, self._asks = self._asks[:_BATCH], self._asks[_BATCH:]
-            if not self._asks:
-                self._asked.clear()
+            await self._commanded.wait()
+            batch, self._commands = self._commands[:_BATCH], self._commands[_BATCH:]
+            if not self._commands:
+                self._commanded.clear()
             try:
                 await self._reserve(batch)
-            except Exception:  # whatever it is, the next ones must not wait for ever
-                log.exception("reservations failed")
+            except Exception:  # an unforeseen error must not stop the loop that serves everybody
+                log.exception("reserving tokens failed")
                 for _, future in batch:
                     if not future.done():
                         future.set_exception(StoreUnavailable("an internal error"))
 
-    async def _reserve(self, batch: list[tuple[Ask, asyncio.Future[tuple[str, Grant]]]]) -> None:
-        waiting = [(ask, future) for ask, future in batch if not future.done()]
-        asks = [ask for ask, _ in waiting]
-        if not asks:
+    async def _reserve(self, batch: list[tuple[ReserveCommand, asyncio.Future[Reserved]]]) -> None:
+        waiting = [(command, future) for command, future in batch if not future.done()]
+        commands = [command for command, _ in waiting]
+        if not commands:
             return
         try:
             try:
-                granted = await self._granted(asks)
-            except ConnectionBroken:
-                granted = await self._granted(asks)
+                replies = await self._call(commands)
+            except ConnectionBroken:  # an idle connection dies with its server: a new one may work
+                replies = await self._call(commands)
         except StoreUnavailable as error:
             for _, future in waiting:
                 if not future.done():
                     future.set_exception(StoreUnavailable(*error.args))
             return
-        for (ask, future), (id_, grant) in zip(waiting, granted, strict=True):
+        for (command, future), (id_, reply) in zip(waiting, replies, strict=True):
             if future.done():
-                self._release(id_, grant, ask)
+                self._give_back(id_, reply, command)
             else:
-                future.set_result((id_, grant))
+                future.set_result((id_, reply))
 
-    async def _granted(self, asks: list[Ask]) -> list[tuple[str, Grant]]:
-        ids = [f"{self._replica}-{next(self._ids)}" for _ in asks]
+    async def _call(self, commands: list[ReserveCommand]) -> list[Reserved]:
+        ids = [f"{self.gateway_id}-{next(self._ids)}" for _ in commands]
         try:
-            if not self.link.up:
+            if not self.up:
                 raise StoreUnavailable("Redis is away")
-            _, *replies = await self.link.call("reserve", *self._reserve_command(asks, ids))
-            if len(replies) < len(asks):
+            deadline = self.connection.deadline()
+            call = reserve_call(commands, ids, caps=self._caps, lease_ms=self._lease_ms, deadline=deadline)
+            _, *replies = await self.connection.call("reserve", *call)
+            if len(replies) < len(commands):
                 raise StoreUnavailable("Redis answered too late")
         except StoreUnavailable:
-            for ask, id_ in zip(asks, ids, strict=True):  # it may have been executed all the same
-                self.journal.settle(id_, ask.windows, [(0, 0)] * len(ask.windows))
+            for command, id_ in zip(commands, ids, strict=True):  # Redis may have reserved all the same
+                self._cancel(id_, command)
             raise
-        return [(id_, Grant(*reply)) for id_, reply in zip(ids, replies, strict=True)]
+        return [(id_, ReserveReply(*reply)) for id_, reply in zip(ids, replies, strict=True)]
 
-    def _release(self, id_: str, grant: Grant, ask: Ask) -> None:
-        """Nobody waits for this one any more."""
-        if grant.candidate:
-            self.journal.settle(id_, ask.windows, [(0, 0)] * len(ask.windows))
+    def _give_back(self, id_: str, reply: ReserveReply, command: ReserveCommand) -> None:
+        """The request that reserved these tokens has gone away."""
+        if reply.candidate:
+            self._cancel(id_, command)
 
-    def _reserve_command(self, asks: list[Ask], ids: list[str]) -> tuple[list[str], list[Any]]:
-        table = Table(f"{self.prefix}:caps")
-        body: list[Any] = [len(asks)]
-        for ask, id_ in zip(asks, ids, strict=True):
-            body += (id_, ask.choices, ask.minimum, int(ask.soft), ask.arrivals, ask.wanted)
-            body += (len(ask.amounts), len(ask.windows))
-            for window, fixed in zip(ask.windows, ask.fixed, strict=True):
-                body += (table.index(window), fixed)
-            for amounts in ask.amounts:
-                body += amounts
-        return table.keys, [self._lease, self.link.deadline(), *table.lengths(), *table.caps, *body]
+    def _cancel(self, id_: str, command: ReserveCommand) -> None:
+        self.journal.settle(id_, command.windows, [(0, 0)] * len(command.windows))
 
-    # --- looking and setting -----------------------------------------------------------------------
+    # --- reading and administration --------------------------------------------------------------------
 
-    async def status(self, windows: Sequence[Window]) -> tuple[float, list[Use]]:
-        """The server's time in seconds, and the state of each window. Raises StoreUnavailable."""
-        uses: list[Use] = []
+    async def status(self, windows: Sequence[Window]) -> tuple[float, list[WindowState]]:
+        """Redis' time in seconds, and the state of each window. Raises: StoreUnavailable."""
+        states: list[WindowState] = []
         now = 0
         for start in range(0, len(windows), _BATCH):
-            table = Table(f"{self.prefix}:caps", windows[start : start + _BATCH])
-            now, *replies = await self.link.call("status", table.keys, [*table.lengths(), *table.caps])
-            uses += [Use(*reply) for reply in replies]
-        return now / 1000, uses
+            call = status_call(windows[start : start + _BATCH], caps=self._caps)
+            now, *replies = await self.connection.call("status", *call)
+            states += [WindowState(*reply) for reply in replies]
+        return now / 1000, states
 
     async def pace(self, changes: Sequence[tuple[Window, str | bytes, str | bytes]]) -> None:
-        """Replace the pacing's memory where it still is what was read. Raises StoreUnavailable."""
+        """Replace the price controller's memory (window, old, new) wherever it still is the old one.
+
+        Raises: StoreUnavailable.
+        """
         if changes:
             texts = [text for _, old, new in changes for text in (old, new)]
-            await self.link.call("pace", [window.key for window, _, _ in changes], texts)
+            await self.connection.call("pace", [window.key for window, _, _ in changes], texts)
 
     async def set_cap(self, window: Window, tokens: int | None) -> None:
-        """Another cap than the configured one, for all gateways, until it is taken back with None."""
+        """Override the configured cap for all gateways; None removes the override.
+
+        Raises: StoreUnavailable.
+        """
         change = ("HDEL", window.key) if tokens is None else ("HSET", window.key, tokens)
-        await self.link.command(change[0], f"{self.prefix}:caps", *change[1:])
+        await self.connection.command(change[0], self._caps, *change[1:])
 
     async def top_up(self, window: Window, tokens: int) -> None:
-        """More tokens for the length of one window."""
-        table = Table(f"{self.prefix}:caps", [window])
-        await self.link.call("top_up", table.keys, [self._lease, *table.lengths(), tokens])
+        """Raise the cap by `tokens` for the length of one window. Raises: StoreUnavailable."""
+        await self._call_window("top_up", window, tokens)
 
     async def reset(self, window: Window) -> None:
-        """Forget what was spent; what is reserved stays."""
-        table = Table(f"{self.prefix}:caps", [window])
-        await self.link.call("reset", table.keys, [self._lease, *table.lengths()])
+        """Forget the settled tokens; reservations stay. Raises: StoreUnavailable."""
+        await self._call_window("reset", window)
+
+    async def _call_window(self, script: str, window: Window, *arguments: int) -> None:
+        call = window_call(window, *arguments, caps=self._caps, lease_ms=self._lease_ms)
+        await self.connection.call(script, *call)

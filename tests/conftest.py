@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from gateway.redis_link import Link
 from tests.fakes.backend import Backend
 from tests.redis import PATIENT
 from tests.serving import Running, configuration, free_port, serving
@@ -38,9 +37,7 @@ async def running(backend: Backend) -> AsyncIterator[Running]:
 @pytest.fixture
 def patient_redis(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gateways wait for Redis longer than the settings allow: a busy machine is no Redis that fails."""
-    monkeypatch.setattr(
-        "gateway.budget.Link", lambda url, **options: Link(url, **options | {"timeout": PATIENT})
-    )
+    monkeypatch.setattr("tests.serving.redis_timeout", PATIENT)
 
 
 @pytest.fixture(name="free_port")

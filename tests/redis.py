@@ -18,10 +18,10 @@ from typing import Any
 
 import redis
 
-from gateway.redis_link import Link, StoreUnavailable
+from gateway.commands import ReserveCommand, ReserveReply, Window
+from gateway.redis_link import RedisConnection, StoreUnavailable
 from gateway.redis_server import binary
-from gateway.store import Ask, Grant, Store
-from gateway.window import Window
+from gateway.store import Store
 from tests.serving import Running
 
 FAKE_TIME = "{thinkmeter}:now"
@@ -121,11 +121,13 @@ def real_redis(path: str | None = None, **options: str) -> Iterator[RealRedis]:
 
 
 def store_of(
-    url: str, *, replica: str = "a", lease: float = 15, clock: str | None = None, **link: Any
+    url: str, *, gateway_id: str = "a", lease: float = 15, clock: str | None = None, **connection: Any
 ) -> Store:
     """A store that is not started."""
-    options = {"prefix": "thinkmeter", "timeout": 0.25} | link
-    return Store(Link(url, clock=clock, **options), prefix="thinkmeter", lease=lease, replica=replica)
+    options = {"prefix": "thinkmeter", "timeout": 0.25} | connection
+    return Store(
+        RedisConnection(url, clock=clock, **options), prefix="thinkmeter", lease=lease, gateway_id=gateway_id
+    )
 
 
 @contextlib.asynccontextmanager
@@ -139,30 +141,30 @@ async def running_store(url: str, **options: Any) -> AsyncIterator[Store]:
         await store.stop()
 
 
-async def reserved(store: Store, ask: Ask, seconds: float = 20) -> tuple[str, Grant]:
+async def reserved(store: Store, command: ReserveCommand, seconds: float = 20) -> tuple[str, ReserveReply]:
     """A reservation, asked again while this machine is too busy for Redis' deadlines."""
     async with asyncio.timeout(seconds):
         while True:
             try:
-                return await store.reserve(ask)
+                return await store.reserve(command)
             except StoreUnavailable:
                 await asyncio.sleep(0.02)
 
 
 async def until_up(store: Store, seconds: float = 30) -> None:
     async with asyncio.timeout(seconds):
-        while not store.link.up:
+        while not store.up:
             await asyncio.sleep(0.01)
 
 
-async def until_down(store: Store, ask: Ask) -> None:
-    """Ask until Redis counts as away; what is granted meanwhile is given back."""
+async def until_down(store: Store, command: ReserveCommand) -> None:
+    """ReserveCommand until Redis counts as away; what is granted meanwhile is given back."""
     async with asyncio.timeout(20):
-        while store.link.up:
+        while store.up:
             with contextlib.suppress(StoreUnavailable):
-                id_, grant = await store.reserve(ask)
-                if grant.candidate:
-                    store.journal.settle(id_, ask.windows, [(0, 0)])
+                id_, reply = await store.reserve(command)
+                if reply.candidate:
+                    store.journal.settle(id_, command.windows, [(0, 0)])
 
 
 async def use(store: Store, window: Window) -> tuple[int, int]:

@@ -18,6 +18,7 @@ import yaml
 
 from gateway.app import Gateway
 from gateway.config.loader import parse
+from gateway.config.settings import Settings
 from gateway.http.server import Server
 from gateway.snapshot import Snapshot
 from gateway.telemetry.record import Record
@@ -82,12 +83,24 @@ class Running:
         return self.records
 
 
+redis_timeout: float | None = None
+"""Seconds in place of `redis.timeout`, even more than the settings allow; see the fixture `patient_redis`."""
+
+
+def _patient(settings: Settings) -> Settings:
+    if redis_timeout is None:
+        return settings
+    redis = settings.redis.model_copy(update={"timeout": redis_timeout})
+    return settings.model_copy(update={"redis": redis})
+
+
 @contextlib.asynccontextmanager
 async def serving(
     settings: Mapping[str, Any], environ: Mapping[str, str] | None = None, path: Path | None = None
 ) -> AsyncIterator[Running]:
     """The gateway on a free port, in this event loop; stopped at the end as SIGTERM would stop it."""
-    snapshot = Snapshot.build(parse(yaml.safe_dump(dict(settings)), environ or {}), "test")
+    read = parse(yaml.safe_dump(dict(settings)), environ or {})
+    snapshot = Snapshot.build(_patient(read), "test")
     gateway = Gateway(snapshot, path)
     records: list[Record] = []
     gateway.sinks.append(records.append)

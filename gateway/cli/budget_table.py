@@ -1,4 +1,4 @@
-"""What `thinkmeter budget` shows: every window of a configuration, read straight from its Redis."""
+"""`thinkmeter budget`: the state of all windows of a configuration, read directly from Redis."""
 
 from __future__ import annotations
 
@@ -9,24 +9,21 @@ from contextlib import asynccontextmanager
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from gateway.budget import Ledger
-from gateway.budget_observer import WindowView
+from gateway.budget import open_budget
+from gateway.budget_limits import Budgets, duration, span
+from gateway.budget_observer import NullObserver, WindowView
 from gateway.budget_overview import BudgetOverview
 from gateway.config.settings import Settings
 from gateway.redis_link import StoreUnavailable
-from gateway.reservation import Budgets, duration, span
-from gateway.telemetry.metrics import Metrics
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Callable[[], Awaitable[list[WindowView]]]]:
-    """A function that reads all windows."""
-    metrics = Metrics(tuple).budget
-    ledger = Ledger(settings, metrics)
-    overview, limits = (
-        BudgetOverview(ledger.store, ledger.pricing, metrics),
-        list(Budgets(settings).limits.values()),
-    )
+async def _reading(settings: Settings) -> AsyncIterator[Callable[[], Awaitable[list[WindowView]]]]:
+    """Connects to Redis, and yields a function that reads all windows."""
+    observer = NullObserver()
+    ledger = open_budget(settings, observer)
+    overview = BudgetOverview(ledger.store, ledger.pricing, observer)
+    limits = list(Budgets(settings).limits.values())
     await ledger.start()
     try:
         yield lambda: overview.read(limits)
@@ -34,8 +31,8 @@ async def opened(settings: Settings) -> AsyncIterator[Callable[[], Awaitable[lis
         await ledger.stop()
 
 
-def table(windows: list[WindowView]) -> Table:
-    """One row for each window; the bar is settled, then reserved, of the cap."""
+def windows_table(windows: list[WindowView]) -> Table:
+    """One row per window, with a bar of settled and reserved tokens in proportion to the cap."""
     shown = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for name in ("budget", "holder", "window", "use"):
         shown.add_column(name)
@@ -61,18 +58,20 @@ def _bar(settled: int, reserved: int, cap: int, width: int = 12) -> str:
     return "█" * full + "▒" * held + "·" * (width - full - held)
 
 
-async def view(settings: Settings) -> list[WindowView]:
+async def read_windows(settings: Settings) -> list[WindowView]:
     """The state of all windows once. Raises: StoreUnavailable, RedisServerError."""
-    async with opened(settings) as read:
+    async with _reading(settings) as read:
         return await read()
 
 
-async def watch(settings: Settings, show: Callable[[Table | str], None], seconds: float = 1.0) -> None:
+async def watch_windows(
+    settings: Settings, show: Callable[[Table | str], None], seconds: float = 1.0
+) -> None:
     """Show all windows again and again until cancelled. Raises: RedisServerError."""
-    async with opened(settings) as read:
+    async with _reading(settings) as read:
         while True:
             try:
-                show(table(await read()))
+                show(windows_table(await read()))
             except StoreUnavailable as error:
                 show(f"Redis is away: {error}")
             await asyncio.sleep(seconds)

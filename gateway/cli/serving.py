@@ -203,16 +203,18 @@ def budget(
     try:
         if watch:
             with Live(console=out, auto_refresh=False) as live, suppress(KeyboardInterrupt):
-                asyncio.run(budget_view.watch(settings, lambda shown: live.update(shown, refresh=True)))
+                asyncio.run(
+                    budget_view.watch_windows(settings, lambda shown: live.update(shown, refresh=True))
+                )
             return
-        found = asyncio.run(budget_view.view(settings))
+        found = asyncio.run(budget_view.read_windows(settings))
     except (StoreUnavailable, RedisServerError) as error:
         err.print(str(error), style="red", markup=False)
         raise typer.Exit(1) from None
     if as_json:
         typer.echo(orjson.dumps([admin_row(row) for row in found]))
     else:
-        out.print(budget_view.table(found))
+        out.print(budget_view.windows_table(found))
 
 
 @cli.command("hash-key")

@@ -25,7 +25,7 @@ def _seconds(value: Any) -> Any:
 
 Duration = Annotated[float, BeforeValidator(_seconds), Field(ge=1, le=366 * 86_400)]
 Scope = Literal["global", "key", "team", "model"]
-Policy = Literal["closed", "degrade", "open"]
+FailurePolicy = Literal["closed", "degrade", "open"]
 
 
 class Budget(Section):
@@ -45,7 +45,7 @@ class Budget(Section):
     reserve: Literal["strict", "p95"] = Field(
         "strict", description="Set aside all that a request may use, or what 95 of 100 like it do."
     )
-    when_redis_fails: Policy = Field(
+    when_redis_fails: FailurePolicy = Field(
         "degrade", description="Refuse, grant the cheapest tier under a local cap, or let everything pass."
     )
 

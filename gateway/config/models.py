@@ -122,7 +122,7 @@ class Model(Section):
 
 
 def tiers_with_efforts(tiers: dict[str, Tier]) -> dict[str, Tier]:
-    """The tiers, cheapest first. An effort that is not configured follows from the name, else from the rank."""
+    """The tiers, cheapest first. An effort that is not set follows from the name, else from the rank."""
     tiers = dict(sorted(tiers.items(), key=_length))
     thinking = [name for name, tier in tiers.items() if tier.thinking]
     filled = {}

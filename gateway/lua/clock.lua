@@ -1,5 +1,5 @@
--- Milliseconds by the server's clock; tests put a clock of their own here.
+-- The server's clock in milliseconds. Tests replace this file by a clock of their own.
 local function clock()
-  local t = redis.call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000)
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
 end

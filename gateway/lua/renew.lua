@@ -1,5 +1,5 @@
--- KEYS and ARGV as for settling, but (window, amount, reported) each; reported -1: nothing known yet.
--- Moves the lease, notes the progress, and sets a reservation up again that was lost or had lapsed.
+-- Renews leases and stores the progress of each request. A reservation that was lost or has expired is restored.
+-- KEYS and ARGV: as for settle.lua, but with (window, amount, reported) for each part; reported is -1 while unknown.
 return each_entry(function(w, id, amount, reported)
   lift(w, id)
   hold(w, id, math.max(amount, reported), reported)

@@ -1,130 +1,163 @@
--- KEYS: caps set by hand, then hash and leases of every window.
--- ARGV: lease, deadline (0: none), windows, (ms, n) each, cap each, requests, then for each request:
---   id, choices, minimum, soft, arrivals, wanted, candidates, parts, (window, fixed) each, then
---   candidates x parts amounts, dearest candidate first
--- Reserved is the first candidate from `wanted` on that fits all its windows. If none does, the last is cut to
--- a clamp: fixed + choices x clamp tokens, clamp >= minimum, or, where `soft`, what an empty window would hold.
--- Returns {now, reply...}, one reply a request: candidate (0 refused), clamp (0 none), the tightest window, its
--- room, reset, cap; the window that blocked the wanted candidate (0 none), wait, its settled, reserved, cap;
--- and of all candidates those that had room, as bits.
-local lease, deadline = take(), take()
-if deadline > 0 and now > deadline then return {now} end  -- its callers have given up: hold nothing for them
-local all = open_all(lease)
-caps(all)
+-- Reserves tokens for a batch of requests, each in one or more windows.
+-- KEYS: hash of the caps set by an admin, then hash and leases of every window.
+-- ARGV: lease, deadline (0 for none), number of windows, (bucket_ms, buckets) of each, cap of each, number of
+--   requests, then for each request: id, choices, minimum, soft, arrivals, wanted, number of candidates, number of
+--   its windows, (window, fixed) for each of those, then the amounts of each candidate in each of those windows,
+--   most expensive candidate first.
+-- Returns {now, reply...}, one reply per request; {now} alone after the deadline.
+--
+-- Reserved is the first candidate, from `wanted` on, that fits into all windows of the request. If none fits, the
+-- last one is cut to the most completion tokens per choice (`clamp`) that fit, but not below `minimum`. For example,
+-- candidates of 900, 500 and 100 tokens, wanted = 1: with room for 600 the second is reserved; with room for 60 and a
+-- minimum of 40 the third is, cut to 60; with room for 30 the request is refused.
+-- A soft request also accepts less than `minimum`, if the empty window could not hold more.
 
-local function room(w)
+local RUNNING_WAIT = 1000  -- milliseconds to wait for running requests: they may end at any moment
+
+local lease, deadline = next_number(), next_number()
+if deadline > 0 and now > deadline then return {now} end  -- the callers have given up: reserve nothing for them
+local windows = open_all(lease)
+read_caps(windows)
+
+local function room_in(w)
   return w.cap - w.settled - w.reserved
 end
 
-local function fits(windows, amounts)
-  for p, w in ipairs(windows) do
-    if amounts[p] > 0 and amounts[p] > room(w) then return false end
+local function fits_all(request, amounts)
+  for p, w in ipairs(request.windows) do
+    if amounts[p] > 0 and amounts[p] > room_in(w) then return false end
   end
   return true
 end
 
-local function clamp_for(ask)
-  local clamp, least = math.huge, ask.minimum
-  for p, w in ipairs(ask.windows) do
-    clamp = math.min(clamp, math.floor((room(w) - ask.fixed[p]) / ask.choices))
-    if ask.soft == 1 then least = math.min(least, math.floor((w.cap - ask.fixed[p]) / ask.choices)) end
+-- Completion tokens per choice below which a request is not cut in a window.
+local function minimum(request, p)
+  if request.soft == 0 then return request.minimum end
+  return math.min(request.minimum, math.floor((request.windows[p].cap - request.fixed[p]) / request.choices))
+end
+
+-- The clamp that makes the last candidate fit, and its amounts; nil if that is less than the minimum.
+local function cut(request)
+  local clamp, least = math.huge, request.minimum
+  for p, w in ipairs(request.windows) do
+    clamp = math.min(clamp, math.floor((room_in(w) - request.fixed[p]) / request.choices))
+    least = math.min(least, minimum(request, p))
   end
   if clamp < least or clamp < 1 or clamp == math.huge then return nil end
   local amounts = {}
-  for p in ipairs(ask.windows) do
-    amounts[p] = math.min(ask.last[p], ask.fixed[p] + ask.choices * clamp)
+  for p in ipairs(request.windows) do
+    amounts[p] = math.min(request.last_amounts[p], request.fixed[p] + request.choices * clamp)
   end
   return clamp, amounts
 end
 
--- Milliseconds until `amount` fits; -1 never. What is reserved now may come free at any moment: one second.
-local function wait(w, amount)
-  local short = amount - room(w)
-  if short <= 0 then return 0 end
-  if amount > w.cap then return -1 end
-  local first = w.bucket - w.n
-  for i, found in ipairs(redis.call('HMGET', w.key, unpack(names_between(first, w.bucket)))) do
-    short = short - (tonumber(found) or 0)
-    if first + i - 1 == w.bucket then short = short - w.fresh end
-    if short <= 0 then return (first + i + w.n) * w.ms - now end
+-- Milliseconds until an amount may fit, -1 if it never will; and 1 if only running requests are in the way, else 0.
+-- Settled tokens leave the window bucket by bucket, so this adds up the oldest buckets until enough are free.
+local function time_until(w, amount)
+  local missing = amount - room_in(w)
+  if missing <= 0 then return 0, 0 end
+  if amount > w.cap then return -1, 0 end
+  local first = w.bucket - w.buckets
+  for i, found in ipairs(redis.call('HMGET', w.key, unpack(bucket_names(first, w.bucket)))) do
+    missing = missing - (tonumber(found) or 0)
+    if first + i - 1 == w.bucket then missing = missing - w.fresh end
+    if missing <= 0 then return (first + i + w.buckets) * w.bucket_ms - now, 0 end
   end
-  return 1000
+  return RUNNING_WAIT, 1
 end
 
-local function blocker(ask)
+-- The window that lacks the most room for the wanted candidate; 0 if it fits into all.
+local function find_blocker(request)
   local worst, most = 0, 0
-  for p, w in ipairs(ask.windows) do
-    local short = ask.wanted[p] - room(w)
-    if short > most then worst, most = p, short end
+  for p, w in ipairs(request.windows) do
+    local missing = request.wanted_amounts[p] - room_in(w)
+    if missing > most then worst, most = p, missing end
   end
   return worst
 end
 
--- The window that keeps a refused request waiting longest, and for how long; -1 is for ever.
-local function longest_wait(ask)
-  local worst, longest = 1, 0
-  for p, w in ipairs(ask.windows) do
-    local least = ask.minimum
-    if ask.soft == 1 then least = math.min(least, math.floor((w.cap - ask.fixed[p]) / ask.choices)) end
-    local time = wait(w, math.min(ask.last[p], ask.fixed[p] + ask.choices * math.max(least, 1)))
-    if time == -1 then return p, -1 end
-    if time > longest then worst, longest = p, time end
+-- The window that keeps a refused request waiting longest, and what `time_until` says of it.
+local function longest_wait(request)
+  local worst, longest, only_running = 1, 0, 0
+  for p, w in ipairs(request.windows) do
+    local least = math.max(minimum(request, p), 1)
+    local time, running = time_until(w, math.min(request.last_amounts[p], request.fixed[p] + request.choices * least))
+    if time == -1 then return p, -1, 0 end
+    if time > longest then worst, longest, only_running = p, time, running end
   end
-  return worst, longest
+  return worst, longest, only_running
 end
 
-local function read_ask()
-  local ask = {id = word(), choices = take(), minimum = take(), soft = take(), arrivals = take(),
-    first = take(), windows = {}, fixed = {}}
-  local candidates = take()
-  for p = 1, take() do
-    ask.windows[p], ask.fixed[p] = all[take()], take()
+local function next_request()
+  local request = {id = next_text(), choices = next_number(), minimum = next_number(), soft = next_number(),
+    arrivals = next_number(), wanted = next_number(), windows = {}, fixed = {}, candidates = {}}
+  local candidates = next_number()
+  for p = 1, next_number() do
+    request.windows[p], request.fixed[p] = windows[next_number()], next_number()
   end
-  ask.candidates = {}
   for c = 1, candidates do
     local amounts = {}
-    for p = 1, #ask.windows do amounts[p] = take() end
-    ask.candidates[c] = amounts
+    for p = 1, #request.windows do amounts[p] = next_number() end
+    request.candidates[c] = amounts
   end
-  ask.wanted, ask.last = ask.candidates[ask.first], ask.candidates[candidates]
-  return ask
+  request.wanted_amounts = request.candidates[request.wanted]
+  request.last_amounts = request.candidates[candidates]
+  return request
 end
 
-local function grant(ask)
-  local granted, bits = 0, 0
-  for c, amounts in ipairs(ask.candidates) do
-    if fits(ask.windows, amounts) then
+-- The candidate to reserve (0 for none), its clamp, its amounts, and the bits of all candidates that have room.
+local function choose(request)
+  local chosen, bits = 0, 0
+  for c, amounts in ipairs(request.candidates) do
+    if fits_all(request, amounts) then
       bits = bits + 2 ^ (c - 1)
-      if granted == 0 and c >= ask.first then granted = c end
+      if chosen == 0 and c >= request.wanted then chosen = c end
     end
   end
-  if granted > 0 then return granted, 0, ask.candidates[granted], bits end
-  local clamp, amounts = clamp_for(ask)
-  if clamp then return #ask.candidates, clamp, amounts, bits end
+  if chosen > 0 then return chosen, 0, request.candidates[chosen], bits end
+  local clamp, amounts = cut(request)
+  if clamp then return #request.candidates, clamp, amounts, bits end
   return 0, 0, nil, bits
 end
 
-local function serve(ask)
-  for _, w in ipairs(ask.windows) do w.asked = w.asked + ask.arrivals end
-  local blocked, time, cause = blocker(ask), 0, {0, 0, 0}
-  local granted, clamp, amounts, bits = grant(ask)
-  if granted == 0 then blocked, time = longest_wait(ask) end
-  if blocked > 0 then
-    local w = ask.windows[blocked]
-    w.limited = w.limited + ask.arrivals
-    cause = {w.settled, w.reserved, w.cap}
+-- Decides about a request. `ReserveReply` in gateway/commands.py has the same fields in the same order.
+local function serve(request)
+  for _, w in ipairs(request.windows) do w.arrivals = w.arrivals + request.arrivals end
+  local blocker, wait, only_running = find_blocker(request), 0, 0
+  local candidate, clamp, amounts, fits = choose(request)
+  if candidate == 0 then blocker, wait, only_running = longest_wait(request) end
+  local blocker_settled, blocker_reserved, blocker_cap = 0, 0, 0
+  if blocker > 0 then
+    local w = request.windows[blocker]
+    w.limited = w.limited + request.arrivals
+    blocker_settled, blocker_reserved, blocker_cap = w.settled, w.reserved, w.cap
   end
-  local tightest, least = 1, math.huge
-  for p, w in ipairs(ask.windows) do
-    if amounts then hold(w, ask.id, amounts[p], -1) end
-    if room(w) < least then tightest, least = p, room(w) end
+  local tightest, room = 1, math.huge
+  for p, w in ipairs(request.windows) do
+    if amounts then hold(w, request.id, amounts[p], -1) end
+    local left = room_in(w)
+    if left < room then tightest, room = p, left end
   end
-  local w = ask.windows[tightest]
-  return {granted, clamp, tightest, math.max(least, 0), reset(w), w.cap, blocked, time, cause[1], cause[2],
-    cause[3], bits}
+  room = math.max(room, 0)
+  local reset, cap = reset_time(request.windows[tightest]), request.windows[tightest].cap
+  return {
+    candidate,  -- the reserved candidate, counted from 1; 0 if the request was refused
+    clamp,  -- completion tokens per choice that it was cut to; 0 if it was not cut
+    tightest,  -- the window with the least room left, counted from 1
+    room,  -- tokens left in the tightest window
+    reset,  -- milliseconds until nothing that is settled in the tightest window counts any more
+    cap,  -- cap of the tightest window
+    blocker,  -- the window that had no room for the wanted candidate, counted from 1; 0 if none
+    wait,  -- milliseconds until a refused request may fit; -1 if it never will
+    only_running,  -- 1 if only the reservations of running requests keep a refused request from fitting; else 0
+    blocker_settled,  -- settled tokens of the blocker, before this request
+    blocker_reserved,  -- reserved tokens of the blocker
+    blocker_cap,  -- cap of the blocker
+    fits,  -- the candidates that had room, as bits: bit 0 stands for the first
+  }
 end
 
 local replies = {now}
-for i = 1, take() do replies[i + 1] = serve(read_ask()) end
-for _, w in ipairs(all) do save(w) end
+for i = 1, next_number() do replies[i + 1] = serve(next_request()) end
+for _, w in ipairs(windows) do save(w) end
 return replies

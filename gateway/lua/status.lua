@@ -1,14 +1,16 @@
--- KEYS as for reserving. ARGV: windows, (ms, n) each, cap each. Writes nothing.
--- Returns {now, window...}: cap, settled, reserved, held by lapsed leases, entries (reservations, and
--- those that lapsed while their tokens count), reset, requests, limited, spent, expected, the pacing's memory.
-local all = {}
-for i = 1, take() do
-  local ms, n = take(), take()
-  all[i] = read(KEYS[2 * i], KEYS[2 * i + 1], ms, n)
+-- Reads the state of windows. Writes nothing.
+-- KEYS: as for reserve.lua. ARGV: number of windows, (bucket_ms, buckets) of each, cap of each.
+-- Returns {now, state...}, one state per window. `WindowState` in gateway/commands.py has the same fields in the same
+-- order.
+
+local windows = {}
+for i = 1, next_number() do
+  local bucket_ms, buckets = next_number(), next_number()
+  windows[i] = read(KEYS[2 * i], KEYS[2 * i + 1], bucket_ms, buckets)
 end
-caps(all)
+read_caps(windows)
 local replies = {now}
-for i, w in ipairs(all) do
+for i, w in ipairs(windows) do
   if w.reached > 0 then w.settled = w.settled - outdated(w, w.bucket) end
   local stale, names = 0, {}
   for j, id in ipairs(redis.call('ZRANGE', w.leases, '-inf', now, 'BYSCORE', 'LIMIT', 0, 1000)) do
@@ -16,12 +18,23 @@ for i, w in ipairs(all) do
   end
   if #names > 0 then
     for _, value in ipairs(redis.call('HMGET', w.key, unpack(names))) do
-      stale = stale + (live(value or '') or 0)
+      stale = stale + (parse_live(value or '') or 0)
     end
   end
-  local held = redis.call('ZCARD', w.leases)
-  local memory = redis.call('HGET', w.key, 'P') or ''
-  replies[i + 1] = {w.cap, w.settled, w.reserved, stale, held, reset(w), w.asked, w.limited, w.spent, w.expected,
-    memory}
+  local entries, reset = redis.call('ZCARD', w.leases), reset_time(w)
+  local memory = redis.call('HGET', w.key, MEMORY) or ''
+  replies[i + 1] = {
+    w.cap,  -- tokens allowed: set by an admin or configured, plus the top-up
+    w.settled,  -- settled tokens that count now
+    w.reserved,  -- tokens set aside for running requests
+    stale,  -- those of them whose lease has expired
+    entries,  -- reservations, including expired ones whose tokens still count
+    reset,  -- milliseconds until nothing that is settled counts any more
+    w.arrivals,  -- requests since the window was first used
+    w.limited,  -- those of them that were shortened or refused because of this window
+    w.spent,  -- tokens settled since the window was first used
+    w.expected,  -- tokens that were predicted for the same requests
+    memory,  -- the price controller's memory, a text
+  }
 end
 return replies

@@ -1,7 +1,8 @@
--- KEYS: unused, hash and leases of one window. ARGV: lease, 1, ms, n, tokens. Adds to the cap for one window.
-local w = open_all(take())[1]
-local credit = w.credit + take()
+-- Adds tokens to the cap of a window, for the length of the window.
+-- KEYS: unused, hash and leases of the window. ARGV: lease, 1, bucket_ms, buckets, tokens.
+local w = open_all(next_number())[1]
+local credit = w.credit + next_number()
 save(w)
-redis.call('HSET', w.key, 'K', text(credit), 'E', text(now + w.ms * w.n))
-redis.call('PEXPIRE', w.key, (w.n + 2) * w.ms + w.lease)
+redis.call('HSET', w.key, CREDIT, text(credit), CREDIT_END, text(now + w.bucket_ms * w.buckets))
+redis.call('PEXPIRE', w.key, (w.buckets + 2) * w.bucket_ms + w.lease)
 return {now, credit}

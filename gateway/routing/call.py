@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 
 from msgspec import Raw
 
+from gateway.budget_limits import Limit
 from gateway.config.access import Key
 from gateway.config.models import Model
 from gateway.config.settings import Settings
 from gateway.openai_api.endpoints import Endpoint
 from gateway.openai_api.requests import Fields, Request, encode, with_usage
-from gateway.reservation import Limit, Need, Reservation, Step
+from gateway.reservation import Demand, Reservation, TierDemand
 from gateway.routing.plan import RoutingPlan, prompt_bound
 from gateway.routing.policy import Decision
 from gateway.routing.tiers import Ladder, Length
@@ -74,14 +75,14 @@ class Plan:
     reservation: Reservation | None = None
 
     @property
-    def demand(self) -> Need:
+    def demand(self) -> Demand:
         """What the call asks of its budgets."""
         call = self.call
         if not call.limits:
-            return Need(())
+            return Demand(())
         if self.routing is None:
-            return Need((Step(0),), prompt=prompt_bound(call.body))  # of any number of inputs
-        return self.routing.need(
+            return Demand((TierDemand(0),), prompt=prompt_bound(call.body))  # of any number of inputs
+        return self.routing.demand(
             call.settings.reservations,
             choices=call.request.choices,
             body=call.body,

@@ -1,4 +1,4 @@
-"""What the budget may grant in place of the tier decided on, and the decision once it has. Pure."""
+"""Turns a routing decision into a budget demand, and a reservation back into the decision. No I/O."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 from msgspec.structs import replace as with_fields
 
 from gateway.config.budgets import Reservations
+from gateway.exploration import Draw, propensity
 from gateway.openai_api.requests import Wish
-from gateway.pacing import Draw, propensity
-from gateway.reservation import Need, Reservation, Step
+from gateway.reservation import Demand, Reservation, TierDemand
 from gateway.routing.policy import Bounds, Choice, Decision
 from gateway.routing.tiers import Ladder, Length
 from router_model.allocation import PriceTable
 from router_model.predictor import Prediction
 
 TEMPLATE_TOKENS = 256
-"""Tokens that a chat template adds at most to what stands in the request's body."""
+"""The most tokens that a chat template adds to the text in the request's body."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoutingPlan:
-    """A decision, and what another would have to be made from."""
+    """A decision, and all that is needed to change it for a budget."""
 
     ladder: Ladder
     bounds: Bounds
@@ -33,17 +33,17 @@ class RoutingPlan:
     choice: Choice
     decision: Decision
     prices: PriceTable | None = None
-    """What tokens buy, until the budget has seen requests of its own."""
+    """What tokens buy according to the head, until the budget has seen requests of its own."""
 
     @property
     def guaranteed(self) -> int:
-        """Reasoning tokens that nobody may take away."""
+        """Reasoning tokens that the budget may not take away."""
         guarantee = self.bounds.guarantee
         return 0 if guarantee is None else self.ladder.tiers[guarantee].thinking
 
     @property
     def tiers(self) -> tuple[int, ...]:
-        """Positions the budget may grant, dearest first: none under a floor, and only a fixed one."""
+        """Positions of the tiers that the budget may grant, most expensive first; only one if it is fixed."""
         wanted = self.ladder.index(self.decision.tier)
         if self.bounds.fixed:
             return (wanted,)
@@ -52,38 +52,38 @@ class RoutingPlan:
         return tuple(range(max(wanted, *eligible), min(low, wanted) - 1, -1))
 
     def estimates(self, choices: int) -> tuple[list[float], list[float]]:
-        """P(right) and tokens expected of the tiers the request may get."""
+        """P(correct) and expected completion tokens of the tiers that the budget may grant."""
         correct, tokens = self.prediction.correct, self.prediction.tokens
         return [correct[k] for k in self.tiers], [tokens[k] * choices for k in self.tiers]
 
     def length(self, index: int) -> Length:
         return self.ladder.length(index, self.wish, self.guaranteed, self.context)
 
-    def step(self, index: int, longest_answer: int) -> Step:
+    def tier_demand(self, index: int, longest_answer: int) -> TierDemand:
         length, prediction = self.length(index), self.prediction
         cap = length.cap
         if cap is None:
             cap = min(length.thinking + longest_answer, self.context or length.thinking + longest_answer)
         likely = math.ceil(prediction.p95[index]) if prediction.p95 else None
-        return Step(cap, likely, min(round(prediction.tokens[index]), cap))
+        return TierDemand(cap, likely, min(round(prediction.tokens[index]), cap))
 
-    def need(self, reservations: Reservations, *, choices: int, body: bytes, prompts: int = 1) -> Need:
-        """What the request may spend, by tier; `prompts` is how many its body holds."""
+    def demand(self, reservations: Reservations, *, choices: int, body: bytes, prompts: int = 1) -> Demand:
+        """What the request may spend in each tier. prompts: number of prompts in the body."""
         tiers = self.tiers
-        steps = tuple(self.step(index, reservations.longest_answer) for index in tiers)
+        demands = tuple(self.tier_demand(index, reservations.longest_answer) for index in tiers)
         kept = min(self.guaranteed, self.ladder.tiers[tiers[-1]].thinking)
-        return Need(
-            steps=steps,
+        return Demand(
+            tiers=demands,
             wanted=tiers.index(self.ladder.index(self.decision.tier)),
             choices=choices,
             prompt=prompt_bound(body, self.context, prompts),
-            minimum=min(kept + reservations.shortest_answer, steps[-1].cap),
+            minimum=min(kept + reservations.shortest_answer, demands[-1].cap),
             soft=not kept,
         )
 
     def granted(self, reservation: Reservation) -> Decision:
-        """The decision after the reservation: another tier, a smaller cap, or a cap where there was none."""
-        index = self.tiers[reservation.step]
+        """The decision after the reservation, which may have another tier, a smaller cap, or a cap at all."""
+        index = self.tiers[reservation.tier]
         length = self.length(index)
         if reservation.clamp:
             length = self._cut(index, reservation.clamp)
@@ -92,7 +92,7 @@ class RoutingPlan:
         changes: dict[str, Any] = {"thinking": length.thinking, "cap": length.cap}
         if self.choice.draw:
             changes["propensity"] = self._propensity(self.choice.draw, index, reservation)
-        if reservation.shortened():
+        if reservation.shortened:
             changes |= {
                 "tier": self.ladder.names[index],
                 "reason": "budget",
@@ -102,16 +102,16 @@ class RoutingPlan:
         return with_fields(self.decision, **changes)
 
     def _propensity(self, draw: Draw, index: int, reservation: Reservation) -> float:
-        """How likely the tier granted was, over all the draws that would have led to it."""
-        if not reservation.grant:
-            return 1.0 if reservation.shortened() else draw.probabilities[index]
+        """The probability of the granted tier, summed over all draws that lead to it."""
+        if not reservation.reply:
+            return 1.0 if reservation.shortened else draw.probabilities[index]
         if reservation.clamp:
             return 1.0
-        room = [tier for at, tier in enumerate(self.tiers) if reservation.grant.fits >> at & 1]
+        room = [tier for at, tier in enumerate(self.tiers) if reservation.reply.fits >> at & 1]
         return propensity(draw, index, room)
 
     def _cut(self, index: int, clamp: int) -> Length:
-        """A tier within `clamp` completion tokens in all, which never is below the guarantee."""
+        """The length of a tier cut to `clamp` completion tokens; that is never less than the guarantee."""
         kept = min(self.guaranteed, self.ladder.tiers[index].thinking)
         most = min(clamp - kept, self.wish.max_tokens or clamp)
         length = self.ladder.length(index, replace(self.wish, max_tokens=most), kept, self.context)
@@ -120,7 +120,9 @@ class RoutingPlan:
 
 
 def prompt_bound(body: bytes, context: int | None = None, prompts: int = 1) -> int:
-    """No fewer tokens than the prompts in a body have: a token of text has at least one byte, and what does
-    not fit into its context the backend refuses."""
+    """An upper bound of the tokens in the prompts of a body.
+
+    A token of text has at least one byte. A prompt that exceeds the context is refused by the backend.
+    """
     bound = len(body) + TEMPLATE_TOKENS
     return bound if context is None else min(bound, prompts * context)

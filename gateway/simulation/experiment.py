@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.pacing import Pacing
+from gateway.pacing import PaceSettings
 from gateway.simulation.replay import (
     REFUSED,
     Controller,
@@ -181,7 +181,7 @@ class Hindsight:
 def controllers(world: World) -> dict[str, Callable[[], Controller]]:
     """Ours and its rivals, by name; the rivals' price is right for the usual rate and the usual prompts."""
     price, budget = world.prices.price(world.budget), world.budget
-    pacing = Pacing(WINDOW, largest=float(world.reserves.max()))
+    pacing = PaceSettings(WINDOW, largest=float(world.reserves.max()))
     return {
         "thinkmeter": lambda: Paced(0.0, limited=True, pacing=pacing, table=world.prices),
         "pacing without limiter": lambda: Paced(0.0, limited=False, pacing=pacing, table=world.prices),

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.pacing import Memory, Pacing, Reading, observe
+from gateway.pacing import Memory, PaceSettings, Reading, update_price
 from gateway.routing.policy import Bound, Bounds, choose
 from gateway.simulation.traffic import FIRST_TOKEN, SPEED, Trace
 from router_model.allocation import PriceTable, RecentPrices
@@ -160,7 +160,7 @@ class Scheduled(Fixed):
 class Paced(Fixed):
     """The gateway's pacing. Every replica looks once a tick; the memory is shared, the last price is not."""
 
-    pacing: Pacing = field(kw_only=True)
+    pacing: PaceSettings = field(kw_only=True)
     table: PriceTable = field(kw_only=True)
 
     def __post_init__(self) -> None:
@@ -177,7 +177,7 @@ class Paced(Fixed):
         looked, price = self._seen.get(replica, (-math.inf, self.table.floor))
         if now - looked < tick:
             return price
-        paced = observe(self.pacing, recent.table, self._memory, window.reading(now))
+        paced = update_price(self.pacing, recent.table, self._memory, window.reading(now))
         if self._memory is None or paced.memory.at - self._memory.at >= tick:
             self._memory = paced.memory
         self._seen[replica] = (now, paced.price)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -145,7 +146,7 @@ def _labelled(metric: _Labelled, *values: str | int) -> _Labelled:
 
 
 class BudgetMetrics:
-    """What the token budget counts; the state of the windows is set when it was read."""
+    """The metrics of the token budget."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -171,15 +172,15 @@ class BudgetMetrics:
         self._stale = gauge(
             "budget_stale_tokens", "Tokens held by reservations whose lease ran out.", "budget"
         )
-        self.undelivered = gauge("budget_undelivered", "Settlements that Redis has not taken yet.")
-        self.price = gauge("price", "Probability of a right answer that 1,000 tokens must buy.", "budget")
-        self.price_at_bound = gauge(
+        self._undelivered = gauge("budget_undelivered", "Settlements that Redis has not taken yet.")
+        self._price = gauge("price", "Probability of a right answer that 1,000 tokens must buy.", "budget")
+        self._price_at_bound = gauge(
             "price_at_bound", "1 while a higher price would change nothing.", "budget"
         )
-        self.up = gauge("redis_up", "1 while Redis answers.")
+        self._up = gauge("redis_up", "1 while Redis answers.")
 
-    def observe(self, operation: str, seconds: float | None) -> None:
-        """One Redis operation; no seconds: it failed."""
+    def redis_called(self, operation: str, seconds: float | None) -> None:
+        """See `BudgetObserver`, as for the methods below."""
         if seconds is None:
             self._errors.labels(operation).inc()
         else:
@@ -195,17 +196,18 @@ class BudgetMetrics:
         self._overruns.labels(budget).inc(tokens)
 
     def priced(self, budget: str, price: float, *, at_bound: bool) -> None:
-        self.price.labels(budget).set(price)
-        self.price_at_bound.labels(budget).set(at_bound)
+        self._price.labels(budget).set(price)
+        self._price_at_bound.labels(budget).set(at_bound)
 
-    def unprice(self, budget: str) -> None:
-        """Nobody asks this budget any more."""
-        for gauge in (self.price, self.price_at_bound):
+    def unpriced(self, budget: str) -> None:
+        for gauge in (self._price, self._price_at_bound):
             with suppress(KeyError):
                 gauge.remove(budget)
 
-    def show(self, windows: Sequence[WindowView]) -> None:
-        """The state of all windows as just read; series of windows that are not among them are removed."""
+    def windows_read(self, windows: Sequence[WindowView], *, up: bool | None, undelivered: int) -> None:
+        """Windows that are not among those read lose their series."""
+        self._up.set(math.nan if up is None else up)
+        self._undelivered.set(undelivered)
         for gauge in (self._tokens, self._stale):
             gauge.clear()
         for view in windows:

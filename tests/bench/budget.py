@@ -16,8 +16,8 @@ from typing import Any
 import redis.asyncio
 import uvloop
 
-from gateway.store import Ask, Store
-from gateway.window import window
+from gateway.commands import ReserveCommand, window
+from gateway.store import Store
 from tests.redis import binaries, delivered, real_redis, running_store
 
 BARE = "return redis.call('INCR', KEYS[1])"
@@ -29,7 +29,7 @@ Pair = Callable[[], Awaitable[Any]]
 def budget_pair(store: Store, windows: int) -> Pair:
     """Reserve and settle under this many windows."""
     under = tuple(window("{thinkmeter}", f"b{i}", 60 * 24**i, "*", 10**12) for i in range(windows))
-    ask = Ask(under, (0,) * windows, tuple(tier * windows for tier in TIERS))
+    ask = ReserveCommand(under, (0,) * windows, tuple(tier * windows for tier in TIERS))
     spent = [(500, 450)] * windows
 
     async def pair() -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.store import Ask
-from gateway.window import window
+from gateway.commands import ReserveCommand, window
 
 WINDOW = window("{thinkmeter}", "b", 60, "*", 1_000)
-ASK = Ask((WINDOW,), (0,), ((100,), (40,)), minimum=40)
+COMMAND = ReserveCommand((WINDOW,), (0,), ((100,), (40,)), minimum=40)

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from gateway.commands import ReserveCommand, Window, window
 from gateway.redis_link import StoreUnavailable
-from gateway.store import Ask, Store
-from gateway.window import Window, window
+from gateway.store import Store
 from tests.fakes.backend import Backend
 from tests.redis import RealRedis, reserved, running_store, until_down, until_up, use
 from tests.redis_cluster import Cluster, catch_up, real_cluster
@@ -28,15 +28,15 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 async def store(cluster: Cluster) -> AsyncIterator[Store]:
-    replica = secrets.token_hex(4)  # the cluster remembers those of other tests
-    async with running_store(cluster.url, cluster=True, lease=60, replica=replica, timeout=0.5) as running:
+    name = secrets.token_hex(4)  # the cluster remembers the journals of other tests
+    async with running_store(cluster.url, cluster=True, lease=60, gateway_id=name, timeout=0.5) as running:
         await until_up(running)
         yield running
 
 
-def ask_of(name: str, tokens: int = 1_000) -> Ask:
+def ask_of(name: str, tokens: int = 1_000) -> ReserveCommand:
     """100 tokens of a budget of its own."""
-    return Ask((window("{thinkmeter}", name, 60, "*", tokens),), (0,), ((100,),), minimum=100)
+    return ReserveCommand((window("{thinkmeter}", name, 60, "*", tokens),), (0,), ((100,),), minimum=100)
 
 
 @pytest.mark.usefixtures("patient_redis")
@@ -121,7 +121,7 @@ async def test_another_takes_over(store: Store, cluster: Cluster, number: int) -
 
 
 async def test_what_the_new_primary_lacks_it_is_told(store: Store, cluster: Cluster) -> None:
-    """Settlements that the old primary had acknowledged but not replicated are told again, once."""
+    """Settlements that the old primary had confirmed but not replicated are redelivered, once."""
     await asyncio.to_thread(cluster.settle)
     ask = ask_of("behind")
     primary = cluster.primary_of(ask.windows[0].key)

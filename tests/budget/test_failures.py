@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from gateway import redis_link
-from gateway.redis_link import StoreUnavailable
+from gateway.redis_link import StoreUnavailable, reply_within
 from gateway.store import Store
-from tests.budget.stores import ASK, WINDOW
+from tests.budget.stores import COMMAND, WINDOW
 from tests.redis import (
     RealRedis,
     real_redis,
@@ -72,18 +71,18 @@ TROUBLES = pytest.mark.parametrize("trouble", [stopped, paused, slow, full, demo
 @TROUBLES
 async def test_no_token_is_lost(store: Store, server: RealRedis, trouble: Any) -> None:
     """Whatever befalls Redis, settlements wait and are counted once; what nobody got is not held."""
-    id_, _ = await store.reserve(ASK)
-    running, _ = await store.reserve(ASK)
+    id_, _ = await store.reserve(COMMAND)
+    running, _ = await store.reserve(COMMAND)
     mend = await trouble(server)
-    await until_down(store, ASK)
-    store.journal.settle(id_, ASK.windows, [(70, 0)])
+    await until_down(store, COMMAND)
+    store.journal.settle(id_, COMMAND.windows, [(70, 0)])
     with pytest.raises(StoreUnavailable):
-        await store.reserve(ASK)
+        await store.reserve(COMMAND)
     await asyncio.sleep(0.3)
     mend()
     await until_up(store)
 
-    store.journal.settle(running, ASK.windows, [(30, 0)])
+    store.journal.settle(running, COMMAND.windows, [(30, 0)])
     assert await use(store, WINDOW) == (100, 0)
 
 
@@ -91,44 +90,42 @@ async def test_no_token_is_lost(store: Store, server: RealRedis, trouble: Any) -
 async def test_trouble_costs_no_time(store: Store, server: RealRedis, trouble: Any) -> None:
     """Two failures in a row, each bounded by the timeouts, and then every request is told at once."""
     mend = await trouble(server)
-    await until_down(store, ASK)
+    await until_down(store, COMMAND)
     begun = time.monotonic()
-    results = await asyncio.gather(*(store.reserve(ASK) for _ in range(1000)), return_exceptions=True)
+    results = await asyncio.gather(*(store.reserve(COMMAND) for _ in range(1000)), return_exceptions=True)
     mend()
     took = time.monotonic() - begun
 
     assert {type(result) for result in results} == {StoreUnavailable}
-    assert not store.link.up or took < 20
+    assert not store.up or took < 20
 
 
-async def test_a_hung_server_is_waited_for_no_longer(
-    store: Store, server: RealRedis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_hung_server_is_waited_for_no_longer(server: RealRedis) -> None:
     """A reply gets the time of the settings, and as much again where a connection has to be made first."""
     waited: list[float] = []
 
-    async def within(seconds: float, wanted: Awaitable[Any]) -> Any:
+    async def wait(seconds: float, wanted: Awaitable[Any]) -> Any:
         waited.append(seconds)
-        return await as_shipped(seconds, wanted)
+        return await reply_within(seconds, wanted)
 
-    as_shipped = redis_link._within
-    await reserved(store, ASK)
-    monkeypatch.setattr(redis_link, "_within", within)
-    server.send(signal.SIGSTOP)
-    for _ in range(2):
-        with pytest.raises(StoreUnavailable):
-            await store.reserve(ASK)
-    assert not store.link.up
-    server.send(signal.SIGCONT)
+    async with running_store(server.url, lease=2, wait=wait) as store:
+        await reserved(store, COMMAND)
+        waited.clear()
+        server.send(signal.SIGSTOP)
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable):
+                await store.reserve(COMMAND)
+        assert not store.up
+        server.send(signal.SIGCONT)
 
     assert waited[:2] == [0.25, 0.5]
 
 
 async def test_what_a_paused_server_finds_later_reserves_nothing(store: Store, server: RealRedis) -> None:
     """Reservations still in the buffers of a hung Redis are void when it wakes: their callers have left."""
-    await store.reserve(ASK)
+    await store.reserve(COMMAND)
     server.send(signal.SIGSTOP)
-    results = await asyncio.gather(*(store.reserve(ASK) for _ in range(5)), return_exceptions=True)
+    results = await asyncio.gather(*(store.reserve(COMMAND) for _ in range(5)), return_exceptions=True)
     assert {type(result) for result in results} == {StoreUnavailable}
     server.send(signal.SIGCONT)
     await until_up(store)
@@ -141,9 +138,9 @@ async def test_flushed_scripts(store: Store, server: RealRedis) -> None:
     for _ in range(3):
         with contextlib.closing(server.client()) as client:
             client.script_flush()
-        id_, grant = await store.reserve(ASK)
+        id_, grant = await store.reserve(COMMAND)
         assert grant.candidate == 1
-        store.journal.settle(id_, ASK.windows, [(10, 0)])
+        store.journal.settle(id_, COMMAND.windows, [(10, 0)])
     assert await use(store, WINDOW) == (30, 0)
 
 

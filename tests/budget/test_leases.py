@@ -8,10 +8,9 @@ import signal
 
 import pytest
 
-from gateway.journal import Entry
-from gateway.store import Ask, Store
-from gateway.window import window
-from tests.budget.stores import ASK, WINDOW
+from gateway.commands import JournalEntry, ReserveCommand, window
+from gateway.store import Store
+from tests.budget.stores import COMMAND, WINDOW
 from tests.redis import (
     FAKE_CLOCK,
     FAKE_TIME,
@@ -27,89 +26,89 @@ from tests.redis import (
 
 async def test_restarted_empty(store: Store, server: RealRedis) -> None:
     """A Redis that lost everything learns of running requests by their renewals."""
-    id_, _ = await store.reserve(ASK)
+    id_, _ = await store.reserve(COMMAND)
     with contextlib.closing(server.client()) as client:
         client.flushall()
-    store.journal.renew([Entry("renew", id_, ASK.windows, [(100, 20)])])
+    store.journal.renew([JournalEntry("renew", id_, COMMAND.windows, [(100, 20)])])
     assert await use(store, WINDOW) == (0, 100)
-    store.journal.settle(id_, ASK.windows, [(60, 0)])
+    store.journal.settle(id_, COMMAND.windows, [(60, 0)])
     assert await use(store, WINDOW) == (60, 0)
 
 
 async def test_renewed_twice_in_one_batch(store: Store) -> None:
-    """Renewals told again come in one batch with later ones of the same requests: each is held once."""
-    id_, _ = await reserved(store, ASK)
-    store.journal.renew([Entry("renew", id_, ASK.windows, [(100, tokens)]) for tokens in (20, 30)])
+    """Redelivered renewals come in one batch with later ones of the same requests: each is held once."""
+    id_, _ = await reserved(store, COMMAND)
+    store.journal.renew([JournalEntry("renew", id_, COMMAND.windows, [(100, tokens)]) for tokens in (20, 30)])
     assert await use(store, WINDOW) == (0, 100)
-    store.journal.settle(id_, ASK.windows, [(60, 0)])
+    store.journal.settle(id_, COMMAND.windows, [(60, 0)])
 
     assert await use(store, WINDOW) == (60, 0)
 
 
 async def test_dead_gateway(server: RealRedis) -> None:
     """A gateway that dies: its tokens are held until the lease ends, then count as last reported."""
-    async with running_store(server.url, replica="dead", lease=1) as dead:
-        reported, _ = await dead.reserve(ASK)
-        await dead.reserve(ASK)
-        dead.journal.renew([Entry("renew", reported, ASK.windows, [(100, 25)])])
+    async with running_store(server.url, gateway_id="dead", lease=1) as dead:
+        reported, _ = await dead.reserve(COMMAND)
+        await dead.reserve(COMMAND)
+        dead.journal.renew([JournalEntry("renew", reported, COMMAND.windows, [(100, 25)])])
         assert await use(dead, WINDOW) == (0, 200)
-    async with running_store(server.url, replica="alive", lease=1) as alive:
+    async with running_store(server.url, gateway_id="alive", lease=1) as alive:
         assert await use(alive, WINDOW) == (0, 200)
         await asyncio.sleep(1.1)
         _, (found,) = await alive.status([WINDOW])
         assert found.stale == 200
         for _ in range(2):  # the first to be heard after a silence gives those who live the time to renew
-            id_, _ = await reserved(alive, ASK)
-            alive.journal.settle(id_, ASK.windows, [(0, 0)])
+            id_, _ = await reserved(alive, COMMAND)
+            alive.journal.settle(id_, COMMAND.windows, [(0, 0)])
             await asyncio.sleep(0.6)
 
         assert await use(alive, WINDOW) == (25 + 100, 0)
 
 
 async def test_away_for_longer_than_the_lease(server: RealRedis) -> None:
-    """What living gateways hold while Redis is away, however long, is given to nobody when it comes back."""
+    """What living gateways hold while Redis is away, however long, goes to no others when it comes back."""
     options = {"clock": FAKE_CLOCK, "lease": 2, "timeout": PATIENT}
     server.ask("SET", FAKE_TIME, 1_000_000)
     async with (
-        running_store(server.url, replica="one", **options) as one,
-        running_store(server.url, replica="two", **options) as two,
+        running_store(server.url, gateway_id="one", **options) as one,
+        running_store(server.url, gateway_id="two", **options) as two,
     ):
-        ids = [(await reserved(one, ASK))[0] for _ in range(10)]
-        renewals = [Entry("renew", id_, ASK.windows, [(100, 20)]) for id_ in ids]
+        ids = [(await reserved(one, COMMAND))[0] for _ in range(10)]
+        renewals = [JournalEntry("renew", id_, COMMAND.windows, [(100, 20)]) for id_ in ids]
         one.journal.renew(renewals)
         assert await use(one, WINDOW) == (0, 1_000)
         server.stop(signal.SIGKILL)
-        await until_down(one, ASK)
+        await until_down(one, COMMAND)
         server.start()
         server.ask("SET", FAKE_TIME, 1_030_000)
-        _, grant = await reserved(two, ASK)
+        _, grant = await reserved(two, COMMAND)
         await until_up(one)
         one.journal.renew(renewals)
 
         assert grant.candidate == 0
         assert await use(one, WINDOW) == (0, 1_000)
         for id_ in ids:
-            one.journal.settle(id_, ASK.windows, [(100, 0)])
+            one.journal.settle(id_, COMMAND.windows, [(100, 0)])
         assert await use(one, WINDOW) == (1_000, 0)
 
 
 async def test_cancelled_callers_hold_nothing(store: Store) -> None:
     """A caller that leaves at any moment of its reservation leaves nothing behind."""
     for delay in [0, 0.0001, 0.0003, 0.001, 0.002, 0.005] * 5:
-        task = asyncio.create_task(store.reserve(ASK))
+        task = asyncio.create_task(store.reserve(COMMAND))
         await asyncio.sleep(delay)
         if task.cancel():
             with pytest.raises(asyncio.CancelledError):
                 await task
         else:
-            store.journal.settle((await task)[0], ASK.windows, [(0, 0)])
+            store.journal.settle((await task)[0], COMMAND.windows, [(0, 0)])
     assert await use(store, WINDOW) == (0, 0)
 
 
 async def test_keys_expire(store: Store, server: RealRedis) -> None:
     """Whatever is written goes away by itself."""
     short = window("{thinkmeter}", "short", 1, "*", 1_000)
-    ask = Ask((short, WINDOW), (0, 0), ((100, 100),))
+    ask = ReserveCommand((short, WINDOW), (0, 0), ((100, 100),))
     id_, _ = await store.reserve(ask)
     await store.reserve(ask)
     store.journal.settle(id_, ask.windows, [(10, 0)] * 2)

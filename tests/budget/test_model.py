@@ -19,9 +19,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from gateway.journal import Entry
-from gateway.store import Ask, Grant
-from gateway.window import BUCKETS, Window, window
+from gateway.commands import BUCKETS, JournalEntry, ReserveCommand, ReserveReply, Window, window
 from tests.redis import FAKE_CLOCK, FAKE_TIME, RealRedis, binaries, delivered, real_redis, store_of
 
 LEASE_MS = 5_000
@@ -109,7 +107,7 @@ class Budgets(RuleBasedStateMachine):
         self.redis.set(FAKE_TIME, self.now)
 
     def run(self, wanted: Any) -> Any:
-        self.store.link._ahead = None  # the clock jumps, so no deadline follows from it
+        self.store.connection.forget_clock()  # the clock jumps, so no deadline follows from it
         return self.loop.run_until_complete(wanted)
 
     def models_of(self, windows: tuple[Window, ...]) -> list[Model]:
@@ -148,7 +146,7 @@ class Budgets(RuleBasedStateMachine):
         steps = sorted(caps, reverse=True)
         wanted = min(wanted, len(steps))
         amounts = tuple(tuple(fixed + choices * cap for _ in windows) for cap in steps)
-        ask = Ask(windows, (fixed,) * len(windows), amounts, wanted, choices, minimum, soft)
+        ask = ReserveCommand(windows, (fixed,) * len(windows), amounts, wanted, choices, minimum, soft)
         id_, grant = self.run(self.store.reserve(ask))
         self.check_grant(ask, grant, self.models_of(windows))
         if not grant.candidate:
@@ -161,7 +159,7 @@ class Budgets(RuleBasedStateMachine):
         self.of[id_] = windows
         return id_
 
-    def check_grant(self, ask: Ask, grant: Grant, models: list[Model]) -> None:
+    def check_grant(self, ask: ReserveCommand, grant: ReserveReply, models: list[Model]) -> None:
         """What is granted had room; what was passed over had none, but for one bucket's worth."""
         sure = [m.cap - m.reserved() - m.within(self.now, m.length) for m in models]
         doubtful = [m.cap - m.reserved() - m.within(self.now, m.length + m.length // BUCKETS) for m in models]
@@ -196,11 +194,11 @@ class Budgets(RuleBasedStateMachine):
             self.honest &= model.held[id_].lapsed is None
             model.settle(id_, tokens, self.now)
         self.store.journal.settle(id_, windows, [(tokens, 0)] * len(windows))
-        entries = list(self.store.journal._entries)
+        entries = self.store.journal.waiting
         self.run(delivered(self.store))
         if twice:  # the reply was lost, so the batch is sent again
-            command = self.store.journal._command(entries)
-            assert self.run(self.store.link.call("settle", *command))[1] == 0
+            command = self.store.journal.call(entries)
+            assert self.run(self.store.connection.call("settle", *command))[1] == 0
 
     @rule(id_=ids, share=st.floats(0, 1))
     def renew(self, id_: str, share: float) -> None:
@@ -219,7 +217,7 @@ class Budgets(RuleBasedStateMachine):
                 model.spent.remove(held.lapsed)
                 self.honest = False  # its tokens may have gone to others meanwhile
             model.held[id_] = Held(amount, reported, self.now + LEASE_MS)
-        self.store.journal.renew([Entry("renew", id_, windows, [(amount, reported)] * len(windows))])
+        self.store.journal.renew([JournalEntry("renew", id_, windows, [(amount, reported)] * len(windows))])
         self.run(delivered(self.store))
 
     @rule()

@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from gateway import pricing
+from gateway.budget_limits import Limit
+from gateway.commands import window
 from gateway.config.budgets import Budget
 from gateway.pricing import Pricing
-from gateway.reservation import Limit, Need, Step
+from gateway.reservation import Demand, TierDemand
 from gateway.store import Store
 from gateway.telemetry.metrics import Metrics
-from gateway.window import window
 from router_model.allocation import PriceTable
 from tests.redis import PATIENT, RealRedis, delivered, real_redis, reserved, running_store
 
@@ -28,13 +27,12 @@ def limit(name: str = "b", window_: float = 60, tokens: int = 10_000, **fields: 
     return Limit(budget, "*", window("{thinkmeter}", name, window_, "*", tokens))
 
 
-def need(tokens: int = 100) -> Need:
-    return Need((Step(tokens, None, tokens),), prompt=400)
+def demand(tokens: int = 100) -> Demand:
+    return Demand((TierDemand(tokens, None, tokens),), prompt=400)
 
 
-def judgement(table: PriceTable | None = TABLE) -> Any:
-    """Estimates of two tiers: all that pricing wants to know of a request."""
-    return SimpleNamespace(prices=table, estimates=lambda choices: ([0.9, 0.5], [1000.0, 10.0]))
+ESTIMATES = [0.9, 0.5], [1000.0, 10.0]
+"""Of two tiers: P(correct), and completion tokens."""
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +46,8 @@ async def stores(server: RealRedis) -> AsyncIterator[tuple[Store, Store]]:
     """Two gateways' worth, on one empty Redis."""
     server.ask("FLUSHALL")
     async with (
-        running_store(server.url, replica="one", timeout=PATIENT) as one,
-        running_store(server.url, replica="two", timeout=PATIENT) as two,
+        running_store(server.url, gateway_id="one", timeout=PATIENT) as one,
+        running_store(server.url, gateway_id="two", timeout=PATIENT) as two,
     ):
         yield one, two
 
@@ -62,7 +60,7 @@ def priced(store: Store) -> tuple[Pricing, Metrics]:
 async def spend(store: Store, at: Limit, requests: int, tokens: int) -> None:
     """Requests that were granted and settled."""
     for _ in range(requests):
-        id_, grant = await reserved(store, need(tokens).ask((at,)))
+        id_, grant = await reserved(store, demand(tokens).command((at,)))
         assert grant.candidate
         store.journal.settle(id_, (at.window,), [(tokens, tokens)])
     await delivered(store)
@@ -71,7 +69,7 @@ async def spend(store: Store, at: Limit, requests: int, tokens: int) -> None:
 async def filled(store: Store, *limits: Limit) -> tuple[Pricing, Metrics]:
     """The first of the budgets, of 1,000 tokens, is spent to the brim between two readings."""
     prices, metrics = priced(store)
-    prices.note(limits, judgement(), need(), 0.0)
+    prices.note(limits, ESTIMATES, TABLE, demand(), 0.0)
     await prices.tick()
     await spend(store, limits[0], 10, 100)
     await prices.tick()
@@ -79,10 +77,10 @@ async def filled(store: Store, *limits: Limit) -> tuple[Pricing, Metrics]:
 
 
 async def test_no_price_before_the_first_reading(stores: tuple[Store, Store]) -> None:
-    """A budget nobody has read yet costs the configured price."""
+    """A budget that has not been read yet costs the configured price."""
     prices, _ = priced(stores[0])
     assert prices.price([limit()], 0.03) == 0.03
-    prices.note([limit()], judgement(), need(), 0.03)
+    prices.note([limit()], ESTIMATES, TABLE, demand(), 0.03)
     assert prices.price([limit()], 0.03) == 0.03
     assert not prices.tight([limit()])
 
@@ -92,7 +90,7 @@ async def test_replicas_share_one_price(stores: tuple[Store, Store]) -> None:
     at = limit()
     both = [priced(store)[0] for store in stores]
     for prices in both:
-        prices.note([at], judgement(), need(), 0.0)
+        prices.note([at], ESTIMATES, TABLE, demand(), 0.0)
     await spend(stores[0], at, 1, 100)
     await both[0].tick()
     await spend(stores[0], at, 40, 100)
@@ -132,13 +130,13 @@ async def test_a_large_request_is_forgotten(stores: tuple[Store, Store]) -> None
     """Room is left for the largest of the last requests, not for one that once was larger than the budget."""
     at = limit()
     prices, _ = priced(stores[0])
-    prices.note([at], judgement(), need(9_000), 0.0)
-    (course,) = prices._courses.values()
-    assert course.pacing.full(10_000) == 0.5
+    prices.note([at], ESTIMATES, TABLE, demand(9_000), 0.0)
+    (pricer,) = prices.pricers.values()
+    assert pricer.settings.full(10_000) == 0.5
     for _ in range(512):
-        prices.note([at], judgement(), need(100), 0.0)
+        prices.note([at], ESTIMATES, TABLE, demand(100), 0.0)
 
-    assert course.pacing.full(10_000) == 0.95  # a request may take 400 tokens of prompt and 100 of answer
+    assert pricer.settings.full(10_000) == 0.95  # a request may take 400 tokens of prompt and 100 of answer
 
 
 async def test_prompts_have_their_price(stores: tuple[Store, Store]) -> None:
@@ -146,22 +144,20 @@ async def test_prompts_have_their_price(stores: tuple[Store, Store]) -> None:
     prices, _ = priced(stores[0])
     for at in (limit("some"), limit("all", count="total")):
         for _ in range(64):
-            prices.note([at], judgement(), need(), 0.0)
-    tables = [course.prices.table for course in prices._courses.values()]
+            prices.note([at], ESTIMATES, TABLE, demand(), 0.0)
+    tables = [pricer.prices.table for pricer in prices.pricers.values()]
     assert [round(table.price(0.0), 3) for table in tables] == [pytest.approx(0.4 / 0.99, abs=1e-3)] * 2
     assert tables[0].price(1_000) == tables[0].floor
     assert tables[1].price(109) == tables[1].ceiling
 
 
-async def test_idle_budgets_lose_their_price(
-    stores: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A budget nobody asks is no longer read, and its price is no longer shown."""
+async def test_idle_budgets_lose_their_price(stores: tuple[Store, Store]) -> None:
+    """A budget without requests is no longer read, and its price is no longer shown."""
     prices, metrics = priced(stores[0])
-    prices.note([limit()], judgement(), need(), 0.0)
+    prices.note([limit()], ESTIMATES, TABLE, demand(), 0.0)
     await prices.tick()
     assert b'thinkmeter_price{budget="b"}' in metrics.exposition()
-    monkeypatch.setattr(pricing, "_IDLE", -1.0)
+    prices.idle_seconds = -1.0
     await prices.tick()
 
     assert b'thinkmeter_price{budget="b"}' not in metrics.exposition()
@@ -172,11 +168,11 @@ async def test_prices_outlive_redis(server: RealRedis, stores: tuple[Store, Stor
     """While Redis is away the price stays what it was, and a tick does no harm."""
     at = limit(tokens=1_000)
     prices, _ = await filled(stores[0], at)
-    stores[0].link.timeout = 0.1  # it will not answer however long it is waited for
+    stores[0].connection.timeout = 0.1  # it will not answer however long it is waited for
     server.send(signal.SIGSTOP)
     try:
         async with asyncio.timeout(20):
-            while stores[0].link.up:
+            while stores[0].up:
                 await prices.tick()
         await prices.tick()
 

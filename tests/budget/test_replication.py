@@ -10,16 +10,15 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from gateway.journal import Entry
+from gateway.commands import JournalEntry, ReserveCommand, window
 from gateway.redis_link import StoreUnavailable
-from gateway.store import Ask, Store
-from gateway.window import window
+from gateway.store import Store
 from tests.redis import RealRedis, binaries, delivered, real_redis, reserved, running_store
 from tests.redis_cluster import catch_up, until
 from tests.serving import free_port
 
 WINDOW = window("{thinkmeter}", "b", 60, "*", 1_000)
-ASK = Ask((WINDOW,), (0,), ((100,),), minimum=100)
+COMMAND = ReserveCommand((WINDOW,), (0,), ((100,),), minimum=100)
 
 
 @pytest.fixture(params=list(binaries()))
@@ -65,15 +64,15 @@ async def reaches(store: Store, settled: int, reserved: int) -> None:
 async def test_the_primary_is_killed(pair: tuple[RealRedis, RealRedis], store: Store) -> None:
     """What only the dead primary knew, settlements and running requests, its successor is told."""
     primary, replica = pair
-    ids = [(await reserved(store, ASK))[0] for _ in range(3)]
-    store.journal.settle(ids[0], ASK.windows, [(10, 0)])
+    ids = [(await reserved(store, COMMAND))[0] for _ in range(3)]
+    store.journal.settle(ids[0], COMMAND.windows, [(10, 0)])
     assert await state(store) == (10, 200)
     await asyncio.to_thread(catch_up, primary, replica)
     replica.send(signal.SIGSTOP)
     primary.ask("CLIENT KILL", "TYPE", "replica")
-    running, _ = await reserved(store, ASK)
-    store.journal.settle(ids[1], ASK.windows, [(30, 0)])
-    store.journal.renew([Entry("renew", running, ASK.windows, [(100, 20)])])
+    running, _ = await reserved(store, COMMAND)
+    store.journal.settle(ids[1], COMMAND.windows, [(30, 0)])
+    store.journal.renew([JournalEntry("renew", running, COMMAND.windows, [(100, 20)])])
     assert await state(store) == (40, 200)
     primary.stop(signal.SIGKILL)
     replica.send(signal.SIGCONT)
@@ -85,8 +84,8 @@ async def test_the_primary_is_killed(pair: tuple[RealRedis, RealRedis], store: S
 async def test_the_primary_steps_down(pair: tuple[RealRedis, RealRedis], store: Store) -> None:
     """A primary that became a replica keeps its connections, but the gateway finds its successor."""
     primary, replica = pair
-    id_, _ = await reserved(store, ASK)
-    store.journal.settle(id_, ASK.windows, [(10, 0)])
+    id_, _ = await reserved(store, COMMAND)
+    store.journal.settle(id_, COMMAND.windows, [(10, 0)])
     assert await state(store) == (10, 0)
     await asyncio.to_thread(catch_up, primary, replica)
     with contextlib.closing(primary.client()) as client:
@@ -94,15 +93,15 @@ async def test_the_primary_steps_down(pair: tuple[RealRedis, RealRedis], store: 
         take_over(primary, replica)
         client.replicaof("127.0.0.1", 1)
 
-    assert (await reserved(store, ASK))[1].candidate
+    assert (await reserved(store, COMMAND))[1].candidate
     await reaches(store, 10, 100)
 
 
 async def test_forgotten_settlements(store: Store, pair: tuple[RealRedis, RealRedis]) -> None:
-    """A Redis that lost everything is told what was settled lately, though nobody asks it anything."""
+    """A Redis that lost everything gets the latest settlements again, even without new requests."""
     for _ in range(3):
-        id_, _ = await reserved(store, ASK)
-        store.journal.settle(id_, ASK.windows, [(50, 0)])
+        id_, _ = await reserved(store, COMMAND)
+        store.journal.settle(id_, COMMAND.windows, [(50, 0)])
     assert await state(store) == (150, 0)
     pair[0].ask("FLUSHALL")
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.commands import ReserveCommand, window
 from gateway.redis_link import StoreUnavailable
-from gateway.store import Ask, Store
-from gateway.window import window
+from gateway.store import Store
 from tests.redis import (
     PATIENT,
     RealRedis,
@@ -28,7 +28,7 @@ from tests.redis import (
 )
 
 WINDOW = window("{thinkmeter}", "b", 60, "*", 1_000)
-ASK = Ask((WINDOW,), (0,), ((100,),), minimum=100)
+COMMAND = ReserveCommand((WINDOW,), (0,), ((100,),), minimum=100)
 
 
 def speaks_tls(path: str) -> bool:
@@ -76,14 +76,14 @@ def connections(server: RealRedis) -> int:
 async def test_it_is_kept_while_idle(server: RealRedis, certificate: Path) -> None:
     """Reservations and settlements pass; the connection is still the same after beats without any."""
     async with connected(server, certificate, PATIENT) as store:
-        settled, _ = await reserved(store, ASK)
-        running, _ = await reserved(store, ASK)
-        store.journal.settle(settled, ASK.windows, [(40, 0)])
+        settled, _ = await reserved(store, COMMAND)
+        running, _ = await reserved(store, COMMAND)
+        store.journal.settle(settled, COMMAND.windows, [(40, 0)])
         assert await use(store, WINDOW) == (40, 100)
         before = connections(server)
         await asyncio.sleep(1)  # several heartbeats
-        assert store.link.up
-        store.journal.settle(running, ASK.windows, [(30, 0)])
+        assert store.up
+        store.journal.settle(running, COMMAND.windows, [(30, 0)])
 
         assert await use(store, WINDOW) == (70, 0)
         assert connections(server) == before + 1  # the one that asks
@@ -92,14 +92,14 @@ async def test_it_is_kept_while_idle(server: RealRedis, certificate: Path) -> No
 async def test_it_hangs(server: RealRedis, certificate: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A hung server owes idle connections the goodbye of TLS: they are dropped, and new ones made later."""
     async with connected(server, certificate, 0.25) as store:
-        settled, _ = await reserved(store, ASK)
+        settled, _ = await reserved(store, COMMAND)
         while int(server.ask("INFO", "clients")["connected_clients"]) < 4:  # one asks, the others are idle
             await asyncio.gather(*(store.status([WINDOW]) for _ in range(8)), return_exceptions=True)
         server.send(signal.SIGSTOP)
-        await until_down(store, ASK)
-        store.journal.settle(settled, ASK.windows, [(40, 0)])
+        await until_down(store, COMMAND)
+        store.journal.settle(settled, COMMAND.windows, [(40, 0)])
         await asyncio.sleep(1)  # several tries
-        assert not store.link.up
+        assert not store.up
         server.send(signal.SIGCONT)
         await until_up(store)
 
@@ -110,6 +110,6 @@ async def test_it_hangs(server: RealRedis, certificate: Path, caplog: pytest.Log
 async def test_it_is_not_trusted(server: RealRedis) -> None:
     """A server whose certificate nobody vouches for is not told anything."""
     async with running_store(f"rediss://127.0.0.1:{server.options['tls_port']}") as store:
-        assert not store.link.up
+        assert not store.up
         with pytest.raises(StoreUnavailable):
-            await store.reserve(ASK)
+            await store.reserve(COMMAND)

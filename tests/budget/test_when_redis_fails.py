@@ -102,14 +102,14 @@ async def test_a_local_share_that_changes(backend: Backend, server: RealRedis) -
     """A reload that changes a cap while Redis is away keeps what this gateway has spent by itself."""
     server.stop(signal.SIGKILL)
     async with serving(governed(backend.url, server, "degrade", tokens=3_000)) as gateway:
-        ledger = gateway.gateway.ledger
+        fallback = gateway.gateway.ledger.fallback
         before = gateway.gateway.snapshot.budgets.limits["b0", "*"]
-        window = ledger._local_window(before)
+        window = fallback.window(before)
         assert window.reserve(250, 0.0)
         after = before._replace(budget=before.budget.model_copy(update={"tokens": 1_000}))
-        ledger._local_window(after).settle(250, 80, 1.0)
+        fallback.window(after).settle(250, 80, 1.0)
 
-        assert not ledger._local_window(after).reserve(21, 2.0)
-        assert ledger._local_window(after).reserve(20, 2.0)
-        assert not ledger._local_window(after).reserve(81, 62.0)
-        assert ledger._local_window(after).reserve(80, 62.0)
+        assert not fallback.window(after).reserve(21, 2.0)
+        assert fallback.window(after).reserve(20, 2.0)
+        assert not fallback.window(after).reserve(81, 62.0)
+        assert fallback.window(after).reserve(80, 62.0)

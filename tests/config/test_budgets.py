@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from gateway.budget_limits import Budgets
 from gateway.config.loader import ConfigError, parse
-from gateway.reservation import Budgets
 
 GOOD = """\
 models:

@@ -60,8 +60,8 @@ async def test_budgets_come_from_redis(budgeted: Running) -> None:
         await gateway.ledger.store.journal.empty()
     await gateway.read_budgets()
     price = gateway.ledger.pricing.highest()["everyone"].price
-    gateway.metrics.budget.show([])
-    gateway.metrics.budget.unprice("everyone")
+    gateway.metrics.budget.windows_read([], up=True, undelivered=0)
+    gateway.metrics.budget.unpriced("everyone")
 
     assert b"budget_tokens{" not in gateway.metrics.exposition()
     assert gateway.console.snapshot()["budgets"] == [

@@ -9,23 +9,23 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.pacing import Memory, Paced, Pacing, Reading, observe
+from gateway.pacing import Memory, PaceSettings, PriceUpdate, Reading, update_price
 from tests.making import TABLE
 
-MINUTE = Pacing(60.0)
+MINUTE = PaceSettings(60.0)
 CAP = 60_000.0
 anything = st.floats(allow_nan=True, allow_infinity=True)
 
 
 def run(
-    pacing: Pacing, seconds: int, *, rate: float, use: float, memory: Memory | None = None
-) -> list[Paced]:
+    pacing: PaceSettings, seconds: int, *, rate: float, use: float, memory: Memory | None = None
+) -> list[PriceUpdate]:
     """Observe once a second while requests arrive at `rate` and `use` of the cap is held."""
     at, count = (memory.at, memory.arrivals) if memory else (0.0, 0.0)
     seen = []
     for _ in range(seconds):
         at, count = at + 1, count + rate
-        seen.append(observe(pacing, TABLE, memory, Reading(at, use * CAP, 0.0, CAP, count)))
+        seen.append(update_price(pacing, TABLE, memory, Reading(at, use * CAP, 0.0, CAP, count)))
         memory = seen[-1].memory
     return seen
 
@@ -59,9 +59,9 @@ def test_price_rises_with_use(one: float, other: float) -> None:
 @example(Memory(0, 0, 0, 0, 0, rate=5e-324, recent=5e-324, expecting=4.0), Reading(0, 0, 0, 0, 0))
 def test_bears_any_numbers(memory: Memory | None, reading: Reading) -> None:
     """Whatever the store says, the price is within the table's ends and the memory is finite and bounded."""
-    for pacing in (MINUTE, Pacing(86_400.0), Pacing(60.0, largest=1e9)):
-        paced = observe(pacing, TABLE, memory, reading)
-        again = observe(pacing, TABLE, paced.memory, reading)
+    for pacing in (MINUTE, PaceSettings(86_400.0), PaceSettings(60.0, largest=1e9)):
+        paced = update_price(pacing, TABLE, memory, reading)
+        again = update_price(pacing, TABLE, paced.memory, reading)
 
         assert TABLE.floor <= paced.price <= TABLE.ceiling
         assert TABLE.floor <= again.price <= TABLE.ceiling
@@ -88,7 +88,7 @@ def test_a_long_silence_leaves_no_trace(use: float, rate: float) -> None:
     busy = run(MINUTE, 120, rate=rate, use=use)[-1].memory
     fresh = run(MINUTE, 60, rate=rate, use=0.9)
 
-    silence = observe(MINUTE, TABLE, busy, Reading(busy.at + 3600, 0.0, 0.0, CAP, busy.arrivals))
+    silence = update_price(MINUTE, TABLE, busy, Reading(busy.at + 3600, 0.0, 0.0, CAP, busy.arrivals))
     silent = run(MINUTE, 60, rate=rate, use=0.9, memory=silence.memory)
     trickle = run(MINUTE, 1200, rate=0.01, use=0.0, memory=busy)[-1].memory
     after = run(MINUTE, 60, rate=rate, use=0.9, memory=trickle)
@@ -124,7 +124,7 @@ def test_longer_answers_than_predicted_raise_the_price() -> None:
     memory = None
     for second in range(1, 301):
         counts = {"arrivals": 20.0 * second, "spent": 1600.0 * second, "expected": 1000.0 * second}
-        paced = observe(MINUTE, TABLE, memory, Reading(second, 0.96 * CAP, 0, CAP, **counts))
+        paced = update_price(MINUTE, TABLE, memory, Reading(second, 0.96 * CAP, 0, CAP, **counts))
         memory = paced.memory
 
     assert paced.price == pytest.approx(TABLE.price(0.96 * CAP / 60 / 20 / 1.6), rel=0.1)
@@ -133,7 +133,7 @@ def test_longer_answers_than_predicted_raise_the_price() -> None:
 def test_a_restarted_counter_is_no_negative_rate() -> None:
     """A store that lost its counters says fewer arrivals than before: they count from 0."""
     before = run(MINUTE, 100, rate=20, use=0.5)[-1].memory
-    paced = observe(MINUTE, TABLE, before, Reading(before.at + 1, 0.0, 0.0, CAP, 20.0))
+    paced = update_price(MINUTE, TABLE, before, Reading(before.at + 1, 0.0, 0.0, CAP, 20.0))
 
     assert paced.memory.rate == pytest.approx(20, rel=0.01)
 
@@ -144,7 +144,7 @@ def test_sharing_replicas_agree() -> None:
     memory, count = None, 0.0
     for second in range(0, 241, 2):
         count += 50
-        rare = observe(MINUTE, TABLE, memory, Reading(float(second), 0.99 * CAP, 0, CAP, count))
+        rare = update_price(MINUTE, TABLE, memory, Reading(float(second), 0.99 * CAP, 0, CAP, count))
         memory = rare.memory
 
     assert rare.price == pytest.approx(often.price, rel=0.02)
@@ -152,7 +152,7 @@ def test_sharing_replicas_agree() -> None:
 
 def test_leaves_room_for_the_largest_request() -> None:
     """Where one request may reserve a quarter of the cap, braking begins a quarter before it."""
-    paced = Pacing(60.0, largest=CAP / 4)
+    paced = PaceSettings(60.0, largest=CAP / 4)
 
     assert paced.full(CAP) == 0.75
     assert run(paced, 60, rate=20, use=0.76)[-1].tight
@@ -161,9 +161,9 @@ def test_leaves_room_for_the_largest_request() -> None:
 
 def test_tight_when_the_limiter_acted() -> None:
     """A limiter that acted since the last reading, or a nearly full window, leaves no room to explore."""
-    first = observe(MINUTE, TABLE, None, Reading(0, 0, 0, CAP, 10, 3))
-    same = observe(MINUTE, TABLE, first.memory, Reading(1, 0, 0, CAP, 20, 3))
-    acted = observe(MINUTE, TABLE, first.memory, Reading(1, 0, 0, CAP, 20, 4))
+    first = update_price(MINUTE, TABLE, None, Reading(0, 0, 0, CAP, 10, 3))
+    same = update_price(MINUTE, TABLE, first.memory, Reading(1, 0, 0, CAP, 20, 3))
+    acted = update_price(MINUTE, TABLE, first.memory, Reading(1, 0, 0, CAP, 20, 4))
 
     assert [first.tight, same.tight, acted.tight] == [False, False, True]
 
@@ -173,7 +173,7 @@ def test_tight_when_the_limiter_acted() -> None:
 
 def spend_a_day(demand: float, hours: int) -> list[float]:
     """Tokens spent in each minute when `demand` tokens a minute are asked of a day's budget of 1,440,000."""
-    day, spent, held = Pacing(86_400.0), list[float](), 0.0
+    day, spent, held = PaceSettings(86_400.0), list[float](), 0.0
     for _ in range(hours * 60):
         spent.append(min(demand, 60 * day.spend(1_440_000.0, held)))
         held += spent[-1] - (spent[-1441] if len(spent) > 1440 else 0.0)
@@ -197,9 +197,9 @@ def test_a_day_in_demand_is_used_up() -> None:
 
 def test_slow_budget_prices_by_its_plan() -> None:
     """A day's budget that is nearly gone makes requests cheap long before it is gone."""
-    day, memory = Pacing(86_400.0), Memory(0, 0, 0, 0, 0, rate=1.0, recent=1.0)
+    day, memory = PaceSettings(86_400.0), Memory(0, 0, 0, 0, 0, rate=1.0, recent=1.0)
     prices = [
-        observe(day, TABLE, memory, Reading(1, share * 5e6, 0, 5e6, 1)).price
+        update_price(day, TABLE, memory, Reading(1, share * 5e6, 0, 5e6, 1)).price
         for share in (0.1, 0.98, 0.99, 1.0)
     ]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.store import Ask
+from gateway.commands import ReserveCommand
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
 from tests.redis import RealRedis, real_redis, used
@@ -167,7 +167,7 @@ async def test_queue_is_bounded(
         store, ask_again = gateway.gateway.ledger.store, asyncio.Event()
         reserve = store.reserve
 
-        async def slow(ask: Ask) -> Any:
+        async def slow(ask: ReserveCommand) -> Any:
             if not ask.arrivals:
                 ask_again.set()
                 await asyncio.sleep(3600)

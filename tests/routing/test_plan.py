@@ -7,15 +7,16 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.budget_limits import Limit, duration, span
+from gateway.commands import window
 from gateway.config.budgets import Budget, Reservations
 from gateway.openai_api.requests import Wish
 from gateway.openai_api.stream import Tally
-from gateway.reservation import Limit, Outcome, Reservation, duration, span
+from gateway.reservation import Outcome, Reservation
 from gateway.routing import policy
 from gateway.routing.plan import RoutingPlan, prompt_bound
 from gateway.routing.policy import Bound, Bounds
 from gateway.routing.tiers import Ladder
-from gateway.window import window
 from router_model.predictor import Prediction
 from tests.making import ladder, ladders, wishes
 
@@ -69,11 +70,11 @@ def planned(
 @given(plans(), st.integers(1, 4), st.data())
 def test_what_is_granted_was_set_aside(plan: RoutingPlan, choices: int, data: st.DataObject) -> None:
     """The cap sent upstream never exceeds the reservation, and the guarantee outlives every cut."""
-    need = plan.need(Reservations(shortest_answer=50), choices=choices, body=b"x" * 40)
-    step = data.draw(st.integers(need.wanted, len(need.steps) - 1))
-    cut = step == len(need.steps) - 1 and data.draw(st.booleans())
-    clamp = data.draw(st.integers(need.minimum, need.steps[-1].cap)) if cut else 0
-    reservation = Reservation("r", (limit(), limit(count="total")), need, step, clamp)
+    demand = plan.demand(Reservations(shortest_answer=50), choices=choices, body=b"x" * 40)
+    tier = data.draw(st.integers(demand.wanted, len(demand.tiers) - 1))
+    cut = tier == len(demand.tiers) - 1 and data.draw(st.booleans())
+    clamp = data.draw(st.integers(demand.minimum, demand.tiers[-1].cap)) if cut else 0
+    reservation = Reservation("r", (limit(), limit(count="total")), demand, tier, clamp)
 
     granted = plan.granted(reservation)
 
@@ -89,19 +90,19 @@ def test_what_is_granted_was_set_aside(plan: RoutingPlan, choices: int, data: st
         promised = plan.ladder.length(index, plan.wish, plan.guaranteed, plan.context).thinking
         kept = min(plan.guaranteed, plan.ladder.tiers[index].thinking)
         assert granted.thinking >= min(kept, promised)
-    assert (granted.reason == "budget") == reservation.shortened()
-    assert granted.wanted == (plan.decision.tier if reservation.shortened() else None)
+    assert (granted.reason == "budget") == reservation.shortened
+    assert granted.wanted == (plan.decision.tier if reservation.shortened else None)
 
 
 @given(plans())
-def test_steps_fall(plan: RoutingPlan) -> None:
+def test_tiers_fall(plan: RoutingPlan) -> None:
     """Steps run from the dearest tier downwards, and the wanted one is the decision's."""
-    need = plan.need(Reservations(), choices=1, body=b"")
+    demand = plan.demand(Reservations(), choices=1, body=b"")
 
     assert list(plan.tiers) == sorted(plan.tiers, reverse=True)
-    assert plan.ladder.names[plan.tiers[need.wanted]] == plan.decision.tier
-    assert all(0 <= s.expected <= s.cap for s in need.steps)
-    assert 0 < need.minimum <= max(need.steps[-1].cap, 1) or need.steps[-1].cap == 0
+    assert plan.ladder.names[plan.tiers[demand.wanted]] == plan.decision.tier
+    assert all(0 <= t.expected <= t.cap for t in demand.tiers)
+    assert 0 < demand.minimum <= max(demand.tiers[-1].cap, 1) or demand.tiers[-1].cap == 0
 
 
 def one(**changes: Any) -> RoutingPlan:
@@ -114,19 +115,19 @@ def one(**changes: Any) -> RoutingPlan:
 
 def test_p95_is_what_is_likely() -> None:
     """`p95` reserves the head's estimate, and the cap where the head has none."""
-    likely = one(p95=(90.0, 250.0, 450.5, 5000.0)).need(Reservations(), choices=2, body=b"")
-    unknown = one().need(Reservations(), choices=2, body=b"")
+    likely = one(p95=(90.0, 250.0, 450.5, 5000.0)).demand(Reservations(), choices=2, body=b"")
+    unknown = one().demand(Reservations(), choices=2, body=b"")
     soft, hard = limit(reserve="p95"), limit()
 
-    assert [likely.amount(soft, s) for s in likely.steps] == [2 * 900, 2 * 451, 2 * 250, 2 * 90]
-    assert [likely.amount(hard, s) for s in likely.steps] == [2 * 900, 2 * 500, 2 * 300, 2 * 100]
-    assert [unknown.amount(soft, s) for s in unknown.steps] == [2 * 900, 2 * 500, 2 * 300, 2 * 100]
+    assert [likely.amount(soft, t) for t in likely.tiers] == [2 * 900, 2 * 451, 2 * 250, 2 * 90]
+    assert [likely.amount(hard, t) for t in likely.tiers] == [2 * 900, 2 * 500, 2 * 300, 2 * 100]
+    assert [unknown.amount(soft, t) for t in unknown.tiers] == [2 * 900, 2 * 500, 2 * 300, 2 * 100]
 
 
 def test_what_is_unknown_counts_on_the_safe_side() -> None:
     """Settlement by what is known: the backend's count, deltas of a stream, all of it, or nothing."""
-    need = one().need(Reservations(), choices=1, body=b"x" * 44)
-    reservation = Reservation("r", (limit(), limit(count="total")), need, 0)
+    demand = one().demand(Reservations(), choices=1, body=b"x" * 44)
+    reservation = Reservation("r", (limit(), limit(count="total")), demand, 0)
 
     def spent(tally: Tally, *, refused: bool = False, attempts: int = 1, **how: bool) -> list[int]:
         reservation.outcome = Outcome(tally, attempts=attempts, **how)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from gateway.budget_limits import Budgets
 from gateway.errors import InvalidApiKey, ModelNotAllowed, ModelNotFound
 from gateway.openai_api.endpoints import CHAT
-from gateway.reservation import Budgets
 from gateway.routing.policy import Decision
 from gateway.routing.router import Router
 from gateway.snapshot import Snapshot

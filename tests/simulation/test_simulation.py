@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from gateway.cli.serving import cli
-from gateway.pacing import Pacing
+from gateway.pacing import PaceSettings
 from gateway.simulation.experiment import Hindsight, World, loaded, score, trailing, world
 from gateway.simulation.replay import LOST, REFUSED, Fixed, Paced, RawDual, Window, replay
 from gateway.simulation.traffic import SCENARIOS, clamps, trace
@@ -48,7 +48,7 @@ def made(share: float = 0.6, *, strict: bool = True) -> World:
 
 def paced(one: World) -> Paced:
     """Our controller."""
-    return Paced(0.0, limited=True, pacing=Pacing(60.0, float(one.reserves.max())), table=one.prices)
+    return Paced(0.0, limited=True, pacing=PaceSettings(60.0, float(one.reserves.max())), table=one.prices)
 
 
 def windows_hold(limited: Window, asks: list[tuple[float, int, float]]) -> None:

@@ -1,0 +1,97 @@
+"""The Lua scripts and Python agree on the names and the order of what they exchange."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import AsyncIterator, Iterator
+from importlib.resources import files
+
+import pytest
+
+from gateway.commands import ReserveCommand, ReserveReply, WindowState, window
+from gateway.store import Store
+from tests.redis import PATIENT, RealRedis, binaries, delivered, real_redis, reserved, running_store
+
+DAY = window("{thinkmeter}", "day", 86_400, "*", 1_000)
+STORED = {
+    "SETTLED": "S",
+    "RESERVED": "V",
+    "REACHED": "T",
+    "FIRST_END": "L",
+    "NEWEST": "B",
+    "CREDIT": "K",
+    "CREDIT_END": "E",
+    "ARRIVALS": "A",
+    "LIMITED": "D",
+    "SPENT": "U",
+    "EXPECTED": "X",
+    "TOUCHED": "H",
+    "GRACE_END": "G",
+    "MEMORY": "P",
+}
+"""The fields of a window's hash in every Redis that a release has written to."""
+
+
+def source(script: str) -> str:
+    return files("gateway").joinpath("lua", f"{script}.lua").read_text()
+
+
+def listed(script: str, before: str) -> tuple[str, ...]:
+    """The names in the table that follows `before`, one per line with a comment."""
+    lines = source(script).split(before + " {\n")[1].splitlines()
+    entries = (re.fullmatch(r"\s+(?:w\.)?(\w+),  -- .+", line) for line in lines)
+    return tuple(entry[1] for entry in itertools.takewhile(bool, entries) if entry)
+
+
+@pytest.mark.parametrize(
+    ("script", "before", "message"),
+    [("reserve", "return", ReserveReply), ("status", "replies[i + 1] =", WindowState)],
+)
+def test_replies_agree(script: str, before: str, message: type[ReserveReply | WindowState]) -> None:
+    """A reply has the same names in the same order on both sides."""
+    assert listed(script, before) == message._fields
+
+
+def test_what_is_read_is_named() -> None:
+    """The positions in which window.lua reads the fields are those of their names."""
+    (fields,) = re.findall(r"local v = redis\.call\('HMGET', key, ([^)]*)\)", source("window"))
+    named = re.findall(r"(\w+) = v\[(\d+)\]", source("window"))
+
+    assert [name.lower() for name in re.findall(r"\w+", fields)] == [name for name, _ in named]
+    assert [int(position) for _, position in named] == list(range(1, len(named) + 1))
+
+
+def test_stored_fields_stay() -> None:
+    """An upgrade finds what an older release has stored: the letters do not change."""
+    constants = dict(re.findall(r"^local ([A-Z_]+) = '(\w)'", source("window"), re.MULTILINE))
+    assert constants == STORED
+    assert "local MEMORY = 'P'" in source("pace")
+
+
+@pytest.fixture(scope="module", params=list(binaries()))
+def server(request: pytest.FixtureRequest) -> Iterator[RealRedis]:
+    with real_redis(binaries()[request.param]) as running:
+        yield running
+
+
+@pytest.fixture
+async def store(server: RealRedis) -> AsyncIterator[Store]:
+    server.ask("FLUSHALL")
+    async with running_store(server.url, timeout=PATIENT) as running:
+        yield running
+
+
+async def test_running_requests_in_the_way(store: Store) -> None:
+    """A refusal says whether tokens must leave the window, or running requests may give theirs back."""
+    all_of_it = ReserveCommand((DAY,), (0,), ((1_000,),), minimum=1_000)
+    id_, granted = await reserved(store, all_of_it)
+    _, running = await reserved(store, all_of_it)
+    store.journal.settle(id_, (DAY,), [(1_000, 0)])
+    await delivered(store)
+    _, spent = await reserved(store, all_of_it)
+
+    assert (granted.candidate, granted.only_running) == (1, 0)
+    assert (running.candidate, running.only_running, running.wait) == (0, 1, 1_000)
+    assert (spent.candidate, spent.only_running) == (0, 0)
+    assert spent.wait > 86_000_000
