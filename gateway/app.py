@@ -16,8 +16,8 @@ from starlette.types import Message, Receive, Scope, Send
 from gateway import __version__
 from gateway.api import admin
 from gateway.api import routes as api
-from gateway.budget import open_budget
-from gateway.budget_overview import BudgetOverview
+from gateway.budget.ledger import open_budget
+from gateway.budget.overview import BudgetOverview
 from gateway.config import watch as reload
 from gateway.console import state as console
 from gateway.console.state import Console

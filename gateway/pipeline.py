@@ -7,14 +7,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gateway.budget import Ledger
+from gateway.budget.ledger import Ledger
+from gateway.budget.reservation import Demand, Outcome
 from gateway.errors import BackendDisconnected, BackendError, BackendTimeout, ClientClosed
 from gateway.http.exchange import Exchange
 from gateway.http.headers import Headers, forwarded
 from gateway.openai_api import requests as protocol
 from gateway.openai_api.endpoints import Endpoint
 from gateway.openai_api.stream import StreamReader, read_answer
-from gateway.reservation import Demand, Outcome
 from gateway.routing.call import Call, Plan
 from gateway.routing.policy import Decision
 from gateway.snapshot import Snapshot

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from gateway.budget_limits import Budgets
+from gateway.budget.limits import Budgets
 from gateway.config.access import Key
 from gateway.config.loader import ConfigError, Problem, load
 from gateway.config.settings import BASELINE, Settings

@@ -18,10 +18,10 @@ from typing import Any
 
 import redis
 
-from gateway.commands import ReserveCommand, ReserveReply, Window
-from gateway.redis_link import RedisConnection, StoreUnavailable
-from gateway.redis_server import binary
-from gateway.store import Store
+from gateway.store.commands import ReserveCommand, ReserveReply, Window
+from gateway.store.connection import RedisConnection, StoreUnavailable
+from gateway.store.embedded import binary
+from gateway.store.store import Store
 from tests.serving import Running
 
 FAKE_TIME = "{thinkmeter}:now"

@@ -8,16 +8,16 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Request, Response
 from msgspec import Meta, Struct
 
-from gateway.budget import Ledger
-from gateway.budget_limits import Limit
-from gateway.budget_overview import BudgetOverview, admin_row
+from gateway.budget.ledger import Ledger
+from gateway.budget.limits import Limit
+from gateway.budget.overview import BudgetOverview, admin_row
 from gateway.config.access import matching_digest
 from gateway.errors import BudgetNotFound, BudgetUnavailable, InvalidApiKey
 from gateway.http.exchange import Exchange
 from gateway.http.headers import bearer
 from gateway.openai_api import requests as protocol
-from gateway.redis_link import StoreUnavailable
 from gateway.snapshot import Snapshot
+from gateway.store.connection import StoreUnavailable
 
 Amount = Annotated[int, Meta(ge=1, le=10**13)]
 

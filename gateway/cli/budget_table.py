@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from gateway.budget import open_budget
-from gateway.budget_limits import Budgets, duration, span
-from gateway.budget_observer import NullObserver, WindowView
-from gateway.budget_overview import BudgetOverview
+from gateway.budget.ledger import open_budget
+from gateway.budget.limits import Budgets, duration, span
+from gateway.budget.observer import NullObserver, WindowView
+from gateway.budget.overview import BudgetOverview
 from gateway.config.settings import Settings
-from gateway.redis_link import StoreUnavailable
+from gateway.store.connection import StoreUnavailable
 
 
 @asynccontextmanager

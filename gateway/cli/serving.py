@@ -88,7 +88,7 @@ def serve(
 
 def _check_server() -> None:
     """Say at once, and in a line, that there is no Redis to start."""
-    from gateway.redis_server import RedisServerError, binary
+    from gateway.store.embedded import RedisServerError, binary
 
     try:
         binary()
@@ -186,10 +186,10 @@ def budget(
     """Show who has spent how much of which budget."""
     from rich.live import Live
 
-    from gateway.budget_overview import admin_row
+    from gateway.budget.overview import admin_row
     from gateway.cli import budget_table as budget_view
-    from gateway.redis_link import StoreUnavailable
-    from gateway.redis_server import RedisServerError
+    from gateway.store.connection import StoreUnavailable
+    from gateway.store.embedded import RedisServerError
 
     settings = _load(config)
     if not settings.budgets:

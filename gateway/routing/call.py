@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 from msgspec import Raw
 
-from gateway.budget_limits import Limit
+from gateway.budget.limits import Limit
+from gateway.budget.reservation import Demand, Reservation, TierDemand
 from gateway.config.access import Key
 from gateway.config.models import Model
 from gateway.config.settings import Settings
 from gateway.openai_api.endpoints import Endpoint
 from gateway.openai_api.requests import Fields, Request, encode, with_usage
-from gateway.reservation import Demand, Reservation, TierDemand
 from gateway.routing.plan import RoutingPlan, prompt_bound
 from gateway.routing.policy import Decision
 from gateway.routing.tiers import Ladder, Length

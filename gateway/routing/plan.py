@@ -8,10 +8,10 @@ from typing import Any
 
 from msgspec.structs import replace as with_fields
 
+from gateway.budget.reservation import Demand, Reservation, TierDemand
 from gateway.config.budgets import Reservations
-from gateway.exploration import Draw, propensity
 from gateway.openai_api.requests import Wish
-from gateway.reservation import Demand, Reservation, TierDemand
+from gateway.routing.exploration import Draw, propensity
 from gateway.routing.policy import Bounds, Choice, Decision
 from gateway.routing.tiers import Ladder, Length
 from router_model.allocation import PriceTable

@@ -12,8 +12,8 @@ from msgspec import Struct
 from gateway.config.access import Key
 from gateway.config.models import Model
 from gateway.config.rules import Rule, When
-from gateway.exploration import Draw, explore
 from gateway.openai_api.requests import Request, Wish
+from gateway.routing.exploration import Draw, explore
 from gateway.routing.tiers import Ladder
 from router_model.allocation import best_tier
 from router_model.predictor import Prediction

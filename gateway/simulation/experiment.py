@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.pacing import PaceSettings
+from gateway.budget.pacing import PaceSettings
 from gateway.simulation.replay import (
     REFUSED,
     Controller,

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.pacing import Memory, PaceSettings, Reading, update_price
+from gateway.budget.pacing import Memory, PaceSettings, Reading, update_price
 from gateway.routing.policy import Bound, Bounds, choose
 from gateway.simulation.traffic import FIRST_TOKEN, SPEED, Trace
 from router_model.allocation import PriceTable, RecentPrices
@@ -25,7 +25,7 @@ REFUSED, LOST = -1, -2
 
 
 class Window:
-    """The limiter in plain Python, with the admission rule of the scripts in gateway/lua.
+    """The limiter in plain Python, with the admission rule of the scripts in gateway/store/lua.
 
     Tokens count in the bucket in which they are settled, until the last bucket that may hold a part of the
     trailing window is over: at least the whole window, at most one bucket longer.

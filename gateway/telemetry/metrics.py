@@ -23,7 +23,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from gateway import __version__
-from gateway.budget_observer import WindowView, stale_tokens, window_label
+from gateway.budget.observer import WindowView, stale_tokens, window_label
 from gateway.openai_api.stream import SLACK
 from gateway.telemetry.record import Record
 from gateway.upstream.pool import Backend, Pool

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+from gateway.budget.reservation import Reservation
 from gateway.errors import GatewayError
 from gateway.http.headers import Headers
 from gateway.openai_api.stream import Tally
-from gateway.reservation import Reservation
 from gateway.routing.policy import Decision
 
 

@@ -16,8 +16,8 @@ from typing import Any
 import redis.asyncio
 import uvloop
 
-from gateway.commands import ReserveCommand, window
-from gateway.store import Store
+from gateway.store.commands import ReserveCommand, window
+from gateway.store.store import Store
 from tests.redis import binaries, delivered, real_redis, running_store
 
 BARE = "return redis.call('INCR', KEYS[1])"

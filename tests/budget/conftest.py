@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from gateway.store import Store
+from gateway.store.store import Store
 from tests.redis import (
     RealRedis,
     binaries,

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from gateway.commands import ReserveCommand, Window, window
-from gateway.redis_link import StoreUnavailable
-from gateway.store import Store
+from gateway.store.commands import ReserveCommand, Window, window
+from gateway.store.connection import StoreUnavailable
+from gateway.store.store import Store
 from tests.fakes.backend import Backend
 from tests.redis import RealRedis, reserved, running_store, until_down, until_up, use
 from tests.redis_cluster import Cluster, catch_up, real_cluster

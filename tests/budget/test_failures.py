@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from gateway.redis_link import StoreUnavailable, reply_within
-from gateway.store import Store
+from gateway.store.connection import StoreUnavailable, reply_within
+from gateway.store.store import Store
 from tests.budget.stores import COMMAND, WINDOW
 from tests.redis import (
     RealRedis,

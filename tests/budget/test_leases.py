@@ -8,8 +8,8 @@ import signal
 
 import pytest
 
-from gateway.commands import JournalEntry, ReserveCommand, window
-from gateway.store import Store
+from gateway.store.commands import JournalEntry, ReserveCommand, window
+from gateway.store.store import Store
 from tests.budget.stores import COMMAND, WINDOW
 from tests.redis import (
     FAKE_CLOCK,

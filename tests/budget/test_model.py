@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from gateway.commands import BUCKETS, JournalEntry, ReserveCommand, ReserveReply, Window, window
+from gateway.store.commands import BUCKETS, JournalEntry, ReserveCommand, ReserveReply, Window, window
 from tests.redis import FAKE_CLOCK, FAKE_TIME, RealRedis, binaries, delivered, real_redis, store_of
 
 LEASE_MS = 5_000

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from gateway.budget_limits import Limit
-from gateway.commands import window
+from gateway.budget.limits import Limit
+from gateway.budget.pricing import Pricing
+from gateway.budget.reservation import Demand, TierDemand
 from gateway.config.budgets import Budget
-from gateway.pricing import Pricing
-from gateway.reservation import Demand, TierDemand
-from gateway.store import Store
+from gateway.store.commands import window
+from gateway.store.store import Store
 from gateway.telemetry.metrics import Metrics
 from router_model.allocation import PriceTable
 from tests.redis import PATIENT, RealRedis, delivered, real_redis, reserved, running_store

@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 import redis
 
-from gateway import redis_server
-from gateway.redis_server import RedisServer, RedisServerError
+from gateway.store import embedded as redis_server
+from gateway.store.embedded import RedisServer, RedisServerError
 from tests.budget.append_only import append_only_files
 
 HOLD = """
 import asyncio, sys
 from pathlib import Path
-from gateway.redis_server import RedisServer
+from gateway.store.embedded import RedisServer
 async def main():
     server = RedisServer(Path(sys.argv[1]))
     await server.ensure()

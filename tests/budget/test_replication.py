@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from gateway.commands import JournalEntry, ReserveCommand, window
-from gateway.redis_link import StoreUnavailable
-from gateway.store import Store
+from gateway.store.commands import JournalEntry, ReserveCommand, window
+from gateway.store.connection import StoreUnavailable
+from gateway.store.store import Store
 from tests.redis import RealRedis, binaries, delivered, real_redis, reserved, running_store
 from tests.redis_cluster import catch_up, until
 from tests.serving import free_port

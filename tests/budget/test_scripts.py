@@ -9,8 +9,8 @@ from importlib.resources import files
 
 import pytest
 
-from gateway.commands import ReserveCommand, ReserveReply, WindowState, window
-from gateway.store import Store
+from gateway.store.commands import ReserveCommand, ReserveReply, WindowState, window
+from gateway.store.store import Store
 from tests.redis import PATIENT, RealRedis, binaries, delivered, real_redis, reserved, running_store
 
 DAY = window("{thinkmeter}", "day", 86_400, "*", 1_000)
@@ -34,7 +34,7 @@ STORED = {
 
 
 def source(script: str) -> str:
-    return files("gateway").joinpath("lua", f"{script}.lua").read_text()
+    return files("gateway.store").joinpath("lua", f"{script}.lua").read_text()
 
 
 def listed(script: str, before: str) -> tuple[str, ...]:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.commands import ReserveCommand, window
-from gateway.redis_link import StoreUnavailable
-from gateway.store import Store
+from gateway.store.commands import ReserveCommand, window
+from gateway.store.connection import StoreUnavailable
+from gateway.store.store import Store
 from tests.redis import (
     PATIENT,
     RealRedis,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.budget_limits import Budgets
+from gateway.budget.limits import Budgets
 from gateway.config.loader import ConfigError, parse
 
 GOOD = """\

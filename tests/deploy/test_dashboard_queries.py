@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 import yaml
 
-from gateway.redis_server import binary
+from gateway.store.embedded import binary
 from tests.deploy.prometheus import Prometheus, backfill, prometheus
 from tests.deploy.reading import queries, rules, variables
 from tests.fakes.backend import Backend

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.commands import ReserveCommand
+from gateway.store.commands import ReserveCommand
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
 from tests.redis import RealRedis, real_redis, used

@@ -7,16 +7,16 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.budget_limits import Limit, duration, span
-from gateway.commands import window
+from gateway.budget.limits import Limit, duration, span
+from gateway.budget.reservation import Outcome, Reservation
 from gateway.config.budgets import Budget, Reservations
 from gateway.openai_api.requests import Wish
 from gateway.openai_api.stream import Tally
-from gateway.reservation import Outcome, Reservation
 from gateway.routing import policy
 from gateway.routing.plan import RoutingPlan, prompt_bound
 from gateway.routing.policy import Bound, Bounds
 from gateway.routing.tiers import Ladder
+from gateway.store.commands import window
 from router_model.predictor import Prediction
 from tests.making import ladder, ladders, wishes
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.budget_limits import Budgets
+from gateway.budget.limits import Budgets
 from gateway.errors import InvalidApiKey, ModelNotAllowed, ModelNotFound
 from gateway.openai_api.endpoints import CHAT
 from gateway.routing.policy import Decision

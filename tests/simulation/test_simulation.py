@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from gateway.budget.pacing import PaceSettings
 from gateway.cli.serving import cli
-from gateway.pacing import PaceSettings
 from gateway.simulation.experiment import Hindsight, World, loaded, score, trailing, world
 from gateway.simulation.replay import LOST, REFUSED, Fixed, Paced, RawDual, Window, replay
 from gateway.simulation.traffic import SCENARIOS, clamps, trace

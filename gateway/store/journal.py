@@ -15,8 +15,8 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from gateway.commands import JournalEntry, ScriptCall, Window, journal_call
-from gateway.redis_link import RedisConnection, StoreUnavailable
+from gateway.store.commands import JournalEntry, ScriptCall, Window, journal_call
+from gateway.store.connection import RedisConnection, StoreUnavailable
 
 log = logging.getLogger("thinkmeter.redis")
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.pacing import Memory, PaceSettings, PriceUpdate, Reading, update_price
+from gateway.budget.pacing import Memory, PaceSettings, PriceUpdate, Reading, update_price
 from tests.making import TABLE
 
 MINUTE = PaceSettings(60.0)

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 
-from gateway.commands import (
+from gateway.store.commands import (
     ReserveCommand,
     ReserveReply,
     Window,
@@ -21,8 +21,8 @@ from gateway.commands import (
     status_call,
     window_call,
 )
-from gateway.journal import Journal
-from gateway.redis_link import ConnectionBroken, RedisConnection, StoreUnavailable
+from gateway.store.connection import ConnectionBroken, RedisConnection, StoreUnavailable
+from gateway.store.journal import Journal
 
 log = logging.getLogger("thinkmeter.redis")
 

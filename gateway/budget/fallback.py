@@ -9,11 +9,11 @@ import itertools
 from collections import deque
 from collections.abc import Sequence
 
-from gateway.budget_limits import Limit, span
-from gateway.budget_observer import BudgetObserver
+from gateway.budget.limits import Limit, span
+from gateway.budget.observer import BudgetObserver
+from gateway.budget.reservation import Demand, Reservation
 from gateway.config.budgets import FailurePolicy
 from gateway.errors import BudgetUnavailable, TokensExceeded
-from gateway.reservation import Demand, Reservation
 
 _BY_STRICTNESS: tuple[FailurePolicy, ...] = ("open", "degrade", "closed")
 

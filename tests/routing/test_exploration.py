@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.exploration import Draw, explore, propensity
+from gateway.routing.exploration import Draw, explore, propensity
 
 tiers = st.lists(st.integers(0, 6), min_size=1, max_size=5, unique=True).map(sorted)
 

@@ -21,7 +21,7 @@ from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 from gateway.circuit_breaker import Breaker
-from gateway.redis_server import RedisServerError
+from gateway.store.embedded import RedisServerError
 
 log = logging.getLogger("thinkmeter.redis")
 
@@ -43,7 +43,7 @@ class ConnectionBroken(StoreUnavailable):
 
 def sources(clock: str | None = None) -> dict[str, str]:
     """The scripts by name, each with what it shares with the others; `clock` replaces clock.lua."""
-    folder = files("gateway").joinpath("lua")
+    folder = files("gateway.store").joinpath("lua")
     texts = {item.name.removesuffix(".lua"): item.read_text() for item in folder.iterdir()}
     own = texts.pop("clock")
     shared = (clock or own) + texts.pop("window")

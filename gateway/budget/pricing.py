@@ -13,13 +13,13 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from gateway.budget_limits import Limit
-from gateway.budget_observer import BudgetObserver
-from gateway.commands import Window, WindowState
-from gateway.pacing import Memory, PaceSettings, PriceUpdate, Reading, update_price
-from gateway.redis_link import StoreUnavailable
-from gateway.reservation import Demand
-from gateway.store import Store
+from gateway.budget.limits import Limit
+from gateway.budget.observer import BudgetObserver
+from gateway.budget.pacing import Memory, PaceSettings, PriceUpdate, Reading, update_price
+from gateway.budget.reservation import Demand
+from gateway.store.commands import Window, WindowState
+from gateway.store.connection import StoreUnavailable
+from gateway.store.store import Store
 from router_model.allocation import PriceTable, RecentPrices
 
 log = logging.getLogger("thinkmeter.budget")

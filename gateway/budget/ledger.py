@@ -10,17 +10,17 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 
-from gateway.budget_limits import Limit
-from gateway.budget_observer import BudgetObserver
-from gateway.commands import JournalEntry, ReserveReply
+from gateway.budget.fallback import Fallback
+from gateway.budget.limits import Limit
+from gateway.budget.observer import BudgetObserver
+from gateway.budget.pricing import Pricing
+from gateway.budget.reservation import Demand, Reservation, budget_error
 from gateway.config.settings import Settings
 from gateway.errors import BackendDisconnected, BackendTimeout, ClientClosed, GatewayError, TokensExceeded
-from gateway.fallback import Fallback
-from gateway.pricing import Pricing
-from gateway.redis_link import RedisConnection, StoreUnavailable
-from gateway.redis_server import RedisServer, RedisServerError
-from gateway.reservation import Demand, Reservation, budget_error
-from gateway.store import Store
+from gateway.store.commands import JournalEntry, ReserveReply
+from gateway.store.connection import RedisConnection, StoreUnavailable
+from gateway.store.embedded import RedisServer, RedisServerError
+from gateway.store.store import Store
 
 log = logging.getLogger("thinkmeter.budget")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gateway.budget_limits import Budgets, Limit
-from gateway.budget_observer import BudgetObserver, WindowView, stale_tokens, window_label
-from gateway.pricing import Pricing
-from gateway.redis_link import StoreUnavailable
-from gateway.store import Store
+from gateway.budget.limits import Budgets, Limit
+from gateway.budget.observer import BudgetObserver, WindowView, stale_tokens, window_label
+from gateway.budget.pricing import Pricing
+from gateway.store.connection import StoreUnavailable
+from gateway.store.store import Store
 
 
 class BudgetOverview:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from gateway.budget_limits import Limit, duration, rate_limit_headers, span
-from gateway.commands import ReserveCommand, ReserveReply, Window
+from gateway.budget.limits import Limit, duration, rate_limit_headers, span
 from gateway.config.budgets import FailurePolicy
 from gateway.errors import InsufficientQuota, TokensExceeded
 from gateway.http.headers import Headers
 from gateway.openai_api.stream import Tally
+from gateway.store.commands import ReserveCommand, ReserveReply, Window
 
 _MOST = 10**12  # no completion has more tokens; a broken backend's absurd count must not overflow the sums
 

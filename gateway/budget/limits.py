@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from gateway.commands import Window, window
 from gateway.config.access import Key
 from gateway.config.budgets import Budget
 from gateway.config.settings import Settings
 from gateway.http.headers import Headers
+from gateway.store.commands import Window, window
 
 
 class Limit(NamedTuple):
