@@ -14,7 +14,8 @@ from gateway.http.exchange import Exchange
 from gateway.http.headers import Headers, forwarded
 from gateway.openai_api import requests as protocol
 from gateway.openai_api.endpoints import Endpoint
-from gateway.openai_api.stream import StreamReader, read_answer
+from gateway.openai_api.responses import read_usage
+from gateway.openai_api.stream import StreamReader
 from gateway.routing.call import Call, Plan
 from gateway.routing.policy import Decision
 from gateway.snapshot import Snapshot
@@ -135,7 +136,7 @@ def _noting_attempts(record: Record, request: UpstreamRequest) -> Iterator[None]
         record.backend = request.tried[-1] if request.tried else None
         if record.reservation:
             record.reservation.outcome = Outcome(
-                record.tally, record.stream, record.unseen, record.attempts, record.answered
+                record.usage, record.stream, record.unseen, record.attempts, record.answered
             )
 
 
@@ -155,10 +156,10 @@ async def relay(exchange: Exchange, record: Record, plan: Plan, reply: Reply) ->
 
 async def _relay_whole(exchange: Exchange, record: Record, reply: Reply) -> None:
     begun = time.perf_counter()
-    usage = read_answer(reply.body)
+    usage = read_usage(reply.body)
     if usage is None:
         raise BackendError("The backend sent an answer that cannot be read", detail="not JSON")
-    record.tally = usage
+    record.usage = usage
     await exchange.answer(reply.status, _headers(record, reply, begun), reply.body)
 
 
@@ -185,7 +186,7 @@ async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, reply: R
             record.error = BackendError("The backend reported an error inside the stream")
         await exchange.finish()
     finally:
-        record.tally = reader.tally()
+        record.usage = reader.token_usage()
 
 
 def _headers(record: Record, reply: Reply, begun: float) -> Headers:

@@ -10,7 +10,7 @@ from gateway.budget.limits import Limit, duration, rate_limit_headers, span
 from gateway.config.budgets import FailurePolicy
 from gateway.errors import InsufficientQuota, TokensExceeded
 from gateway.http.headers import Headers
-from gateway.openai_api.stream import Tally
+from gateway.openai_api.usage import TokenUsage
 from gateway.store.commands import ReserveCommand, ReserveReply, Window
 
 _MOST = 10**12  # no completion has more tokens; a broken backend's absurd count must not overflow the sums
@@ -80,7 +80,7 @@ class Demand:
 class Outcome:
     """What happened to a request that had tokens reserved, as its caller reports it."""
 
-    usage: Tally = field(default_factory=Tally)
+    usage: TokenUsage = field(default_factory=TokenUsage)
     """Token usage, as far as it is known."""
     streamed: bool = False
     """The response was a stream, so its tokens were counted as they passed."""

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from gateway.config.models import Model
 from gateway.config.settings import Settings
 from gateway.errors import GatewayError
+from gateway.openai_api.errors import read_context
 from gateway.openai_api.requests import Fields, Request, encode, parse_chat
-from gateway.openai_api.stream import SLACK, Tally, read_answer, read_context
+from gateway.openai_api.responses import read_usage
+from gateway.openai_api.usage import SLACK, TokenUsage
 from gateway.routing.tiers import Ladder, Length
 from gateway.upstream.dispatch import Upstream
 from gateway.upstream.errors import refusal
@@ -134,7 +136,7 @@ class _Probe:
             f"effort {effort} ({tier})", "accepted", f"{answer.reasoning or 0} reasoning tokens"
         )
 
-    async def _ask(self, tier: str, length: Length, temperature: float) -> Tally | str:
+    async def _ask(self, tier: str, length: Length, temperature: float) -> TokenUsage | str:
         """The tokens of an answer at a tier of this length, or why there is none."""
         messages = [{"role": "user", "content": _PROMPT}]
         body = {"model": self._pool.served_name, "messages": messages, "temperature": temperature}
@@ -154,4 +156,4 @@ class _Probe:
         if status != 200:
             failure = refusal(status, answer, retry_after=1)
             return failure.detail or failure.message
-        return read_answer(answer) or "the answer cannot be read"
+        return read_usage(answer) or "the answer cannot be read"

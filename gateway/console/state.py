@@ -61,7 +61,7 @@ class Sums:
 
     def add(self, record: Record) -> None:
         """Take in one finished request that a tier was decided for."""
-        decision, used = record.decision, record.tally.completion
+        decision, used = record.decision, record.usage.completion
         if decision is None:
             return
         self.requests += 1
@@ -199,7 +199,7 @@ def _event(name: str, body: object) -> bytes:
 
 def _shown(record: Record) -> dict[str, Any]:
     """One request as the console lists it: by its id, without any text of client or backend."""
-    decision, tally = record.decision, record.tally
+    decision, usage = record.decision, record.usage
     if decision is None:
         raise ValueError("only requests with a decision are kept")
     return {
@@ -212,9 +212,9 @@ def _shown(record: Record) -> dict[str, Any]:
         "backend": record.backend,
         "duration": record.duration,
         "first_byte": record.first_byte,
-        "prompt_tokens": tally.prompt,
-        "completion_tokens": tally.completion,
-        "reasoning_tokens": tally.reasoning,
+        "prompt_tokens": usage.prompt,
+        "completion_tokens": usage.completion,
+        "reasoning_tokens": usage.reasoning,
         "decision": decision,
         "value": {
             tier: value(correct, decision.tokens[tier], decision.price)

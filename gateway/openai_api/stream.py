@@ -1,125 +1,23 @@
-"""Tokens of an answer, read beside the bytes as they pass. Pure."""
+"""Reads a stream of server-sent events beside the bytes: token usage, the end mark, errors."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-SLACK = 16
-"""Reasoning tokens over a budget that still count as honoured: end marks, a closing phrase."""
-
-
-class CompletionDetails(Struct):
-    reasoning_tokens: int | None = None
-
-
-class PromptDetails(Struct):
-    cached_tokens: int | None = None
-
-
-class Usage(Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    completion_tokens_details: CompletionDetails | None = None
-    prompt_tokens_details: PromptDetails | None = None
-
-
-class AnswerMessage(Struct):
-    content: Any = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-    tool_calls: list[Raw] | None = None
-
-
-class Choice(Struct):
-    finish_reason: str | None = None
-    message: AnswerMessage | None = None
-    text: str | None = None
-
-
-class Answer(Struct):
-    choices: list[Choice] = []
-    usage: Usage | None = None
-
-
-@dataclass(slots=True)
-class Tally:
-    """Tokens of one answer. None is unknown and never zero.
-
-    source: "backend" (its own count of the whole answer), "counted" (its running count or one token for
-    every delta that passed, whichever is more) or "none".
-    deltas: that passed, where nobody counted the whole answer.
-    reasoning_estimated: the split was made here, because the backend did not say.
-    truncated: the answer ended at the length limit before its first visible character.
-    """
-
-    prompt: int | None = None
-    completion: int | None = None
-    reasoning: int | None = None
-    cached: int | None = None
-    source: Literal["backend", "counted", "none"] = "none"
-    deltas: int = 0
-    reasoning_estimated: bool = False
-    finish_reason: str | None = None
-    truncated: bool = False
-
-
-def _count(tokens: int | None) -> int | None:
-    """A number of tokens, unless it can be none: a broken backend's -1 must not reach the metrics."""
-    return tokens if tokens is not None and 0 <= tokens < 2**53 else None
-
-
-def _backend_tally(usage: Usage, reasoning: int, visible: int) -> Tally:
-    """The backend's count; reasoning split off by proportion where the backend does not say.
-
-    `reasoning` and `visible` are amounts in any one unit. A backend that reports 0 reasoning tokens beside
-    reasoning text is not believed.
-    """
-    tally = Tally(_count(usage.prompt_tokens), _count(usage.completion_tokens), source="backend")
-    if usage.completion_tokens_details:
-        tally.reasoning = _count(usage.completion_tokens_details.reasoning_tokens)
-    if usage.prompt_tokens_details:
-        tally.cached = _count(usage.prompt_tokens_details.cached_tokens)
-    if not tally.reasoning and reasoning and tally.completion is not None:
-        tally.reasoning = round(tally.completion * reasoning / (reasoning + visible))
-        tally.reasoning_estimated = True
-    return tally
-
-
-_answer = msgspec.json.Decoder(Answer)
-
-
-def read_answer(body: bytes) -> Tally | None:
-    """Tokens of a whole (not streamed) answer; None when it is not an answer at all."""
-    try:
-        answer = _answer.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    reasoning = visible = 0
-    finish_reason, truncated = None, False
-    for choice in answer.choices:
-        message = choice.message or AnswerMessage()
-        shown = choice.text or message.content or message.tool_calls
-        finish_reason = choice.finish_reason or finish_reason
-        truncated |= choice.finish_reason == "length" and not shown
-        reasoning += len(message.reasoning or message.reasoning_content or "")
-        visible += len(message.content) if isinstance(message.content, str) else 0
-    tally = _backend_tally(answer.usage, reasoning, visible) if answer.usage else Tally()
-    tally.finish_reason, tally.truncated = finish_reason, truncated
-    return tally
+from gateway.openai_api.usage import CompletionDetails, ReportedUsage, TokenUsage, from_backend, valid_count
 
 
 class _Chunk(Struct):
-    usage: Usage | UnsetType | None = UNSET
+    usage: ReportedUsage | UnsetType | None = UNSET
     choices: list[Raw] | None = None
 
 
 _chunk = msgspec.json.Decoder(_Chunk)
-_usage = msgspec.json.Decoder(Usage)
+_usage = msgspec.json.Decoder(ReportedUsage)
 
 _SEPARATORS = (b"\n\n", b"\r\n\r\n")
 _BLANK_LINES = (b"\n\n", b"\n\r\n")
@@ -175,7 +73,7 @@ class StreamReader:
         self._prompts = prompts
         self._partial = b""
         self._spelling: _Spelling | None = None
-        self._usage: Usage | None = None
+        self._usage: ReportedUsage | None = None
         self._running: dict[bytes, bytes] = {}  # by choice, the last usage in an event of it
         self._counted_in = b""  # the last block that held such a usage
         self._visible = 0
@@ -274,39 +172,39 @@ class StreamReader:
         """The tokens so far: the running count, or one for every delta and the unseen if that is more."""
         return max(self._visible + self._reasoning + unseen, self._counted().completion_tokens or 0)
 
-    def _counted(self) -> Usage:
+    def _counted(self) -> ReportedUsage:
         """What the running counts of all choices come to; no completion where none of them names a number."""
         try:
             counts = [_usage.decode(count) for count in self._running.values()]
         except (msgspec.DecodeError, UnicodeDecodeError):
             counts = []
         details = [one.completion_tokens_details for one in counts]
-        completion = [tokens for one in counts if (tokens := _count(one.completion_tokens)) is not None]
-        return Usage(
+        completion = [tokens for one in counts if (tokens := valid_count(one.completion_tokens)) is not None]
+        return ReportedUsage(
             next((one.prompt_tokens for one in counts), None) if self._prompts == 1 else None,
             sum(completion) if completion else None,
-            CompletionDetails(sum(_count(one.reasoning_tokens) or 0 for one in details if one)),
+            CompletionDetails(sum(valid_count(one.reasoning_tokens) or 0 for one in details if one)),
         )
 
-    def tally(self) -> Tally:
+    def token_usage(self) -> TokenUsage:
         """The tokens so far: the backend's count if it came, else what passed."""
         usage = self._usage or (self._counted() if self._running and self.done else None)
-        if usage and _count(usage.completion_tokens) is not None:
-            tally = _backend_tally(usage, self._reasoning, self._visible)
+        if usage and valid_count(usage.completion_tokens) is not None:
+            total = from_backend(usage, self._reasoning, self._visible)
         elif passed := self.passed():
-            tally = Tally(reasoning=self._reasoning)
+            total = TokenUsage(reasoning=self._reasoning)
             if self._running:
-                tally = _backend_tally(self._counted(), self._reasoning, self._visible)
-            tally.completion, tally.source = passed, "counted"
-            tally.deltas = self._visible + self._reasoning
+                total = from_backend(self._counted(), self._reasoning, self._visible)
+            total.completion, total.source = passed, "counted"
+            total.deltas = self._visible + self._reasoning
         else:
-            tally = Tally()
-        tally.finish_reason = self._finish_reason
-        tally.truncated = self._finish_reason == "length" and self._visible == 0
-        return tally
+            total = TokenUsage()
+        total.finish_reason = self._finish_reason
+        total.truncated = self._finish_reason == "length" and self._visible == 0
+        return total
 
 
-def _totals(usage: Usage) -> dict[str, int]:
+def _totals(usage: ReportedUsage) -> dict[str, int]:
     prompt, completion = usage.prompt_tokens or 0, usage.completion_tokens or 0
     return {
         "prompt_tokens": prompt,
@@ -321,47 +219,3 @@ def _read_chunk(event: bytes) -> _Chunk | None:
         return _chunk.decode(payload) if b'"usage"' in payload else None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-
-
-class ErrorObject(Struct):
-    """A backend's error, as far as it could be read."""
-
-    message: str = ""
-    param: str | None = None
-    code: int | str | None = None
-
-    @property
-    def status(self) -> int | None:
-        """vLLM repeats the HTTP status as the code."""
-        return self.code if isinstance(self.code, int) else None
-
-
-def read_error(body: bytes) -> ErrorObject:
-    """A backend's error body, whatever its shape; an empty message if it has none."""
-    try:
-        outer = msgspec.json.decode(body, type=dict[str, Any])
-        error = outer.get("error", outer)
-        if not isinstance(error, dict):
-            return ErrorObject(str(error or ""))
-        inner = msgspec.convert(error, ErrorObject)
-        return inner if inner.message else ErrorObject(str(outer.get("detail", "")))
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return ErrorObject()
-
-
-class _ModelCard(Struct):
-    id: str = ""
-    max_model_len: int | None = None
-
-
-class _ModelList(Struct):
-    data: list[_ModelCard] = []
-
-
-def read_context(body: bytes, served_name: str) -> int | None:
-    """`max_model_len` of a model in a backend's /v1/models; None if it does not say."""
-    try:
-        cards = msgspec.json.decode(body, type=_ModelList).data
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-    return next((card.max_model_len for card in cards if card.id == served_name), None)

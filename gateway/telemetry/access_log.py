@@ -14,7 +14,7 @@ _PROBES = {"/healthz", "/readyz", "/metrics"}
 
 def access_line(record: Record) -> bytes:
     """The line about a request."""
-    decision, tally, error = record.decision, record.tally, record.error
+    decision, usage, error = record.decision, record.usage, record.error
     entry: dict[str, object] = {
         "time": round(record.started_at, 3),
         "request_id": record.request_id,
@@ -49,12 +49,12 @@ def access_line(record: Record) -> bytes:
             "attempts": record.attempts,
             "overhead_ms": None if record.overhead is None else round(record.overhead * 1000, 3),
             "first_byte_ms": None if record.first_byte is None else round(record.first_byte * 1000, 2),
-            "prompt_tokens": tally.prompt,
-            "completion_tokens": tally.completion,
-            "reasoning_tokens": tally.reasoning,
-            "usage": tally.source,
-            "finish_reason": tally.finish_reason,
-            "truncated": tally.truncated,
+            "prompt_tokens": usage.prompt,
+            "completion_tokens": usage.completion,
+            "reasoning_tokens": usage.reasoning,
+            "usage": usage.source,
+            "finish_reason": usage.finish_reason,
+            "truncated": usage.truncated,
             "cancelled": record.cancelled,
         }
     if error:

@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 
 from gateway import __version__
 from gateway.budget.observer import WindowView, stale_tokens, window_label
-from gateway.openai_api.stream import SLACK
+from gateway.openai_api.usage import SLACK
 from gateway.telemetry.record import Record
 from gateway.upstream.pool import Backend, Pool
 
@@ -90,7 +90,7 @@ class Metrics:
 
     def observe(self, record: Record) -> None:
         """Count one finished request."""
-        model, decision, tally = record.model or "", record.decision, record.tally
+        model, decision, usage = record.model or "", record.decision, record.usage
         tier = decision.tier if decision else ""
         self._of(self.requests, record.route, model, tier, record.status).inc()
         self._of(self.duration, record.route, tier).observe(record.duration)
@@ -110,19 +110,19 @@ class Metrics:
             self._of(self.difficulty, model).observe(decision.difficulty)
         if record.decision_seconds is not None:
             self.deciding.observe(record.decision_seconds)
-        if record.backend and (record.error is None or tally.source != "none"):
+        if record.backend and (record.error is None or usage.source != "none"):
             self._count_tokens(record, model, tier)
-        if tally.truncated:
+        if usage.truncated:
             self._of(self.truncated, model, tier).inc()
 
     def _count_tokens(self, record: Record, model: str, tier: str) -> None:
-        tally, decision = record.tally, record.decision
-        self._of(self.usage, model, tally.source).inc()
+        usage, decision = record.usage, record.decision
+        self._of(self.usage, model, usage.source).inc()
         for kind in ("prompt", "completion", "reasoning", "cached"):
-            if count := getattr(tally, kind):
+            if count := getattr(usage, kind):
                 self._of(self.tokens, model, tier, kind).inc(count)
-        if tally.completion is not None:
-            self._of(self.completion, model, tier).observe(tally.completion)
+        if usage.completion is not None:
+            self._of(self.completion, model, tier).observe(usage.completion)
             if decision:
                 longest = decision.eligible[-1]
                 self._of(self.predicted, model, tier).inc(decision.tokens[tier] * record.choices)
@@ -132,11 +132,11 @@ class Metrics:
             decision
             and decision.thinking
             and record.sends_budget
-            and tally.reasoning is not None
-            and tally.source == "backend"
+            and usage.reasoning is not None
+            and usage.source == "backend"
         ):
             allowed = (decision.thinking + SLACK) * record.choices
-            outcome = "honoured" if tally.reasoning <= allowed else "ignored"
+            outcome = "honoured" if usage.reasoning <= allowed else "ignored"
             self._of(self.budget_held, model, record.backend, outcome).inc()
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from gateway.budget.reservation import Reservation
 from gateway.errors import GatewayError
 from gateway.http.headers import Headers
-from gateway.openai_api.stream import Tally
+from gateway.openai_api.usage import TokenUsage
 from gateway.routing.policy import Decision
 
 
@@ -47,7 +47,7 @@ class Record:
     """Our own share of the time to the first byte of the answer."""
     first_byte: float | None = None
     duration: float = 0.0
-    tally: Tally = field(default_factory=Tally)
+    usage: TokenUsage = field(default_factory=TokenUsage)
     error: GatewayError | None = None
     span: object = None
     """The open trace span, where tracing is on."""

@@ -76,14 +76,14 @@ class Tracing:
 
 
 def _attributes(record: Record) -> dict[str, str | int | float | list[str] | None]:
-    tally, decision = record.tally, record.decision
+    usage, decision = record.usage, record.decision
     found: dict[str, str | int | float | list[str] | None] = {
         "gen_ai.provider.name": "vllm",
         "gen_ai.request.model": record.model,
-        "gen_ai.usage.input_tokens": tally.prompt,
-        "gen_ai.usage.output_tokens": tally.completion,
-        "gen_ai.usage.reasoning.output_tokens": tally.reasoning,
-        "gen_ai.response.finish_reasons": [tally.finish_reason] if tally.finish_reason else None,
+        "gen_ai.usage.input_tokens": usage.prompt,
+        "gen_ai.usage.output_tokens": usage.completion,
+        "gen_ai.usage.reasoning.output_tokens": usage.reasoning,
+        "gen_ai.response.finish_reasons": [usage.finish_reason] if usage.finish_reason else None,
         "http.response.status_code": record.status,
         "error.type": record.error.code if record.error else None,
         "thinkmeter.backend": record.backend,

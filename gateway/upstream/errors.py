@@ -11,7 +11,7 @@ from gateway.errors import (
     NoBackend,
     RouteNotFound,
 )
-from gateway.openai_api.stream import read_error
+from gateway.openai_api.errors import read_error
 
 
 def refused_stream(block: bytes) -> GatewayError:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from gateway.errors import GatewayError
-from gateway.openai_api.stream import read_context
+from gateway.openai_api.errors import read_context
 from gateway.upstream.dispatch import Upstream
 from gateway.upstream.pool import Backend, Pool
 

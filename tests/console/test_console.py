@@ -11,7 +11,7 @@ import pytest
 
 from gateway.console.state import KEPT_DECISIONS, Console, Sums
 from gateway.errors import BackendError
-from gateway.openai_api.stream import Tally
+from gateway.openai_api.usage import TokenUsage
 from gateway.routing.policy import Decision
 from gateway.telemetry.record import Record
 from tests.console.stream import next_of, watching
@@ -186,7 +186,7 @@ def record(
         *("id", "tiny", tier, "price", None, "adaptive", eligible, 0, 32, 0.5),
         *({"short": 0.5, "long": 0.75}, {"short": 20.0, "long": 100.0}, 1.0, 1.0, {}),
     )
-    return Record("id", decision=decision, tally=Tally(completion=used), **rest)
+    return Record("id", decision=decision, usage=TokenUsage(completion=used), **rest)
 
 
 def test_estimates_are_against_the_longest_tier_allowed() -> None:

@@ -78,7 +78,7 @@ async def test_backends_error_event_is_the_only_one(running: Running, backend: B
 
     assert (chunk + error + end).encode() == answer.body
     assert record.error is not None
-    assert (record.error.code, record.tally.completion) == ("backend_error", 1)
+    assert (record.error.code, record.usage.completion) == ("backend_error", 1)
 
 
 async def test_engine_failure_in_a_stream(running: Running, backend: Backend) -> None:

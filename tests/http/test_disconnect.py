@@ -69,7 +69,7 @@ async def test_official_client_closes_a_stream(running: Running, backend: Backen
         await backend.wait_until(lambda b: b.aborted)
     (record,) = await running.recorded(1)
 
-    assert (record.cancelled, record.tally.completion, record.tally.source) == (True, 3, "counted")
+    assert (record.cancelled, record.usage.completion, record.usage.source) == (True, 3, "counted")
 
 
 @STREAMS

@@ -134,7 +134,7 @@ async def test_odd_but_legal_events(
             answer, record = await post_recorded(running, ask(stream=True))
 
             assert (ODD + end).encode() == answer.body
-            assert (record.tally.completion, record.tally.source) == (2, "backend")
+            assert (record.usage.completion, record.usage.source) == (2, "backend")
             assert record.error is None
 
 
@@ -148,7 +148,7 @@ async def test_text_that_looks_like_the_protocol(running: Running, backend: Back
     answer, record = await post_recorded(running, ask(stream=True))
 
     assert (wire * 3 + "data: [DONE]\n\n").encode() == answer.body
-    assert (record.tally.completion, record.tally.source) == (2, "backend")
+    assert (record.usage.completion, record.usage.source) == (2, "backend")
     assert record.error is None
 
 

@@ -112,7 +112,7 @@ async def test_idle() -> None:
         assert tokens(answer.body) == [" t0", " t1", " t2"]
         assert [error["code"] for error in stream_errors(answer.body)] == ["backend_timeout"]
         assert record.error is not None
-        assert (record.error.code, record.tally.completion) == ("backend_timeout", 3)
+        assert (record.error.code, record.usage.completion) == ("backend_timeout", 3)
         await a.wait_until(lambda backend: backend.aborted)
         assert len(asked(b)) == 0
         assert slots(running) == [0, 0]

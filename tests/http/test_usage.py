@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from gateway.openai_api.stream import Tally
+from gateway.openai_api.usage import TokenUsage
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
 from tests.http.wire import ask, connection, post_recorded, wired
@@ -19,11 +19,11 @@ STREAMS = pytest.mark.parametrize("stream", [False, True])
 WORDS = "one two three"
 
 
-def counts(tally: Tally) -> tuple[int | None, int | None, int | None]:
+def counts(tally: TokenUsage) -> tuple[int | None, int | None, int | None]:
     return tally.prompt, tally.completion, tally.reasoning
 
 
-async def tally_of(running: Running, body: dict[str, Any], **options: Any) -> Tally:
+async def tally_of(running: Running, body: dict[str, Any], **options: Any) -> TokenUsage:
     """What is noted of the tokens of one answer."""
     return (await post_recorded(running, body, **options))[1].tally
 
@@ -121,7 +121,7 @@ async def test_an_abandoned_stream_is_counted(running: Running, backend: Backend
             got += await reader.read(65_536)
     (record,) = await running.recorded(1)
 
-    assert (record.tally.completion, record.tally.source) == (3, "counted")
+    assert (record.usage.completion, record.usage.source) == (3, "counted")
     assert (await running.metrics())[
         'thinkmeter_tokens_total{model="tiny",tier="direct",type="completion"}'
     ] == 3

@@ -53,9 +53,9 @@ async def test_a_whole_stream(governed: Running, easy: Puzzle) -> None:
     assert [chunk.usage is not None for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1]) == easy.long.content
     (record,) = await governed.recorded(1)
-    assert record.tally.source == "backend"
+    assert record.usage.source == "backend"
     assert chunks[-1].usage
-    assert await settled(governed) == chunks[-1].usage.completion_tokens == record.tally.completion
+    assert await settled(governed) == chunks[-1].usage.completion_tokens == record.usage.completion
 
 
 @pytest.mark.parametrize("choices", [1, 3])
@@ -87,8 +87,8 @@ async def test_a_stream_that_is_left(
     await eventually(lambda: replicas[0].running() == 0, "vLLM stopped working on the stream")
     generated = replicas[0].generated() - before
 
-    assert record.tally.source == "counted"
-    assert record.tally.completion is not None
+    assert record.usage.source == "counted"
+    assert record.usage.completion is not None
     # one chunk of each choice only names the role
-    assert 60 - choices <= record.tally.completion <= generated < choices * ENDLESS["long"]["thinking"] // 2
-    assert await settled(governed) == record.tally.completion
+    assert 60 - choices <= record.usage.completion <= generated < choices * ENDLESS["long"]["thinking"] // 2
+    assert await settled(governed) == record.usage.completion

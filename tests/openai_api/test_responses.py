@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.openai_api.stream import Tally, read_answer, read_context, read_error
+from gateway.openai_api.errors import read_context, read_error
+from gateway.openai_api.responses import read_usage
+from gateway.openai_api.usage import TokenUsage
 from tests.making import USAGE
 
 
@@ -28,7 +30,7 @@ CUT = {"finish_reason": "length", "truncated": True}
 
 
 @pytest.mark.parametrize(
-    ("body", "tally"),
+    ("body", "usage"),
     [
         (answer({"content": "a"}, USAGE), COUNTED),
         (answer({"content": "a"}, detailed(30)), COUNTED | {"reasoning": 30, "cached": 5}),
@@ -45,9 +47,9 @@ CUT = {"finish_reason": "length", "truncated": True}
         (answer({"reasoning": "b"}, USAGE | {"completion_tokens": 10**400}), COUNTED | {"completion": None}),
     ],
 )
-def test_whole_answer(body: bytes, tally: dict[str, Any]) -> None:
+def test_whole_answer(body: bytes, usage: dict[str, Any]) -> None:
     """Tokens of an answer: unknown is None, a missing split is estimated, absurd counts are unknown."""
-    assert read_answer(body) == Tally(**tally)
+    assert read_usage(body) == TokenUsage(**usage)
 
 
 @given(
@@ -55,7 +57,7 @@ def test_whole_answer(body: bytes, tally: dict[str, Any]) -> None:
 )
 def test_any_answer_is_read_or_not(body: bytes) -> None:
     """A body that is no answer is None, and nothing is raised."""
-    assert read_answer(body) in (None, Tally())
+    assert read_usage(body) in (None, TokenUsage())
 
 
 @given(st.integers(-(10**20), 10**20), st.integers(-(10**20), 10**20), st.integers(0, 50), st.integers(0, 50))
@@ -63,10 +65,10 @@ def test_counts_are_never_absurd(completion: int, reasoning: int, thought: int, 
     """Whatever a broken backend reports, a count is unknown or a number that a metric can take."""
     details = {"reasoning_tokens": reasoning}
     usage = {"completion_tokens": completion, "completion_tokens_details": details}
-    tally = read_answer(answer({"content": "a" * said, "reasoning": "b" * thought}, usage))
+    usage = read_usage(answer({"content": "a" * said, "reasoning": "b" * thought}, usage))
 
-    assert tally
-    assert all(count is None or 0 <= count < 2**53 for count in (tally.completion, tally.reasoning))
+    assert usage
+    assert all(count is None or 0 <= count < 2**53 for count in (usage.completion, usage.reasoning))
 
 
 @pytest.mark.parametrize(

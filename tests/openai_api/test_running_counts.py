@@ -25,9 +25,13 @@ def test_running_counts_that_the_client_asked_for_are_kept() -> None:
     reader = StreamReader(strip_usage=False)
 
     assert reader.feed(events) == events
-    assert (reader.tally().source, reader.tally().completion, reader.tally().prompt) == ("counted", 3, 5)
+    assert (reader.token_usage().source, reader.token_usage().completion, reader.token_usage().prompt) == (
+        "counted",
+        3,
+        5,
+    )
     assert reader.feed(b"data: [DONE]\n\n") == b"data: [DONE]\n\n"
-    assert (reader.tally().source, reader.tally().completion) == ("backend", 2)
+    assert (reader.token_usage().source, reader.token_usage().completion) == ("backend", 2)
 
 
 @pytest.mark.parametrize("spaced", [False, True])
@@ -43,7 +47,7 @@ def test_running_counts_of_our_own_are_left_out(spaced: bool) -> None:
     reader = StreamReader(strip_usage=True, strip_counts=True)
 
     assert reader.feed(with_counts) == without
-    assert (reader.tally().completion, reader.passed()) == (9, 9)
+    assert (reader.token_usage().completion, reader.passed()) == (9, 9)
 
 
 @pytest.mark.parametrize("usage", [{}, {"completion_tokens": -5}, {"completion_tokens": "x"}])
@@ -52,7 +56,7 @@ def test_running_counts_that_say_nothing(usage: dict[str, Any]) -> None:
     reader = StreamReader(strip_usage=True, strip_counts=True)
     reader.feed(event(running(1) | {"usage": usage}) + b"data: [DONE]\n\n")
 
-    assert (reader.tally().completion, reader.tally().source) == (1, "counted")
+    assert (reader.token_usage().completion, reader.token_usage().source) == (1, "counted")
 
 
 def test_running_counts_beside_chunks_without() -> None:
@@ -77,8 +81,8 @@ def test_running_counts_of_several_choices() -> None:
     reader = StreamReader(strip_usage=True, strip_counts=True, prompts=3)
     reader.feed(b"".join(map(event, chunks)))
 
-    assert (reader.tally().completion, reader.tally().source) == (20, "counted")
-    assert reader.tally().prompt is None  # each count names its own prompt only
+    assert (reader.token_usage().completion, reader.token_usage().source) == (20, "counted")
+    assert reader.token_usage().prompt is None  # each count names its own prompt only
 
 
 @pytest.mark.parametrize("wanted", [True, False])
@@ -94,7 +98,7 @@ def test_usage_beside_the_last_choice(wanted: bool, at_once: bool) -> None:
     assert [first, second, end] == [events[0].strip(), events[0].strip(), events[2].strip()]
     said = [json.loads(one.removeprefix(b"data: ")) for one in own]
     assert said == ([{"id": "c", "choices": [], "usage": USAGE}] if wanted else [])
-    assert reader.tally().completion == 42
+    assert reader.token_usage().completion == 42
 
 
 def test_usage_beside_the_last_of_each_choice() -> None:

@@ -10,7 +10,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.openai_api.stream import StreamReader, Tally
+from gateway.openai_api.stream import StreamReader
+from gateway.openai_api.usage import TokenUsage
 from tests.making import USAGE, event
 
 TRAPS = (
@@ -98,7 +99,7 @@ def test_any_split_reads_the_same(data: st.DataObject, stream: Stream, strip: bo
     forwarded = b"".join(in_pieces.feed(piece) for piece in data.draw(split(stream.bytes)))
 
     assert forwarded == at_once.feed(stream.bytes)
-    assert in_pieces.tally() == at_once.tally()
+    assert in_pieces.token_usage() == at_once.token_usage()
     assert (in_pieces.done, in_pieces.failed) == (at_once.done, at_once.failed) == (True, False)
 
 
@@ -127,21 +128,21 @@ def test_never_half_an_event(data: st.DataObject, stream: Stream, strip: bool) -
 
 
 @given(streams())
-def test_tally(stream: Stream) -> None:
+def test_usage(stream: Stream) -> None:
     """The backend's own count if it came, else one token for every delta; no text passes for protocol."""
     reader = StreamReader(strip_usage=True)
     reader.feed(stream.bytes)
-    tally, passed = reader.tally(), stream.visible + stream.reasoning
+    usage, passed = reader.token_usage(), stream.visible + stream.reasoning
 
     if stream.usage is not None:
-        assert (tally.source, tally.prompt, tally.completion) == ("backend", 7, 42)
-        assert tally.reasoning == (round(42 * stream.reasoning / passed) if stream.reasoning else None)
+        assert (usage.source, usage.prompt, usage.completion) == ("backend", 7, 42)
+        assert usage.reasoning == (round(42 * stream.reasoning / passed) if stream.reasoning else None)
     elif passed:
-        assert (tally.source, tally.completion, tally.reasoning) == ("counted", passed, stream.reasoning)
+        assert (usage.source, usage.completion, usage.reasoning) == ("counted", passed, stream.reasoning)
     else:
-        assert (tally.source, tally.completion) == ("none", None)
-    assert tally.finish_reason == stream.finish
-    assert tally.truncated is (stream.finish == "length" and not stream.visible)
+        assert (usage.source, usage.completion) == ("none", None)
+    assert usage.finish_reason == stream.finish
+    assert usage.truncated is (stream.finish == "length" and not stream.visible)
 
 
 @given(st.data(), streams())
@@ -160,7 +161,7 @@ def test_garbage_passes(pieces: list[bytes]) -> None:
     forwarded = b"".join(map(reader.feed, pieces))
 
     assert b"".join(pieces).startswith(forwarded)
-    assert reader.tally()
+    assert reader.token_usage()
 
 
 def test_event_without_end_is_not_kept_for_ever() -> None:
@@ -177,7 +178,7 @@ def test_other_event_without_choices_is_kept() -> None:
     reader = StreamReader(strip_usage=True)
 
     assert reader.feed(other) == other
-    assert reader.tally() == Tally()
+    assert reader.token_usage() == TokenUsage()
 
 
 def test_error_inside_a_stream() -> None:
@@ -196,4 +197,4 @@ def test_counts_every_kind_of_text() -> None:
     call = {"function": {"name": "f", "arguments": "{"}}
     reader.feed(event({"choices": [{"delta": {"tool_calls": [call], "content": None}}]}))
 
-    assert (reader.tally().completion, reader.tally().source) == (2, "counted")
+    assert (reader.token_usage().completion, reader.token_usage().source) == (2, "counted")

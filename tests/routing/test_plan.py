@@ -11,7 +11,7 @@ from gateway.budget.limits import Limit, duration, span
 from gateway.budget.reservation import Outcome, Reservation
 from gateway.config.budgets import Budget, Reservations
 from gateway.openai_api.requests import Wish
-from gateway.openai_api.stream import Tally
+from gateway.openai_api.usage import TokenUsage
 from gateway.routing import policy
 from gateway.routing.plan import RoutingPlan, prompt_bound
 from gateway.routing.policy import Bound, Bounds
@@ -129,17 +129,17 @@ def test_what_is_unknown_counts_on_the_safe_side() -> None:
     demand = one().demand(Reservations(), choices=1, body=b"x" * 44)
     reservation = Reservation("r", (limit(), limit(count="total")), demand, 0)
 
-    def spent(tally: Tally, *, refused: bool = False, attempts: int = 1, **how: bool) -> list[int]:
+    def spent(tally: TokenUsage, *, refused: bool = False, attempts: int = 1, **how: bool) -> list[int]:
         reservation.outcome = Outcome(tally, attempts=attempts, **how)
         return [tokens for tokens, _ in reservation.spent(refused=refused)]
 
-    assert spent(Tally(prompt=7, completion=30)) == [30, 37]
-    assert spent(Tally(completion=5), streamed=True) == [5, 5 + 300]
-    assert spent(Tally(), streamed=True) == [0, 300]
-    assert spent(Tally()) == [900, 1200]
-    assert spent(Tally(), refused=True) == [0, 0]
-    assert spent(Tally(), attempts=0) == [0, 0]
-    assert spent(Tally(), refused=True, answered=True) == [900, 1200]
+    assert spent(TokenUsage(prompt=7, completion=30)) == [30, 37]
+    assert spent(TokenUsage(completion=5), streamed=True) == [5, 5 + 300]
+    assert spent(TokenUsage(), streamed=True) == [0, 300]
+    assert spent(TokenUsage()) == [900, 1200]
+    assert spent(TokenUsage(), refused=True) == [0, 0]
+    assert spent(TokenUsage(), attempts=0) == [0, 0]
+    assert spent(TokenUsage(), refused=True, answered=True) == [900, 1200]
 
 
 def test_durations_are_written_as_openai_does() -> None:

@@ -19,7 +19,7 @@ from gateway.errors import (
     InvalidRequest,
     all_errors,
 )
-from gateway.openai_api.stream import SLACK, Tally
+from gateway.openai_api.usage import SLACK, TokenUsage
 from gateway.routing.policy import Decision
 from gateway.telemetry.access_log import access_line
 from gateway.telemetry.metrics import Metrics
@@ -43,13 +43,13 @@ DECISION = Decision(
     propensity=1.0,
     versions={"head": "h"},
 )
-TALLY = Tally(7, 42, 30, 5, "backend", finish_reason="stop")
+USAGE = TokenUsage(7, 42, 30, 5, "backend", finish_reason="stop")
 
 
 def record(**changes: Any) -> Record:
     """A streamed chat request that went well."""
     made = Record("r1", "/v1/chat/completions", started_at=1.5, status=200, model="tiny", stream=True)
-    usual = {"decision": DECISION, "backend": "a", "attempts": 1, "tally": TALLY, "duration": 2.0}
+    usual = {"decision": DECISION, "backend": "a", "attempts": 1, "usage": USAGE, "duration": 2.0}
     usual |= {"sends_budget": True}
     for name, value in (usual | {"overhead": 0.0004, "first_byte": 0.25} | changes).items():
         setattr(made, name, value)
@@ -98,14 +98,14 @@ def test_samples_of_a_request(sample: str, value: float | None) -> None:
     [
         ({"attempts": 3}, 'upstream_retries_total{model="tiny"}'),
         ({"error": BackendTimeout("m")}, 'errors_total{code="backend_timeout"}'),
-        ({"tally": Tally(truncated=True)}, f"truncated_responses_total{{{PLACE}}}"),
+        ({"usage": TokenUsage(truncated=True)}, f"truncated_responses_total{{{PLACE}}}"),
         (
             {"cancelled": True, "error": ClientClosed("m")},
             'upstream_cancelled_total{cause="client",model="tiny"}',
         ),
         ({"cancelled": True}, 'upstream_cancelled_total{cause="gateway",model="tiny"}'),
         ({"decision_seconds": 0.001}, "decision_seconds_count"),
-        ({"tally": Tally(completion=3, source="counted")}, 'usage_total{model="tiny",source="counted"}'),
+        ({"usage": TokenUsage(completion=3, source="counted")}, 'usage_total{model="tiny",source="counted"}'),
     ],
 )
 def test_samples_of_what_went_otherwise(changes: dict[str, Any], sample: str) -> None:
@@ -127,11 +127,11 @@ def test_samples_of_what_went_otherwise(changes: dict[str, Any], sample: str) ->
 )
 def test_whether_a_budget_held(reasoning: int | None, choices: int, source: Any, outcome: str | None) -> None:
     """One that was sent holds for each answer; it is judged by the backend's own count, or not at all."""
-    tally = Tally(completion=900, reasoning=reasoning, source=source)
-    samples = observed(record(tally=tally, choices=choices))
+    usage = TokenUsage(completion=900, reasoning=reasoning, source=source)
+    samples = observed(record(usage=usage, choices=choices))
     found = [name for name in samples if name.startswith("thinking_budget_total")]
 
-    unsent = observed(record(tally=tally, choices=choices, sends_budget=False))
+    unsent = observed(record(usage=usage, choices=choices, sends_budget=False))
     assert not any(name.startswith("thinking_budget_total") for name in unsent)
     assert found == (
         [f'thinking_budget_total{{backend="a",model="tiny",outcome="{outcome}"}}'] if outcome else []
@@ -233,7 +233,7 @@ def test_access_line_of_an_error() -> None:
 @given(st.text(), st.floats(0, 1e9), st.none() | st.integers(0, 2**53 - 1))
 def test_any_record_has_a_line(finish_reason: str, seconds: float, tokens: int | None) -> None:
     """Whatever a backend reported, the line is one line of JSON."""
-    tally = Tally(
+    usage = TokenUsage(
         tokens,
         tokens,
         tokens,
@@ -241,7 +241,7 @@ def test_any_record_has_a_line(finish_reason: str, seconds: float, tokens: int |
         "backend",
         finish_reason=finish_reason.encode(errors="replace").decode(),
     )
-    line = access_line(record(tally=tally, duration=seconds, first_byte=seconds))
+    line = access_line(record(usage=usage, duration=seconds, first_byte=seconds))
 
     assert line.count(b"\n") == 1
     assert json.loads(line)["completion_tokens"] == tokens
