@@ -14,15 +14,14 @@ from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway import __version__
-from gateway.api import admin
+from gateway.api import admin, console
 from gateway.api import routes as api
 from gateway.budget.ledger import open_budget
 from gateway.budget.overview import BudgetOverview
 from gateway.config import watch as reload
-from gateway.console import state as console
 from gateway.console.state import Console
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, ShuttingDown
-from gateway.http import server
+from gateway.http import protocol, server
 from gateway.http.exchange import Exchange
 from gateway.openai_api.endpoints import ENDPOINTS
 from gateway.pipeline import Pipeline
@@ -95,9 +94,9 @@ class Gateway:
         settings = self.settings.server.model_copy(update={"host": host, "port": port})
         server.run(self, settings, self.http_protocol(), drain=self.drain)
 
-    def http_protocol(self) -> type[server.HttpProtocol]:
+    def http_protocol(self) -> type[protocol.HttpProtocol]:
         """uvicorn's protocol under the limits of this gateway."""
-        return server.protocol(self.settings.limits, lambda: self.snapshot.settings.timeouts.idle)
+        return protocol.protocol(self.settings.limits, lambda: self.snapshot.settings.timeouts.idle)
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:

@@ -17,11 +17,12 @@ from gateway.openai_api.endpoints import Endpoint
 from gateway.openai_api.responses import read_usage
 from gateway.openai_api.stream import StreamReader
 from gateway.routing.call import Call, Plan
-from gateway.routing.policy import Decision
+from gateway.routing.decision import Decision
 from gateway.snapshot import Snapshot
 from gateway.telemetry.record import Record
-from gateway.upstream.dispatch import Reply, Upstream, UpstreamRequest
+from gateway.upstream.dispatch import Upstream
 from gateway.upstream.embedding import Embeddings
+from gateway.upstream.response import Reply, UpstreamRequest
 
 
 class Pipeline:

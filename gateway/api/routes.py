@@ -8,11 +8,11 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from gateway import __version__
+from gateway.api import openapi
 from gateway.errors import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, RouteNotFound
 from gateway.http.exchange import Exchange
 from gateway.openai_api import requests as protocol
-from gateway.openai_api.endpoints import CHAT, COMPLETIONS, EMBEDDINGS
+from gateway.openai_api.endpoints import CHAT
 from gateway.pipeline import Pipeline
 from gateway.routing.call import Target
 from gateway.routing.router import allowed
@@ -64,7 +64,7 @@ def add_routes(
 
     _add_dry_run(app, pipeline)
     _add_error_handlers(app)
-    app.openapi_schema = _openapi(app)
+    app.openapi_schema = openapi.describe(app)
 
 
 def _add_dry_run(app: FastAPI, pipeline: Pipeline) -> None:
@@ -72,7 +72,7 @@ def _add_dry_run(app: FastAPI, pipeline: Pipeline) -> None:
         "/v1/route",
         summary="Dry run: the decision for a chat request",
         tags=["thinkmeter"],
-        **_body(CHAT.path),
+        **openapi.request_body(CHAT.path),
     )
     async def route(request: Request) -> Response:
         exchange, snapshot = _exchange(request), pipeline.snapshot
@@ -131,62 +131,3 @@ def _card(snapshot: Snapshot, name: str, target: Target) -> dict[str, Any]:
     }
     card["thinkmeter"] = {"tier": target.pin or "adaptive", "tiers": tiers}
     return card
-
-
-# --- OpenAPI -----------------------------------------------------------------------------------------
-
-_STRING = {"type": "string"}
-_MESSAGE = {
-    "type": "object",
-    "required": ["role", "content"],
-    "properties": {"role": {"enum": ["system", "user", "assistant", "tool"]}, "content": _STRING},
-}
-_LENGTHS = {
-    "stream": {"type": "boolean"},
-    "max_tokens": {"type": "integer", "minimum": 1},
-    "thinking_token_budget": {"type": "integer", "minimum": -1},
-}
-_BODIES: dict[str, dict[str, Any]] = {
-    CHAT.path: {
-        "type": "object",
-        "required": ["model", "messages"],
-        "properties": {
-            "model": _STRING,
-            "messages": {"type": "array", "items": _MESSAGE, "minItems": 1},
-            "reasoning_effort": _STRING,
-            "max_completion_tokens": {"type": "integer", "minimum": 1},
-            **_LENGTHS,
-        },
-    },
-    COMPLETIONS.path: {
-        "type": "object",
-        "required": ["model", "prompt"],
-        "properties": {"model": _STRING, "prompt": _STRING, **_LENGTHS},
-    },
-    EMBEDDINGS.path: {
-        "type": "object",
-        "required": ["model", "input"],
-        "properties": {"model": _STRING, "input": _STRING},
-    },
-}
-
-
-def _body(path: str) -> dict[str, Any]:
-    content = {"application/json": {"schema": _BODIES[path]}}
-    return {"openapi_extra": {"requestBody": {"required": True, "content": content}}}
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's own description, and the hot routes that are served in front of it."""
-    schema = app.openapi()
-    for path in _BODIES:
-        schema["paths"][path] = {
-            "post": {
-                "summary": "OpenAI-compatible; unknown fields pass through untouched",
-                "tags": ["openai"],
-                "responses": {"200": {"description": "The backend's answer"}},
-                **_body(path)["openapi_extra"],
-            }
-        }
-    schema["info"]["version"] = __version__
-    return schema

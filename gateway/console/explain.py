@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from msgspec import Struct
 
-from gateway.routing.policy import Decision
+from gateway.routing.decision import Decision
 from router_model.allocation import best_tier
 
 _BECAUSE = {

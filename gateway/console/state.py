@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import mimetypes
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import asdict, dataclass, field
-from importlib.resources import files
 from typing import Any
 
-from fastapi import FastAPI, Request
-from starlette.responses import Response, StreamingResponse
-
 from gateway import __version__
-from gateway.config.access import matching_digest
-from gateway.config.settings import Settings
+from gateway.console.access import enabled
 from gateway.console.explain import explain
-from gateway.errors import InvalidApiKey, RouteNotFound
-from gateway.http.exchange import Exchange
-from gateway.http.headers import bearer
 from gateway.openai_api import requests as protocol
 from gateway.snapshot import Snapshot
 from gateway.telemetry.record import Record
@@ -29,16 +20,6 @@ from router_model.allocation import value
 KEPT_DECISIONS = 200
 KEPT_SECONDS = 600
 _POLL = 0.2  # seconds between two looks for new decisions
-_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
-_TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
 
 
 @dataclass(slots=True)
@@ -222,60 +203,3 @@ def _shown(record: Record) -> dict[str, Any]:
         },
         "explanation": explain(decision),
     }
-
-
-# --- routes ------------------------------------------------------------------------------------------
-
-
-def enabled(settings: Settings) -> bool:
-    """Whether the console is on: by its setting, else when it needs no key or there is one for it."""
-    by_default = not settings.keys or bool(_openers(settings))
-    return by_default if settings.console.enabled is None else settings.console.enabled
-
-
-def _openers(settings: Settings) -> list[str]:
-    """Digests of the keys that may watch, the console's own and the admin's; none where everybody may."""
-    if settings.console.hash is None and not settings.keys:
-        return []
-    return [digest for digest in (settings.console.hash, settings.admin.hash) if digest is not None]
-
-
-def authorize(settings: Settings, headers: dict[bytes, bytes]) -> None:
-    """Refuse who may not watch; raises RouteNotFound where the console is off, else InvalidApiKey."""
-    if not enabled(settings):
-        raise RouteNotFound("There is no route /console")
-    openers = _openers(settings)
-    if openers and matching_digest(bearer(headers) or "", openers) is None:
-        raise InvalidApiKey(
-            "The console needs its own key, or the admin's: send it as `Authorization: Bearer KEY`"
-        )
-
-
-def add_routes(app: FastAPI, console: Console, settings: Callable[[], Settings]) -> None:
-    """Define the page, its files and its stream. The page has no data and needs no key; the stream does."""
-    pages = {
-        entry.name: entry.read_bytes()
-        for entry in files("gateway.console").joinpath("web").iterdir()
-        if not entry.name.startswith(".")
-    }
-
-    def page(name: str) -> Response:
-        if not enabled(settings()) or name not in pages:
-            raise RouteNotFound(f"There is no route /console/{name[:100]}")
-        kind = _TYPES.get(name[name.rfind(".") :]) or mimetypes.guess_type(name)[0]
-        return Response(pages[name], media_type=kind, headers=_HEADERS)
-
-    @app.get("/console", summary="The console", tags=["operations"])
-    async def index() -> Response:
-        return page("index.html")
-
-    @app.get("/console/events", summary="What the console shows, as server-sent events", tags=["operations"])
-    async def events(request: Request) -> Response:
-        exchange: Exchange = request.scope["thinkmeter.exchange"]
-        authorize(settings(), exchange.headers)
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(console.events(), media_type="text/event-stream", headers=headers)
-
-    @app.get("/console/{name}", include_in_schema=False)
-    async def asset(name: str) -> Response:
-        return page(name)

@@ -14,8 +14,8 @@ from gateway.config.models import Model
 from gateway.config.settings import Settings
 from gateway.openai_api.endpoints import Endpoint
 from gateway.openai_api.requests import Fields, Request, encode, with_usage
+from gateway.routing.decision import Decision
 from gateway.routing.plan import RoutingPlan, prompt_bound
-from gateway.routing.policy import Decision
 from gateway.routing.tiers import Ladder, Length
 from gateway.upstream.pool import Pool
 from router_model.allocation import PriceTable

@@ -11,8 +11,9 @@ from msgspec.structs import replace as with_fields
 from gateway.budget.reservation import Demand, Reservation, TierDemand
 from gateway.config.budgets import Reservations
 from gateway.openai_api.requests import Wish
+from gateway.routing.decision import Decision
 from gateway.routing.exploration import Draw, propensity
-from gateway.routing.policy import Bounds, Choice, Decision
+from gateway.routing.policy import Bounds, Choice
 from gateway.routing.tiers import Ladder, Length
 from router_model.allocation import PriceTable
 from router_model.predictor import Prediction

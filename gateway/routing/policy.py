@@ -2,103 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
-
-from msgspec import Struct
 
 from gateway.config.access import Key
 from gateway.config.models import Model
-from gateway.config.rules import Rule, When
-from gateway.openai_api.requests import Request, Wish
+from gateway.config.rules import Rule
+from gateway.openai_api.requests import Wish
+from gateway.routing.decision import Decision, Reason
 from gateway.routing.exploration import Draw, explore
 from gateway.routing.tiers import Ladder
 from router_model.allocation import best_tier
 from router_model.predictor import Prediction
-
-Reason = Literal[
-    "price",  # the best value at today's price
-    "abstained",  # the best value on average: the prompt is unlike all that the head was trained on
-    "pinned",  # the client named the tier
-    "explored",  # drawn at random, so that the estimates stay honest
-    "only_tier",  # the model has no other
-    "client_ceiling",  # the best value lay above what the client allows
-    "key_ceiling",
-    "rule_ceiling",
-    "model_floor",  # the best value lay below the guaranteed minimum
-    "key_floor",
-    "rule_floor",
-    "rule_tier",  # a rule fixes it
-    "budget",  # no window had room for more
-]
-"""Why a tier was chosen: a closed set."""
-
-
-class Decision(Struct, frozen=True):
-    """What was decided for one request, and everything it was decided from; logged, replayable.
-
-    correct, tokens: estimates by tier. price: probability of a right answer that 1,000 tokens must buy.
-    propensity: probability with which this tier was drawn from the eligible ones.
-    thinking: reasoning tokens granted; cap: completion tokens in all, None where no cap is set.
-    wanted: the tier before a budget had no room for it, or not for all of it; None where it had.
-    """
-
-    id: str
-    model: str
-    tier: str
-    reason: Reason
-    rule: str | None
-    requested: str
-    eligible: tuple[str, ...]
-    thinking: int
-    cap: int | None
-    difficulty: float
-    correct: dict[str, float]
-    tokens: dict[str, float]
-    price: float
-    propensity: float
-    versions: dict[str, str]
-    wanted: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What rules may look at."""
-
-    key: str | None
-    model: str
-    headers: Mapping[bytes, bytes]
-    request: Request
-
-
-class RuleBook:
-    """The operator's rules with their patterns compiled."""
-
-    def __init__(self, rules: Iterable[Rule]) -> None:
-        self._rules = [(rule, re.compile(rule.when.prompt) if rule.when.prompt else None) for rule in rules]
-
-    def matching(self, facts: Facts) -> list[Rule]:
-        """The rules whose conditions all hold, in the order of the file."""
-        return [rule for rule, pattern in self._rules if _holds(rule.when, pattern, facts)]
-
-
-def _holds(when: When, pattern: re.Pattern[str] | None, facts: Facts) -> bool:
-    if when.key is not None and facts.key not in when.key:
-        return False
-    if when.model is not None and facts.model not in when.model:
-        return False
-    if when.tools is not None and facts.request.tools is not when.tools:
-        return False
-    if when.header is not None and not all(
-        facts.headers.get(name.lower().encode()) == value.encode() for name, value in when.header.items()
-    ):
-        return False
-    metadata: Mapping[str, Any] = facts.request.metadata or {}
-    if when.metadata is not None and any(metadata.get(n) != v for n, v in when.metadata.items()):
-        return False
-    return pattern is None or pattern.search(facts.request.conversation) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from gateway.http.headers import bearer
 from gateway.routing import policy
 from gateway.routing.call import Call, Target
 from gateway.routing.plan import RoutingPlan
-from gateway.routing.policy import Facts, RuleBook
+from gateway.routing.rules import Facts, RuleBook
 from gateway.routing.tiers import Ladder
 from router_model.encoders.embedder import Embedder
 from router_model.head import Head

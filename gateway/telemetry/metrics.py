@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import TypeVar
 
@@ -23,8 +21,8 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from gateway import __version__
-from gateway.budget.observer import WindowView, stale_tokens, window_label
 from gateway.openai_api.usage import SLACK
+from gateway.telemetry.budget_metrics import BudgetMetrics
 from gateway.telemetry.record import Record
 from gateway.upstream.pool import Backend, Pool
 
@@ -143,79 +141,6 @@ class Metrics:
 def _labelled(metric: _Labelled, *values: str | int) -> _Labelled:
     """The series of a metric with these label values; kept, because finding it costs more than counting."""
     return metric.labels(*values)
-
-
-class BudgetMetrics:
-    """The metrics of the token budget."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"thinkmeter_{name}", text, labels, registry=registry)
-
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"thinkmeter_{name}", text, labels, registry=registry)
-
-        self._decisions = counter(
-            "budget_decisions", "Requests under a budget, by what it did.", "budget", "outcome"
-        )
-        self._fallbacks = counter("budget_fallbacks", "Requests decided without Redis.", "policy")
-        self._overruns = counter("budget_overrun_tokens", "Tokens spent beyond what was reserved.", "budget")
-        self._errors = counter("redis_errors", "Redis operations that failed.", "operation")
-        self._seconds = Histogram(
-            "thinkmeter_redis_seconds",
-            "Redis operations.",
-            ["operation"],
-            buckets=_OVERHEAD,
-            registry=registry,
-        )
-        self._tokens = gauge("budget_tokens", "Tokens of a window.", "budget", "holder", "window", "state")
-        self._stale = gauge(
-            "budget_stale_tokens", "Tokens held by reservations whose lease ran out.", "budget"
-        )
-        self._undelivered = gauge("budget_undelivered", "Settlements that Redis has not taken yet.")
-        self._price = gauge("price", "Probability of a right answer that 1,000 tokens must buy.", "budget")
-        self._price_at_bound = gauge(
-            "price_at_bound", "1 while a higher price would change nothing.", "budget"
-        )
-        self._up = gauge("redis_up", "1 while Redis answers.")
-
-    def redis_called(self, operation: str, seconds: float | None) -> None:
-        """See `BudgetObserver`, as for the methods below."""
-        if seconds is None:
-            self._errors.labels(operation).inc()
-        else:
-            self._seconds.labels(operation).observe(seconds)
-
-    def decided(self, budget: str, outcome: str) -> None:
-        self._decisions.labels(budget, outcome).inc()
-
-    def fell_back(self, policy: str) -> None:
-        self._fallbacks.labels(policy).inc()
-
-    def overran(self, budget: str, tokens: int) -> None:
-        self._overruns.labels(budget).inc(tokens)
-
-    def priced(self, budget: str, price: float, *, at_bound: bool) -> None:
-        self._price.labels(budget).set(price)
-        self._price_at_bound.labels(budget).set(at_bound)
-
-    def unpriced(self, budget: str) -> None:
-        for gauge in (self._price, self._price_at_bound):
-            with suppress(KeyError):
-                gauge.remove(budget)
-
-    def windows_read(self, windows: Sequence[WindowView], *, up: bool | None, undelivered: int) -> None:
-        """Windows that are not among those read lose their series."""
-        self._up.set(math.nan if up is None else up)
-        self._undelivered.set(undelivered)
-        for gauge in (self._tokens, self._stale):
-            gauge.clear()
-        for view in windows:
-            labels = view.budget, view.holder, window_label(view)
-            for state, tokens in (("cap", view.cap), ("settled", view.settled), ("reserved", view.reserved)):
-                self._tokens.labels(*labels, state).set(tokens)
-        for budget, tokens in stale_tokens(windows).items():
-            self._stale.labels(budget).set(tokens)
 
 
 class _Backends(Collector):

@@ -9,7 +9,7 @@ from gateway.budget.reservation import Reservation
 from gateway.errors import GatewayError
 from gateway.http.headers import Headers
 from gateway.openai_api.usage import TokenUsage
-from gateway.routing.policy import Decision
+from gateway.routing.decision import Decision
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ import pytest
 from gateway.console.state import KEPT_DECISIONS, Console, Sums
 from gateway.errors import BackendError
 from gateway.openai_api.usage import TokenUsage
-from gateway.routing.policy import Decision
+from gateway.routing.decision import Decision
 from gateway.telemetry.record import Record
 from tests.console.stream import next_of, watching
 from tests.fakes.backend import Backend

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from gateway.console import explain as module
 from gateway.console.explain import best, explain, price_ranges
-from gateway.routing.policy import Bound, Bounds, Decision, Reason, choose
+from gateway.routing.decision import Decision, Reason
+from gateway.routing.policy import Bound, Bounds, choose
 from router_model.predictor import Prediction
 
 NAMES = ("direct", "short", "medium", "long")

@@ -7,7 +7,7 @@ import typing
 
 from gateway.config.loader import parse
 from gateway.errors import all_errors
-from gateway.routing.policy import Decision, Reason
+from gateway.routing.decision import Decision, Reason
 from gateway.snapshot import Snapshot
 from tests.docs.pages import ROOT, assert_same, named, page, rows, section
 

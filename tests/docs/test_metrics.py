@@ -10,7 +10,7 @@ from prometheus_client import Info
 from gateway.circuit_breaker import Breaker
 from gateway.config.models import Replica
 from gateway.errors import BackendError
-from gateway.routing.policy import Decision
+from gateway.routing.decision import Decision
 from gateway.telemetry.access_log import access_line
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import Record

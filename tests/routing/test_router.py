@@ -10,7 +10,7 @@ import pytest
 from gateway.budget.limits import Budgets
 from gateway.errors import InvalidApiKey, ModelNotAllowed, ModelNotFound
 from gateway.openai_api.endpoints import CHAT
-from gateway.routing.policy import Decision
+from gateway.routing.decision import Decision
 from gateway.routing.router import Router
 from gateway.snapshot import Snapshot
 from gateway.upstream.pool import pools_of

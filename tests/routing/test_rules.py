@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.config.rules import Rule, When
-from gateway.routing.policy import Facts, RuleBook
+from gateway.routing.rules import Facts, RuleBook
 from tests.making import chat
 
 FACTS = Facts(

@@ -20,7 +20,7 @@ from gateway.errors import (
     all_errors,
 )
 from gateway.openai_api.usage import SLACK, TokenUsage
-from gateway.routing.policy import Decision
+from gateway.routing.decision import Decision
 from gateway.telemetry.access_log import access_line
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import Record

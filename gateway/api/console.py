@@ -1,0 +1,57 @@
+"""The routes of the console: its page, its files and its stream of events."""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import Callable
+from importlib.resources import files
+
+from fastapi import FastAPI, Request
+from starlette.responses import Response, StreamingResponse
+
+from gateway.config.settings import Settings
+from gateway.console.access import authorize, enabled
+from gateway.console.state import Console
+from gateway.errors import RouteNotFound
+from gateway.http.exchange import Exchange
+
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+_TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
+
+
+def add_routes(app: FastAPI, console: Console, settings: Callable[[], Settings]) -> None:
+    """Define the page, its files and its stream. The page has no data and needs no key; the stream does."""
+    pages = {
+        entry.name: entry.read_bytes()
+        for entry in files("gateway.console").joinpath("web").iterdir()
+        if not entry.name.startswith(".")
+    }
+
+    def page(name: str) -> Response:
+        if not enabled(settings()) or name not in pages:
+            raise RouteNotFound(f"There is no route /console/{name[:100]}")
+        kind = _TYPES.get(name[name.rfind(".") :]) or mimetypes.guess_type(name)[0]
+        return Response(pages[name], media_type=kind, headers=_HEADERS)
+
+    @app.get("/console", summary="The console", tags=["operations"])
+    async def index() -> Response:
+        return page("index.html")
+
+    @app.get("/console/events", summary="What the console shows, as server-sent events", tags=["operations"])
+    async def events(request: Request) -> Response:
+        exchange: Exchange = request.scope["thinkmeter.exchange"]
+        authorize(settings(), exchange.headers)
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(console.events(), media_type="text/event-stream", headers=headers)
+
+    @app.get("/console/{name}", include_in_schema=False)
+    async def asset(name: str) -> Response:
+        return page(name)

@@ -1,0 +1,68 @@
+"""The OpenAPI description of the routes that are served in front of FastAPI."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from gateway import __version__
+from gateway.openai_api.endpoints import CHAT, COMPLETIONS, EMBEDDINGS
+
+# --- OpenAPI -----------------------------------------------------------------------------------------
+
+_STRING = {"type": "string"}
+_MESSAGE = {
+    "type": "object",
+    "required": ["role", "content"],
+    "properties": {"role": {"enum": ["system", "user", "assistant", "tool"]}, "content": _STRING},
+}
+_LENGTHS = {
+    "stream": {"type": "boolean"},
+    "max_tokens": {"type": "integer", "minimum": 1},
+    "thinking_token_budget": {"type": "integer", "minimum": -1},
+}
+BODIES: dict[str, dict[str, Any]] = {
+    CHAT.path: {
+        "type": "object",
+        "required": ["model", "messages"],
+        "properties": {
+            "model": _STRING,
+            "messages": {"type": "array", "items": _MESSAGE, "minItems": 1},
+            "reasoning_effort": _STRING,
+            "max_completion_tokens": {"type": "integer", "minimum": 1},
+            **_LENGTHS,
+        },
+    },
+    COMPLETIONS.path: {
+        "type": "object",
+        "required": ["model", "prompt"],
+        "properties": {"model": _STRING, "prompt": _STRING, **_LENGTHS},
+    },
+    EMBEDDINGS.path: {
+        "type": "object",
+        "required": ["model", "input"],
+        "properties": {"model": _STRING, "input": _STRING},
+    },
+}
+
+
+def request_body(path: str) -> dict[str, Any]:
+    content = {"application/json": {"schema": BODIES[path]}}
+    return {"openapi_extra": {"requestBody": {"required": True, "content": content}}}
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's own description, and the hot routes that are served in front of it."""
+    schema = app.openapi()
+    for path in BODIES:
+        schema["paths"][path] = {
+            "post": {
+                "summary": "OpenAI-compatible; unknown fields pass through untouched",
+                "tags": ["openai"],
+                "responses": {"200": {"description": "The backend's answer"}},
+                **request_body(path)["openapi_extra"],
+            }
+        }
+    schema["info"]["version"] = __version__
+    return schema
