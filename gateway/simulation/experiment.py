@@ -1,4 +1,4 @@
-"""One scenario, every controller: how the pacing keeps a budget beside its rivals and beside hindsight."""
+"""Runs each scenario with every controller, and with prices chosen in hindsight."""
 
 from __future__ import annotations
 
@@ -10,18 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.budget.pacing import PaceSettings
-from gateway.simulation.replay import (
-    REFUSED,
-    Controller,
-    Fixed,
-    Paced,
-    RawDual,
-    Run,
-    Scheduled,
-    Window,
-    replay,
-)
-from gateway.simulation.traffic import RATE, Scenario, Trace, trace
+from gateway.simulation.controllers import Controller, Fixed, Paced, RawDual, Scheduled
+from gateway.simulation.limiter import REFUSED, Limiter
+from gateway.simulation.replay import Run, replay
+from gateway.simulation.traffic import RATE, Scenario, Trace, draw_trace
 from router_model.allocation import PriceTable, value
 from router_model.arrays import Floats, Ints
 from router_model.evaluation.methods import Estimates, Estimator, Method
@@ -30,52 +22,52 @@ from router_model.training.outcomes import FOLDS, OutcomeTable, folds
 
 WINDOW = 60.0  # seconds
 FRACTIONS = (0.86, 0.9, 0.94, 0.98)
-"""Shares of the cap that hindsight plans for; the best one stands for it behind the limiter."""
+"""Shares of the cap that hindsight plans for. Behind the limiter, the best one counts."""
 
 
 @dataclass(frozen=True)
 class World:
-    """What all runs share: outcomes, what a head that never saw a prompt says of it, and the budget.
-
-    best: the tier a price of 0 chooses, [N]. reserves: tokens, [N, T]. cap: tokens in a window.
-    """
+    """What all runs share: measured outcomes of N prompts, estimates for them, and the budget."""
 
     table: OutcomeTable
     estimates: Estimates
+    """Cross-fitted."""
     predictions: list[Prediction]
+    """The estimates in the form that the gateway uses."""
     prices: PriceTable
     best: Ints
+    """The tier chosen at a price of 0, [N]."""
     reserves: Floats
+    """Tokens that each tier reserves, [N, T]."""
     cap: float
+    """Tokens per window."""
 
     @property
     def budget(self) -> float:
-        """Tokens a request that the cap leaves at the usual rate."""
+        """Tokens per request that the cap allows at the usual rate."""
         return self.cap / (WINDOW * RATE)
 
 
 @dataclass(frozen=True)
 class Score:
-    """How one controller did.
-
-    utilisation: mean share of the cap settled in the trailing window, over the seconds under load (those in
-    which unpriced traffic would have filled the window). accuracy: expected right answers of all requests;
-    refused and lost ones count as wrong. hindsight_accuracy: of the price that is best for each window known
-    beforehand, under the same limiter and reservations; relaxed_accuracy: of that price without either, which
-    no budget that holds at every moment can reach.
-    """
+    """How one controller did."""
 
     seconds_over_cap: int
     utilisation: float
+    """Mean share of the cap settled in the trailing window, over the seconds under load (see `loaded`)."""
     accuracy: float
+    """Expected share of right answers; refused and lost requests count as wrong."""
     hindsight_accuracy: float
+    """Of the best price per window, known in advance, under the same limiter and reservations."""
     relaxed_accuracy: float
+    """Of that price without limiter and reservations. No budget that always holds can reach it."""
     limiter_share: float
+    """Share of requests that the limiter shortened or refused."""
     rejected_share: float
 
 
 def cross_fitted(table: OutcomeTable, method: Method, seed: int) -> Estimates:
-    """Estimates for every prompt by a head fitted to other prompts only."""
+    """Estimates for every prompt by a method that was fitted to other prompts only."""
     part = folds(table, FOLDS, seed)
     correct, tokens = np.zeros_like(table.correct), np.zeros_like(table.tokens)
     for fold in range(FOLDS):
@@ -87,10 +79,11 @@ def cross_fitted(table: OutcomeTable, method: Method, seed: int) -> Estimates:
 
 
 def world(table: OutcomeTable, estimates: Estimates, clamps: Ints, *, share: float, strict: bool) -> World:
-    """share: the cap, as a share of what unpriced traffic would spend at the usual rate.
+    """The world of a table and its estimates.
 
-    Strict reservations are the clamps; else the estimate times the 95th percentile of the tier's
-    actual/estimate, at most the clamp.
+    share: the cap, as a share of what unpriced traffic would spend at the usual rate. strict: reserve the
+    clamps. Otherwise a tier reserves the estimate times the 95th percentile of actual/estimate, at most the
+    clamp.
     """
     correct, tokens = estimates
     predictions = [
@@ -113,65 +106,65 @@ def world(table: OutcomeTable, estimates: Estimates, clamps: Ints, *, share: flo
 
 
 def trailing(at: Floats, amounts: Floats, when: NDArray[Any]) -> Floats:
-    """Sum of the amounts in the window up to and including each moment; `at` must rise."""
+    """Sum of the amounts in the window that ends with each moment; `at` must rise."""
     total = np.concatenate([[0.0], np.cumsum(amounts)])
     newest, oldest = np.searchsorted(at, when, "right"), np.searchsorted(at, when - WINDOW, "right")
     return np.asarray(total[newest] - total[oldest])
 
 
-def loaded(world: World, run_of: Trace) -> Ints:
-    """The whole seconds, after the first window, in which unpriced traffic would have filled the window."""
-    ends = np.arange(WINDOW, run_of.duration) + 1
-    wanted = run_of.tokens[np.arange(len(run_of.at)), world.best[run_of.row]]
-    return ends[trailing(run_of.at, wanted, ends) >= world.cap].astype(np.int64)
+def loaded(world: World, trace: Trace) -> Ints:
+    """The seconds under load: those after the first window in which unpriced traffic would fill it."""
+    ends = np.arange(WINDOW, trace.duration) + 1
+    wanted = trace.tokens[np.arange(len(trace.at)), world.best[trace.row]]
+    return ends[trailing(trace.at, wanted, ends) >= world.cap].astype(np.int64)
 
 
-def accuracy(run_of: Trace, run: Run) -> float:
-    """Share of right answers expected of all requests; refused and lost ones count as wrong."""
-    right = run_of.correct[np.arange(len(run_of.at)), np.maximum(run.granted, 0)]
+def accuracy(trace: Trace, run: Run) -> float:
+    """Expected share of right answers; refused and lost requests count as wrong."""
+    right = trace.correct[np.arange(len(trace.at)), np.maximum(run.granted, 0)]
     return float(np.where(run.granted >= 0, right, 0.0).mean())
 
 
-def score(world: World, run_of: Trace, run: Run, hindsight: float, relaxed: float) -> Score:
-    """Judge a run by what was settled, at the exact moments, not by the limiter's own buckets."""
-    ends = np.arange(run_of.duration) + 1
+def score(world: World, trace: Trace, run: Run, hindsight: float, relaxed: float) -> Score:
+    """Score a run by exact times of settlement instead of the limiter's buckets."""
+    ends = np.arange(trace.duration) + 1
     moments = np.concatenate([run.ended, ends])
     over = moments[trailing(run.ended, run.used, moments) > world.cap]
-    busy = trailing(run.ended, run.used, loaded(world, run_of))
+    busy = trailing(run.ended, run.used, loaded(world, trace))
     return Score(
         seconds_over_cap=len(np.unique(np.ceil(over))),
         utilisation=float(busy.mean() / world.cap) if len(busy) else 0.0,
-        accuracy=accuracy(run_of, run),
+        accuracy=accuracy(trace, run),
         hindsight_accuracy=hindsight,
         relaxed_accuracy=relaxed,
-        limiter_share=run.window.limited / len(run_of.at),
+        limiter_share=run.window.limited / len(trace.at),
         rejected_share=float((run.granted == REFUSED).mean()),
     )
 
 
 class Hindsight:
-    """The best price for each window of a trace, found with the tokens that each choice would really cost."""
+    """The best price for each window of a trace, given the tokens that each choice would really cost."""
 
-    def __init__(self, world: World, run_of: Trace) -> None:
+    def __init__(self, world: World, trace: Trace) -> None:
         correct, tokens = world.estimates
         low, high = world.prices.floor, world.prices.ceiling
         self.prices = np.concatenate([[0.0], np.geomspace(max(low, high / 1e5), 1.01 * high, 200)])
         choices = np.stack([value(correct, tokens, price).argmax(axis=1) for price in self.prices])
         choices = choices.astype(np.int8)
-        windows = np.split(np.arange(len(run_of.at)), np.searchsorted(run_of.at, self._starts(run_of)))
+        windows = np.split(np.arange(len(trace.at)), np.searchsorted(trace.at, self._starts(trace)))
         self._costs, self._right = [], []
         for index in windows:
-            chosen = choices[:, run_of.row[index]]
-            self._costs.append(run_of.tokens[index[None, :], chosen].sum(axis=1))
-            self._right.append(run_of.correct[index[None, :], chosen].sum(axis=1))
-        self._cap, self._requests = world.cap, len(run_of.at)
+            chosen = choices[:, trace.row[index]]
+            self._costs.append(trace.tokens[index[None, :], chosen].sum(axis=1))
+            self._right.append(trace.correct[index[None, :], chosen].sum(axis=1))
+        self._cap, self._requests = world.cap, len(trace.at)
 
     @staticmethod
-    def _starts(run_of: Trace) -> Floats:
-        return np.arange(WINDOW, run_of.duration, WINDOW, dtype=np.float64)
+    def _starts(trace: Trace) -> Floats:
+        return np.arange(WINDOW, trace.duration, WINDOW, dtype=np.float64)
 
     def plan(self, fraction: float = 1.0) -> tuple[list[float], float]:
-        """The price of each window that fills `fraction` of the cap, and the accuracy without any limiter."""
+        """The price per window that fills `fraction` of the cap, and the accuracy without a limiter."""
         at = [np.flatnonzero(cost <= fraction * self._cap) for cost in self._costs]
         chosen = [int(within[0]) if len(within) else -1 for within in at]
         right = sum(float(window[k]) for window, k in zip(self._right, chosen, strict=True))
@@ -179,7 +172,7 @@ class Hindsight:
 
 
 def controllers(world: World) -> dict[str, Callable[[], Controller]]:
-    """Ours and its rivals, by name; the rivals' price is right for the usual rate and the usual prompts."""
+    """Ours and its rivals, by name. The rivals' price fits the usual rate and the usual prompts."""
     price, budget = world.prices.price(world.budget), world.budget
     pacing = PaceSettings(WINDOW, largest=float(world.reserves.max()))
     return {
@@ -205,16 +198,16 @@ class Result:
 
 def simulate(world: World, scenario: Scenario, seed: int) -> Result:
     """Run one scenario with every controller, and with hindsight behind the limiter."""
-    run_of = trace(scenario, world.table, seed)
-    hindsight = Hindsight(world, run_of)
+    trace = draw_trace(scenario, world.table, seed)
+    hindsight = Hindsight(world, trace)
 
     def run(controller: Controller) -> Run:
-        return replay(run_of, world.predictions, world.reserves, controller, Window(WINDOW, world.cap))
+        return replay(trace, world.predictions, world.reserves, controller, Limiter(WINDOW, world.cap))
 
     plans = [hindsight.plan(fraction)[0] for fraction in FRACTIONS]
     planned = [run(Scheduled(0.0, limited=True, prices=plan, stretch=WINDOW)) for plan in plans]
-    best = max(planned, key=lambda one: accuracy(run_of, one))
+    best = max(planned, key=lambda candidate: accuracy(trace, candidate))
     runs = {name: run(make()) for name, make in controllers(world).items()} | {"hindsight price": best}
-    bounds = accuracy(run_of, best), hindsight.plan()[1]
-    scores = {name: score(world, run_of, one, *bounds) for name, one in runs.items()}
-    return Result(scenario, run_of, runs, scores)
+    bounds = accuracy(trace, best), hindsight.plan()[1]
+    scores = {name: score(world, trace, finished, *bounds) for name, finished in runs.items()}
+    return Result(scenario, trace, runs, scores)

@@ -1,4 +1,4 @@
-"""What a simulation found, as a table, as plots, or as JSON."""
+"""The results of simulations as a table, as plots, or as JSON."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ OURS = "thinkmeter"
 
 
 def jsonified(results: Sequence[Result]) -> str:
-    """One object: scenario, controller, score."""
+    """One JSON object: scenario → controller → score."""
     return json.dumps(
         {r.scenario.name: {name: vars(score) for name, score in r.scores.items()} for r in results}, indent=1
     )
 
 
 def markdown(world: World, results: Sequence[Result]) -> str:
-    """A table of all runs."""
+    """A Markdown table of all runs."""
     columns = (
         "scenario, controller, seconds over cap, use, accuracy, to hindsight, to relaxed, limiter, refused"
     )
@@ -46,7 +46,7 @@ def markdown(world: World, results: Sequence[Result]) -> str:
 
 
 def write(world: World, results: Sequence[Result], folder: Path) -> None:
-    """The table of all runs, and a plot of each, into a folder."""
+    """Write the table of all runs and a plot of each into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.md").write_text(markdown(world, results) + "\n")
     for result in results:
@@ -54,7 +54,7 @@ def write(world: World, results: Sequence[Result], folder: Path) -> None:
 
 
 def plot(world: World, result: Result, path: Path) -> None:
-    """Price, use and mix over time, as an SVG picture. Needs matplotlib (the `train` extra)."""
+    """Price, use and tiers over time, as an SVG file. Needs matplotlib (the `train` extra)."""
     import matplotlib as mpl  # noqa: PLC0415 - only the train extra has it
     from matplotlib.figure import Figure  # noqa: PLC0415
 
@@ -84,7 +84,7 @@ def plot(world: World, result: Result, path: Path) -> None:
 
 
 def _mix(result: Result, seconds: Any) -> Any:
-    """Share of each tier, and of no answer, among the requests of the 30 s before each moment, [T + 1, n]."""
+    """Share of each tier, and of no answer, among the requests of the last 30 s, [T + 1, moments]."""
     granted = result.runs[OURS].granted
     kinds = [granted == tier for tier in range(result.trace.tokens.shape[1])] + [granted < 0]
     first, last = (np.searchsorted(result.trace.at, seconds - back) for back in (30.0, 0.0))

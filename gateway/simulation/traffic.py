@@ -1,4 +1,4 @@
-"""Made-up traffic over measured outcomes: when requests come, what each asks, and how long answers get."""
+"""Synthetic traffic over measured outcomes: arrivals, prompts and response lengths."""
 
 from __future__ import annotations
 
@@ -11,37 +11,39 @@ from numpy.typing import NDArray
 from router_model.arrays import Floats, Ints
 from router_model.training.outcomes import OutcomeTable
 
-RATE = 20.0  # requests a second while nothing special happens
+RATE = 20.0  # requests per second while nothing special happens
 DURATION = 1200.0  # seconds
-SPREAD = 0.25  # standard deviation of ln tokens between answers to one prompt at one tier
-FIRST_TOKEN, SPEED = 0.2, 100.0  # seconds until the first token, tokens a second after it
-REPLICAS = 2
+SPREAD = 0.25  # standard deviation of ln tokens between responses to one prompt at one tier
+FIRST_TOKEN, SPEED = 0.2, 100.0  # seconds until the first token, then tokens per second
+GATEWAYS = 2
 
 
 @dataclass(frozen=True)
 class Trace:
-    """N requests in the order of arrival, with what would happen at each of T tiers.
-
-    at: seconds from the start, [N]. row: the prompt's row in the outcome table, [N].
-    correct: expected share of right answers, [N, T]. tokens: completion tokens, whole, [N, T].
-    clamps: the most tokens a tier may use, which is what is reserved for it, [T].
-    replica: which gateway serves it, [N]. restarts: (second, replica) at which one dies and comes back.
-    """
+    """N requests in the order of arrival, and what would happen to them at each of T tiers."""
 
     name: str
     at: Floats
+    """Seconds from the start, [N]."""
     row: Ints
+    """The prompt's row in the outcome table, [N]."""
     correct: Floats
+    """Expected share of right answers, [N, T]."""
     tokens: Floats
+    """Completion tokens, whole numbers, [N, T]."""
     clamps: Ints
-    replica: Ints
+    """The most tokens that a tier may use and reserves, [T]."""
+    gateway: Ints
+    """Which gateway serves the request, [N]."""
     duration: float
+    """Seconds."""
     restarts: tuple[tuple[float, int], ...] = ()
+    """(second, gateway) at which a gateway dies and comes back."""
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """What changes over the time of a run: arrivals a second, share of hard prompts, length of answers."""
+    """What changes during a run: arrivals per second, share of hard prompts, length of responses."""
 
     name: str
     rate: Callable[[Floats], Floats] = lambda at: np.full_like(at, RATE)
@@ -61,7 +63,7 @@ SCENARIOS = (
     Scenario("difficulty", hard=lambda at: np.where(at < DURATION / 2, 0.5, 0.9)),
     Scenario("inflation", length=lambda at: np.where(at < DURATION / 3, 1.0, 1.6)),
     Scenario("diurnal", rate=lambda at: RATE * (1 - 0.8 * np.cos(2 * np.pi * at / DURATION))),
-    Scenario("restart", restarts=tuple((DURATION * k / 5, k % REPLICAS) for k in range(1, 5))),
+    Scenario("restart", restarts=tuple((DURATION * k / 5, k % GATEWAYS) for k in range(1, 5))),
 )
 
 
@@ -70,10 +72,10 @@ def clamps(table: OutcomeTable) -> Ints:
     return np.asarray(np.ceil(1.6 * table.tokens.max(axis=0)), np.int64)
 
 
-def trace(scenario: Scenario, table: OutcomeTable, seed: int) -> Trace:
-    """Draw one run of a scenario: Poisson arrivals, prompts at random, lengths spread about their means.
+def draw_trace(scenario: Scenario, table: OutcomeTable, seed: int) -> Trace:
+    """Draw a trace: Poisson arrivals, random prompts, log-normal lengths around the measured means.
 
-    Prompts are hard when the table's tiers answer them less often than the median prompt.
+    Hard prompts are those below the median of correctness over all tiers.
     """
     rng = np.random.default_rng(seed)
     seconds: Floats = np.arange(0.0, DURATION, 0.1, dtype=np.float64)
@@ -95,7 +97,7 @@ def trace(scenario: Scenario, table: OutcomeTable, seed: int) -> Trace:
         correct=table.correct[row],
         tokens=np.clip(drawn, 1, most),
         clamps=most,
-        replica=rng.integers(REPLICAS, size=len(at)),
+        gateway=rng.integers(GATEWAYS, size=len(at)),
         duration=DURATION,
         restarts=scenario.restarts,
     )

@@ -13,9 +13,11 @@ from typer.testing import CliRunner
 
 from gateway.budget.pacing import PaceSettings
 from gateway.cli.serving import cli
+from gateway.simulation.controllers import Fixed, Paced, RawDual
 from gateway.simulation.experiment import Hindsight, World, loaded, score, trailing, world
-from gateway.simulation.replay import LOST, REFUSED, Fixed, Paced, RawDual, Window, replay
-from gateway.simulation.traffic import SCENARIOS, clamps, trace
+from gateway.simulation.limiter import REFUSED, Limiter
+from gateway.simulation.replay import LOST, replay
+from gateway.simulation.traffic import SCENARIOS, clamps, draw_trace
 from router_model.allocation import PriceTable
 from router_model.evaluation.methods import Estimates
 from router_model.training.outcomes import OutcomeTable
@@ -51,7 +53,7 @@ def paced(one: World) -> Paced:
     return Paced(0.0, limited=True, pacing=PaceSettings(60.0, float(one.reserves.max())), table=one.prices)
 
 
-def windows_hold(limited: Window, asks: list[tuple[float, int, float]]) -> None:
+def windows_hold(limited: Limiter, asks: list[tuple[float, int, float]]) -> None:
     """Reserve and settle at random; the most that is ever held stays within the cap, at every instant."""
     now, amounts, flights, settled = 0.0, (5.0, 50.0, 200.0), list[tuple[float, float]](), []
     for wait, wanted, share in asks:
@@ -76,12 +78,12 @@ def windows_hold(limited: Window, asks: list[tuple[float, int, float]]) -> None:
 )
 def test_limiter_never_over_the_cap(cap: float, asks: list[tuple[float, int, float]]) -> None:
     """Settled and reserved tokens never exceed the cap, in the exact window as in the limiter's buckets."""
-    windows_hold(Window(60.0, cap), asks)
+    windows_hold(Limiter(60.0, cap), asks)
 
 
 def test_limiter_steps_down_and_refuses() -> None:
     """The highest tier that fits at or below the wanted one is granted; nothing where none fits."""
-    limiter = Window(60.0, 100.0)
+    limiter = Limiter(60.0, 100.0)
 
     assert [limiter.reserve(0, 2, (10, 50, 90), enforced=True) for _ in range(3)] == [2, 0, REFUSED]
     assert (limiter.arrivals, limiter.limited, limiter.reserved) == (3, 2, 100)
@@ -89,7 +91,7 @@ def test_limiter_steps_down_and_refuses() -> None:
 
 def test_tokens_count_for_a_window_and_at_most_a_bucket_more() -> None:
     """What is settled at second 0.5 of a minute's window still counts at 60.9 and no longer at 61."""
-    limiter = Window(60.0, 100.0)
+    limiter = Limiter(60.0, 100.0)
     limiter.settle(0.5, 0.0, 70.0, 70.0)
 
     assert [limiter.reading(now).settled for now in (0.5, 60.9, 61.0)] == [70, 70, 0]
@@ -99,23 +101,23 @@ def test_tokens_count_for_a_window_and_at_most_a_bucket_more() -> None:
 def test_no_controller_exceeds_the_cap_behind_the_limiter(scenario) -> None:
     """With strict reservations no limited controller is over the cap for a second, whatever happens."""
     one = made(share=0.3)
-    run_of = trace(scenario, one.table, seed=1)
-    run_of = replace(
-        run_of, **{name: getattr(run_of, name)[:6000] for name in ("at", "row", "correct", "tokens")}
+    trace = draw_trace(scenario, one.table, seed=1)
+    trace = replace(
+        trace, **{name: getattr(trace, name)[:6000] for name in ("at", "row", "correct", "tokens")}
     )
     for controller in (paced(one), Fixed(0.0, limited=True), RawDual(1.0, limited=True, budget=20)):
-        run = replay(run_of, one.predictions, one.reserves, controller, Window(60.0, one.cap))
+        run = replay(trace, one.predictions, one.reserves, controller, Limiter(60.0, one.cap))
 
         assert run.window.peak <= one.cap
-        assert score(one, run_of, run, 1.0, 1.0).seconds_over_cap == 0
+        assert score(one, trace, run, 1.0, 1.0).seconds_over_cap == 0
 
 
 def test_pacing_beats_the_limiter_alone() -> None:
     """At a steady load the price keeps the window full, the limiter idle, and answers right more often."""
     one = made()
-    run_of = trace(SCENARIOS[0], one.table, seed=2)
+    trace = draw_trace(SCENARIOS[0], one.table, seed=2)
     ours, blind = (
-        score(one, run_of, replay(run_of, one.predictions, one.reserves, c, Window(60.0, one.cap)), 1.0, 1.0)
+        score(one, trace, replay(trace, one.predictions, one.reserves, c, Limiter(60.0, one.cap)), 1.0, 1.0)
         for c in (paced(one), Fixed(0.0, limited=True))
     )
 
@@ -124,11 +126,11 @@ def test_pacing_beats_the_limiter_alone() -> None:
     assert ours.accuracy > blind.accuracy
 
 
-def test_requests_of_a_dead_replica_are_lost_and_their_tokens_kept() -> None:
+def test_requests_of_a_dead_gateway_are_lost_and_their_tokens_kept() -> None:
     """Every request is answered, refused or lost, and every granted one is settled exactly once."""
     one = made()
-    run_of = trace(SCENARIOS[-1], one.table, seed=3)
-    run = replay(run_of, one.predictions, one.reserves, paced(one), Window(60.0, one.cap))
+    trace = draw_trace(SCENARIOS[-1], one.table, seed=3)
+    run = replay(trace, one.predictions, one.reserves, paced(one), Limiter(60.0, one.cap))
 
     assert (run.granted == LOST).sum() > 0
     assert len(run.used) == (run.granted != REFUSED).sum()
@@ -139,8 +141,8 @@ def test_requests_of_a_dead_replica_are_lost_and_their_tokens_kept() -> None:
 def test_hindsight_is_within_every_window() -> None:
     """The plan of hindsight fills no window beyond its share, and a larger share is never worse."""
     one = made()
-    run_of = trace(SCENARIOS[1], one.table, seed=4)
-    hindsight = Hindsight(one, run_of)
+    trace = draw_trace(SCENARIOS[1], one.table, seed=4)
+    hindsight = Hindsight(one, trace)
     plans = [hindsight.plan(fraction) for fraction in (0.5, 0.8, 1.0)]
 
     assert [right for _, right in plans] == sorted(right for _, right in plans)
@@ -157,15 +159,15 @@ def test_trailing_sums_are_exact() -> None:
 
 def test_load_is_what_unpriced_traffic_would_fill() -> None:
     """At a tenth of the demand every second is under load, at twice the demand none is."""
-    run_of = trace(SCENARIOS[0], table(), seed=5)
+    trace = draw_trace(SCENARIOS[0], table(), seed=5)
 
-    assert len(loaded(made(share=0.1), run_of)) == run_of.duration - 60
-    assert len(loaded(made(share=2.0), run_of)) == 0
+    assert len(loaded(made(share=0.1), trace)) == trace.duration - 60
+    assert len(loaded(made(share=2.0), trace)) == 0
 
 
 def test_traces_repeat_by_seed() -> None:
     """The same seed gives the same trace, another seed another."""
-    first, same, other = (trace(SCENARIOS[3], table(), seed) for seed in (1, 1, 2))
+    first, same, other = (draw_trace(SCENARIOS[3], table(), seed) for seed in (1, 1, 2))
 
     assert np.array_equal(first.tokens, same.tokens)
     assert not np.array_equal(first.at[:100], other.at[:100])
