@@ -1,4 +1,4 @@
-"""A head on disk: plain arrays in one `.npz` and a JSON manifest; no pickle, replaced as a whole."""
+"""A head on disk: plain arrays in one `.npz` file and a JSON manifest, no pickle, replaced as a whole."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ LARGEST = 8 << 20  # bytes
 TRUNK = ("rarity", "mean", "scale", "latents", "counts", "shift", "hidden", "hidden_bias")
 CURVES = ("weights", "bias", "low", "high", "spread", "offset")
 UNSEEN = 16.0
-"""The rarity that an n-gram never seen in training counts with."""
+"""The rarity of an n-gram that was never seen in training."""
 
 Arrays = Mapping[str, NDArray[Any]]
 
 
 class ArtifactError(ValueError):
-    """A head that cannot be used: missing, damaged, of another format or of another feature version."""
+    """The head is missing, damaged, of another format or of another feature version."""
 
 
 def write(directory: Path, manifest: Mapping[str, Any], arrays: Arrays) -> str:
-    """Write an artefact; returns its digest. Whoever loads meanwhile gets the old one or the new one.
+    """Write an artefact and return its digest. A concurrent reader gets the old artefact or the new one.
 
-    The arrays' file is named by its content and the manifest, which names it, is replaced last, atomically.
-    Raises ArtifactError above 8 MiB.
+    The arrays' file is named by its content. The manifest names that file and is replaced last, atomically.
+
+    Raises: ArtifactError, above 8 MiB.
     """
     directory.mkdir(parents=True, exist_ok=True)
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in sorted(arrays.items()):
-            entry = zipfile.ZipInfo(
-                f"{name}.npy", (1980, 1, 1, 0, 0, 0)
-            )  # the same head gives the same bytes
+            # a fixed time, so that the same head gives the same bytes
+            entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_DEFLATED
             held = io.BytesIO()
             np.save(held, np.ascontiguousarray(array), allow_pickle=False)
@@ -77,13 +77,15 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def read(directory: Path, feature_version: int) -> tuple[dict[str, Any], dict[str, NDArray[Any]], str]:
-    """Manifest, arrays and digest of an artefact, checked. Raises ArtifactError."""
+    """Manifest, arrays and digest of an artefact, checked.
+
+    Raises: ArtifactError.
+    """
     for attempt in range(3):
         try:
             return _read(directory, feature_version)
-        except (
-            FileNotFoundError
-        ) as error:  # replaced between the two reads: the new manifest names another file
+        except FileNotFoundError as error:
+            # the artefact was replaced between the two reads, and the new manifest names another file
             if attempt == 2:
                 raise ArtifactError(f"{directory}: no head here: {error.filename} is missing") from None
     raise AssertionError

@@ -27,33 +27,33 @@ _PLANS = 1024  # models × tier ladders remembered; a gateway has a handful
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """A trained head.
-
-    sample [N, H + R + DENSE]: inputs of training prompts, cross-fitted, for price tables.
-    trained: `fingerprints` of all training prompts, ascending.
-    encoder: the one it was trained with.
-    """
+    """A trained head."""
 
     name: str
     digest: str
     trunk: Trunk
     sets: Mapping[str, Curves]
+    """Curves by the name of the model they were measured on."""
     sample: Singles
+    """Cross-fitted inputs of some training prompts, [N, H + R + DENSE], for price tables."""
     trained: NDArray[np.uint64]
+    """`fingerprints` of all training prompts, ascending."""
     manifest: Mapping[str, Any]
     encoder: Encoder = HASHED
+    """The encoder it was trained with."""
 
     @property
     def version(self) -> str:
-        """As decision records name it."""
+        """How decision records name it."""
         return f"{self.name}-{self.digest[:12]}"
 
     @classmethod
     def load(cls, directory: str | Path, source: Source | None = None, remembers: int = 1 << 17) -> Self:
-        """Read an artefact; `source`: where its encoder is, if it was trained with one that has a place.
+        """Read an artefact.
 
-        remembers: embeddings kept. Raises `artifact.ArtifactError` for another FEATURE_VERSION, another
-        encoder, or damaged files.
+        source: where its encoder is, unless it is the hashed one. remembers: number of embeddings kept.
+
+        Raises: ArtifactError, for another FEATURE_VERSION, another encoder, or damaged files.
         """
         manifest, arrays, digest = artifact.read(Path(directory), FEATURE_VERSION)
         try:
@@ -73,12 +73,12 @@ class Head:
                 lengths=dict(sorted(described["lengths"].items(), key=lambda item: float(item[1]))),
                 **parts,
             )
-        encode("")  # builds the lookup tables now, not during the first request
+        encode("")  # builds the lookup tables now instead of during the first request
         sample = arrays["sample"].astype(np.float32)
         return cls(str(manifest["name"]), digest, trunk, sets, sample, arrays["trained"], manifest, encoder)
 
     def predict(self, prompt: str, model: str, tiers: Sequence[TierLength]) -> Prediction:
-        """See `Predictor.predict`. How tiers are matched to measured ones: see `match`."""
+        """See `Predictor.predict`; `match` says how tiers are matched to measured ones."""
         inputs, abstains = self._average, True
         features = self.encoder.features(prompt)
         if features is not None:
@@ -92,7 +92,10 @@ class Head:
         return Prediction(1 - right[0], right, tuple(tokens.tolist()), tuple(p95.tolist()), abstains)
 
     def see(self, prompts: Sequence[str]) -> Singles:
-        """What the curves see of each prompt, [N, H + R + DENSE]. Raises EncoderError."""
+        """The inputs of the curves for each prompt, [N, H + R + DENSE].
+
+        Raises: EncoderError.
+        """
         matrix = self.encoder.encode_all(prompts)
         rows = [slice(*matrix.indptr[at : at + 2]) for at in range(len(prompts))]
         seen = [
@@ -114,7 +117,7 @@ class Head:
         return {}
 
     def trained_on(self, prompts: Sequence[str]) -> NDArray[np.bool_]:
-        """Which of these prompts, normalised, were among the training data."""
+        """Which of these prompts were among the training data, [N]."""
         return np.isin(fingerprints(prompts), self.trained)
 
     @cached_property
@@ -125,8 +128,10 @@ class Head:
     def match(self, model: str, tiers: Sequence[TierLength]) -> tuple[Curves, list[int] | None]:
         """The curves for a model's tiers and, where tiers are known by name, their columns.
 
-        The set called like the model, else any set not bound to another that knows all tier names; else the
-        reference set, in which lengths are interpolated. Raises ArtifactError where the head has none.
+        First choice is the set of the model's name, then any unbound set that knows all tier names, then the
+        reference set, in which lengths are interpolated.
+
+        Raises: ArtifactError, if the head has no such set.
         """
         names = [tier.name for tier in tiers]
         named = self.sets.get(model)
@@ -143,7 +148,7 @@ class Head:
         )
 
     def caveat(self, model: str, tiers: Sequence[TierLength]) -> str | None:
-        """What to know of where a model's estimates come from; None where it was measured."""
+        """Where a model's estimates come from if it was never measured; None if it was."""
         curves, columns = self.match(model, tiers)
         if curves.name == model and columns is not None:
             return None
@@ -168,6 +173,6 @@ class Head:
 
 
 def load_named(name: str | Path, source: Source | None = None, remembers: int = 1 << 17) -> Head:
-    """The shipped head `general` or `tiny`, or the artefact in a directory; see `Head.load`."""
+    """Load the shipped head `general` or `tiny`, or the artefact in a directory; see `Head.load`."""
     shipped = ARTIFACTS / str(name)
     return Head.load(shipped if str(name) in {"general", "tiny"} else name, source, remembers)

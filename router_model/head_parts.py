@@ -1,4 +1,4 @@
-"""The parts of a head: the trunk that reads a prompt, the curves of one model, and the plan for its tiers."""
+"""The parts of a head: the trunk that reads a prompt, the curves of one model, the plan for its tiers."""
 
 from __future__ import annotations
 
@@ -14,33 +14,34 @@ from router_model.arrays import Floats, Singles
 from router_model.encoders.base import Features
 from router_model.predictor import TierLength
 
-_CLIP = 4.0  # standard deviations beyond which a count says no more
-_OCTAVES = 2.0  # how far beyond the longest measured tier the curves may go on rising
+_CLIP = 4.0  # standard deviations beyond which a count carries no more information
+_OCTAVES = 2.0  # how far beyond the longest measured tier the curves may continue to rise
 
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """How the tiers of one model respond to what the trunk sees: the part that `calibrate` fits.
-
-    weights [inputs, 2T], bias [2T]: logits of P(right), then logarithms of E[tokens]; by tier.
-    low, high: fewest and most tokens seen, [T]. spread: p95 / mean, [T].
-    shrink in [0, 1]: how much of the predicted differences between tiers held on prompts not trained on;
-    the rest is replaced by `offset` [T], the tiers' mean differences.
-    lengths: reasoning tokens of some tiers, rising; only curves with such serve models not measured.
-    bound: they serve no model but the one that they are called after.
-    """
+    """How the T tiers of one model respond to what the trunk sees: the part that `calibrate` fits."""
 
     name: str
     tiers: tuple[str, ...]
     weights: Singles
+    """[inputs, 2T]: of the logits of P(right), then of the logarithms of E[tokens]."""
     bias: Singles
+    """[2T]"""
     low: Singles
+    """Fewest tokens seen in training, [T]."""
     high: Singles
+    """Most tokens seen in training, [T]."""
     spread: Singles
+    """95th percentile over mean of the tokens, [T]."""
     shrink: float
+    """In [0, 1]: how much of the predicted differences between tiers held on prompts not trained on."""
     offset: Singles
+    """The tiers' mean differences, [T], which replace the part that did not hold."""
     lengths: Mapping[str, float] = field(default_factory=dict)
+    """Reasoning tokens of some tiers, rising. Only curves with lengths serve models not measured."""
     bound: bool = False
+    """Whether the curves serve only the model of their name."""
 
     def outcomes(self, inputs: Singles) -> tuple[Floats, Floats]:
         """P(right) and E[tokens] for inputs [..., inputs], each [..., T]."""
@@ -55,29 +56,31 @@ class Curves:
 
 @dataclass(frozen=True, slots=True)
 class Trunk:
-    """Text to inputs of the curves, shared by all models.
-
-    rarity [SIZE]: inverse document frequency, 0 where never seen. mean, scale [DENSE]: of the counts.
-    latents [SIZE, R], counts [DENSE, R], shift [R]: the linear map to the latent difficulties z.
-    hidden [R + DENSE, H], hidden_bias [H]: a layer of tanh above z and the counts.
-    strange: mean rarity, or share outside of the plane, beyond which a prompt counts as unlike the training
-    data.
-    plane [K, SIZE]: where the features are an embedding, the leading directions of the training data.
-    """
+    """Turns a prompt's features into the inputs of the curves; shared by all models."""
 
     rarity: Singles
+    """Inverse document frequency, 0 for n-grams never seen, [SIZE]."""
     mean: Singles
+    """Of the counts, [DENSE]."""
     scale: Singles
+    """Standard deviation of the counts, [DENSE]."""
     latents: Singles
+    """The linear map from n-grams to the latent difficulties z, [SIZE, R]."""
     counts: Singles
+    """The linear map from counts to z, [DENSE, R]."""
     shift: Singles
+    """The intercept of z, [R]."""
     hidden: Singles
+    """Weights of the tanh layer above z and the counts, [R + DENSE, H]."""
     hidden_bias: Singles
+    """[H]"""
     strange: float
+    """Mean rarity, or share outside of the plane, above which a prompt counts as unlike the training data."""
     plane: Singles | None = None
+    """The leading directions of the training data, [K, SIZE], if the features are an embedding."""
 
     def see(self, features: Features) -> tuple[Singles, float]:
-        """The inputs [H + R + DENSE] and how unlike the training data the prompt is (`strange`)."""
+        """The inputs [H + R + DENSE], and how unlike the training data the prompt is (see `strange`)."""
         seen = self.rarity.take(features.indices)  # half the time of indexing
         values = features.values * seen
         length = math.sqrt(float(values @ values)) or 1.0
@@ -89,12 +92,12 @@ class Trunk:
         return self.above(np.concatenate((latents, counts))), strangeness
 
     def above(self, inputs: Singles) -> Singles:
-        """Put the hidden layer in front of z and counts, [..., R + DENSE] -> [..., H + R + DENSE]."""
+        """Prepend the hidden layer to z and the counts: [..., R + DENSE] -> [..., H + R + DENSE]."""
         return np.concatenate((np.tanh(inputs @ self.hidden + self.hidden_bias), inputs), axis=-1)
 
 
 def rarity(seen: Singles) -> float:
-    """Mean inverse document frequency of a prompt's n-grams; one never seen counts as `artifact.UNSEEN`."""
+    """Mean inverse document frequency of a prompt's n-grams; unseen ones count as `artifact.UNSEEN`."""
     if not len(seen):
         return math.inf
     return float(seen.sum() + artifact.UNSEEN * (len(seen) - np.count_nonzero(seen))) / len(seen)
@@ -103,7 +106,7 @@ def rarity(seen: Singles) -> float:
 def outside(vector: Singles, plane: Singles) -> float:
     """Share of a unit vector's square outside of orthonormal directions [K, D], from 0 to 1.
 
-    The residual of ViM (Wang et al., CVPR 2022).
+    This is the residual of ViM (Wang et al., CVPR 2022).
     """
     inside = plane @ vector
     return 1 - float(inside @ inside)
@@ -111,17 +114,17 @@ def outside(vector: Singles, plane: Singles) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a model's tiers are read off a set of curves, worked out once.
-
-    columns: the measured tiers used. blend [asked, columns]: interpolation between them, None where the tiers
-    asked about are the columns. limit: completion tokens that each tier may write.
-    """
+    """How a model's tiers are read off a set of curves; made once per model and set of tiers."""
 
     curves: Curves
     columns: NDArray[np.intp]
+    """The measured tiers that are used."""
     blend: Floats | None
+    """Interpolation between them, [asked, columns]; None if the tiers asked about are the columns."""
     limit: Floats
+    """Completion tokens that each tier may write, [asked]."""
     spread: Floats
+    """95th percentile over mean of the tokens, [asked]."""
 
     def outcomes(self, inputs: Singles) -> tuple[Floats, Floats]:
         """P(right) and E[tokens] for inputs [..., inputs], each [..., asked]."""
@@ -129,16 +132,19 @@ class Plan:
         correct, tokens = correct.take(self.columns, -1), tokens.take(self.columns, -1)
         if self.blend is not None:
             rising, longer = np.maximum.accumulate(correct, -1), np.maximum.accumulate(tokens, -1)
-            correct = np.minimum(np.round(rising @ self.blend.T, 9), 1.0)  # rounded: equal stays equal
+            correct = np.minimum(
+                np.round(rising @ self.blend.T, 9), 1.0
+            )  # rounded, so that equal estimates stay equal
             tokens = np.round(np.exp(np.log(longer) @ self.blend.T), 6)
         return correct, np.minimum(tokens, self.limit)
 
 
 def plan_of(curves: Curves, columns: list[int] | None, tiers: Sequence[TierLength]) -> Plan:
-    """Tiers by name (columns), or between those measured: linear in ln(1 + reasoning tokens), never falling.
+    """The plan for tiers known by name (`columns`), or for tiers interpolated between the measured ones.
 
-    Beyond the longest measured tier the curves go on at half the slope of the last interval, for at most two
-    octaves: nothing was measured there. Tokens never exceed what a tier may write.
+    Interpolation is linear in ln(1 + reasoning tokens) and never falls. Nothing was measured beyond the
+    longest tier, so there the curves continue at half the slope of the last interval, for at most two
+    octaves. Tokens never exceed what a tier may write.
     """
     limit = np.array([max(tier.thinking + tier.answer, 1) for tier in tiers], float)
     if columns is not None:

@@ -1,8 +1,7 @@
-"""A baseline, not a product: difficulty from prompt length and keywords.
+"""Difficulty from prompt length and keywords: a transparent fallback while no trained head is configured.
 
-It exists so that the gateway decides something transparent before a trained head is configured, and so
-that a trained head has something simple to beat. Keyword scorers of this kind are known to fail on
-exactly the prompts that need reasoning; never mistake it for a measurement.
+It is also a simple baseline for trained heads. Keyword scorers fail on exactly the prompts that need
+reasoning, so its estimates are guesses, not measurements.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Sequence
 from router_model.allocation import PriceTable
 from router_model.predictor import Prediction, TierLength
 
-_SCANNED = 20_000  # characters; keeps the worst case bounded
+_SCANNED = 20_000  # characters read at most, to bound the worst case
 _HARD_WORDS = frozenset(
     "prove proof derive integral derivative theorem equation optimise optimize algorithm complexity debug "
     "refactor step many probability remainder modulo mod solve calculate compute minimum maximum sum total "
@@ -37,9 +36,9 @@ def difficulty(prompt: str) -> float:
 
 
 class HeuristicBaseline:
-    """P(right) = 1 − d^(1 + 2·r) for the tier at relative rank r in [0, 1]; thinking used in proportion to d.
+    """P(right) = 1 − d^(1 + 2·r) for the tier at relative rank r in [0, 1], and thinking in proportion to d.
 
-    The gain of thinking so defined vanishes for trivial prompts (d → 0) and for hopeless ones (d → 1).
+    With this formula thinking gains nothing on trivial prompts (d → 0) and on hopeless ones (d → 1).
     """
 
     version = "baseline-heuristic-1"
@@ -53,5 +52,5 @@ class HeuristicBaseline:
         return Prediction(hardness, correct, tokens)
 
     def price_table(self, model: str, tiers: Sequence[TierLength]) -> PriceTable | None:
-        """See `Predictor.price_table`: nothing was measured."""
+        """None: nothing was measured."""
         return None

@@ -1,4 +1,4 @@
-"""What any difficulty model must answer: the contract between a head and the gateway."""
+"""The contract between a difficulty model and the gateway."""
 
 from __future__ import annotations
 
@@ -19,24 +19,26 @@ class TierLength(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Estimates for one prompt; `correct`, `tokens` and `p95` run parallel to the tiers asked about.
-
-    difficulty: 0 (trivial) to 1 (hopeless without thinking): 1 − P(right at the cheapest tier).
-    correct: P(right answer | prompt, tier), each in [0, 1].
-    tokens: E[completion tokens | prompt, tier], reasoning included.
-    p95: 95 % of completions are no longer than this; empty where the predictor does not know.
-    abstains: the prompt is too unlike the training data; the other fields are then the predictor's averages.
-    """
+    """Estimates for one prompt. `correct`, `tokens` and `p95` have one entry per tier asked about."""
 
     difficulty: float
+    """0 (trivial) to 1 (hopeless without thinking): 1 − P(right at the cheapest tier)."""
+
     correct: tuple[float, ...]
+    """P(right answer | prompt, tier), each in [0, 1]."""
+
     tokens: tuple[float, ...]
+    """E[completion tokens | prompt, tier], reasoning included."""
+
     p95: tuple[float, ...] = ()
+    """95th percentile of completion tokens; empty if unknown."""
+
     abstains: bool = False
+    """The prompt is too unlike the training data. The other fields are then the predictor's averages."""
 
 
 class Predictor(Protocol):
-    """Pure and synchronous: it runs on the event loop, so it must stay far below a millisecond."""
+    """Pure and synchronous. It runs on the event loop, so it must stay far below a millisecond."""
 
     @property
     def version(self) -> str:
@@ -44,9 +46,9 @@ class Predictor(Protocol):
         ...
 
     def predict(self, prompt: str, model: str, tiers: Sequence[TierLength]) -> Prediction:
-        """Estimate for `tiers` of `model`, cheapest first."""
+        """Estimates for `tiers` of `model`, cheapest first."""
         ...
 
     def price_table(self, model: str, tiers: Sequence[TierLength]) -> PriceTable | None:
-        """λ*(B) on the prompts the predictor was made from; None where it was made from none."""
+        """λ*(B) on the prompts the predictor was trained on; None if there were none."""
         ...

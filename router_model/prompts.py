@@ -1,4 +1,4 @@
-"""When two prompts count as the same, and numbers that depend on nothing but the prompt."""
+"""When two prompts count as the same, and hashes that depend only on the prompt."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from router_model.arrays import Floats
 
 
 def normalised(prompt: str) -> str:
-    """What makes two prompts the same: compatibility forms, case and white space do not count."""
+    """The prompt without differences in compatibility forms, case and white space."""
     return " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())
 
 
 def places(prompts: Sequence[str], seed: int) -> Floats:
-    """A place in [0, 1) for each prompt, from the seed and the normalised prompt alone.
+    """A number in [0, 1) for each prompt, from the seed and the normalised prompt alone.
 
-    So a prompt falls into the same part whichever table it stands in.
+    A prompt therefore falls into the same part of a split in every table.
     """
     salt = seed.to_bytes(8, "big", signed=True)
     digests = (
@@ -33,5 +33,5 @@ def places(prompts: Sequence[str], seed: int) -> Floats:
 
 
 def fingerprints(prompts: Sequence[str]) -> NDArray[np.uint64]:
-    """53-bit hashes of the normalised prompts: enough to tell whether one was trained on, and no more."""
+    """53-bit hashes of the normalised prompts: they tell whether a prompt was trained on, no more."""
     return (places(prompts, -1) * 2**53).astype(np.uint64)

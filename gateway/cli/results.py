@@ -102,7 +102,7 @@ def evaluate(
     tables = _tables([Path(target) for target in (targets if folds else targets[1:])], names_of(tiers))
     encoder = encoder_at(source) if folds else None
     try:
-        trials = [
+        comparisons = [
             _cross_validated(table, folds, seed, encoder)
             if folds and encoder
             else _applied(head, table, seed)
@@ -110,9 +110,9 @@ def evaluate(
         ]
     except (OutcomeError, EncoderError) as error:
         fail(error)
-    found = [_reported(trial) for trial in trials]
+    found = [_reported(comparison) for comparison in comparisons]
     if out_dir is not None:
-        _write(trials, out_dir)
+        _write(comparisons, out_dir)
     if as_json:
         whole = found[0] if len(found) == 1 else {"tables": found}
         typer.echo(json.dumps(whole))
@@ -149,18 +149,18 @@ def _applied(head: Any, table: OutcomeTable, seed: int) -> Any:
     return saved_head.scored(kept, how, head.version, [saved_head.score(estimates, kept)])
 
 
-def _reported(trial: Any) -> dict[str, Any]:
+def _reported(comparison: Any) -> dict[str, Any]:
     from router_model.evaluation import saved_head
 
-    ((method, cells),) = trial.cells.items()
+    ((method, cells),) = comparison.cells.items()
     return {
         "method": method,
-        "table": trial.table.name,
-        "prompts": len(trial.table),
-        "setting": trial.setting,
-        "oracle": trial.oracle_kind,
-        "tiers": list(trial.table.tiers),
-        "points": saved_head.points(cells, trial.table),
+        "table": comparison.table.name,
+        "prompts": len(comparison.table),
+        "setting": comparison.setting,
+        "oracle": comparison.oracle_kind,
+        "tiers": list(comparison.table.tiers),
+        "points": saved_head.points(cells, comparison.table),
     }
 
 
@@ -180,11 +180,11 @@ def _show(found: dict[str, Any]) -> None:
     out.print(shown)
 
 
-def _write(trials: Sequence[Any], folder: Path) -> None:
+def _write(comparisons: Sequence[Any], folder: Path) -> None:
     from router_model.report import suite
 
     with err.status("intervals and figures"):
-        suite.write_trials(trials, folder)
+        suite.write_comparisons(comparisons, folder)
 
 
 @cli.command()

@@ -57,7 +57,7 @@ class Embeddings:
     async def _embed(self, encoder: Embedder, settings: Encoder, texts: list[str]) -> Vectors:
         if not isinstance(encoder, Served):
             return await asyncio.to_thread(encoder.embed, texts)
-        replica, question = settings.replica, encoder.ask(texts)
+        replica, question = settings.replica, encoder.request(texts)
         ask = partial(self._upstream.ask, replica, b"POST", encoder.path, question, connect=settings.timeout)
         try:
             status, body = await ask()
@@ -65,4 +65,4 @@ class Embeddings:
             status, body = await ask()  # a kept connection was closed just then
         if status != 200:
             raise EncoderError(f"{settings.source}: status {status}")  # the body may repeat the prompt
-        return encoder.answer(body, len(texts))
+        return encoder.vectors(body, len(texts))

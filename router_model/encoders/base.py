@@ -1,4 +1,4 @@
-"""What turns prompts into features: one protocol for hashed n-grams, a sentence encoder and a remote one."""
+"""The protocol of encoders, which turn prompts into features."""
 
 from __future__ import annotations
 
@@ -11,39 +11,43 @@ from numpy.typing import NDArray
 
 
 class EncoderError(ValueError):
-    """An encoder that cannot be used, is another than the head was trained with, or does not answer."""
+    """The encoder cannot be used, differs from the one the head was trained with, or does not respond."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where an encoder is found: `hashed`, a directory, or the address of an OpenAI-compatible server.
-
-    model, key, timeout (seconds): of a server. pooling: `mean` or `cls`, of a directory.
-    """
+    """Where an encoder is found."""
 
     place: str = "hashed"
+    """`hashed`, a directory, or the address of an OpenAI-compatible server."""
     model: str | None = None
+    """The model of a server."""
     pooling: str = "mean"
+    """`mean` or `cls`, for a directory."""
     key: str | None = None
+    """The API key of a server."""
     timeout: float = 60.0
+    """Seconds to wait for a server."""
 
     @property
     def served(self) -> bool:
-        """Whether it is an address."""
+        """Whether the place is an address."""
         return self.place.startswith(("http://", "https://"))
 
 
 class Features(NamedTuple):
-    """One prompt. indices: ascending buckets, int32 [n]. values: 1 + ln(count), unit length within each of
-    the two blocks, float32 [n]. dense: `COUNTS`, mostly ln(1 + count), float32 [DENSE]."""
+    """The features of one prompt."""
 
     indices: NDArray[np.int32]
+    """Ascending columns, [n]: buckets of n-grams, or all columns of an embedding."""
     values: NDArray[np.float32]
+    """[n]. For n-grams 1 + ln(count), of unit length within each of the two blocks."""
     dense: NDArray[np.float32]
+    """`ngrams.COUNTS`, mostly ln(1 + count), [DENSE]."""
 
 
 class Matrix(NamedTuple):
-    """N prompts: the compressed sparse rows of an [N, SIZE] matrix, and the dense features [N, DENSE]."""
+    """The features of N prompts: compressed sparse rows of an [N, width] matrix, and counts [N, DENSE]."""
 
     indptr: NDArray[np.int64]
     indices: NDArray[np.int32]
@@ -52,22 +56,25 @@ class Matrix(NamedTuple):
 
 
 class Encoder(Protocol):
-    """Text to features. `identity` is what a head's manifest keeps: it must be met again exactly."""
+    """Turns text into features. A head's manifest keeps `identity`, and the encoder must match it exactly."""
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """Kind, and what tells this encoder from others of its kind."""
+        """The kind of encoder, and what distinguishes it from others of its kind."""
         ...
 
     @property
     def width(self) -> int:
-        """Columns that `Features.indices` may name."""
+        """Number of columns that `Features.indices` may name."""
         ...
 
     def features(self, prompt: str) -> Features | None:
-        """Of one prompt, at once; None where that would mean to wait."""
+        """The features of one prompt, without waiting; None if they are not at hand."""
         ...
 
     def encode_all(self, prompts: Sequence[str]) -> Matrix:
-        """Of all prompts, however long it takes. Raises EncoderError."""
+        """The features of all prompts, however long it takes.
+
+        Raises: EncoderError.
+        """
         ...

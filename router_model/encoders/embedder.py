@@ -1,7 +1,7 @@
-"""Prompt embeddings: unit vectors in place of the n-grams, and a memory of them.
+"""Base class of encoders that embed prompts, with a cache of their vectors.
 
-An embedding takes the place of the n-grams: a unit vector whose columns are all present. The plain counts of
-`ngrams` stay beside it, and what is learnt above is the same for all.
+An embedding is a unit vector that takes the place of the n-grams. The plain counts of `ngrams` stay beside
+it, and everything that is learnt above works the same for all encoders.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from router_model.encoders.base import EncoderError, Features, Matrix
 from router_model.encoders.ngrams import END, START, encode, encode_all
 
 PROBE = "How many minutes are there in a day and a half?"
-"""Embedded when a served model is first met, and when it is met again: the vector must be the same."""
+"""Embedded when a head is trained and when it is served. Both vectors must agree."""
 
 REMEMBERED = 1 << 17
-"""Vectors remembered by default; a gateway asks for fewer."""
+"""Vectors cached by default; a gateway asks for fewer."""
 
 _BATCH = 32
 
 
 class Embedder(ABC):
-    """Dense unit vectors, and a memory of them: whoever may wait fills it, and `features` only looks."""
+    """Dense unit vectors in a cache. Code that may wait fills the cache; `features` only reads it."""
 
     def __init__(self, identity: Mapping[str, Any], width: int, remembers: int) -> None:
         self.identity = {**identity, "width": width}
@@ -38,14 +38,20 @@ class Embedder(ABC):
 
     @abstractmethod
     def embed(self, texts: Sequence[str]) -> Singles:
-        """Vectors of some texts, [N, width]. Raises EncoderError."""
+        """Vectors of some texts, [N, width].
+
+        Raises: EncoderError.
+        """
 
     def missing(self, prompts: Sequence[str]) -> list[str]:
-        """The texts to embed before `features` knows all of these prompts."""
+        """The texts that must be embedded before `features` knows all of these prompts."""
         return [text for text in dict.fromkeys(map(_read, prompts)) if _key(text) not in self._known]
 
     def keep(self, texts: Sequence[str], vectors: Singles) -> None:
-        """Remember vectors [N, width], of whatever length. Raises EncoderError."""
+        """Cache vectors [N, width] of any length.
+
+        Raises: EncoderError.
+        """
         if vectors.shape != (len(texts), self.width):
             raise EncoderError(
                 f"expected {len(texts)} embeddings of {self.width} numbers, got {vectors.shape}; the head was"
@@ -76,7 +82,7 @@ class Embedder(ABC):
         )
 
     def _rows(self, prompts: Sequence[str]) -> tuple[Singles, Singles]:
-        texts = sorted(self.missing(prompts), key=len)  # those of a batch are padded to its longest
+        texts = sorted(self.missing(prompts), key=len)  # a batch is padded to its longest text
         keys = [_key(_read(prompt)) for prompt in prompts]
         found = {key: self._known[key] for key in keys if key in self._known}
         for at in range(0, len(texts), _BATCH):
@@ -88,7 +94,7 @@ class Embedder(ABC):
 
 
 def _read(prompt: str) -> str:
-    """What is embedded of a prompt: the same ends that `ngrams.encode` reads."""
+    """The part of a prompt that is embedded: the same two ends that `ngrams.encode` reads."""
     return prompt if len(prompt) <= START + END else f"{prompt[:START]}\n{prompt[-END:]}"
 
 

@@ -1,7 +1,7 @@
-"""Prompt text to numbers: hashed words and character n-grams, and plain counts. numpy only, bounded time.
+"""The default encoder: hashed words and character n-grams, and plain counts. NumPy only, in bounded time.
 
-Everything is computed on the array of code points at once: an n-gram's hash is a polynomial of its characters
-modulo 2^64, so the hashes of all words, word pairs and character 4-grams are a few array operations.
+An n-gram's hash is a polynomial of its characters modulo 2^64. The hashes of all words, word pairs and
+character 4-grams therefore take a few operations on the array of code points.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from router_model.encoders.base import Features, Matrix
 
 FEATURE_VERSION = 2
-"""Rises with every change of what `encode` returns; a head refuses features it was not trained on."""
+"""Rises with every change of what `encode` returns. A head refuses features of another version."""
 
 BLOCK = 1 << 15  # buckets for words and word pairs, and as many again for character n-grams
 SIZE = 2 * BLOCK
-START, END = 3072, 1024  # characters read at the two ends of a prompt: the bound on time
+START, END = 3072, 1024  # characters read at the two ends of a prompt, which bounds the time
 
 _SPACE, _LINE, _LOWER, _UPPER, _DIGIT, _LETTER, _IDEOGRAPH = range(7)
 _NAMED = "+ -−– *×· /÷ = <>≤≥≠ ^ % $ \\ ( [ { _ . , ? ! : ; \"'`’“” |&#@~".split()
 _OTHER = _IDEOGRAPH + 1 + len(_NAMED)
 _KINDS = _OTHER + 1
-_MAGNITUDES = 28  # classes of a number's size, half an octave each; the last is open
+_MAGNITUDES = 28  # classes of a number's size, half an octave each; the last one is open
 
 _CUES = (
     "what which who when where why how",
@@ -66,7 +66,7 @@ class _Tables(NamedTuple):
 
 
 class _Tokens(NamedTuple):
-    """Buckets of the words and of the pairs, and ln(1 + value) and class of the numbers among the words."""
+    """Buckets of words and of word pairs; ln(1 + value) and size class of the numbers among the words."""
 
     words: NDArray[np.uint64]
     pairs: NDArray[np.uint64]
@@ -77,7 +77,7 @@ class _Tokens(NamedTuple):
 _MULTIPLIER = 0x9E3779B97F4A7C15
 _RADIX, _SQUARE = np.uint64(_MULTIPLIER), np.uint64(_MULTIPLIER**2 % (1 << 64))
 _PAIRING = np.uint64(0xD6E8FEB86659FD93)
-_EDGE = np.uint64(0xA0761D6478BD642F)  # what stands around a word, as a character of its n-grams
+_EDGE = np.uint64(0xA0761D6478BD642F)  # stands for the characters around a word in its n-grams
 _SHIFT = np.uint64(64 - 15)
 _WORD, _NUMBER, _SINGLE = 1, 2, 3
 _TOKEN = np.array([0, 0, _WORD, _WORD, _NUMBER, _WORD, *[_SINGLE] * (_KINDS - _IDEOGRAPH)], np.uint8)
@@ -86,7 +86,7 @@ _PLACES = np.arange(1, START + END + 8)
 
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of splitmix64 (Steele, Lea and Flood, 2014): every input bit reaches every output bit."""
+    """The finaliser of splitmix64 (Steele, Lea and Flood, 2014): every input bit affects every output bit."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
@@ -136,7 +136,7 @@ def _codes(text: str) -> NDArray[np.uint32]:
 
 
 def _tokens(codes: NDArray[np.uint32], token: NDArray[np.uint8], tables: _Tables) -> _Tokens:
-    """Runs of letters, runs of digits, single symbols and single ideographs; and neighbours as pairs."""
+    """Runs of letters, runs of digits, single symbols, single ideographs, and pairs of neighbours."""
     begins = token >= _SINGLE
     begins[0] = True
     begins[1:] |= token[1:] != token[:-1]
@@ -155,7 +155,7 @@ def _tokens(codes: NDArray[np.uint32], token: NDArray[np.uint8], tables: _Tables
 def _numbers(
     codes: NDArray[np.uint32], token: NDArray[np.uint8]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """ln(1 + value) of each run of digits, and the class of its size."""
+    """ln(1 + value) and size class of each run of digits."""
     at = (token == _NUMBER).nonzero()[0]
     if not len(at):
         return np.zeros(0), np.zeros(0, np.int64)
@@ -169,9 +169,9 @@ def _numbers(
 
 
 def _grams(codes: NDArray[np.uint32], token: NDArray[np.uint8], tables: _Tables) -> NDArray[np.uint64]:
-    """Hashes of the 4-grams of characters that reach over no word's edge.
+    """Hashes of the character 4-grams that lie within one word.
 
-    3- and 5-grams beside them cost a fifth of a prediction's time and changed no table's results.
+    Adding 3- and 5-grams took a fifth of a prediction's time and improved no table's results.
     """
     inside = np.zeros(len(codes) + 2, np.bool_)
     inside[1:-1] = (token == _WORD) | (token == _NUMBER)
@@ -183,7 +183,7 @@ def _grams(codes: NDArray[np.uint32], token: NDArray[np.uint8], tables: _Tables)
 
 
 def encode(prompt: str) -> Features:
-    """The features of a prompt; of a long one the first 3,072 and the last 1,024 characters are read."""
+    """The features of a prompt. Of a long one only the first 3,072 and the last 1,024 characters are read."""
     text = prompt if len(prompt) <= START + END else f"{prompt[:START]}\n{prompt[-END:]}"
     tables = _tables()
     codes = _codes(text or " ")
@@ -215,7 +215,7 @@ _WEIGHTS = 1 + np.log(np.maximum(np.arange(2 * (START + END) + 32), 1)).astype(n
 def _dense(
     length: int, kinds: NDArray[np.int64], tokens: _Tokens, distinct: int, cues: NDArray[np.uint8]
 ) -> NDArray[np.float32]:
-    """Shares and sizes first, then ln(1 + count) of the kinds of character, sizes of number and cue words."""
+    """Shares and sizes, then ln(1 + count) of character kinds, number sizes and cue words."""
     words, sizes = len(tokens.words), tokens.sizes
     largest = [*sorted(sizes.tolist())[:-4:-1], 0.0, 0.0, 0.0][:3] if len(sizes) else [0.0, 0.0, 0.0]
     letters = int(kinds[_LOWER] + kinds[_UPPER] + kinds[_LETTER])
@@ -243,7 +243,7 @@ def _dense(
 
 
 def encode_all(prompts: Sequence[str]) -> Matrix:
-    """`encode` of every prompt, one below the other."""
+    """`encode` of every prompt, one row each."""
     rows = [encode(prompt) for prompt in prompts]
     indptr = np.zeros(len(rows) + 1, np.int64)
     np.cumsum([len(row.indices) for row in rows], out=indptr[1:])
@@ -257,7 +257,7 @@ def encode_all(prompts: Sequence[str]) -> Matrix:
 
 
 class Hashed:
-    """The default: `encode`."""
+    """`encode` behind the protocol of encoders."""
 
     identity: Mapping[str, Any] = {"kind": "hashed"}
     width = SIZE

@@ -1,4 +1,4 @@
-"""The encoder at a place, checked against the one that a head was trained with."""
+"""Opens an encoder and checks it against the one that a head was trained with."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from router_model.encoders.sentence import Sentence
 def opened(
     source: Source | None, wanted: Mapping[str, Any] | None = None, remembers: int = REMEMBERED
 ) -> Encoder:
-    """The encoder at a place; for a head the one that its manifest wants. Raises EncoderError."""
+    """The encoder at a place. `wanted`: the identity in a head's manifest, which it must match.
+
+    Raises: EncoderError.
+    """
     if wanted is None:
         return _opened(source or Source(), remembers)
     kind = str(wanted["kind"])
@@ -25,7 +28,7 @@ def opened(
         return HASHED
     if source is None or source.place == "hashed":
         named = f"the served model {wanted['model']!r}" if kind == "served" else "a sentence encoder"
-        raise EncoderError(f"the head was trained with {named}; say where that is (`encoder`)")
+        raise EncoderError(f"the head was trained with {named}; say where it is (`encoder`)")
     if source.served != (kind == "served"):
         raise EncoderError(
             f"{source.place}: the head was trained with a {kind} encoder; this is another kind"

@@ -1,4 +1,4 @@
-"""Embeddings from a server that speaks OpenAI's `/v1/embeddings`."""
+"""Embeddings from a server with OpenAI's `/v1/embeddings`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from router_model.arrays import Singles
 from router_model.encoders.base import EncoderError, Source
 from router_model.encoders.embedder import PROBE, REMEMBERED, Embedder
 
-_SHOWN, _ALIKE = 32, 0.99  # leading numbers of the probe's vector that are kept, and how alike they must be
+_SHOWN, _ALIKE = 32, 0.99  # numbers of the probe's vector in a manifest, and the least cosine similarity
 
 
 class Served(Embedder):
-    """Embeddings of a server that speaks OpenAI's `/v1/embeddings`, as vLLM does.
+    """Embeddings of a server such as vLLM.
 
-    `ask` and `answer` are its two halves for whoever brings an HTTP client of his own.
+    `request` and `vectors` are the two halves of `embed`, for callers with an HTTP client of their own.
     """
 
     path = "/v1/embeddings"
@@ -28,7 +28,7 @@ class Served(Embedder):
     def __init__(
         self, source: Source, wanted: Mapping[str, Any] | None = None, remembers: int = REMEMBERED
     ) -> None:
-        """wanted: the identity in a manifest, checked at the first answer; None asks the server now."""
+        """wanted: the identity in a manifest, checked at the first response; None asks the server now."""
         self._source = source
         self._verified = wanted is None
         if wanted is None:
@@ -40,7 +40,7 @@ class Served(Embedder):
         super().__init__(wanted, int(wanted["width"]), remembers)
 
     def missing(self, prompts: Sequence[str]) -> list[str]:
-        """See `Embedder.missing`; of a server not met before also the probe."""
+        """See `Embedder.missing`; includes the probe until the server is verified."""
         texts = super().missing(prompts)
         return [PROBE, *texts] if texts and not self._verified else texts
 
@@ -58,15 +58,18 @@ class Served(Embedder):
                 )
             self._verified = True
 
-    def ask(self, texts: Sequence[str]) -> bytes:
+    def request(self, texts: Sequence[str]) -> bytes:
         """The body of a request."""
         named = self._source.model or self._model
-        cut = {"truncate_prompt_tokens": -1}  # vLLM: to what the model can read
+        cut = {"truncate_prompt_tokens": -1}  # vLLM truncates to what the model can read
         plain = [text.encode("utf-8", "replace").decode() or " " for text in texts]
         return json.dumps({"model": named, "input": plain, **cut}).encode()
 
-    def answer(self, body: bytes, count: int) -> Singles:
-        """The vectors in an answer. Raises EncoderError."""
+    def vectors(self, body: bytes, count: int) -> Singles:
+        """The vectors in a response.
+
+        Raises: EncoderError.
+        """
         try:
             data = sorted(json.loads(body)["data"], key=lambda one: int(one["index"]))
             vectors = np.array([one["embedding"] for one in data], np.float32)
@@ -82,10 +85,10 @@ class Served(Embedder):
         if self._source.key:
             headers["Authorization"] = f"Bearer {self._source.key}"
         address = self._source.place.rstrip("/").removesuffix("/embeddings").removesuffix("/v1") + self.path
-        request = urllib.request.Request(address, self.ask(texts), headers)  # noqa: S310 - http(s) by `Source`
+        request = urllib.request.Request(address, self.request(texts), headers)  # noqa: S310 - http(s) by `Source`
         try:
-            with urllib.request.urlopen(request, timeout=self._source.timeout) as answer:  # noqa: S310
-                return self.answer(answer.read(), len(texts))
+            with urllib.request.urlopen(request, timeout=self._source.timeout) as response:  # noqa: S310
+                return self.vectors(response.read(), len(texts))
         except urllib.error.HTTPError as error:
             detail = error.read(500).decode(errors="replace")
             raise EncoderError(f"{address}: status {error.code}: {detail}") from None

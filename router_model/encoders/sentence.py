@@ -12,14 +12,17 @@ from router_model.arrays import Singles
 from router_model.encoders.base import EncoderError
 from router_model.encoders.embedder import PROBE, REMEMBERED, Embedder
 
-_LONGEST = 512  # tokens a BERT reads, where its tokenizer sets no limit of its own
+_LONGEST = 512  # tokens a BERT reads if its tokenizer sets no limit
 
 
 class Sentence(Embedder):
-    """A BERT in CTranslate2's format beside its `tokenizer.json`, in this process; takes milliseconds."""
+    """A BERT in CTranslate2's format with its `tokenizer.json`. Takes milliseconds per prompt."""
 
     def __init__(self, folder: Path, pooling: str = "mean", remembers: int = REMEMBERED) -> None:
-        """pooling: `mean` over all tokens, or the vector of the first (`cls`). Raises EncoderError."""
+        """pooling: `mean` over all tokens, or `cls` for the vector of the first token.
+
+        Raises: EncoderError.
+        """
         if pooling not in {"mean", "cls"}:
             raise EncoderError(f"no pooling {pooling!r}: mean or cls")
         try:
@@ -38,7 +41,7 @@ class Sentence(Embedder):
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
             self._model = ctranslate2.Encoder(str(folder), intra_threads=1)
-        except Exception as error:  # noqa: BLE001 - what tokenizers raises
+        except Exception as error:  # noqa: BLE001 - tokenizers raises plain exceptions
             raise EncoderError(f"{folder}: {error}") from None
         self._tokenizer.no_padding()
         if self._tokenizer.truncation is None:

@@ -1,7 +1,7 @@
-"""What the head must beat: rules, neighbours, regressions and trees, each a method that learns from outcomes.
+"""What the head must beat: rules, neighbours, regressions and trees.
 
-Every method but the rules sees the same features (`encoders.ngrams`), weighted by rarity (TF-IDF)
-and scaled to unit length. Outcomes with several samples count as often as they were sampled.
+Every method except the rules and `TextRidge` sees the features of `tfidf`. Outcomes with several samples
+count as often as they were sampled.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from router_model.training.outcomes import OutcomeTable, log_tokens
 
 @dataclass(frozen=True, slots=True)
 class _Grouped:
-    """Means by group of prompts; an unknown group gets the mean of all."""
+    """Means by group of prompts. Unknown groups get the overall mean."""
 
     key: Callable[[OutcomeTable], list[Any]]
     means: dict[Any, tuple[Floats, Floats]]
@@ -37,7 +37,7 @@ class _Grouped:
         keys = key(table)
         means = {}
         for group in set(keys):
-            mine = np.array([one == group for one in keys])
+            mine = np.array([key == group for key in keys])
             share = mine.sum() / (mine.sum() + prior)
             means[group] = (
                 share * table.correct[mine].mean(axis=0) + (1 - share) * overall[0],
@@ -46,20 +46,20 @@ class _Grouped:
         return cls(key, means, overall)
 
     def estimate(self, table: OutcomeTable) -> Estimates:
-        found = [self.means.get(group, self.overall) for group in self.key(table)]
-        return Estimates(np.stack([one[0] for one in found]), np.stack([one[1] for one in found]))
+        rows = [self.means.get(group, self.overall) for group in self.key(table)]
+        return Estimates(np.stack([correct for correct, _ in rows]), np.stack([tokens for _, tokens in rows]))
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Means by tenth of one number per prompt, e.g. its length."""
+    """Means by deciles of one number per prompt, e.g. its length."""
 
     name: str
     score: Callable[[str], float]
     parts: int = 10
 
     def fit(self, train: OutcomeTable, seed: int) -> Estimator:  # noqa: ARG002
-        """See `Method.fit`; deterministic, so the seed does not matter."""
+        """See `Method.fit`; the seed does not matter."""
         scores = [self.score(prompt) for prompt in train.prompts]
         edges = np.unique(np.quantile(scores, np.linspace(0, 1, self.parts + 1)[1:-1]))
 
@@ -71,7 +71,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class DatasetIdentity:
-    """Means by data set: what a router knows that recognises the source and nothing else."""
+    """Means by data set: a router that recognises the source of a prompt and nothing else."""
 
     name: str = "data set identity"
 
@@ -108,9 +108,7 @@ class _Neighbourhood:
 
 
 def _halves(table: OutcomeTable, tier: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
-    """Rows, 0/1 labels and weights: each prompt once as right and once as wrong, as often as it was
-    sampled.
-    """
+    """Rows, 0/1 labels and weights: each prompt once as right and once as wrong, weighted by samples."""
     right = table.correct[:, tier] * table.samples[:, tier]
     wrong = table.samples[:, tier] - right
     rows = np.tile(np.arange(len(table)), 2)
@@ -120,7 +118,7 @@ def _halves(table: OutcomeTable, tier: int) -> tuple[NDArray[np.intp], NDArray[n
 
 
 class _Columns:
-    """One classifier and one model of log tokens for each tier, over features made by `view`."""
+    """One classifier and one model of log tokens per tier, on features made by `view`."""
 
     def __init__(
         self,
@@ -135,9 +133,8 @@ class _Columns:
         logs = log_tokens(train)
         self._lengths = [regressor().fit(seen, logs[:, tier]) for tier in range(len(train.tiers))]
         guessed = np.exp(self._logs(seen))
-        self._smear = train.tokens.mean(axis=0) / guessed.mean(
-            axis=0
-        )  # the mean, not the median (Duan, 1983)
+        # from the median to the mean (Duan, 1983)
+        self._smear = train.tokens.mean(axis=0) / guessed.mean(axis=0)
 
     @staticmethod
     def _classifier(seen: Any, train: OutcomeTable, tier: int, make: Callable[[], Any]) -> Any:
@@ -160,9 +157,7 @@ class _Columns:
 
 @dataclass(frozen=True, slots=True)
 class Regression:
-    """Logistic regression for each tier, ridge regression of log tokens (CARROT's plug-in rule, arXiv
-    2502.03261).
-    """
+    """Logistic regression and ridge regression of log tokens for each tier (CARROT, arXiv 2502.03261)."""
 
     strength: float = 3.0
     name: str = "outcome regression"
@@ -179,9 +174,7 @@ class Regression:
 
 @dataclass(frozen=True, slots=True)
 class Boosting:
-    """Gradient-boosted trees for each tier, over the leading directions of the same features and the
-    counts.
-    """
+    """Gradient-boosted trees for each tier, on the leading directions of the features and the counts."""
 
     name: str = "gradient boosting"
     directions: int = 32
@@ -203,8 +196,9 @@ class Boosting:
 
 @dataclass(frozen=True, slots=True)
 class TextRidge:
-    """What one tries first: scikit-learn's TF-IDF, and ridge regression of correctness and of the logarithm
-    of the tokens beyond the cheapest tier's. Not calibrated.
+    """scikit-learn's own TF-IDF with ridge regression, as one would try first. Not calibrated.
+
+    It predicts correctness, and the logarithm of the tokens beyond those of the cheapest tier.
     """
 
     name: str = "TF-IDF ridge"

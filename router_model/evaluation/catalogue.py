@@ -1,4 +1,4 @@
-"""Every method that is compared in the results."""
+"""All methods that the results compare."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def baselines() -> tuple[Method, ...]:
 
 
 def ours() -> tuple[Method, ...]:
-    """The head and the methods that go on from it."""
+    """The head and the methods that start from it."""
     return (
         HeadMethod(),
         HeadMethod("head, joint objective", joint=True),

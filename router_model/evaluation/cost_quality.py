@@ -1,9 +1,9 @@
-"""Accuracy against tokens: curves from priced decisions, and every figure that is read off them.
+"""Accuracy against tokens: curves from priced decisions, and points on them.
 
-A *sweep* holds what each prompt would have cost and earned at each of a falling series of prices;
-averaging over prompts gives a curve, and neighbouring prices may be mixed at random, so a curve is linear
-between its points. Measures are relative to the fixed tiers: `extra` budget f means the tokens of the
-cheapest tier plus the share f of the way to the dearest.
+A *sweep* holds what each prompt would have cost and earned at each of a falling series of prices. Averaging
+over prompts gives a curve. Neighbouring prices may be mixed at random, so a curve is linear between its
+points. Budgets are relative to the fixed tiers: the `extra` budget f means the tokens of the cheapest tier
+plus the share f of the way to the dearest one.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from router_model.arrays import Floats
 
 
 class Curve(NamedTuple):
-    """Mean tokens and mean accuracy, one entry a price, prices falling."""
+    """Mean tokens and mean accuracy, one entry per price, prices falling."""
 
     tokens: Floats
     correct: Floats
 
     def hull(self) -> Curve:
-        """The corners of its upper concave hull: what random mixing of its points can reach."""
+        """The corners of its upper concave hull, which is what random mixes of its points can reach."""
         corners = hull(self.correct.tolist(), self.tokens.tolist())
         return Curve(self.tokens[corners], self.correct[corners])
 
 
 class Point(NamedTuple):
-    """Where a curve meets a budget: tokens spent (at most the budget) and the accuracy got for them."""
+    """Where a curve meets a budget: tokens spent, at most the budget, and the accuracy they give."""
 
     tokens: float
     accuracy: float
@@ -39,33 +39,30 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Tokens and correctness [prices, prompts] that decisions at falling prices come to; `rows` name the
-    prompts.
-    """
+    """The outcomes of decisions at falling prices."""
 
     rows: NDArray[np.intp]
+    """The prompts' rows in the table."""
     tokens: Floats
+    """[prices, prompts]"""
     correct: Floats
+    """[prices, prompts]"""
 
     def curve(self, weights: Floats | None = None) -> Curve:
-        """Means over prompts, `weights` [all prompts of the table] as counts of a resample."""
+        """Means over prompts. weights: counts of a resample of all prompts of the table."""
         if weights is None:
             return Curve(self.tokens.mean(axis=1), self.correct.mean(axis=1))
         here = weights[self.rows] / weights[self.rows].sum()
         return Curve(self.tokens @ here, self.correct @ here)
 
     def within(self, keep: NDArray[np.bool_]) -> Sweep:
-        """The prompts that `keep` [all prompts of the table] marks."""
+        """The part on the prompts that `keep` marks among all prompts of the table."""
         chosen = keep[self.rows]
         return Sweep(self.rows[chosen], self.tokens[:, chosen], self.correct[:, chosen])
 
 
 def prices(correct: Floats, tokens: Floats, count: int = 64) -> Floats:
-    """Falling prices, infinity to 0, at which the decisions of estimates [N, T] change in about equal
-    steps of tokens.
-
-    The steps are the edges of each prompt's hull (the greedy solution of the multiple-choice knapsack).
-    """
+    """Falling prices, infinity to 0, at which decisions by estimates [N, T] change, evenly in tokens."""
     climbs = [steps(*row) for row in zip(correct.tolist(), tokens.tolist(), strict=True)]
     falling = sorted((step for climb in climbs for step in climb), reverse=True)
     if not falling:
@@ -74,9 +71,7 @@ def prices(correct: Floats, tokens: Floats, count: int = 64) -> Floats:
     spent = np.cumsum(sizes)
     every = np.arange(len(slopes))
     at = every if len(every) <= count else np.searchsorted(spent, np.linspace(0, spent[-1], count)[1:-1])
-    just_below = np.unique(slopes[at])[::-1] * (
-        1 - 1e-9
-    )  # at the very price of a step, rounding would decide
+    just_below = np.unique(slopes[at])[::-1] * (1 - 1e-9)  # at the exact price, rounding would decide
     return np.concatenate([[np.inf], just_below, [0.0]])
 
 
@@ -86,8 +81,9 @@ def sweep(
     rows: NDArray[np.intp],
     at: Floats | None = None,
 ) -> Sweep:
-    """Decide by estimates (correct, tokens), score by outcomes (correct, tokens), each [N, T]; row 0 is
-    the cheapest tier for all.
+    """Decide by estimates (correct, tokens) and score by outcomes (correct, tokens), each [N, T].
+
+    Row 0 is the cheapest tier for all prompts. at: the prices; by default those where decisions change.
     """
     correct, tokens = outcomes
     each = np.arange(len(rows))
@@ -101,15 +97,13 @@ def sweep(
 
 
 def fixed(correct: Floats, tokens: Floats, rows: NDArray[np.intp]) -> Sweep:
-    """The fixed tiers as a sweep: one row a tier, cheapest first."""
+    """The fixed tiers as a sweep: one row per tier, cheapest first."""
     order = tokens.mean(axis=0).argsort(kind="stable")
     return Sweep(rows, tokens.T[order], correct.T[order])
 
 
 def at_budget(curve: Curve, budget: float) -> Point:
-    """The point where the curve first rises above the budget, between two prices; its end if it never
-    does.
-    """
+    """The point between two prices where the curve first exceeds the budget; its end if it never does."""
     over = np.flatnonzero(curve.tokens > budget * (1 + 1e-12))
     if not over.size:
         return Point(float(curve.tokens[-1]), float(curve.correct[-1]))
@@ -122,7 +116,7 @@ def at_budget(curve: Curve, budget: float) -> Point:
 
 
 def mix_at(tiers: Curve, budget: float) -> float:
-    """Accuracy of the best random mix of fixed tiers within the budget: their convex hull."""
+    """Accuracy of the best random mix of fixed tiers within the budget, which is their hull."""
     return float(np.interp(budget, *tiers.hull()))
 
 
@@ -140,9 +134,7 @@ def tokens_for(curve: Curve, accuracy: float) -> float:
 
 
 def area(curve: Curve, low: float, high: float) -> float:
-    """Mean accuracy of the curve's non-decreasing concave hull over budgets from low to high (AIQ,
-    RouterBench §4).
-    """
+    """Mean accuracy of the curve's concave hull over budgets from low to high (AIQ, RouterBench §4)."""
     if high <= low:
         return float("nan")
     x, y = curve.hull()

@@ -1,6 +1,6 @@
-"""Measure methods on outcome tables: cross-fitting, held-out data sets, oracles, points at a budget.
+"""Measures methods on outcome tables by cross-fitting, on held-out prompts or held-out data sets.
 
-Prompts are never scored by a method that has seen them.
+No prompt is ever scored by a method that was fitted to it.
 """
 
 from __future__ import annotations
@@ -21,48 +21,50 @@ from router_model.evaluation.methods import Estimates, Estimator, Method, Uncali
 from router_model.evaluation.oracle import oracle
 from router_model.training.outcomes import FOLDS, OutcomeTable, folds
 
-LARGE = 600  # prompts from which a held-out fifth for each seed is enough to test on
+LARGE = 600  # number of prompts above which a held-out fifth per seed is enough to test on
 _RELATIVE_PRICES = np.concatenate([[np.inf], np.geomspace(20, 0.005, 60), [0.0]])
 
 Tick = Callable[[str], object]
 
 
 class Cell(NamedTuple):
-    """One method at one seed: its sweep, its predictions for `sweep.rows` where it makes any, CPU seconds
-    a fit.
-    """
+    """One method at one seed."""
 
     sweep: Sweep
     estimates: Estimates | None = None
+    """For the prompts `sweep.rows`; None if the method makes no estimates."""
     uncalibrated: Estimates | None = None
     seconds: float = 0.0
+    """CPU time per fit."""
 
 
 @dataclass(frozen=True)
-class Trial:
-    """Methods on one table: cells by method, one a seed; `tiers` and `oracle` alike."""
+class Comparison:
+    """Several methods on one table."""
 
     table: OutcomeTable
     setting: str
     cells: Mapping[str, Sequence[Cell]]
+    """By method, one per seed."""
     tiers: Sequence[Sweep]
+    """The fixed tiers, one per seed."""
     oracle: Sequence[Sweep]
+    """One per seed."""
     oracle_kind: str
+    """See `oracle.oracle`."""
 
 
 def relative_prices(table: OutcomeTable) -> Floats:
-    """Prices for a method that cannot say where it changes its mind: from 20 to 0.005 for all of the extra
-    budget.
-    """
+    """Prices for methods that cannot say where their decisions change: 20 to 0.005 per whole extra budget."""
     means = table.tokens.mean(axis=0)
-    found: Floats = _RELATIVE_PRICES * UNIT / max(float(means.max() - means.min()), 1e-9)
-    return found
+    prices: Floats = _RELATIVE_PRICES * UNIT / max(float(means.max() - means.min()), 1e-9)
+    return prices
 
 
 def parts(
     table: OutcomeTable, seed: int, count: int = FOLDS, *, every: bool = True
 ) -> Iterator[NDArray[np.bool_]]:
-    """Masks of the rows to test on; the first only unless `every`."""
+    """Masks of the rows to test on; only the first one unless `every`."""
     fold = folds(table, count, seed)
     for part in range(count if every else 1):
         if 0 < (fold == part).sum() < len(table):
@@ -72,7 +74,7 @@ def parts(
 def cross_fit(
     method: Method, table: OutcomeTable, seed: int, tests: Iterable[NDArray[np.bool_]], tick: Tick
 ) -> Cell:
-    """Fit outside each test part, predict inside; one price for all parts."""
+    """Fit outside of each test part and predict inside of it, at the same prices for all parts."""
     estimates, raw, tokens, correct, rows = [], [], [], [], []
     prices = relative_prices(table)
     seconds = 0.0
@@ -118,16 +120,16 @@ def _cell(  # noqa: PLR0917
 
 
 def _joined(estimates: Sequence[Estimates]) -> Estimates:
-    return Estimates(
-        np.concatenate([one.correct for one in estimates]), np.concatenate([one.tokens for one in estimates])
-    )
+    correct, tokens = zip(*estimates, strict=True)
+    return Estimates(np.concatenate(correct), np.concatenate(tokens))
 
 
-def trial(
+def compare(
     table: OutcomeTable, methods: Sequence[Method], seeds: Sequence[int], tick: Tick, *, every: bool
-) -> Trial:
-    """Once for each seed: every method cross-validated over `every` fold, or fitted once with a fifth held
-    out.
+) -> Comparison:
+    """Measure every method once per seed.
+
+    every: cross-validate over every fold. Otherwise fit once and hold out a fifth.
     """
     tests = {seed: list(parts(table, seed, every=every)) for seed in seeds}
     cells = {
@@ -140,8 +142,8 @@ def trial(
 
 def left_out(
     table: OutcomeTable, dataset: str, methods: Sequence[Method], seeds: Sequence[int], tick: Tick
-) -> Trial:
-    """Every method fitted to the other data sets of the table, measured on this one, once for each seed."""
+) -> Comparison:
+    """Fit every method to the other data sets of the table and measure it on this one, once per seed."""
     test = np.array([name == dataset for name in table.datasets])
     cells = {
         method.name: [cross_fit(method, table, seed, [test], tick) for seed in seeds] for method in methods
@@ -149,8 +151,8 @@ def left_out(
     return assemble(table, "fitted to other tables or data sets", cells, [test for _ in seeds])
 
 
-def within(whole: Trial, dataset: str) -> Trial:
-    """The same decisions, measured on one data set against that data set's own mixes."""
+def within(whole: Comparison, dataset: str) -> Comparison:
+    """The same decisions, measured on one data set against the mixes of that data set."""
     keep = np.array([name == dataset for name in whole.table.datasets])
     cells = {name: [_kept(cell, keep) for cell in of_method] for name, of_method in whole.cells.items()}
     tested = [np.isin(np.arange(len(keep)), tiers.rows) & keep for tiers in whole.tiers]
@@ -171,14 +173,13 @@ def assemble(
     setting: str,
     cells: Mapping[str, Sequence[Cell]],
     tested: Sequence[NDArray[np.bool_]],
-) -> Trial:
-    some = np.any(
-        tested, axis=0
-    )  # a table of the tested prompts alone decides which kind of oracle it can have
+) -> Comparison:
+    """Add the fixed tiers and the oracle. `tested` has a mask of rows per seed."""
+    some = np.any(tested, axis=0)  # the tested prompts alone decide which kind of oracle is possible
     best, kind = oracle(table.take(some))
     places = np.flatnonzero(some)
     whole = Sweep(places, best.tokens, best.correct)
     tiers = [
         cost_quality.fixed(table.correct[test], table.tokens[test], np.flatnonzero(test)) for test in tested
     ]
-    return Trial(table, setting, cells, tiers, [whole.within(test) for test in tested], kind)
+    return Comparison(table, setting, cells, tiers, [whole.within(test) for test in tested], kind)

@@ -18,7 +18,7 @@ from router_model.training.outcomes import OutcomeTable, log_tokens
 
 @dataclass(frozen=True, slots=True)
 class Factorisation:
-    """Matrix factorisation (RouteLLM §4.2): P(right) = σ(⟨W x, v_tier⟩ + b_tier), and log tokens alike."""
+    """Matrix factorisation (RouteLLM §4.2): P(right) = σ(⟨W x, v_tier⟩ + b_tier), and log tokens likewise."""
 
     name: str = "matrix factorisation"
     directions: int = 32
@@ -26,7 +26,7 @@ class Factorisation:
     decay: float = 1e-3
 
     def fit(self, train: OutcomeTable, seed: int) -> Estimator:
-        """See `Method.fit`; alternating is not needed, as all factors are fitted at once by L-BFGS."""
+        """See `Method.fit`. L-BFGS fits all factors at once, so no alternation is needed."""
         view = reduced(train, self.directions, seed)
         seen = view(train.prompts)
         return _Factors(train, view, seen, self, np.random.default_rng(seed))
@@ -66,8 +66,8 @@ class _Parts(NamedTuple):
 
 
 def _product(seen: Floats, parts: _Parts) -> Floats:
-    found: Floats = seen @ parts.project @ parts.tiers + parts.bias
-    return found
+    product: Floats = seen @ parts.project @ parts.tiers + parts.bias
+    return product
 
 
 def _fit_factors(
@@ -97,7 +97,7 @@ def _fit_factors(
         penalty[-tiers:] = 0
         return (
             float((weights * value).sum() / len(seen) + shape.decay * penalty @ penalty / 2),
-            np.concatenate([one.ravel() for one in gradient]) + shape.decay * penalty,
+            np.concatenate([part.ravel() for part in gradient]) + shape.decay * penalty,
         )
 
     start = np.concatenate([random.normal(0, 0.1, width * rank + rank * tiers), np.zeros(tiers)])

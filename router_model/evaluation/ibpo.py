@@ -1,9 +1,10 @@
 """IBPO: policies learnt from the optimal allocation of tokens, and a head fine-tuned for its decisions.
 
-`priced` allocates on cross-fitted, shrunk outcomes, softens the labels, weights them by regret and takes the
-price as an input, so that one policy serves every budget. `published` keeps the form of Yu et al. (ICML
-2025): hard labels from the outcomes as they fell, one policy for each limit on the share of long answers.
-`fine_tuned` trains the curves of a head on outcome loss plus the regret of the decisions that they lead to.
+Yu et al., "Think Smarter not Harder: Adaptive Reasoning with Inference Aware Optimization" (ICML 2025),
+limit the share of long answers in a batch. `published` keeps their form: hard labels from single outcomes,
+one policy for each limit. `priced` learns from cross-fitted, shrunk outcomes with soft labels weighted by
+regret, and takes the price as an input, so that one policy serves every budget. `fine_tuned` trains the
+curves of a head on outcome loss plus the regret of the decisions that follow from them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from router_model.training.adam import Adam
 from router_model.training.outcomes import OutcomeTable, log_tokens
 from router_model.training.train import Trained
 
-_PRIOR = 4.0  # samples that a cross-fitted estimate counts as
+_PRIOR = 4.0  # number of samples that a cross-fitted estimate is worth
 _PRICES = 12
 _TEMPERATURES = (0.03, 0.1, 0.3)
 _SHARES = (0.25, 0.5, 0.75)  # q+, as in the paper
@@ -30,7 +31,7 @@ _RIDGE = 0.01
 
 
 class Evidence(NamedTuple):
-    """Outcomes pulled towards cross-fitted estimates, [N, T], and falling prices that span the budgets."""
+    """Outcomes shrunk towards cross-fitted estimates, [N, T], and falling prices that span the budgets."""
 
     correct: Floats
     tokens: Floats
@@ -42,7 +43,7 @@ class Evidence(NamedTuple):
 
 
 def evidence(trained: Trained) -> Evidence:
-    """(m · outcome + s · estimate) / (m + s) for m samples, s = 4; prices at which estimates change tiers."""
+    """(m · outcome + 4 · estimate) / (m + 4) for m samples, and prices at which estimates change tiers."""
     table = trained.views[0].table
     correct, tokens = trained.estimates[table.name]
     samples = table.samples
@@ -63,28 +64,28 @@ def _softmax(scores: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Priced:
-    """softmax of weights · [x, s x, s² x], with x = latents and 1, and s the standardised log price."""
+    """softmax(weights · [x, s x, s² x]), with x the latents and 1, and s the standardised log price."""
 
     weights: Floats
     centre: float
     scale: float
 
     def features(self, latents: Floats, price: float) -> Floats:
-        """[N, 3 (R + 1)]; prices far outside those trained on count as the nearest ones."""
+        """[N, 3 (R + 1)]. Prices far outside the trained range are clipped to it."""
         place = (np.log(np.clip(price, 1e-9, 1e9)) - self.centre) / self.scale
         s = float(np.clip(place, -2.5, 2.5))
         x = np.hstack([latents, np.ones((len(latents), 1))])
         return np.hstack([x, s * x, s * s * x])
 
     def choose(self, latents: Floats, price: float) -> Floats:
-        """The likeliest tier, [N, T] of 0 and 1."""
+        """The most likely tier, [N, T] of 0 and 1."""
         scores = self.features(latents, price) @ self.weights
         chosen: Floats = np.eye(scores.shape[1])[scores.argmax(axis=1)]
         return chosen
 
 
 def priced(trained: Trained, seed: int) -> Priced:
-    """IBPO repaired: see the module. The temperature is the one that loses least on a fold held out."""
+    """IBPO with a price as input. The temperature is the best one on a held-out fold."""
     del seed
     view, seen = trained.views[0], evidence(trained)
     kept = view.fold != 0
@@ -100,7 +101,7 @@ def priced(trained: Trained, seed: int) -> Priced:
 
 
 def _worth(policy: Priced, latents: Floats, seen: Evidence) -> float:
-    """Mean utility of the choices over the prices, each price's in units of what choosing can change."""
+    """Mean utility of the choices over the prices, scaled by the range that a choice can change."""
     total = 0.0
     for price in seen.prices:
         utility = seen.utility(price)
@@ -110,7 +111,7 @@ def _worth(policy: Priced, latents: Floats, seen: Evidence) -> float:
 
 
 def _imitate(latents: Floats, seen: Evidence, temperature: float) -> Priced:
-    """Weighted cross-entropy to soft allocations: targets ∝ exp(utility / τ), weights max − mean utility."""
+    """Minimise cross-entropy to soft allocations: targets ∝ exp(utility / τ), weights max − mean utility."""
     logs = np.log(seen.prices)
     empty = Priced(np.zeros(0), float(logs.mean()), float(logs.std()) + 1e-6)
     utility = np.vstack([seen.utility(price) for price in seen.prices])
@@ -128,25 +129,24 @@ def _imitate(latents: Floats, seen: Evidence, temperature: float) -> Priced:
         slope = features.T @ (weight[:, None] * (shares - targets)) / len(weight)
         return entropy + _RIDGE / 2 * float((weights**2).sum()), (slope + _RIDGE * weights).ravel()
 
-    found = minimize(
-        loss, np.zeros(shape[0] * shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 150}
-    )
-    return replace(empty, weights=found.x.reshape(shape))
+    start = np.zeros(shape[0] * shape[1])
+    optimum = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 150})
+    return replace(empty, weights=optimum.x.reshape(shape))
 
 
 @dataclass(frozen=True)
 class Published:
-    """One classifier for each density limit, each used at prices near the one at which its limit binds.
-
-    models: (log price, weights of P(long)). ends: positions of the standard and of the long tier.
-    """
+    """One classifier per limit on the share of long answers, used at prices near the one where it binds."""
 
     models: tuple[tuple[float, Floats], ...]
+    """(log price, weights of P(long)) of each classifier."""
     ends: tuple[int, int]
+    """Positions of the standard and of the long tier."""
     count: int
+    """Number of tiers."""
 
     def choose(self, latents: Floats, price: float) -> Floats:
-        """Long where its probability exceeds one half, [N, T] of 0 and 1."""
+        """The long tier where its probability exceeds one half, [N, T] of 0 and 1."""
         place = float(np.log(np.clip(price, 1e-9, 1e9)))
         _, weights = min(self.models, key=lambda model: abs(model[0] - place))
         long = latents @ weights[:-1] + weights[-1] > 0
@@ -156,9 +156,9 @@ class Published:
 
 
 def published(trained: Trained, seed: int) -> Published:
-    """The paper's form: in each batch the share q⁺ of prompts with the largest reward margin is to be long.
+    """The paper's form: in each batch, the share q⁺ of prompts with the largest reward margin should be long.
 
-    Prompts whose group has no right answer teach nothing. Batches are the whole table.
+    Prompts whose group has no right answer are ignored. A batch is the whole table.
     """
     del seed
     view = trained.views[0]
@@ -178,14 +178,14 @@ def published(trained: Trained, seed: int) -> Published:
 
 
 _STEPS, _RATE = 200, 0.01
-_REGRET, _HOME = 1.0, 0.02  # weights of the regret and of the distance from the curves fitted to outcomes
+_REGRET, _HOME = 1.0, 0.02  # weights of the regret and of the distance from the outcome curves
 
 
 def fine_tuned(trained: Trained, seed: int) -> Curves:
-    """Curves that minimise outcome loss + regret of priced decisions, from those fitted to outcomes alone.
+    """Curves that minimise outcome loss + regret of priced decisions, starting from the outcome curves.
 
-    The decision is softened: tiers are drawn in proportion to exp(utility / τ), with τ a twentieth of the
-    span of utilities; prices are drawn anew for each prompt and step, over the whole range of budgets.
+    Decisions are soft: a tier has probability ∝ exp(utility / τ), where τ is a twentieth of the span of
+    utilities. Prices are drawn anew for each prompt and step, over the whole range of budgets.
     """
     view, seen = trained.views[0], evidence(trained)
     curves = trained.head.sets[view.table.name]
@@ -206,7 +206,7 @@ def fine_tuned(trained: Trained, seed: int) -> Curves:
 
 
 def _slopes(raw: Floats, table: OutcomeTable, seen: Evidence, price: Floats) -> Floats:
-    """Gradient [N, 2T] of the loss with respect to logits and log tokens, mean over prompts."""
+    """Gradient of the mean loss with respect to logits and log tokens, [N, 2T]."""
     count = len(table.tiers)
     correct = 1 / (1 + np.exp(-np.clip(raw[:, :count], -30, 30)))
     tokens = np.exp(np.minimum(raw[:, count:], 20))

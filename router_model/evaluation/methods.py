@@ -1,4 +1,4 @@
-"""What a method is to an experiment: something that is fitted to outcomes, and then estimates or chooses."""
+"""The protocols of methods: a method is fitted to outcomes and then estimates or chooses."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ class Estimates(NamedTuple):
 
 @runtime_checkable
 class Estimator(Protocol):
-    """A fitted method that predicts outcomes; prices decide."""
+    """A fitted method that predicts outcomes; a price then decides."""
 
     def estimate(self, table: OutcomeTable) -> Estimates:
-        """For the prompts of a table, whose outcomes it must not look at."""
+        """Estimates for the prompts of a table. The method must not look at its outcomes."""
         ...
 
 
 @runtime_checkable
 class Uncalibrated(Protocol):
-    """An estimator that can also be asked for its estimates before calibration."""
+    """An estimator that also gives its estimates before calibration."""
 
     def uncalibrated(self, table: OutcomeTable) -> Estimates:
-        """As `Estimator.estimate`, without the corrections."""
+        """Like `Estimator.estimate`, without corrections."""
         ...
 
 
 class Chooser(Protocol):
-    """A fitted method that decides by itself, given a price."""
+    """A fitted method that decides for itself at a given price."""
 
     def choose(self, table: OutcomeTable, price: float) -> Floats:
-        """Probability of each tier, [N, T]; price in P(right) per 1,000 tokens, from 0 to infinity."""
+        """Probability of each tier, [N, T]. The price is in P(right) per 1,000 tokens, from 0 to infinity."""
         ...
 
 
 class Method(Protocol):
-    """Anything that can be fitted to outcomes."""
+    """A way to route that can be fitted to outcomes."""
 
     @property
     def name(self) -> str:
-        """As it stands in reports."""
+        """Its name in reports."""
         ...
 
     def fit(self, train: OutcomeTable, seed: int) -> Estimator | Chooser:
-        """Learn; deterministic given the seed."""
+        """Fit to a table; deterministic given the seed."""
         ...

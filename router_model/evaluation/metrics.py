@@ -12,18 +12,16 @@ from router_model.evaluation.cost_quality import Curve, Sweep, area, at_budget, 
 BUDGETS = {"tight": 0.1, "lean": 0.25, "middle": 0.5, "ample": 0.75, "loose": 0.9}
 """Names of the budgets that are reported: shares of the way from the cheapest tier to the dearest."""
 
-_FLAT = 0.01  # below this gap between weakest and strongest tier, shares of the gap mean nothing
+_FLAT = 0.01  # shares of a gap between weakest and strongest tier below this have no meaning
 
 
 def measures(curve: Curve, tiers: Curve, oracle: Curve | None = None) -> dict[str, float]:
-    """Everything reported of one curve; accuracies and gains as shares of 1. NaN where a figure means
-    nothing.
+    """All figures that are reported of one curve, as shares of 1; NaN where a figure has no meaning.
 
     gain_*: accuracy above the mix at a named budget. saved_*: share of tokens saved at the mix's accuracy
-    there. saved_best: the same against always using the best single tier. aiq, aiq_gain: RouterBench;
-    apgr: mean over budgets of the recovered share of the weakest-to-strongest gap (RouteLLM §4, tokens in
-    place of calls).
-    gap_*: share of the gap between mix and oracle that is closed.
+    there. saved_best: tokens saved at the accuracy of the best single tier. gap_*: share of the gap between
+    mix and oracle that is closed. aiq, aiq_gain: RouterBench. apgr: recovered share of the gap between
+    weakest and strongest tier, mean over budgets (RouteLLM §4, with tokens in place of calls).
     """
     low, high = ends(tiers)
     found: dict[str, float] = {}
@@ -66,8 +64,8 @@ def bootstrap(  # noqa: PLR0917
 ) -> dict[str, dict[str, Floats]]:
     """Measures of resampled experiments, [1 + draws] each, entry 0 the experiment itself.
 
-    Every method has one sweep a seed. A draw resamples prompts and seeds with replacement, the same ones
-    for all methods, so differences between methods are paired (Efron and Tibshirani, ch. 8 and 16).
+    Every method has one sweep per seed. A draw resamples prompts and seeds with replacement, the same for all
+    methods, so that differences between methods are paired (Efron and Tibshirani, ch. 8 and 16).
     """
     random = np.random.default_rng(seed)
     seeds = len(tiers)
@@ -87,9 +85,7 @@ def bootstrap(  # noqa: PLR0917
 
 
 def interval(values: Floats, level: float = 0.95) -> tuple[float, float, float]:
-    """Estimate (entry 0) and percentile bounds of the rest; bounds are NaN when over a tenth of the draws
-    are NaN.
-    """
+    """Estimate (entry 0) and percentile bounds of the draws; NaN if over a tenth of them are NaN."""
     estimate, draws = float(values[0]), values[1:]
     if np.isnan(draws).mean() > 0.1 or not draws.size:
         return estimate, float("nan"), float("nan")
@@ -98,10 +94,9 @@ def interval(values: Floats, level: float = 0.95) -> tuple[float, float, float]:
 
 
 def calibration_error(predicted: Floats, outcome: Floats, bins: int = 10) -> float:
-    """Expected calibration error: mean |mean prediction − mean outcome| over bins of equal size, weighted
-    by size.
+    """Expected calibration error: mean |mean prediction − mean outcome| over bins of equal size.
 
-    Equal predictions share a bin.
+    Equal predictions share a bin, and bins are weighted by their size.
     """
     edges = np.unique(np.quantile(predicted, np.linspace(0, 1, bins + 1)[1:-1]))
     place = np.searchsorted(edges, predicted, side="right")

@@ -11,17 +11,16 @@ from router_model.training.outcomes import OutcomeTable
 
 
 def outcomes_of(table: OutcomeTable) -> Estimates:
-    """What really happened, in the shape of estimates."""
+    """What really happened, as estimates."""
     return Estimates(table.correct, table.tokens)
 
 
 def oracle(table: OutcomeTable, seed: int = 0, draws: int = 16) -> tuple[Sweep, str]:
     """The best that any allocation could do, and its kind.
 
-    `split-sample` where every cell has at least two samples: tiers are chosen on all samples but one and
-    scored on that one (which of them is drawn, per cell, as samples of one prompt are exchangeable).
-    `clairvoyant` elsewhere: chosen and scored on the same sample, so luck counts as foresight and the
-    figure is out of reach.
+    `split-sample` if every cell has at least two samples: tiers are chosen on all samples but one and scored
+    on that one, which is drawn for each cell. `clairvoyant` otherwise: tiers are chosen and scored on the
+    same sample, so luck counts as foresight and no router can reach the figure.
     """
     rows = np.arange(len(table))
     truth = outcomes_of(table)
@@ -30,12 +29,12 @@ def oracle(table: OutcomeTable, seed: int = 0, draws: int = 16) -> tuple[Sweep, 
         return cost_quality.sweep(truth, truth, rows, at), "clairvoyant"
     random = np.random.default_rng(seed)
     right, count = np.rint(table.correct * table.samples), table.samples
-    found = []
+    sweeps = []
     for _ in range(draws):
         scored = (random.random(right.shape) * count < right).astype(float)
         known = (right - scored) / (count - 1)
-        found.append(
+        sweeps.append(
             cost_quality.sweep(Estimates(known, table.tokens), Estimates(scored, table.tokens), rows, at)
         )
-    tokens = np.mean([one.tokens for one in found], axis=0)
-    return Sweep(rows, tokens, np.mean([one.correct for one in found], axis=0)), "split-sample"
+    tokens = np.mean([sweep.tokens for sweep in sweeps], axis=0)
+    return Sweep(rows, tokens, np.mean([sweep.correct for sweep in sweeps], axis=0)), "split-sample"

@@ -1,4 +1,4 @@
-"""Our own methods behind the seam that all share: the head, fine-tuned or not, and the IBPO policies."""
+"""Our own methods: the head, fine-tuned or not, and the IBPO policies."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _heads: dict[tuple[str, str, int], train.Trained] = {}
 
 
 def trained(table: OutcomeTable, seed: int, encoder: Encoder = HASHED) -> train.Trained:
-    """A head trained on one table, remembered: all our methods begin with it."""
+    """A head trained on one table. All our methods start from it, so it is cached."""
     key = table.content, json.dumps(dict(encoder.identity), sort_keys=True), seed
     if key not in _heads:
         if len(_heads) >= _KEPT:
@@ -37,17 +37,18 @@ def trained(table: OutcomeTable, seed: int, encoder: Encoder = HASHED) -> train.
 
 @dataclass(frozen=True)
 class FittedHead:
-    """Estimates of a head's one set of curves, corrected or plain."""
+    """Estimates from a head's only set of curves."""
 
     head: Head
     plain: Curves
+    """The curves before correction."""
 
     def estimate(self, table: OutcomeTable) -> Estimates:
         """See `methods.Estimator`."""
         return self._by(next(iter(self.head.sets.values())), table)
 
     def uncalibrated(self, table: OutcomeTable) -> Estimates:
-        """The same without the corrections learnt from cross-fitted predictions."""
+        """See `methods.Uncalibrated`."""
         return self._by(self.plain, table)
 
     def _by(self, curves: Curves, table: OutcomeTable) -> Estimates:
@@ -58,7 +59,7 @@ class FittedHead:
 
 @dataclass(frozen=True)
 class HeadMethod:
-    """Outcome regression as the gateway serves it; `joint` adds the fine-tuning for decisions."""
+    """Outcome regression as the gateway serves it. `joint` adds fine-tuning for decisions."""
 
     name: str = SHIPPED
     joint: bool = False
@@ -66,24 +67,24 @@ class HeadMethod:
 
     def fit(self, table: OutcomeTable, seed: int) -> FittedHead:
         """Learn from one table."""
-        found = trained(table, seed, self.encoder)
-        head = found.head
+        start = trained(table, seed, self.encoder)
+        head = start.head
         if self.joint:
-            curves = ibpo.fine_tuned(found, seed)
+            curves = ibpo.fine_tuned(start, seed)
             head = replace(head, sets={curves.name: curves})
-        return FittedHead(head, found.plain[table.name])
+        return FittedHead(head, start.plain[table.name])
 
 
 @lru_cache(maxsize=4)
 def _latents(head: Head, prompts: tuple[str, ...]) -> Floats:
-    """z of each prompt, [N, R]; asked for at every price."""
+    """z of each prompt, [N, R]. Cached, because it is needed at every price."""
     first = len(head.trunk.hidden_bias)
     return head.see(prompts)[:, first:-DENSE].astype(float)
 
 
 @dataclass(frozen=True)
 class FittedPolicy:
-    """A policy on the latents of a head."""
+    """A policy on a head's latents."""
 
     head: Head
     policy: ibpo.Priced | ibpo.Published
@@ -95,12 +96,12 @@ class FittedPolicy:
 
 @dataclass(frozen=True)
 class PolicyMethod:
-    """A policy learnt from allocations, on the same latents as the head."""
+    """A policy learnt from allocations, on the head's latents."""
 
     name: str
     learn: Callable[[train.Trained, int], ibpo.Priced | ibpo.Published]
 
     def fit(self, table: OutcomeTable, seed: int) -> FittedPolicy:
         """Learn from one table."""
-        found = trained(table, seed)
-        return FittedPolicy(found.head, self.learn(found, seed))
+        start = trained(table, seed)
+        return FittedPolicy(start.head, self.learn(start, seed))

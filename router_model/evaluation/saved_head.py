@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from router_model.evaluation import cost_quality
-from router_model.evaluation.experiment import Cell, Trial, assemble, parts
+from router_model.evaluation.experiment import Cell, Comparison, assemble, parts
 from router_model.evaluation.methods import Estimates
 from router_model.evaluation.oracle import oracle, outcomes_of
 from router_model.head import Head
@@ -16,31 +16,30 @@ from router_model.training.outcomes import OutcomeError, OutcomeTable
 
 
 def score(estimates: Estimates, table: OutcomeTable) -> Cell:
-    """A head that was fitted elsewhere, on all prompts of a table."""
+    """Score a head's estimates for all prompts of a table."""
     rows = np.arange(len(table))
     return Cell(cost_quality.sweep(estimates, outcomes_of(table), rows), estimates)
 
 
-def scored(table: OutcomeTable, setting: str, name: str, cells: Sequence[Cell]) -> Trial:
-    """A trial of one method from cells that each hold all prompts of the table."""
+def scored(table: OutcomeTable, setting: str, name: str, cells: Sequence[Cell]) -> Comparison:
+    """The comparison of a single method, whose cells each hold all prompts of the table."""
     return assemble(table, setting, {name: cells}, [np.ones(len(table), np.bool_)] * len(cells))
 
 
 def points(
     cells: Sequence[Cell], table: OutcomeTable, extra: Sequence[float] = (0.25, 0.5, 0.75)
 ) -> list[dict[str, float]]:
-    """Tokens and accuracy at shares of the extra budget, with the best fixed mix and the oracle; means
-    over cells.
+    """Tokens and accuracy at shares of the extra budget, beside the best fixed mix and the oracle.
 
-    All prompts of the table must have been scored in every cell.
+    Means over cells. Every cell must hold all prompts of the table.
     """
     tiers = cost_quality.fixed(table.correct, table.tokens, np.arange(len(table))).curve()
     best = oracle(table)[0].curve()
-    found = []
+    shown = []
     for share in extra:
         budget = cost_quality.budget_of(tiers, share)
         reached = [cost_quality.at_budget(cell.sweep.curve(), budget) for cell in cells]
-        found.append(
+        shown.append(
             {
                 "extra_budget": share,
                 "tokens": float(np.mean([point.tokens for point in reached])),
@@ -49,17 +48,17 @@ def points(
                 "oracle": cost_quality.at_budget(best, budget).accuracy,
             }
         )
-    return found
+    return shown
 
 
 def apply(head: Head, table: OutcomeTable, seed: int) -> tuple[OutcomeTable, Estimates, str]:
-    """A trained head's estimates for the prompts that it was not trained on; returns them and how they
-    were made.
+    """The prompts that a head was not trained on, its estimates for them, and how these were made.
 
-    A table that the head was trained on entirely is measured as it is, and `how` says so. Tiers are
-    matched by name: the set called like the table, else the first set that has them all. Where no set has,
-    the tiers' curves are calibrated with the trunk frozen on four fifths of the table and measured on the
-    other, five times over. Raises OutcomeError.
+    A table whose prompts were all trained on is measured as a whole, and the description says so. Tiers are
+    matched by name: in the set of the table's name, else in the first set that has them all. If none has, the
+    tiers' curves are calibrated on four fifths of the table and measured on the other fifth, five times.
+
+    Raises: OutcomeError.
     """
     fresh = ~head.trained_on(table.prompts)
     kept, note = table.take(fresh), ""

@@ -1,4 +1,4 @@
-"""What all baselines but the rules see: n-grams weighted by their rarity, and plain counts beside them."""
+"""The features of all baselines except the rules: n-grams weighted by rarity (TF-IDF), and plain counts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _encoded(prompts: tuple[str, ...]) -> tuple[Any, Floats]:
 
 
 class Text:
-    """Sparse TF-IDF rows of unit length and standardised counts, both fitted to the training prompts."""
+    """TF-IDF rows of unit length and standardised counts, both fitted to the training prompts."""
 
     def __init__(self, prompts: tuple[str, ...]) -> None:
         sparse, dense = _encoded(prompts)
@@ -39,12 +39,12 @@ class Text:
         return rows.multiply(1 / np.maximum(norms, 1e-9)[:, None]).tocsr()
 
     def dense(self, prompts: tuple[str, ...]) -> Floats:
-        """[N, counts], mean 0 and variance 1 in training, clipped so that an odd prompt stays near."""
+        """[N, counts], mean 0 and variance 1 in training, clipped to limit outliers."""
         scaled: Floats = np.clip(self._scale.transform(_encoded(prompts)[1]), -4, 4)
         return scaled
 
     def both(self, prompts: tuple[str, ...], weight: float = 0.1) -> Any:
-        """Both side by side, the counts made small beside the unit rows."""
+        """Both side by side; `weight` makes the counts small beside the unit rows."""
         return hstack([self.sparse(prompts), csr_matrix(self.dense(prompts) * weight)]).tocsr()
 
 

@@ -1,4 +1,4 @@
-"""Self-consistency: the same tier asked several times, the most frequent answer wins (Wang et al., 2023)."""
+"""Self-consistency: ask one tier several times and take the most frequent answer (Wang et al., 2023)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Row(msgspec.Struct):
 
 
 class Ballot(NamedTuple):
-    """Majority of `votes` samples of a tier: expected correctness and tokens of each prompt, [N]."""
+    """The majority of `votes` samples of a tier: expected correctness and tokens of each prompt, [N]."""
 
     tier: str
     votes: int
@@ -41,9 +41,11 @@ class Ballot(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """Routing against voting at the tokens of one ballot. The gains are over a single sample of the
-    ballot's tier, and a list is [estimate, lower, upper] with 95 % percentile bounds over resampled
-    prompts."""
+    """Routing against voting at the tokens of one ballot.
+
+    `mix`, `voting` and `routing` are gains over a single sample of the ballot's tier, `more` is routing over
+    voting. Lists are [estimate, lower, upper], with 95 % percentile bounds over resampled prompts.
+    """
 
     tier: str
     votes: int
@@ -56,9 +58,9 @@ class Contest:
 
 
 def majority(answers: Sequence[str], right: Sequence[bool | int], votes: int) -> float:
-    """P(right) of the most frequent of `votes` answers, over all choices of samples; ties are drawn by lot.
+    """P(right) of the most frequent of `votes` answers, over all choices of samples; random among ties.
 
-    No answer ("") is no vote; without any vote the result is wrong.
+    An empty answer is no vote. Without any vote the result is wrong.
     """
     earned = 0.0
     for chosen in combinations(range(len(answers)), votes):
@@ -71,17 +73,16 @@ def majority(answers: Sequence[str], right: Sequence[bool | int], votes: int) ->
 
 
 def ballots(path: Path, ids: Sequence[str]) -> list[Ballot]:
-    """All ballots of a table whose cells hold `answers` and `right`, one entry a sample; empty where they
-    do not.
+    """All ballots of a table whose cells hold `answers` and `right`, one entry per sample; empty for others.
 
-    ids: the prompts wanted, in order.
+    ids: the prompts, in order.
     """
     content = path.read_bytes()
     text = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
     decoder = msgspec.json.Decoder(_Row)
     rows = {row.id: row.tiers for row in map(decoder.decode, filter(None, text.split(b"\n")))}
-    chosen = [rows[one] for one in ids]
-    found = []
+    chosen = [rows[name] for name in ids]
+    cast = []
     for tier in chosen[0]:
         samples = min(min(len(row[tier].answers), len(row[tier].right)) for row in chosen)
         tokens = np.array([row[tier].tokens for row in chosen])
@@ -89,18 +90,18 @@ def ballots(path: Path, ids: Sequence[str]) -> list[Ballot]:
             correct = [
                 majority(row[tier].answers[:samples], row[tier].right[:samples], votes) for row in chosen
             ]
-            found.append(Ballot(tier, votes, np.array(correct), tokens * votes))
-    return found
+            cast.append(Ballot(tier, votes, np.array(correct), tokens * votes))
+    return cast
 
 
 def bounds(table: OutcomeTable) -> list[Ballot]:
-    """Ballots at their best, for a table that holds shares of right answers alone: no two wrong answers
-    agree.
+    """Upper bounds on ballots, for a table that only holds shares of right answers.
 
-    Real voting can only do worse. Empty where a cell has fewer than three samples.
+    They assume that no two wrong answers agree, so real voting can only do worse. Empty if a cell has fewer
+    than three samples.
     """
     samples = int(table.samples.min())
-    found = []
+    cast = []
     for at, tier in enumerate(table.tiers):
         right = np.rint(table.correct[:, at] * samples).astype(int)
         for votes in range(1, samples + 1 if samples > 2 else 0):
@@ -112,24 +113,24 @@ def bounds(table: OutcomeTable) -> list[Ballot]:
                 )
                 for good in range(samples + 1)
             ]
-            found.append(Ballot(tier, votes, np.array(won)[right], table.tokens[:, at] * votes))
-    return found
+            cast.append(Ballot(tier, votes, np.array(won)[right], table.tokens[:, at] * votes))
+    return cast
 
 
 def contests(
     cast: Sequence[Ballot], routed: Sequence[Sweep], tiers: Sequence[Sweep], draws: int, seed: int
 ) -> list[Contest]:
-    """Every ballot of three votes or more that costs no more than the dearest tier, against the router.
+    """The router against every ballot of at least three votes that costs no more than the dearest tier.
 
-    routed, tiers: one sweep a seed; voting is measured on the same prompts, and seeds are averaged.
+    routed, tiers: one sweep per seed. Voting is measured on the same prompts, and seeds are averaged.
     """
     random = np.random.default_rng(seed)
     prompts = len(cast[0].correct)
     weights = random.multinomial(prompts, np.full(prompts, 1 / prompts), size=draws).astype(float)
     every = np.vstack([np.ones(prompts), weights])
     limit = float(tiers[0].curve().tokens.max())
-    wanted = [one for one in cast if one.votes >= 3 and one.tokens.mean() <= limit]
-    singles = {one.tier: one for one in cast if one.votes == 1}
+    wanted = [ballot for ballot in cast if ballot.votes >= 3 and ballot.tokens.mean() <= limit]
+    singles = {ballot.tier: ballot for ballot in cast if ballot.votes == 1}
     found = np.zeros((len(wanted), len(every), 5))
     for own, fixed in zip(routed, tiers, strict=True):
         for draw, row in enumerate(every):

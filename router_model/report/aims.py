@@ -8,9 +8,7 @@ from typing import Any
 from router_model.report.summary import Summary, points
 
 _MIX = {"lean": (0.805, 0.07), "middle": (0.85, 0.064), "ample": (0.87, 0.033)}
-"""Aims on cap256 → cap2048: right answers, and what that was over the mix (.735, .786, .837) where they
-were set.
-"""
+"""Aims on cap256 → cap2048: right answers, and their gain over the mix (.735, .786, .837) at the time."""
 
 
 def aims(
@@ -36,7 +34,7 @@ def aims(
 
 
 def _sample(mix: Summary, shipped: str) -> str:
-    """Why levels and gains can disagree: the aims' prompts are not these."""
+    """Why levels and gains can disagree: the aims were set on other prompts."""
     text = (
         "The first three aims were set on another sample of the same table, where the mix has .735, .786"
         " and .837, the oracle .855, .889 and .889, and a cross-validated TF-IDF ridge .798, .842 and .865;"
@@ -44,8 +42,8 @@ def _sample(mix: Summary, shipped: str) -> str:
     )
     if ridge := mix["methods"].get("TF-IDF ridge"):
         levels, ahead = (
-            [one["measures"][f"accuracy_{budget}"][0] for budget in _MIX]
-            for one in (ridge, mix["methods"][shipped])
+            [method["measures"][f"accuracy_{budget}"][0] for budget in _MIX]
+            for method in (ridge, mix["methods"][shipped])
         )
         text += (
             f" The same kind of ridge has {_levels(levels)} on these prompts, where the {shipped} has"
@@ -54,8 +52,8 @@ def _sample(mix: Summary, shipped: str) -> str:
     return f"{text} What else was tried brought no more (decision 7).\n"
 
 
-def _levels(found: Sequence[float]) -> str:
-    *most, last = (f"{level:.3f}".removeprefix("0") for level in found)
+def _levels(shares: Sequence[float]) -> str:
+    *most, last = (f"{share:.3f}".removeprefix("0") for share in shares)
     return f"{', '.join(most)} and {last}"
 
 

@@ -1,4 +1,4 @@
-"""docs/results.md, written from the figures: nothing on the page is typed by hand that was measured."""
+"""Writes docs/results.md from the figures. No measured number on the page is typed by hand."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Neighbouring prices are mixed at random, so a curve is linear between its points
 
 
 def page(found: Mapping[str, Any], folder: str, headline: Mapping[str, Any] | None = None) -> str:
-    """The whole page; `folder` holds the figures. headline: what `make headline` measured."""
+    """The whole page. folder: where the figures are. headline: what `make headline` measured."""
     summaries: Mapping[str, Summary] = found["settings"]
     shipped = found["shipped"]
     parts = [
@@ -66,15 +66,15 @@ def page(found: Mapping[str, Any], folder: str, headline: Mapping[str, Any] | No
 
 
 def short_page(summaries: Sequence[Summary], methods: Sequence[str]) -> str:
-    """A page on single heads, without the methods beside them."""
+    """A page on single heads, without other methods."""
     parts = ["# Report\n", "![Accuracy against tokens](curves.svg)\n"]
     for summary, method in zip(summaries, methods, strict=True):
-        parts += [f"## {summary['title']}\n", f"{_described(summary)}\n", table(summary, method)]
+        parts += [f"## {summary['title']}\n", f"{_description(summary)}\n", table(summary, method)]
         parts += ["Expected calibration error, points:\n", calibration([summary], [method])]
     return "\n".join([*parts, "## How it was measured\n", _METHOD])
 
 
-def _described(summary: Summary) -> str:
+def _description(summary: Summary) -> str:
     tiers = ", ".join(
         f"{one['name']} {100 * one['accuracy']:.1f} % at {one['tokens']:.0f}" for one in summary["tiers"]
     )
@@ -97,7 +97,7 @@ def _settings(summaries: Mapping[str, Summary], shipped: str, folder: str) -> It
         )
     for summary in summaries.values():
         yield f"### {summary['title']}\n"
-        yield f"{summary['note']} {_described(summary)}\n"
+        yield f"{summary['note']} {_description(summary)}\n"
         yield table(summary, shipped)
 
 
@@ -164,7 +164,7 @@ def _calibration(summaries: Mapping[str, Summary], shipped: str, folder: str) ->
 
 
 def _verdicts(summaries: Mapping[str, Summary], shipped: str) -> Iterator[str]:
-    """One line a method: where the shipped one is ahead for sure, where behind, where neither can be said."""
+    """One line per method: where the shipped one is surely ahead, where behind, and where neither is sure."""
     whole = [one for key, one in summaries.items() if "-" not in key]
     lines = []
     for name in whole[0]["methods"]:

@@ -1,4 +1,4 @@
-"""Figures: accuracy against tokens, one panel a setting; and how much each method gains over mixing."""
+"""Figures: accuracy against tokens, one panel per setting, and each method's gain over mixing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STYLE: Any = {
 
 
 def curves(summaries: Sequence[Mapping[str, Any]], shipped: str, rival: str, path: Path) -> None:
-    """Accuracy against tokens for up to a handful of settings, side by side; writes PATH.png and PATH.svg."""
+    """Accuracy against tokens for a few settings, side by side; writes PATH.png and PATH.svg."""
     with mpl.rc_context(_STYLE):
         wide = min(len(summaries), 3)
         high = -(-len(summaries) // wide)
@@ -63,12 +63,12 @@ def _curve_panel(axes: Axes, summary: Mapping[str, Any], shipped: str, rival: st
 
 
 def _labels(axes: Axes, at: Any, lines: Sequence[tuple[Any, str, str]]) -> None:
-    """Names beside the lines, at three fifths of the way, pushed apart where they would meet."""
+    """Names beside the lines, at three fifths of their length, pushed apart where they would overlap."""
     low, high = axes.get_ylim()
     place = int(0.62 * (len(at) - 1))
     gap, floor = 0.075 * (high - low), low + 0.02 * (high - low)
     heights: list[float] = []
-    for line, name, colour in sorted(lines, key=lambda one: float(one[0][place])):
+    for line, name, colour in sorted(lines, key=lambda labelled: float(labelled[0][place])):
         wanted = float(line[place]) - 1.2 * gap if not heights else float(line[place]) + 0.35 * gap
         height = max(wanted, heights[-1] + gap if heights else floor)
         heights.append(height)
@@ -79,9 +79,7 @@ def _labels(axes: Axes, at: Any, lines: Sequence[tuple[Any, str, str]]) -> None:
 
 
 def gains(summaries: Sequence[Mapping[str, Any]], shipped: str, path: Path, key: str = "gain_middle") -> None:
-    """Gain over the best fixed mix at the middle budget with its interval: one panel a setting, one row a
-    method.
-    """
+    """Gain over the best fixed mix at the middle budget: one panel per setting, one row per method."""
     with mpl.rc_context(_STYLE):
         names = list(summaries[0]["methods"])[::-1]
         wide = min(len(summaries), 4)
@@ -103,7 +101,7 @@ def _gain_panel(axes: Axes, summary: Mapping[str, Any], names: Sequence[str], sh
         if name not in summary["methods"]:
             continue
         value, low, high = (
-            np.nan if one is None else 100 * one for one in summary["methods"][name]["measures"][key]
+            np.nan if share is None else 100 * share for share in summary["methods"][name]["measures"][key]
         )
         colour = BLUE if name == shipped else INK
         axes.plot([low, high], [row, row], color=colour, alpha=0.35, linewidth=3, solid_capstyle="round")
@@ -118,7 +116,7 @@ def _gain_panel(axes: Axes, summary: Mapping[str, Any], names: Sequence[str], sh
 
 
 def reliability(summaries: Sequence[Mapping[str, Any]], shipped: str, path: Path) -> None:
-    """What the head predicts against what came true, by tenth of its predictions, one colour a tier."""
+    """Predictions against outcomes, by deciles of the predictions, one shade per tier."""
     with mpl.rc_context(_STYLE):
         figure, panels = plt.subplots(
             1, len(summaries), figsize=(3.4 * len(summaries), 3.4), squeeze=False, layout="constrained"

@@ -20,9 +20,7 @@ TOKENS = "mean completion tokens"
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One question put to all methods. `costs` multiply the tokens of a tier; `apart`: each data set by
-    itself too.
-    """
+    """One table and its tiers, on which all methods are compared."""
 
     key: str
     title: str
@@ -30,12 +28,18 @@ class Setting:
     tiers: tuple[str, ...]
     note: str
     costs: Mapping[str, float] = field(default_factory=dict)
+    """Factors for the tokens of some tiers."""
     unit: str = TOKENS
     apart: Mapping[str, str] = field(default_factory=dict)
-    thorough: bool = False  # cross-validated for every seed though the table is large
+    """Titles of the data sets that are also measured on their own."""
+    thorough: bool = False
+    """Cross-validate for every seed although the table is large."""
 
     def table(self, folder: Path, tiny: Path | None) -> OutcomeTable | None:
-        """The table with its costs; None where the file is not there. Raises OutcomeError."""
+        """The table with its costs; None if the file does not exist.
+
+        Raises: OutcomeError.
+        """
         path = tiny if self.file == TINY else folder / f"{self.file}.jsonl.gz"
         if path is None or not path.exists():
             return None
@@ -91,8 +95,9 @@ SETTINGS = (
 
 
 def joined(table: OutcomeTable, further: OutcomeTable) -> OutcomeTable:
-    """One table, the prompts to test on first as data set `table.name`; further prompts that are among
-    them are dropped.
+    """One table: first the prompts to test on, as the data set `table.name`, then the further ones.
+
+    Further prompts that are also among the first are dropped.
     """
     known = {normalised(prompt) for prompt in table.prompts}
     rest = further.take([normalised(prompt) not in known for prompt in further.prompts])

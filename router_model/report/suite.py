@@ -1,4 +1,4 @@
-"""Everything in docs/results.md, from tables to pages: which settings, run, and written down."""
+"""Measures all settings of docs/results.md and writes the page, its JSON and its figures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from router_model.evaluation import experiment, voting
-from router_model.evaluation.experiment import Trial
+from router_model.evaluation.experiment import Comparison
 from router_model.evaluation.methods import Method
 from router_model.report import plots
 from router_model.report.page import page as page_of
@@ -22,22 +22,24 @@ from router_model.training.outcomes import FOLDS, OutcomeTable
 
 @dataclass(frozen=True)
 class Run:
-    """What was asked for; `shipped` names the method that `thinkmeter train` trains."""
+    """What to measure."""
 
     methods: Sequence[Method]
     shipped: str
+    """Name of the method that `thinkmeter train` trains."""
     seeds: Sequence[int]
     draws: int
+    """Resamples behind each interval."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a run has measured so far, in a file, so that an interrupted one can go on."""
+    """A file with what a run has measured so far, so that an interrupted run can be resumed."""
 
     path: Path
 
     def read(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings that an earlier run of the same kind measured; nothing where it was another kind."""
+        """What an earlier run measured; empty if that run had another shipped method, seeds or draws."""
         try:
             found: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -60,7 +62,7 @@ def measure(
     tick: Callable[[str], object],
     kept: Kept | None = None,
 ) -> dict[str, Any]:
-    """All settings, as one JSON object. `tick` is told each step; `kept` holds what is done meanwhile."""
+    """Measure all settings; returns one JSON object. `tick` is called at each step, `kept` saves progress."""
     started = time.perf_counter()
     found: dict[str, Any] = {
         "shipped": run.shipped,
@@ -75,8 +77,8 @@ def measure(
         if setting.key in found["settings"]:
             continue
         whole = _whole(setting, table, run, tick)
-        for key, title, trial in _views(setting, whole, run, tick):
-            summary = summarise(trial, title, setting.unit, run.shipped, run.draws)
+        for key, title, comparison in _views(setting, whole, run, tick):
+            summary = summarise(comparison, title, setting.unit, run.shipped, run.draws)
             found["settings"][key] = {"note": setting.note, **summary}
             tick(f"{title}: intervals")
         if setting.key == TINY and tiny:
@@ -87,10 +89,10 @@ def measure(
     return found
 
 
-def _whole(setting: Setting, table: OutcomeTable, run: Run, tick: Callable[[str], object]) -> Trial:
+def _whole(setting: Setting, table: OutcomeTable, run: Run, tick: Callable[[str], object]) -> Comparison:
     if FURTHER in table.datasets:
         return experiment.left_out(table, table.name, run.methods, run.seeds, tick)
-    return experiment.trial(table, run.methods, run.seeds, tick, every=_every(setting, table))
+    return experiment.compare(table, run.methods, run.seeds, tick, every=_every(setting, table))
 
 
 def _every(setting: Setting, table: OutcomeTable) -> bool:
@@ -98,8 +100,8 @@ def _every(setting: Setting, table: OutcomeTable) -> bool:
 
 
 def _views(
-    setting: Setting, whole: Trial, run: Run, tick: Callable[[str], object]
-) -> Iterator[tuple[str, str, Trial]]:
+    setting: Setting, whole: Comparison, run: Run, tick: Callable[[str], object]
+) -> Iterator[tuple[str, str, Comparison]]:
     yield setting.key, setting.title, whole
     for dataset, title in setting.apart.items():
         yield f"{setting.key}-within-{dataset}", title, experiment.within(whole, dataset)
@@ -109,7 +111,7 @@ def _views(
 
 
 def steps(run: Run, tables: Sequence[tuple[Setting, OutcomeTable]]) -> int:
-    """How often `measure` ticks."""
+    """How often `measure` calls `tick`."""
     count = 0
     for setting, table in tables:
         fits = FOLDS if _every(setting, table) else 1
@@ -118,18 +120,20 @@ def steps(run: Run, tables: Sequence[tuple[Setting, OutcomeTable]]) -> int:
     return count
 
 
-def _voting(path: Path, table: OutcomeTable, whole: Trial, run: Run) -> tuple[list[dict[str, Any]], bool]:
-    """Contests, and whether voting is bounded from above because the table lacks the single answers."""
+def _voting(
+    path: Path, table: OutcomeTable, whole: Comparison, run: Run
+) -> tuple[list[dict[str, Any]], bool]:
+    """Contests, and whether voting is only bounded from above because the table lacks single answers."""
     tested = table.take([name != FURTHER for name in table.datasets])  # these come first
     exact = voting.ballots(path, tested.ids)
     cast = exact or voting.bounds(tested)
     routed = [cell.sweep for cell in whole.cells[run.shipped]]
-    found = voting.contests(cast, routed, whole.tiers, run.draws, seed=0) if cast else []
-    return [asdict(one) for one in found], not exact
+    contests = voting.contests(cast, routed, whole.tiers, run.draws, seed=0) if cast else []
+    return [asdict(contest) for contest in contests], not exact
 
 
 def merged(found: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Some settings measured anew, in place among those of an earlier report; minutes add up."""
+    """The settings of an earlier report, with those that were measured again replaced; minutes add up."""
     try:
         earlier = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -142,7 +146,7 @@ def merged(found: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def write(found: Mapping[str, Any], page: Path) -> None:
-    """The page, and the JSON report and the figures into a folder of its name."""
+    """Write the page, and the JSON report and the figures into a folder of the same name."""
     folder = page.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
@@ -160,13 +164,13 @@ def write(found: Mapping[str, Any], page: Path) -> None:
     page.write_text(page_of(found, folder.name, headline), encoding="utf-8")
 
 
-def write_trials(trials: Sequence[Trial], folder: Path, draws: int = 300) -> None:
-    """A report on single heads: `report.json`, `report.md` and the figure of their curves."""
+def write_comparisons(comparisons: Sequence[Comparison], folder: Path, draws: int = 300) -> None:
+    """Write a report on single heads: `report.json`, `report.md` and a figure of their curves."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = [next(iter(trial.cells)) for trial in trials]
+    names = [next(iter(comparison.cells)) for comparison in comparisons]
     found = [
-        summarise(trial, trial.table.name, TOKENS, name, draws)
-        for trial, name in zip(trials, names, strict=True)
+        summarise(comparison, comparison.table.name, TOKENS, name, draws)
+        for comparison, name in zip(comparisons, names, strict=True)
     ]
     (folder / "report.json").write_text(json.dumps({"tables": found}, indent=1) + "\n", encoding="utf-8")
     plots.curves(found, names[0], names[0], folder / "curves")

@@ -1,4 +1,4 @@
-"""From trials to something to read: summaries with intervals (JSON) and a page of Markdown."""
+"""Summaries of comparisons, with intervals, as JSON values and as Markdown tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from router_model.arrays import Floats
 from router_model.evaluation import cost_quality, metrics
-from router_model.evaluation.experiment import Cell, Trial
+from router_model.evaluation.experiment import Cell, Comparison
 from router_model.evaluation.metrics import BUDGETS
 from router_model.training.outcomes import OutcomeTable
 
@@ -22,25 +22,27 @@ _ECE_DRAWS = 100
 
 
 def summarise(  # noqa: PLR0917
-    trial: Trial, title: str, unit: str, shipped: str, draws: int, seed: int = 0
+    comparison: Comparison, title: str, unit: str, shipped: str, draws: int, seed: int = 0
 ) -> Summary:
-    """Everything measured in one trial as JSON values; NaN becomes null.
+    """All figures of one comparison as JSON values; NaN becomes null.
 
     `measures` are [estimate, lower, upper] (`metrics.measures`); `ahead`: by how much `shipped` leads.
     """
-    ground, best = trial.tiers[0].curve(), trial.oracle[0].curve()
-    sweeps = {name: [cell.sweep for cell in cells] for name, cells in trial.cells.items()}
-    resampled = metrics.bootstrap(sweeps, trial.tiers, trial.oracle, len(trial.table), draws, seed)
+    ground, best = comparison.tiers[0].curve(), comparison.oracle[0].curve()
+    sweeps = {name: [cell.sweep for cell in cells] for name, cells in comparison.cells.items()}
+    resampled = metrics.bootstrap(
+        sweeps, comparison.tiers, comparison.oracle, len(comparison.table), draws, seed
+    )
     budgets = np.linspace(*cost_quality.ends(ground), _GRID)
     return {
         "title": title,
-        "table": trial.table.name,
-        "setting": trial.setting,
-        "prompts": len({int(row) for tiers in trial.tiers for row in tiers.rows}),
-        "seeds": len(trial.tiers),
-        "oracle": trial.oracle_kind,
+        "table": comparison.table.name,
+        "setting": comparison.setting,
+        "prompts": len({int(row) for tiers in comparison.tiers for row in tiers.rows}),
+        "seeds": len(comparison.tiers),
+        "oracle": comparison.oracle_kind,
         "unit": unit,
-        "tiers": _tiers(trial),
+        "tiers": _tiers(comparison),
         "budgets": budgets.tolist(),
         "mix_curve": [cost_quality.mix_at(ground, budget) for budget in budgets],
         "oracle_curve": [cost_quality.at_budget(best, budget).accuracy for budget in budgets],
@@ -58,21 +60,21 @@ def summarise(  # noqa: PLR0917
                 },
                 "curve": _curve(cells, budgets),
                 "seconds": round(float(np.mean([cell.seconds for cell in cells])), 2),
-                **_calibration(trial.table, cells, seed),
+                **_calibration(comparison.table, cells, seed),
             }
-            for name, cells in trial.cells.items()
+            for name, cells in comparison.cells.items()
         },
     }  # fmt: skip
 
 
 def bounds(values: Floats) -> Bounds:
-    """[estimate, lower, upper] fit for JSON."""
+    """[estimate, lower, upper] as JSON values."""
     return [None if math.isnan(value) else round(value, 5) for value in metrics.interval(values)]
 
 
-def _tiers(trial: Trial) -> list[dict[str, Any]]:
-    rows = sorted({int(row) for tiers in trial.tiers for row in tiers.rows})
-    part = trial.table.take(rows)
+def _tiers(comparison: Comparison) -> list[dict[str, Any]]:
+    rows = sorted({int(row) for tiers in comparison.tiers for row in tiers.rows})
+    part = comparison.table.take(rows)
     means = zip(part.tiers, part.tokens.mean(axis=0), part.correct.mean(axis=0), strict=True)
     found = [{"name": name, "tokens": float(cost), "accuracy": float(right)} for name, cost, right in means]
     return sorted(found, key=lambda tier: tier["tokens"])
@@ -86,9 +88,7 @@ def _curve(cells: Sequence[Cell], budgets: Floats) -> list[float]:
 
 
 def _calibration(table: OutcomeTable, cells: Sequence[Cell], seed: int) -> dict[str, Any]:
-    """ECE per tier after and, where known, before calibration; and the reliability diagram of the first
-    seed.
-    """
+    """ECE per tier after and, if known, before calibration, and the first seed's reliability diagram."""
     if cells[0].estimates is None:
         return {}
     random = np.random.default_rng(seed)
@@ -109,7 +109,7 @@ def _calibration(table: OutcomeTable, cells: Sequence[Cell], seed: int) -> dict[
 def _errors(
     table: OutcomeTable, cells: Sequence[Cell], tier: int, random: np.random.Generator, *, raw: bool
 ) -> Floats:
-    """Calibration error of each of the resamples, entry 0 without resampling; seeds are averaged."""
+    """Calibration error of each resample, entry 0 without resampling; mean over seeds."""
     found = []
     for draw in range(1 + _ECE_DRAWS):
         errors = []
@@ -125,9 +125,7 @@ def _errors(
 
 
 def table(summary: Summary, shipped: str) -> str:
-    """Markdown: one row a method; points over the mix at the five budgets with intervals, and the rest of
-    the figures.
-    """
+    """Markdown: one row per method, with points over the mix at the five budgets and the other figures."""
     named = [f"{name} ({extra:.0%})" for name, extra in BUDGETS.items()]
     head = ["method", *named, "tokens saved", "AIQ gain", "APGR", "oracle gap"]
     lines = [_row(head), _row(["---", *["--:"] * (len(head) - 1)])]
@@ -145,9 +143,7 @@ def table(summary: Summary, shipped: str) -> str:
 
 
 def calibration(summaries: Sequence[Summary], methods: Sequence[str]) -> str:
-    """Markdown: expected calibration error in points, mean and worst over tiers, before and after
-    calibration.
-    """
+    """Markdown: expected calibration error by tier in points, before and after calibration."""
     head = ["setting", *methods]
     lines = [_row(head), _row(["---", *["--:"] * len(methods)])]
     for summary in summaries:
@@ -167,7 +163,7 @@ def _error(tier: str, found: Mapping[str, Bounds]) -> str:
 
 
 def points(found: Sequence[float | None], digits: int = 1) -> str:
-    """`+6.9 (5.1 to 8.8)`, in points; bold where the interval leaves out zero from above."""
+    """`+6.9 (5.1 to 8.8)`, in points; bold if the whole interval is above zero."""
     value, low, high = found
     if value is None:
         return "–"

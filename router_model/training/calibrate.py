@@ -1,6 +1,6 @@
-"""The tier curves of one more model, from a few hundred outcomes, with the trunk frozen.
+"""Learns the tier curves of one more model from a few hundred outcomes, with the trunk frozen.
 
-Item-response theory does the same when it estimates new items for people whose abilities are known.
+Item-response theory does the same when it estimates new items for people of known ability.
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ from router_model.training.tier_curves import (
 
 
 def inputs_of(head: Head, table: OutcomeTable) -> Floats:
-    """What the trunk sees of each prompt, [N, H + R + DENSE]."""
+    """The inputs of the curves for each prompt, [N, H + R + DENSE]."""
     return head.see(table.prompts).astype(float)
 
 
 def calibrate(
     head: Head, table: OutcomeTable, seed: int = 0, lengths: Mapping[str, float] | None = None
 ) -> Head:
-    """A head that also knows the tiers of the model that the table is called after; its trunk stays.
+    """A head that also knows the tiers of the model that the table is named after. The trunk stays the same.
 
     lengths: reasoning tokens of the tiers, rising, if other tiers of this model are to be interpolated.
-    Raises OutcomeError below 20 prompts.
+
+    Raises: OutcomeError, below 20 prompts.
     """
     if len(table) < FEWEST:
         raise OutcomeError(f"{table.name}: {len(table)} prompts are too few to calibrate on; give {FEWEST}")

@@ -1,4 +1,4 @@
-"""The hidden layer over latents and counts: small tanh networks, trained by Adam on all tables at once."""
+"""The hidden layer above latents and counts: small tanh networks, trained by Adam on all tables at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from router_model.training.adam import Adam
 
 Array = NDArray[Any]
-"""float32 while training, float64 else."""
+"""float32 during training, float64 otherwise."""
 
 _WIDTH = 48
 _RATE, _DECAY = 3e-3, 3e-3
@@ -23,11 +23,14 @@ _BATCH = 64, 256
 
 @dataclass(frozen=True)
 class Targets:
-    """correct [P, T] in [0, 1] and tokens [P, T], standardised logarithms; weight [P, T], 0 where unknown."""
+    """What the network learns, of all tables' T tiers side by side."""
 
     correct: Array
+    """In [0, 1], [P, T]."""
     tokens: Array
+    """Standardised logarithms, [P, T]."""
     weight: Array
+    """[P, T]; 0 where unknown."""
 
     def take(self, rows: NDArray[np.bool_]) -> Targets:
         """The marked prompts."""
@@ -53,7 +56,7 @@ class Network:
 def fit(inputs: Array, targets: Targets, seed: int) -> Network:
     """Binomial loss of correctness plus Huber loss of log tokens, L2 penalty, cosine learning rate."""
     draw = np.random.default_rng(seed)
-    inputs = inputs.astype(np.float32)  # half the time, and the data is noisier than this
+    inputs = inputs.astype(np.float32)  # takes half the time, and the data is noisier than float32
     targets = Targets(
         *(part.astype(np.float32) for part in (targets.correct, targets.tokens, targets.weight))
     )
@@ -106,7 +109,7 @@ def _gradients(
 
 
 def mean(members: list[Network]) -> Network:
-    """One network whose outputs are the mean of the members'."""
+    """One network whose outputs are the mean of the members' outputs."""
     share = 1 / len(members)
     return Network(
         hidden=np.hstack([member.hidden for member in members]),

@@ -1,4 +1,4 @@
-"""Outcome tables: what happened when prompts ran at tiers. Read, validated, merged, split by prompt."""
+"""Outcome tables: what happened when prompts ran at tiers. Reading, validation, merging, splits by prompt."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FOLDS = 5
 
 
 class OutcomeError(ValueError):
-    """A table that cannot be used; the message begins with `file:line:` where a line is to blame."""
+    """The table cannot be used. If a line is at fault, the message begins with `file:line:`."""
 
 
 class _Outcome(msgspec.Struct):
@@ -42,12 +42,7 @@ class _Row(msgspec.Struct):
 
 @dataclass(frozen=True)
 class OutcomeTable:
-    """N prompts at T tiers; no two prompts are the same once normalised.
-
-    correct: share of right answers in [0, 1], [N, T]. tokens: mean completion tokens, [N, T].
-    samples: generations behind each cell, [N, T]; 0 where nothing was measured (there the others are NaN).
-    digest: SHA-256 of the file, or of the digests of the tables it was made from.
-    """
+    """N prompts at T tiers. No two prompts are the same once normalised."""
 
     name: str
     ids: tuple[str, ...]
@@ -55,16 +50,20 @@ class OutcomeTable:
     prompts: tuple[str, ...]
     tiers: tuple[str, ...]
     correct: Floats
+    """Share of right answers in [0, 1], [N, T]; NaN where nothing was measured."""
     tokens: Floats
+    """Mean completion tokens, [N, T]; NaN where nothing was measured."""
     samples: Ints
+    """Generations behind each cell, [N, T]; 0 where nothing was measured."""
     digest: str
+    """SHA-256 of the file."""
 
     def __len__(self) -> int:
         return len(self.prompts)
 
     @property
     def content(self) -> str:
-        """A hash of everything that training reads; unlike `digest` it differs between parts of one table."""
+        """A hash of everything that training reads. Unlike `digest` it differs between parts of one table."""
         whole = hashlib.sha256(repr((self.name, self.tiers, self.prompts)).encode("utf-8", "surrogatepass"))
         for cells in (self.correct, self.tokens, self.samples):
             whole.update(cells.tobytes())
@@ -85,7 +84,10 @@ class OutcomeTable:
         )
 
     def select(self, tiers: Sequence[str]) -> OutcomeTable:
-        """Only these tiers, in this order, and only the rows that have them all. Raises OutcomeError."""
+        """Only these tiers, in this order, and only the rows that have all of them.
+
+        Raises: OutcomeError.
+        """
         unknown = [tier for tier in tiers if tier not in self.tiers]
         if unknown:
             raise OutcomeError(f"{self.name}: no tier {unknown[0]!r}; there are {', '.join(self.tiers)}")
@@ -111,10 +113,11 @@ class Split(NamedTuple):
 def read(path: str | Path, tiers: Sequence[str] | None = None, *, partial: bool = False) -> OutcomeTable:
     """Read JSON Lines (`.jsonl`, `.jsonl.gz`) or Parquet (`.parquet`, needs pyarrow).
 
-    tiers: those to keep, in this order; rows that lack one are dropped. None keeps the tiers that every row
-    has; `partial` keeps every tier and leaves what is missing as NaN with 0 samples.
-    Rows whose prompts are the same once normalised become one, weighted by their samples.
-    Raises OutcomeError with `file:line: message` (a row number for Parquet).
+    tiers: the tiers to keep, in this order; rows that lack one are dropped. None keeps the tiers that every
+    row has. partial: keep every tier and leave missing cells as NaN with 0 samples.
+    Rows with the same normalised prompt become one, weighted by their samples.
+
+    Raises: OutcomeError, with `file:line: message` (a row number for Parquet).
     """
     source = Path(path)
     try:
@@ -173,10 +176,10 @@ def _parquet(source: Path, content: bytes) -> list[_Row]:
 
 
 def _plain(record: dict[str, Any]) -> dict[str, Any]:
-    """The record as JSON would have it.
+    """The record in the form that JSON has.
 
-    A struct column names every tier in every row and every field in every tier, null where absent; a map
-    column gives pairs; and data frames make floats of whole numbers.
+    A struct column has every tier in every row and every field in every tier, null if absent. A map column
+    gives pairs. Data frames turn whole numbers into floats.
     """
     found = {name: value for name, value in record.items() if value is not None}
     tiers = found.get("tiers")
@@ -220,7 +223,7 @@ def _tabulated(name: str, rows: Sequence[_Row], digest: str) -> OutcomeTable:
 
 
 def _merged(table: OutcomeTable) -> OutcomeTable:
-    """One row for each normalised prompt, the first; cells are means weighted by samples."""
+    """One row per normalised prompt, named after the first one; cells are means weighted by samples."""
     first: dict[str, int] = {}
     group = np.array([first.setdefault(normalised(prompt), len(first)) for prompt in table.prompts])
     if len(first) == len(table):
@@ -247,11 +250,11 @@ def split(table: OutcomeTable, seed: int) -> Split:
 
 
 def folds(table: OutcomeTable, count: int, seed: int) -> Ints:
-    """The fold of each row, in [0, count), [N]; drawn by prompt alone, so one fold across tables."""
+    """The fold of each row, in [0, count), [N]. It depends on the prompt alone, so all tables agree."""
     return (places(table.prompts, seed) * count).astype(np.int64)
 
 
 def log_tokens(table: OutcomeTable) -> Floats:
-    """ln(tokens) with at least one token, 0 where unknown, [N, T]."""
+    """ln(tokens), counting at least one token; 0 where unknown. [N, T]"""
     logs: Floats = np.log(np.maximum(np.nan_to_num(table.tokens), 1.0))
     return logs

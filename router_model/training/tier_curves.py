@@ -13,14 +13,14 @@ from router_model.arrays import Floats
 from router_model.head_parts import Curves
 from router_model.training.outcomes import FOLDS, OutcomeTable, log_tokens
 
-_PENALTY = 10.0  # of standardised latents; 1/C in scikit-learn's terms
-_MOST_SAMPLES = 8  # more samples of one prompt count no more than these: prompts differ too
+_PENALTY = 10.0  # on standardised latents; 1/C in scikit-learn's terms
+_MOST_SAMPLES = 8  # further samples of one prompt add no weight, because prompts differ too
 FEWEST = 20
 """Prompts below which nothing is calibrated."""
 
 
 def sample_weights(table: OutcomeTable) -> Floats:
-    """How much each cell counts, [N, T]: by its samples, mean 1 over the known ones of a tier."""
+    """The weight of each cell, [N, T]: rises with its samples, mean 1 over the known cells of a tier."""
     weight = np.minimum(table.samples, _MOST_SAMPLES).astype(float)
     known = np.maximum((weight > 0).sum(axis=0), 1)
     scaled: Floats = weight / np.maximum(weight.sum(axis=0) / known, 1e-9)
@@ -28,9 +28,9 @@ def sample_weights(table: OutcomeTable) -> Floats:
 
 
 def logistic(inputs: Floats, correct: Floats, weight: Floats, penalty: float, prior: float = 0.0) -> Floats:
-    """Ridge logistic regression on fractional labels by Newton steps, [D + 1]; the intercept comes last.
+    """Ridge logistic regression on fractional labels by Newton steps, [D + 1], intercept last.
 
-    The penalty pulls the slopes to `prior`, and the intercept, lightly, to that of a rate of 1/2.
+    The penalty pulls the slopes towards `prior`, and the intercept slightly towards a rate of 1/2.
     """
     design = np.hstack([inputs, np.ones((len(inputs), 1))])
     pull = np.full(design.shape[1], penalty)
@@ -61,7 +61,7 @@ def logistic(inputs: Floats, correct: Floats, weight: Floats, penalty: float, pr
 
 
 def linear(inputs: Floats, targets: Floats, weight: Floats, penalty: float) -> Floats:
-    """Ridge regression, [D + 1]; the intercept comes last and is free."""
+    """Ridge regression, [D + 1], with an unpenalised intercept last."""
     design = np.hstack([inputs, np.ones((len(inputs), 1))])
     pull = np.full(design.shape[1], penalty)
     pull[-1] = 1e-6
@@ -71,7 +71,7 @@ def linear(inputs: Floats, targets: Floats, weight: Floats, penalty: float) -> F
 
 
 def regress(inputs: Floats, table: OutcomeTable, penalty: float = _PENALTY) -> Floats:
-    """All tiers' logits and log tokens on the inputs, [D + 1, 2T]."""
+    """Regressions of all tiers' logits and log tokens on the inputs, [D + 1, 2T]."""
     weight, logs, correct = sample_weights(table), log_tokens(table), np.nan_to_num(table.correct)
     tiers = range(len(table.tiers))
     columns = [logistic(inputs, correct[:, k], weight[:, k], penalty) for k in tiers]
@@ -80,7 +80,7 @@ def regress(inputs: Floats, table: OutcomeTable, penalty: float = _PENALTY) -> F
 
 
 def cross_regress(inputs: Floats, table: OutcomeTable, fold: NDArray[np.int64]) -> Floats:
-    """Predictions [N, 2T] for each prompt by `regress` without its fold."""
+    """Predictions [N, 2T] for each prompt, by `regress` without the prompt's fold."""
     found = np.zeros((len(table), 2 * len(table.tiers)))
     for part in range(FOLDS):
         here = fold == part
@@ -92,14 +92,20 @@ def cross_regress(inputs: Floats, table: OutcomeTable, fold: NDArray[np.int64]) 
 
 @dataclass(frozen=True)
 class Correction:
-    """What cross-fitted predictions teach: slope and shift [T] of the logits, shift [T] of the log tokens."""
+    """What cross-fitted predictions show about the curves' errors."""
 
     slope: Floats
+    """Of the logits, [T]."""
     shift: Floats
+    """Of the logits, [T]."""
     longer: Floats
+    """Shift of the log tokens, [T]."""
     spread: Floats
+    """See `Curves.spread`."""
     shrink: float
+    """See `Curves.shrink`."""
     offset: Floats
+    """See `Curves.offset`."""
 
     @property
     def scale(self) -> Floats:
@@ -108,7 +114,7 @@ class Correction:
 
     @property
     def move(self) -> Floats:
-        """What is added to them then, [2T]."""
+        """Added to the scaled predictions, [2T]."""
         return np.concatenate((self.shift, self.longer))
 
 
@@ -121,7 +127,7 @@ def deviance(raw: Floats, table: OutcomeTable) -> Floats:
 
 
 def correct_by(raw: Floats, table: OutcomeTable) -> Correction:
-    """Platt scaling by tier, bias of the tokens, their 95 % quantile, and how much of the gains to believe.
+    """Platt scaling by tier, bias and 95th percentile of the tokens, and how much of the gains to believe.
 
     raw [N, 2T]: cross-fitted logits and log tokens.
     """
@@ -144,9 +150,9 @@ def correct_by(raw: Floats, table: OutcomeTable) -> Correction:
 
 
 def _believed(correct: Floats, outcome: Floats) -> tuple[float, Floats]:
-    """Slope of the measured on the predicted differences between tiers, in [0, 1], and the mean differences.
+    """Slope of measured against predicted differences between tiers, in [0, 1], and the mean differences.
 
-    The slope is shrunk by the positive part of 1 − 1/t², so that mere noise is not believed (James-Stein).
+    The slope is shrunk by the positive part of 1 − 1/t², so that noise is not believed (James-Stein).
     """
     deviation = correct - correct.mean(axis=1, keepdims=True)
     offset = deviation.mean(axis=0)
@@ -185,7 +191,7 @@ def apply(correction: Correction, raw: Floats, table: OutcomeTable) -> tuple[Flo
 
 
 def uncorrected(table: OutcomeTable, weights: Floats, lengths: Mapping[str, float] | None = None) -> Curves:
-    """Curves of plain weights [inputs + 1, 2T], intercept last."""
+    """Curves from plain weights [inputs + 1, 2T], intercept last."""
     count, single = len(table.tiers), np.float32
     return Curves(
         name=table.name,
@@ -202,7 +208,7 @@ def uncorrected(table: OutcomeTable, weights: Floats, lengths: Mapping[str, floa
 
 
 def metrics(table: OutcomeTable, raw: Floats, correction: Correction) -> dict[str, Any]:
-    """What a manifest says about a set of curves: deviances of cross-fitted predictions [N, 2T], and more."""
+    """The entry of a manifest about a set of curves, from cross-fitted predictions [N, 2T]."""
     constant = np.zeros_like(raw)
     rate = np.clip(np.nanmean(table.correct, axis=0), 1e-3, 1 - 1e-3)
     constant[:, : len(rate)] = np.log(rate / (1 - rate))

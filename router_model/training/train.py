@@ -1,4 +1,4 @@
-"""Training of a head: cross-fitted latents, a hidden layer, tier curves, corrections; then the artefact."""
+"""Trains a head: cross-fitted latents, a hidden layer, tier curves, corrections, and the artefact."""
 
 from __future__ import annotations
 
@@ -27,50 +27,52 @@ from router_model.training.trunk import Corpus, Latents, Tick, learn
 _SAMPLE = 512
 _BLENDS = (0.0, 0.25, 0.5, 0.75, 1.0)
 CAPPED = {"cap256": 0.0, "cap512": 256.0, "cap1024": 768.0, "cap2048": 1792.0}
-"""Reasoning tokens beyond the shortest cap: the reference for models whose outcomes were never measured."""
+"""Reasoning tokens beyond the shortest cap: the reference for models that were never measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What training may vary; stored in the manifest."""
+    """Settings of training, stored in the manifest."""
 
     latents: int = 8
     members: int = 2
     seed: int = 0
 
 
-class Fold(NamedTuple):
-    """What one table's prompts look like to the stages after the trunk; all predictions are cross-fitted.
-
-    columns: the table's own latents among all.
-    """
+class TableView(NamedTuple):
+    """How the stages after the trunk see the N prompts of one table."""
 
     table: OutcomeTable
     rows: NDArray[np.int64]
+    """Where the prompts are in the corpus, [N]."""
     columns: slice
+    """The table's own latents among all."""
     latents: Floats
+    """Cross-fitted, [N, R of the table]."""
     fold: NDArray[np.int64]
+    """[N]"""
     linear: Floats
+    """Cross-fitted logits and log tokens by regression, [N, 2T]."""
     deep: Floats
+    """The same by the network, [N, 2T]."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A head; its curves before correction; and what the stages saw, for methods that go on from here.
-
-    estimates: by table the corrected P(right) and E[tokens], [N, T], of prompts not trained on; raw: the same
-    as corrected logits and log tokens, [N, 2T].
-    """
+    """A trained head, and what its training saw, for methods that continue from here."""
 
     head: Head
     plain: dict[str, Curves]
-    views: tuple[Fold, ...]
+    """The curves before correction, by table."""
+    views: tuple[TableView, ...]
     estimates: dict[str, tuple[Floats, Floats]]
+    """Cross-fitted, corrected P(right) and E[tokens], each [N, T], by table."""
     raw: dict[str, Floats]
+    """The same as logits and log tokens, [N, 2T]."""
 
 
 def quiet(stage: str, share: float) -> None:
-    """Progress that nobody watches."""
+    """Ignores progress."""
 
 
 def fit(
@@ -80,9 +82,9 @@ def fit(
     tick: Tick = quiet,
     encoder: Encoder = HASHED,
 ) -> Trained:
-    """Train on the tables, each the outcomes of one model or family of models.
+    """Train on tables that each hold the outcomes of one model or family of models.
 
-    Raises OutcomeError, and EncoderError.
+    Raises: OutcomeError, EncoderError.
     """
     _check(tables)
     tick("features", 0.0)
@@ -99,7 +101,7 @@ def fit(
     views = tuple(_views(corpus, latents, deep))
     plain, sets, metrics, estimates, logits = {}, {}, {}, {}, {}
     for at, view in enumerate(views):
-        blend, correction = _judged(view)
+        blend, correction = _choose_blend(view)
         weights = _weights(view, whole, moments[:, _column(corpus, at)], _column(corpus, at), blend)
         own = tier_curves.uncorrected(view.table, weights, _lengths(view.table, alone=len(tables) == 1))
         plain[own.name], sets[own.name] = own, tier_curves.corrected(own, correction)
@@ -142,7 +144,7 @@ def _check(tables: Sequence[OutcomeTable]) -> None:
 
 
 def _targets(corpus: Corpus) -> tuple[Targets, Floats]:
-    """All tables side by side, [P, T], log tokens standardised; and the moments [2, 2T] of the outputs."""
+    """The targets of all tables side by side, and mean and standard deviation [2, 2T] of the outputs."""
     count = len(corpus.fold)
     parts = []
     for table, rows in zip(corpus.tables, corpus.rows, strict=True):
@@ -163,7 +165,7 @@ def _targets(corpus: Corpus) -> tuple[Targets, Floats]:
 
 
 def _cross_network(inputs: Floats, targets: Targets, fold: NDArray[np.int64], seed: int) -> Floats:
-    """Outputs [P, 2T] for each prompt of a network that was trained without its fold."""
+    """Outputs [P, 2T], for each prompt by a network that was trained without its fold."""
     found = np.zeros((len(inputs), 2 * targets.correct.shape[1]))
     for part in range(FOLDS):
         here = fold == part
@@ -173,23 +175,25 @@ def _cross_network(inputs: Floats, targets: Targets, fold: NDArray[np.int64], se
 
 
 def _column(corpus: Corpus, at: int) -> NDArray[np.int64]:
-    """Where a table's logits and log tokens stand among all networks' outputs."""
+    """The positions of a table's logits and log tokens among the networks' outputs."""
     counts = [len(table.tiers) for table in corpus.tables]
     own = np.arange(counts[at]) + sum(counts[:at])
     return np.concatenate((own, own + sum(counts)))
 
 
-def _views(corpus: Corpus, latents: Latents, deep: Floats) -> Iterator[Fold]:
+def _views(corpus: Corpus, latents: Latents, deep: Floats) -> Iterator[TableView]:
     for at, (table, rows) in enumerate(zip(corpus.tables, corpus.rows, strict=True)):
         seen, fold = latents.inputs[rows, latents.columns[at]], corpus.fold[rows]
         linear = tier_curves.cross_regress(seen, table, fold)
-        yield Fold(table, rows, latents.columns[at], seen, fold, linear, deep[rows][:, _column(corpus, at)])
+        yield TableView(
+            table, rows, latents.columns[at], seen, fold, linear, deep[rows][:, _column(corpus, at)]
+        )
 
 
-def _judged(view: Fold) -> tuple[float, Correction]:
-    """How much of the network to mix into the linear curves, and the corrections, by cross-fitted deviance.
+def _choose_blend(view: TableView) -> tuple[float, Correction]:
+    """How much of the network to mix into the linear curves, by cross-fitted deviance, and the corrections.
 
-    Of the shares within two standard errors of the best, the smallest: simple curves unless data speak.
+    The smallest share within two standard errors of the best one wins, so curves stay simple if they can.
     """
     mixed = {blend: blend * view.deep + (1 - blend) * view.linear for blend in _BLENDS}
     loss = {blend: tier_curves.deviance(raw, view.table) for blend, raw in mixed.items()}
@@ -201,8 +205,10 @@ def _judged(view: Fold) -> tuple[float, Correction]:
     return blend, tier_curves.correct_by(mixed[blend], view.table)
 
 
-def _weights(view: Fold, whole: Network, moments: Floats, outputs: NDArray[np.int64], blend: float) -> Floats:
-    """The blend of linear curves and network as one map of [H + R + DENSE] inputs, intercept last."""
+def _weights(
+    view: TableView, whole: Network, moments: Floats, outputs: NDArray[np.int64], blend: float
+) -> Floats:
+    """The blend of linear curves and network as one linear map of the inputs, intercept last."""
     deep = np.vstack([whole.weights, whole.skip, whole.shift])[:, outputs] * moments[1]
     deep[-1] += moments[0]
     flat = tier_curves.regress(view.latents, view.table)
@@ -217,7 +223,7 @@ def _weights(view: Fold, whole: Network, moments: Floats, outputs: NDArray[np.in
 def _lengths(table: OutcomeTable, *, alone: bool) -> dict[str, float]:
     """Reasoning tokens of the tiers of a table that can serve as the reference for models not measured.
 
-    Those of a head's only table are what its tiers wrote more than the cheapest.
+    For a head's only table they are the tokens that each tier wrote beyond the cheapest one.
     """
     known = {tier: CAPPED[tier] for tier in table.tiers if tier in CAPPED}
     if not known and alone:
@@ -229,7 +235,7 @@ def _lengths(table: OutcomeTable, *, alone: bool) -> dict[str, float]:
     return rising if distinct else {}
 
 
-def _described(curves: Curves) -> dict[str, Any]:
+def _entry(curves: Curves) -> dict[str, Any]:
     return {
         "name": curves.name,
         "tiers": list(curves.tiers),
@@ -240,7 +246,7 @@ def _described(curves: Curves) -> dict[str, Any]:
 
 
 def save(head: Head, directory: Path) -> Head:
-    """Write the artefact, replacing an older one as a whole; the head with its digest."""
+    """Write the artefact, replacing an older one as a whole, and return the head with its digest."""
     arrays: dict[str, NDArray[Any]] = {f"trunk.{name}": getattr(head.trunk, name) for name in artifact.TRUNK}
     arrays["trunk.latents"] = head.trunk.latents.astype(np.float16)
     if head.trunk.plane is not None:
@@ -248,7 +254,7 @@ def save(head: Head, directory: Path) -> Head:
     for at, curves in enumerate(head.sets.values()):
         arrays |= {f"set{at}.{name}": getattr(curves, name) for name in artifact.CURVES}
     arrays |= {"sample": head.sample.astype(np.float16), "trained": head.trained}
-    manifest = dict(head.manifest) | {"sets": [_described(curves) for curves in head.sets.values()]}
+    manifest = dict(head.manifest) | {"sets": [_entry(curves) for curves in head.sets.values()]}
     digest = artifact.write(directory, manifest, arrays)
     return replace(head, digest=digest, manifest=manifest)
 
@@ -263,7 +269,7 @@ def train(  # noqa: PLR0917
 ) -> Head:
     """Train a head on tables read with `partial=True` and write it to the directory `out`.
 
-    names: what the tables' models are called; the tables' own names where None.
+    names: names of the tables' models; the tables' own names by default.
     """
     called = [replace(t, name=n) for t, n in zip(tables, names or [t.name for t in tables], strict=True)]
     settings = Settings(latents=8 if len(tables) == 1 else 5, seed=seed)

@@ -1,9 +1,9 @@
-"""Training of the trunk: what all tables' outcomes have in common, as a linear map of the features.
+"""Training of the trunk: a linear map from the features to what the outcomes of all tables have in common.
 
-Outcomes of one table are correlated across its tiers, so their leading principal components carry difficulty
-and length with far less noise than any single tier. Ridge regression predicts these components from the text;
-the predictions are the latents z. Whatever is fitted later is fitted on cross-fitted latents: on predictions
-by a model that did not see the prompt.
+The outcomes of one table are correlated across its tiers. Their leading principal components therefore carry
+difficulty and length with much less noise than any single tier. Ridge regression predicts these components
+from the text; the predictions are the latents z. Every later stage is fitted on cross-fitted latents, which
+come from a model that did not see the prompt.
 """
 
 from __future__ import annotations
@@ -26,30 +26,35 @@ from router_model.prompts import places
 from router_model.training.outcomes import FOLDS, OutcomeTable
 
 Tick = Callable[[str, float], None]
-"""Told what is being done and which share of it is finished."""
+"""Called with the current stage and the share of the work that is finished."""
 
-STRANGE = 0.99  # quantile of the training prompts' rarity, each measured without itself
-_COUNTS_WEIGHT = 0.05  # of a standardised count beside an n-gram vector of unit length
-_ALPHA = 3.0  # flat between 1 and 8 in cross-validation
+STRANGE = 0.99  # quantile of the training prompts' rarity, each one measured without itself
+_COUNTS_WEIGHT = 0.05  # weight of a standardised count beside an n-gram vector of unit length
+_ALPHA = 3.0  # ridge penalty; cross-validation is flat between 1 and 8
 _ROUNDS = 40
-_PLANE = 64  # directions that span the training data's embeddings
-_NOISE = 0.01  # share outside of them that is never strange
+_PLANE = 64  # number of directions that span the training data's embeddings
+_NOISE = 0.01  # share outside of the plane that never counts as strange
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """The prompts of several tables, each once; where each table's prompts are; and every prompt's fold."""
+    """The P distinct prompts of several tables."""
 
     tables: tuple[OutcomeTable, ...]
     rows: tuple[NDArray[np.int64], ...]
+    """Where each table's prompts are among the P."""
     fold: NDArray[np.int64]
+    """[P]"""
     grams: Any
+    """Sparse, [P, width]."""
     counts: Floats
+    """[P, DENSE]"""
     embedded: bool = False
+    """Whether the encoder embeds, so that `grams` holds unit vectors."""
 
     @classmethod
     def of(cls, tables: Sequence[OutcomeTable], seed: int, encoder: Encoder = HASHED) -> Corpus:
-        """Encode; folds depend on prompt and seed alone."""
+        """Encode the prompts. Folds depend on prompt and seed alone."""
         at: dict[str, int] = {}
         rows = tuple(
             np.array([at.setdefault(prompt, len(at)) for prompt in table.prompts], np.int64)
@@ -65,10 +70,7 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Latents:
-    """The map from text to z, and z and standardised counts of the corpus, [P, R + DENSE], cross-fitted.
-
-    columns: which of z belong to each table. Use `trunk` for the serving form, with a hidden layer.
-    """
+    """The map from text to z, and its cross-fitted results for the corpus; `trunk` gives the serving form."""
 
     rarity: Floats
     mean: Floats
@@ -76,18 +78,20 @@ class Latents:
     weights: Floats
     shift: Floats
     inputs: Floats
+    """Cross-fitted z and standardised counts, [P, R + DENSE]."""
     columns: tuple[slice, ...]
+    """Which of z belong to each table."""
     strange: float
     plane: Floats | None = None
 
     def trunk(self, hidden: Floats, hidden_bias: Floats) -> Trunk:
-        """As it is served."""
+        """The serving form, with a hidden layer."""
         single = np.float32
         return Trunk(
             rarity=self.rarity.astype(single),
             mean=self.mean.astype(single),
             scale=self.scale.astype(single),
-            latents=self.weights[:-DENSE].astype(np.float16).astype(single),  # half the artefact
+            latents=self.weights[:-DENSE].astype(np.float16).astype(single),  # halves the artefact
             counts=self.weights[-DENSE:].astype(single),
             shift=self.shift.astype(single),
             hidden=hidden.astype(single),
@@ -98,7 +102,7 @@ class Latents:
 
 
 def learn(corpus: Corpus, most: int, tick: Tick) -> Latents:
-    """Fit at most `most` latents for each table."""
+    """Fit at most `most` latents per table."""
     rarity, strange, plane = _familiar(corpus)
     mean, scale = corpus.counts.mean(axis=0), corpus.counts.std(axis=0) + 1e-2
     counts = np.clip((corpus.counts - mean) / scale, -4, 4)
@@ -127,7 +131,7 @@ def learn(corpus: Corpus, most: int, tick: Tick) -> Latents:
 
 
 def _familiar(corpus: Corpus) -> tuple[Floats, float, Floats | None]:
-    """What each column counts, how strange a prompt may be, and against which plane that is measured."""
+    """The weight of each column, how strange a prompt may be, and the plane that strangeness refers to."""
     count, width = corpus.grams.shape
     if corpus.embedded:
         vectors, fold = corpus.grams.toarray(), corpus.fold
@@ -155,7 +159,7 @@ def _plane(vectors: Floats, most: int) -> Floats:
 def components(table: OutcomeTable, most: int) -> Floats:
     """Leading principal components of correctness and log tokens over the tiers, unit variance, [N, R].
 
-    What was not measured takes the value that the measured tiers of the prompt suggest.
+    Cells that were not measured take the mean of the prompt's measured cells.
     """
     raw = np.hstack([table.correct, np.log1p(table.tokens)])
     known = np.isfinite(raw)
@@ -177,7 +181,7 @@ def _unit(grams: Any) -> Any:
 
 
 def _strange(present: Any, documents: Floats, count: int) -> float:
-    """The rarity that 1 % of the training prompts exceed, each counted without itself."""
+    """The rarity that 1 % of the training prompts exceed, each one measured without itself."""
     others = np.where(documents > 1, np.log((1 + count) / np.maximum(documents, 1)) + 1, UNSEEN)
     size = np.asarray(present.sum(axis=1)).ravel()
     return float(np.quantile((present @ others) / np.maximum(size, 1), STRANGE))
@@ -186,7 +190,7 @@ def _strange(present: Any, documents: Floats, count: int) -> float:
 def _fit(
     design: Any, rows: NDArray[np.int64], fold: NDArray[np.int64], targets: Floats
 ) -> tuple[Floats, Floats, Floats]:
-    """Ridge weights and shift of all rows; predictions for all prompts by the model without their fold."""
+    """Ridge weights and shift from all rows, and predictions for all prompts by models without their fold."""
     own = fold[rows]
     weights, shift = _ridge(design[rows], targets)
     latents = np.empty((design.shape[0], targets.shape[1]))
@@ -196,7 +200,7 @@ def _fit(
         partial, moved = _ridge(design[rows[kept]], targets[kept])
         latents[here] = design[here] @ partial + moved
     centre, spread = latents[rows].mean(axis=0), latents[rows].std(axis=0)
-    spread = np.where(spread > 1e-3, spread, 1.0)  # a constant latent stays one
+    spread = np.where(spread > 1e-3, spread, 1.0)  # a constant latent stays constant
     return weights / spread, (shift - centre) / spread, (latents - centre) / spread
 
 

@@ -274,6 +274,6 @@ def test_served_halves(server: Embeddings) -> None:
     texts = encoder.missing(["lone \ud800", "lone \ud800", ""])
 
     assert len(texts) == 2
-    assert json.loads(encoder.ask(texts))["input"] == ["lone ?", " "]
+    assert json.loads(encoder.request(texts))["input"] == ["lone ?", " "]
     assert replace(Source("x"), place=server.url).served
     assert embedder.PROBE not in texts

@@ -123,9 +123,9 @@ def test_left_out_data_set_is_not_trained_on() -> None:
     table = made.table(80)
     memory = Memory()
 
-    trial = experiment.left_out(table, "b", [memory], [0], lambda _: None)
+    comparison = experiment.left_out(table, "b", [memory], [0], lambda _: None)
 
-    tested = {table.prompts[row] for row in trial.tiers[0].rows}
+    tested = {table.prompts[row] for row in comparison.tiers[0].rows}
     assert tested == {p for p, d in zip(table.prompts, table.datasets, strict=True) if d == "b"}
     assert tested.isdisjoint(memory.known)
 
@@ -133,7 +133,7 @@ def test_left_out_data_set_is_not_trained_on() -> None:
 def test_within_keeps_the_decisions() -> None:
     """Measured within a data set, the same decisions count, against that data set's own tiers."""
     table = made.table(80)
-    whole = experiment.trial(table, [Knowing()], [0], lambda _: None, every=True)
+    whole = experiment.compare(table, [Knowing()], [0], lambda _: None, every=True)
 
     part = experiment.within(whole, "a")
 
@@ -146,8 +146,8 @@ def test_held_out_part_differs_by_seed() -> None:
     """Without cross-validation each seed tests another fifth."""
     table = made.table(200)
 
-    trial = experiment.trial(table, [Knowing()], [0, 1], lambda _: None, every=False)
+    comparison = experiment.compare(table, [Knowing()], [0, 1], lambda _: None, every=False)
 
-    first, second = (set(tiers.rows) for tiers in trial.tiers)
+    first, second = (set(tiers.rows) for tiers in comparison.tiers)
     assert 20 <= len(first) <= 60
     assert first != second

@@ -1,4 +1,4 @@
-"""Summaries and the page: every figure on it comes from a trial, and what was missed is called missed."""
+"""Summaries and the page: every figure comes from a comparison, and a missed aim is called missed."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ pytest.importorskip("sklearn")
 def summary() -> Summary:
     """Two methods on a table where words tell."""
     methods = (DatasetIdentity(), Neighbours(k=10))
-    trial = experiment.trial(made.table(120), methods, [0, 1], lambda _: None, every=True)
-    return {"note": "Made.", **summarise(trial, "made", "tokens", "kNN", draws=30)}
+    comparison = experiment.compare(made.table(120), methods, [0, 1], lambda _: None, every=True)
+    return {"note": "Made.", **summarise(comparison, "made", "tokens", "kNN", draws=30)}
 
 
 def test_summary_is_json(summary: Summary) -> None:
