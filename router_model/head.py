@@ -63,14 +63,14 @@ class Head:
         parts = {name: arrays[f"trunk.{name}"].astype(np.float32) for name in artifact.TRUNK}
         trunk = Trunk(**parts, strange=float(manifest["strange"]), plane=arrays.get("trunk.plane"))
         sets = {}
-        for at, described in enumerate(manifest["sets"]):
-            parts = {name: arrays[f"set{at}.{name}"] for name in artifact.CURVES}
-            sets[described["name"]] = Curves(
-                name=described["name"],
-                tiers=tuple(described["tiers"]),
-                shrink=float(described["shrink"]),
-                bound=bool(described.get("bound", False)),
-                lengths=dict(sorted(described["lengths"].items(), key=lambda item: float(item[1]))),
+        for index, entry in enumerate(manifest["sets"]):
+            parts = {name: arrays[f"set{index}.{name}"] for name in artifact.CURVES}
+            sets[entry["name"]] = Curves(
+                name=entry["name"],
+                tiers=tuple(entry["tiers"]),
+                shrink=float(entry["shrink"]),
+                bound=bool(entry.get("bound", False)),
+                lengths=dict(sorted(entry["lengths"].items(), key=lambda item: float(item[1]))),
                 **parts,
             )
         encode("")  # builds the lookup tables now instead of during the first request
@@ -97,10 +97,10 @@ class Head:
         Raises: EncoderError.
         """
         matrix = self.encoder.encode_all(prompts)
-        rows = [slice(*matrix.indptr[at : at + 2]) for at in range(len(prompts))]
+        rows = [slice(*matrix.indptr[index : index + 2]) for index in range(len(prompts))]
         seen = [
-            self.trunk.see(Features(matrix.indices[row], matrix.values[row], matrix.dense[at]))[0]
-            for at, row in enumerate(rows)
+            self.trunk.see(Features(matrix.indices[row], matrix.values[row], matrix.dense[index]))[0]
+            for index, row in enumerate(rows)
         ]
         return np.array(seen, np.float32).reshape(len(prompts), -1)
 
@@ -166,10 +166,10 @@ class Head:
         """λ*(B) for these tiers on the mix of prompts that the head was trained on."""
         correct, tokens = self._plan(model, tuple(tiers)).outcomes(self.sample)
         budgets, prices = demand(correct, tokens)
-        at = (
+        shown = (
             np.unique(np.linspace(0, len(budgets) - 1, points).astype(np.int64)) if len(budgets) else slice(0)
         )
-        return PriceTable.of_points(budgets[at], prices[at])
+        return PriceTable.of_points(budgets[shown], prices[shown])
 
 
 def load_named(name: str | Path, source: Source | None = None, remembers: int = 1 << 17) -> Head:

@@ -150,11 +150,13 @@ def plan_of(curves: Curves, columns: list[int] | None, tiers: Sequence[TierLengt
     if columns is not None:
         return Plan(curves, np.array(columns), None, limit, curves.spread[columns].astype(float))
     known = [curves.tiers.index(tier) for tier in curves.lengths]
-    at = np.log1p(list(curves.lengths.values()))
+    measured = np.log1p(list(curves.lengths.values()))
     wanted = np.log1p([max(tier.thinking, 0) for tier in tiers])
-    blend = np.stack([np.interp(wanted, at, unit) for unit in np.eye(len(at))], axis=1)
+    blend = np.stack([np.interp(wanted, measured, unit) for unit in np.eye(len(measured))], axis=1)
     spread: Floats = blend @ curves.spread[known].astype(float)
-    beyond = np.clip(wanted - at[-1], 0, _OCTAVES * math.log(2)) / 2 / max(at[-1] - at[-2], 1e-9)
+    beyond = (
+        np.clip(wanted - measured[-1], 0, _OCTAVES * math.log(2)) / 2 / max(measured[-1] - measured[-2], 1e-9)
+    )
     blend[:, -1] += beyond
     blend[:, -2] -= beyond
     return Plan(curves, np.array(known), blend, limit, spread)

@@ -71,7 +71,7 @@ class Embedder(ABC):
 
     def encode_all(self, prompts: Sequence[str]) -> Matrix:
         """See `Encoder.encode_all`."""
-        parts = [prompts[at : at + 2048] for at in range(0, len(prompts), 2048)] or [[]]
+        parts = [prompts[start : start + 2048] for start in range(0, len(prompts), 2048)] or [[]]
         rows = [self._rows(part) for part in parts]
         count = len(prompts)
         return Matrix(
@@ -84,12 +84,12 @@ class Embedder(ABC):
     def _rows(self, prompts: Sequence[str]) -> tuple[Singles, Singles]:
         texts = sorted(self.missing(prompts), key=len)  # a batch is padded to its longest text
         keys = [_key(_read(prompt)) for prompt in prompts]
-        found = {key: self._known[key] for key in keys if key in self._known}
-        for at in range(0, len(texts), _BATCH):
-            batch = texts[at : at + _BATCH]
+        vectors = {key: self._known[key] for key in keys if key in self._known}
+        for start in range(0, len(texts), _BATCH):
+            batch = texts[start : start + _BATCH]
             self.keep(batch, self.embed(batch))
-            found |= {key: self._known[key] for key in map(_key, batch)}
-        values = np.array([found[key] for key in keys], np.float32)
+            vectors |= {key: self._known[key] for key in map(_key, batch)}
+        values = np.array([vectors[key] for key in keys], np.float32)
         return values.reshape(len(prompts), self.width), encode_all(prompts).dense
 
 

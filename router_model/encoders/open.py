@@ -35,13 +35,13 @@ def opened(
         )
     if source.served:
         return Served(source, wanted, remembers)
-    found = _opened(replace(source, pooling=str(wanted["pooling"])), remembers)
-    if found.identity != wanted:
+    encoder = _opened(replace(source, pooling=str(wanted["pooling"])), remembers)
+    if encoder.identity != wanted:
         raise EncoderError(
             f"{source.place}: another encoder than the head was trained with: SHA-256"
-            f" {found.identity['sha256'][:12]} instead of {str(wanted['sha256'])[:12]}"
+            f" {encoder.identity['sha256'][:12]} instead of {str(wanted['sha256'])[:12]}"
         )
-    return found
+    return encoder
 
 
 def _opened(source: Source, remembers: int) -> Encoder:

@@ -53,14 +53,14 @@ class Sentence(Embedder):
     def embed(self, texts: Sequence[str]) -> Singles:
         """See `Embedder.embed`."""
         plain = [text.encode("utf-8", "replace").decode() for text in texts]  # no lone surrogates
-        ids = [found.ids or [0] for found in self._tokenizer.encode_batch(plain)]
+        ids = [encoding.ids or [0] for encoding in self._tokenizer.encode_batch(plain)]
         try:
             states = np.array(self._model.forward_batch(ids).last_hidden_state, np.float32)
         except RuntimeError as error:
             raise EncoderError(f"the sentence encoder failed: {error}") from None
         if self._pooling == "cls":
             return states[:, 0]
-        length = np.array([len(one) for one in ids], np.float32)[:, None]
+        length = np.array([len(sequence) for sequence in ids], np.float32)[:, None]
         within = np.arange(states.shape[1]) < length
         pooled: Singles = (states * within[:, :, None]).sum(axis=1) / length
         return pooled

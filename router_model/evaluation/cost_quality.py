@@ -70,8 +70,8 @@ def prices(correct: Floats, tokens: Floats, count: int = 64) -> Floats:
     slopes, sizes = np.array(falling).T
     spent = np.cumsum(sizes)
     every = np.arange(len(slopes))
-    at = every if len(every) <= count else np.searchsorted(spent, np.linspace(0, spent[-1], count)[1:-1])
-    just_below = np.unique(slopes[at])[::-1] * (1 - 1e-9)  # at the exact price, rounding would decide
+    chosen = every if len(every) <= count else np.searchsorted(spent, np.linspace(0, spent[-1], count)[1:-1])
+    just_below = np.unique(slopes[chosen])[::-1] * (1 - 1e-9)  # at the exact price, rounding would decide
     return np.concatenate([[np.inf], just_below, [0.0]])
 
 
@@ -138,8 +138,8 @@ def area(curve: Curve, low: float, high: float) -> float:
     if high <= low:
         return float("nan")
     x, y = curve.hull()
-    at = np.unique(np.concatenate([[low, high], x[(x > low) & (x < high)]]))
-    return float(np.trapezoid(np.interp(at, x, y), at) / (high - low))
+    budgets = np.unique(np.concatenate([[low, high], x[(x > low) & (x < high)]]))
+    return float(np.trapezoid(np.interp(budgets, x, y), budgets) / (high - low))
 
 
 def ends(tiers: Curve) -> tuple[float, float]:

@@ -24,25 +24,25 @@ def measures(curve: Curve, tiers: Curve, oracle: Curve | None = None) -> dict[st
     weakest and strongest tier, mean over budgets (RouteLLM §4, with tokens in place of calls).
     """
     low, high = ends(tiers)
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     corners = tiers.hull()
     for name, extra in BUDGETS.items():
         budget = low + extra * (high - low)
         reached, mixed = at_budget(curve, budget), float(np.interp(budget, *corners))
-        found[f"tokens_{name}"], found[f"accuracy_{name}"] = reached
-        found[f"gain_{name}"] = reached.accuracy - mixed
-        found[f"saved_{name}"] = 1 - tokens_for(curve, mixed) / budget
+        figures[f"tokens_{name}"], figures[f"accuracy_{name}"] = reached
+        figures[f"gain_{name}"] = reached.accuracy - mixed
+        figures[f"saved_{name}"] = 1 - tokens_for(curve, mixed) / budget
         if oracle is not None:
             best = at_budget(oracle, budget).accuracy
-            found[f"gap_{name}"] = (
+            figures[f"gap_{name}"] = (
                 (reached.accuracy - mixed) / (best - mixed) if best - mixed > _FLAT else np.nan
             )
     top = int(tiers.correct.argmax())
-    found["saved_best"] = 1 - tokens_for(curve, float(tiers.correct[top])) / float(tiers.tokens[top])
-    found["aiq"] = area(curve, low, high)
-    found["aiq_gain"] = found["aiq"] - area(tiers, low, high)
-    found["apgr"] = _recovered(curve, tiers)
-    return found
+    figures["saved_best"] = 1 - tokens_for(curve, float(tiers.correct[top])) / float(tiers.tokens[top])
+    figures["aiq"] = area(curve, low, high)
+    figures["aiq_gain"] = figures["aiq"] - area(tiers, low, high)
+    figures["apgr"] = _recovered(curve, tiers)
+    return figures
 
 
 def _recovered(curve: Curve, tiers: Curve) -> float:
@@ -69,7 +69,7 @@ def bootstrap(  # noqa: PLR0917
     """
     random = np.random.default_rng(seed)
     seeds = len(tiers)
-    found: dict[str, dict[str, list[float]]] = {name: {} for name in sweeps}
+    figures: dict[str, dict[str, list[float]]] = {name: {} for name in sweeps}
     for draw in range(1 + draws):
         weights = random.multinomial(prompts, np.full(prompts, 1 / prompts)).astype(float) if draw else None
         runs = np.bincount(random.integers(0, seeds, seeds), minlength=seeds) if draw else np.ones(seeds)
@@ -80,8 +80,8 @@ def bootstrap(  # noqa: PLR0917
             rows = [measures(of_method[run].curve(weights), ground[run], best[run]) for run in used]
             for key in rows[0]:
                 value = np.average([row[key] for row in rows], weights=runs[used])
-                found[name].setdefault(key, []).append(float(value))
-    return {name: {key: np.array(values) for key, values in rows.items()} for name, rows in found.items()}
+                figures[name].setdefault(key, []).append(float(value))
+    return {name: {key: np.array(values) for key, values in rows.items()} for name, rows in figures.items()}
 
 
 def interval(values: Floats, level: float = 0.95) -> tuple[float, float, float]:

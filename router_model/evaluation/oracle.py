@@ -24,9 +24,9 @@ def oracle(table: OutcomeTable, seed: int = 0, draws: int = 16) -> tuple[Sweep, 
     """
     rows = np.arange(len(table))
     truth = outcomes_of(table)
-    at = cost_quality.prices(*truth, count=128)
+    prices = cost_quality.prices(*truth, count=128)
     if table.samples.min() < 2:
-        return cost_quality.sweep(truth, truth, rows, at), "clairvoyant"
+        return cost_quality.sweep(truth, truth, rows, prices), "clairvoyant"
     random = np.random.default_rng(seed)
     right, count = np.rint(table.correct * table.samples), table.samples
     sweeps = []
@@ -34,7 +34,7 @@ def oracle(table: OutcomeTable, seed: int = 0, draws: int = 16) -> tuple[Sweep, 
         scored = (random.random(right.shape) * count < right).astype(float)
         known = (right - scored) / (count - 1)
         sweeps.append(
-            cost_quality.sweep(Estimates(known, table.tokens), Estimates(scored, table.tokens), rows, at)
+            cost_quality.sweep(Estimates(known, table.tokens), Estimates(scored, table.tokens), rows, prices)
         )
     tokens = np.mean([sweep.tokens for sweep in sweeps], axis=0)
     return Sweep(rows, tokens, np.mean([sweep.correct for sweep in sweeps], axis=0)), "split-sample"

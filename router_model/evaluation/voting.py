@@ -64,10 +64,10 @@ def majority(answers: Sequence[str], right: Sequence[bool | int], votes: int) ->
     """
     earned = 0.0
     for chosen in combinations(range(len(answers)), votes):
-        count = Counter(answers[at] for at in chosen if answers[at])
+        count = Counter(answers[sample] for sample in chosen if answers[sample])
         most = max(count.values(), default=0)
         leaders = {answer for answer, times in count.items() if times == most}
-        won = {answers[at] for at in chosen if right[at]} & leaders
+        won = {answers[sample] for sample in chosen if right[sample]} & leaders
         earned += len(won) / len(leaders) if leaders else 0.0
     return earned / math.comb(len(answers), votes)
 
@@ -102,18 +102,18 @@ def bounds(table: OutcomeTable) -> list[Ballot]:
     """
     samples = int(table.samples.min())
     cast = []
-    for at, tier in enumerate(table.tiers):
-        right = np.rint(table.correct[:, at] * samples).astype(int)
+    for column, tier in enumerate(table.tiers):
+        right = np.rint(table.correct[:, column] * samples).astype(int)
         for votes in range(1, samples + 1 if samples > 2 else 0):
             won = [
                 majority(
-                    ["right"] * good + [f"wrong {at}" for at in range(samples - good)],
+                    ["right"] * good + [f"wrong {number}" for number in range(samples - good)],
                     [True] * good + [False] * (samples - good),
                     votes,
                 )
                 for good in range(samples + 1)
             ]
-            cast.append(Ballot(tier, votes, np.array(won)[right], table.tokens[:, at] * votes))
+            cast.append(Ballot(tier, votes, np.array(won)[right], table.tokens[:, column] * votes))
     return cast
 
 
@@ -131,21 +131,21 @@ def contests(
     limit = float(tiers[0].curve().tokens.max())
     wanted = [ballot for ballot in cast if ballot.votes >= 3 and ballot.tokens.mean() <= limit]
     singles = {ballot.tier: ballot for ballot in cast if ballot.votes == 1}
-    found = np.zeros((len(wanted), len(every), 5))
+    totals = np.zeros((len(wanted), len(every), 5))
     for own, fixed in zip(routed, tiers, strict=True):
         for draw, row in enumerate(every):
             curve, ground = own.curve(row), fixed.curve(row)
             here = row[fixed.rows] / row[fixed.rows].sum()
-            for at, ballot in enumerate(wanted):
+            for position, ballot in enumerate(wanted):
                 spent = float(ballot.tokens[fixed.rows] @ here)
-                found[at, draw] += (
+                totals[position, draw] += (
                     spent,
                     singles[ballot.tier].correct[fixed.rows] @ here,
                     mix_at(ground, spent),
                     ballot.correct[fixed.rows] @ here,
                     at_budget(curve, spent).accuracy,
                 )
-    return [_contest(ballot, *found[at].T / len(routed)) for at, ballot in enumerate(wanted)]
+    return [_contest(ballot, *totals[position].T / len(routed)) for position, ballot in enumerate(wanted)]
 
 
 def _contest(  # noqa: PLR0917

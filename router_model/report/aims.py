@@ -90,7 +90,7 @@ def _aim(name: str, measured: str, reached: bool, *, near: bool = False) -> str:
     return f"| {name} | {measured} | {verdict} |"
 
 
-def _voting_aim(found: Sequence[Mapping[str, Any]]) -> str:
-    held = [one for one in found if one["routing"][0] >= 2 * max(one["voting"][0], 0)]
-    text = f"in {len(held)} of {len(found)} comparisons below"
-    return _aim("tiny reasoner: twice the gain of self-consistency", text, len(held) == len(found))
+def _voting_aim(contests: Sequence[Mapping[str, Any]]) -> str:
+    held = [contest for contest in contests if contest["routing"][0] >= 2 * max(contest["voting"][0], 0)]
+    text = f"in {len(held)} of {len(contests)} comparisons below"
+    return _aim("tiny reasoner: twice the gain of self-consistency", text, len(held) == len(contests))

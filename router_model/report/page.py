@@ -37,26 +37,26 @@ Neighbouring prices are mixed at random, so a curve is linear between its points
 """
 
 
-def page(found: Mapping[str, Any], folder: str, headline: Mapping[str, Any] | None = None) -> str:
+def page(results: Mapping[str, Any], folder: str, headline: Mapping[str, Any] | None = None) -> str:
     """The whole page. folder: where the figures are. headline: what `make headline` measured."""
-    summaries: Mapping[str, Summary] = found["settings"]
-    shipped = found["shipped"]
+    summaries: Mapping[str, Summary] = results["settings"]
+    shipped = results["shipped"]
     parts = [
         "# Results\n",
         f"How well the router head spends tokens, beside everything simpler. Shipped: **{shipped}**.\n",
         (
-            f"Made by `{found.get('command', 'thinkmeter results')}` in {found['minutes']:g} minutes"
-            f" on {found.get('machine', 'an unnamed machine')}; {found['seeds']} seeds,"
-            f" {found['draws']} resamples."
+            f"Made by `{results.get('command', 'thinkmeter results')}` in {results['minutes']:g} minutes"
+            f" on {results.get('machine', 'an unnamed machine')}; {results['seeds']} seeds,"
+            f" {results['draws']} resamples."
             f" All figures, with more digits: [`results.json`]({folder}/results.json).\n"
         ),
         f"![Accuracy against tokens]({folder}/curves.svg)\n",
         "## In short\n",
-        *aims(summaries, shipped, found.get("voting", [])),
+        *aims(summaries, shipped, results.get("voting", [])),
         "## How it was measured\n",
         _METHOD,
         *_settings(summaries, shipped, folder),
-        *_voting(found.get("voting"), bound=found.get("voting_is_bound", False)),
+        *_voting(results.get("voting"), bound=results.get("voting_is_bound", False)),
         *(_headline(headline) if headline else ()),
         *_calibration(summaries, shipped, folder),
         "## What did not work, and what is as good\n",
@@ -101,8 +101,8 @@ def _settings(summaries: Mapping[str, Summary], shipped: str, folder: str) -> It
         yield table(summary, shipped)
 
 
-def _voting(found: Sequence[Mapping[str, Any]] | None, *, bound: bool) -> Iterator[str]:
-    if not found:
+def _voting(contests: Sequence[Mapping[str, Any]] | None, *, bound: bool) -> Iterator[str]:
+    if not contests:
         return
     yield "## Against self-consistency\n"
     yield (
@@ -119,27 +119,29 @@ def _voting(found: Sequence[Mapping[str, Any]] | None, *, bound: bool) -> Iterat
     lines = ["| tier × votes | tokens | one sample | voting | mix | router | router − voting |"]
     lines.append("|---|--:|--:|--:|--:|--:|--:|")
     lines += [
-        f"| {one['tier']} × {one['votes']} | {one['tokens']:.0f} | {100 * one['single']:.1f} % |"
-        f" {points(one['voting'])} | {points(one['mix'])} | {points(one['routing'])} |"
-        f" {points(one['more'])} |"
-        for one in found
+        f"| {contest['tier']} × {contest['votes']} | {contest['tokens']:.0f}"
+        f" | {100 * contest['single']:.1f} % |"
+        f" {points(contest['voting'])} | {points(contest['mix'])} | {points(contest['routing'])} |"
+        f" {points(contest['more'])} |"
+        for contest in contests
     ]
     yield "\n".join(lines) + "\n"
 
 
-def _headline(found: Mapping[str, Any]) -> Iterator[str]:
+def _headline(headline: Mapping[str, Any]) -> Iterator[str]:
     yield "## End to end\n"
     yield (
-        f"Not from a table: {found['questions']:,} new questions answered through the gateway by the tiny"
-        f" reasoner in {found['engine']}, under a price set beforehand for each budget. Right answers in %,"
-        " all at the tokens that adaptive used; the oracle knows luck in advance. How, and the paper's own"
+        f"Not from a table: {headline['questions']:,} new questions answered through the gateway by the tiny"
+        f" reasoner in {headline['engine']}, under a price set beforehand for each budget."
+        " Right answers in %, all at the tokens that adaptive used; the oracle knows luck in advance."
+        " How, and the paper's own"
         " figures beside it: [the headline](headline.md), `make headline`.\n"
     )
     ways = {"adaptive": "adaptive", "best_mix": "best fixed mix"}
     ways |= {"self_consistency": "self-consistency", "oracle": "oracle"}
     lines = [f"| budget, tokens | used | {' | '.join(ways.values())} | adaptive − mix |"]
     lines.append("|--:|--:|--:|--:|--:|--:|--:|")
-    for row in found["budgets"]:
+    for row in headline["budgets"]:
         cells = [
             f"{100 * one['accuracy']:.1f} ({100 * one['low']:.1f} to {100 * one['high']:.1f})"
             for one in (row[way] for way in ways)

@@ -123,8 +123,10 @@ def reliability(summaries: Sequence[Mapping[str, Any]], shipped: str, path: Path
         )
         for axes, summary in zip(panels.flat, summaries, strict=True):
             axes.plot([0, 100], [0, 100], color=GREY, linewidth=1, linestyle=(0, (4, 2)))
-            found = summary["methods"][shipped]["reliability"]
-            for (tier, lines), shade in zip(found.items(), np.linspace(0.35, 1, len(found)), strict=True):
+            diagrams = summary["methods"][shipped]["reliability"]
+            for (tier, lines), shade in zip(
+                diagrams.items(), np.linspace(0.35, 1, len(diagrams)), strict=True
+            ):
                 predicted, came_true = np.array(lines) * 100
                 axes.plot(
                     predicted, came_true, "o-", color=BLUE, alpha=float(shade), markersize=3.5, linewidth=1.2

@@ -41,17 +41,17 @@ class Kept:
     def read(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """What an earlier run measured; empty if that run had another shipped method, seeds or draws."""
         try:
-            found: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
+            earlier: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
-        same = all(found.get(name) == asked[name] for name in ("shipped", "seeds", "draws"))
-        return found if same else {}
+        same = all(earlier.get(name) == asked[name] for name in ("shipped", "seeds", "draws"))
+        return earlier if same else {}
 
-    def write(self, found: Mapping[str, Any]) -> None:
+    def write(self, results: Mapping[str, Any]) -> None:
         """Replace the file as a whole."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         new = self.path.with_suffix(".new")
-        new.write_text(json.dumps(found) + "\n", encoding="utf-8")
+        new.write_text(json.dumps(results) + "\n", encoding="utf-8")
         new.replace(self.path)
 
 
@@ -64,29 +64,29 @@ def measure(
 ) -> dict[str, Any]:
     """Measure all settings; returns one JSON object. `tick` is called at each step, `kept` saves progress."""
     started = time.perf_counter()
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "shipped": run.shipped,
         "seeds": len(run.seeds),
         "draws": run.draws,
         "settings": {},
         "minutes": 0.0,
     }
-    found |= kept.read(found) if kept else {}
-    before = found["minutes"]
+    results |= kept.read(results) if kept else {}
+    before = results["minutes"]
     for setting, table in tables:
-        if setting.key in found["settings"]:
+        if setting.key in results["settings"]:
             continue
         whole = _whole(setting, table, run, tick)
         for key, title, comparison in _views(setting, whole, run, tick):
             summary = summarise(comparison, title, setting.unit, run.shipped, run.draws)
-            found["settings"][key] = {"note": setting.note, **summary}
+            results["settings"][key] = {"note": setting.note, **summary}
             tick(f"{title}: intervals")
         if setting.key == TINY and tiny:
-            found["voting"], found["voting_is_bound"] = _voting(tiny, table, whole, run)
-        found["minutes"] = round(before + (time.perf_counter() - started) / 60, 1)
+            results["voting"], results["voting_is_bound"] = _voting(tiny, table, whole, run)
+        results["minutes"] = round(before + (time.perf_counter() - started) / 60, 1)
         if kept:
-            kept.write(found)
-    return found
+            kept.write(results)
+    return results
 
 
 def _whole(setting: Setting, table: OutcomeTable, run: Run, tick: Callable[[str], object]) -> Comparison:
@@ -132,25 +132,25 @@ def _voting(
     return [asdict(contest) for contest in contests], not exact
 
 
-def merged(found: dict[str, Any], folder: Path) -> dict[str, Any]:
+def merged(results: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The settings of an earlier report, with those that were measured again replaced; minutes add up."""
     try:
         earlier = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return found
-    everything = {**earlier["settings"], **found["settings"]}
+        return results
+    everything = {**earlier["settings"], **results["settings"]}
     order = [setting.key for setting in SETTINGS]
     kept = sorted(everything, key=lambda key: order.index(key.partition("-")[0]))
-    minutes = round(found["minutes"] + earlier["minutes"], 1)
-    return {**earlier, **found, "settings": {key: everything[key] for key in kept}, "minutes": minutes}
+    minutes = round(results["minutes"] + earlier["minutes"], 1)
+    return {**earlier, **results, "settings": {key: everything[key] for key in kept}, "minutes": minutes}
 
 
-def write(found: Mapping[str, Any], page: Path) -> None:
+def write(results: Mapping[str, Any], page: Path) -> None:
     """Write the page, and the JSON report and the figures into a folder of the same name."""
     folder = page.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    summaries, shipped = found["settings"], found["shipped"]
+    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    summaries, shipped = results["settings"], results["shipped"]
     main = [one for key, one in summaries.items() if "-" not in key]
     rival = next((name for name in ("kNN",) if name in main[0]["methods"]), shipped)
     plots.curves(main, shipped, rival, folder / "curves")
@@ -161,17 +161,17 @@ def write(found: Mapping[str, Any], page: Path) -> None:
     plots.reliability(main[:4], shipped, folder / "reliability")
     beside = page.with_name("headline.json")
     headline = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else None
-    page.write_text(page_of(found, folder.name, headline), encoding="utf-8")
+    page.write_text(page_of(results, folder.name, headline), encoding="utf-8")
 
 
 def write_comparisons(comparisons: Sequence[Comparison], folder: Path, draws: int = 300) -> None:
     """Write a report on single heads: `report.json`, `report.md` and a figure of their curves."""
     folder.mkdir(parents=True, exist_ok=True)
     names = [next(iter(comparison.cells)) for comparison in comparisons]
-    found = [
+    summaries = [
         summarise(comparison, comparison.table.name, TOKENS, name, draws)
         for comparison, name in zip(comparisons, names, strict=True)
     ]
-    (folder / "report.json").write_text(json.dumps({"tables": found}, indent=1) + "\n", encoding="utf-8")
-    plots.curves(found, names[0], names[0], folder / "curves")
-    (folder / "report.md").write_text(short_page(found, names), encoding="utf-8")
+    (folder / "report.json").write_text(json.dumps({"tables": summaries}, indent=1) + "\n", encoding="utf-8")
+    plots.curves(summaries, names[0], names[0], folder / "curves")
+    (folder / "report.md").write_text(short_page(summaries, names), encoding="utf-8")

@@ -82,9 +82,11 @@ def _tiers(comparison: Comparison) -> list[dict[str, Any]]:
 
 def _curve(cells: Sequence[Cell], budgets: Floats) -> list[float]:
     """Accuracy at the budgets, averaged over seeds."""
-    found = [cell.sweep.curve() for cell in cells]
-    means = [[cost_quality.at_budget(one, budget).accuracy for one in found] for budget in budgets.tolist()]
-    return [round(float(np.mean(one)), 5) for one in means]
+    curves = [cell.sweep.curve() for cell in cells]
+    means = [
+        [cost_quality.at_budget(curve, budget).accuracy for curve in curves] for budget in budgets.tolist()
+    ]
+    return [round(float(np.mean(accuracies)), 5) for accuracies in means]
 
 
 def _calibration(table: OutcomeTable, cells: Sequence[Cell], seed: int) -> dict[str, Any]:
@@ -92,25 +94,25 @@ def _calibration(table: OutcomeTable, cells: Sequence[Cell], seed: int) -> dict[
     if cells[0].estimates is None:
         return {}
     random = np.random.default_rng(seed)
-    found: dict[str, Any] = {"ece": {}, "reliability": {}}
-    for at, tier in enumerate(table.tiers):
-        found["ece"][tier] = {"after": bounds(_errors(table, cells, at, random, raw=False))}
+    figures: dict[str, Any] = {"ece": {}, "reliability": {}}
+    for column, tier in enumerate(table.tiers):
+        figures["ece"][tier] = {"after": bounds(_errors(table, cells, column, random, raw=False))}
         if cells[0].uncalibrated is not None:
-            found["ece"][tier]["before"] = bounds(_errors(table, cells, at, random, raw=True))
-        predicted = cells[0].estimates.correct[:, at]
+            figures["ece"][tier]["before"] = bounds(_errors(table, cells, column, random, raw=True))
+        predicted = cells[0].estimates.correct[:, column]
         parts = np.array_split(predicted.argsort(kind="stable"), 10)
-        truth = table.correct[cells[0].sweep.rows, at]
-        found["reliability"][tier] = [
+        truth = table.correct[cells[0].sweep.rows, column]
+        figures["reliability"][tier] = [
             [round(float(side[part].mean()), 4) for part in parts] for side in (predicted, truth)
         ]
-    return found
+    return figures
 
 
 def _errors(
     table: OutcomeTable, cells: Sequence[Cell], tier: int, random: np.random.Generator, *, raw: bool
 ) -> Floats:
     """Calibration error of each resample, entry 0 without resampling; mean over seeds."""
-    found = []
+    means = []
     for draw in range(1 + _ECE_DRAWS):
         errors = []
         for cell in cells:
@@ -120,8 +122,8 @@ def _errors(
             pick = random.integers(0, count, count) if draw else np.arange(count)
             truth = table.correct[cell.sweep.rows, tier]
             errors.append(metrics.calibration_error(estimates.correct[pick, tier], truth[pick]))
-        found.append(np.mean(errors))
-    return np.array(found)
+        means.append(np.mean(errors))
+    return np.array(means)
 
 
 def table(summary: Summary, shipped: str) -> str:
@@ -132,11 +134,11 @@ def table(summary: Summary, shipped: str) -> str:
     mix = [f"{100 * summary['mix'][name]:.1f} %" for name in BUDGETS]
     lines.append(_row(["*best fixed mix, right answers*", *mix, "", "", "", ""]))
     for name, method in summary["methods"].items():
-        found = method["measures"]
-        cells = [points(found[f"gain_{budget}"]) for budget in BUDGETS]
+        measures = method["measures"]
+        cells = [points(measures[f"gain_{budget}"]) for budget in BUDGETS]
         cells += [
-            plain(found["saved_middle"], 100, " %", 0), points(found["aiq_gain"], 2),
-            plain(found["apgr"], 1, "", 2), plain(found["gap_middle"], 100, " %", 0),
+            plain(measures["saved_middle"], 100, " %", 0), points(measures["aiq_gain"], 2),
+            plain(measures["apgr"], 1, "", 2), plain(measures["gap_middle"], 100, " %", 0),
         ]  # fmt: skip
         lines.append(_row([f"**{name}**" if name == shipped else name, *cells]))
     return "\n".join(lines) + "\n"
@@ -150,21 +152,21 @@ def calibration(summaries: Sequence[Summary], methods: Sequence[str]) -> str:
         cells = []
         for name in methods:
             errors = summary["methods"].get(name, {}).get("ece", {})
-            cells.append(", ".join(_error(tier, found) for tier, found in errors.items()) or "–")
+            cells.append(", ".join(_error(tier, error) for tier, error in errors.items()) or "–")
         lines.append(_row([summary["title"], *cells]))
     return "\n".join(lines) + "\n"
 
 
-def _error(tier: str, found: Mapping[str, Bounds]) -> str:
-    after = plain(found["after"], 100, "", 1)
+def _error(tier: str, error: Mapping[str, Bounds]) -> str:
+    after = plain(error["after"], 100, "", 1)
     return (
-        f"{tier} {plain(found['before'], 100, '', 1)} → {after}" if "before" in found else f"{tier} {after}"
+        f"{tier} {plain(error['before'], 100, '', 1)} → {after}" if "before" in error else f"{tier} {after}"
     )
 
 
-def points(found: Sequence[float | None], digits: int = 1) -> str:
+def points(bounds: Sequence[float | None], digits: int = 1) -> str:
     """`+6.9 (5.1 to 8.8)`, in points; bold if the whole interval is above zero."""
-    value, low, high = found
+    value, low, high = bounds
     if value is None:
         return "–"
     if low is None or high is None:
@@ -173,8 +175,8 @@ def points(found: Sequence[float | None], digits: int = 1) -> str:
     return f"**{text}**" if low > 0 else text
 
 
-def plain(found: Bounds, scale: float, unit: str, digits: int) -> str:
-    value, low, high = found
+def plain(bounds: Bounds, scale: float, unit: str, digits: int) -> str:
+    value, low, high = bounds
     if value is None:
         return "–"
     text = f"{scale * value:.{digits}f}{unit}"

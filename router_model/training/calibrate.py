@@ -53,11 +53,11 @@ def calibrate(
     correction = correct_by(raw, table)
     curves = replace(corrected(uncorrected(table, weights, lengths), correction), bound=True)
     manifest = dict(head.manifest)
-    for part, found in (
+    for part, entry in (
         ("data", {"sha256": table.digest, "prompts": len(table)}),
         ("metrics", metrics(table, raw, correction)),
     ):
-        manifest[part] = {**manifest.get(part, {}), table.name: found}
+        manifest[part] = {**manifest.get(part, {}), table.name: entry}
     return replace(
         head,
         sets={**head.sets, table.name: curves},

@@ -72,15 +72,15 @@ class OutcomeTable:
     def take(self, rows: ArrayLike) -> OutcomeTable:
         """The rows at these positions, or where a boolean mask is true."""
         index = np.asarray(rows)
-        at = np.flatnonzero(index) if index.dtype == np.bool_ else index.astype(np.int64)
+        positions = np.flatnonzero(index) if index.dtype == np.bool_ else index.astype(np.int64)
         return replace(
             self,
-            ids=tuple(self.ids[i] for i in at),
-            datasets=tuple(self.datasets[i] for i in at),
-            prompts=tuple(self.prompts[i] for i in at),
-            correct=self.correct[at],
-            tokens=self.tokens[at],
-            samples=self.samples[at],
+            ids=tuple(self.ids[i] for i in positions),
+            datasets=tuple(self.datasets[i] for i in positions),
+            prompts=tuple(self.prompts[i] for i in positions),
+            correct=self.correct[positions],
+            tokens=self.tokens[positions],
+            samples=self.samples[positions],
         )
 
     def select(self, tiers: Sequence[str]) -> OutcomeTable:
@@ -91,13 +91,13 @@ class OutcomeTable:
         unknown = [tier for tier in tiers if tier not in self.tiers]
         if unknown:
             raise OutcomeError(f"{self.name}: no tier {unknown[0]!r}; there are {', '.join(self.tiers)}")
-        at = [self.tiers.index(tier) for tier in tiers]
+        columns = [self.tiers.index(tier) for tier in tiers]
         table = replace(
             self,
             tiers=tuple(tiers),
-            correct=self.correct[:, at],
-            tokens=self.tokens[:, at],
-            samples=self.samples[:, at],
+            correct=self.correct[:, columns],
+            tokens=self.tokens[:, columns],
+            samples=self.samples[:, columns],
         )
         return table.take((table.samples > 0).all(axis=1))
 
@@ -130,7 +130,7 @@ def read(path: str | Path, tiers: Sequence[str] | None = None, *, partial: bool 
     name = source.name.split(".")[0]
     table = _merged(_tabulated(name, rows, hashlib.sha256(content).hexdigest()))
     if tiers is None and not partial:
-        tiers = [tier for at, tier in enumerate(table.tiers) if (table.samples[:, at] > 0).all()]
+        tiers = [tier for column, tier in enumerate(table.tiers) if (table.samples[:, column] > 0).all()]
         if not tiers:
             raise OutcomeError(f"{source}: no tier has an outcome in every row; name the tiers to use")
     if tiers is not None:
@@ -181,13 +181,13 @@ def _plain(record: dict[str, Any]) -> dict[str, Any]:
     A struct column has every tier in every row and every field in every tier, null if absent. A map column
     gives pairs. Data frames turn whole numbers into floats.
     """
-    found = {name: value for name, value in record.items() if value is not None}
-    tiers = found.get("tiers")
+    present = {name: value for name, value in record.items() if value is not None}
+    tiers = present.get("tiers")
     if isinstance(tiers, list) and all(isinstance(pair, tuple) for pair in tiers):
         tiers = dict(tiers)
     if isinstance(tiers, dict):
-        found["tiers"] = {name: _cell(cell) for name, cell in tiers.items() if cell is not None}
-    return found
+        present["tiers"] = {name: _cell(cell) for name, cell in tiers.items() if cell is not None}
+    return present
 
 
 def _cell(cell: Any) -> Any:

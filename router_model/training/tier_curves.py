@@ -81,13 +81,13 @@ def regress(inputs: Floats, table: OutcomeTable, penalty: float = _PENALTY) -> F
 
 def cross_regress(inputs: Floats, table: OutcomeTable, fold: NDArray[np.int64]) -> Floats:
     """Predictions [N, 2T] for each prompt, by `regress` without the prompt's fold."""
-    found = np.zeros((len(table), 2 * len(table.tiers)))
+    predictions = np.zeros((len(table), 2 * len(table.tiers)))
     for part in range(FOLDS):
         here = fold == part
         if here.any():
             weights = regress(inputs[~here], table.take(~here))
-            found[here] = inputs[here] @ weights[:-1] + weights[-1]
-    return found
+            predictions[here] = inputs[here] @ weights[:-1] + weights[-1]
+    return predictions
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ def deviance(raw: Floats, table: OutcomeTable) -> Floats:
     """Binomial deviance of raw predictions [N, 2T] on the outcomes, mean over the tiers, [N]."""
     logits = np.clip(raw[:, : len(table.tiers)], -30, 30)
     weight, correct = sample_weights(table), np.nan_to_num(table.correct)
-    found: Floats = (weight * (np.logaddexp(0, logits) - correct * logits)).mean(axis=1)
-    return found
+    mean: Floats = (weight * (np.logaddexp(0, logits) - correct * logits)).mean(axis=1)
+    return mean
 
 
 def correct_by(raw: Floats, table: OutcomeTable) -> Correction:

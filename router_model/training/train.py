@@ -94,15 +94,17 @@ def fit(
     tick("networks", 0.6)
     deep = _cross_network(latents.inputs, targets, corpus.fold, settings.seed) * moments[1] + moments[0]
     tick("networks", 0.8)
-    members = [network.fit(latents.inputs, targets, settings.seed + at) for at in range(settings.members)]
+    members = [
+        network.fit(latents.inputs, targets, settings.seed + index) for index in range(settings.members)
+    ]
     whole = network.mean(members)
     trunk = latents.trunk(whole.hidden, whole.hidden_bias)
     tick("tier curves", 0.95)
     views = tuple(_views(corpus, latents, deep))
     plain, sets, metrics, estimates, logits = {}, {}, {}, {}, {}
-    for at, view in enumerate(views):
+    for index, view in enumerate(views):
         blend, correction = _choose_blend(view)
-        weights = _weights(view, whole, moments[:, _column(corpus, at)], _column(corpus, at), blend)
+        weights = _weights(view, whole, moments[:, _column(corpus, index)], _column(corpus, index), blend)
         own = tier_curves.uncorrected(view.table, weights, _lengths(view.table, alone=len(tables) == 1))
         plain[own.name], sets[own.name] = own, tier_curves.corrected(own, correction)
         raw = blend * view.deep + (1 - blend) * view.linear
@@ -166,27 +168,27 @@ def _targets(corpus: Corpus) -> tuple[Targets, Floats]:
 
 def _cross_network(inputs: Floats, targets: Targets, fold: NDArray[np.int64], seed: int) -> Floats:
     """Outputs [P, 2T], for each prompt by a network that was trained without its fold."""
-    found = np.zeros((len(inputs), 2 * targets.correct.shape[1]))
+    outputs = np.zeros((len(inputs), 2 * targets.correct.shape[1]))
     for part in range(FOLDS):
         here = fold == part
         if here.any():
-            found[here] = network.fit(inputs[~here], targets.take(~here), seed + part)(inputs[here])
-    return found
+            outputs[here] = network.fit(inputs[~here], targets.take(~here), seed + part)(inputs[here])
+    return outputs
 
 
-def _column(corpus: Corpus, at: int) -> NDArray[np.int64]:
+def _column(corpus: Corpus, index: int) -> NDArray[np.int64]:
     """The positions of a table's logits and log tokens among the networks' outputs."""
     counts = [len(table.tiers) for table in corpus.tables]
-    own = np.arange(counts[at]) + sum(counts[:at])
+    own = np.arange(counts[index]) + sum(counts[:index])
     return np.concatenate((own, own + sum(counts)))
 
 
 def _views(corpus: Corpus, latents: Latents, deep: Floats) -> Iterator[TableView]:
-    for at, (table, rows) in enumerate(zip(corpus.tables, corpus.rows, strict=True)):
-        seen, fold = latents.inputs[rows, latents.columns[at]], corpus.fold[rows]
+    for index, (table, rows) in enumerate(zip(corpus.tables, corpus.rows, strict=True)):
+        seen, fold = latents.inputs[rows, latents.columns[index]], corpus.fold[rows]
         linear = tier_curves.cross_regress(seen, table, fold)
         yield TableView(
-            table, rows, latents.columns[at], seen, fold, linear, deep[rows][:, _column(corpus, at)]
+            table, rows, latents.columns[index], seen, fold, linear, deep[rows][:, _column(corpus, index)]
         )
 
 
@@ -229,7 +231,7 @@ def _lengths(table: OutcomeTable, *, alone: bool) -> dict[str, float]:
     if not known and alone:
         means = np.nanmean(table.tokens, axis=0)
         order = np.argsort(means)
-        known = {table.tiers[at]: round(float(means[at] - means.min()), 1) for at in order}
+        known = {table.tiers[column]: round(float(means[column] - means.min()), 1) for column in order}
     rising = dict(sorted(known.items(), key=lambda item: item[1]))
     distinct = len(set(rising.values())) == len(rising) > 1
     return rising if distinct else {}
@@ -251,8 +253,8 @@ def save(head: Head, directory: Path) -> Head:
     arrays["trunk.latents"] = head.trunk.latents.astype(np.float16)
     if head.trunk.plane is not None:
         arrays["trunk.plane"] = head.trunk.plane
-    for at, curves in enumerate(head.sets.values()):
-        arrays |= {f"set{at}.{name}": getattr(curves, name) for name in artifact.CURVES}
+    for index, curves in enumerate(head.sets.values()):
+        arrays |= {f"set{index}.{name}": getattr(curves, name) for name in artifact.CURVES}
     arrays |= {"sample": head.sample.astype(np.float16), "trained": head.trained}
     manifest = dict(head.manifest) | {"sets": [_entry(curves) for curves in head.sets.values()]}
     digest = artifact.write(directory, manifest, arrays)

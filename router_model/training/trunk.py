@@ -55,15 +55,15 @@ class Corpus:
     @classmethod
     def of(cls, tables: Sequence[OutcomeTable], seed: int, encoder: Encoder = HASHED) -> Corpus:
         """Encode the prompts. Folds depend on prompt and seed alone."""
-        at: dict[str, int] = {}
+        positions: dict[str, int] = {}
         rows = tuple(
-            np.array([at.setdefault(prompt, len(at)) for prompt in table.prompts], np.int64)
+            np.array([positions.setdefault(prompt, len(positions)) for prompt in table.prompts], np.int64)
             for table in tables
         )
-        matrix = encoder.encode_all(list(at))
-        shape = len(at), encoder.width
+        matrix = encoder.encode_all(list(positions))
+        shape = len(positions), encoder.width
         grams = csr_matrix((matrix.values.astype(float), matrix.indices, matrix.indptr), shape)
-        fold = (places(list(at), seed) * FOLDS).astype(np.int64)
+        fold = (places(list(positions), seed) * FOLDS).astype(np.int64)
         counts = matrix.dense.astype(float)
         return cls(tuple(tables), rows, fold, grams, counts, encoder is not HASHED)
 
@@ -108,12 +108,12 @@ def learn(corpus: Corpus, most: int, tick: Tick) -> Latents:
     counts = np.clip((corpus.counts - mean) / scale, -4, 4)
     design = hstack([_unit(corpus.grams @ diags(rarity)), csr_matrix(counts * _COUNTS_WEIGHT)]).tocsr()
     weights, shifts, latents = [], [], []
-    for at, table in enumerate(corpus.tables):
-        tick(f"latents of {table.name}", at / len(corpus.tables))
-        found = _fit(design, corpus.rows[at], corpus.fold, components(table, most))
-        weights.append(found[0])
-        shifts.append(found[1])
-        latents.append(found[2])
+    for index, table in enumerate(corpus.tables):
+        tick(f"latents of {table.name}", index / len(corpus.tables))
+        fitted = _fit(design, corpus.rows[index], corpus.fold, components(table, most))
+        weights.append(fitted[0])
+        shifts.append(fitted[1])
+        latents.append(fitted[2])
     ends = np.cumsum([0, *(latent.shape[1] for latent in latents)])
     weight = np.hstack(weights)
     weight[-DENSE:] *= _COUNTS_WEIGHT
