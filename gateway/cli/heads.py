@@ -45,13 +45,14 @@ Secret = Annotated[
 
 
 def fail(message: object) -> NoReturn:
+    """Print a mistake of the user and exit with status 2."""
     err.print(str(message), style="red", soft_wrap=True, highlight=False)
     raise typer.Exit(2) from None
 
 
 @contextmanager
 def _shares() -> Iterator[Callable[[str, float], None]]:
-    """A bar for work that tells which share of it is done."""
+    """A progress bar for work that reports the share that is done."""
     columns = (TextColumn("{task.description:<34}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as progress:
         bar = progress.add_task("training", total=1.0)
@@ -59,6 +60,7 @@ def _shares() -> Iterator[Callable[[str, float], None]]:
 
 
 def names_of(tiers: str | None) -> list[str] | None:
+    """The names in a comma-separated option."""
     if tiers is None:
         return None
     names = [name.strip() for name in tiers.split(",")]
@@ -68,10 +70,12 @@ def names_of(tiers: str | None) -> list[str] | None:
 
 
 def source_of(place: str | None, model: str | None, pooling: str, key: str | None) -> Source | None:
+    """Where the options say the encoder is."""
     return None if place is None else Source(place, model, pooling, key)
 
 
 def encoder_at(source: Source | None) -> Encoder:
+    """Open the encoder of the options."""
     try:
         return opened(source)
     except EncoderError as error:
@@ -79,6 +83,7 @@ def encoder_at(source: Source | None) -> Encoder:
 
 
 def need_extra() -> None:
+    """Fail unless the training libraries are installed."""
     missing = [name for name in ("matplotlib", "scipy", "sklearn") if find_spec(name) is None]
     if missing:
         fail(f"{', '.join(missing)} missing; this needs: pip install '.[train]' in the checkout")
@@ -149,17 +154,19 @@ def calibrate_command(
             saved = training.save(calibrate(head, table, seed), out_dir)
     except (OutcomeError, EncoderError, ArtifactError, OSError) as error:
         fail(error)
-    found = saved.manifest["metrics"][table.name]
+    metrics = saved.manifest["metrics"][table.name]
     err.print(
         f"{out_dir}: {saved.version} knows {table.name} ({', '.join(table.tiers)}) from {len(table)} rows:"
-        f" deviance {found['deviance']} on prompts left out, {found['deviance_of_constant']} of constants;"
-        f" {found['gain_believed']:.0%} of the predicted differences believed",
+        f" deviance {metrics['deviance']} on prompts left out,"
+        f" {metrics['deviance_of_constant']} of constants;"
+        f" {metrics['gain_believed']:.0%} of the predicted differences believed",
         soft_wrap=True,
         highlight=False,
     )
 
 
 def head_of(name: str, source: Source | None, hint: str = "") -> Any:
+    """Load a head by name or directory."""
     from router_model.head import load_named
 
     try:

@@ -70,7 +70,7 @@ def _tables(paths: Sequence[Path], tiers: Sequence[str] | None) -> list[OutcomeT
 
 
 def machine() -> str:
-    """What the figures were measured on, in a few words."""
+    """The machine on which the figures are measured, in a few words."""
     return f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
@@ -82,7 +82,8 @@ def evaluate(
         typer.Argument(metavar="HEAD DATA...", help="A head and tables; with --folds tables alone."),
     ],
     folds: Annotated[
-        int | None, typer.Option(min=2, max=20, help="Cross-validate a fresh head on each table instead.")
+        int | None,
+        typer.Option(min=2, max=20, help="Cross-validate a fresh head on each table instead."),
     ] = None,
     tiers: Annotated[
         str | None, typer.Option(help="Tiers to choose from, comma-separated; default all.")
@@ -110,15 +111,15 @@ def evaluate(
         ]
     except (OutcomeError, EncoderError) as error:
         fail(error)
-    found = [_reported(comparison) for comparison in comparisons]
+    reports = [_reported(comparison) for comparison in comparisons]
     if out_dir is not None:
         _write(comparisons, out_dir)
     if as_json:
-        whole = found[0] if len(found) == 1 else {"tables": found}
+        whole = reports[0] if len(reports) == 1 else {"tables": reports}
         typer.echo(json.dumps(whole))
     else:
-        for one in found:
-            _show(one)
+        for report in reports:
+            _show(report)
 
 
 def _evaluated(targets: Sequence[str], source: Source | None) -> Any:
@@ -164,20 +165,20 @@ def _reported(comparison: Any) -> dict[str, Any]:
     }
 
 
-def _show(found: dict[str, Any]) -> None:
+def _show(report: dict[str, Any]) -> None:
     from rich.table import Table
 
-    title = f"{found['table']}: {found['method']}, {found['prompts']:,} prompts, {found['setting']}"
-    shown = Table(
-        "extra budget", "tokens", "right", "best mix", "gain", f"oracle ({found['oracle']})", title=title
+    title = f"{report['table']}: {report['method']}, {report['prompts']:,} prompts, {report['setting']}"
+    table = Table(
+        "extra budget", "tokens", "right", "best mix", "gain", f"oracle ({report['oracle']})", title=title
     )
-    for point in found["points"]:
+    for point in report["points"]:
         gain = 100 * (point["accuracy"] - point["mix"])
-        shown.add_row(
+        table.add_row(
             f"{point['extra_budget']:.0%}", f"{point['tokens']:.1f}", f"{point['accuracy']:.1%}",
             f"{point['mix']:.1%}", f"{gain:+.1f}", f"{point['oracle']:.1%}",
         )  # fmt: skip
-    out.print(shown)
+    out.print(table)
 
 
 def _write(comparisons: Sequence[Any], folder: Path) -> None:
@@ -209,8 +210,8 @@ def results(
     run = suite.Run((*baselines(), *ours()), SHIPPED, range(seeds), draws)
     wanted = names_of(only)
     try:
-        chosen = [one for one in settings.SETTINGS if wanted is None or one.key in wanted]
-        tables = [(one, table) for one in chosen if (table := one.table(data, tiny)) is not None]
+        chosen = [setting for setting in settings.SETTINGS if wanted is None or setting.key in wanted]
+        tables = [(setting, table) for setting in chosen if (table := setting.table(data, tiny)) is not None]
     except OutcomeError as error:
         fail(error)
     if not tables:
@@ -224,11 +225,11 @@ def results(
         def tick(step: str) -> None:
             progress.update(bar, description=step, advance=1)
 
-        found = suite.measure(run, tables, tiny, tick, kept)
-    found |= {"command": "make results", "machine": machine()}
-    suite.write(suite.merged(found, page.with_suffix("")) if wanted else found, page)
+        measured = suite.measure(run, tables, tiny, tick, kept)
+    measured |= {"command": "make results", "machine": machine()}
+    suite.write(suite.merged(measured, page.with_suffix("")) if wanted else measured, page)
     kept.path.unlink(missing_ok=True)
-    err.print(f"{page}: {found['minutes']} minutes", highlight=False)
+    err.print(f"{page}: {measured['minutes']} minutes", highlight=False)
 
 
 @cli.command("simulate")
@@ -252,7 +253,7 @@ def simulate_command(
     from gateway.simulation import experiment, report, traffic
     from router_model.evaluation.baselines import Regression
 
-    known = {one.name: one for one in traffic.SCENARIOS}
+    known = {candidate.name: candidate for candidate in traffic.SCENARIOS}
     if unknown := set(scenario or ()) - known.keys():
         raise typer.BadParameter(f"no scenario {min(unknown)!r}; there are {', '.join(known)}")
     if reserve not in ("strict", "p95"):
@@ -269,10 +270,10 @@ def simulate_command(
         outcomes, estimates, traffic.clamps(outcomes), share=share, strict=reserve == "strict"
     )
     results = []
-    for name, one in known.items():
+    for name, candidate in known.items():
         if not scenario or name in scenario:
             typer.echo(f"running {name}", err=True)
-            results.append(experiment.simulate(world, one, seed))
+            results.append(experiment.simulate(world, candidate, seed))
     typer.echo(report.jsonified(results) if as_json else report.markdown(world, results))
     if out_dir:
         report.write(world, results, out_dir)

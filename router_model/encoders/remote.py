@@ -71,8 +71,8 @@ class Served(Embedder):
         Raises: EncoderError.
         """
         try:
-            data = sorted(json.loads(body)["data"], key=lambda one: int(one["index"]))
-            vectors = np.array([one["embedding"] for one in data], np.float32)
+            data = sorted(json.loads(body)["data"], key=lambda entry: int(entry["index"]))
+            vectors = np.array([entry["embedding"] for entry in data], np.float32)
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise EncoderError(f"{self._source.place}: not an answer with embeddings: {error!r}") from None
         if vectors.ndim != 2 or len(vectors) != count:
@@ -99,4 +99,4 @@ class Served(Embedder):
 
 def _shown(vector: Sequence[float] | Singles) -> list[float]:
     unit = np.asarray(vector, float) / (float(np.linalg.norm(vector)) or 1.0)
-    return [round(float(one), 5) for one in unit[:_SHOWN]]
+    return [round(float(number), 5) for number in unit[:_SHOWN]]

@@ -76,7 +76,7 @@ def short_page(summaries: Sequence[Summary], methods: Sequence[str]) -> str:
 
 def _description(summary: Summary) -> str:
     tiers = ", ".join(
-        f"{one['name']} {100 * one['accuracy']:.1f} % at {one['tokens']:.0f}" for one in summary["tiers"]
+        f"{tier['name']} {100 * tier['accuracy']:.1f} % at {tier['tokens']:.0f}" for tier in summary["tiers"]
     )
     return (
         f"{summary['prompts']:,} prompts, {summary['setting']}, {summary['oracle']} oracle. Tiers: {tiers}"
@@ -143,8 +143,8 @@ def _headline(headline: Mapping[str, Any]) -> Iterator[str]:
     lines.append("|--:|--:|--:|--:|--:|--:|--:|")
     for row in headline["budgets"]:
         cells = [
-            f"{100 * one['accuracy']:.1f} ({100 * one['low']:.1f} to {100 * one['high']:.1f})"
-            for one in (row[way] for way in ways)
+            f"{100 * share['accuracy']:.1f} ({100 * share['low']:.1f} to {100 * share['high']:.1f})"
+            for share in (row[way] for way in ways)
         ]
         over = row["over_mix"]
         gain = points((over["gain"], over["low"], over["high"]))
@@ -154,7 +154,7 @@ def _headline(headline: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _calibration(summaries: Mapping[str, Summary], shipped: str, folder: str) -> Iterator[str]:
-    whole = [one for key, one in summaries.items() if "-" not in key]
+    whole = [summary for key, summary in summaries.items() if "-" not in key]
     wanted = [shipped, "outcome regression", "kNN"]
     names = [name for name in dict.fromkeys(wanted) if name in whole[0]["methods"]]
     yield "## Calibration\n"
@@ -167,7 +167,7 @@ def _calibration(summaries: Mapping[str, Summary], shipped: str, folder: str) ->
 
 def _verdicts(summaries: Mapping[str, Summary], shipped: str) -> Iterator[str]:
     """One line per method: where the shipped one is surely ahead, where behind, and where neither is sure."""
-    whole = [one for key, one in summaries.items() if "-" not in key]
+    whole = [each for key, each in summaries.items() if "-" not in key]
     lines = []
     for name in whole[0]["methods"]:
         if name == shipped:
@@ -190,9 +190,9 @@ def _verdicts(summaries: Mapping[str, Summary], shipped: str) -> Iterator[str]:
         + "\n"
     )
     losing = [
-        f"{one['title']} {points(one['methods'][shipped]['measures']['gain_middle'])}"
-        for one in summaries.values()
-        if (one["methods"][shipped]["measures"]["gain_middle"][2] or 1) < 0
+        f"{each['title']} {points(each['methods'][shipped]['measures']['gain_middle'])}"
+        for each in summaries.values()
+        if (each["methods"][shipped]["measures"]["gain_middle"][2] or 1) < 0
     ]
     if losing:
         yield f"Where {shipped} loses to the mix at the middle budget: {'; '.join(losing)}.\n"

@@ -151,11 +151,11 @@ def write(results: Mapping[str, Any], page: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     summaries, shipped = results["settings"], results["shipped"]
-    main = [one for key, one in summaries.items() if "-" not in key]
+    main = [summary for key, summary in summaries.items() if "-" not in key]
     rival = next((name for name in ("kNN",) if name in main[0]["methods"]), shipped)
     plots.curves(main, shipped, rival, folder / "curves")
     plots.gains(main, shipped, folder / "gains")
-    apart = [one for key, one in summaries.items() if "-" in key]
+    apart = [summary for key, summary in summaries.items() if "-" in key]
     if apart:
         plots.curves(apart, shipped, rival, folder / "apart")
     plots.reliability(main[:4], shipped, folder / "reliability")
