@@ -1,4 +1,4 @@
-"""Curves, hulls and intervals: checked by hand, by brute force and on cases with known answers."""
+"""Curves and points on them: checked by hand, by brute force and on cases with known answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router_model.evaluation import cost_quality, metrics
+from router_model.evaluation import cost_quality
 from router_model.evaluation.cost_quality import Curve, Sweep
 
 TWO = Curve(np.array([100.0, 300.0]), np.array([0.6, 0.8]))
@@ -96,32 +96,6 @@ def test_area_of_a_line() -> None:
     assert cost_quality.area(TWO, 100, 300) == pytest.approx(0.7)
 
 
-def test_mix_against_itself() -> None:
-    """The straight mix of two tiers gains nothing, saves nothing and recovers half the gap on average."""
-    found = metrics.measures(TWO, TWO, Curve(np.array([100.0, 150.0]), np.array([0.6, 0.9])))
-
-    assert found["apgr"] == pytest.approx(0.5)
-    for name in metrics.BUDGETS:
-        assert found[f"gain_{name}"] == pytest.approx(0)
-        assert found[f"saved_{name}"] == pytest.approx(0)
-        assert found[f"gap_{name}"] == pytest.approx(0)
-    assert found["aiq_gain"] == pytest.approx(0)
-
-
-def test_the_oracle_against_itself() -> None:
-    """The oracle closes the whole gap to the oracle."""
-    best = Curve(np.array([100.0, 150.0]), np.array([0.6, 0.9]))
-
-    assert metrics.measures(best, TWO, best)["gap_middle"] == pytest.approx(1)
-
-
-def test_equal_tiers_have_no_gap_to_recover() -> None:
-    """Shares of a gap that is not there are not numbers."""
-    flat = Curve(np.array([1.0, 9.0]), np.array([0.5, 0.505]))
-
-    assert math.isnan(metrics.measures(flat, flat)["apgr"])
-
-
 @given(tables)
 def test_prices_fall_and_reach_every_end(random: np.random.Generator) -> None:
     """The series begins with the cheapest for all, ends with the best for all, and falls between."""
@@ -131,55 +105,6 @@ def test_prices_fall_and_reach_every_end(random: np.random.Generator) -> None:
     assert at[0] == np.inf
     assert at[-1] == 0
     assert (np.diff(at) < 0).all()
-
-
-def test_bootstrap_pairs_methods() -> None:
-    """The same method under two names differs from itself by exactly nothing, in every resample."""
-    random = np.random.default_rng(0)
-    correct, tokens = outcomes(random, prompts=60)
-    rows = np.arange(60)
-    swept = cost_quality.sweep((correct * 0.5 + 0.2, tokens), (correct, tokens), rows)
-    tiers = [cost_quality.fixed(correct, tokens, rows)]
-
-    found = metrics.bootstrap({"a": [swept], "b": [swept]}, tiers, None, 60, draws=20, seed=1)
-
-    np.testing.assert_array_equal(found["a"]["gain_middle"], found["b"]["gain_middle"])
-    assert np.ptp(found["a"]["gain_middle"]) > 0
-
-
-def test_interval_covers_the_truth() -> None:
-    """About 95 of 100 intervals for a mean gain, whose true value is known, contain it."""
-    random = np.random.default_rng(5)
-    held = 0
-    for _ in range(100):
-        right = (random.random((150, 2)) < [0.4, 0.7]).astype(float)
-        tokens = np.tile([1.0, 3.0], (150, 1))
-        rows = np.arange(150)
-        guess = np.tile([0.4, 0.7], (150, 1))  # knows nothing of prompts: takes the better tier for all
-        swept = cost_quality.sweep((guess, tokens), (right, tokens), rows)
-        tiers = cost_quality.fixed(right, tokens, rows)
-        found = metrics.bootstrap(
-            {"a": [swept]}, [tiers], None, 150, draws=60, seed=int(random.integers(1e9))
-        )
-        _, low, high = metrics.interval(found["a"]["accuracy_middle"])
-        held += low <= 0.55 <= high
-
-    assert 85 <= held <= 100
-
-
-def test_interval_of_what_is_mostly_undefined() -> None:
-    """No bounds are given when more than a tenth of the resamples have no value."""
-    values = np.array([1.0, *[np.nan] * 5, *[1.0] * 15])
-
-    assert math.isnan(metrics.interval(values)[1])
-
-
-def test_calibration_error() -> None:
-    """Zero for predictions that come true in every bin, and the distance for those that are off by it."""
-    truth = np.repeat([0.0, 1.0], 50)
-
-    assert metrics.calibration_error(truth, truth) == 0
-    assert metrics.calibration_error(np.full(100, 0.7), truth) == pytest.approx(0.2)
 
 
 def test_part_of_a_sweep() -> None:

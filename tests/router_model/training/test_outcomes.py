@@ -9,11 +9,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pyarrow import parquet
 
-from router_model.prompts import normalised, places
 from router_model.training.outcomes import OutcomeError, folds, read, split
 
 HERE = Path(__file__).parents[3]
@@ -180,16 +177,6 @@ def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     with pytest.raises(OutcomeError, match=r"\.\[parquet\]"):
         read(tmp_path / "t.parquet")
-
-
-@given(st.lists(st.text(min_size=1), min_size=1, max_size=30), st.integers(-(2**62), 2**62))
-def test_places_depend_on_the_normalised_prompt(prompts: list[str], seed: int) -> None:
-    """A prompt has one place in [0, 1), whatever its case, spacing and company; seeds change it."""
-    place = places(prompts, seed)
-
-    assert ((place >= 0) & (place < 1)).all()
-    assert place.tolist() == [places([f"  {normalised(prompt)} "], seed)[0] for prompt in prompts]
-    assert place.tolist() != places(prompts, seed + 1).tolist()
 
 
 def test_split_of_a_real_table() -> None:
