@@ -68,7 +68,7 @@ class Gateway:
             budgets=self.overview.console_rows,
             read_budgets=self.read_budgets,
         )
-        self.sinks: list[Sink] = [self.metrics.observe, self.console.observe]
+        self.sinks: list[Sink] = [self.metrics.count, self.console.remember]
         if settings.server.access_log:
             self.sinks.append(write_access_line)
         self.tracing = _tracing() if settings.server.tracing else None

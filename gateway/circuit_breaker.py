@@ -7,7 +7,7 @@ from typing import Literal
 
 
 @dataclass(slots=True)
-class Breaker:
+class CircuitBreaker:
     """Closed until `limit` requests fail in a row; then open; after `open_seconds` half open: one request
     may try, and its outcome closes or re-opens the breaker. `now` is any monotonic time in seconds."""
 
@@ -27,20 +27,20 @@ class Breaker:
         state = self.state(now)
         return state == "closed" or (state == "half_open" and not self.trying)
 
-    def begin(self, now: float) -> None:
+    def begin_attempt(self, now: float) -> None:
         """A request is sent."""
         if self.state(now) == "half_open":
             self.trying = True
 
-    def begin_answer(self) -> None:
+    def response_started(self) -> None:
         """The replica is there, but only the answer's good end makes up for past failures."""
         self.opened_at, self.trying = None, False
 
-    def succeed(self) -> None:
+    def record_success(self) -> None:
         """The replica answered."""
         self.failures, self.opened_at, self.trying = 0, None, False
 
-    def fail(self, now: float) -> None:
+    def record_failure(self, now: float) -> None:
         """The replica did not answer, or answered that it cannot."""
         self.failures += 1
         if self.failures >= self.limit or self.opened_at is not None:

@@ -22,7 +22,7 @@ from gateway.snapshot import Snapshot
 from gateway.telemetry.record import Record
 from gateway.upstream.dispatch import Upstream
 from gateway.upstream.embedding import Embeddings
-from gateway.upstream.response import Reply, UpstreamRequest
+from gateway.upstream.response import UpstreamRequest, UpstreamResponse
 
 
 class Pipeline:
@@ -52,9 +52,11 @@ class Pipeline:
             plan = plan.granted(reservation)
             upstream_request = _upstream_request(plan, exchange, record)
             with _noting_attempts(record, upstream_request):
-                async with self._upstream.open(call.pool, upstream_request) as reply:  # waits for a backend
+                async with self._upstream.open(
+                    call.pool, upstream_request
+                ) as response:  # waits for a backend
                     record.answered = True
-                    await relay(exchange, record, plan, reply)
+                    await relay(exchange, record, plan, response)
 
     async def plan(self, call: Call, snapshot: Snapshot, *, explore: bool = False) -> Plan:
         """Decide how a call will be sent; what `/v1/route` and `thinkmeter route` show.
@@ -79,7 +81,7 @@ class Pipeline:
         if plan.routing is None:
             return
         record.decision = plan.decision
-        record.sends_budget = call.enforces_thinking_budget
+        record.sends_thinking_budget = call.enforces_thinking_budget
         record.decision_seconds = time.perf_counter() - record.admitted
         if call.limits:
             estimates = plan.routing.estimates(demand.choices)
@@ -144,27 +146,27 @@ def _noting_attempts(record: Record, request: UpstreamRequest) -> Iterator[None]
 # --- the response ------------------------------------------------------------------------------------
 
 
-async def relay(exchange: Exchange, record: Record, plan: Plan, reply: Reply) -> None:
+async def relay(exchange: Exchange, record: Record, plan: Plan, response: UpstreamResponse) -> None:
     """Pass a backend's response on, and read its token usage on the side.
 
     Raises: BackendError, BackendDisconnected, ClientClosed.
     """
     if plan.call.request.stream:
-        await _relay_stream(exchange, record, plan, reply)
+        await _relay_stream(exchange, record, plan, response)
     else:
-        await _relay_whole(exchange, record, reply)
+        await _relay_whole(exchange, record, response)
 
 
-async def _relay_whole(exchange: Exchange, record: Record, reply: Reply) -> None:
+async def _relay_whole(exchange: Exchange, record: Record, response: UpstreamResponse) -> None:
     begun = time.perf_counter()
-    usage = read_usage(reply.body)
+    usage = read_usage(response.body)
     if usage is None:
         raise BackendError("The backend sent an answer that cannot be read", detail="not JSON")
     record.usage = usage
-    await exchange.answer(reply.status, _headers(record, reply, begun), reply.body)
+    await exchange.respond(response.status, _headers(record, response, begun), response.body)
 
 
-async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, reply: Reply) -> None:
+async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response: UpstreamResponse) -> None:
     request = plan.call.request
     reader = StreamReader(
         strip_usage=not request.wants_usage,
@@ -174,12 +176,12 @@ async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, reply: R
     if plan.reservation:
         plan.reservation.progress = lambda: reader.passed(record.unseen)
     try:
-        async for block in reply.blocks():
+        async for block in response.blocks():
             begun = time.perf_counter()
             if events := reader.feed(block):
                 if not exchange.started:
                     record.first_byte = record.elapsed()
-                    await exchange.start(reply.status, _headers(record, reply, begun), streams=True)
+                    await exchange.start(response.status, _headers(record, response, begun), streams=True)
                 await exchange.write(events)
         if not reader.done and not reader.failed:
             raise BackendDisconnected("The backend closed the stream before its end")
@@ -190,12 +192,12 @@ async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, reply: R
         record.usage = reader.token_usage()
 
 
-def _headers(record: Record, reply: Reply, begun: float) -> Headers:
+def _headers(record: Record, response: UpstreamResponse, begun: float) -> Headers:
     """The backend's headers and ours, as the response starts; `begun` is when the backend's was there."""
     record.overhead = (record.overhead or 0.0) + time.perf_counter() - begun
     headers = [
-        *reply.headers,
-        (b"x-thinkmeter-backend", reply.backend.name.encode()),
+        *response.headers,
+        (b"x-thinkmeter-backend", response.backend.name.encode()),
         (b"x-thinkmeter-overhead-ms", b"%.3f" % (record.overhead * 1000)),
     ]
     if record.reservation:

@@ -19,7 +19,7 @@ from gateway.openai_api.endpoints import Endpoint
 from gateway.openai_api.requests import Request
 from gateway.routing.call import Call
 from gateway.routing.router import Router
-from gateway.routing.tiers import Ladder
+from gateway.routing.tiers import TierLadder
 from gateway.upstream.pool import Backend, Pool, pools_of
 from router_model.artifact import ArtifactError
 from router_model.encoders.base import Source
@@ -60,7 +60,7 @@ class Snapshot:
         try:
             predictor = _open_head(settings)
             for name, model in settings.models.items():
-                ladder = Ladder.of(model, settings.tiers_of(model), settings.families[model.family])
+                ladder = TierLadder.of(model, settings.tiers_of(model), settings.families[model.family])
                 predictor.predict("", name, ladder.lengths)
                 if isinstance(predictor, Head) and len(ladder.names) > 1:
                     notes.append(predictor.caveat(name, ladder.lengths))

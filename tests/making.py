@@ -13,10 +13,10 @@ from gateway.config.loader import parse
 from gateway.config.models import EFFORTS
 from gateway.config.rules import Rule
 from gateway.config.settings import Settings
-from gateway.openai_api.requests import Fields, Request, Wish, encode, parse_chat
+from gateway.openai_api.requests import ClientLimits, Fields, Request, encode, parse_chat
 from gateway.routing import policy
 from gateway.routing.policy import Bounds
-from gateway.routing.tiers import Ladder
+from gateway.routing.tiers import TierLadder
 from router_model.allocation import PriceTable
 
 TIERS = {
@@ -40,11 +40,11 @@ def settings(**sections: Any) -> Settings:
     return parse(yaml.safe_dump({"models": models} | sections), {})
 
 
-def ladder(tiers: dict[str, Any] = TIERS, family: dict[str, Any] = SWITCH, **model: Any) -> Ladder:
+def ladder(tiers: dict[str, Any] = TIERS, family: dict[str, Any] = SWITCH, **model: Any) -> TierLadder:
     """The ladder of a model with these tiers; cheap enough for property tests."""
     entry = {"family": "f", "replicas": [{"url": "http://a"}], "tiers": tiers} | model
     made = Settings.model_validate({"families": {"f": family}, "models": {"tiny": entry}})
-    return Ladder.of(made.models["tiny"], made.tiers_of(made.models["tiny"]), made.families["f"])
+    return TierLadder.of(made.models["tiny"], made.tiers_of(made.models["tiny"]), made.families["f"])
 
 
 def chat(content: Any = "hello", **fields: Any) -> Request:
@@ -64,8 +64,8 @@ def plain(fields: Fields) -> dict[str, Any]:
 
 tokens = st.integers(0, 40_000)
 efforts = st.sampled_from([*EFFORTS, "HIGH", "bogus", ""])
-wishes = st.builds(
-    Wish,
+any_limits = st.builds(
+    ClientLimits,
     effort=st.none() | efforts,
     thinking=st.none() | tokens,
     max_tokens=st.none() | st.integers(1, 40_000),
@@ -96,7 +96,7 @@ TABLE = PriceTable([10, 30, 60, 100], [20, 6, 1, 0.01])
 def bounds_of(
     rules: list[Rule] | None = None,
     key: dict[str, Any] | None = None,
-    wish: Wish | None = None,
+    limits: ClientLimits | None = None,
     pin: str | None = None,
     **model: Any,
 ) -> Bounds:
@@ -104,12 +104,17 @@ def bounds_of(
     made = settings(model=model)
     known = Key(name="k", hash="0" * 64, **key) if key is not None else None
     return policy.bounds(
-        ladder(), model=made.models["tiny"], key=known, rules=rules or [], wish=wish or Wish(), pin=pin
+        ladder(),
+        model=made.models["tiny"],
+        key=known,
+        rules=rules or [],
+        limits=limits or ClientLimits(),
+        pin=pin,
     )
 
 
 @st.composite
-def positions(draw: st.DrawFn) -> tuple[Ladder, int]:
+def positions(draw: st.DrawFn) -> tuple[TierLadder, int]:
     """A ladder and the position of a tier on it."""
     made = draw(ladders)
     return made, draw(st.integers(0, len(made.names) - 1))

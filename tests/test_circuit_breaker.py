@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gateway.circuit_breaker import Breaker
+from gateway.circuit_breaker import CircuitBreaker
 
 
 class Traffic(RuleBasedStateMachine):
@@ -15,7 +15,7 @@ class Traffic(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.breaker = Breaker(limit=3, open_seconds=10)
+        self.breaker = CircuitBreaker(limit=3, open_seconds=10)
         self.now = 0
         self.in_flight = 0
         self.row = 0
@@ -32,16 +32,16 @@ class Traffic(RuleBasedStateMachine):
     @rule()
     def send(self) -> None:
         self.trials += self.breaker.state(self.now) == "half_open"
-        self.breaker.begin(self.now)
+        self.breaker.begin_attempt(self.now)
         self.in_flight += 1
 
     @precondition(lambda self: self.in_flight)
     @rule(streamed=st.booleans())
     def answered(self, streamed: bool) -> None:
         if streamed:
-            self.breaker.begin_answer()
+            self.breaker.response_started()
         else:
-            self.breaker.succeed()
+            self.breaker.record_success()
             self.row = 0
         self._ended(0)
 
@@ -49,7 +49,7 @@ class Traffic(RuleBasedStateMachine):
     @rule()
     def failed(self) -> None:
         was_shut = self.breaker.state(self.now) != "closed"
-        self.breaker.fail(self.now)
+        self.breaker.record_failure(self.now)
         self.row += 1
         self._ended(self.now + 10 if was_shut or self.row >= 3 else 0)
 
@@ -87,23 +87,27 @@ Traffic.TestCase.settings = settings(max_examples=60, stateful_step_count=30, de
 TestTraffic = Traffic.TestCase
 
 
-def opened() -> Breaker:
+def opened() -> CircuitBreaker:
     """A breaker that opened at 0 and is half open from 10 on."""
-    breaker = Breaker(limit=2, open_seconds=10)
+    breaker = CircuitBreaker(limit=2, open_seconds=10)
     for _ in range(2):
-        breaker.begin(0)
-        breaker.fail(0)
+        breaker.begin_attempt(0)
+        breaker.record_failure(0)
     return breaker
 
 
 def test_failures_in_a_row_open_it() -> None:
     """A success between failures starts the count anew."""
-    breaker = Breaker(limit=2)
-    for report in (lambda: breaker.fail(0), breaker.succeed, lambda: breaker.fail(0)):
+    breaker = CircuitBreaker(limit=2)
+    for report in (
+        lambda: breaker.record_failure(0),
+        breaker.record_success,
+        lambda: breaker.record_failure(0),
+    ):
         report()
 
     assert breaker.state(0) == "closed"
-    breaker.fail(0)
+    breaker.record_failure(0)
     assert breaker.state(0) == "open"
 
 
@@ -115,9 +119,9 @@ def test_half_open_after_the_time() -> None:
 def test_try_that_succeeds_closes_it() -> None:
     """After one good answer requests flow again, and the failures are forgotten."""
     breaker = opened()
-    breaker.begin(10)
-    breaker.succeed()
-    breaker.fail(11)
+    breaker.begin_attempt(10)
+    breaker.record_success()
+    breaker.record_failure(11)
 
     assert breaker.state(11) == "closed"
 
@@ -126,8 +130,8 @@ def test_try_that_fails_reopens_it_at_once() -> None:
     """One failed try is enough, and the time starts again."""
     breaker = opened()
     breaker.limit = 99  # raised by a reload meanwhile
-    breaker.begin(10)
-    breaker.fail(12)
+    breaker.begin_attempt(10)
+    breaker.record_failure(12)
 
     assert [breaker.state(now) for now in (12, 21.9, 22)] == ["open", "open", "half_open"]
 
@@ -135,7 +139,7 @@ def test_try_that_fails_reopens_it_at_once() -> None:
 def test_abandoned_try_leaves_the_place_to_another() -> None:
     """A client that goes away says nothing about the replica: the next request tries."""
     breaker = opened()
-    breaker.begin(10)
+    breaker.begin_attempt(10)
     assert not breaker.allows(10)
     breaker.abandon()
 
@@ -147,11 +151,11 @@ def test_abandoned_try_leaves_the_place_to_another() -> None:
 def test_stream_that_began(ends_well: bool, state: str) -> None:
     """A stream's first byte lets requests through again, but only its end clears the failures before it."""
     breaker = opened()
-    breaker.begin(10)
-    breaker.begin_answer()
+    breaker.begin_attempt(10)
+    breaker.response_started()
     assert breaker.allows(10)
     if ends_well:
-        breaker.succeed()
-    breaker.fail(11)
+        breaker.record_success()
+    breaker.record_failure(11)
 
     assert breaker.state(11) == state

@@ -13,9 +13,9 @@ from gateway.openai_api.errors import read_context
 from gateway.openai_api.requests import Fields, Request, encode, parse_chat
 from gateway.openai_api.responses import read_usage
 from gateway.openai_api.usage import SLACK, TokenUsage
-from gateway.routing.tiers import Ladder, Length
+from gateway.routing.tiers import Length, TierLadder
 from gateway.upstream.dispatch import Upstream
-from gateway.upstream.errors import refusal
+from gateway.upstream.errors import backend_error
 from gateway.upstream.health import HealthChecks
 from gateway.upstream.pool import Backend, Pool, pools_of
 
@@ -61,7 +61,7 @@ class _Probe:
         self._backend = backend
         model: Model = settings.models[pool.model]
         self._family = settings.families[model.family]
-        self._ladder = Ladder.of(model, settings.tiers_of(model), self._family)
+        self._ladder = TierLadder.of(model, settings.tiers_of(model), self._family)
 
     async def run(self) -> list[Finding]:
         return [finding async for finding in self._findings()]
@@ -81,7 +81,7 @@ class _Probe:
             yield finding
         if self._family.no_thinking is not None:
             yield await self._thinking_off()
-        if self._ladder.holds_budget:
+        if self._ladder.enforces_thinking_budget:
             for temperature in (0.0, 0.7):
                 yield await self._tiny_budget(temperature)
         if self._family.efforts:
@@ -154,6 +154,6 @@ class _Probe:
         except (GatewayError, TimeoutError) as error:
             return str(error) or "timeout"
         if status != 200:
-            failure = refusal(status, answer, retry_after=1)
+            failure = backend_error(status, answer, retry_after=1)
             return failure.detail or failure.message
         return read_usage(answer) or "the answer cannot be read"

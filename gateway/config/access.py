@@ -58,7 +58,7 @@ class Key(Section):
         return hashed(data)
 
 
-class Console(Section):
+class ConsoleSettings(Section):
     """The page at /console. Its key is hashed at load and forgotten, like any other."""
 
     enabled: bool | None = Field(
@@ -74,7 +74,7 @@ class Console(Section):
         return hashed(data)
 
 
-class Admin(Section):
+class AdminSettings(Section):
     """Who may see and change budgets at /admin. The key is hashed at load and forgotten."""
 
     hash: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the admin's key.")

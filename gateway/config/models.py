@@ -40,7 +40,7 @@ class Health(Section):
     failures: int = Field(2, ge=1, description="Checks that must fail in a row before a replica is left out.")
 
 
-class Breaker(Section):
+class BreakerSettings(Section):
     """Passive protection: leave out a replica that keeps failing real requests."""
 
     failures: int = Field(5, ge=1, description="Failed requests in a row that open the breaker.")
@@ -60,7 +60,7 @@ class Replica(Section):
         return str(self.url).rstrip("/").removesuffix("/v1")
 
 
-class Encoder(Section):
+class EncoderSettings(Section):
     """Where the encoder is that the head was trained with, if that was not the built-in one."""
 
     source: str = Field(

@@ -9,7 +9,7 @@ from pydantic import (
 from gateway.config.base import Seconds, Section
 
 
-class Server(Section):
+class ServerSettings(Section):
     """Where the gateway listens and how it stops."""
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
@@ -25,7 +25,7 @@ class Server(Section):
     tracing: bool = Field(False, description="OpenTelemetry spans; needs the `otel` extra.")
 
 
-class Limits(Section):
+class HttpLimits(Section):
     """What a client may send."""
 
     body_bytes: int = Field(33_554_432, ge=1, description="Largest request body.")

@@ -12,12 +12,12 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from gateway.config.access import Admin, Console, Key
+from gateway.config.access import AdminSettings, ConsoleSettings, Key
 from gateway.config.base import Name, Section
 from gateway.config.budgets import Budget, Queue, RedisSettings, Reservations
 from gateway.config.models import (
-    Breaker,
-    Encoder,
+    BreakerSettings,
+    EncoderSettings,
     Family,
     Health,
     Model,
@@ -26,7 +26,7 @@ from gateway.config.models import (
     tiers_with_efforts,
 )
 from gateway.config.rules import Rule
-from gateway.config.server import Limits, Server
+from gateway.config.server import HttpLimits, ServerSettings
 
 BASELINE = "baseline"
 """Names the heuristic in `head`; everything else is a trained head."""
@@ -42,11 +42,11 @@ def _wrong(at: Place, message: str) -> PydanticCustomError:
 class Settings(Section):
     """The whole configuration."""
 
-    server: Server = Field(default_factory=Server)
-    limits: Limits = Field(default_factory=Limits)
+    server: ServerSettings = Field(default_factory=ServerSettings)
+    limits: HttpLimits = Field(default_factory=HttpLimits)
     timeouts: Timeouts = Field(default_factory=Timeouts)
     health: Health = Field(default_factory=Health)
-    breaker: Breaker = Field(default_factory=Breaker)
+    breaker: BreakerSettings = Field(default_factory=BreakerSettings)
     retries: int = Field(2, ge=0, le=10, description="Further attempts before the first byte.")
     affinity_header: str | None = Field(
         None, description="Requests with the same value of this header go to the same replica."
@@ -59,7 +59,7 @@ class Settings(Section):
         min_length=1,
         description="The trained head: `general`, `tiny`, a directory, or `baseline` (length and keywords).",
     )
-    encoder: Encoder | None = Field(None, description="Of a head that was trained with embeddings.")
+    encoder: EncoderSettings | None = Field(None, description="Of a head that was trained with embeddings.")
     exploration: float = Field(
         0.0,
         ge=0,
@@ -70,12 +70,12 @@ class Settings(Section):
     models: dict[Name, Model] = Field(min_length=1, description="The models on offer.")
     rules: list[Rule] = Field(default_factory=list, description="Floors, ceilings and fixed tiers.")
     keys: list[Key] = Field(default_factory=list, description="API keys; none = open to everybody.")
-    console: Console = Field(default_factory=Console)
+    console: ConsoleSettings = Field(default_factory=ConsoleSettings)
     budgets: list[Budget] = Field(default_factory=list, description="Limits on tokens over time.")
     reservations: Reservations = Field(default_factory=Reservations)
     queue: Queue = Field(default_factory=Queue)
     redis: RedisSettings = Field(default_factory=RedisSettings)
-    admin: Admin = Field(default_factory=Admin)
+    admin: AdminSettings = Field(default_factory=AdminSettings)
 
     @field_validator("keys")
     @classmethod

@@ -97,7 +97,7 @@ class Console:
         self._sums = Sums()
         self._read_at = 0.0
 
-    def observe(self, record: Record) -> None:
+    def remember(self, record: Record) -> None:
         """Take in one finished request, where there is a console to show it."""
         if record.decision is None or not enabled(self._current().settings):
             return

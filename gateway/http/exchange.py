@@ -8,7 +8,7 @@ from random import Random
 
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.config.server import Limits
+from gateway.config.server import HttpLimits
 from gateway.errors import ClientClosed, GatewayError, RequestTimeout, RequestTooLarge
 from gateway.http.headers import Headers
 
@@ -37,7 +37,7 @@ class Peer:
 class Exchange:
     """A request being answered. It starts an answer at most once and knows whether it has."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: Limits) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: HttpLimits) -> None:
         self.raw_headers: Headers = scope["headers"]
         self.headers: dict[bytes, bytes] = dict(self.raw_headers)
         self.request_id = self._given_request_id() or f"{_ids.getrandbits(128):032x}"
@@ -118,7 +118,7 @@ class Exchange:
         self.finished = True
         await self._send({"type": "http.response.body", "body": block, "more_body": False})
 
-    async def answer(self, status: int, headers: Headers, body: bytes) -> None:
+    async def respond(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole answer."""
         await self.start(status, [*headers, (b"content-length", b"%d" % len(body))])
         await self.finish(body)
@@ -130,7 +130,7 @@ class Exchange:
             self.status = error.status
             return
         if not self.started:
-            await self.answer(error.status, error.headers(), error.body())
+            await self.respond(error.status, error.headers(), error.body())
         elif self._streams:
             await self.finish(error.sse())
         else:

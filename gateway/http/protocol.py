@@ -9,7 +9,7 @@ from collections.abc import Callable
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from gateway.config.server import Limits
+from gateway.config.server import HttpLimits
 from gateway.errors import GatewayError, HeadersTooLarge, InvalidRequest, RequestTimeout
 from gateway.http.exchange import PEER, Peer
 
@@ -19,7 +19,7 @@ _FRAMING = (b"content-length", b"transfer-encoding")
 class HttpProtocol(HttpToolsProtocol):
     """uvicorn's protocol, which by itself waits for ever for headers of any size."""
 
-    limits = Limits()
+    limits = HttpLimits()
     stall_seconds: Callable[[], float] = staticmethod(lambda: 60.0)
     """How long a client may leave its answer unread."""
 
@@ -153,6 +153,6 @@ class HttpProtocol(HttpToolsProtocol):
         return not self.cycle.response_started and not self.pipeline
 
 
-def protocol(limits: Limits, stall_seconds: Callable[[], float]) -> type[HttpProtocol]:
+def protocol(limits: HttpLimits, stall_seconds: Callable[[], float]) -> type[HttpProtocol]:
     """The protocol under these limits; `stall_seconds` is asked whenever a client stops reading."""
     return type("Protocol", (HttpProtocol,), {"limits": limits, "stall_seconds": staticmethod(stall_seconds)})

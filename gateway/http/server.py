@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from gateway.config.server import Server as ServerSettings
+from gateway.config.server import ServerSettings
 from gateway.http.protocol import HttpProtocol
 
 log = logging.getLogger("thinkmeter.server")

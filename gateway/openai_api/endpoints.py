@@ -27,7 +27,9 @@ class Endpoint:
         """The request with the API's own default cap stated, where the client stated none."""
         if self.default_max_tokens is None or "max_tokens" in request.fields:
             return request
-        return replace(request, wish=replace(request.wish, max_tokens=self.default_max_tokens))
+        return replace(
+            request, client_limits=replace(request.client_limits, max_tokens=self.default_max_tokens)
+        )
 
 
 CHAT = Endpoint("/v1/chat/completions", parse_chat, has_template=True, cap_field="max_completion_tokens")

@@ -1,4 +1,4 @@
-"""The OpenAI wire format of requests: the fields we read, and the client's wish about reasoning. Pure.
+"""The OpenAI wire format of requests: the fields we read, and what the client limits. No I/O.
 
 Bodies are never re-modelled: a request is a mapping of top-level fields to the bytes the client sent, so
 whatever we do not read passes through untouched.
@@ -101,7 +101,7 @@ class EmbeddingBody(Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ClientLimits:
     """What the client asked of the reasoning, in one form for all dialects; every field is a ceiling.
 
     thinking: most reasoning tokens (0 = none). max_tokens: most completion tokens, reasoning included.
@@ -119,7 +119,7 @@ class Request:
     fields: Fields
     model: str
     stream: bool = False
-    wish: Wish = Wish()
+    client_limits: ClientLimits = ClientLimits()
     prompt: str = ""
     conversation: str = ""
     metadata: dict[str, Any] | None = None
@@ -158,7 +158,7 @@ def parse_chat(body: bytes) -> Request:
         fields=fields,
         model=chat.model,
         stream=bool(chat.stream),
-        wish=_wish(chat),
+        client_limits=_wish(chat),
         prompt=(asked or texts or [""])[-1],
         conversation="\n".join(texts)[-_SEARCHED:],
         metadata=chat.metadata,
@@ -181,7 +181,9 @@ def parse_completion(body: bytes) -> Request:
         fields=fields,
         model=completion.model,
         stream=bool(completion.stream),
-        wish=Wish(thinking=None if budget == -1 else budget, max_tokens=completion.max_tokens),
+        client_limits=ClientLimits(
+            thinking=None if budget == -1 else budget, max_tokens=completion.max_tokens
+        ),
         prompt=prompt or "",
         conversation=(prompt or "")[-_SEARCHED:],
         metadata=completion.metadata,
@@ -242,7 +244,7 @@ def _text(content: str | list[Part | str] | None) -> str:
     return "\n".join(part if isinstance(part, str) else part.text or "" for part in content or ())
 
 
-def _wish(chat: ChatBody) -> Wish:
+def _wish(chat: ChatBody) -> ClientLimits:
     efforts = [chat.reasoning_effort]
     budgets = [chat.thinking_token_budget if chat.thinking_token_budget != -1 else None]
     if reasoning := chat.reasoning:
@@ -256,7 +258,7 @@ def _wish(chat: ChatBody) -> Wish:
         efforts.append("none" if off else template.reasoning_effort)
         budgets.append(template.thinking_budget if (template.thinking_budget or 0) >= 0 else None)
     stated = [effort for effort in efforts if effort is not None]
-    return Wish(
+    return ClientLimits(
         effort=min(stated, key=effort_rank) if stated else None,
         thinking=min((budget for budget in budgets if budget is not None), default=None),
         max_tokens=chat.max_tokens if chat.max_completion_tokens is None else chat.max_completion_tokens,

@@ -16,7 +16,7 @@ from gateway.openai_api.endpoints import Endpoint
 from gateway.openai_api.requests import Fields, Request, encode, with_usage
 from gateway.routing.decision import Decision
 from gateway.routing.plan import RoutingPlan, prompt_bound
-from gateway.routing.tiers import Ladder, Length
+from gateway.routing.tiers import Length, TierLadder
 from gateway.upstream.pool import Pool
 from router_model.allocation import PriceTable
 
@@ -27,7 +27,7 @@ class Target:
 
     name: str
     model: Model
-    ladder: Ladder
+    ladder: TierLadder
     pin: str | None
     prices: PriceTable | None = None
     """What tokens buy on the head's own prompts. A budget uses it until it has seen prompts of its own."""
@@ -61,7 +61,7 @@ class Call:
     @property
     def enforces_thinking_budget(self) -> bool:
         """Whether the backend is told a thinking budget, so that one can judge whether it held."""
-        return self.endpoint.has_template and self.target.ladder.holds_budget
+        return self.endpoint.has_template and self.target.ladder.enforces_thinking_budget
 
 
 @dataclass(frozen=True, slots=True)

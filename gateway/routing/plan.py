@@ -10,11 +10,11 @@ from msgspec.structs import replace as with_fields
 
 from gateway.budget.reservation import Demand, Reservation, TierDemand
 from gateway.config.budgets import Reservations
-from gateway.openai_api.requests import Wish
+from gateway.openai_api.requests import ClientLimits
 from gateway.routing.decision import Decision
 from gateway.routing.exploration import Draw, propensity
 from gateway.routing.policy import Bounds, Choice
-from gateway.routing.tiers import Ladder, Length
+from gateway.routing.tiers import Length, TierLadder
 from router_model.allocation import PriceTable
 from router_model.predictor import Prediction
 
@@ -26,9 +26,9 @@ TEMPLATE_TOKENS = 256
 class RoutingPlan:
     """A decision, and all that is needed to change it for a budget."""
 
-    ladder: Ladder
+    ladder: TierLadder
     bounds: Bounds
-    wish: Wish
+    client_limits: ClientLimits
     prediction: Prediction
     context: int | None
     choice: Choice
@@ -58,7 +58,7 @@ class RoutingPlan:
         return [correct[k] for k in self.tiers], [tokens[k] * choices for k in self.tiers]
 
     def length(self, index: int) -> Length:
-        return self.ladder.length(index, self.wish, self.guaranteed, self.context)
+        return self.ladder.length(index, self.client_limits, self.guaranteed, self.context)
 
     def tier_demand(self, index: int, longest_answer: int) -> TierDemand:
         length, prediction = self.length(index), self.prediction
@@ -114,8 +114,8 @@ class RoutingPlan:
     def _cut(self, index: int, clamp: int) -> Length:
         """The length of a tier cut to `clamp` completion tokens; that is never less than the guarantee."""
         kept = min(self.guaranteed, self.ladder.tiers[index].thinking)
-        most = min(clamp - kept, self.wish.max_tokens or clamp)
-        length = self.ladder.length(index, replace(self.wish, max_tokens=most), kept, self.context)
+        most = min(clamp - kept, self.client_limits.max_tokens or clamp)
+        length = self.ladder.length(index, replace(self.client_limits, max_tokens=most), kept, self.context)
         cap = clamp if length.cap is None else min(length.cap, clamp)
         return Length(min(length.thinking, cap), cap)
 

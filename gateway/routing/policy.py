@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from gateway.config.access import Key
 from gateway.config.models import Model
 from gateway.config.rules import Rule
-from gateway.openai_api.requests import Wish
+from gateway.openai_api.requests import ClientLimits
 from gateway.routing.decision import Decision, Reason
 from gateway.routing.exploration import Draw, explore
-from gateway.routing.tiers import Ladder
+from gateway.routing.tiers import TierLadder
 from router_model.allocation import best_tier
 from router_model.predictor import Prediction
 
@@ -36,30 +37,42 @@ class Bounds:
 
     @property
     def guarantee(self) -> int | None:
-        """The tier whose reasoning tokens no wish of the client may take away."""
+        """The tier whose reasoning tokens no limits of the client may take away."""
         bound = self.fixed or self.floor
         return bound.index if bound else None
 
 
-Limit = tuple[str | None, Reason, str | None]
-"""A tier somebody named (None: nobody did), for what reason, and by which rule."""
+class NamedBound(NamedTuple):
+    """A bound as the configuration states it: by the name of a tier."""
+
+    tier: str | None
+    """None sets no bound."""
+    reason: Reason
+    rule: str | None = None
+    """The rule that sets it, where one does."""
 
 
 def bounds(
-    ladder: Ladder, *, model: Model, key: Key | None, rules: list[Rule], wish: Wish, pin: str | None
+    ladder: TierLadder,
+    *,
+    model: Model,
+    key: Key | None,
+    rules: list[Rule],
+    limits: ClientLimits,
+    pin: str | None,
 ) -> Bounds:
     """Collect the limits set by the model, the key, the matching rules and the client."""
-    floors: list[Limit] = [(model.floor, "model_floor", None)]
-    ceilings: list[Limit] = []
+    floors: list[NamedBound] = [NamedBound(model.floor, "model_floor")]
+    ceilings: list[NamedBound] = []
     if key:
-        floors.append((key.floor, "key_floor", None))
-        ceilings.append((key.ceiling, "key_ceiling", None))
-    floors += [(rule.floor, "rule_floor", rule.name) for rule in rules]
-    ceilings += [(rule.ceiling, "rule_ceiling", rule.name) for rule in rules]
-    fixed: list[Limit] = [(rule.tier, "rule_tier", rule.name) for rule in rules]
+        floors.append(NamedBound(key.floor, "key_floor"))
+        ceilings.append(NamedBound(key.ceiling, "key_ceiling"))
+    floors += [NamedBound(rule.floor, "rule_floor", rule.name) for rule in rules]
+    ceilings += [NamedBound(rule.ceiling, "rule_ceiling", rule.name) for rule in rules]
+    fixed: list[NamedBound] = [NamedBound(rule.tier, "rule_tier", rule.name) for rule in rules]
     return Bounds(
         ceiling=min(
-            [Bound(ladder.highest(wish), "client_ceiling"), *_named(ladder, ceilings)],
+            [Bound(ladder.highest(limits), "client_ceiling"), *_named(ladder, ceilings)],
             key=lambda bound: bound.index,
         ),
         floor=max(_named(ladder, floors), key=lambda bound: bound.index, default=None),
@@ -68,7 +81,7 @@ def bounds(
     )
 
 
-def _named(ladder: Ladder, limits: Iterable[Limit]) -> Iterator[Bound]:
+def _named(ladder: TierLadder, limits: Iterable[NamedBound]) -> Iterator[Bound]:
     return (Bound(ladder.index(tier), reason, rule) for tier, reason, rule in limits if tier is not None)
 
 
@@ -127,19 +140,19 @@ def _only(index: int) -> range:
     return range(index, index + 1)
 
 
-def _requested(ladder: Ladder, bounds: Bounds, wish: Wish) -> str:
+def _requested(ladder: TierLadder, bounds: Bounds, limits: ClientLimits) -> str:
     """The tier the client named or allowed at most; "adaptive" when it left the choice to us."""
     if bounds.pin is not None:
         return ladder.names[bounds.pin]
-    if wish.effort is None and wish.thinking is None:
+    if limits.effort is None and limits.thinking is None:
         return "adaptive"
-    return ladder.names[ladder.highest(wish)]
+    return ladder.names[ladder.highest(limits)]
 
 
-def decide(
-    ladder: Ladder,
+def build_decision(
+    ladder: TierLadder,
     bounds: Bounds,
-    wish: Wish,
+    limits: ClientLimits,
     prediction: Prediction,
     price: float,
     *,
@@ -154,14 +167,14 @@ def decide(
     context: tokens the backend can hold; it refuses a cap above that, so no cap exceeds it.
     """
     guaranteed = 0 if bounds.guarantee is None else ladder.tiers[bounds.guarantee].thinking
-    length = ladder.length(choice.index, wish, guaranteed, context)
+    length = ladder.length(choice.index, limits, guaranteed, context)
     return Decision(
         id=decision_id,
         model=model,
         tier=ladder.names[choice.index],
         reason=choice.reason,
         rule=choice.rule,
-        requested=_requested(ladder, bounds, wish),
+        requested=_requested(ladder, bounds, limits),
         eligible=ladder.names[choice.eligible.start : choice.eligible.stop],
         thinking=length.thinking,
         cap=length.cap,

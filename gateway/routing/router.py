@@ -14,7 +14,7 @@ from gateway.routing import policy
 from gateway.routing.call import Call, Target
 from gateway.routing.plan import RoutingPlan
 from gateway.routing.rules import Facts, RuleBook
-from gateway.routing.tiers import Ladder
+from gateway.routing.tiers import TierLadder
 from router_model.encoders.embedder import Embedder
 from router_model.head import Head
 from router_model.predictor import Predictor
@@ -37,7 +37,7 @@ class Router:
         self._keys = {key.hash: key for key in settings.keys}
         self.targets: dict[str, Target] = {}
         for name, model in settings.models.items():
-            ladder = Ladder.of(model, settings.tiers_of(model), settings.families[model.family])
+            ladder = TierLadder.of(model, settings.tiers_of(model), settings.families[model.family])
             prices = predictor.price_table(name, ladder.lengths) if settings.budgets else None
             pins = [None, *ladder.names] if len(ladder.names) > 1 else [None]
             for pin in pins:
@@ -88,15 +88,20 @@ class Router:
         ladder = target.ladder
         rules = self._rules.matching(Facts(key.name if key else None, target.name, call.headers, request))
         bounds = policy.bounds(
-            ladder, model=target.model, key=key, rules=rules, wish=request.wish, pin=target.pin
+            ladder,
+            model=target.model,
+            key=key,
+            rules=rules,
+            limits=request.client_limits,
+            pin=target.pin,
         )
         prediction = self.predictor.predict(request.prompt, target.name, ladder.lengths)
         epsilon = self._settings.exploration if explore else 0.0
         choice = policy.explored(policy.choose(bounds, prediction, price), epsilon, _chance.random())
-        decision = policy.decide(
+        decision = policy.build_decision(
             ladder,
             bounds,
-            request.wish,
+            request.client_limits,
             prediction,
             price,
             choice=choice,
@@ -106,7 +111,7 @@ class Router:
             versions=self.versions,
         )
         return RoutingPlan(
-            ladder, bounds, request.wish, prediction, call.context, choice, decision, target.prices
+            ladder, bounds, request.client_limits, prediction, call.context, choice, decision, target.prices
         )
 
 

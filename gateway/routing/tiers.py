@@ -1,4 +1,4 @@
-"""Tiers: what the client's wish leaves of each, and how one is written into a request. Pure."""
+"""Tiers: what the client's limits leaves of each, and how one is written into a request. Pure."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import msgspec
 from msgspec import Raw
 
 from gateway.config.models import EFFORTS, Family, Model, Tier
-from gateway.openai_api.requests import ChatTemplate, Fields, Wish, effort_rank, encode
+from gateway.openai_api.requests import ChatTemplate, ClientLimits, Fields, effort_rank, encode
 from router_model.predictor import TierLength
 
 _ALIASES = ("reasoning", "thinking", "thinking_token_budget", "reasoning_effort", "max_tokens")
-"""Fields that state a wish in some dialect; replaced by the one dialect the backend understands."""
+"""Fields that state a limits in some dialect; replaced by the one dialect the backend understands."""
 
 _TEMPLATE = "chat_template_kwargs"
 _TEMPLATE_ALIASES = frozenset(ChatTemplate.__struct_fields__)
@@ -33,10 +33,10 @@ class Length:
     cap: int | None
 
 
-class Ladder:
+class TierLadder:
     """The tiers of one model, cheapest first, ready to be applied to requests."""
 
-    def __init__(self, tiers: dict[str, Tier], family: Family, *, sends_budget: bool) -> None:
+    def __init__(self, tiers: dict[str, Tier], family: Family, *, sends_thinking_budget: bool) -> None:
         self.names = tuple(tiers)
         self.tiers = tuple(tiers.values())
         self.ranks = tuple(effort_rank(tier.effort or "none") for tier in self.tiers)
@@ -45,13 +45,13 @@ class Ladder:
         )
         self._family = family
         self.efforts = tuple(map(self._effort, self.tiers))
-        self._sends_budget = sends_budget
-        self.holds_budget = sends_budget and "$budget" in str(family.thinking)
+        self._sends_thinking_budget = sends_thinking_budget
+        self.enforces_thinking_budget = sends_thinking_budget and "$budget" in str(family.thinking)
         self._overlays = lru_cache(maxsize=1024)(self._render)
 
     @classmethod
-    def of(cls, model: Model, tiers: dict[str, Tier], family: Family) -> Ladder:
-        return cls(tiers, family, sends_budget=model.thinking_budget)
+    def of(cls, model: Model, tiers: dict[str, Tier], family: Family) -> TierLadder:
+        return cls(tiers, family, sends_thinking_budget=model.thinking_budget)
 
     @property
     def changes_requests(self) -> bool:
@@ -64,23 +64,25 @@ class Ladder:
         """Position of a tier; a model with one tier takes every name for it."""
         return self.names.index(name) if len(self.names) > 1 else 0
 
-    def highest(self, wish: Wish) -> int:
-        """The highest tier the client's wish allows; efforts between two tiers round down."""
+    def highest(self, limits: ClientLimits) -> int:
+        """The highest tier the client's limits allows; efforts between two tiers round down."""
         top = len(self.tiers) - 1
-        if wish.effort is not None:
-            most = effort_rank(wish.effort)
+        if limits.effort is not None:
+            most = effort_rank(limits.effort)
             top = max((i for i, rank in enumerate(self.ranks) if rank <= most), default=0)
-        if wish.thinking is not None:
+        if limits.thinking is not None:
             within = max(
-                (i for i, tier in enumerate(self.tiers) if tier.thinking <= wish.thinking), default=0
+                (i for i, tier in enumerate(self.tiers) if tier.thinking <= limits.thinking), default=0
             )
-            if self.holds_budget and self.tiers[within].thinking < wish.thinking:
-                within += 1  # the next tier, cut to the wish, lies between the two
+            if self.enforces_thinking_budget and self.tiers[within].thinking < limits.thinking:
+                within += 1  # the next tier, cut to the limits, lies between the two
             top = min(top, within)
         return top
 
-    def length(self, index: int, wish: Wish, guaranteed: int = 0, context: int | None = None) -> Length:
-        """Tokens of a tier within the client's wish; `guaranteed` reasoning tokens outrank the wish.
+    def length(
+        self, index: int, limits: ClientLimits, guaranteed: int = 0, context: int | None = None
+    ) -> Length:
+        """Tokens of a tier within the client's limits; `guaranteed` reasoning tokens outrank the limits.
 
         Where the cap is too small for reasoning and answer, up to half of it is kept for the answer, and
         reasoning shrinks to the rest: thinking that is cut before the answer is worth nothing. Under a
@@ -89,15 +91,15 @@ class Ladder:
         tier = self.tiers[index]
         answer = _UNCAPPED if tier.answer is None else tier.answer
         guaranteed = min(guaranteed, tier.thinking)
-        thinking = tier.thinking if wish.thinking is None else min(tier.thinking, wish.thinking)
+        thinking = tier.thinking if limits.thinking is None else min(tier.thinking, limits.thinking)
         full = max(thinking, guaranteed) + answer
-        cap = full if wish.max_tokens is None else min(full, wish.max_tokens)
+        cap = full if limits.max_tokens is None else min(full, limits.max_tokens)
         if guaranteed:
             cap = min(full, max(cap, guaranteed + min(cap, answer)))
         if context is not None:
             cap = min(cap, context)
         room = min(answer, (cap + 1) // 2)
-        uncapped = tier.answer is None and wish.max_tokens is None
+        uncapped = tier.answer is None and limits.max_tokens is None
         return Length(min(max(min(thinking, cap - room), guaranteed), cap), None if uncapped else cap)
 
     def apply(self, fields: Fields, tier: str, length: Length) -> Fields:
@@ -130,10 +132,10 @@ class Ladder:
         tier, family = self.tiers[index], self._family
         switched_off = thinking == 0 and family.no_thinking is not None
         values = {"$effort": self._effort(tier)} | (
-            {"$budget": max(thinking, 1)} if self._sends_budget else {}
+            {"$budget": max(thinking, 1)} if self._sends_thinking_budget else {}
         )
         overlay = _fill((family.no_thinking or {}) if switched_off else family.thinking, values)
-        if not self._sends_budget:
+        if not self._sends_thinking_budget:
             overlay.pop("thinking_token_budget", None)
         for name, value in tier.overlay.items():
             ours = overlay.get(name)

@@ -20,7 +20,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
-from gateway.circuit_breaker import Breaker
+from gateway.circuit_breaker import CircuitBreaker
 from gateway.store.embedded import RedisServerError
 
 log = logging.getLogger("thinkmeter.redis")
@@ -81,7 +81,7 @@ class RedisConnection:
             for script, text in sources(clock).items()
         }
         self._client: Redis | RedisCluster | None = None
-        self._breaker = Breaker(limit=2)
+        self._breaker = CircuitBreaker(limit=2)
         self._ahead: float | None = None
         """A lower bound of the server's clock minus ours, in milliseconds; None while unknown."""
         self._heartbeat: asyncio.Task[None] | None = None
@@ -163,7 +163,7 @@ class RedisConnection:
             if isinstance(error, LostConnection):
                 raise ConnectionBroken(f"{type(error).__name__}: {error}") from error
             raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
-        self._breaker.succeed()
+        self._breaker.record_success()
         return reply
 
     def _patience(self) -> float:
@@ -172,7 +172,7 @@ class RedisConnection:
 
     def _failed(self, error: Exception) -> None:
         before = self.up
-        self._breaker.fail(time.monotonic())
+        self._breaker.record_failure(time.monotonic())
         self.forget_clock()
         if before and not self.up:
             log.error("Redis is away (%s: %s)", type(error).__name__, error)

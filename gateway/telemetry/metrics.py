@@ -86,7 +86,7 @@ class Metrics:
         """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
-    def observe(self, record: Record) -> None:
+    def count(self, record: Record) -> None:
         """Count one finished request."""
         model, decision, usage = record.model or "", record.decision, record.usage
         tier = decision.tier if decision else ""
@@ -129,7 +129,7 @@ class Metrics:
         if (
             decision
             and decision.thinking
-            and record.sends_budget
+            and record.sends_thinking_budget
             and usage.reasoning is not None
             and usage.source == "backend"
         ):

@@ -29,7 +29,7 @@ class Record:
     model: str | None = None
     """Set once the model is known to exist, so that it may label a metric."""
     stream: bool = False
-    sends_budget: bool = False
+    sends_thinking_budget: bool = False
     """The backend was told a thinking budget, so whether it held can be judged."""
     choices: int = 1
     """Answers asked for in one; each has the whole thinking budget."""

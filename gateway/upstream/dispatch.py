@@ -21,10 +21,10 @@ from gateway.errors import (
     NoBackend,
 )
 from gateway.http.headers import Headers
-from gateway.upstream.errors import refusal, refused_stream
-from gateway.upstream.http1 import Answer, Client
+from gateway.upstream.errors import backend_error, stream_error
+from gateway.upstream.http1 import HttpClient, HttpResponse
 from gateway.upstream.pool import Backend, Pool
-from gateway.upstream.response import Reply, UpstreamRequest
+from gateway.upstream.response import UpstreamRequest, UpstreamResponse
 
 log = logging.getLogger("thinkmeter.upstream")
 
@@ -37,7 +37,7 @@ class Upstream:
 
     def __init__(self) -> None:
         # vLLM closes idle connections after 5 s; leaving earlier avoids the race for the last one
-        self._client = Client(keep_alive=4)
+        self._client = HttpClient(keep_alive=4)
 
     def close_idle(self) -> None:
         """Close the connections that will not be used again."""
@@ -68,14 +68,14 @@ class Upstream:
     ) -> tuple[int, bytes]:
         kind = [(b"Content-Type", b"application/json")] if body else []
         headers = [*_authorization(replica), *kind]
-        answer = await self._client.request(method, replica.base, path, headers, body, connect=connect)
+        response = await self._client.request(method, replica.base, path, headers, body, connect=connect)
         try:
-            return answer.status, await answer.read()
+            return response.status, await response.read()
         finally:
-            answer.close()
+            response.close()
 
     @asynccontextmanager
-    async def open(self, pool: Pool, call: UpstreamRequest) -> AsyncIterator[Reply]:
+    async def open(self, pool: Pool, call: UpstreamRequest) -> AsyncIterator[UpstreamResponse]:
         """Send a request and wait for the response: all of it, or the first block of a stream.
 
         Leaving the context early closes the connection, which tells the backend to stop.
@@ -83,22 +83,22 @@ class Upstream:
         Raises: BackendError and its subclasses, InvalidRequest for what the backend refuses.
         """
         end = asyncio.get_running_loop().time() + pool.timeouts.total
-        reply = await self._reply(pool, call, end)
+        response = await self._reply(pool, call, end)
         try:
             if call.stream:
-                async with reply.within(pool.timeouts.idle, end):
-                    yield reply
+                async with response.within(pool.timeouts.idle, end):
+                    yield response
             else:
-                reply.close()  # all of it is here: how fast the client takes it is not the replica's business
-                yield reply
-            reply.backend.breaker.succeed()
+                response.close()  # all of it is here, however slowly the client takes it
+                yield response
+            response.backend.breaker.record_success()
         except BackendError:
-            reply.backend.breaker.fail(time.monotonic())
+            response.backend.breaker.record_failure(time.monotonic())
             raise
         finally:
-            reply.close()
+            response.close()
 
-    async def _reply(self, pool: Pool, call: UpstreamRequest, end: float) -> Reply:
+    async def _reply(self, pool: Pool, call: UpstreamRequest, end: float) -> UpstreamResponse:
         """Try replicas until one answers, the attempts are used up, or the fault is the request's own."""
         tried: set[Backend] = set()
         failure: GatewayError = NoBackend(
@@ -124,37 +124,37 @@ class Upstream:
 
     async def _attempt(
         self, backend: Backend, call: UpstreamRequest, end: float, timeouts: Timeouts
-    ) -> Reply:
+    ) -> UpstreamResponse:
         limit = asyncio.get_running_loop().time() + timeouts.first_byte if call.stream else end
         backend.take(time.monotonic())
-        answer: Answer | None = None
+        response: HttpResponse | None = None
         try:
             async with asyncio.timeout_at(min(limit, end)):
                 headers = [*call.headers, *_authorization(backend.replica)]
-                answer = await self._client.request(
+                response = await self._client.request(
                     b"POST", backend.replica.base, call.path, headers, call.body, connect=timeouts.connect
                 )
-                if answer.status >= 300:
-                    raise await _refusal(answer)
-                _check_content_type(answer, call)
-                body = await (_first_event(answer) if call.stream else answer.read())
+                if response.status >= 300:
+                    raise await _error_of(response)
+                _check_content_type(response, call)
+                body = await (_first_event(response) if call.stream else response.read())
                 if not body:
-                    raise BackendDisconnected("The backend sent an empty answer")
+                    raise BackendDisconnected("The backend sent an empty response")
                 if call.stream and body.startswith((b'data: {"error"', b'data:{"error"')):
-                    raise refused_stream(body)
+                    raise stream_error(body)
         except TimeoutError as error:
-            self._end(backend, answer, failure := BackendTimeout("The backend did not answer in time"))
+            self._end(backend, response, failure := BackendTimeout("The backend did not response in time"))
             raise failure from error
         except BaseException as error:
-            self._end(backend, answer, error)
+            self._end(backend, response, error)
             raise
-        backend.breaker.begin_answer()
-        return Reply(backend, answer, body)
+        backend.breaker.response_started()
+        return UpstreamResponse(backend, response, body)
 
     @staticmethod
-    def _end(backend: Backend, answer: Answer | None, failure: BaseException) -> None:
-        if answer is not None:
-            answer.close()
+    def _end(backend: Backend, response: HttpResponse | None, failure: BaseException) -> None:
+        if response is not None:
+            response.close()
         backend.release(failure, time.monotonic())
 
 
@@ -164,32 +164,34 @@ def _authorization(replica: Replica) -> Headers:
     return [(b"Authorization", f"Bearer {replica.api_key.get_secret_value()}".encode())]
 
 
-# --- what an answer means ---------------------------------------------------------
+# --- what an response means ---------------------------------------------------------
 
 
-def _check_content_type(answer: Answer, call: UpstreamRequest) -> None:
+def _check_content_type(response: HttpResponse, call: UpstreamRequest) -> None:
     expected = "text/event-stream" if call.stream else "application/json"
-    found = answer.header(b"content-type")
+    found = response.header(b"content-type")
     if not found.lower().startswith(expected):
         raise BackendError(
-            "The backend sent an answer that is not of the expected kind",
+            "The backend sent an response that is not of the expected kind",
             detail=f"content type {found!r} instead of {expected}",
         )
 
 
-async def _first_event(answer: Answer) -> bytes:
+async def _first_event(response: HttpResponse) -> bytes:
     """The first block of a stream, with at least one whole event: less than that commits to nothing."""
-    block = await answer.block()
+    block = await response.block()
     while block and b"\n\n" not in block and b"\n\r\n" not in block and len(block) < _EVENT_BYTES:
-        more = await answer.block()
+        more = await response.block()
         if not more:
-            raise BackendDisconnected("The backend closed before its answer was complete")
+            raise BackendDisconnected("The backend closed before its response was complete")
         block += more
     return block
 
 
-async def _refusal(answer: Answer) -> GatewayError:
-    """The error for an answer with a status of 300 and above."""
-    after = answer.header(b"retry-after")
-    body = await answer.read(_ERROR_BYTES)
-    return refusal(answer.status, body, retry_after=min(float(after), 3600) if after.isdecimal() else 1)
+async def _error_of(response: HttpResponse) -> GatewayError:
+    """The error for an response with a status of 300 and above."""
+    after = response.header(b"retry-after")
+    body = await response.read(_ERROR_BYTES)
+    return backend_error(
+        response.status, body, retry_after=min(float(after), 3600) if after.isdecimal() else 1
+    )

@@ -7,8 +7,8 @@ import logging
 import time
 from functools import partial
 
-from gateway.circuit_breaker import Breaker
-from gateway.config.models import Encoder
+from gateway.circuit_breaker import CircuitBreaker
+from gateway.config.models import EncoderSettings
 from gateway.errors import BackendDisconnected, GatewayError
 from gateway.upstream.dispatch import Upstream
 from router_model.arrays import Singles as Vectors
@@ -28,33 +28,33 @@ class Embeddings:
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
-        self._breaker = Breaker()
+        self._breaker = CircuitBreaker()
 
-    async def prefetch(self, encoder: Embedder | None, settings: Encoder | None, prompt: str) -> None:
+    async def prefetch(self, encoder: Embedder | None, settings: EncoderSettings | None, prompt: str) -> None:
         """Returns within the timeout; at once without an encoder. Failures are logged, never raised."""
         if encoder is None or settings is None:
             return
         texts, breaker = encoder.missing([prompt]), self._breaker
         if not texts or not breaker.allows(time.monotonic()):
             return
-        breaker.begin(time.monotonic())
+        breaker.begin_attempt(time.monotonic())
         try:
             async with asyncio.timeout(settings.timeout):
                 vectors = await self._embed(encoder, settings, texts)
             encoder.keep(texts, vectors)
         except (EncoderError, GatewayError, TimeoutError) as error:
-            breaker.fail(time.monotonic())
+            breaker.record_failure(time.monotonic())
             log.warning("no embedding, the head abstains: %s", error or "not in time")
         except Exception:  # whatever an encoder or its server comes up with costs no request
-            breaker.fail(time.monotonic())
+            breaker.record_failure(time.monotonic())
             log.exception("no embedding, the head abstains")
         except BaseException:
             breaker.abandon()
             raise
         else:
-            breaker.succeed()
+            breaker.record_success()
 
-    async def _embed(self, encoder: Embedder, settings: Encoder, texts: list[str]) -> Vectors:
+    async def _embed(self, encoder: Embedder, settings: EncoderSettings, texts: list[str]) -> Vectors:
         if not isinstance(encoder, Served):
             return await asyncio.to_thread(encoder.embed, texts)
         replica, question = settings.replica, encoder.request(texts)

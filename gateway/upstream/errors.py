@@ -14,13 +14,13 @@ from gateway.errors import (
 from gateway.openai_api.errors import read_error
 
 
-def refused_stream(block: bytes) -> GatewayError:
+def stream_error(block: bytes) -> GatewayError:
     """The error for a stream that begins with one: vLLM refuses some requests so, with status 200."""
     event = block.partition(b"\n")[0].removeprefix(b"data:")
-    return refusal(read_error(event).status or 500, event, retry_after=1)
+    return backend_error(read_error(event).status or 500, event, retry_after=1)
 
 
-def refusal(status: int, body: bytes, *, retry_after: float) -> GatewayError:
+def backend_error(status: int, body: bytes, *, retry_after: float) -> GatewayError:
     """What a backend's status and error body mean for the client; `retry_after` in seconds."""
     error = read_error(body)
     message, detail = error.message, f"status {status}: {error.message or body[:200]!r}"

@@ -47,8 +47,8 @@ def _origin(base: str) -> Origin:
     return Origin(url.hostname or "", url.port or (443 if tls else 80), tls, url.path.encode(), lines)
 
 
-class Answer:
-    """One answer. Its status and headers are there once `begun` returns; its body is read in blocks."""
+class HttpResponse:
+    """One response. Its status and headers are there once `begun` returns; its body is read in blocks."""
 
     def __init__(self, connection: Connection) -> None:
         self.status = 0
@@ -99,13 +99,13 @@ class Answer:
             self.waiter = None
 
     def close(self) -> None:
-        """Cut the connection unless all of the answer is here: that tells the backend to stop."""
+        """Cut the connection unless all of the response is here: that tells the backend to stop."""
         if not self.complete:
             self._connection.transport.abort()
 
 
 class Connection(asyncio.Protocol):
-    """A connection and the answer it carries at the moment. httptools calls the `on_…` methods."""
+    """A connection and the response it carries at the moment. httptools calls the `on_…` methods."""
 
     transport: asyncio.Transport
 
@@ -113,66 +113,66 @@ class Connection(asyncio.Protocol):
         self._idle = idle
         self._connections = connections
         self._parser = httptools.HttpResponseParser(self)
-        self._answer: Answer | None = None
+        self._response: HttpResponse | None = None
         self._header_bytes = 0
         self._framed = self._ended = self._reusable = False
         self.idle_since = 0.0
 
-    def ask(self, head: bytes, body: bytes) -> Answer:
+    def ask(self, head: bytes, body: bytes) -> HttpResponse:
         """Send a request; the connection must be idle."""
-        self._answer = answer = Answer(self)
+        self._response = response = HttpResponse(self)
         self._framed = self._ended = False
         self._header_bytes = 0
         self.transport.writelines((head, body))
-        return answer
+        return response
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.transport = transport
         self._connections.add(self)
 
     def data_received(self, data: bytes) -> None:
-        answer = self._answer
-        if answer is None:  # nobody asked: it must not be taken for the answer to the next request
+        response = self._response
+        if response is None:  # nobody asked: it must not be taken for the response to the next request
             self.transport.abort()
             return
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             detail = f"{type(error).__name__}: {error.__context__ or error}"
-            self._break(BackendError("The backend sent an answer that cannot be read", detail=detail))
+            self._break(BackendError("The backend sent an response that cannot be read", detail=detail))
             self.transport.abort()
             return
         if self._ended:
-            self._complete(answer)
-        elif answer.kept > _WINDOW:
+            self._complete(response)
+        elif response.kept > _WINDOW:
             self.transport.pause_reading()
-        _wake(answer)
+        _wake(response)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
         if self in self._idle:
             self._idle.remove(self)
-        if self._answer is None:
+        if self._response is None:
             return
-        if exc is None and self._answer.status and not self._framed:
-            self._answer.complete = True  # a body without framing ends with its connection
-            _wake(self._answer)
+        if exc is None and self._response.status and not self._framed:
+            self._response.complete = True  # a body without framing ends with its connection
+            _wake(self._response)
         else:
             self._break(
-                BackendDisconnected("The backend closed before its answer was complete", detail=repr(exc))
+                BackendDisconnected("The backend closed before its response was complete", detail=repr(exc))
             )
 
     def _break(self, failure: GatewayError) -> None:
-        if self._answer:
-            self._answer.failure = failure
-            _wake(self._answer)
-            self._answer = None
+        if self._response:
+            self._response.failure = failure
+            _wake(self._response)
+            self._response = None
 
-    def _complete(self, answer: Answer) -> None:
-        self._answer = None
-        answer.complete = True
+    def _complete(self, response: HttpResponse) -> None:
+        self._response = None
+        response.complete = True
         if self._reusable and not self.transport.get_write_buffer_size():
-            if answer.kept > _WINDOW:
+            if response.kept > _WINDOW:
                 self.transport.resume_reading()
             self.idle_since = time.monotonic()
             self._idle.append(self)
@@ -191,29 +191,29 @@ class Connection(asyncio.Protocol):
         if self._header_bytes > _HEADER_BYTES:
             raise ValueError("too many headers")
         self._framed = self._framed or name in {b"content-length", b"transfer-encoding"}
-        if self._answer and not self._answer.status:  # what comes later is a trailer
-            self._answer.headers.append((name, value))
+        if self._response and not self._response.status:  # what comes later is a trailer
+            self._response.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        if self._answer and status >= 200:
-            self._answer.status = status
+        if self._response and status >= 200:
+            self._response.status = status
 
     def on_body(self, body: bytes) -> None:
-        if self._answer:
-            self._answer.blocks.append(body)
-            self._answer.kept += len(body)
+        if self._response:
+            self._response.blocks.append(body)
+            self._response.kept += len(body)
 
     def on_message_complete(self) -> None:
-        if self._answer and self._answer.status:
+        if self._response and self._response.status:
             self._ended, self._reusable = True, self._parser.should_keep_alive()
-        elif self._answer:  # 1xx: the answer itself is still to come
-            self._answer.headers.clear()
+        elif self._response:  # 1xx: the response itself is still to come
+            self._response.headers.clear()
 
 
-def _wake(answer: Answer) -> None:
-    if answer.waiter and not answer.waiter.done():
-        answer.waiter.set_result(None)
+def _wake(response: HttpResponse) -> None:
+    if response.waiter and not response.waiter.done():
+        response.waiter.set_result(None)
 
 
 @cache
@@ -221,7 +221,7 @@ def _tls() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-class Client:
+class HttpClient:
     """Connections to any number of origins."""
 
     def __init__(self, *, keep_alive: float) -> None:
@@ -232,7 +232,7 @@ class Client:
 
     async def request(
         self, method: bytes, base: str, path: str, headers: Headers, body: bytes, *, connect: float
-    ) -> Answer:
+    ) -> HttpResponse:
         """Send a request and wait until the response begins.
 
         connect: seconds to open a connection.
@@ -245,13 +245,13 @@ class Client:
         head = b"%b %b HTTP/1.1\r\n%b%bContent-Length: %d\r\n\r\n" % (
             method, target, origin.lines, b"".join(lines), len(body),
         )  # fmt: skip
-        answer = connection.ask(head, body)
+        response = connection.ask(head, body)
         try:
-            await answer.begun()
+            await response.begun()
         except BaseException:
-            answer.close()
+            response.close()
             raise
-        return answer
+        return response
 
     def _kept(self, origin: Origin) -> Connection | None:
         idle, oldest = self._idle.get(origin), time.monotonic() - self._keep_alive

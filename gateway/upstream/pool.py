@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from gateway.circuit_breaker import Breaker
+from gateway.circuit_breaker import CircuitBreaker
 from gateway.config.models import Health, Replica, Timeouts
 from gateway.config.settings import Settings
 from gateway.errors import BackendError, BackendOverloaded, GatewayError
@@ -18,7 +18,7 @@ class Backend:
 
     name: str
     replica: Replica
-    breaker: Breaker
+    breaker: CircuitBreaker
     healthy: bool | None = None
     """None until the first check has ended."""
     failed_checks: int = 0
@@ -43,7 +43,7 @@ class Backend:
 
     def take(self, now: float) -> None:
         """A request is about to be sent."""
-        self.breaker.begin(now)
+        self.breaker.begin_attempt(now)
         self.in_flight += 1
         self.last_used = now
 
@@ -53,9 +53,9 @@ class Backend:
         if isinstance(failure, BackendOverloaded) or not isinstance(failure, GatewayError):
             self.breaker.abandon()
         elif isinstance(failure, BackendError):
-            self.breaker.fail(now)
+            self.breaker.record_failure(now)
         else:
-            self.breaker.succeed()
+            self.breaker.record_success()
 
 
 @dataclass(eq=False)
@@ -98,7 +98,7 @@ def pools_of(settings: Settings, known: Iterable[Backend] = ()) -> dict[str, Poo
     def backends(model: str, replicas: Iterable[Replica]) -> Iterator[Backend]:
         for position, replica in enumerate(replicas):
             name = replica.name or f"{model}-{position}"
-            backend = kept.get((name, replica)) or Backend(name, replica, Breaker())
+            backend = kept.get((name, replica)) or Backend(name, replica, CircuitBreaker())
             backend.breaker.limit, backend.breaker.open_seconds = limits.failures, limits.open_seconds
             yield backend
 

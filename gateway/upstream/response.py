@@ -12,7 +12,7 @@ from gateway.errors import (
     ClientClosed,
 )
 from gateway.http.headers import Headers, returned
-from gateway.upstream.http1 import Answer
+from gateway.upstream.http1 import HttpResponse
 from gateway.upstream.pool import Backend
 
 
@@ -28,15 +28,15 @@ class UpstreamRequest:
     tried: list[str] = field(default_factory=list)
 
 
-class Reply:
-    """An answer that has begun. `body` is all of it, or its first block when it streams."""
+class UpstreamResponse:
+    """An response that has begun. `body` is all of it, or its first block when it streams."""
 
-    def __init__(self, backend: Backend, answer: Answer, body: bytes) -> None:
+    def __init__(self, backend: Backend, response: HttpResponse, body: bytes) -> None:
         self.backend = backend
-        self.status = answer.status
-        self.headers = returned(answer.headers)
+        self.status = response.status
+        self.headers = returned(response.headers)
         self.body = body
-        self._answer = answer
+        self._response = response
         self._holds_slot = True
         self._client_reads = False
         self._touched: Callable[[], None] = lambda: None
@@ -49,11 +49,11 @@ class Reply:
             yield block
             self._client_reads = False
             self._touched()
-            block = await self._answer.block()
+            block = await self._response.block()
             self._touched()
 
     @asynccontextmanager
-    async def within(self, idle: float, end: float) -> AsyncIterator[Reply]:
+    async def within(self, idle: float, end: float) -> AsyncIterator[UpstreamResponse]:
         """Hold the reply under its idle and total timeouts.
 
         Moving a deadline costs a timer, so it is moved only every eighth of the idle timeout, by which it
@@ -76,11 +76,11 @@ class Reply:
         except TimeoutError:
             if self._client_reads:
                 raise ClientClosed("The client stopped reading") from None
-            raise BackendTimeout("The backend stopped sending before its answer was complete") from None
+            raise BackendTimeout("The backend stopped sending before its response was complete") from None
 
     def close(self) -> None:
-        """Give back the slot and the connection; closing one that still carries an answer aborts that."""
-        self._answer.close()
+        """Give back the slot and the connection; closing one that still carries an response aborts that."""
+        self._response.close()
         if self._holds_slot:
             self._holds_slot = False
             self.backend.in_flight -= 1

@@ -15,7 +15,7 @@ from gateway.config.access import Key, key_digest
 from gateway.config.loader import ConfigError
 from gateway.config.models import EFFORTS, Replica, Tier
 from gateway.config.rules import Rule
-from gateway.config.server import Limits
+from gateway.config.server import HttpLimits
 from gateway.config.settings import Settings
 from tests.making import TIERS, settings
 
@@ -113,8 +113,8 @@ def test_key_is_kept_as_its_hash() -> None:
         (Tier, {"thinking": -1}),
         (Tier, {"thinking": 1, "answer": 0}),
         (Tier, {"thinking": 1, "effort": "x"}),
-        (Limits, {"body_bytes": 0}),
-        (Limits, {"header_seconds": -1}),
+        (HttpLimits, {"body_bytes": 0}),
+        (HttpLimits, {"header_seconds": -1}),
         (Replica, {"url": "a:80"}),
         (Replica, {"url": "http://a", "name": "with space"}),
     ],

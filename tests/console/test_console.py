@@ -223,7 +223,7 @@ def test_memory_is_bounded(running: Running) -> None:
     """However many requests there are, the last few are kept, and a slow watcher skips the rest."""
     console = Console(lambda: running.gateway.snapshot)
     for _ in range(KEPT_DECISIONS + 50):
-        console.observe(record())
+        console.remember(record())
 
     assert len(console.decisions(seen=0)) == KEPT_DECISIONS
     assert len(console.decisions(seen=KEPT_DECISIONS + 40)) == 10

@@ -7,7 +7,7 @@ import re
 import yaml
 from prometheus_client import Info
 
-from gateway.circuit_breaker import Breaker
+from gateway.circuit_breaker import CircuitBreaker
 from gateway.config.models import Replica
 from gateway.errors import BackendError
 from gateway.routing.decision import Decision
@@ -20,7 +20,7 @@ from tests.docs.pages import PAGES, assert_same, named, page, rows, section
 
 def existing_metrics() -> dict[str, tuple[str, set[str]]]:
     """Type and labels of every metric, by its name in the exposition."""
-    replica = Backend("a", Replica.model_validate({"url": "http://a"}), Breaker())
+    replica = Backend("a", Replica.model_validate({"url": "http://a"}), CircuitBreaker())
     metrics = Metrics(lambda: [(Pool("tiny", "tiny", [replica]), replica)])
     types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", metrics.exposition().decode(), re.MULTILINE))
     labels: dict[str, set[str]] = {}

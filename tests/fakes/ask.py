@@ -90,10 +90,10 @@ def speech(ask: Ask, fault: Fault, *, max_model_len: int) -> Speech:
     reasoning = 0
     if ask.thinks and ask.messages is not None:
         budget = limit if ask.budget is None else min(ask.budget, limit)
-        wish = fault.reasoning
-        if wish is None:
-            wish = DEFAULT_TOKENS if ask.budget is None else ask.budget
-        reasoning = min(wish, budget)
+        limits = fault.reasoning
+        if limits is None:
+            limits = DEFAULT_TOKENS if ask.budget is None else ask.budget
+        reasoning = min(limits, budget)
     left = limit - reasoning
     wanted = fault.tokens
     if wanted is None:

@@ -1,4 +1,4 @@
-"""What one answer of the fake backend shall look like: the wish list a test writes."""
+"""What one answer of the fake backend shall look like: the limits list a test writes."""
 
 from __future__ import annotations
 

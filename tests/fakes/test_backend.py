@@ -36,7 +36,7 @@ async def test_stream_shape(http: aiohttp.ClientSession) -> None:
     [
         ({}, (0, 4, "stop")),
         ({"max_tokens": 40, "thinking_token_budget": 8, "thinks": True}, (8, 32, "stop")),
-        ({"max_tokens": 40, "thinking_token_budget": 8, "thinks": True, "wish": 3}, (3, 37, "stop")),
+        ({"max_tokens": 40, "thinking_token_budget": 8, "thinks": True, "limits": 3}, (3, 37, "stop")),
         ({"max_tokens": 6, "thinks": True}, (6, 0, "length")),
         ({"max_completion_tokens": 5, "metadata": {"fault": {"tokens": 9}}}, (0, 5, "length")),
     ],
@@ -46,8 +46,8 @@ async def test_reasoning(
 ) -> None:
     """Reasoning is cut by budget and limit, and the stream tells the same story as the whole answer."""
     thinks = {"chat_template_kwargs": {"enable_thinking": True}} if fields.pop("thinks", False) else {}
-    if (wish := fields.pop("wish", None)) is not None:
-        fields["metadata"] = {"fault": {"reasoning": wish}}
+    if (limits := fields.pop("limits", None)) is not None:
+        fields["metadata"] = {"fault": {"reasoning": limits}}
     async with http.post(CHAT, json=ask(**fields, **thinks)) as response:
         choice = (await response.json())["choices"][0]
     words = [len((choice["message"][field] or "").split()) for field in ("reasoning", "content")]

@@ -148,7 +148,7 @@ async def test_key_limits_the_models(guarded: Running) -> None:
 
 
 async def test_key_has_a_ceiling(guarded: Running, backend: Backend) -> None:
-    """No model name and no wish takes a key above its ceiling."""
+    """No model name and no limits takes a key above its ceiling."""
     for fields in ({"model": "tiny:long"}, {"thinking_token_budget": 256, "reasoning_effort": "max"}):
         answer = await ask(guarded.http, guarded.url, "/v1/chat/completions", CHAT | fields, x_api_key=BETA)
         assert answer.headers["x-thinkmeter-tier"] in ("direct", "short")
@@ -161,7 +161,7 @@ async def test_key_has_a_ceiling(guarded: Running, backend: Backend) -> None:
 
 
 async def test_key_has_a_floor(guarded: Running, backend: Backend) -> None:
-    """A key's guaranteed minimum holds against every wish for less."""
+    """A key's guaranteed minimum holds against every limits for less."""
     for fields in (
         {"model": "tiny:direct"},
         {"reasoning_effort": "none"},

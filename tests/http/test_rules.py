@@ -134,14 +134,14 @@ WISHES_FOR_LESS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("wish", WISHES_FOR_LESS, ids=str)
+@pytest.mark.parametrize("limits", WISHES_FOR_LESS, ids=str)
 @pytest.mark.parametrize("by", ["model", "rule"])
-async def test_guaranteed_minimum_reasoning_length(backend: Backend, by: str, wish: dict[str, Any]) -> None:
-    """No wish of the client, in any dialect, sends fewer reasoning tokens upstream than the floor's."""
+async def test_guaranteed_minimum_reasoning_length(backend: Backend, by: str, limits: dict[str, Any]) -> None:
+    """No limits of the client, in any dialect, sends fewer reasoning tokens upstream than the floor's."""
     rules = [{"floor": "medium"}] if by == "rule" else []
     settings = ruled(backend.url, *rules, model={"floor": "medium"} if by == "model" else {})
     async with serving(settings) as running:
-        answer = await chat(running, wish)
+        answer = await chat(running, limits)
 
     sent = backend.requests[-1].json
     assert answer.headers["x-thinkmeter-tier"] == "medium"
@@ -154,8 +154,8 @@ async def test_guaranteed_minimum_reasoning_length(backend: Backend, by: str, wi
     assert "thinking_budget" not in sent["chat_template_kwargs"]
 
 
-@pytest.mark.parametrize("wish", [{}, *WISHES_FOR_LESS], ids=str)
-async def test_important_requests_are_always_long(backend: Backend, wish: dict[str, Any]) -> None:
+@pytest.mark.parametrize("limits", [{}, *WISHES_FOR_LESS], ids=str)
+async def test_important_requests_are_always_long(backend: Backend, limits: dict[str, Any]) -> None:
     """A rule with a fixed tier gives important requests the long one, whatever price and client say."""
     settings = ruled(
         backend.url,
@@ -163,9 +163,9 @@ async def test_important_requests_are_always_long(backend: Backend, wish: dict[s
         {"ceiling": "short"},
     )
     async with serving(settings) as running:
-        important = await chat(running, wish | {"metadata": {"importance": "high"}})
+        important = await chat(running, limits | {"metadata": {"importance": "high"}})
         sent = backend.requests[-1].json
-        other = await chat(running, wish)
+        other = await chat(running, limits)
 
     assert decided(important) == ("long", "rule_tier")
     assert sent["thinking_token_budget"] == 256
@@ -202,7 +202,7 @@ async def test_precedence(
     price: float,
     expected: tuple[str, str],
 ) -> None:
-    """A fixed tier before floors, floors before ceilings and wishes, those before the price."""
+    """A fixed tier before floors, floors before ceilings and limits, those before the price."""
     async with serving(ruled(backend.url, *rules, price=price)) as running:
         assert decided(await chat(running, body)) == expected
 

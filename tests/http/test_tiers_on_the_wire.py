@@ -75,7 +75,7 @@ WISHES: list[tuple[dict[str, Any], str, int, int]] = [
 async def test_the_clients_wish_is_a_ceiling(
     running: Running, backend: Backend, subtests: pytest.Subtests
 ) -> None:
-    """Every dialect of the wish ends as the one the backend understands, and none of the others is sent."""
+    """Every dialect of the limits ends as the one the backend understands, and none of the others is sent."""
     for fields, tier, thinking, cap in WISHES:
         with subtests.test(fields=fields):
             answer, body = await sent(running, backend, **{"model": "tiny"} | fields)
@@ -220,8 +220,8 @@ async def test_legacy_completions_are_clamped_only(running: Running, backend: Ba
     limits: dict[int | None, int | None] = {1_000: 48, 5: 5, None: None}
     for asked_for, got in limits.items():
         question = {"model": "tiny:short", "prompt": "hello"}
-        wish = {} if asked_for is None else {"max_tokens": asked_for}
-        answer = await post(running, question | wish, path="/v1/completions")
+        limits = {} if asked_for is None else {"max_tokens": asked_for}
+        answer = await post(running, question | limits, path="/v1/completions")
 
         assert answer.headers["x-thinkmeter-tier"] == "short"
         clamp = {} if got is None else {"max_tokens": got}

@@ -1,4 +1,4 @@
-"""How long the model thinks, and what it says then: tiers, and the client's own wishes as a ceiling.
+"""How long the model thinks, and what it says then: tiers, and the client's own limits as a ceiling.
 
 What ends a thought is seen in its text: greedy thoughts under a smaller budget are the beginnings of the same
 thought under a larger one, and the answer is right where the thought may end by itself.
@@ -150,7 +150,7 @@ def test_client_budget(client: OpenAI, engine: Engine, hard: Puzzle, budget: int
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "limits",
     [
         {"chat_template_kwargs": {"enable_thinking": False}},
         {"reasoning": {"effort": "none"}},
@@ -158,9 +158,9 @@ def test_client_budget(client: OpenAI, engine: Engine, hard: Puzzle, budget: int
     ],
     ids=["template", "reasoning", "thinking"],
 )
-def test_thinking_off_in_other_dialects(client: OpenAI, easy: Puzzle, wish: dict[str, Any]) -> None:
+def test_thinking_off_in_other_dialects(client: OpenAI, easy: Puzzle, limits: dict[str, Any]) -> None:
     """Thinking is off however the client says it."""
-    length = ask(client, easy, "tiny", extra_body=wish)
+    length = ask(client, easy, "tiny", extra_body=limits)
     assert (length.tier, length.thought, length.reasoning) == ("direct", 0, "")
     assert length.content == easy.question.answer
 

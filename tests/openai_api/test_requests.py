@@ -1,4 +1,4 @@
-"""Requests: what is read of them, how a wish is understood, and what passes untouched."""
+"""Requests: what is read of them, how a limits is understood, and what passes untouched."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.config.models import EFFORTS
 from gateway.errors import InvalidJson, InvalidRequest
 from gateway.openai_api import requests as protocol
 from gateway.openai_api.requests import (
-    Wish,
+    ClientLimits,
     effort_rank,
     parse_chat,
     parse_completion,
@@ -23,52 +23,55 @@ from gateway.openai_api.requests import (
 )
 from tests.making import chat, chat_body
 
-WISHES: list[tuple[dict[str, Any], Wish]] = [
-    ({}, Wish()),
-    *(({"reasoning_effort": effort}, Wish(effort=effort)) for effort in EFFORTS),
-    ({"reasoning_effort": None}, Wish()),
-    ({"reasoning_effort": "enormous"}, Wish(effort="enormous")),
-    ({"reasoning": {"effort": "low"}}, Wish(effort="low")),
-    ({"reasoning": {"max_tokens": 300}}, Wish(thinking=300)),
-    ({"reasoning": {"enabled": False}}, Wish(effort="none")),
-    ({"reasoning": {"enabled": False, "effort": "high"}}, Wish(effort="none")),
-    ({"reasoning": {"enabled": True}}, Wish()),
-    ({"reasoning": {"enabled": True, "effort": "medium", "exclude": True}}, Wish(effort="medium")),
-    ({"reasoning": {}}, Wish()),
-    ({"reasoning": None}, Wish()),
-    ({"thinking": {"type": "disabled"}}, Wish(effort="none")),
-    ({"thinking": {"type": "enabled", "budget_tokens": 500}}, Wish(thinking=500)),
-    ({"thinking": {"type": "enabled"}}, Wish()),
-    ({"thinking": {"type": "adaptive"}}, Wish()),
-    ({"thinking_token_budget": -1}, Wish()),
-    ({"thinking_token_budget": 0}, Wish(thinking=0)),
-    ({"thinking_token_budget": 77}, Wish(thinking=77)),
-    ({"chat_template_kwargs": {"enable_thinking": False}}, Wish(effort="none")),
-    ({"chat_template_kwargs": {"thinking": False}}, Wish(effort="none")),
-    ({"chat_template_kwargs": {"enable_thinking": True}}, Wish()),
-    ({"chat_template_kwargs": {"reasoning_effort": "low"}}, Wish(effort="low")),
-    ({"chat_template_kwargs": {"thinking_budget": 64}}, Wish(thinking=64)),
-    ({"chat_template_kwargs": {"thinking_budget": -1}}, Wish()),
-    ({"chat_template_kwargs": {"documents": [1]}}, Wish()),
-    ({"max_tokens": 9}, Wish(max_tokens=9)),
-    ({"max_completion_tokens": 8}, Wish(max_tokens=8)),
-    ({"max_tokens": 9, "max_completion_tokens": None}, Wish(max_tokens=9)),
-    ({"reasoning_effort": "high", "reasoning": {"effort": "low"}}, Wish(effort="low")),
-    ({"reasoning_effort": "low", "thinking": {"type": "disabled"}}, Wish(effort="none")),
-    ({"reasoning_effort": "max", "chat_template_kwargs": {"enable_thinking": False}}, Wish(effort="none")),
-    ({"thinking_token_budget": 90, "reasoning": {"max_tokens": 50}}, Wish(thinking=50)),
-    ({"thinking_token_budget": -1, "thinking": {"budget_tokens": 50}}, Wish(thinking=50)),
+WISHES: list[tuple[dict[str, Any], ClientLimits]] = [
+    ({}, ClientLimits()),
+    *(({"reasoning_effort": effort}, ClientLimits(effort=effort)) for effort in EFFORTS),
+    ({"reasoning_effort": None}, ClientLimits()),
+    ({"reasoning_effort": "enormous"}, ClientLimits(effort="enormous")),
+    ({"reasoning": {"effort": "low"}}, ClientLimits(effort="low")),
+    ({"reasoning": {"max_tokens": 300}}, ClientLimits(thinking=300)),
+    ({"reasoning": {"enabled": False}}, ClientLimits(effort="none")),
+    ({"reasoning": {"enabled": False, "effort": "high"}}, ClientLimits(effort="none")),
+    ({"reasoning": {"enabled": True}}, ClientLimits()),
+    ({"reasoning": {"enabled": True, "effort": "medium", "exclude": True}}, ClientLimits(effort="medium")),
+    ({"reasoning": {}}, ClientLimits()),
+    ({"reasoning": None}, ClientLimits()),
+    ({"thinking": {"type": "disabled"}}, ClientLimits(effort="none")),
+    ({"thinking": {"type": "enabled", "budget_tokens": 500}}, ClientLimits(thinking=500)),
+    ({"thinking": {"type": "enabled"}}, ClientLimits()),
+    ({"thinking": {"type": "adaptive"}}, ClientLimits()),
+    ({"thinking_token_budget": -1}, ClientLimits()),
+    ({"thinking_token_budget": 0}, ClientLimits(thinking=0)),
+    ({"thinking_token_budget": 77}, ClientLimits(thinking=77)),
+    ({"chat_template_kwargs": {"enable_thinking": False}}, ClientLimits(effort="none")),
+    ({"chat_template_kwargs": {"thinking": False}}, ClientLimits(effort="none")),
+    ({"chat_template_kwargs": {"enable_thinking": True}}, ClientLimits()),
+    ({"chat_template_kwargs": {"reasoning_effort": "low"}}, ClientLimits(effort="low")),
+    ({"chat_template_kwargs": {"thinking_budget": 64}}, ClientLimits(thinking=64)),
+    ({"chat_template_kwargs": {"thinking_budget": -1}}, ClientLimits()),
+    ({"chat_template_kwargs": {"documents": [1]}}, ClientLimits()),
+    ({"max_tokens": 9}, ClientLimits(max_tokens=9)),
+    ({"max_completion_tokens": 8}, ClientLimits(max_tokens=8)),
+    ({"max_tokens": 9, "max_completion_tokens": None}, ClientLimits(max_tokens=9)),
+    ({"reasoning_effort": "high", "reasoning": {"effort": "low"}}, ClientLimits(effort="low")),
+    ({"reasoning_effort": "low", "thinking": {"type": "disabled"}}, ClientLimits(effort="none")),
+    (
+        {"reasoning_effort": "max", "chat_template_kwargs": {"enable_thinking": False}},
+        ClientLimits(effort="none"),
+    ),
+    ({"thinking_token_budget": 90, "reasoning": {"max_tokens": 50}}, ClientLimits(thinking=50)),
+    ({"thinking_token_budget": -1, "thinking": {"budget_tokens": 50}}, ClientLimits(thinking=50)),
     (
         {"reasoning": {"effort": "high", "max_tokens": 70}, "thinking_token_budget": 80, "max_tokens": 60},
-        Wish(effort="high", thinking=70, max_tokens=60),
+        ClientLimits(effort="high", thinking=70, max_tokens=60),
     ),
 ]
 
 
-@pytest.mark.parametrize(("fields", "wish"), WISHES, ids=lambda value: str(value)[:60])
-def test_wish_of_every_dialect(fields: dict[str, Any], wish: Wish) -> None:
+@pytest.mark.parametrize(("fields", "limits"), WISHES, ids=lambda value: str(value)[:60])
+def test_wish_of_every_dialect(fields: dict[str, Any], limits: ClientLimits) -> None:
     """Every way to speak of reasoning comes down to the same ceilings, and the lowest of several holds."""
-    assert chat(**fields).wish == wish
+    assert chat(**fields).client_limits == limits
 
 
 def test_unknown_effort_ranks_lowest() -> None:
@@ -78,17 +81,19 @@ def test_unknown_effort_ranks_lowest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "wish"),
+    ("fields", "limits"),
     [
-        ({}, Wish()),
-        ({"max_tokens": 5}, Wish(max_tokens=5)),
-        ({"thinking_token_budget": 5}, Wish(thinking=5)),
-        ({"thinking_token_budget": -1}, Wish()),
+        ({}, ClientLimits()),
+        ({"max_tokens": 5}, ClientLimits(max_tokens=5)),
+        ({"thinking_token_budget": 5}, ClientLimits(thinking=5)),
+        ({"thinking_token_budget": -1}, ClientLimits()),
     ],
 )
-def test_wish_of_a_completion(fields: dict[str, Any], wish: Wish) -> None:
+def test_wish_of_a_completion(fields: dict[str, Any], limits: ClientLimits) -> None:
     """A legacy completion has two ways to limit its length."""
-    assert parse_completion(json.dumps({"model": "m", "prompt": "p"} | fields).encode()).wish == wish
+    assert (
+        parse_completion(json.dumps({"model": "m", "prompt": "p"} | fields).encode()).client_limits == limits
+    )
 
 
 @pytest.mark.parametrize(
@@ -127,7 +132,7 @@ def test_prompt_of_a_completion(prompt: Any, read: str) -> None:
 
 
 def test_flags() -> None:
-    """Streaming, tools and the wish for usage are read; null and an empty list mean no."""
+    """Streaming, tools and the limits for usage are read; null and an empty list mean no."""
     asked = chat(stream=True, tools=[{"type": "function"}], stream_options={"include_usage": True})
     unasked = chat(stream=None, tools=[], stream_options=None)
 

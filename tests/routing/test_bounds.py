@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from gateway.config.rules import Rule
-from gateway.openai_api.requests import Wish
+from gateway.openai_api.requests import ClientLimits
 from gateway.routing.policy import Bound
 from tests.making import bounds_of
 
 
 def test_nothing_bounds() -> None:
-    """Without rules, key, wish and floor the ceiling is the top, and nothing is guaranteed."""
+    """Without rules, key, limits and floor the ceiling is the top, and nothing is guaranteed."""
     free = bounds_of()
 
     assert (free.ceiling.index, free.floor, free.fixed, free.pin, free.guarantee) == (
@@ -28,7 +28,9 @@ def test_nothing_bounds() -> None:
 def test_highest_floor_and_lowest_ceiling_hold() -> None:
     """Of several bounds the tightest counts, and it keeps its own reason."""
     rules = [Rule(name="a", floor="short", ceiling="medium"), Rule(name="b", floor="medium")]
-    found = bounds_of(rules, {"floor": "direct", "ceiling": "long"}, Wish(effort="max"), floor="short")
+    found = bounds_of(
+        rules, {"floor": "direct", "ceiling": "long"}, ClientLimits(effort="max"), floor="short"
+    )
 
     assert found.floor == Bound(2, "rule_floor", "b")
     assert found.ceiling == Bound(2, "rule_ceiling", "a")
@@ -40,8 +42,8 @@ def test_highest_floor_and_lowest_ceiling_hold() -> None:
         ({"floor": "short"}, Bound(1, "model_floor"), Bound(3, "client_ceiling")),
         ({"key": {"floor": "medium"}}, Bound(2, "key_floor"), Bound(3, "client_ceiling")),
         ({"key": {"ceiling": "short"}}, None, Bound(1, "key_ceiling")),
-        ({"wish": Wish(effort="none")}, None, Bound(0, "client_ceiling")),
-        ({"wish": Wish(thinking=150)}, None, Bound(1, "client_ceiling")),
+        ({"limits": ClientLimits(effort="none")}, None, Bound(0, "client_ceiling")),
+        ({"limits": ClientLimits(thinking=150)}, None, Bound(1, "client_ceiling")),
         ({"rules": [Rule(name="r", ceiling="direct")]}, None, Bound(0, "rule_ceiling", "r")),
     ],
 )

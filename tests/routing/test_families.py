@@ -10,8 +10,8 @@ import yaml
 from gateway.config.loader import builtin_families, parse
 from gateway.config.models import EFFORTS
 from gateway.config.settings import Settings
-from gateway.openai_api.requests import Wish
-from gateway.routing.tiers import Ladder, Length
+from gateway.openai_api.requests import ClientLimits
+from gateway.routing.tiers import Length, TierLadder
 from tests.making import chat, plain
 
 
@@ -21,16 +21,16 @@ def settings(family: str, families: dict[str, Any] | None = None, **model: Any) 
     return parse(yaml.safe_dump({"models": models, "families": families or {}}), {})
 
 
-def ladder(family: str, families: dict[str, Any] | None = None, **model: Any) -> Ladder:
+def ladder(family: str, families: dict[str, Any] | None = None, **model: Any) -> TierLadder:
     made = settings(family, families, **model)
     tiny = made.models["tiny"]
-    return Ladder.of(tiny, made.tiers_of(tiny), made.families[family])
+    return TierLadder.of(tiny, made.tiers_of(tiny), made.families[family])
 
 
-def sent(made: Ladder, tier: str) -> dict[str, Any]:
+def sent(made: TierLadder, tier: str) -> dict[str, Any]:
     """What is added to a request that says nothing of its own."""
     client = chat()
-    fields = plain(made.apply(client.fields, tier, made.length(made.index(tier), Wish())))
+    fields = plain(made.apply(client.fields, tier, made.length(made.index(tier), ClientLimits())))
     return {name: value for name, value in fields.items() if name not in client.fields}
 
 
@@ -134,7 +134,9 @@ def test_highest_tier_by_effort(family: str) -> None:
     """For each effort from none to max: the tier it allows at most, rounded down."""
     made = ladder(family)
 
-    assert tuple(made.names[made.highest(Wish(effort=effort))] for effort in EFFORTS) == HIGHEST[family]
+    assert (
+        tuple(made.names[made.highest(ClientLimits(effort=effort))] for effort in EFFORTS) == HIGHEST[family]
+    )
 
 
 @pytest.mark.parametrize("family", TABLE)

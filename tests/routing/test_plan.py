@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from gateway.budget.limits import Limit, duration, span
 from gateway.budget.reservation import Outcome, Reservation
 from gateway.config.budgets import Budget, Reservations
-from gateway.openai_api.requests import Wish
+from gateway.openai_api.requests import ClientLimits
 from gateway.openai_api.usage import TokenUsage
 from gateway.routing import policy
 from gateway.routing.plan import RoutingPlan, prompt_bound
 from gateway.routing.policy import Bound, Bounds
-from gateway.routing.tiers import Ladder
+from gateway.routing.tiers import TierLadder
 from gateway.store.commands import window
 from router_model.predictor import Prediction
-from tests.making import ladder, ladders, wishes
+from tests.making import any_limits, ladder, ladders
 
 
 def limit(**budget: Any) -> Limit:
@@ -28,8 +28,8 @@ def limit(**budget: Any) -> Limit:
 
 @st.composite
 def plans(draw: Any) -> RoutingPlan:
-    """Any ladder, wish and bounds, with the decision made for them."""
-    tiers: Ladder = draw(ladders)
+    """Any ladder, limits and bounds, with the decision made for them."""
+    tiers: TierLadder = draw(ladders)
     count = len(tiers.names)
     position = st.integers(0, count - 1)
     floor = draw(st.none() | position)
@@ -43,19 +43,24 @@ def plans(draw: Any) -> RoutingPlan:
     estimates = st.lists(st.floats(1, 9000), min_size=count, max_size=count).map(tuple)
     shares = st.lists(st.floats(0, 1), min_size=count, max_size=count).map(tuple)
     prediction = Prediction(0.5, draw(shares), draw(estimates), draw(st.just(()) | estimates))
-    wish, context = draw(wishes), draw(st.none() | st.integers(1, 40_000))
-    return planned(tiers, bounds, wish, prediction, 0.02, context)
+    limits, context = draw(any_limits), draw(st.none() | st.integers(1, 40_000))
+    return planned(tiers, bounds, limits, prediction, 0.02, context)
 
 
 def planned(
-    tiers: Ladder, bounds: Bounds, wish: Wish, prediction: Prediction, price: float, context: int | None
+    tiers: TierLadder,
+    bounds: Bounds,
+    limits: ClientLimits,
+    prediction: Prediction,
+    price: float,
+    context: int | None,
 ) -> RoutingPlan:
     """The plan as the router makes it, without experiments."""
     choice = policy.choose(bounds, prediction, price)
-    decision = policy.decide(
+    decision = policy.build_decision(
         tiers,
         bounds,
-        wish,
+        limits,
         prediction,
         price,
         choice=choice,
@@ -64,7 +69,7 @@ def planned(
         context=context,
         versions={},
     )
-    return RoutingPlan(tiers, bounds, wish, prediction, context, choice, decision)
+    return RoutingPlan(tiers, bounds, limits, prediction, context, choice, decision)
 
 
 @given(plans(), st.integers(1, 4), st.data())
@@ -87,7 +92,7 @@ def test_what_is_granted_was_set_aside(plan: RoutingPlan, choices: int, data: st
     lowest = plan.bounds.fixed or plan.bounds.floor
     if lowest:
         assert index >= lowest.index
-        promised = plan.ladder.length(index, plan.wish, plan.guaranteed, plan.context).thinking
+        promised = plan.ladder.length(index, plan.client_limits, plan.guaranteed, plan.context).thinking
         kept = min(plan.guaranteed, plan.ladder.tiers[index].thinking)
         assert granted.thinking >= min(kept, promised)
     assert (granted.reason == "budget") == reservation.shortened
@@ -110,7 +115,7 @@ def one(**changes: Any) -> RoutingPlan:
     tiers = ladder()
     bounds = Bounds(ceiling=Bound(3, "client_ceiling"))
     prediction = Prediction(0.5, (0.1, 0.2, 0.3, 0.9), (50.0, 150.0, 300.0, 600.0), **changes)
-    return planned(tiers, bounds, Wish(), prediction, 0.0, None)
+    return planned(tiers, bounds, ClientLimits(), prediction, 0.0, None)
 
 
 def test_p95_is_what_is_likely() -> None:

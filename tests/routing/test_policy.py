@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.openai_api.requests import Wish
+from gateway.openai_api.requests import ClientLimits
 from gateway.routing import policy
 from gateway.routing.policy import Bound, Bounds, Choice, choose, explored
 from router_model.predictor import Prediction
-from tests.making import bounds_of, ladder, ladders, wishes
+from tests.making import any_limits, bounds_of, ladder, ladders
 
 CEILINGS = ("client_ceiling", "key_ceiling", "rule_ceiling")
 FLOORS = ("model_floor", "key_floor", "rule_floor")
@@ -147,9 +147,9 @@ def test_choices(bounds: Bounds, choice: Choice) -> None:
     assert choose(bounds, ONE_BETTER, 0.3) == choice
 
 
-@given(st.data(), ladders, wishes, prices, st.none() | st.integers(1, 50_000))
+@given(st.data(), ladders, any_limits, prices, st.none() | st.integers(1, 50_000))
 def test_decision_is_a_full_record(
-    data: st.DataObject, made: Any, wish: Wish, price: float, context: int | None
+    data: st.DataObject, made: Any, limits: ClientLimits, price: float, context: int | None
 ) -> None:
     """A decision repeats everything it was made from, and its length keeps to the bounds."""
     count = len(made.names)
@@ -157,13 +157,13 @@ def test_decision_is_a_full_record(
     estimates = st.lists(st.floats(0, 1), min_size=count, max_size=count).map(tuple)
     prediction = Prediction(data.draw(st.floats(0, 1)), data.draw(estimates), data.draw(estimates))
     bound = Bounds(
-        Bound(made.highest(wish), "client_ceiling"),
+        Bound(made.highest(limits), "client_ceiling"),
         None if floor is None else Bound(made.index(floor), "model_floor"),
     )
-    decision = policy.decide(
+    decision = policy.build_decision(
         made,
         bound,
-        wish,
+        limits,
         prediction,
         price,
         choice=choose(bound, prediction, price),
@@ -179,7 +179,7 @@ def test_decision_is_a_full_record(
     assert (decision.correct.keys(), decision.tokens.keys()) == ({*made.names}, {*made.names})
     assert (decision.id, decision.price, decision.propensity) == ("d", price, 1.0)
     assert decision.thinking >= min(guaranteed, context or guaranteed)
-    assert wish.thinking is None or decision.thinking <= max(wish.thinking, guaranteed)
+    assert limits.thinking is None or decision.thinking <= max(limits.thinking, guaranteed)
 
 
 @given(st.integers(0, 3), st.floats(0.001, 1), st.floats(0, 1, exclude_max=True))
@@ -198,23 +198,23 @@ def test_exploration(best: int, epsilon: float, uniform: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "pin", "requested"),
+    ("limits", "pin", "requested"),
     [
-        (Wish(), None, "adaptive"),
-        (Wish(max_tokens=5), None, "adaptive"),
-        (Wish(effort="low"), None, "short"),
-        (Wish(thinking=0), None, "direct"),
-        (Wish(effort="low"), "long", "long"),
+        (ClientLimits(), None, "adaptive"),
+        (ClientLimits(max_tokens=5), None, "adaptive"),
+        (ClientLimits(effort="low"), None, "short"),
+        (ClientLimits(thinking=0), None, "direct"),
+        (ClientLimits(effort="low"), "long", "long"),
     ],
 )
-def test_what_was_requested(wish: Wish, pin: str | None, requested: str) -> None:
+def test_what_was_requested(limits: ClientLimits, pin: str | None, requested: str) -> None:
     """The decision tells what the client asked for: a tier, a ceiling, or nothing."""
-    found = bounds_of(wish=wish, pin=pin)
+    found = bounds_of(limits=limits, pin=pin)
     chosen = choose(found, ONE_BETTER, 0.0)
-    decision = policy.decide(
+    decision = policy.build_decision(
         ladder(),
         found,
-        wish,
+        limits,
         ONE_BETTER,
         0.0,
         choice=chosen,

@@ -182,7 +182,7 @@ def test_decisions_have_ids_of_their_own() -> None:
 
 
 def test_important_requests_always_long() -> None:
-    """A rule that fixes the tier outranks client, pin and price, and no budget wish cuts it short."""
+    """A rule that fixes the tier outranks client, pin and price, and no budget limits cuts it short."""
     rule = {"name": "vip", "when": {"header": {"X-Importance": "high"}}, "tier": "long"}
     made = snapshot(price=1000, rules=[rule])
     decision = decide(made, "tiny:direct", important=True, thinking_token_budget=0, max_tokens=50)

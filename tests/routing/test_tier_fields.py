@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from gateway.openai_api.requests import ChatBody, Fields, Wish, parse_chat
-from gateway.routing.tiers import Ladder, Length
-from tests.making import chat, ladder, plain, positions, wishes
+from gateway.openai_api.requests import ChatBody, ClientLimits, Fields, parse_chat
+from gateway.routing.tiers import Length, TierLadder
+from tests.making import any_limits, chat, ladder, plain, positions
 
 OURS = {"reasoning", "thinking", "thinking_token_budget", "reasoning_effort", "max_tokens"} | {
     "max_completion_tokens",
@@ -43,9 +43,9 @@ unread = st.text(max_size=9).filter(lambda name: name not in {*OURS, *ChatBody._
 raw_fields = st.dictionaries(unread, raw_values, max_size=5)
 
 
-@given(positions(), raw_fields, wishes)
+@given(positions(), raw_fields, any_limits)
 def test_other_fields_keep_their_bytes(
-    position: tuple[Ladder, int], fields: dict[str, str], wish: Wish
+    position: tuple[TierLadder, int], fields: dict[str, str], limits: ClientLimits
 ) -> None:
     """Every field that is not ours reaches the backend byte for byte."""
     made, index = position
@@ -53,18 +53,18 @@ def test_other_fields_keep_their_bytes(
     sent = fields | own
     body = "{" + ",".join(f"{json.dumps(name)}: {value}" for name, value in sent.items()) + "}"
     request = parse_chat(body.encode())
-    applied = made.apply(request.fields, made.names[index], made.length(index, wish))
+    applied = made.apply(request.fields, made.names[index], made.length(index, limits))
 
     kept = {name: bytes(value).decode() for name, value in applied.items() if name not in OURS}
     assert kept == {name: value for name, value in sent.items() if name not in OURS}
 
 
-@given(positions(), wishes)
-def test_one_dialect_is_left(position: tuple[Ladder, int], wish: Wish) -> None:
+@given(positions(), any_limits)
+def test_one_dialect_is_left(position: tuple[TierLadder, int], limits: ClientLimits) -> None:
     """What the client said of reasoning in its dialects is replaced by what the family understands."""
     made, index = position
     said = {"reasoning": {"effort": "max"}, "thinking": {"budget_tokens": 90_000}, "max_tokens": 90_000}
-    length = made.length(index, wish)
+    length = made.length(index, limits)
     applied = plain(made.apply(chat(**said, thinking_token_budget=90_000).fields, made.names[index], length))
 
     if made.changes_requests:
@@ -76,7 +76,7 @@ def test_one_dialect_is_left(position: tuple[Ladder, int], wish: Wish) -> None:
 SHORT = Length(200, 300)
 
 
-def applied(made: Ladder, tier: str = "short", length: Length = SHORT, **fields: Any) -> Any:
+def applied(made: TierLadder, tier: str = "short", length: Length = SHORT, **fields: Any) -> Any:
     return plain(made.apply(chat(**fields).fields, tier, length))
 
 
@@ -133,6 +133,6 @@ def test_legacy_completion() -> None:
     """A completion has no template: its own `max_tokens` is held, and none is invented."""
     asked = parse_chat(b'{"model":"m","messages":[],"max_tokens":900}').fields
 
-    assert plain(Ladder.clamp(asked, Length(200, 300)))["max_tokens"] == 300
-    assert Ladder.clamp(asked, Length(200, None)) is asked
-    assert "max_tokens" not in Ladder.clamp(chat().fields, Length(200, 300))
+    assert plain(TierLadder.clamp(asked, Length(200, 300)))["max_tokens"] == 300
+    assert TierLadder.clamp(asked, Length(200, None)) is asked
+    assert "max_tokens" not in TierLadder.clamp(chat().fields, Length(200, 300))

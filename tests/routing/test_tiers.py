@@ -1,4 +1,4 @@
-"""Tiers: which of them a wish allows, and how long a request to one may be."""
+"""Tiers: which of them a limits allows, and how long a request to one may be."""
 
 from __future__ import annotations
 
@@ -9,83 +9,83 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config.models import EFFORTS
-from gateway.openai_api.requests import Wish
-from gateway.routing.tiers import Ladder, Length
-from tests.making import ladder, ladders, plain, positions, tokens, wishes
+from gateway.openai_api.requests import ClientLimits
+from gateway.routing.tiers import Length, TierLadder
+from tests.making import any_limits, ladder, ladders, plain, positions, tokens
 
 CONTEXT = st.none() | st.integers(1, 60_000)
 
 
-# --- how far a wish lets a request climb --------------------------------------------------------------
+# --- how far a limits lets a request climb --------------------------------------------------------------
 
 
 @given(ladders)
-def test_cheapest_first(made: Ladder) -> None:
+def test_cheapest_first(made: TierLadder) -> None:
     """A ladder stands in the order of reasoning tokens, however the file lists its tiers."""
     thinking = [tier.thinking for tier in made.tiers]
 
     assert thinking == sorted(thinking)
 
 
-@given(ladders, wishes, st.sampled_from(EFFORTS), st.sampled_from(EFFORTS))
-def test_more_effort_never_allows_less(made: Ladder, wish: Wish, one: str, other: str) -> None:
+@given(ladders, any_limits, st.sampled_from(EFFORTS), st.sampled_from(EFFORTS))
+def test_more_effort_never_allows_less(made: TierLadder, limits: ClientLimits, one: str, other: str) -> None:
     """The highest tier rises with the effort asked for."""
     low, high = sorted((one, other), key=EFFORTS.index)
 
-    assert made.highest(_with(wish, effort=low)) <= made.highest(_with(wish, effort=high))
+    assert made.highest(_with(limits, effort=low)) <= made.highest(_with(limits, effort=high))
 
 
-@given(ladders, wishes, tokens, tokens)
-def test_more_tokens_never_allow_less(made: Ladder, wish: Wish, one: int, other: int) -> None:
+@given(ladders, any_limits, tokens, tokens)
+def test_more_tokens_never_allow_less(made: TierLadder, limits: ClientLimits, one: int, other: int) -> None:
     """The highest tier rises with the reasoning tokens asked for."""
     low, high = sorted((one, other))
 
-    assert made.highest(_with(wish, thinking=low)) <= made.highest(_with(wish, thinking=high))
+    assert made.highest(_with(limits, thinking=low)) <= made.highest(_with(limits, thinking=high))
 
 
-@given(ladders, wishes, st.text(max_size=8).filter(lambda word: word.lower() not in EFFORTS))
-def test_unknown_effort_allows_the_least(made: Ladder, wish: Wish, word: str) -> None:
+@given(ladders, any_limits, st.text(max_size=8).filter(lambda word: word.lower() not in EFFORTS))
+def test_unknown_effort_allows_the_least(made: TierLadder, limits: ClientLimits, word: str) -> None:
     """An effort we do not know allows no more than `none`."""
-    assert made.highest(_with(wish, effort=word)) == made.highest(_with(wish, effort="none"))
+    assert made.highest(_with(limits, effort=word)) == made.highest(_with(limits, effort="none"))
 
 
 @given(ladders)
-def test_no_wish_allows_everything(made: Ladder) -> None:
+def test_no_wish_allows_everything(made: TierLadder) -> None:
     """A client that says nothing about reasoning leaves every tier open."""
-    assert made.highest(Wish()) == len(made.names) - 1
+    assert made.highest(ClientLimits()) == len(made.names) - 1
 
 
 @pytest.mark.parametrize(
-    ("wish", "tier"),
+    ("limits", "tier"),
     [
-        (Wish(effort="none"), "direct"),
-        (Wish(effort="minimal"), "direct"),
-        (Wish(effort="low"), "short"),
-        (Wish(effort="medium"), "medium"),
-        (Wish(effort="high"), "long"),
-        (Wish(effort="xhigh"), "long"),
-        (Wish(effort="max"), "long"),
-        (Wish(thinking=0), "direct"),
-        (Wish(thinking=1), "short"),
-        (Wish(thinking=200), "short"),
-        (Wish(thinking=201), "medium"),
-        (Wish(thinking=9_999), "long"),
-        (Wish(effort="low", thinking=800), "short"),
-        (Wish(effort="high", thinking=0), "direct"),
+        (ClientLimits(effort="none"), "direct"),
+        (ClientLimits(effort="minimal"), "direct"),
+        (ClientLimits(effort="low"), "short"),
+        (ClientLimits(effort="medium"), "medium"),
+        (ClientLimits(effort="high"), "long"),
+        (ClientLimits(effort="xhigh"), "long"),
+        (ClientLimits(effort="max"), "long"),
+        (ClientLimits(thinking=0), "direct"),
+        (ClientLimits(thinking=1), "short"),
+        (ClientLimits(thinking=200), "short"),
+        (ClientLimits(thinking=201), "medium"),
+        (ClientLimits(thinking=9_999), "long"),
+        (ClientLimits(effort="low", thinking=800), "short"),
+        (ClientLimits(effort="high", thinking=0), "direct"),
     ],
 )
-def test_highest_tier_of_the_usual_ladder(wish: Wish, tier: str) -> None:
+def test_highest_tier_of_the_usual_ladder(limits: ClientLimits, tier: str) -> None:
     """Efforts between two tiers round down; a budget between two is the upper one, cut to it."""
     made = ladder()
 
-    assert made.names[made.highest(wish)] == tier
+    assert made.names[made.highest(limits)] == tier
 
 
 def test_budget_that_cannot_be_sent_rounds_down() -> None:
     """Where the backend takes no budget, one between two tiers means the lower tier."""
     made = ladder(thinking_budget=False)
 
-    assert made.names[made.highest(Wish(thinking=399))] == "short"
+    assert made.names[made.highest(ClientLimits(thinking=399))] == "short"
 
 
 def test_single_tier_takes_every_name() -> None:
@@ -96,97 +96,111 @@ def test_single_tier_takes_every_name() -> None:
 # --- how long it may be -------------------------------------------------------------------------------
 
 
-@given(positions(), wishes, CONTEXT)
-def test_length_within_the_wish(position: tuple[Ladder, int], wish: Wish, context: int | None) -> None:
+@given(positions(), any_limits, CONTEXT)
+def test_length_within_the_wish(
+    position: tuple[TierLadder, int], limits: ClientLimits, context: int | None
+) -> None:
     """Without a guarantee nothing exceeds what the client allows, the tier or the context."""
     made, index = position
-    length = made.length(index, wish, 0, context)
+    length = made.length(index, limits, 0, context)
 
     assert 0 <= length.thinking <= made.tiers[index].thinking
-    assert wish.thinking is None or length.thinking <= wish.thinking
+    assert limits.thinking is None or length.thinking <= limits.thinking
     assert context is None or length.thinking <= context
     if length.cap is None:
         assert made.tiers[index].answer is None
-        assert wish.max_tokens is None
+        assert limits.max_tokens is None
     else:
         assert length.thinking <= length.cap
-        assert wish.max_tokens is None or length.cap <= wish.max_tokens
+        assert limits.max_tokens is None or length.cap <= limits.max_tokens
         assert context is None or length.cap <= context
 
 
-@given(positions(), wishes, tokens, CONTEXT)
-def test_guarantee(position: tuple[Ladder, int], wish: Wish, wanted: int, context: int | None) -> None:
-    """Guaranteed reasoning outranks every wish, and only the context can take it away."""
+@given(positions(), any_limits, tokens, CONTEXT)
+def test_guarantee(
+    position: tuple[TierLadder, int], limits: ClientLimits, wanted: int, context: int | None
+) -> None:
+    """Guaranteed reasoning outranks every limits, and only the context can take it away."""
     made, index = position
     guaranteed = min(wanted, made.tiers[index].thinking)
-    length = made.length(index, wish, wanted, context)
+    length = made.length(index, limits, wanted, context)
 
     assert min(guaranteed, context or guaranteed) <= length.thinking <= made.tiers[index].thinking
     assert length.cap is None or length.thinking <= length.cap
     assert context is None or length.cap is None or length.cap <= context
 
 
-@given(positions(), wishes, tokens)
+@given(positions(), any_limits, tokens)
 def test_guarantee_leaves_the_answer_its_room(
-    position: tuple[Ladder, int], wish: Wish, guaranteed: int
+    position: tuple[TierLadder, int], limits: ClientLimits, guaranteed: int
 ) -> None:
     """Under a guarantee the client's cap holds for the answer alone, so it is no reason to cut it."""
     made, index = position
-    length = made.length(index, wish, guaranteed)
+    length = made.length(index, limits, guaranteed)
 
-    if wish.max_tokens is not None and length.cap is not None:
-        wanted = min(wish.max_tokens, made.tiers[index].answer or wish.max_tokens)
+    if limits.max_tokens is not None and length.cap is not None:
+        wanted = min(limits.max_tokens, made.tiers[index].answer or limits.max_tokens)
         assert length.cap - min(guaranteed, made.tiers[index].thinking) >= wanted
 
 
-@given(positions(), wishes, CONTEXT)
-def test_answer_keeps_its_room(position: tuple[Ladder, int], wish: Wish, context: int | None) -> None:
+@given(positions(), any_limits, CONTEXT)
+def test_answer_keeps_its_room(
+    position: tuple[TierLadder, int], limits: ClientLimits, context: int | None
+) -> None:
     """Of a cap that is too small, half is kept for the answer: reasoning without one is worth nothing."""
     made, index = position
-    length = made.length(index, wish, 0, context)
+    length = made.length(index, limits, 0, context)
 
     if length.cap is not None:
         assert length.cap - length.thinking >= min(made.tiers[index].answer or length.cap, length.cap // 2)
 
 
 @given(positions(), tokens)
-def test_wish_within_the_tier_is_met_in_full(position: tuple[Ladder, int], wanted: int) -> None:
+def test_wish_within_the_tier_is_met_in_full(position: tuple[TierLadder, int], wanted: int) -> None:
     """A budget alone is granted to the token, up to the tier's own."""
     made, index = position
 
-    assert made.length(index, Wish(thinking=wanted)).thinking == min(wanted, made.tiers[index].thinking)
+    assert made.length(index, ClientLimits(thinking=wanted)).thinking == min(
+        wanted, made.tiers[index].thinking
+    )
 
 
 @pytest.mark.parametrize(
-    ("wish", "guaranteed", "context", "length"),
+    ("limits", "guaranteed", "context", "length"),
     [
-        (Wish(), 0, None, Length(400, 500)),
-        (Wish(thinking=50), 0, None, Length(50, 150)),
-        (Wish(thinking=50), 200, None, Length(200, 300)),
-        (Wish(max_tokens=300), 0, None, Length(200, 300)),
-        (Wish(max_tokens=100), 0, None, Length(50, 100)),
-        (Wish(max_tokens=1), 0, None, Length(0, 1)),
-        (Wish(max_tokens=60), 200, None, Length(200, 260)),
-        (Wish(max_tokens=9_999), 200, None, Length(400, 500)),
-        (Wish(), 0, 300, Length(200, 300)),
-        (Wish(), 400, 300, Length(300, 300)),
-        (Wish(max_tokens=60), 200, 240, Length(200, 240)),
+        (ClientLimits(), 0, None, Length(400, 500)),
+        (ClientLimits(thinking=50), 0, None, Length(50, 150)),
+        (ClientLimits(thinking=50), 200, None, Length(200, 300)),
+        (ClientLimits(max_tokens=300), 0, None, Length(200, 300)),
+        (ClientLimits(max_tokens=100), 0, None, Length(50, 100)),
+        (ClientLimits(max_tokens=1), 0, None, Length(0, 1)),
+        (ClientLimits(max_tokens=60), 200, None, Length(200, 260)),
+        (ClientLimits(max_tokens=9_999), 200, None, Length(400, 500)),
+        (ClientLimits(), 0, 300, Length(200, 300)),
+        (ClientLimits(), 400, 300, Length(300, 300)),
+        (ClientLimits(max_tokens=60), 200, 240, Length(200, 240)),
     ],
 )
-def test_length_of_a_medium_tier(wish: Wish, guaranteed: int, context: int | None, length: Length) -> None:
+def test_length_of_a_medium_tier(
+    limits: ClientLimits, guaranteed: int, context: int | None, length: Length
+) -> None:
     """The usual cases, in figures: the tier thinks 400 tokens and answers in 100."""
-    assert ladder().length(2, wish, guaranteed, context) == length
+    assert ladder().length(2, limits, guaranteed, context) == length
 
 
 def test_tier_without_a_cap_still_thinks() -> None:
     """`answer: null` sends no cap of ours; it does not switch reasoning off."""
     made = ladder({"open": {"thinking": 400, "answer": None}})
 
-    assert made.length(0, Wish()) == Length(400, None)
-    assert made.length(0, Wish(max_tokens=500)) == Length(250, 500)
+    assert made.length(0, ClientLimits()) == Length(400, None)
+    assert made.length(0, ClientLimits(max_tokens=500)) == Length(250, 500)
     assert plain(made.apply({}, "open", Length(400, None)))["thinking_token_budget"] == 400
 
 
-def _with(wish: Wish, **changes: Any) -> Wish:
-    values = {"effort": wish.effort, "thinking": wish.thinking, "max_tokens": wish.max_tokens}
-    return Wish(**(values | changes))
+def _with(limits: ClientLimits, **changes: Any) -> ClientLimits:
+    values = {
+        "effort": limits.effort,
+        "thinking": limits.thinking,
+        "max_tokens": limits.max_tokens,
+    }
+    return ClientLimits(**(values | changes))

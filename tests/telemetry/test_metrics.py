@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.circuit_breaker import Breaker
+from gateway.circuit_breaker import CircuitBreaker
 from gateway.config.models import Replica
 from gateway.errors import (
     BackendTimeout,
@@ -50,7 +50,7 @@ def record(**changes: Any) -> Record:
     """A streamed chat request that went well."""
     made = Record("r1", "/v1/chat/completions", started_at=1.5, status=200, model="tiny", stream=True)
     usual = {"decision": DECISION, "backend": "a", "attempts": 1, "usage": USAGE, "duration": 2.0}
-    usual |= {"sends_budget": True}
+    usual |= {"sends_thinking_budget": True}
     for name, value in (usual | {"overhead": 0.0004, "first_byte": 0.25} | changes).items():
         setattr(made, name, value)
     return made
@@ -60,7 +60,7 @@ def observed(*records: Record) -> dict[str, float]:
     """Every sample above zero, by its name with labels."""
     metrics = Metrics(list)
     for entry in records:
-        metrics.observe(entry)
+        metrics.count(entry)
     lines = (line.rpartition(" ") for line in metrics.exposition().decode().splitlines() if line[0] != "#")
     return {name.removeprefix("thinkmeter_"): float(value) for name, _, value in lines if float(value)}
 
@@ -131,7 +131,7 @@ def test_whether_a_budget_held(reasoning: int | None, choices: int, source: Any,
     samples = observed(record(usage=usage, choices=choices))
     found = [name for name in samples if name.startswith("thinking_budget_total")]
 
-    unsent = observed(record(usage=usage, choices=choices, sends_budget=False))
+    unsent = observed(record(usage=usage, choices=choices, sends_thinking_budget=False))
     assert not any(name.startswith("thinking_budget_total") for name in unsent)
     assert found == (
         [f'thinking_budget_total{{backend="a",model="tiny",outcome="{outcome}"}}'] if outcome else []
@@ -168,9 +168,9 @@ def test_errors_are_labelled_by_their_codes() -> None:
 
 def test_state_of_backends() -> None:
     """Replicas are read when they are scraped, so a lost one does not linger."""
-    up = Backend("a", Replica(url="http://a"), Breaker(limit=1), healthy=True, in_flight=3)
-    down = Backend("b", Replica(url="http://b"), Breaker(limit=1), healthy=None)
-    down.breaker.fail(float("inf"))
+    up = Backend("a", Replica(url="http://a"), CircuitBreaker(limit=1), healthy=True, in_flight=3)
+    down = Backend("b", Replica(url="http://b"), CircuitBreaker(limit=1), healthy=None)
+    down.breaker.record_failure(float("inf"))
     members = [up, down]
     pool = Pool("tiny", "tiny", members)
     metrics = Metrics(lambda: [(pool, member) for member in members])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.upstream.errors import refusal, refused_stream
+from gateway.upstream.errors import backend_error, stream_error
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ from gateway.upstream.errors import refusal, refused_stream
 )
 def test_refusal(status: int, body: bytes, code: str, message: str) -> None:
     """A backend's word about the request is passed on; its word about itself goes to the log."""
-    error = refusal(status, body, retry_after=7)
+    error = backend_error(status, body, retry_after=7)
 
     assert error.code == code
     assert message in error.message
@@ -48,7 +48,7 @@ def test_refusal(status: int, body: bytes, code: str, message: str) -> None:
 
 def test_what_the_backend_said_is_in_the_log() -> None:
     """A body that says nothing readable is quoted in the detail, and only its beginning."""
-    error = refusal(500, b"x" * 9_999, retry_after=1)
+    error = backend_error(500, b"x" * 9_999, retry_after=1)
 
     assert error.detail
     assert "status 500" in error.detail
@@ -66,4 +66,4 @@ def test_what_the_backend_said_is_in_the_log() -> None:
 )
 def test_stream_that_begins_with_an_error(event: bytes, code: str) -> None:
     """vLLM refuses some requests inside a stream, with status 200: the code in the event is the status."""
-    assert refused_stream(event).code == code
+    assert stream_error(event).code == code

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gateway.errors import BackendDisconnected, BackendError, NoBackend
-from gateway.upstream.http1 import Client
+from gateway.upstream.http1 import HttpClient
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n1\r\n!\r\n0\r\nLate: x\r\n\r\n"
@@ -42,9 +42,9 @@ class Server:
 
 
 @asynccontextmanager
-async def asking(server: Server, *, keep_alive: float = 4) -> AsyncIterator[tuple[Client, str]]:
+async def asking(server: Server, *, keep_alive: float = 4) -> AsyncIterator[tuple[HttpClient, str]]:
     """The server at a port, and a client for it; at the end every connection is closed."""
-    client = Client(keep_alive=keep_alive)
+    client = HttpClient(keep_alive=keep_alive)
     listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     async with listener:
         yield client, f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
@@ -54,7 +54,7 @@ async def asking(server: Server, *, keep_alive: float = 4) -> AsyncIterator[tupl
                 await asyncio.sleep(0.01)
 
 
-async def ask(client: Client, url: str) -> tuple[int, bytes]:
+async def ask(client: HttpClient, url: str) -> tuple[int, bytes]:
     answer = await client.request(b"POST", url, "/v1/x", [(b"A", b"1")], b"body", connect=1)
     try:
         return answer.status, await answer.read()
@@ -225,7 +225,7 @@ async def test_a_slow_reader_holds_the_server_back() -> None:
 async def test_nobody_there(url: str) -> None:
     """A refused connection and an unknown host: no backend."""
     with pytest.raises(NoBackend):
-        await Client(keep_alive=4).request(b"GET", url, "/", [], b"", connect=5)
+        await HttpClient(keep_alive=4).request(b"GET", url, "/", [], b"", connect=5)
 
 
 async def test_tls_is_verified() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.circuit_breaker import Breaker
+from gateway.circuit_breaker import CircuitBreaker
 from gateway.config.models import Replica
 from gateway.errors import (
     BackendDisconnected,
@@ -24,7 +24,12 @@ from gateway.upstream.pool import Backend, Pool
 
 def backend(name: str, in_flight: int = 0, last_used: float = 0.0, healthy: bool | None = True) -> Backend:
     return Backend(
-        name, Replica(url="http://a"), Breaker(limit=1), healthy, in_flight=in_flight, last_used=last_used
+        name,
+        Replica(url="http://a"),
+        CircuitBreaker(limit=1),
+        healthy,
+        in_flight=in_flight,
+        last_used=last_used,
     )
 
 
@@ -102,7 +107,7 @@ def test_affinity_spreads_sessions() -> None:
 def test_open_breaker_is_left_out() -> None:
     """A replica whose breaker is open gets nothing until its time is over."""
     only = backend("a")
-    only.breaker.fail(0)
+    only.breaker.record_failure(0)
     pool = Pool("m", "m", [only])
 
     assert pool.pick(9, set(), None) is None
@@ -159,7 +164,7 @@ def test_only_faults_of_the_replica_count(failure: BaseException, state: str) ->
 def test_what_a_try_proves(failure: BaseException, state: str) -> None:
     """A refused request proves that the replica is back; a request to slow down proves nothing."""
     member = backend("a")
-    member.breaker.fail(0)
+    member.breaker.record_failure(0)
     member.take(10)
     member.release(failure, 10)
 
