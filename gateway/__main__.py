@@ -1,5 +1,5 @@
 """`python -m gateway` is `thinkmeter`."""
 
-from gateway.cli.serving import main
+from gateway.cli.main import main
 
 main()

@@ -1,4 +1,4 @@
-"""One request from its arrival to its end: admit, plan, reserve, forward, relay, settle."""
+"""The path of one request: admit, plan, reserve, forward, relay, settle."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from gateway.budget.reservation import Demand, Outcome
 from gateway.errors import BackendDisconnected, BackendError, BackendTimeout, ClientClosed
 from gateway.http.exchange import Exchange
 from gateway.http.headers import Headers, forwarded
-from gateway.openai_api import requests as protocol
 from gateway.openai_api.endpoints import Endpoint
+from gateway.openai_api.requests import encode
 from gateway.openai_api.responses import read_usage
 from gateway.openai_api.stream import StreamReader
 from gateway.routing.call import Call, Plan
@@ -26,7 +26,7 @@ from gateway.upstream.response import UpstreamRequest, UpstreamResponse
 
 
 class Pipeline:
-    """Serves requests under the configuration of the moment."""
+    """Serves requests with the snapshot of the configuration in use."""
 
     def __init__(self, snapshot: Snapshot, upstream: Upstream, ledger: Ledger) -> None:
         self.snapshot = snapshot
@@ -36,7 +36,7 @@ class Pipeline:
         self.embeddings = Embeddings(upstream)
 
     async def serve(self, exchange: Exchange, record: Record, endpoint: Endpoint) -> None:
-        """Answer one request from a backend.
+        """Serve one request from a backend.
 
         Raises: GatewayError, which the caller turns into a response.
         """
@@ -50,18 +50,16 @@ class Pipeline:
             self._ledger.hold(call.limits, demand) as reservation,  # waits for Redis
         ):
             plan = plan.granted(reservation)
-            upstream_request = _upstream_request(plan, exchange, record)
-            with _noting_attempts(record, upstream_request):
-                async with self._upstream.open(
-                    call.pool, upstream_request
-                ) as response:  # waits for a backend
+            request = _upstream_request(plan, exchange, record)
+            with _noting_attempts(record, request):
+                async with self._upstream.open(call.pool, request) as response:  # waits for a backend
                     record.answered = True
                     await relay(exchange, record, plan, response)
 
     async def plan(self, call: Call, snapshot: Snapshot, *, explore: bool = False) -> Plan:
-        """Decide how a call will be sent; what `/v1/route` and `thinkmeter route` show.
+        """Decide how a call will be sent. `/v1/route` and `thinkmeter route` show the same plan.
 
-        explore: whether chance may choose another tier for the configured share of requests.
+        explore: draw another tier at random for the configured share of requests.
         """
         if not call.endpoint.has_tiers:
             return Plan(call)
@@ -95,7 +93,9 @@ async def admit(exchange: Exchange, record: Record, endpoint: Endpoint, snapshot
 
     Raises: RequestError, ClientClosed.
     """
-    key = snapshot.router.identify(exchange.headers)  # before the body: a stranger's is never read
+    key = snapshot.router.identify(
+        exchange.headers
+    )  # first: no body of an unknown client is read
     record.key = key.name if key else None
     body = await exchange.body()
     request = endpoint.parse(body)
@@ -106,6 +106,7 @@ async def admit(exchange: Exchange, record: Record, endpoint: Endpoint, snapshot
 
 
 def _upstream_request(plan: Plan, exchange: Exchange, record: Record) -> UpstreamRequest:
+    """What the backend gets. The overhead noted is our own share of the time until it is sent."""
     call, reservation = plan.call, plan.reservation
     record.reservation, record.decision = reservation, plan.decision
     if reservation and plan.decision and not call.request.shows_reasoning:
@@ -117,7 +118,7 @@ def _upstream_request(plan: Plan, exchange: Exchange, record: Record) -> Upstrea
     ]
     request = UpstreamRequest(
         call.endpoint.path,
-        protocol.encode(plan.fields()),
+        encode(plan.fields()),
         forwarded(exchange.raw_headers, own_headers),
         call.request.stream,
         call.affinity,

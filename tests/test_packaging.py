@@ -115,7 +115,7 @@ def test_serving_imports_nothing_heavy(tmp_path: Path) -> None:
 def imported_heavy(python: Path, cwd: Path) -> str:
     """The heavy libraries that are loaded once everything that serves is."""
     code = (
-        "import sys, gateway.app, gateway.cli.serving, gateway.cli.probe, router_model.heuristic\n"
+        "import sys, gateway.app, gateway.cli.main, gateway.cli.probe, router_model.heuristic\n"
         f"print(*sorted(set({HEAVY!r}) & set(sys.modules)), end='')"
     )
     return run(str(python), "-c", code, cwd=cwd)

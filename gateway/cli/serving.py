@@ -1,65 +1,29 @@
-"""The `thinkmeter` command."""
+"""The commands `serve`, `check`, `probe`, `route`, `hash-key` and `version`."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from gateway import __version__
-from gateway.cli import heads as cli_heads
-from gateway.cli import results as cli_results
+from gateway.cli.terminal import ConfigArgument, build_snapshot, err, load_settings, out
 from gateway.config.access import key_digest
-from gateway.config.loader import ConfigError, load
-from gateway.config.settings import Settings
 
 if TYPE_CHECKING:
     from gateway.routing.call import Call, Plan
     from gateway.snapshot import Snapshot
 
-cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-out, err = Console(markup=False), Console(stderr=True, markup=False)
-
-ConfigArgument = Annotated[
-    Path, typer.Argument(help="The configuration file (YAML).", envvar="THINKMETER_CONFIG")
-]
+commands = typer.Typer()
 
 
-def _load(path: Path) -> Settings:
-    with _explained(path):
-        return load(path)[0]
-
-
-def _build(path: Path) -> Snapshot:
-    """The settings, and everything built from them: the head is opened and tried."""
-    from gateway.snapshot import Snapshot
-
-    with _explained(path):
-        return Snapshot.load(path)
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Print the problems of a configuration and exit with status 2."""
-    try:
-        yield
-    except ConfigError as error:
-        for problem in error.problems:
-            err.print(f"{path}: {problem}", style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(2) from None
-
-
-@cli.command()
+@commands.command()
 def serve(
     config: ConfigArgument,
     host: Annotated[str | None, typer.Option(help="Address to listen on; default server.host.")] = None,
@@ -71,7 +35,7 @@ def serve(
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    snapshot = _build(config)
+    snapshot = build_snapshot(config)
     settings = snapshot.settings
     server = settings.server
     if server.tracing and not find_spec("opentelemetry"):
@@ -97,10 +61,10 @@ def _check_server() -> None:
         raise typer.Exit(2) from None
 
 
-@cli.command()
+@commands.command()
 def check(config: ConfigArgument) -> None:
     """Say what is wrong with a configuration, with the line; exit status 2 if anything is."""
-    snapshot = _build(config)
+    snapshot = build_snapshot(config)
     settings = snapshot.settings
     table = Table("model", "family", "replicas", "tiers (thinking + answer)", title=f"{config}: valid")
     for name, model in settings.models.items():
@@ -115,12 +79,12 @@ def check(config: ConfigArgument) -> None:
         out.print(f"note: {note}", style="yellow", soft_wrap=True, highlight=False)
 
 
-@cli.command()
+@commands.command()
 def probe(config: ConfigArgument) -> None:
     """Ask every backend what it really does: alive, model, thinking off, a tiny budget, each effort."""
     from gateway.cli.probe import FAILED, probe_all
 
-    findings = asyncio.run(probe_all(_load(config)))
+    findings = asyncio.run(probe_all(load_settings(config)))
     table = Table("model", "backend", "check", "result", "detail")
     for finding in findings:
         style = "red" if finding.result in FAILED else None
@@ -131,7 +95,7 @@ def probe(config: ConfigArgument) -> None:
     raise typer.Exit(1 if any(finding.result in FAILED for finding in findings) else 0)
 
 
-@cli.command()
+@commands.command()
 def route(
     config: ConfigArgument,
     prompt: Annotated[str, typer.Argument(help="The prompt to decide about.")],
@@ -143,7 +107,7 @@ def route(
     from router_model.allocation import value
     from router_model.encoders.base import EncoderError
 
-    snapshot = _build(config)
+    snapshot = build_snapshot(config)
     if snapshot.router.embedder:
         try:
             snapshot.router.embedder.encode_all([prompt])
@@ -176,48 +140,7 @@ async def _plan(snapshot: Snapshot, call: Call) -> Plan:
     return await Gateway(snapshot).pipeline.plan(call, snapshot)
 
 
-@cli.command()
-def budget(
-    config: ConfigArgument,
-    *,
-    watch: Annotated[bool, typer.Option("--watch", help="Keep looking until interrupted.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Show who has spent how much of which budget."""
-    from rich.live import Live
-
-    from gateway.budget.overview import admin_row
-    from gateway.cli import budget_table as budget_view
-    from gateway.store.connection import StoreUnavailable
-    from gateway.store.embedded import RedisServerError
-
-    settings = _load(config)
-    if not settings.budgets:
-        err.print(f"{config}: no budgets are configured")
-        raise typer.Exit(2)
-    directory = Path(settings.redis.directory).absolute()
-    if not settings.redis.url and not directory.exists():
-        hint = "run this where the gateway runs, or give `redis.directory` as an absolute path"
-        err.print(f"no gateway has kept budgets in {directory} yet: {hint}", soft_wrap=True)
-        raise typer.Exit(1)
-    try:
-        if watch:
-            with Live(console=out, auto_refresh=False) as live, suppress(KeyboardInterrupt):
-                asyncio.run(
-                    budget_view.watch_windows(settings, lambda shown: live.update(shown, refresh=True))
-                )
-            return
-        found = asyncio.run(budget_view.read_windows(settings))
-    except (StoreUnavailable, RedisServerError) as error:
-        err.print(str(error), style="red", markup=False)
-        raise typer.Exit(1) from None
-    if as_json:
-        typer.echo(orjson.dumps([admin_row(row) for row in found]))
-    else:
-        out.print(budget_view.windows_table(found))
-
-
-@cli.command("hash-key")
+@commands.command("hash-key")
 def hash_key() -> None:
     """Read an API key from standard input and print the hash for `keys[].hash`."""
     secret = sys.stdin.readline().rstrip("\r\n")
@@ -227,16 +150,7 @@ def hash_key() -> None:
     typer.echo(key_digest(secret))
 
 
-@cli.command()
+@commands.command()
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
-
-
-cli.add_typer(cli_heads.cli)
-cli.add_typer(cli_results.cli)
-
-
-def main() -> None:
-    """Entry point."""
-    cli()

@@ -9,7 +9,7 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-from gateway.cli import serving as cli
+from gateway.cli import main as cli
 
 
 def run(*arguments: str, stdin: str | None = None, **environ: str) -> Result:

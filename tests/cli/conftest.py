@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cli import serving as cli
+from gateway.cli import terminal as cli
 from tests.cli.command import write
 from tests.serving import configuration
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from gateway.cli.serving import cli
+from gateway.cli.main import cli
 from tests.router_model import made
 
 pytest.importorskip("sklearn")

@@ -6,7 +6,7 @@ import re
 
 from typer.main import get_command
 
-from gateway.cli.serving import cli
+from gateway.cli.main import cli
 from tests.deploy.reading import ROOT, panels, read, rules
 
 TEXT = "".join((ROOT / "docs" / name).read_text() for name in ("runbook.md", "operations.md"))

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from gateway.cli.serving import cli
+from gateway.cli.main import cli
 from gateway.config.loader import parse
 from tests.docs.pages import PAGES, ROOT, assert_same
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from gateway.cli.serving import cli
+from gateway.cli.main import cli
 from gateway.config.access import key_digest
 from gateway.config.loader import ConfigError, parse
 from tests.fakes.backend import Backend

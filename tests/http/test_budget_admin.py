@@ -12,7 +12,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from gateway.cli.serving import cli
+from gateway.cli.main import cli
 from tests.fakes.backend import Backend
 from tests.redis import RealRedis, delivered, real_redis
 from tests.serving import Running, configuration, serving

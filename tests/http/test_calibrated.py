@@ -12,7 +12,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from gateway.cli.serving import cli
+from gateway.cli.main import cli
 from router_model.evaluation import metrics
 from router_model.head import ARTIFACTS, Head, load_named
 from router_model.predictor import TierLength

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from gateway.budget.pacing import PaceSettings
-from gateway.cli.serving import cli
+from gateway.cli.main import cli
 from gateway.simulation.controllers import Fixed, Paced, RawDual
 from gateway.simulation.experiment import Hindsight, World, loaded, score, trailing, world
 from gateway.simulation.limiter import REFUSED, Limiter

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from gateway.cli.serving import cli
+from gateway.cli.main import cli
 from router_model.artifact import ArtifactError
 from router_model.encoders import embedder
 from router_model.encoders.base import EncoderError, Source

@@ -1,0 +1,16 @@
+"""The `thinkmeter` command: all its subcommands."""
+
+from __future__ import annotations
+
+import typer
+
+from gateway.cli import budget, heads, results, serving
+
+cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+for group in (serving.commands, budget.commands, heads.cli, results.cli):
+    cli.add_typer(group)
+
+
+def main() -> None:
+    """Run the command that the arguments name."""
+    cli()
