@@ -93,9 +93,7 @@ async def admit(exchange: Exchange, record: Record, endpoint: Endpoint, snapshot
 
     Raises: RequestError, ClientClosed.
     """
-    key = snapshot.router.identify(
-        exchange.headers
-    )  # first: no body of an unknown client is read
+    key = snapshot.router.identify(exchange.headers)  # first: no body of an unknown client is read
     record.key = key.name if key else None
     body = await exchange.body()
     request = endpoint.parse(body)

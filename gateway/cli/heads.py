@@ -28,7 +28,7 @@ cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 out, err = Console(markup=False), Console(stderr=True, markup=False)
 
 Data = Annotated[list[Path], typer.Argument(help="Outcome tables: .jsonl, .jsonl.gz or .parquet.")]
-Place = Annotated[
+EncoderPlace = Annotated[
     str | None,
     typer.Option(
         "--encoder",
@@ -36,9 +36,11 @@ Place = Annotated[
         " server of embeddings such as vLLM. Default hashed; a head trained with another needs it again.",
     ),
 ]
-Served = Annotated[str | None, typer.Option("--encoder-model", help="The model of an embedding server.")]
+EncoderModel = Annotated[
+    str | None, typer.Option("--encoder-model", help="The model of an embedding server.")
+]
 Pooling = Annotated[str, typer.Option("--pooling", help="Of a sentence encoder: mean or cls.")]
-Secret = Annotated[
+EncoderKey = Annotated[
     str | None,
     typer.Option("--encoder-key", envvar="THINKMETER_ENCODER_KEY", help="API key of an embedding server."),
 ]
@@ -99,10 +101,10 @@ def train(
         str | None,
         typer.Option(help="Names for the tables' models, comma-separated; default the tables' names."),
     ] = None,
-    place: Place = None,
-    model: Served = None,
+    place: EncoderPlace = None,
+    model: EncoderModel = None,
     pooling: Pooling = "mean",
-    key: Secret = None,
+    key: EncoderKey = None,
 ) -> None:
     """Train a head on outcome tables."""
     need_extra()
@@ -138,8 +140,8 @@ def calibrate_command(
         str | None, typer.Option(help="Tiers to learn, comma-separated; default all in DATA.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Draws the folds.")] = 0,
-    place: Place = None,
-    key: Secret = None,
+    place: EncoderPlace = None,
+    key: EncoderKey = None,
 ) -> None:
     """Teach a head the tiers of one more model from a few hundred outcomes."""
     need_extra()

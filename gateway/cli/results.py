@@ -15,10 +15,10 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from gateway.cli.heads import (
-    Place,
+    EncoderKey,
+    EncoderModel,
+    EncoderPlace,
     Pooling,
-    Secret,
-    Served,
     encoder_at,
     err,
     fail,
@@ -91,10 +91,10 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     out_dir: Annotated[Path | None, typer.Option("--out", help="Write a report with figures here.")] = None,
     seed: Annotated[int, typer.Option(help="Draws the folds.")] = 0,
-    place: Place = None,
-    model: Served = None,
+    place: EncoderPlace = None,
+    model: EncoderModel = None,
     pooling: Pooling = "mean",
-    key: Secret = None,
+    key: EncoderKey = None,
 ) -> None:
     """Accuracy for tokens, of a head or of a fresh one cross-validated, beside fixed tiers and the oracle."""
     need_extra()

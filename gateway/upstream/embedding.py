@@ -14,7 +14,7 @@ from gateway.upstream.dispatch import Upstream
 from router_model.arrays import Singles as Vectors
 from router_model.encoders.base import EncoderError
 from router_model.encoders.embedder import Embedder
-from router_model.encoders.remote import Served
+from router_model.encoders.remote import RemoteEncoder
 
 log = logging.getLogger("thinkmeter.encoder")
 
@@ -55,7 +55,7 @@ class Embeddings:
             breaker.record_success()
 
     async def _embed(self, encoder: Embedder, settings: EncoderSettings, texts: list[str]) -> Vectors:
-        if not isinstance(encoder, Served):
+        if not isinstance(encoder, RemoteEncoder):
             return await asyncio.to_thread(encoder.embed, texts)
         replica, question = settings.replica, encoder.request(texts)
         ask = partial(self._upstream.ask, replica, b"POST", encoder.path, question, connect=settings.timeout)

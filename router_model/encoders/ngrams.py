@@ -256,7 +256,7 @@ def encode_all(prompts: Sequence[str]) -> Matrix:
     )
 
 
-class Hashed:
+class NgramEncoder:
     """`encode` behind the protocol of encoders."""
 
     identity: Mapping[str, Any] = {"kind": "hashed"}
@@ -271,4 +271,4 @@ class Hashed:
         return encode_all(prompts)
 
 
-HASHED = Hashed()
+HASHED = NgramEncoder()

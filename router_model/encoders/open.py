@@ -10,8 +10,8 @@ from typing import Any
 from router_model.encoders.base import Encoder, EncoderError, Source
 from router_model.encoders.embedder import REMEMBERED
 from router_model.encoders.ngrams import HASHED
-from router_model.encoders.remote import Served
-from router_model.encoders.sentence import Sentence
+from router_model.encoders.remote import RemoteEncoder
+from router_model.encoders.sentence import SentenceEncoder
 
 
 def opened(
@@ -34,7 +34,7 @@ def opened(
             f"{source.place}: the head was trained with a {kind} encoder; this is another kind"
         )
     if source.served:
-        return Served(source, wanted, remembers)
+        return RemoteEncoder(source, wanted, remembers)
     encoder = _opened(replace(source, pooling=str(wanted["pooling"])), remembers)
     if encoder.identity != wanted:
         raise EncoderError(
@@ -48,5 +48,5 @@ def _opened(source: Source, remembers: int) -> Encoder:
     if source.place == "hashed":
         return HASHED
     if source.served:
-        return Served(source, None, remembers)
-    return Sentence(Path(source.place), source.pooling, remembers)
+        return RemoteEncoder(source, None, remembers)
+    return SentenceEncoder(Path(source.place), source.pooling, remembers)

@@ -17,7 +17,7 @@ from router_model.encoders.embedder import PROBE, REMEMBERED, Embedder
 _SHOWN, _ALIKE = 32, 0.99  # numbers of the probe's vector in a manifest, and the least cosine similarity
 
 
-class Served(Embedder):
+class RemoteEncoder(Embedder):
     """Embeddings of a server such as vLLM.
 
     `request` and `vectors` are the two halves of `embed`, for callers with an HTTP client of their own.

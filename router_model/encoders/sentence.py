@@ -15,7 +15,7 @@ from router_model.encoders.embedder import PROBE, REMEMBERED, Embedder
 _LONGEST = 512  # tokens a BERT reads if its tokenizer sets no limit
 
 
-class Sentence(Embedder):
+class SentenceEncoder(Embedder):
     """A BERT in CTranslate2's format with its `tokenizer.json`. Takes milliseconds per prompt."""
 
     def __init__(self, folder: Path, pooling: str = "mean", remembers: int = REMEMBERED) -> None:

@@ -1,4 +1,4 @@
-"""The commands that make and measure heads: what scripts read, and what a mistake is answered with."""
+"""The commands that make and measure heads: their JSON, and their errors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def evaluated(*arguments: str | Path) -> dict:
 
 
 def test_cross_validation(data: Path) -> None:
-    """`--folds` takes tables alone and reports points of a fresh head that beat the mix where words tell."""
+    """`--folds` takes tables only and reports a fresh head, which beats the mix where words predict."""
     found = evaluated(data, "--folds", "3", "--tiers", "short,long")
 
     assert [point["extra_budget"] for point in found["points"]] == [0.25, 0.5, 0.75]
@@ -118,7 +118,7 @@ def test_bad_input(arguments: list[str], message: str, data: Path, tmp_path: Pat
 
 
 def odd(kind: str, count: int) -> list[dict]:
-    """Rows that are legal and unlike any that a method was thought out for."""
+    """Legal rows of a kind that no method was designed for."""
     random = np.random.default_rng(0)
     texts = {
         "unicode": "数学 {} 🧮 \u202e\u0000 ÄÖ", "huge": "x{} + y " * 40_000, "duplicates": "Question {}?",
@@ -141,7 +141,7 @@ def odd(kind: str, count: int) -> list[dict]:
 
 @pytest.mark.parametrize("kind", ["unicode", "huge", "duplicates", "right", "wrong", "free"])
 def test_odd_tables(kind: str, tmp_path: Path) -> None:
-    """Whatever is in a legal table, the points are finite numbers, no better than a clairvoyant's."""
+    """For any legal table the points are finite and no better than a clairvoyant's."""
     path = tmp_path / "odd.jsonl"
     rows = odd(kind, 120 if kind == "duplicates" else 60)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -159,7 +159,7 @@ CONSTANT = {"right", "wrong"}
 
 @pytest.mark.parametrize("count", [1, 3, 9])
 def test_too_few(count: int, tmp_path: Path) -> None:
-    """Too few prompts to learn new tiers from are one clear error, not a figure."""
+    """Too few prompts to learn new tiers give one clear error instead of a figure."""
     path = tmp_path / "few.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in odd("plain", count)))
 

@@ -1,4 +1,4 @@
-"""Outcome tables with a known answer, for tests of what learns from tables and measures on them."""
+"""Outcome tables with a known answer, for tests of training and measuring."""
 
 from __future__ import annotations
 

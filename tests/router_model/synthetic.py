@@ -13,7 +13,7 @@ _WORDS = "apple river stone cloud table green quiet seven chair light paper musi
 def synthetic(
     count: int, seed: int, *, learnable: bool, samples: int = 4, name: str = "made"
 ) -> OutcomeTable:
-    """Sums that need more thinking the more terms they have; where not `learnable`, of hidden length."""
+    """Sums that need more thinking the more terms they have; the prompt hides them if not `learnable`."""
     draw = np.random.default_rng(seed)
     prompts, correct, tokens = [], [], []
     for at in range(count):

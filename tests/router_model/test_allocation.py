@@ -65,7 +65,7 @@ def test_arrays_and_floats_agree(sample: tuple, price: float) -> None:
 
 @given(st.one_of(tiers, coarse), st.floats(0, 1e4))
 def test_a_batch_chooses_like_one_request(sample: tuple, price: float) -> None:
-    """A row of a batch gets a tier of the same value; of several, one with the fewest tokens."""
+    """A row of a batch gets a tier of the same value, and on a tie the one with the fewest tokens."""
     correct, tokens = sample
     (chosen,) = best_tiers(np.array([correct]), np.array([tokens]), price)
     worth = [value(*tier, price) for tier in zip(correct, tokens, strict=True)]

@@ -52,7 +52,7 @@ def test_refuses_damage(saved: Path, tmp_path: Path) -> None:
 
 
 def test_replacing_leaves_one_head(trained: Trained, tmp_path: Path) -> None:
-    """A second write replaces the first; nothing temporary or old stays behind."""
+    """A second write replaces the first and leaves no temporary or old files."""
     first = train.save(trained.head, tmp_path)
     second = train.save(replace(trained.head, sample=trained.head.sample[:10]), tmp_path)
 

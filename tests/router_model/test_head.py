@@ -23,7 +23,7 @@ EASY, HARD = "river stone: what is 11 + 12?", "river stone: what is 11 + 12" + "
 
 
 def test_survives_the_disk(trained: Trained, saved: Path) -> None:
-    """A loaded head answers as the one in memory and knows by hash what it was trained on."""
+    """A loaded head predicts like the one in memory and recognises its training prompts by hash."""
     head = Head.load(saved)
     for prompt in (EASY, HARD):
         found, before = head.predict(prompt, "made", ASKED), trained.head.predict(prompt, "made", ASKED)
@@ -60,7 +60,7 @@ def test_any_prompt(saved: Path, prompt: str) -> None:
 
 
 def test_abstains_from_the_unfamiliar(saved: Path) -> None:
-    """Far from the training data it says so and answers its averages, the same for all such prompts."""
+    """Far from the training data the head abstains and gives its averages, the same for all such prompts."""
     head = Head.load(saved)
     poem = head.predict("Übersetze bitte: Wer reitet so spät durch Nacht und Wind?", "made", ASKED)
     code = head.predict("SELECT * FROM users WHERE id IN (SELECT owner FROM pets)", "made", ASKED)
@@ -81,7 +81,7 @@ def test_known_tiers_go_by_name_in_any_order(saved: Path) -> None:
 
 
 def test_other_lengths_are_interpolated(trained: Trained) -> None:
-    """Unknown tiers lie between the measured ones by length, never fall with it, and respect their room."""
+    """Unknown tiers are interpolated by length, never fall with it, and respect their token limits."""
     curves = replace(trained.head.sets["made"], lengths={"direct": 0.0, "short": 100.0, "long": 600.0})
     head = replace(trained.head, sets={"made": curves})
     lengths = [TierLength(f"t{n}", n, 50) for n in (0, 50, 100, 300, 600, 2400, 9600, 40_000)]

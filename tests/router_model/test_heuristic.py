@@ -1,4 +1,4 @@
-"""The baseline: a stand-in, so only its manners are tested and not its judgement."""
+"""The heuristic is a stand-in, so its ranges are tested and not its accuracy."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def test_difficulty_is_a_score(prompt: str) -> None:
     ["", "\0", "\ud800", "İ" * 100_000, "😀" * 100_000, "∑ prove " * 20_000, " " * 100_000, "hi " * 40_000],
 )
 def test_difficulty_of_odd_prompts(prompt: str) -> None:
-    """Nor do empty, endless and broken prompts leave the range."""
+    """Empty, very long and broken prompts stay in the range too."""
     assert 0 < difficulty(prompt) < 1
 
 
 def test_end_of_a_long_prompt_does_not_count() -> None:
-    """Only the first 20,000 characters are looked at, so that a prompt cannot take our time."""
+    """Only the first 20,000 characters are read, which bounds the time."""
     start = "x" * 20_000
 
     assert difficulty(start) == difficulty(start + " prove that ∑ = ∫" * 5_000)
@@ -60,7 +60,7 @@ def test_order_of_difficulty(easier: str, harder: str) -> None:
 
 @given(prompts, tiers)
 def test_prediction(prompt: str, lengths: list[TierLength]) -> None:
-    """Estimates are finite, chances are chances, and thinking longer never makes an answer worse."""
+    """Estimates are finite, probabilities lie in [0, 1], and longer thinking never lowers P(right)."""
     found = HeuristicBaseline().predict(prompt, "m", lengths)
 
     assert found.difficulty == difficulty(prompt)

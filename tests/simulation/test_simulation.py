@@ -1,4 +1,4 @@
-"""The simulator: the limiter holds whatever the price does, and runs are repeatable."""
+"""The simulator's limiter holds at any price, and runs are repeatable."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TIERS = ("direct", "short", "long")
 
 
 def table(prompts: int = 60) -> OutcomeTable:
-    """Prompts of every difficulty: the harder, the more thinking they need, and the longer it gets."""
+    """Prompts of every difficulty: harder ones need more thinking and take more tokens."""
     hardness = np.linspace(0.05, 0.95, prompts)[:, None]
     return OutcomeTable(
         name="made up",
@@ -82,7 +82,7 @@ def test_limiter_never_over_the_cap(cap: float, asks: list[tuple[float, int, flo
 
 
 def test_limiter_steps_down_and_refuses() -> None:
-    """The highest tier that fits at or below the wanted one is granted; nothing where none fits."""
+    """The highest tier that fits at or below the wanted one is granted, or none."""
     limiter = Limiter(60.0, 100.0)
 
     assert [limiter.reserve(0, 2, (10, 50, 90), enforced=True) for _ in range(3)] == [2, 0, REFUSED]
@@ -90,7 +90,7 @@ def test_limiter_steps_down_and_refuses() -> None:
 
 
 def test_tokens_count_for_a_window_and_at_most_a_bucket_more() -> None:
-    """What is settled at second 0.5 of a minute's window still counts at 60.9 and no longer at 61."""
+    """In a window of a minute, a settlement at 0.5 s still counts at 60.9 s and no longer at 61 s."""
     limiter = Limiter(60.0, 100.0)
     limiter.settle(0.5, 0.0, 70.0, 70.0)
 

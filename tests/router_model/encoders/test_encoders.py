@@ -1,4 +1,4 @@
-"""Encoders behind one seam: a real BERT, a server of embeddings, and heads that insist on their own."""
+"""Encoders: a real BERT, an embedding server, and heads that refuse any other encoder."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from router_model.encoders import embedder
 from router_model.encoders.base import EncoderError, Source
 from router_model.encoders.ngrams import HASHED, encode
 from router_model.encoders.open import opened
-from router_model.encoders.remote import Served
-from router_model.encoders.sentence import Sentence
+from router_model.encoders.remote import RemoteEncoder
+from router_model.encoders.sentence import SentenceEncoder
 from router_model.head import Head
 from router_model.predictor import TierLength
 from router_model.training.outcomes import OutcomeTable
@@ -65,8 +65,8 @@ def server() -> Iterator[Embeddings]:
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_sentence_encoder(folder: Path, pooling: str) -> None:
-    """What CTranslate2 computes, in batches of texts of different lengths, is what a BERT in numpy does."""
-    encoder = Sentence(folder, pooling)
+    """CTranslate2 computes the same vectors in mixed batches as a BERT in NumPy."""
+    encoder = SentenceEncoder(folder, pooling)
     found = encoder.encode_all(TEXTS)
 
     for at, text in enumerate(TEXTS):
@@ -80,20 +80,20 @@ def test_sentence_encoder(folder: Path, pooling: str) -> None:
 
 
 def test_long_prompts_are_cut(folder: Path, tmp_path: Path) -> None:
-    """No more tokens are read than the tokenizer allows, of however long a prompt."""
+    """However long a prompt, no more tokens are read than the tokenizer allows."""
     bert.write(bert.random_weights(0), tmp_path, HEADS)
     limit = {"max_length": 16, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
     bert.write_tokenizer(tmp_path, truncation=limit)
-    encoder = Sentence(tmp_path)
+    encoder = SentenceEncoder(tmp_path)
 
     assert encoder.embed(["sum " * 14])[0] == pytest.approx(encoder.embed(["sum " * 100_000])[0], abs=1e-5)
     with pytest.raises(EncoderError, match="failed"):
-        Sentence(folder).embed(["sum " * 100])  # 102 tokens, where this BERT has 64 places
+        SentenceEncoder(folder).embed(["sum " * 100])  # 102 tokens, where this BERT has 64 places
 
 
 def test_features_wait_for_nothing(folder: Path) -> None:
-    """A prompt that was not embedded has no features yet; the memory is bounded and forgets the oldest."""
-    encoder = Sentence(folder, remembers=2)
+    """A prompt has no features until it is embedded; the cache is bounded and drops the oldest."""
+    encoder = SentenceEncoder(folder, remembers=2)
     assert encoder.features("prove") is None
 
     encoder.encode_all(["prove"])
@@ -107,7 +107,7 @@ def test_features_wait_for_nothing(folder: Path) -> None:
 
 
 def test_head_on_a_sentence_encoder(folder: Path, table: OutcomeTable, tmp_path: Path) -> None:
-    """Trained by the command, the head tells easy from hard, and abstains where nothing was embedded."""
+    """A head trained by the command tells easy from hard, and abstains without an embedding."""
     data = made.write(table, tmp_path / "made.jsonl")
     out = tmp_path / "head"
     arguments = ["--out", str(out), "--encoder", str(folder)]
@@ -133,7 +133,7 @@ PROMPTS = (made.EASY, (1, 2)), (made.HARD, (3, 4))
 
 
 def test_unlike_the_training_data(server: Embeddings, table: OutcomeTable, tmp_path: Path) -> None:
-    """A prompt whose embedding points elsewhere than all of the training data is abstained from."""
+    """The head abstains from a prompt whose embedding is unlike all training data."""
     head = trained(server, table, tmp_path)
     head.see(["Übersetze Goethes Ballade ins Spanische", made.HARD.format(1000, 1001)])
 
@@ -150,7 +150,7 @@ def trained(server: Embeddings, table: OutcomeTable, folder: Path) -> Head:
 
 
 def test_served_embeddings(server: Embeddings, table: OutcomeTable, tmp_path: Path) -> None:
-    """Training asks in batches, each text once; the head that is read again answers the same."""
+    """Training requests each text once, in batches; the reloaded head predicts the same."""
     head = trained(server, table, tmp_path)
     assert len(server.texts) == len(set(server.texts)) == len(table) + 1
     assert all(len(one["input"]) <= 32 and one["model"] == "words" for one in server.asked)
@@ -166,7 +166,7 @@ def test_served_embeddings(server: Embeddings, table: OutcomeTable, tmp_path: Pa
 def test_another_encoder_is_refused(
     folder: Path, server: Embeddings, table: OutcomeTable, tmp_path: Path
 ) -> None:
-    """A head names what is missing or wrong: no encoder, another kind, another model, another server's."""
+    """A head says what is missing or wrong: no encoder, another kind, another model, another server."""
     from router_model.training import train
 
     train.train([table], tmp_path / "sentence", encoder=opened(Source(str(folder))))
@@ -204,7 +204,7 @@ def test_another_encoder_is_refused(
     ],
 )
 def test_faults_of_the_server(server: Embeddings, change: dict[str, object], message: str) -> None:
-    """Whatever the server does wrong, training says what and where."""
+    """Whatever the server does wrong, the error says what and where."""
     encoder = opened(Source(server.url, model="words", timeout=0.3))
     for name, value in change.items():
         setattr(server, name, value)
@@ -215,7 +215,7 @@ def test_faults_of_the_server(server: Embeddings, change: dict[str, object], mes
 
 
 def test_no_server() -> None:
-    """Nobody listening is an error with the address; so is a server without a model's name."""
+    """An unreachable server is an error with its address; so is a server without a model name."""
     with pytest.raises(EncoderError, match=r"127\.0\.0\.1:9/v1/embeddings"):
         opened(Source("http://127.0.0.1:9", model="m"))
     with pytest.raises(EncoderError, match="name the embedding model"):
@@ -247,7 +247,7 @@ def test_key_and_command_line(server: Embeddings, table: OutcomeTable, tmp_path:
 
 
 def test_hashed_is_the_default() -> None:
-    """Without a source, or where it says so, the built-in features are used."""
+    """Without a source, or with the source `hashed`, the built-in features are used."""
     assert opened(None) is opened(Source("hashed")) is HASHED
     assert opened(Source("/somewhere"), HASHED.identity) is HASHED
 
@@ -255,22 +255,22 @@ def test_hashed_is_the_default() -> None:
 def test_what_a_directory_lacks(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Missing files, damaged ones, a pooling that does not exist and a missing library are named."""
     with pytest.raises(EncoderError, match=r"model\.bin"):
-        Sentence(tmp_path)
+        SentenceEncoder(tmp_path)
     (tmp_path / "model.bin").write_bytes(b"x")
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(EncoderError, match=str(tmp_path)):
-        Sentence(tmp_path)
+        SentenceEncoder(tmp_path)
     with pytest.raises(EncoderError, match="mean or cls"):
-        Sentence(folder, "max")
+        SentenceEncoder(folder, "max")
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(EncoderError, match=r"tokenizers missing.*\.\[encoder\]"):
-        Sentence(folder)
+        SentenceEncoder(folder)
 
 
 def test_served_halves(server: Embeddings) -> None:
-    """Whoever brings an HTTP client of his own sends `ask`, reads `answer`; lone surrogates do no harm."""
+    """With another HTTP client, `request` and `vectors` do the same; lone surrogates do no harm."""
     encoder = opened(Source(server.url, model="words"))
-    assert isinstance(encoder, Served)
+    assert isinstance(encoder, RemoteEncoder)
     texts = encoder.missing(["lone \ud800", "lone \ud800", ""])
 
     assert len(texts) == 2

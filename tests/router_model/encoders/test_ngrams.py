@@ -1,4 +1,4 @@
-"""Features of any text: finite, bounded, deterministic, and telling what they should tell."""
+"""Features of any text are finite, bounded, deterministic and informative."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_case_does_not_matter_to_words() -> None:
 
 
 def test_matrix() -> None:
-    """Rows of the matrix are the single prompts, also when there are none."""
+    """The rows of the matrix are the single prompts, also for no prompts."""
     prompts = ["one", "", "two words"]
     matrix = encode_all(prompts)
 

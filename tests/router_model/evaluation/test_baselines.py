@@ -1,4 +1,4 @@
-"""The methods that the head must beat: they learn what can be learnt, and invent nothing."""
+"""The methods that the head must beat learn what can be learnt and nothing else."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ pytest.importorskip("sklearn")
 
 EVERY = [pytest.param(method, id=method.name) for method in baselines()]
 READERS = [Neighbours(k=10), Regression(), Factorisation(directions=8), Boosting(directions=8)]
-"""Those that see the words, made small."""
+"""Small versions of the methods that see the words."""
 
 
 @pytest.mark.parametrize("method", EVERY)
 def test_estimates_are_possible(method: Method) -> None:
-    """Chances lie in [0, 1] and tokens are positive and finite, for prompts unlike any seen too."""
+    """P(right) lies in [0, 1] and tokens are positive and finite, also for unfamiliar prompts."""
     train = made.table()
     strange = replace(
         train.take([0, 1, 2, 3]), prompts=("", "😀" * 2_000, "∫" * 50, "\ud800 x"), datasets=("c",) * 4
@@ -49,7 +49,7 @@ def test_same_seed_same_estimates(method: Method) -> None:
 
 @pytest.mark.parametrize("method", READERS, ids=lambda method: method.name)
 def test_words_tell_hard_from_easy(method: Method) -> None:
-    """What thinking longer gains is seen to be larger for hard prompts that were not trained on."""
+    """On new prompts, the estimated gain of longer thinking is larger for hard ones."""
     test = made.table(40, seed=1)
     found = method.fit(made.table(160), 0).estimate(test)
     gain = found.correct[:, 1] - found.correct[:, 0]
@@ -60,7 +60,7 @@ def test_words_tell_hard_from_easy(method: Method) -> None:
 
 @pytest.mark.parametrize("method", READERS, ids=lambda method: method.name)
 def test_mean_tokens_are_kept(method: Method) -> None:
-    """Estimated tokens add up to what the training prompts took: the mean is estimated, not the median."""
+    """Estimated tokens add up to those of the training prompts: the mean is estimated, not the median."""
     random = np.random.default_rng(0)
     plain = made.table(200)
     skewed = replace(plain, tokens=np.exp(random.normal(4, 1, plain.tokens.shape)))
@@ -79,7 +79,7 @@ def test_a_tier_that_is_never_wrong() -> None:
 
 
 def test_rule_by_length() -> None:
-    """A rule learns means by tenths of its score: long prompts were hard here, so they are expected to be."""
+    """A rule learns means by deciles of its score: long prompts were hard, so they are expected to be."""
     train = made.table()
 
     found = Rule("length", len).fit(train, 0).estimate(train)
@@ -88,7 +88,7 @@ def test_rule_by_length() -> None:
 
 
 def test_dataset_identity_knows_nothing_else() -> None:
-    """All prompts of a data set get the same estimate, and an unknown data set that of all."""
+    """All prompts of a data set get the same estimate; an unknown data set gets the overall one."""
     train = made.table()
     estimator = DatasetIdentity().fit(train, 0)
     stranger = replace(train.take([0]), datasets=("never seen",))

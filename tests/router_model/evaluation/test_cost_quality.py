@@ -26,7 +26,7 @@ def outcomes(random: np.random.Generator, prompts: int = 12, tiers: int = 3) -> 
 
 @given(tables)
 def test_mix_is_the_best_pair(random: np.random.Generator) -> None:
-    """The hull at a budget equals the best random mix of any two tiers that keeps to it."""
+    """The hull at a budget equals the best random mix of two tiers within it."""
     tokens, correct = random.integers(1, 100, 4).astype(float), random.random(4)
     budget = float(random.uniform(tokens.min(), tokens.max()))
 
@@ -73,7 +73,7 @@ def test_between_two_prices() -> None:
 
 
 def test_budget_beyond_the_end() -> None:
-    """A curve that ends before the budget spends and gets what its end does, and no more."""
+    """Beyond its end a curve spends and earns what it does at its end."""
     assert cost_quality.at_budget(TWO, 1_000) == cost_quality.Point(300, 0.8)
 
 
@@ -98,7 +98,7 @@ def test_area_of_a_line() -> None:
 
 @given(tables)
 def test_prices_fall_and_reach_every_end(random: np.random.Generator) -> None:
-    """The series begins with the cheapest for all, ends with the best for all, and falls between."""
+    """The series falls from infinity (cheapest tier for all) to 0 (best tier for all)."""
     correct, tokens = outcomes(random)
     at = cost_quality.prices(correct, tokens)
 
@@ -108,7 +108,7 @@ def test_prices_fall_and_reach_every_end(random: np.random.Generator) -> None:
 
 
 def test_part_of_a_sweep() -> None:
-    """Prompts that are not kept neither cost nor earn."""
+    """Prompts that are left out count neither as tokens nor as correctness."""
     swept = Sweep(np.array([3, 1]), np.array([[5.0, 7.0]]), np.array([[1.0, 0.0]]))
 
     part = swept.within(np.array([False, True, True, False]))

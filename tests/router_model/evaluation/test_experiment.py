@@ -1,4 +1,4 @@
-"""Protocol: nobody is scored on what they learnt from, oracles know what they say, points keep budgets."""
+"""No method is scored on its training prompts, oracles are honest about luck, points keep budgets."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from tests.router_model import made
 
 
 class Memory:
-    """Remembers every training outcome, and expects nothing of other prompts."""
+    """Memorises every training outcome and knows nothing of other prompts."""
 
     name = "memory"
 
     def fit(self, train: OutcomeTable, seed: int) -> Memory:
-        """Learn by heart."""
+        """Memorise the table."""
         self.known = dict(zip(train.prompts, train.correct, strict=True))
         return self
 
     def estimate(self, table: OutcomeTable) -> Estimates:
-        """What is known, or 0.5 everywhere."""
+        """The memorised outcomes, or 0.5."""
         rows = [self.known.get(prompt, np.array([0.5, 0.5])) for prompt in table.prompts]
         return Estimates(np.array(rows), np.tile([10.0, 110.0], (len(table), 1)))
 
 
 class Knowing:
-    """Decides by the word in the prompt, as a policy with a price at which it gives up."""
+    """A policy that decides by a word in the prompt, up to a price."""
 
     name = "knowing"
 
@@ -39,13 +39,13 @@ class Knowing:
         return self
 
     def choose(self, table: OutcomeTable, price: float) -> np.ndarray:
-        """Long for what must be proved, below a price of 5."""
+        """The long tier for proofs, below a price of 5."""
         long = np.array(["prove" in prompt for prompt in table.prompts]) & (price < 5)
         return np.column_stack([~long, long]).astype(float)
 
 
 def test_memory_does_not_help() -> None:
-    """A method that knows all training outcomes by heart is no better than knowing nothing."""
+    """Memorising the training outcomes is no better than knowing nothing."""
     table = made.table(200)
     cell = experiment.cross_fit(Memory(), table, 0, experiment.parts(table, 0), lambda _: None)
 
@@ -67,7 +67,7 @@ def test_policy_that_knows() -> None:
 
 
 def test_points() -> None:
-    """Tokens never exceed the budget, nor accuracy that of an oracle that has seen the outcomes."""
+    """Tokens never exceed the budget, and accuracy never exceeds that of a clairvoyant oracle."""
     table = made.table(200)
     cell = experiment.cross_fit(Knowing(), table, 0, experiment.parts(table, 0), lambda _: None)
     low, high = table.tokens.mean(axis=0)
@@ -85,7 +85,7 @@ def test_points() -> None:
 
 
 def test_clairvoyant_oracle() -> None:
-    """With one sample a cell, the oracle is chosen and scored on it, and is called so."""
+    """With one sample per cell, the oracle chooses and scores on it and is called clairvoyant."""
     best, kind = oracle.oracle(made.table(60))
 
     assert kind == "clairvoyant"
@@ -93,7 +93,7 @@ def test_clairvoyant_oracle() -> None:
 
 
 def test_split_sample_oracle_cannot_know_luck() -> None:
-    """Where every answer is a coin toss, an oracle that chooses on other samples gains nothing by it."""
+    """If every answer is a coin toss, choosing on other samples gains the oracle nothing."""
     random = np.random.default_rng(0)
     plain = made.table(400, samples=4)
     luck = replace(plain, correct=random.binomial(4, 0.5, plain.correct.shape) / 4)
@@ -119,7 +119,7 @@ def test_split_sample_oracle_knows_the_prompt() -> None:
 
 
 def test_left_out_data_set_is_not_trained_on() -> None:
-    """Prompts of the data set that is measured are not among those fitted to."""
+    """Methods are never fitted to prompts of the data set that is measured."""
     table = made.table(80)
     memory = Memory()
 
@@ -131,7 +131,7 @@ def test_left_out_data_set_is_not_trained_on() -> None:
 
 
 def test_within_keeps_the_decisions() -> None:
-    """Measured within a data set, the same decisions count, against that data set's own tiers."""
+    """Within a data set, the same decisions are measured against the tiers of that data set."""
     table = made.table(80)
     whole = experiment.compare(table, [Knowing()], [0], lambda _: None, every=True)
 

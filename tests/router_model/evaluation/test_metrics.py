@@ -39,7 +39,7 @@ def test_the_oracle_against_itself() -> None:
 
 
 def test_equal_tiers_have_no_gap_to_recover() -> None:
-    """Shares of a gap that is not there are not numbers."""
+    """The share of a gap is NaN where there is no gap."""
     flat = Curve(np.array([1.0, 9.0]), np.array([0.5, 0.505]))
 
     assert math.isnan(metrics.measures(flat, flat)["apgr"])
@@ -87,7 +87,7 @@ def test_interval_of_what_is_mostly_undefined() -> None:
 
 
 def test_calibration_error() -> None:
-    """Zero for predictions that come true in every bin, and the distance for those that are off by it."""
+    """Zero for predictions that come true in every bin; the distance for predictions that miss by it."""
     truth = np.repeat([0.0, 1.0], 50)
 
     assert metrics.calibration_error(truth, truth) == 0

@@ -17,7 +17,7 @@ from tests.router_model.synthetic import TIERS, gain_over_mix, synthetic
 
 
 def test_policies_and_joint_objective(trained: Trained) -> None:
-    """Repaired IBPO and the fine-tuned head beat the mix; the published form chooses one tier a prompt."""
+    """The priced policy and the fine-tuned head beat the mix; the published form gives one tier per row."""
     fresh = synthetic(600, 10, learnable=True)
     joint = fine_tuned(trained, 0)
     tuned = FittedHead(replace(trained.head, sets={"made": joint}), joint).estimate(fresh)
@@ -35,7 +35,7 @@ def test_policies_and_joint_objective(trained: Trained) -> None:
 
 
 def test_method_seam(table: OutcomeTable) -> None:
-    """The shipped method fits and estimates tiers by name, also a selection of them."""
+    """The shipped method estimates tiers by name, also for a selection of tiers."""
     fitted = HeadMethod().fit(table.take(np.arange(200)), 0)
     some = table.take(np.arange(200, 260)).select(TIERS[::2])
 

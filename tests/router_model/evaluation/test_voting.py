@@ -1,4 +1,4 @@
-"""Self-consistency: who wins a vote, and what it costs."""
+"""Self-consistency: who wins a vote, and how many tokens it takes."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from router_model.training.outcomes import OutcomeTable
     ],
 )
 def test_majority(answers: list[str], count: int, expected: float) -> None:
-    """The most frequent answer wins, ties by lot, and no answer is no vote. Right is 7."""
+    """The most frequent answer wins, ties are random, an empty answer is no vote. The right answer is 7."""
     assert voting.majority(answers, [answer == "7" for answer in answers], count) == pytest.approx(expected)
 
 
 @given(st.lists(st.sampled_from("789"), min_size=2, max_size=6))
 def test_one_or_two_votes_are_a_single_sample(answers: list[str]) -> None:
-    """With one vote, and with two whose ties are drawn by lot, voting is as good as a single sample."""
+    """One vote, or two with random ties, are as good as a single sample."""
     right = [answer == "7" for answer in answers]
     single = sum(right) / len(right)
 
@@ -85,7 +85,7 @@ def test_contest(tmp_path: Path) -> None:
 
 
 def test_table_without_single_answers(tmp_path: Path) -> None:
-    """Nothing can be voted on when a table holds means alone."""
+    """A table that only holds means has no ballots."""
     ids = table(tmp_path / "t.jsonl", answers=False)
 
     assert voting.ballots(tmp_path / "t.jsonl", ids) == []
@@ -115,7 +115,7 @@ def test_bounds() -> None:
 
 
 def test_routing_is_measured_where_voting_is(tmp_path: Path) -> None:
-    """A router tested on some prompts is compared with votes on those prompts alone."""
+    """A router tested on some prompts is compared with votes on the same prompts."""
     ids = table(tmp_path / "t.jsonl", answers=True)
     cast = [
         one._replace(correct=np.where(np.arange(60) < 30, one.correct, 0.0))

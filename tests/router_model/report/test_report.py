@@ -20,7 +20,7 @@ pytest.importorskip("sklearn")
 
 @pytest.fixture(scope="module")
 def summary() -> Summary:
-    """Two methods on a table where words tell."""
+    """Two methods on a table where the words predict the outcome."""
     methods = (DatasetIdentity(), Neighbours(k=10))
     comparison = experiment.compare(made.table(120), methods, [0, 1], lambda _: None, every=True)
     return {"note": "Made.", **summarise(comparison, "made", "tokens", "kNN", draws=30)}
@@ -52,7 +52,7 @@ def test_curves_of_a_summary_share_budgets(summary: Summary) -> None:
 
 
 def test_page_names_what_is_missed(summary: Summary) -> None:
-    """An aim that is not reached is called missed, and one that is reached so."""
+    """A missed aim is called missed and a reached aim reached."""
     weak = dict(
         summary["methods"]["kNN"]["measures"], gain_middle=[0.02, 0.01, 0.03], gap_middle=[0.9, 0.8, 1]
     )
@@ -83,7 +83,7 @@ def test_written_report(summary: Summary, tmp_path: Path) -> None:
 
 
 def test_measuring_some_settings_keeps_the_others(summary: Summary, tmp_path: Path) -> None:
-    """A report of some settings takes its place among those measured before, in the order of the page."""
+    """A report of some settings is merged into an earlier one, in the order of the page."""
     first = {"settings": {"tiny": summary}, "shipped": "kNN", "seeds": 2, "draws": 30, "minutes": 1.0}
     suite.write(first, tmp_path / "results.md")
 
@@ -104,7 +104,7 @@ def test_questions_to_train_on_come_after_those_to_test_on() -> None:
 
 
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
-    """What was measured before an interruption is not measured again, unless other seeds are asked for."""
+    """A resumed run does not repeat measurements, unless its seeds or draws differ."""
     methods = (Neighbours(k=10),)
     kept = suite.Kept(tmp_path / "interrupted.json")
     tables = [

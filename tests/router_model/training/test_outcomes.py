@@ -58,7 +58,7 @@ def test_reads_gzip_and_plain_alike(tmp_path: Path) -> None:
     ],
 )
 def test_names_the_line(tmp_path: Path, line: str, says: str) -> None:
-    """A bad line is refused with its file and number; empty lines count but do not matter."""
+    """A bad line is refused with its file and number; empty lines are counted and skipped."""
     path = tmp_path / "bad.jsonl"
     path.write_text(json.dumps(row("a", x=(1, 10, 1))) + "\n\n" + line + "\n")
 
@@ -116,7 +116,7 @@ def test_merges_the_same_prompt(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["struct", "map", "frame"])
 def test_parquet(tmp_path: Path, kind: str) -> None:
-    """Parquet reads as the same table as JSON Lines: nulls are gaps, a map is as good as a struct."""
+    """Parquet gives the same table as JSON Lines: nulls are gaps, maps and structs are equivalent."""
     rows = [row("a", x=(1, 10, 1), y=(0, 5, 4)), row("b", x=(0, 20, 1)), row("A", x=(0, 30, 3))]
     columns = pa.Table.from_pylist(rows)
     cell = pa.struct([("correct", pa.float64()), ("tokens", pa.float64()), ("n", pa.int64())])
@@ -161,7 +161,7 @@ def test_parquet_mistakes(tmp_path: Path, second: dict[str, float] | None, messa
 
 
 def test_no_parquet_inside(tmp_path: Path) -> None:
-    """A file that only calls itself Parquet, and one without rows, are refused."""
+    """A file with a false Parquet suffix is refused, and so is one without rows."""
     (tmp_path / "t.parquet").write_bytes(b"PAR1 and nothing more")
     with pytest.raises(OutcomeError, match=r"t\.parquet: .*not a parquet file"):
         read(tmp_path / "t.parquet")
@@ -171,7 +171,7 @@ def test_no_parquet_inside(tmp_path: Path) -> None:
 
 
 def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where pyarrow is missing, the message says what to install."""
+    """Without pyarrow the message says what to install."""
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     (tmp_path / "t.parquet").write_bytes(b"PAR1")
 

@@ -72,7 +72,7 @@ def test_same_seed_same_bytes(table: OutcomeTable, tmp_path: Path) -> None:
 
 
 def test_calibrates_a_new_model(saved: Path) -> None:
-    """From 150 outcomes the tiers of another model are learnt with the trunk frozen."""
+    """The tiers of another model are learnt from 150 outcomes with the trunk frozen."""
     head = Head.load(saved)
     other = replace(synthetic(150, 8, learnable=True, name="new"), tiers=("a", "b", "c"))
     tuned = calibrate(head, other)
@@ -86,7 +86,7 @@ def test_calibrates_a_new_model(saved: Path) -> None:
 
 
 def test_several_tables_with_gaps(table: OutcomeTable) -> None:
-    """Tables are trained on at once, share prompts, and may lack cells."""
+    """Several tables are trained on together; they may share prompts and lack cells."""
     samples = np.where(np.arange(1500).reshape(500, 3) % 7 == 0, 0, table.samples)
     gaps = replace(
         table,
