@@ -71,8 +71,7 @@ def hull(correct: Sequence[float], tokens: Sequence[float]) -> list[int]:
     Every other point costs more and earns less than one of these, or than a mix of two of them.
     """
     corners: list[int] = []
-    slopes = [math.inf]
-    """Of the segment that leads to each corner."""
+    slopes = [math.inf]  # of the segment that leads to each corner
     for point in sorted(range(len(tokens)), key=lambda k: (tokens[k], -correct[k])):
         slope = math.inf
         if corners:

@@ -132,9 +132,8 @@ class Plan:
         correct, tokens = correct.take(self.columns, -1), tokens.take(self.columns, -1)
         if self.blend is not None:
             rising, longer = np.maximum.accumulate(correct, -1), np.maximum.accumulate(tokens, -1)
-            correct = np.minimum(
-                np.round(rising @ self.blend.T, 9), 1.0
-            )  # rounded, so that equal estimates stay equal
+            # rounded, so that equal estimates stay equal
+            correct = np.minimum(np.round(rising @ self.blend.T, 9), 1.0)
             tokens = np.round(np.exp(np.log(longer) @ self.blend.T), 6)
         return correct, np.minimum(tokens, self.limit)
 
