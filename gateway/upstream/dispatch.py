@@ -1,7 +1,12 @@
-"""Sends requests to backends: picks a replica, retries, and hands out one open response at a time.
+"""Sends a request to one of a model's replicas: picks the replica, retries, and opens the response.
 
-The commit point is the moment `open` hands out a response. Before it nothing has been sent to the client, so
-another replica may be tried. After it the response can only pass or break.
+The commit point is the moment `Upstream.open` returns a response: a complete body, or a stream with its first
+complete event. Before it, the client has received nothing, so another replica can be tried. After it, the
+client may have read the status and the first tokens, so a failure can only end the response.
+
+Example: replica a accepts a stream and closes the connection. If no event has arrived, the client gets the
+stream of replica b and notices nothing. If the client has already received `data: {"choices":[{"delta":
+{"content":"The"}}]}`, replica b cannot continue that sentence, and the stream ends with an error event.
 """
 
 from __future__ import annotations
@@ -28,31 +33,33 @@ from gateway.upstream.response import UpstreamRequest, UpstreamResponse
 
 log = logging.getLogger("thinkmeter.upstream")
 
-_ERROR_BYTES = 65_536  # read of a backend's error body
-_EVENT_BYTES = 1 << 20  # waited for before a first event is passed on in pieces
+_ERROR_BYTES = 65_536  # the rest of a longer error body is not read
+_EVENT_BYTES = 1 << 20  # a first event longer than this is passed on before it is complete
 
 
 class Upstream:
-    """The one HTTP client to all backends."""
+    """The HTTP client to all backends."""
 
     def __init__(self) -> None:
-        # vLLM closes idle connections after 5 s; leaving earlier avoids the race for the last one
+        # vLLM closes connections that are idle for 5 s. Stop using them earlier, because a request sent just
+        # as vLLM closes its connection is lost.
         self._client = HttpClient(keep_alive=4)
 
     def close_idle(self) -> None:
-        """Close the connections that will not be used again."""
+        """Close connections that have been idle for too long to be used again."""
         self._client.close_idle()
 
     def close(self) -> None:
-        """Close all connections, those in use too."""
+        """Close all connections, including those in use."""
         self._client.close()
 
     async def ask(
         self, replica: Replica, method: bytes, path: str, body: bytes = b"", *, connect: float
     ) -> tuple[int, bytes]:
-        """One small question outside the request path (health, probe, embedding): status and body.
+        """Send a small request outside the request path (health check, probe, embedding).
 
-        connect: seconds to open a connection.
+        Returns the status and the body. `connect` is the time to open a connection, in seconds.
+
         Raises: NoBackend, BackendDisconnected, BackendError.
         """
         try:
@@ -60,7 +67,7 @@ class Upstream:
         except BackendDisconnected:
             if method != b"GET":
                 raise
-            # a kept connection may just have been closed
+            # the server may have closed the kept-alive connection just then, and a GET is safe to repeat
             return await self._ask(replica, method, path, body, connect)
 
     async def _ask(
@@ -75,87 +82,105 @@ class Upstream:
             response.close()
 
     @asynccontextmanager
-    async def open(self, pool: Pool, call: UpstreamRequest) -> AsyncIterator[UpstreamResponse]:
-        """Send a request and wait for the response: all of it, or the first block of a stream.
+    async def open(self, pool: Pool, request: UpstreamRequest) -> AsyncIterator[UpstreamResponse]:
+        """Send a request and wait for its response: the complete body, or the first block of a stream.
 
-        Leaving the context early closes the connection, which tells the backend to stop.
+        Leaving the context early closes the connection, which tells the backend to stop generating.
 
-        Raises: BackendError and its subclasses, InvalidRequest for what the backend refuses.
+        Raises: BackendError and its subclasses, InvalidRequest, RouteNotFound.
         """
         end = asyncio.get_running_loop().time() + pool.timeouts.total
-        response = await self._reply(pool, call, end)
+        response = await self._first_response(pool, request, end)
         try:
-            if call.stream:
-                async with response.within(pool.timeouts.idle, end):
+            if request.stream:
+                async with response.timeouts(pool.timeouts.idle, end):
                     yield response
             else:
-                response.close()  # all of it is here, however slowly the client takes it
+                # The body is complete. Free the slot at the replica now, however slowly the client reads.
+                response.close()
                 yield response
             response.backend.breaker.record_success()
         except BackendError:
+            # The caller also raises it inside the `yield`, when a stream ends without `data: [DONE]`. A
+            # replica whose streams break is failing, although each of them began well.
             response.backend.breaker.record_failure(time.monotonic())
             raise
         finally:
             response.close()
 
-    async def _reply(self, pool: Pool, call: UpstreamRequest, end: float) -> UpstreamResponse:
-        """Try replicas until one answers, the attempts are used up, or the fault is the request's own."""
+    async def _first_response(self, pool: Pool, request: UpstreamRequest, end: float) -> UpstreamResponse:
+        """Try replicas until one responds, the attempts are used up, or a retry would not help.
+
+        Example with `retries: 2` and the replicas a, b and c: a refuses the connection, b returns 503, c
+        responds, and the client sees the response of c. But if a returns 400, so would b and c: the client
+        gets the 400 at once. `GatewayError.retryable` tells the two apart.
+        """
         tried: set[Backend] = set()
         failure: GatewayError = NoBackend(
             f"No healthy backend serves the model {pool.model!r} right now",
             retry_after=pool.health.interval,
         )
         for _ in range(1 + pool.retries):
-            backend = pool.pick(time.monotonic(), tried, call.affinity)
-            # the same replica again only where a kept connection may have been closed under us
+            backend = pool.pick(time.monotonic(), tried, request.affinity)
+            # `pick` returns a replica a second time if no other is left. Asking it again helps only after a
+            # closed connection: that may have been an idle one, which the replica closed just as we used it.
             if backend is None or (backend in tried and not isinstance(failure, BackendDisconnected)):
                 break
             tried.add(backend)
-            call.tried.append(backend.name)
+            request.tried.append(backend.name)
             try:
-                return await self._attempt(backend, call, end, pool.timeouts)
+                return await self._attempt(backend, request, end, pool.timeouts)
             except GatewayError as error:
                 failure = error
                 if not error.retryable or asyncio.get_running_loop().time() >= end:
                     break
-                number = len(call.tried)
+                number = len(request.tried)
                 log.warning("backend %s, attempt %d: %s (%s)", backend.name, number, error, error.detail)
         raise failure
 
     async def _attempt(
-        self, backend: Backend, call: UpstreamRequest, end: float, timeouts: Timeouts
+        self, backend: Backend, request: UpstreamRequest, end: float, timeouts: Timeouts
     ) -> UpstreamResponse:
-        limit = asyncio.get_running_loop().time() + timeouts.first_byte if call.stream else end
-        backend.take(time.monotonic())
+        """Send the request to one replica and wait until there is enough to commit to its response."""
+        # The first-byte timeout is for streams. Other responses begin only when the answer is complete.
+        limit = asyncio.get_running_loop().time() + timeouts.first_byte if request.stream else end
+        backend.start_request(time.monotonic())
         response: HttpResponse | None = None
         try:
             async with asyncio.timeout_at(min(limit, end)):
-                headers = [*call.headers, *_authorization(backend.replica)]
+                headers = [*request.headers, *_authorization(backend.replica)]
                 response = await self._client.request(
-                    b"POST", backend.replica.base, call.path, headers, call.body, connect=timeouts.connect
+                    b"POST",
+                    backend.replica.base,
+                    request.path,
+                    headers,
+                    request.body,
+                    connect=timeouts.connect,
                 )
                 if response.status >= 300:
                     raise await _error_of(response)
-                _check_content_type(response, call)
-                body = await (_first_event(response) if call.stream else response.read())
+                _check_content_type(response, request)
+                body = await (_first_event(response) if request.stream else response.read())
                 if not body:
                     raise BackendDisconnected("The backend sent an empty response")
-                if call.stream and body.startswith((b'data: {"error"', b'data:{"error"')):
+                # vLLM refuses some requests inside a stream, with status 200 and an error as the first event:
+                # data: {"error":{"message":"…","code":400}}. The client gets a real 400 instead.
+                if request.stream and body.startswith((b'data: {"error"', b'data:{"error"')):
                     raise stream_error(body)
         except TimeoutError as error:
-            self._end(backend, response, failure := BackendTimeout("The backend did not response in time"))
+            self._fail(backend, response, failure := BackendTimeout("The backend did not respond in time"))
             raise failure from error
-        except BaseException as error:
-            self._end(backend, response, error)
+        except BaseException as error:  # cancellation too: the slot must be freed
+            self._fail(backend, response, error)
             raise
         backend.breaker.response_started()
         return UpstreamResponse(backend, response, body)
 
     @staticmethod
-    def _end(backend: Backend, response: HttpResponse | None, failure: BaseException) -> None:
+    def _fail(backend: Backend, response: HttpResponse | None, failure: BaseException) -> None:
         if response is not None:
             response.close()
-        backend.release(failure, time.monotonic())
+        backend.fail_request(failure, time.monotonic())
 
 
 def _authorization(replica: Replica) -> Headers:
@@ -164,32 +189,36 @@ def _authorization(replica: Replica) -> Headers:
     return [(b"Authorization", f"Bearer {replica.api_key.get_secret_value()}".encode())]
 
 
-# --- what an response means ---------------------------------------------------------
+# --- reading a response up to the commit point ----------------------------------------------------------
 
 
-def _check_content_type(response: HttpResponse, call: UpstreamRequest) -> None:
-    expected = "text/event-stream" if call.stream else "application/json"
+def _check_content_type(response: HttpResponse, request: UpstreamRequest) -> None:
+    expected = "text/event-stream" if request.stream else "application/json"
     found = response.header(b"content-type")
     if not found.lower().startswith(expected):
         raise BackendError(
-            "The backend sent an response that is not of the expected kind",
+            "The backend sent a response of an unexpected content type",
             detail=f"content type {found!r} instead of {expected}",
         )
 
 
 async def _first_event(response: HttpResponse) -> bytes:
-    """The first block of a stream, with at least one whole event: less than that commits to nothing."""
+    """Read a stream until its first event is complete; returns everything read so far.
+
+    Committing earlier gains nothing: no client can use half an event such as `data: {"choices":[{"de`.
+    """
     block = await response.block()
+    # An event ends with an empty line. Lines end with \n or \r\n, so that is \n\n or \r\n\r\n.
     while block and b"\n\n" not in block and b"\n\r\n" not in block and len(block) < _EVENT_BYTES:
         more = await response.block()
         if not more:
-            raise BackendDisconnected("The backend closed before its response was complete")
+            raise BackendDisconnected("The backend closed the connection before its response was complete")
         block += more
     return block
 
 
 async def _error_of(response: HttpResponse) -> GatewayError:
-    """The error for an response with a status of 300 and above."""
+    """The error for a response with a status of 300 or above."""
     after = response.header(b"retry-after")
     body = await response.read(_ERROR_BYTES)
     return backend_error(

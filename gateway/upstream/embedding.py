@@ -1,4 +1,4 @@
-"""Fetches embeddings of prompts for the head, within a timeout. On failure the head abstains."""
+"""Fetches the embeddings of prompts for the head, within a timeout. On failure the head abstains."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ log = logging.getLogger("thinkmeter.encoder")
 
 
 class Embeddings:
-    """Fills an encoder's memory before the head is asked, which looks nowhere else.
+    """Puts the embedding of a prompt into the encoder's cache before the head reads it there.
 
-    A sentence encoder runs in a thread, as it takes milliseconds; a server is asked over the gateway's own
-    client. After failures in a row nobody is asked for a while, so that they cost no request its time-out.
+    A sentence encoder takes milliseconds, so it runs in a thread. An embeddings server is called with the
+    gateway's own HTTP client. After several failures in a row nothing is fetched for a while; otherwise a
+    dead server would delay every request by the whole timeout.
     """
 
     def __init__(self, upstream: Upstream) -> None:
@@ -31,7 +32,7 @@ class Embeddings:
         self._breaker = CircuitBreaker()
 
     async def prefetch(self, encoder: Embedder | None, settings: EncoderSettings | None, prompt: str) -> None:
-        """Returns within the timeout; at once without an encoder. Failures are logged, never raised."""
+        """Fetch and cache the embedding of a prompt. Failures are logged, never raised."""
         if encoder is None or settings is None:
             return
         texts, breaker = encoder.missing([prompt]), self._breaker
@@ -45,7 +46,7 @@ class Embeddings:
         except (EncoderError, GatewayError, TimeoutError) as error:
             breaker.record_failure(time.monotonic())
             log.warning("no embedding, the head abstains: %s", error or "not in time")
-        except Exception:  # whatever an encoder or its server comes up with costs no request
+        except Exception:  # even an unexpected fault of the encoder must not fail the request
             breaker.record_failure(time.monotonic())
             log.exception("no embedding, the head abstains")
         except BaseException:
@@ -62,7 +63,8 @@ class Embeddings:
         try:
             status, body = await ask()
         except BackendDisconnected:
-            status, body = await ask()  # a kept connection was closed just then
+            # the server may have closed the kept-alive connection just then; embedding is safe to repeat
+            status, body = await ask()
         if status != 200:
             raise EncoderError(f"{settings.source}: status {status}")  # the body may repeat the prompt
         return encoder.vectors(body, len(texts))

@@ -1,4 +1,4 @@
-"""What a backend's refusal means for the client. Pure."""
+"""Turns an error of a backend into the error that the client gets. No I/O."""
 
 from __future__ import annotations
 
@@ -15,19 +15,28 @@ from gateway.openai_api.errors import read_error
 
 
 def stream_error(block: bytes) -> GatewayError:
-    """The error for a stream that begins with one: vLLM refuses some requests so, with status 200."""
+    """The error for a stream whose first event is an error, although its status is 200.
+
+    vLLM refuses some requests this way. The code in the event takes the place of the status:
+    `data: {"error":{"message":"n must be at least 1","code":400}}`.
+    """
     event = block.partition(b"\n")[0].removeprefix(b"data:")
     return backend_error(read_error(event).status or 500, event, retry_after=1)
 
 
 def backend_error(status: int, body: bytes, *, retry_after: float) -> GatewayError:
-    """What a backend's status and error body mean for the client; `retry_after` in seconds."""
+    """The error for a backend's status and error body; `retry_after` is in seconds.
+
+    What the backend says about the request is passed on to the client. What it says about itself goes only to
+    the log, as `detail`.
+    """
     error = read_error(body)
     message, detail = error.message, f"status {status}: {error.message or body[:200]!r}"
     if status == 429:
         return BackendOverloaded(
             "The model is overloaded; try again later", retry_after=retry_after, detail=detail
         )
+    # once vLLM's engine process has died, its HTTP server returns 500 to every request
     engine_died = "EngineCore encountered" in message or "EngineDead" in message
     if status in (502, 503, 504) or engine_died:
         return NoBackend("The backend is not available right now", retry_after=retry_after, detail=detail)
@@ -42,7 +51,7 @@ def backend_error(status: int, body: bytes, *, retry_after: float) -> GatewayErr
         if too_long or "maximum context length" in message or "max_model_len" in message:
             return ContextLengthExceeded(message, param=error.param)
         return InvalidRequest(message or "The backend refused the request", param=error.param)
-    if status == 404 and message == "Not Found":  # the bare answer of a server without this route
+    if status == 404 and message == "Not Found":  # {"detail":"Not Found"}: the server has no such route
         return RouteNotFound("The model does not offer this endpoint", detail=detail)
     if status in (401, 403, 404, 405):
         return BackendError("The backend does not serve this request for the gateway", detail=detail)

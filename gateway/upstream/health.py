@@ -1,4 +1,4 @@
-"""Active health checks of all replicas, and the discovery of their context length."""
+"""Active health checks of all replicas. They also read the context length of each replica."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ log = logging.getLogger("thinkmeter.upstream")
 
 
 class HealthChecks:
-    """Checks the replicas of the current pools, again and again."""
+    """Checks all replicas of the current pools periodically."""
 
     def __init__(self, upstream: Upstream, pools: Callable[[], Mapping[str, Pool]]) -> None:
-        """`pools` returns the pools of the configuration in use, of every model."""
+        """`pools` returns the pools of the configuration in use, by model."""
         self._upstream = upstream
         self._pools = pools
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Check every replica once, and go on checking."""
+        """Check every replica once, then keep checking in the background."""
         await self.check()
         self._task = asyncio.create_task(self._keep_checking(), name="health-checks")
 
@@ -36,13 +36,13 @@ class HealthChecks:
 
     @property
     def ready(self) -> bool:
-        """Whether any replica of any model can be used."""
+        """Whether at least one replica of any model can get requests."""
         now = time.monotonic()
         backends = (backend for pool in self._pools().values() for backend in pool.backends)
         return any(backend.healthy and backend.usable(now) for backend in backends)
 
     async def check(self) -> None:
-        """Ask every replica once."""
+        """Check every replica once, all at the same time."""
         pools = self._pools().values()
         await asyncio.gather(*(self._check(pool, backend) for pool in pools for backend in pool.backends))
 
@@ -57,7 +57,7 @@ class HealthChecks:
         try:
             async with asyncio.timeout(health.timeout):
                 status, _ = await self._upstream.ask(backend.replica, b"GET", health.path, connect=connect)
-                if not before:  # it is new or was away: it may serve with another context now
+                if not before:  # new, or restarted: it may have another context length now
                     replica = backend.replica
                     _, models = await self._upstream.ask(replica, b"GET", "/v1/models", connect=connect)
                     backend.context = read_context(models, pool.served_name)

@@ -1,8 +1,8 @@
-"""HTTP/1.1 to backends: connections over httptools, one request at a time, kept alive in between.
+"""A small HTTP/1.1 client for backends. It parses with httptools and keeps connections alive.
 
-A general client costs twice as much per request (docs/decisions/0002). Left out is what a gateway to
-inference servers has no use for: redirects, cookies, proxies, compression, pipelining. All errors raised are
-the gateway's own.
+A general client costs twice as much per request (docs/decisions/0002). This one leaves out what a gateway to
+inference servers does not need: redirects, cookies, proxies, compression, pipelining. It raises the gateway's
+own errors only.
 """
 
 from __future__ import annotations
@@ -21,23 +21,25 @@ import httptools
 from gateway.errors import BackendDisconnected, BackendError, GatewayError, NoBackend
 from gateway.http.headers import Headers
 
-_WINDOW = 1 << 18  # bytes kept for a reader slower than the backend
+_WINDOW = 1 << 18  # with more unread bytes than this, the connection is not read until they are taken
 _HEADER_BYTES = 1 << 16
 
 
 class Origin(NamedTuple):
-    """Where requests go; `lines` are the header lines that each of them carries."""
+    """A server, and what its address adds to every request."""
 
     host: str
     port: int
     tls: bool
     path: bytes
+    """Prefix of every request path."""
     lines: bytes
+    """Header lines: `Host`, and `Authorization` if the address has a user."""
 
 
 @lru_cache(maxsize=1024)
 def _origin(base: str) -> Origin:
-    """The parts of a base address such as http://10.0.0.1:8000 or https://user:word@host/prefix."""
+    """Parse a base address such as http://10.0.0.1:8000 or https://user:password@host/prefix."""
     url = urlsplit(base)
     tls = url.scheme == "https"
     lines = b"Host: " + url.netloc.rpartition("@")[2].encode() + b"\r\n"
@@ -48,30 +50,36 @@ def _origin(base: str) -> Origin:
 
 
 class HttpResponse:
-    """One response. Its status and headers are there once `begun` returns; its body is read in blocks."""
+    """One response. After `begun` it has a status and headers; then its body is read in blocks."""
 
     def __init__(self, connection: Connection) -> None:
         self.status = 0
         self.headers: Headers = []
         """Names in lower case."""
         self.complete = False
+        """The whole body has arrived."""
         self.failure: GatewayError | None = None
         self.waiter: asyncio.Future[None] | None = None
         self.blocks: list[bytes] = []
+        """Parts of the body that have arrived and have not been read yet."""
         self.kept = 0
+        """Their size in bytes."""
         self._connection = connection
 
     def header(self, name: bytes) -> str:
-        """The first value of a header, or an empty text."""
+        """The first value of a header, or an empty string."""
         return next((value.decode("latin-1") for key, value in self.headers if key == name), "")
 
     async def begun(self) -> None:
-        """Wait for status and headers; raises BackendDisconnected or BackendError."""
+        """Wait for the status and the headers.
+
+        Raises: BackendDisconnected, BackendError.
+        """
         while not self.status:
             await self._arrival()
 
     async def block(self) -> bytes:
-        """All of the body that has arrived since the last call; empty at its end. Raises as `begun` does."""
+        """Wait for more of the body; returns all that has arrived, or b"" at the end. Raises as `begun`."""
         while not self.blocks and not self.complete:
             await self._arrival()
         block = b"".join(self.blocks)
@@ -82,7 +90,7 @@ class HttpResponse:
         return block
 
     async def read(self, most: int = 1 << 62) -> bytes:
-        """The rest of the body, or what comes until there are `most` bytes."""
+        """Read the rest of the body, but at most `most` bytes."""
         blocks, size = [], 0
         while size < most and (block := await self.block()):
             blocks.append(block)
@@ -99,13 +107,13 @@ class HttpResponse:
             self.waiter = None
 
     def close(self) -> None:
-        """Cut the connection unless all of the response is here: that tells the backend to stop."""
+        """Cut the connection if the response is not complete, which tells the backend to stop."""
         if not self.complete:
             self._connection.transport.abort()
 
 
 class Connection(asyncio.Protocol):
-    """A connection and the response it carries at the moment. httptools calls the `on_…` methods."""
+    """A connection to a backend, with at most one response under way. The parser calls the `on_…` methods."""
 
     transport: asyncio.Transport
 
@@ -132,14 +140,14 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         response = self._response
-        if response is None:  # nobody asked: it must not be taken for the response to the next request
+        if response is None:  # unrequested bytes would be taken for the response to the next request
             self.transport.abort()
             return
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             detail = f"{type(error).__name__}: {error.__context__ or error}"
-            self._break(BackendError("The backend sent an response that cannot be read", detail=detail))
+            self._break(BackendError("The backend sent a response that cannot be parsed", detail=detail))
             self.transport.abort()
             return
         if self._ended:
@@ -155,12 +163,12 @@ class Connection(asyncio.Protocol):
         if self._response is None:
             return
         if exc is None and self._response.status and not self._framed:
-            self._response.complete = True  # a body without framing ends with its connection
+            # without Content-Length and chunks, the body ends where the connection ends
+            self._response.complete = True
             _wake(self._response)
         else:
-            self._break(
-                BackendDisconnected("The backend closed before its response was complete", detail=repr(exc))
-            )
+            text = "The backend closed the connection before its response was complete"
+            self._break(BackendDisconnected(text, detail=repr(exc)))
 
     def _break(self, failure: GatewayError) -> None:
         if self._response:
@@ -183,7 +191,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         if self._ended:
-            raise ValueError("two answers to one request")
+            raise ValueError("two responses to one request")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
@@ -191,7 +199,7 @@ class Connection(asyncio.Protocol):
         if self._header_bytes > _HEADER_BYTES:
             raise ValueError("too many headers")
         self._framed = self._framed or name in {b"content-length", b"transfer-encoding"}
-        if self._response and not self._response.status:  # what comes later is a trailer
+        if self._response and not self._response.status:  # headers after the body are trailers
             self._response.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -207,7 +215,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._response and self._response.status:
             self._ended, self._reusable = True, self._parser.should_keep_alive()
-        elif self._response:  # 1xx: the response itself is still to come
+        elif self._response:  # `100 Continue` or the like: the actual response is still to come
             self._response.headers.clear()
 
 
@@ -222,10 +230,13 @@ def _tls() -> ssl.SSLContext:
 
 
 class HttpClient:
-    """Connections to any number of origins."""
+    """Sends requests to any number of servers, over kept-alive connections where there are some."""
 
     def __init__(self, *, keep_alive: float) -> None:
-        """keep_alive: seconds after which an idle connection is used no more; less than the servers' own."""
+        """`keep_alive` is how long a connection may be idle and still be used, in seconds.
+
+        It must be shorter than the time after which the servers close idle connections.
+        """
         self._keep_alive = keep_alive
         self._idle: dict[Origin, deque[Connection]] = {}
         self._connections: set[Connection] = set()
@@ -233,9 +244,8 @@ class HttpClient:
     async def request(
         self, method: bytes, base: str, path: str, headers: Headers, body: bytes, *, connect: float
     ) -> HttpResponse:
-        """Send a request and wait until the response begins.
+        """Send a request and wait until its response begins. `connect` is in seconds.
 
-        connect: seconds to open a connection.
         Raises: NoBackend, BackendDisconnected, BackendError.
         """
         origin = _origin(base)
@@ -278,13 +288,13 @@ class HttpClient:
         return connection
 
     def close_idle(self) -> None:
-        """Close the connections that will not be used again, so that none is held for ever."""
+        """Close connections that have been idle for too long to be used again."""
         oldest = time.monotonic() - self._keep_alive
         for idle in self._idle.values():
             while idle and idle[0].idle_since <= oldest:
                 idle.popleft().transport.close()
 
     def close(self) -> None:
-        """Close all connections, those in use too."""
+        """Close all connections, including those in use."""
         for connection in list(self._connections):
             connection.transport.abort()

@@ -1,4 +1,4 @@
-"""One request to a backend, and the open response to it."""
+"""A request to a model's replicas, and the open response to it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,23 @@ from gateway.upstream.pool import Backend
 
 @dataclass(frozen=True, slots=True)
 class UpstreamRequest:
-    """One request to a model's backends; `tried` names those it was sent to, in order."""
+    """A request to the replicas of a model. Every attempt sends the same body."""
 
     path: str
     body: bytes
     headers: Headers
     stream: bool = False
     affinity: str | None = None
+    """Requests with the same value go to the same replica."""
     tried: list[str] = field(default_factory=list)
+    """Names of the replicas it was sent to, in order; filled in by `Upstream.open`."""
 
 
 class UpstreamResponse:
-    """An response that has begun. `body` is all of it, or its first block when it streams."""
+    """A response past the commit point."""
 
     def __init__(self, backend: Backend, response: HttpResponse, body: bytes) -> None:
+        """`body` is the complete body, or the first block of a stream."""
         self.backend = backend
         self.status = response.status
         self.headers = returned(response.headers)
@@ -39,10 +42,15 @@ class UpstreamResponse:
         self._response = response
         self._holds_slot = True
         self._client_reads = False
+        """The latest block is being sent to the client, and nothing is awaited from the backend."""
         self._touched: Callable[[], None] = lambda: None
+        """Called whenever the client or the backend made progress."""
 
     async def blocks(self) -> AsyncIterator[bytes]:
-        """The body as it arrives, the first block included; raises BackendDisconnected when it breaks."""
+        """The body as it arrives, including the first block.
+
+        Raises: BackendDisconnected, BackendError.
+        """
         block = self.body
         while block:
             self._client_reads = True
@@ -53,12 +61,17 @@ class UpstreamResponse:
             self._touched()
 
     @asynccontextmanager
-    async def within(self, idle: float, end: float) -> AsyncIterator[UpstreamResponse]:
-        """Hold the reply under its idle and total timeouts.
+    async def timeouts(self, idle: float, end: float) -> AsyncIterator[UpstreamResponse]:
+        """Read the response under two timeouts: `idle` seconds without progress, and the loop time `end`.
 
-        Moving a deadline costs a timer, so it is moved only every eighth of the idle timeout, by which it
-        may be late.
+        Raises: BackendTimeout, ClientClosed.
         """
+        # Every block should move the idle deadline, but each move costs a new timer in the event loop. So the
+        # deadline is moved at most once per eighth of the idle timeout, and set an eighth later to make up.
+        #
+        # Example: idle is 60 s, and a block arrives every 20 ms. The deadline is moved every 7.5 s, not 50
+        # times per second, and set to 67.5 s from then. A stream that falls silent is thus ended after 60 to
+        # 67.5 s of silence (or 52.5 to 60 s, if the silence begins in the first 7.5 s).
         loop = asyncio.get_running_loop()
         moved = loop.time()
 
@@ -74,12 +87,13 @@ class UpstreamResponse:
             async with asyncio.timeout_at(min(moved + idle, end)) as deadline:
                 yield self
         except TimeoutError:
+            # which of the two were we waiting for when the time ran out?
             if self._client_reads:
                 raise ClientClosed("The client stopped reading") from None
             raise BackendTimeout("The backend stopped sending before its response was complete") from None
 
     def close(self) -> None:
-        """Give back the slot and the connection; closing one that still carries an response aborts that."""
+        """Free the slot at the replica. Cuts the connection if the response is not complete."""
         self._response.close()
         if self._holds_slot:
             self._holds_slot = False

@@ -1,4 +1,4 @@
-"""What a backend's refusal means for the client."""
+"""A backend's error becomes the error that the client gets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from gateway.upstream.errors import backend_error, stream_error
     ],
 )
 def test_refusal(status: int, body: bytes, code: str, message: str) -> None:
-    """A backend's word about the request is passed on; its word about itself goes to the log."""
+    """What the backend says about the request is passed on; what it says about itself goes to the log."""
     error = backend_error(status, body, retry_after=7)
 
     assert error.code == code
@@ -47,7 +47,7 @@ def test_refusal(status: int, body: bytes, code: str, message: str) -> None:
 
 
 def test_what_the_backend_said_is_in_the_log() -> None:
-    """A body that says nothing readable is quoted in the detail, and only its beginning."""
+    """A body without a readable message is quoted in the detail, but only its beginning."""
     error = backend_error(500, b"x" * 9_999, retry_after=1)
 
     assert error.detail
@@ -65,5 +65,5 @@ def test_what_the_backend_said_is_in_the_log() -> None:
     ],
 )
 def test_stream_that_begins_with_an_error(event: bytes, code: str) -> None:
-    """vLLM refuses some requests inside a stream, with status 200: the code in the event is the status."""
+    """vLLM refuses some requests inside a stream with status 200; the code in the event is the status."""
     assert stream_error(event).code == code

@@ -1,4 +1,4 @@
-"""The HTTP client, against a server that says exactly the bytes it is told to."""
+"""The HTTP client, against a server that sends exactly the bytes a test gives it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNFRAMED = b"HTTP/1.1 200 OK\r\n\r\nall of it"
 
 
 class Server:
-    """Answers the n-th request with the n-th text; `closes` the connection after each."""
+    """Responds to the n-th request with the n-th of `says`; closes the connection after each if `closes`."""
 
     def __init__(self, *says: bytes, closes: bool = False) -> None:
         self.says = list(says)
@@ -36,14 +36,14 @@ class Server:
                 if self.closes:
                     break
         except ConnectionError:
-            pass  # the client had enough
+            pass  # the client closed the connection first
         writer.close()
         self.ended += 1
 
 
 @asynccontextmanager
 async def asking(server: Server, *, keep_alive: float = 4) -> AsyncIterator[tuple[HttpClient, str]]:
-    """The server at a port, and a client for it; at the end every connection is closed."""
+    """Start the server; yields a client and the server's address. At the end every connection is closed."""
     client = HttpClient(keep_alive=keep_alive)
     listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     async with listener:
@@ -73,7 +73,7 @@ async def ask(client: HttpClient, url: str) -> tuple[int, bytes]:
     ids=["length", "continue", "chunked", "no-content"],
 )
 async def test_framing(said: bytes, answer: tuple[int, bytes]) -> None:
-    """Bodies end where their framing says, and the connection serves the next request."""
+    """A body ends where its framing says, and the connection serves the next request."""
     server = Server(said, said)
     async with asking(server) as (client, url):
         assert [await ask(client, url), await ask(client, url)] == [answer, answer]
@@ -81,7 +81,7 @@ async def test_framing(said: bytes, answer: tuple[int, bytes]) -> None:
 
 
 async def test_a_body_without_framing() -> None:
-    """It ends with its connection, and the next request has a new one."""
+    """It ends where its connection ends, and the next request uses a new connection."""
     server = Server(UNFRAMED, UNFRAMED, closes=True)
     async with asking(server) as (client, url):
         assert [await ask(client, url), await ask(client, url)] == [(200, b"all of it")] * 2
@@ -89,7 +89,7 @@ async def test_a_body_without_framing() -> None:
 
 
 async def test_the_request_as_sent() -> None:
-    """Method, path below the base address, host, our headers, the body and its length: nothing else."""
+    """A request has method, path under the base address, host, our headers, length and body: no more."""
     server = Server(OK)
     async with asking(server) as (client, url):
         await ask(client, url + "/prefix")
@@ -101,7 +101,7 @@ async def test_the_request_as_sent() -> None:
 
 
 async def test_trailers_are_no_headers() -> None:
-    """What follows the body is not returned as a header of the answer."""
+    """Trailers after the body are not returned as headers of the response."""
     async with asking(Server(CHUNKED)) as (client, url):
         answer = await client.request(b"GET", url, "/", [], b"", connect=1)
         await answer.read()
@@ -115,7 +115,7 @@ async def test_trailers_are_no_headers() -> None:
     ids=["in-headers", "in-body", "in-chunk", "before"],
 )
 async def test_a_connection_that_breaks(said: bytes) -> None:
-    """An answer cut short is never taken for a whole one."""
+    """A response that breaks off is never taken for a complete one."""
     async with asking(Server(said, closes=True)) as (client, url):
         with pytest.raises(BackendDisconnected):
             await ask(client, url)
@@ -135,7 +135,7 @@ async def test_a_connection_that_breaks(said: bytes) -> None:
     ids=["ssh", "status", "length", "chunk", "headers", "continues", "upgrade"],
 )
 async def test_no_http(said: bytes) -> None:
-    """What is not HTTP, or never ends, is an answer that cannot be read."""
+    """A response that is not HTTP, or whose headers never end, raises a BackendError with a detail."""
     async with asking(Server(said)) as (client, url):
         with pytest.raises(BackendError) as caught:
             await ask(client, url)
@@ -146,10 +146,10 @@ async def test_no_http(said: bytes) -> None:
 
 @pytest.mark.parametrize("more", [OK, b"x"], ids=["answer", "garbage"])
 async def test_answers_nobody_asked_for(more: bytes) -> None:
-    """Bytes beyond the answer end the connection: they must not become somebody else's answer."""
+    """Bytes after a response end the connection, so that they do not become the next request's response."""
     server = Server(OK + more, OK)
     async with asking(server) as (client, url):
-        with contextlib.suppress(BackendError):  # come together with the answer, they spoil that too
+        with contextlib.suppress(BackendError):  # bytes in the same packet spoil the first response as well
             assert await ask(client, url) == (200, b"ok")
 
         assert await ask(client, url) == (200, b"ok")
@@ -157,7 +157,7 @@ async def test_answers_nobody_asked_for(more: bytes) -> None:
 
 
 async def test_late_bytes_on_an_idle_connection() -> None:
-    """A server that speaks without being asked loses its connection before it is used again."""
+    """A connection on which a server sends unrequested bytes is closed before it is used again."""
     server = Server(OK, OK)
     writers: list[asyncio.StreamWriter] = []
     serve = server.serve
@@ -178,7 +178,7 @@ async def test_late_bytes_on_an_idle_connection() -> None:
 
 
 async def test_idle_connections_are_closed() -> None:
-    """One idle for longer than keep-alive is neither used again nor held for ever."""
+    """After `keep_alive` seconds an idle connection is not used again, and `close_idle` closes it."""
     server = Server(OK, OK, OK)
     async with asking(server, keep_alive=0) as (client, url):
         await ask(client, url)
@@ -191,7 +191,7 @@ async def test_idle_connections_are_closed() -> None:
 
 
 async def test_connections_are_not_shared() -> None:
-    """Two requests at once have two connections."""
+    """Two requests at the same time use two connections."""
     server = Server(OK, OK)
     async with asking(server) as (client, url):
         assert await asyncio.gather(ask(client, url), ask(client, url)) == [(200, b"ok")] * 2
@@ -199,7 +199,7 @@ async def test_connections_are_not_shared() -> None:
 
 
 async def test_closing_early_cuts_the_connection() -> None:
-    """An answer given up tells the server so; the rest of it cannot reach the next request."""
+    """Closing an incomplete response closes its connection: the server notices, and nothing is left over."""
     server = Server(OK[:-1], OK)
     async with asking(server) as (client, url):
         answer = await client.request(b"POST", url, "/", [], b"", connect=1)
@@ -211,7 +211,7 @@ async def test_closing_early_cuts_the_connection() -> None:
 
 
 async def test_a_slow_reader_holds_the_server_back() -> None:
-    """Of an answer nobody reads only a window is kept in memory; read, it arrives whole."""
+    """Only a small part of an unread response is kept in memory; when it is read, it arrives complete."""
     size = 64 << 20
     server = Server(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
     async with asking(server) as (client, url):
@@ -223,13 +223,13 @@ async def test_a_slow_reader_holds_the_server_back() -> None:
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://no-such-host.invalid"])
 async def test_nobody_there(url: str) -> None:
-    """A refused connection and an unknown host: no backend."""
+    """A refused connection and an unknown host raise NoBackend."""
     with pytest.raises(NoBackend):
         await HttpClient(keep_alive=4).request(b"GET", url, "/", [], b"", connect=5)
 
 
 async def test_tls_is_verified() -> None:
-    """A server that speaks no TLS at an https address is no backend; nothing is sent in the clear."""
+    """A server without TLS at an https address raises NoBackend; no request is sent unencrypted."""
     server = Server(OK)
     async with asking(server) as (client, url):
         with pytest.raises(NoBackend):
@@ -238,7 +238,7 @@ async def test_tls_is_verified() -> None:
 
 
 async def test_a_login_in_the_address() -> None:
-    """Name and password of the address are sent as basic authentication, not as part of the host."""
+    """User and password in the address are sent as basic authentication, not as part of the host."""
     server = Server(OK)
     async with asking(server) as (client, url):
         await ask(client, url.replace("//", "//me:a%20b@"))

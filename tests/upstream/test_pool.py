@@ -1,4 +1,4 @@
-"""Which replica gets the next request, and what its outcomes say about it."""
+"""Which replica gets the next request, and how its outcomes change its health."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ backends = st.lists(
 
 
 def test_fewest_requests_outstanding() -> None:
-    """The least busy replica is picked, and of equals the longest unused."""
+    """The least busy replica is picked; of equally busy ones, the one unused for longest."""
     pool = Pool("m", "m", [backend("a", 2), backend("b", 1, 9.0), backend("c", 1, 5.0)])
     picked = pool.pick(0, set(), None)
 
@@ -57,7 +57,7 @@ def test_fewest_requests_outstanding() -> None:
 
 @given(backends, st.sets(st.integers(0, 5)), st.none() | st.text(max_size=4))
 def test_pick(members: list[Backend], tried_at: set[int], affinity: str | None) -> None:
-    """Only usable replicas are picked, and one tried before only when no other is left."""
+    """Only usable replicas are picked, and one that was tried only when no other is left."""
     tried = {member for index, member in enumerate(members) if index in tried_at}
     usable = {member for member in members if member.healthy is not False}
     picked = Pool("m", "m", members).pick(0, tried, affinity)
@@ -73,7 +73,7 @@ def test_pick(members: list[Backend], tried_at: set[int], affinity: str | None) 
 
 @given(backends, st.text(max_size=8), st.randoms())
 def test_affinity_ignores_load_and_order(members: list[Backend], value: str, rng: random.Random) -> None:
-    """The same value goes to the same replica, however busy it is and however the list is ordered."""
+    """The same value goes to the same replica, regardless of its load and of the order of the list."""
     first = Pool("m", "m", members).pick(0, set(), value)
     shuffled = [backend(m.name, 3 - m.in_flight, healthy=m.healthy) for m in members]
     rng.shuffle(shuffled)
@@ -84,7 +84,7 @@ def test_affinity_ignores_load_and_order(members: list[Backend], value: str, rng
 
 @given(st.integers(2, 6), st.data())
 def test_lost_replica_moves_only_its_own_sessions(count: int, data: st.DataObject) -> None:
-    """Sessions of the replicas that stay do not move when another goes away."""
+    """When a replica goes away, the sessions of the others do not move."""
     members = [backend(f"r{index}") for index in range(count)]
     pool, values = Pool("m", "m", members), [f"session {index}" for index in range(40)]
     before = {value: pool.pick(0, set(), value) for value in values}
@@ -97,7 +97,7 @@ def test_lost_replica_moves_only_its_own_sessions(count: int, data: st.DataObjec
 
 
 def test_affinity_spreads_sessions() -> None:
-    """Many sessions find their way to every replica."""
+    """With many sessions, every replica gets some."""
     members = [backend(name) for name in "abc"]
     picks = {Pool("m", "m", members).pick(0, set(), f"s{index}") for index in range(100)}
 
@@ -105,7 +105,7 @@ def test_affinity_spreads_sessions() -> None:
 
 
 def test_open_breaker_is_left_out() -> None:
-    """A replica whose breaker is open gets nothing until its time is over."""
+    """A replica whose breaker is open gets no request until `open_seconds` have passed."""
     only = backend("a")
     only.breaker.record_failure(0)
     pool = Pool("m", "m", [only])
@@ -127,7 +127,7 @@ def test_open_breaker_is_left_out() -> None:
     ],
 )
 def test_health(results: list[bool], healthy: bool) -> None:
-    """The first check decides alone; later, two failures in a row are needed, and one success mends."""
+    """The first check decides alone; later, two failures in a row are needed, and one success is enough."""
     member = backend("a", healthy=None)
     for alive in results:
         member.checked(alive=alive, failures=2)
@@ -148,11 +148,11 @@ def test_health(results: list[bool], healthy: bool) -> None:
     ],
 )
 def test_only_faults_of_the_replica_count(failure: BaseException, state: str) -> None:
-    """A request that ends without a reply frees its place; its breaker hears of its own faults only."""
+    """A failed request frees its slot; the breaker counts it only if the replica was at fault."""
     member = backend("a")
-    member.take(5.0)
+    member.start_request(5.0)
     assert (member.in_flight, member.last_used) == (1, 5.0)
-    member.release(failure, 6.0)
+    member.fail_request(failure, 6.0)
 
     assert member.in_flight == 0
     assert member.breaker.state(6.0) == state
@@ -162,11 +162,11 @@ def test_only_faults_of_the_replica_count(failure: BaseException, state: str) ->
     ("failure", "state"), [(BackendOverloaded("m"), "half_open"), (InvalidRequest("m"), "closed")]
 )
 def test_what_a_try_proves(failure: BaseException, state: str) -> None:
-    """A refused request proves that the replica is back; a request to slow down proves nothing."""
+    """On trial, a replica that refuses a request is back; one that responds 429 has proved nothing."""
     member = backend("a")
     member.breaker.record_failure(0)
-    member.take(10)
-    member.release(failure, 10)
+    member.start_request(10)
+    member.fail_request(failure, 10)
 
     assert member.breaker.state(10) == state
     assert member.breaker.allows(10)
@@ -174,7 +174,7 @@ def test_what_a_try_proves(failure: BaseException, state: str) -> None:
 
 @pytest.mark.parametrize(("stated", "context"), [([], None), ([None], None), ([4096, None, 2048], 2048)])
 def test_context_of_a_pool(stated: list[int | None], context: int | None) -> None:
-    """Any replica may be picked, so the smallest context that was stated counts."""
+    """Any replica may be picked, so the smallest stated context applies."""
     members = [backend(str(index)) for index in range(len(stated))]
     for member, size in zip(members, stated, strict=True):
         member.context = size
