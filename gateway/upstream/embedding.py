@@ -45,7 +45,7 @@ class Embeddings:
             encoder.keep(texts, vectors)
         except (EncoderError, GatewayError, TimeoutError) as error:
             breaker.record_failure(time.monotonic())
-            log.warning("no embedding, the head abstains: %s", error or "not in time")
+            log.warning("no embedding, the head abstains: %s", str(error) or "timeout")
         except Exception:  # even an unexpected fault of the encoder must not fail the request
             breaker.record_failure(time.monotonic())
             log.exception("no embedding, the head abstains")

@@ -94,14 +94,17 @@ async def test_faults_cost_no_request(running: Running, server: Embeddings, faul
     assert (await chosen(running, HARD))[1] == "abstained"
 
 
-async def test_slow_server(backend: Backend, trained: Path, server: Embeddings) -> None:
-    """The time-out bounds what a slow server costs; after five failures it is left alone for a while."""
+async def test_slow_server(
+    backend: Backend, trained: Path, server: Embeddings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The timeout limits the delay by a slow server; after five in a row it is not called for a while."""
     server.delay = 1.0
     async with serving(settings(backend, trained, server.url, timeout=0.05)) as running:
         found = [await chosen(running, made.HARD.format(at, at)) for at in range(12)]
 
         assert {reason for _, reason in found} == {"abstained"}
         assert len(server.asked) == 5
+    assert "no embedding, the head abstains: timeout" in caplog.messages
 
 
 async def test_no_server(backend: Backend, trained: Path) -> None:
