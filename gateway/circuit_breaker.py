@@ -1,4 +1,4 @@
-"""The circuit breaker of one replica. Pure: time is passed in."""
+"""A circuit breaker: stops calls to a server that keeps failing. No I/O: time is passed in."""
 
 from __future__ import annotations
 
@@ -8,14 +8,21 @@ from typing import Literal
 
 @dataclass(slots=True)
 class CircuitBreaker:
-    """Closed until `limit` requests fail in a row; then open; after `open_seconds` half open: one request
-    may try, and its outcome closes or re-opens the breaker. `now` is any monotonic time in seconds."""
+    """Guards one server: a replica, Redis, or an embeddings server.
+
+    The breaker is closed until `limit` requests fail in a row. Then it is open and allows no requests. After
+    `open_seconds` it is half open: it allows one trial, whose outcome closes or re-opens it. `now` is any
+    monotonic time in seconds.
+    """
 
     limit: int = 5
     open_seconds: float = 10
     failures: int = 0
+    """Failures in a row."""
     opened_at: float | None = None
+    """None while the breaker is closed."""
     trying: bool = False
+    """Whether the one trial of the half-open state is under way."""
 
     def state(self, now: float) -> Literal["closed", "open", "half_open"]:
         if self.opened_at is None:
@@ -23,30 +30,33 @@ class CircuitBreaker:
         return "open" if now - self.opened_at < self.open_seconds else "half_open"
 
     def allows(self, now: float) -> bool:
-        """Whether a request may go to this replica."""
+        """Whether a request may be sent."""
         state = self.state(now)
         return state == "closed" or (state == "half_open" and not self.trying)
 
     def begin_attempt(self, now: float) -> None:
-        """A request is sent."""
+        """A request is about to be sent."""
         if self.state(now) == "half_open":
             self.trying = True
 
     def response_started(self) -> None:
-        """The replica is there, but only the answer's good end makes up for past failures."""
+        """A response began: close the breaker, but keep the count of failures until the response is complete.
+
+        Otherwise a server whose streams all begin and then break would never reach the limit.
+        """
         self.opened_at, self.trying = None, False
 
     def record_success(self) -> None:
-        """The replica answered."""
+        """The request succeeded, or was rightly refused."""
         self.failures, self.opened_at, self.trying = 0, None, False
 
     def record_failure(self, now: float) -> None:
-        """The replica did not answer, or answered that it cannot."""
+        """The server did not respond, or responded that it cannot serve the request."""
         self.failures += 1
         if self.failures >= self.limit or self.opened_at is not None:
             self.opened_at = now
         self.trying = False
 
     def abandon(self) -> None:
-        """The request ended without saying anything about the replica: its client went away."""
+        """The request ended without saying anything about the server, for example because its client left."""
         self.trying = False
