@@ -1,4 +1,4 @@
-"""The access log: one JSON line a request, never a word of its prompt or answer."""
+"""The access log: one JSON line per request, without any text of the prompt or the answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PROBES = {"/healthz", "/readyz", "/metrics"}
 
 
 def access_line(record: Record) -> bytes:
-    """The line about a request."""
+    """The JSON line for a request."""
     decision, usage, error = record.decision, record.usage, record.error
     entry: dict[str, object] = {
         "time": round(record.started_at, 3),
@@ -58,7 +58,8 @@ def access_line(record: Record) -> bytes:
             "cancelled": record.cancelled,
         }
     if error:
-        # what is wrong with a request is said by quoting it: backends put whole prompts into such messages
+        # A message about an invalid request is left out, because it may quote the prompt. vLLM repeats the
+        # whole input, for example: "1 validation error: … input: {'messages': 'the prompt'}".
         quotes = isinstance(error, InvalidRequest)
         message = None if quotes else error.message
         entry |= {"error": error.code, "message": message, "detail": error.detail}
@@ -66,9 +67,9 @@ def access_line(record: Record) -> bytes:
 
 
 def write_access_line(record: Record) -> None:
-    """Write the line to standard output at once; a probe that went well has none.
+    """Write the line to standard output and flush it. Successful probes are left out.
 
-    Balancer, orchestrator and Prometheus ask several times a second, and a log of "200" is no news.
+    Load balancers, orchestrators and Prometheus send several probes per second.
     """
     if record.route in _PROBES and record.status == 200:
         return

@@ -1,4 +1,4 @@
-"""The Prometheus metrics of the token budget."""
+"""The Prometheus metrics of the token budgets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.
 
 
 class BudgetMetrics:
-    """The metrics of the token budget."""
+    """The metrics of the token budgets. Implements `BudgetObserver`, which documents the methods."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -29,31 +29,30 @@ class BudgetMetrics:
             return Gauge(f"thinkmeter_{name}", text, labels, registry=registry)
 
         self._decisions = counter(
-            "budget_decisions", "Requests under a budget, by what it did.", "budget", "outcome"
+            "budget_decisions", "Requests under a budget, by outcome.", "budget", "outcome"
         )
         self._fallbacks = counter("budget_fallbacks", "Requests decided without Redis.", "policy")
         self._overruns = counter("budget_overrun_tokens", "Tokens spent beyond what was reserved.", "budget")
         self._errors = counter("redis_errors", "Redis operations that failed.", "operation")
         self._seconds = Histogram(
             "thinkmeter_redis_seconds",
-            "Redis operations.",
+            "Duration of Redis operations.",
             ["operation"],
             buckets=_SECONDS,
             registry=registry,
         )
         self._tokens = gauge("budget_tokens", "Tokens of a window.", "budget", "holder", "window", "state")
         self._stale = gauge(
-            "budget_stale_tokens", "Tokens held by reservations whose lease ran out.", "budget"
+            "budget_stale_tokens", "Tokens held by reservations whose lease has expired.", "budget"
         )
-        self._undelivered = gauge("budget_undelivered", "Settlements that Redis has not taken yet.")
+        self._undelivered = gauge("budget_undelivered", "Settlements not yet delivered to Redis.")
         self._price = gauge("price", "Probability of a right answer that 1,000 tokens must buy.", "budget")
         self._price_at_bound = gauge(
             "price_at_bound", "1 while a higher price would change nothing.", "budget"
         )
-        self._up = gauge("redis_up", "1 while Redis answers.")
+        self._up = gauge("redis_up", "1 while Redis responds.")
 
     def redis_called(self, operation: str, seconds: float | None) -> None:
-        """See `BudgetObserver`, as for the methods below."""
         if seconds is None:
             self._errors.labels(operation).inc()
         else:
@@ -78,9 +77,9 @@ class BudgetMetrics:
                 gauge.remove(budget)
 
     def windows_read(self, windows: Sequence[WindowView], *, up: bool | None, undelivered: int) -> None:
-        """Windows that are not among those read lose their series."""
         self._up.set(math.nan if up is None else up)
         self._undelivered.set(undelivered)
+        # windows that are gone lose their series
         for gauge in (self._tokens, self._stale):
             gauge.clear()
         for view in windows:

@@ -1,4 +1,4 @@
-"""All Prometheus metrics, and the counting of a finished request."""
+"""All Prometheus metrics of a gateway."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from gateway.telemetry.budget_metrics import BudgetMetrics
 from gateway.telemetry.record import Record
 from gateway.upstream.pool import Backend, Pool
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for every series, which nobody asks for
+# otherwise every counter and histogram has a second series with the time of its creation
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _OVERHEAD = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
 _DURATION = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
@@ -37,7 +38,7 @@ _UNIT = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 
 
 class Metrics:
-    """All metrics of one gateway, in a registry of their own. Labels take values from closed sets only."""
+    """All metrics of one gateway, in their own registry. Labels take values from closed sets only."""
 
     def __init__(self, backends: Callable[[], Iterable[tuple[Pool, Backend]]]) -> None:
         self.registry = registry = CollectorRegistry()
@@ -48,33 +49,35 @@ class Metrics:
         def histogram(name: str, text: str, buckets: tuple[float, ...], labels: str = "") -> Histogram:
             return Histogram(f"thinkmeter_{name}", text, labels.split(), buckets=buckets, registry=registry)
 
-        self.requests = counter("requests", "Requests answered.", "route model tier status")
+        self.requests = counter("requests", "Completed requests.", "route model tier status")
         self.errors = counter("errors", "Requests that ended in an error, by its code.", "code")
         self.decisions = counter("decisions", "Tier decisions.", "model tier reason")
-        self.tokens = counter("tokens", "Tokens by type.", "model tier type")
-        self.usage = counter("usage", "Answers by where their token count came from.", "model source")
-        text = "Answers cut at the length limit before their first character."
+        self.tokens = counter("tokens", "Tokens, by type.", "model tier type")
+        self.usage = counter("usage", "Responses, by the source of their token usage.", "model source")
+        text = "Responses cut at the length limit before their first visible character."
         self.truncated = counter("truncated_responses", text, "model tier")
-        text = "Answers under a thinking budget, by whether it held."
+        text = "Responses under a thinking budget, by whether the backend honoured it."
         self.budget_held = counter("thinking_budget", text, "model backend outcome")
         self.cancelled = counter("upstream_cancelled", "Generations stopped before their end.", "model cause")
         self.retries = counter("upstream_retries", "Further attempts before the first byte.", "model")
-        self.reloads = counter("config_reloads", "Configuration reloads.", "result")
-        self.in_flight = Gauge("thinkmeter_requests_in_flight", "Requests being served.", registry=registry)
-        self.duration = histogram("request_duration_seconds", "Whole requests.", _DURATION, "route tier")
-        text = "Our share of the time to the first byte of an answer."
+        self.reloads = counter("config_reloads", "Reloads of the configuration.", "result")
+        self.in_flight = Gauge("thinkmeter_requests_in_flight", "Requests in progress.", registry=registry)
+        text = "Duration of whole requests."
+        self.duration = histogram("request_duration_seconds", text, _DURATION, "route tier")
+        text = "The gateway's share of the time to the first byte of a response."
         self.overhead = histogram("overhead_seconds", text, _OVERHEAD, "route")
-        text = "Time to the first byte of a streamed answer."
+        text = "Time to the first byte of a streamed response."
         self.first_token = histogram("time_to_first_token_seconds", text, _DURATION, "model tier")
-        text = "Rules, features, head and choice for one request."
+        text = "Time for rules, features, head and choice, per request."
         self.deciding = histogram("decision_seconds", text, _OVERHEAD)
         self.difficulty = histogram("difficulty", "Estimated difficulty of prompts.", _UNIT, "model")
-        text = "Completion tokens of an answer, reasoning included."
+        text = "Completion tokens per response, reasoning included."
         self.completion = histogram("completion_tokens", text, _TOKENS, "model tier")
-        text = "Completion tokens the head expected of the answers."
+        text = "Completion tokens that the head expected for the responses."
         self.predicted = counter("predicted_tokens", text, "model tier")
-        self.right = counter("predicted_correct", "Answers the head expected to be right.", "model tier")
-        text = "Completion tokens the head expected of the longest eligible tier."
+        text = "Responses that the head expected to be right."
+        self.right = counter("predicted_correct", text, "model tier")
+        text = "Completion tokens that the head expected at the longest eligible tier."
         self.longest = counter("longest_tokens", text, "model")
         Info("thinkmeter_build", "The running version.", registry=registry).info({"version": __version__})
         ProcessCollector(registry=registry)
@@ -83,11 +86,11 @@ class Metrics:
         self._of = cache(_labelled)
 
     def exposition(self) -> bytes:
-        """All metrics in Prometheus' text format."""
+        """All metrics in the text format of Prometheus."""
         return generate_latest(self.registry)
 
     def count(self, record: Record) -> None:
-        """Count one finished request."""
+        """Count a finished request."""
         model, decision, usage = record.model or "", record.decision, record.usage
         tier = decision.tier if decision else ""
         self._of(self.requests, record.route, model, tier, record.status).inc()
@@ -139,12 +142,12 @@ class Metrics:
 
 
 def _labelled(metric: _Labelled, *values: str | int) -> _Labelled:
-    """The series of a metric with these label values; kept, because finding it costs more than counting."""
+    """The series with these label values. Cached, because finding it costs more than counting."""
     return metric.labels(*values)
 
 
 class _Backends(Collector):
-    """The state of every replica, read when it is scraped."""
+    """Metrics of the replicas, read at the time of a scrape, so that a removed replica has none."""
 
     def __init__(self, backends: Callable[[], Iterable[tuple[Pool, Backend]]]) -> None:
         self._backends = backends
@@ -152,7 +155,8 @@ class _Backends(Collector):
     def collect(self) -> Iterator[Metric]:
         labels = ["model", "backend"]
         up = GaugeMetricFamily("thinkmeter_backend_up", "1 while health checks pass.", labels=labels)
-        busy = GaugeMetricFamily("thinkmeter_backend_in_flight", "Requests at the replica.", labels=labels)
+        text = "Requests that this gateway has at the replica."
+        busy = GaugeMetricFamily("thinkmeter_backend_in_flight", text, labels=labels)
         breaker = GaugeMetricFamily(
             "thinkmeter_backend_breaker_state", "0 closed, 1 half open, 2 open.", labels=labels
         )

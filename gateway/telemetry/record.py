@@ -1,4 +1,4 @@
-"""What happened to one request, filled in as it goes; logs, metrics and traces are made from it."""
+"""The record of one request. Access log, metrics, traces and console are made from it."""
 
 from __future__ import annotations
 
@@ -14,47 +14,49 @@ from gateway.routing.decision import Decision
 
 @dataclass(slots=True)
 class Record:
-    """One request from its first byte to its last; times in seconds."""
+    """What happened to one request, filled in while it is served. Times are in seconds."""
 
     request_id: str
     route: str = "other"
-    """The route's pattern, never the path itself: it labels metrics."""
+    """The pattern of the route, not the path of the request, because it labels metrics."""
     started_at: float = field(default_factory=time.time)
+    """Unix time."""
     clock: float = field(default_factory=time.perf_counter)
-    """Reading of the performance counter at the start; the durations below count from here."""
+    """The performance counter at the start. The durations below count from here."""
     admitted: float = 0.0
-    """Reading of the performance counter when the request had been read; our overhead counts from here."""
+    """The performance counter when the request had been read. `overhead` counts from here."""
     status: int = 0
     key: str | None = None
     model: str | None = None
-    """Set once the model is known to exist, so that it may label a metric."""
+    """Set only when the model is known to exist, because it labels metrics."""
     stream: bool = False
     sends_thinking_budget: bool = False
-    """The backend was told a thinking budget, so whether it held can be judged."""
+    """The request to the backend has a thinking budget, so the response shows whether it was honoured."""
     choices: int = 1
-    """Answers asked for in one; each has the whole thinking budget."""
+    """Answers that the request asks for (`n`). Each may use the whole thinking budget."""
     decision: Decision | None = None
     decision_seconds: float | None = None
     reservation: Reservation | None = None
-    """Tokens set aside by the budgets of the request."""
+    """Tokens reserved under the budgets of the request."""
     backend: str | None = None
     attempts: int = 0
     answered: bool = False
-    """A backend began to answer, so it has spent tokens, whatever became of the answer."""
+    """A backend began to respond, so it has spent tokens, even if its response was lost."""
     unseen: int = 0
-    """Reasoning tokens that the backend may spend without sending them, as the client asked."""
+    """Reasoning tokens that the backend may spend without sending them, because the client asked for that."""
     overhead: float | None = None
-    """Our own share of the time to the first byte of the answer."""
+    """The gateway's own share of the time to the first byte of the response."""
     first_byte: float | None = None
     duration: float = 0.0
     usage: TokenUsage = field(default_factory=TokenUsage)
     error: GatewayError | None = None
     span: object = None
-    """The open trace span, where tracing is on."""
+    """The open trace span; None without tracing."""
     trace_headers: Headers = field(default_factory=list)
-    """Trace context for the backend, where tracing is on; replaces the client's."""
+    """Trace context for the backend, in place of the client's; empty without tracing."""
     cancelled: bool = False
-    """The backend was told to stop before its answer was complete."""
+    """The backend was told to stop before its response was complete."""
 
     def elapsed(self) -> float:
+        """Seconds since the start."""
         return time.perf_counter() - self.clock

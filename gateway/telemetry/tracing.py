@@ -1,4 +1,4 @@
-"""OpenTelemetry spans in the GenAI conventions; only imported when `server.tracing` is on."""
+"""OpenTelemetry spans in the GenAI conventions. Imported only if `server.tracing` is on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OPERATIONS = {
 
 
 def exporting_provider() -> TracerProvider:
-    """Spans to an OTLP collector; the exporter reads the standard OTEL_EXPORTER_OTLP_* variables."""
+    """Exports spans to an OTLP collector, configured by the standard OTEL_EXPORTER_OTLP_* variables."""
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
 
     provider = TracerProvider(resource=Resource.create({"service.name": "thinkmeter"}))
@@ -30,7 +30,7 @@ def exporting_provider() -> TracerProvider:
 
 
 class Tracing:
-    """One client span a model request, child of the caller's and parent of the backend's."""
+    """One client span per model request: the child of the client's span and the parent of the backend's."""
 
     def __init__(self, provider: TracerProvider) -> None:
         self._provider = provider
@@ -38,7 +38,7 @@ class Tracing:
         self._propagator = TraceContextTextMapPropagator()
 
     def begin(self, headers: Mapping[bytes, bytes], record: Record) -> None:
-        """Start the span of a request, and put its context into the headers that the backend will get."""
+        """Start the span of a request, and add its context to the headers for the backend."""
         carrier = {
             name: headers[name.encode()].decode("latin-1")
             for name in ("traceparent", "tracestate")
@@ -57,7 +57,7 @@ class Tracing:
         record.trace_headers = [(name.encode(), value.encode()) for name, value in context.items()]
 
     def end(self, record: Record) -> None:
-        """Close the span with what happened."""
+        """Add what happened to the span, and end it."""
         span = record.span
         if not isinstance(span, Span):
             return
@@ -71,7 +71,7 @@ class Tracing:
         span.end()
 
     def close(self) -> None:
-        """Send what is still waiting."""
+        """Export the remaining spans."""
         self._provider.shutdown()
 
 
