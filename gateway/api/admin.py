@@ -1,4 +1,4 @@
-"""The admin API of the budgets: who spends what, other caps, more tokens, a fresh start."""
+"""The admin API of the budgets: shows their use, sets limits, adds tokens, clears what was spent."""
 
 from __future__ import annotations
 
@@ -23,38 +23,39 @@ Amount = Annotated[int, Meta(ge=1, le=10**13)]
 
 
 class Change(Struct, forbid_unknown_fields=True):
-    """Tokens: the new cap, or how many more."""
+    """The body of a request that changes a budget."""
 
     tokens: Amount
+    """The new limit, or the tokens to add."""
 
 
 def add_routes(
     app: FastAPI, ledger: Ledger, overview: BudgetOverview, snapshot: Callable[[], Snapshot]
 ) -> None:
-    """Define the routes under /admin; `snapshot` returns the one in use."""
+    """Define the routes under /admin. `snapshot` returns the snapshot in use."""
 
-    @app.get("/admin/budgets", summary="All budgets by holder: cap, settled, reserved", tags=["admin"])
+    @app.get("/admin/budgets", summary="Use of all budgets, by holder", tags=["admin"])
     async def budgets(request: Request) -> Response:
         _authorize(snapshot(), request)
         return await _answer(ledger, overview, list(snapshot().budgets.limits.values()))
 
-    @app.get("/admin/budgets/{name}", summary="One budget by holder", tags=["admin"])
+    @app.get("/admin/budgets/{name}", summary="Use of one budget, by holder", tags=["admin"])
     async def budget(name: str, request: Request) -> Response:
         return await _answer(ledger, overview, _named(snapshot(), name, request))
 
-    # the names of budgets and holders may hold slashes
-    @app.get("/admin/budgets/{name}/{holder:path}", summary="One holder of a budget", tags=["admin"])
+    # `:path`, because the names of budgets and holders may contain slashes
+    @app.get("/admin/budgets/{name}/{holder:path}", summary="Use of a budget by one holder", tags=["admin"])
     async def held(name: str, holder: str, request: Request) -> Response:
         return await _answer(ledger, overview, _named(snapshot(), f"{name}/{holder}", request))
 
-    @app.put("/admin/budgets/{name}/{holder:path}", summary="Set another cap", tags=["admin"])
+    @app.put("/admin/budgets/{name}/{holder:path}", summary="Set another limit", tags=["admin"])
     async def set_cap(name: str, holder: str, request: Request) -> Response:
         limit, change = await _change(snapshot(), name, holder, request)
         async with _Asking():
             await ledger.store.set_cap(limit.window, change.tokens)
         return await _answer(ledger, overview, [limit])
 
-    @app.delete("/admin/budgets/{name}/{holder:path}", summary="Back to the configured cap", tags=["admin"])
+    @app.delete("/admin/budgets/{name}/{holder:path}", summary="Restore the configured limit", tags=["admin"])
     async def clear_cap(name: str, holder: str, request: Request) -> Response:
         limit = _limit(snapshot(), name, holder, request)
         async with _Asking():
@@ -62,7 +63,7 @@ def add_routes(
         return await _answer(ledger, overview, [limit])
 
     @app.post(
-        "/admin/budgets/{name}/{holder:path}/top-up", summary="More tokens for one window", tags=["admin"]
+        "/admin/budgets/{name}/{holder:path}/top-up", summary="Add tokens for one window", tags=["admin"]
     )
     async def top_up(name: str, holder: str, request: Request) -> Response:
         limit, change = await _change(snapshot(), name, holder, request)
@@ -70,7 +71,7 @@ def add_routes(
             await ledger.store.top_up(limit.window, change.tokens)
         return await _answer(ledger, overview, [limit])
 
-    @app.post("/admin/budgets/{name}/{holder:path}/reset", summary="Forget what was spent", tags=["admin"])
+    @app.post("/admin/budgets/{name}/{holder:path}/reset", summary="Clear what was spent", tags=["admin"])
     async def reset(name: str, holder: str, request: Request) -> Response:
         limit = _limit(snapshot(), name, holder, request)
         async with _Asking():
@@ -79,35 +80,35 @@ def add_routes(
 
 
 class _Asking:
-    """What Redis cannot answer now is a 503."""
+    """Responds 503 if Redis is unreachable."""
 
     async def __aenter__(self) -> None:
         return None
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, StoreUnavailable):
-            raise BudgetUnavailable("Redis is away", retry_after=1, detail=str(error)) from error
+            raise BudgetUnavailable("Redis is unreachable", retry_after=1, detail=str(error)) from error
 
 
 def _authorize(snapshot: Snapshot, request: Request) -> None:
-    """The admin's own key; without one in the configuration nobody is let in."""
+    """Check the admin key. Without one in the configuration, every request is refused."""
     expected = snapshot.settings.admin.hash
     exchange: Exchange = request.scope["thinkmeter.exchange"]
     if expected is None:
-        raise InvalidApiKey("There is no admin: set `admin.key` to have one")
+        raise InvalidApiKey("No admin key is configured: set `admin.key`")
     if matching_digest(bearer(exchange.headers) or "", [expected]) is None:
-        raise InvalidApiKey("Not the admin's key")
+        raise InvalidApiKey("This is not the admin key")
 
 
 def _named(snapshot: Snapshot, path: str, request: Request, *, holder: bool = False) -> list[Limit]:
-    """The limits of a budget, or the one of BUDGET/HOLDER; with `holder` the latter only."""
+    """The limits that a path names: `BUDGET/HOLDER` is one, `BUDGET` is all of it unless `holder` is set."""
     _authorize(snapshot, request)
     limits = snapshot.budgets.limits.items()
     found = [
         limit for (name, who), limit in limits if path == f"{name}/{who}" or (path == name and not holder)
     ]
     if not found:
-        raise BudgetNotFound(f"There is no budget, and no holder of one, named {path[:200]!r}")
+        raise BudgetNotFound(f"There is no budget or holder {path[:200]!r}")
     return found
 
 

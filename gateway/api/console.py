@@ -1,4 +1,4 @@
-"""The routes of the console: its page, its files and its stream of events."""
+"""The routes of the console: its page, the files of the page, and its stream of events."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".
 
 
 def add_routes(app: FastAPI, console: Console, settings: Callable[[], Settings]) -> None:
-    """Define the page, its files and its stream. The page has no data and needs no key; the stream does."""
+    """Define the routes. The page contains no data and needs no key; the stream of events needs one."""
     pages = {
         entry.name: entry.read_bytes()
         for entry in files("gateway.console").joinpath("web").iterdir()
@@ -45,7 +45,7 @@ def add_routes(app: FastAPI, console: Console, settings: Callable[[], Settings])
     async def index() -> Response:
         return page("index.html")
 
-    @app.get("/console/events", summary="What the console shows, as server-sent events", tags=["operations"])
+    @app.get("/console/events", summary="The data of the console, as server-sent events", tags=["operations"])
     async def events(request: Request) -> Response:
         exchange: Exchange = request.scope["thinkmeter.exchange"]
         authorize(settings(), exchange.headers)

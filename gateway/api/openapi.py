@@ -1,4 +1,4 @@
-"""The OpenAPI description of the routes that are served in front of FastAPI."""
+"""The OpenAPI description of the hot routes, which FastAPI does not know because they bypass it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from fastapi import FastAPI
 
 from gateway import __version__
 from gateway.openai_api.endpoints import CHAT, COMPLETIONS, EMBEDDINGS
-
-# --- OpenAPI -----------------------------------------------------------------------------------------
 
 _STRING = {"type": "string"}
 _MESSAGE = {
@@ -48,19 +46,20 @@ BODIES: dict[str, dict[str, Any]] = {
 
 
 def request_body(path: str) -> dict[str, Any]:
+    """Arguments for a FastAPI route that takes the same body as the hot route `path`."""
     content = {"application/json": {"schema": BODIES[path]}}
     return {"openapi_extra": {"requestBody": {"required": True, "content": content}}}
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's own description, and the hot routes that are served in front of it."""
+    """FastAPI's own description, with the hot routes added."""
     schema = app.openapi()
     for path in BODIES:
         schema["paths"][path] = {
             "post": {
                 "summary": "OpenAI-compatible; unknown fields pass through untouched",
                 "tags": ["openai"],
-                "responses": {"200": {"description": "The backend's answer"}},
+                "responses": {"200": {"description": "The backend's response"}},
                 **request_body(path)["openapi_extra"],
             }
         }

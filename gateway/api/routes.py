@@ -1,4 +1,4 @@
-"""The HTTP routes besides the hot ones: models, dry run, health, metrics, and the OpenAPI description."""
+"""The HTTP routes that FastAPI serves: models, dry run, health, metrics and the OpenAPI description."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def add_routes(
     ready: Callable[[], str],
     metrics: Callable[[], Awaitable[bytes]],
 ) -> None:
-    """Define all routes that FastAPI serves, and how it reports errors.
+    """Define the routes, and report errors in OpenAI's shape.
 
-    ready: "ready", or why the gateway cannot take requests. metrics: the text that Prometheus scrapes.
+    `ready` returns "ready", or why the gateway cannot take requests. `metrics` returns the metrics as text.
     """
 
     @app.get("/healthz", summary="Is the process alive?", tags=["operations"])
@@ -48,7 +48,7 @@ def add_routes(
     async def exposition() -> Response:
         return Response(await metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @app.get("/v1/models", summary="Models and pinned tiers this key may use", tags=["openai"])
+    @app.get("/v1/models", summary="The models and pinned tiers that this key may use", tags=["openai"])
     async def models(request: Request) -> Response:
         snapshot = pipeline.snapshot
         key = snapshot.router.identify(_exchange(request).headers)
@@ -121,7 +121,7 @@ def _failure(request: Request, error: GatewayError) -> Response:
 
 
 def _card(snapshot: Snapshot, name: str, target: Target) -> dict[str, Any]:
-    """A model as OpenAI lists it, with its tiers."""
+    """A model in OpenAI's shape, with its tiers."""
     card: dict[str, Any] = {"id": name, "object": "model", "created": 0, "owned_by": "thinkmeter"}
     if context := snapshot.pools[target.name].context:
         card["max_model_len"] = context
