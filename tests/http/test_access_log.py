@@ -1,4 +1,4 @@
-"""One access-log line a request, without its words; and the request id that client, backend and log share."""
+"""One access log line per request, without its text, and one request id for client, backend and log."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def logging_gateway(backend: Backend) -> Any:
 
 
 def lines(capture: pytest.CaptureFixture[bytes]) -> list[dict[str, Any]]:
-    """The access log so far; every line must be one JSON object."""
+    """The lines of the access log so far. Each must be a JSON object."""
     written = capture.readouterr().out
     assert written == b"" or written.endswith(b"\n")
     return [json.loads(line) for line in written.splitlines()]
@@ -45,7 +45,7 @@ def lines(capture: pytest.CaptureFixture[bytes]) -> list[dict[str, Any]]:
 async def test_one_line_for_each_request(
     logging_gateway: Running, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    """Whatever was asked and however it ended: one line, with exactly the documented fields."""
+    """Every request has one line with exactly the documented fields, however it ended."""
     running = logging_gateway
     await running.chat()
     await running.chat(stream=True)
@@ -79,7 +79,7 @@ async def test_one_line_for_each_request(
 async def test_probes_leave_no_line_unless_they_fail(
     logging_gateway: Running, backend: Backend, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    """What balancers and Prometheus ask every second is logged only when the answer is not 200."""
+    """Probes of load balancers and Prometheus are logged only if the status is not 200."""
     running = logging_gateway
     for path in ("/healthz", "/readyz", "/metrics"):
         await ask(running.http, running.url, path, method="GET")
@@ -98,7 +98,7 @@ async def test_probes_leave_no_line_unless_they_fail(
 async def test_line_says_what_happened(
     logging_gateway: Running, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    """The line holds the decision with all it was made from, and the tokens, so that it can be replayed."""
+    """The line has the decision, everything it was based on, and the tokens, so it can be replayed."""
     response = await logging_gateway.chat(model="tiny:short", stream=True)
     await logging_gateway.recorded(1)
 
@@ -116,7 +116,7 @@ async def test_line_says_what_happened(
 async def test_log_never_holds_words_of_prompt_or_answer(
     backend: Backend, capfdbinary: pytest.CaptureFixture[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither the access log nor any metric repeats the prompt, the answer, or a backend that quotes them."""
+    """Access log and metrics contain no text of prompts and answers, even if a backend quotes it."""
 
     class Broken:
         version = "broken"
@@ -164,7 +164,7 @@ async def test_log_never_holds_words_of_prompt_or_answer(
 async def test_log_injection_is_escaped(
     logging_gateway: Running, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    """Line ends in what the client sends cannot begin a line of their own."""
+    """Line breaks sent by a client do not start a new line of the log."""
     await logging_gateway.chat(model='x\n{"status": 200}\n')
     await ask(logging_gateway.http, logging_gateway.url, "/a%0a%7b%7d%0a", method="GET")
     await logging_gateway.recorded(2)
@@ -175,7 +175,7 @@ async def test_log_injection_is_escaped(
 async def test_quiet_gateway_writes_no_access_log(
     running: Running, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    """With `access_log: false` standard output stays empty."""
+    """With `access_log: false`, standard output stays empty."""
     await running.chat()
     await running.recorded(1)
 
@@ -196,7 +196,7 @@ async def test_quiet_gateway_writes_no_access_log(
     ],
 )
 async def test_request_id(running: Running, backend: Backend, given: str, kept: bool) -> None:
-    """A usable request id of the client's is kept, else a new one is made; client, backend and log agree."""
+    """A valid request id of the client is kept, else a new one is made; client, backend and log agree."""
     body = {"model": "tiny", "messages": [{"role": "user", "content": "x"}]}
     headers = {"x-request-id": given}
     async with running.http.post(running.url + CHAT, json=body, headers=headers) as response:
@@ -210,5 +210,5 @@ async def test_request_id(running: Running, backend: Backend, given: str, kept: 
 
 
 async def test_request_ids_differ(running: Running) -> None:
-    """Two requests without an id get two ids."""
+    """Two requests without an id get different ids."""
     assert (await running.chat()).headers["x-request-id"] != (await running.chat()).headers["x-request-id"]

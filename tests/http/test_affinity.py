@@ -1,4 +1,4 @@
-"""Requests of one session go to one replica, and only a lost replica's sessions move."""
+"""Requests of one session go to one replica, and only the sessions of a lost replica move."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ STICKY = {"affinity_header": "X-Session-Id"}
 
 
 async def home(running: Running, session: str) -> str:
-    """The replica that answers a session's request."""
+    """The replica that serves a request of this session."""
     answer = await post(running, headers={"x-session-id": session})
     assert answer.status == 200
     return answer.headers["x-thinkmeter-backend"]
@@ -22,7 +22,7 @@ async def homes(running: Running) -> dict[str, str]:
 
 
 async def test_a_session_stays() -> None:
-    """The same value goes to the same replica each time, and many values spread over all of them."""
+    """The same value goes to the same replica each time, and many values spread over all replicas."""
     async with replicated(3, **STICKY) as (running, backends):
         first = await homes(running)
         assert first == await homes(running) == await homes(running)
@@ -32,7 +32,7 @@ async def test_a_session_stays() -> None:
 
 
 async def test_it_survives_a_restart_of_the_gateway() -> None:
-    """The choice depends on names alone, so that several gateways and later ones agree."""
+    """The choice depends only on names, so all gateways make the same one, also after a restart."""
     found = []
     for _ in range(2):
         async with replicated(2, **STICKY) as (running, _):
@@ -42,7 +42,7 @@ async def test_it_survives_a_restart_of_the_gateway() -> None:
 
 
 async def test_a_lost_replica_moves_only_its_own() -> None:
-    """When a replica goes, the sessions of the others stay where they are; when it returns, its own do."""
+    """If a replica goes away, only its sessions move; when it returns, they return."""
     health = {"interval": 0.02, "timeout": 20, "failures": 2}
     async with replicated(3, health=health, **STICKY) as (running, backends):
         before = await homes(running)
@@ -61,7 +61,7 @@ async def test_a_lost_replica_moves_only_its_own() -> None:
 
 
 async def test_affinity_outranks_load() -> None:
-    """A session stays with its replica even while another is idle: its cache is what counts."""
+    """A session stays with its replica even if another one is idle, because of the prefix cache."""
     async with replicated(**STICKY) as (running, (a, b)):
         place = await home(running, "mine")
         backend = {"a": a, "b": b}[place]
@@ -73,7 +73,7 @@ async def test_affinity_outranks_load() -> None:
 
 
 async def test_affinity_yields_to_failure() -> None:
-    """A session whose replica fails is served by the other rather than not at all."""
+    """If the replica of a session fails, the other one serves its request."""
     async with replicated(**STICKY) as (running, (a, b)):
         place = await home(running, "mine")
         {"a": a, "b": b}[place].script(Fault(status=503))
@@ -85,7 +85,7 @@ async def test_affinity_yields_to_failure() -> None:
 
 
 async def test_requests_without_a_session_take_turns() -> None:
-    """Without the header, or with an empty one, the least busy replica is asked as ever."""
+    """Without the header, or with an empty one, the least busy replica gets the request."""
     async with replicated(**STICKY) as (running, (a, b)):
         for headers in ({}, {"x-session-id": ""}):
             for _ in range(4):
@@ -95,7 +95,7 @@ async def test_requests_without_a_session_take_turns() -> None:
 
 
 async def test_affinity_is_off_by_default() -> None:
-    """Nothing ties a request to a replica unless the operator names a header."""
+    """Without `affinity_header`, the header has no effect."""
     async with replicated() as (running, (a, b)):
         for _ in range(6):
             await home(running, "mine")

@@ -1,4 +1,4 @@
-"""A replica that fails is left out, by its own requests or by health checks, and comes back by itself."""
+"""A replica that fails requests or health checks gets no requests until it has recovered."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STREAMS = pytest.mark.parametrize("stream", [False, True])
 
 
 def guarded(**breaker: Any) -> dict[str, Any]:
-    """Settings under which the breaker alone decides."""
+    """Settings under which only the breaker can take a replica out."""
     return {"breaker": {"failures": 3, "open_seconds": 3_600} | breaker, "health": UNCHECKED, "retries": 0}
 
 
@@ -28,7 +28,7 @@ async def state(running: Running, backend: str = "a") -> float:
 
 
 def an_hour_passes(running: Running) -> None:
-    """Let all open breakers have opened an hour earlier."""
+    """Make all open breakers an hour older."""
     for _, replica in running.gateway.snapshot.backends():
         if replica.breaker.opened_at is not None:
             replica.breaker.opened_at -= 3_600
@@ -49,7 +49,7 @@ LATE_FAILURES = [Fault(after=1, end="cut"), Fault(after=1, end="clean"), Fault(a
 
 @STREAMS
 async def test_failures_open_the_breaker(subtests: pytest.Subtests, stream: bool) -> None:
-    """After so many failures in a row a replica gets no more requests, and the client a 503 at once."""
+    """After three failures in a row a replica gets no more requests, and clients get an immediate 503."""
     async with replicated(1, **guarded()) as (running, (backend,)):
         for fault in FAILURES:
             with subtests.test(fault=fault):
@@ -70,7 +70,7 @@ async def test_failures_open_the_breaker(subtests: pytest.Subtests, stream: bool
 
 
 async def test_broken_streams_open_the_breaker(subtests: pytest.Subtests) -> None:
-    """A replica whose streams break, one after the other, is as bad as one that refuses them."""
+    """Streams that break count as failures, although they began well."""
     async with replicated(1, **guarded(), timeouts={"idle": 0.1}) as (running, (backend,)):
         for fault in LATE_FAILURES:
             with subtests.test(fault=fault):
@@ -98,7 +98,7 @@ async def test_a_success_in_between_starts_the_count_anew(stream: bool) -> None:
 
 @STREAMS
 async def test_what_is_not_the_replicas_fault(stream: bool) -> None:
-    """A busy replica, or one that rightly refuses a request, is not broken."""
+    """A 429, or the refusal of an invalid request, does not count as a failure."""
     async with replicated(1, **guarded(failures=1)) as (running, (backend,)):
         for fault in (Fault(status=429), Fault(status=400), Fault(context_too_long=True)):
             backend.script(fault, times=3)
@@ -111,7 +111,7 @@ async def test_what_is_not_the_replicas_fault(stream: bool) -> None:
 
 @STREAMS
 async def test_clients_that_leave_do_not_open_the_breaker(stream: bool) -> None:
-    """A client's going away says nothing about the replica."""
+    """A client that leaves does not count as a failure of the replica."""
     async with replicated(1, **guarded(failures=1)) as (running, (backend,)):
         for number, fault in enumerate((Fault(delay_ms=NEVER_MS), Fault(after=1, end="stall")), 1):
             backend.script(fault)
@@ -123,7 +123,7 @@ async def test_clients_that_leave_do_not_open_the_breaker(stream: bool) -> None:
 
 
 async def test_the_breaker_is_open_for_a_while() -> None:
-    """The time a replica is left out is the configured one, and nothing but time ends it."""
+    """A replica gets requests again after `open_seconds`, without any other event."""
     async with replicated(1, **guarded(failures=1, open_seconds=0.05)) as (running, (backend,)):
         backend.script(Fault(status=500))
         await post(running)
@@ -133,7 +133,7 @@ async def test_the_breaker_is_open_for_a_while() -> None:
 
 @STREAMS
 async def test_a_trial_closes_the_breaker(stream: bool) -> None:
-    """After a while one request may try; its success makes the replica a full member again."""
+    """After `open_seconds` one trial request is sent; its success closes the breaker."""
     async with replicated(1, **guarded()) as (running, (backend,)):
         backend.script(Fault(status=500), times=3)
         for _ in range(3):
@@ -148,7 +148,7 @@ async def test_a_trial_closes_the_breaker(stream: bool) -> None:
 
 @STREAMS
 async def test_a_failed_trial_opens_it_again(stream: bool) -> None:
-    """One failure is enough when the replica is on trial."""
+    """A single failure of the trial request opens the breaker again."""
     async with replicated(1, **guarded()) as (running, (backend,)):
         backend.script(Fault(status=500), times=4)
         for _ in range(3):
@@ -162,7 +162,7 @@ async def test_a_failed_trial_opens_it_again(stream: bool) -> None:
 
 
 async def test_one_trial_at_a_time() -> None:
-    """While a trial is under way no other request goes to the replica; a trial given up makes room."""
+    """During a trial no other request goes to the replica; a cancelled trial makes room for the next."""
     async with replicated(1, **guarded(failures=1)) as (running, (backend,)):
         backend.script(Fault(status=500))
         backend.script(Fault(delay_ms=NEVER_MS))
@@ -181,7 +181,7 @@ async def test_one_trial_at_a_time() -> None:
 
 
 async def test_the_others_take_over() -> None:
-    """With a breaker open the requests go to the other replicas, without an attempt at the broken one."""
+    """While a breaker is open, requests go to the other replicas without an attempt at this one."""
     async with replicated(**guarded(failures=1)) as (running, (a, b)):
         a.script(Fault(status=500))
         assert (await post(running)).status == 502
@@ -194,7 +194,7 @@ async def test_the_others_take_over() -> None:
 
 
 async def test_a_dead_replica_leaves_and_returns() -> None:
-    """Health checks take a dead replica out before any request fails on it, and take it back."""
+    """Health checks exclude a dead replica before any request fails on it, and include it when it is back."""
     async with replicated(health=QUICKLY_CHECKED, retries=0) as (running, (a, b)):
         replicas = dict(zip("ab", (x for _, x in running.gateway.snapshot.backends()), strict=True))
         await a.down()
@@ -211,7 +211,7 @@ async def test_a_dead_replica_leaves_and_returns() -> None:
 
 
 async def test_readiness_follows_the_replicas() -> None:
-    """/readyz is 503 while no replica can serve; /healthz is 200 as long as the process lives."""
+    """/readyz is 503 while no replica is usable; /healthz is 200 as long as the process lives."""
     async with replicated(1, health=QUICKLY_CHECKED) as (running, (backend,)):
         assert await readiness(running) == (200, "ready")
         await backend.down()
@@ -229,7 +229,7 @@ async def test_readiness_follows_the_replicas() -> None:
 
 
 async def test_an_unwell_answer_takes_a_replica_out(subtests: pytest.Subtests) -> None:
-    """Anything but 2xx on the health path counts against the replica."""
+    """Any status but 2xx on the health path is a failed check."""
     async with replicated(1, health=QUICKLY_CHECKED) as (running, (backend,)):
         for fault in (Fault(status=503), Fault(status=404), Fault(reset=True), Fault(status=302)):
             with subtests.test(fault=fault):
@@ -243,7 +243,7 @@ async def test_an_unwell_answer_takes_a_replica_out(subtests: pytest.Subtests) -
 
 
 async def test_a_check_that_hangs_takes_a_replica_out() -> None:
-    """A health check that gets no answer has failed, and the next is made all the same."""
+    """A health check without a response fails after its timeout, and the checks continue."""
     health = {"interval": 0.02, "timeout": 0.1, "failures": 1}
     async with replicated(1, health=health) as (running, (backend,)):
         backend.script(Fault(delay_ms=NEVER_MS), path="/health", times=None)
@@ -253,7 +253,7 @@ async def test_a_check_that_hangs_takes_a_replica_out() -> None:
 
 
 async def test_one_failed_check_is_forgiven() -> None:
-    """Only `failures` checks that fail in a row take a replica out."""
+    """A replica is excluded only after `failures` failed checks in a row."""
 
     def checks(backend: Backend) -> int:
         return sum(request.path == "/health" for request in backend.requests)
@@ -271,7 +271,7 @@ async def test_one_failed_check_is_forgiven() -> None:
 
 
 async def test_the_path_is_configured(backend: Backend) -> None:
-    """Health is asked on the configured path."""
+    """Health checks use the configured path."""
     async with serving(configuration(backend.url, health=UNCHECKED | {"path": "/ping?deep=1"})) as running:
         assert await readiness(running) == (200, "ready")
 
@@ -279,7 +279,7 @@ async def test_the_path_is_configured(backend: Backend) -> None:
 
 
 async def test_a_new_context_is_learnt_on_return() -> None:
-    """A replica that was away may serve with another context; its new limit counts from then on."""
+    """A replica that returns may have another context length, which then applies."""
     async with replicated(1, health=QUICKLY_CHECKED) as (running, (backend,)):
         backend.clamp = True
         await post(running, ask(model="tiny:long"))

@@ -1,4 +1,4 @@
-"""A client that goes away stops the backend's work, streaming or not, and is told apart from failures."""
+"""A client that disconnects stops the backend, streaming or not, and is not recorded as a failure."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MOMENTS = [Fault(delay_ms=NEVER_MS), Fault(first_byte_ms=NEVER_MS), Fault(after=
 async def test_leaving_cancels_upstream(
     running: Running, backend: Backend, subtests: pytest.Subtests, path: str
 ) -> None:
-    """When the client closes its connection the backend sees its own closed, at whatever moment."""
+    """When the client closes its connection, at any moment, the gateway closes the one to the backend."""
     question = ask() if path == CHAT else {"model": "tiny", "prompt": "a b", "input": "a b"}
     for count, (fault, stream) in enumerate(itertools.product(MOMENTS, (False, True)), 1):
         with subtests.test(fault=fault, stream=stream):
@@ -56,7 +56,7 @@ async def test_leaving_cancels_upstream(
 
 
 async def test_official_client_closes_a_stream(running: Running, backend: Backend) -> None:
-    """Breaking off a stream in the official client stops the backend; what passed is counted."""
+    """Closing a stream in the official client stops the backend; the tokens sent so far are counted."""
     backend.script(Fault(after=3, end="stall"))
     async with running.client() as client:
         stream = await client.chat.completions.create(**ask(), stream=True)
@@ -74,7 +74,7 @@ async def test_official_client_closes_a_stream(running: Running, backend: Backen
 
 @STREAMS
 async def test_official_client_is_cancelled(running: Running, backend: Backend, stream: bool) -> None:
-    """A task that is cancelled while it waits for the official client stops the backend as well."""
+    """Cancelling a task that waits for the official client stops the backend."""
     backend.script(Fault(delay_ms=NEVER_MS))
     async with running.client() as client:
         task = asyncio.create_task(client.chat.completions.create(**ask(), stream=stream))
@@ -89,7 +89,7 @@ async def test_official_client_is_cancelled(running: Running, backend: Backend, 
 
 @STREAMS
 async def test_a_client_that_left_is_not_retried(stream: bool) -> None:
-    """A cancelled request is not carried to another replica."""
+    """A cancelled request is not retried on another replica."""
     async with replicated() as (running, (a, b)):
         a.script(Fault(delay_ms=NEVER_MS))
         async with connection(running) as (_, writer):
@@ -103,7 +103,7 @@ async def test_a_client_that_left_is_not_retried(stream: bool) -> None:
 
 @STREAMS
 async def test_leaving_during_failover(stream: bool) -> None:
-    """A client may leave while the second replica works: that one is told to stop."""
+    """If the client leaves while a second replica works, that replica is told to stop."""
     async with replicated() as (running, (a, b)):
         a.script(Fault(status=503))
         b.script(Fault(delay_ms=NEVER_MS))
@@ -120,7 +120,7 @@ async def test_leaving_during_failover(stream: bool) -> None:
 async def test_an_answer_that_was_complete_is_not_cancelled(
     running: Running, backend: Backend, stream: bool
 ) -> None:
-    """A client that leaves after its answer has cancelled nothing, whether it says so before or not."""
+    """A client that closes its connection after the response has not cancelled it, announced or not."""
     for close in ("connection: close", "connection: keep-alive"):
         async with connection(running) as (reader, writer):
             writer.write(wired(ask(stream=stream), CHAT, close))
@@ -135,7 +135,7 @@ async def test_an_answer_that_was_complete_is_not_cancelled(
 
 
 async def test_leaving_before_the_request_is_complete(running: Running, backend: Backend) -> None:
-    """A client that leaves in the middle of its body cost no backend anything."""
+    """If a client leaves while it sends its body, no backend gets the request."""
     async with connection(running) as (_, writer):
         writer.write(wired(ask())[:-5])
         while (await running.metrics())["thinkmeter_requests_in_flight"] < 2:  # the scrape itself is one
@@ -150,7 +150,7 @@ async def test_leaving_before_the_request_is_complete(running: Running, backend:
 
 @STREAMS
 async def test_others_are_not_disturbed(running: Running, backend: Backend, stream: bool) -> None:
-    """Of two requests on their own connections to one replica, only the one whose client left is stopped."""
+    """Of two concurrent requests at one replica, only the one whose client left is stopped."""
     backend.script(Fault(delay_ms=NEVER_MS))
     backend.script(Fault(pace_ms=1, delay_ms=50))
     async with connection(running) as (_, writer):
@@ -168,7 +168,7 @@ async def test_others_are_not_disturbed(running: Running, backend: Backend, stre
 
 @STREAMS
 async def test_the_next_request_is_served(running: Running, backend: Backend, stream: bool) -> None:
-    """After a cancellation the replica is used as before: it did nothing wrong."""
+    """After a cancelled request the replica is used as before."""
     backend.script(Fault(after=1, end="stall"))
     async with connection(running) as (_, writer):
         writer.write(wired(ask(stream=stream)))
@@ -181,7 +181,7 @@ async def test_the_next_request_is_served(running: Running, backend: Backend, st
 
 @STREAMS
 async def test_a_half_closed_client_has_left(running: Running, backend: Backend, stream: bool) -> None:
-    """A client that closes only its sending side counts as gone, as it does for uvicorn and vLLM."""
+    """A client that closes only its sending side counts as disconnected, as in uvicorn and vLLM."""
     backend.script(Fault(delay_ms=NEVER_MS))
     async with connection(running) as (_, writer):
         writer.write(wired(ask(stream=stream)))

@@ -1,4 +1,4 @@
-"""Heads on embeddings, served: the encoder in time, or the safe tier and a reason; never a failed request."""
+"""Heads that use embeddings. If an embedding is late or fails, the head abstains; no request fails."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EASY, HARD = made.EASY.format(1, 2), made.HARD.format(3, 4)
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A head on a server's embeddings for the model `tiny`."""
+    """A head for the model `tiny`, trained on the embeddings of a server."""
     out = tmp_path_factory.mktemp("head") / "words"
     with embeddings() as server:
         encoder = opened(Source(server.url, model="words"))
@@ -38,7 +38,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def server() -> Iterator[Embeddings]:
-    """The server of embeddings that the gateway asks."""
+    """The embeddings server that the gateway uses."""
     with embeddings(key="secret") as running:
         yield running
 
@@ -50,20 +50,20 @@ def settings(backend: Backend, head: Path, source: str, **changes: Any) -> dict[
 
 @pytest.fixture
 async def running(backend: Backend, trained: Path, server: Embeddings) -> AsyncIterator[Running]:
-    """A gateway with that head."""
+    """A gateway with the trained head."""
     async with serving(settings(backend, trained, server.url)) as found:
         yield found
 
 
 async def chosen(running: Running, prompt: str) -> tuple[str, str]:
-    """Tier and reason of a chat request that was answered."""
+    """Tier and reason of a successful chat request."""
     response = await running.chat(prompt)
     assert response.status == 200
     return response.headers["x-thinkmeter-tier"], response.headers["x-thinkmeter-reason"]
 
 
 async def test_decides_by_embeddings(running: Running, server: Embeddings) -> None:
-    """Hard prompts think, easy ones do not; each is embedded once, with the key, and the dry run agrees."""
+    """Only hard prompts get thinking; each is embedded once, with the key; the dry run agrees."""
     assert await chosen(running, EASY) == ("short", "price")
     assert await chosen(running, HARD) == ("long", "price")
     assert await chosen(running, HARD) == ("long", "price")
@@ -87,7 +87,7 @@ async def test_decides_by_embeddings(running: Running, server: Embeddings) -> No
     ],
 )
 async def test_faults_cost_no_request(running: Running, server: Embeddings, fault: dict[str, Any]) -> None:
-    """Whatever is wrong with the embeddings, the safe tier serves the request, and says why."""
+    """Whatever is wrong with the embeddings, the head abstains and the request succeeds."""
     for name, value in fault.items():
         setattr(server, name, value)
 
@@ -108,13 +108,13 @@ async def test_slow_server(
 
 
 async def test_no_server(backend: Backend, trained: Path) -> None:
-    """A server that is away stops nobody."""
+    """If the server is unreachable, the head abstains."""
     async with serving(settings(backend, trained, "http://127.0.0.1:9")) as running:
         assert (await chosen(running, HARD))[1] == "abstained"
 
 
 async def test_cancelled_requests_leave_the_encoder_usable(running: Running, server: Embeddings) -> None:
-    """Requests that end while they wait for an embedding count as no failure of the server."""
+    """Requests cancelled while they wait for an embedding do not count as failures of the server."""
     pipeline, server.delay = running.gateway.pipeline, 1.0
     encoder, section = pipeline.snapshot.router.embedder, pipeline.snapshot.settings.encoder
     assert encoder
@@ -133,7 +133,7 @@ async def test_cancelled_requests_leave_the_encoder_usable(running: Running, ser
 
 
 async def test_sentence_encoder_in_the_process(backend: Backend, tmp_path: Path) -> None:
-    """A BERT beside the gateway decides too, off the event loop."""
+    """A BERT in the gateway's process decides as well, in a thread beside the event loop."""
     pytest.importorskip("tokenizers")
     from tests.router_model import bert
 

@@ -1,4 +1,4 @@
-"""Another replica is tried before the first byte; what another would answer as well is not retried."""
+"""Before the first byte another replica is tried, unless it would respond with the same error."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ LASTING = {
 
 @STREAMS
 async def test_another_replica_is_tried(subtests: pytest.Subtests, stream: bool) -> None:
-    """A replica that cannot answer is passed over, and the client notices nothing."""
+    """If a replica cannot respond, the next one does, and the client notices nothing."""
     faults = PASSING | (PASSING_OF_STREAMS if stream else PASSING_OF_WHOLE)
     async with replicated(breaker={"failures": 100}) as (running, (a, b)):
         for number, (name, fault) in enumerate(faults.items(), 1):
@@ -74,7 +74,7 @@ async def test_another_replica_is_tried(subtests: pytest.Subtests, stream: bool)
 
 @STREAMS
 async def test_a_refused_connection(stream: bool) -> None:
-    """A replica that went down since its last check costs nothing but the attempt."""
+    """A replica that went down since its last health check costs one attempt."""
     async with replicated() as (running, (a, b)):
         await a.down()
         answer = await post(running, ask(stream=stream))
@@ -85,7 +85,7 @@ async def test_a_refused_connection(stream: bool) -> None:
 
 @STREAMS
 async def test_lasting_faults_are_not_retried(subtests: pytest.Subtests, stream: bool) -> None:
-    """An answer that another replica would give as well ends the request: one backend is asked, once."""
+    """If another replica would respond the same, the request ends after one attempt."""
     async with replicated(breaker={"failures": 100}) as (running, (a, b)):
         for number, (name, (fault, status, code)) in enumerate(LASTING.items(), 1):
             with subtests.test(name):
@@ -108,7 +108,7 @@ async def test_lasting_faults_are_not_retried(subtests: pytest.Subtests, stream:
 async def test_nothing_of_the_inside_leaves(
     backend: Backend, subtests: pytest.Subtests, stream: bool
 ) -> None:
-    """No error names the backend's address, its port, its key or what its proxy said."""
+    """No error contains the backend's address, port, key, or the message of its proxy."""
     secret = "sk-of-the-backend"
     replicas = [{"name": "a", "url": backend.url, "api_key": secret}]
     echo = f"cannot reach {backend.url} with Bearer {secret}"
@@ -132,7 +132,7 @@ async def test_nothing_of_the_inside_leaves(
 
 @STREAMS
 async def test_all_replicas_are_overloaded(stream: bool) -> None:
-    """When every replica asks to slow down, the client is asked to, with the backend's own wait."""
+    """If every replica responds 429, the client gets 429 with the backend's own Retry-After."""
     async with replicated() as (running, backends):
         for backend in backends:
             backend.script(Fault(status=429, headers={"Retry-After": "17"}))
@@ -147,7 +147,7 @@ async def test_all_replicas_are_overloaded(stream: bool) -> None:
 
 @STREAMS
 async def test_all_replicas_are_unavailable(stream: bool) -> None:
-    """When no replica can answer, the client gets 503, and every replica was asked once."""
+    """If no replica can respond, the client gets 503 after one attempt at each."""
     async with replicated(3) as (running, backends):
         for backend in backends:
             backend.script(Fault(status=503, headers={"Retry-After": "9"}))
@@ -160,7 +160,7 @@ async def test_all_replicas_are_unavailable(stream: bool) -> None:
 
 @pytest.mark.parametrize(("retries", "attempts"), [(0, 1), (1, 2), (5, 3)])
 async def test_attempts_are_bounded(retries: int, attempts: int) -> None:
-    """There is one attempt and `retries` further ones, and never a second one at a replica that said no."""
+    """There are at most 1 + `retries` attempts, and no second one at a replica that refused."""
     async with replicated(3, retries=retries) as (running, backends):
         for backend in backends:
             backend.default = Fault(status=503)
@@ -172,7 +172,7 @@ async def test_attempts_are_bounded(retries: int, attempts: int) -> None:
 
 @STREAMS
 async def test_nobody_is_there(stream: bool) -> None:
-    """With every replica down from the start the answer is 503 at once, in OpenAI's shape."""
+    """If every replica is down from the start, the response is an immediate 503 in OpenAI's shape."""
     async with Backend("tiny") as backend:
         url = backend.url
     async with serving(configuration(url)) as running:
@@ -186,7 +186,7 @@ async def test_nobody_is_there(stream: bool) -> None:
 async def test_a_lone_replica_that_drops_the_connection_is_asked_again(
     running: Running, backend: Backend, stream: bool
 ) -> None:
-    """A kept connection may be closed just as it is used: the only replica gets the request once more."""
+    """A kept-alive connection may be closed just as it is used, so the only replica is tried again."""
     backend.script(Fault(reset=True))
     answer, record = await post_recorded(running, ask(stream=stream))
 
@@ -197,12 +197,12 @@ async def test_a_lone_replica_that_drops_the_connection_is_asked_again(
 
 @STREAMS
 async def test_a_stale_connection(stream: bool) -> None:
-    """A server that closes idle connections without a word is asked anew on a fresh one."""
+    """If a server has silently closed an idle connection, the request is sent again on a new one."""
     reply = b'data: {"choices":[]}\n\ndata: [DONE]\n\n' if stream else b'{"choices":[]}'
     kind = b"text/event-stream" if stream else b"application/json"
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one request; take the second on the connection and close, as a keep-alive timer may."""
+        """Respond to one request, but close at the second, as if the keep-alive time had just expired."""
         with contextlib.suppress(asyncio.IncompleteReadError):
             for number in range(2):
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -224,7 +224,7 @@ async def test_a_stale_connection(stream: bool) -> None:
 
 
 async def test_the_least_busy_replica_is_asked() -> None:
-    """Requests go where the fewest are outstanding, so that twelve long ones spread evenly over three."""
+    """Requests go to the replica with the fewest in flight, so twelve long ones spread evenly over three."""
     async with replicated(3) as (running, backends), asyncio.TaskGroup() as group:
         for backend in backends:
             backend.default = Fault(after=1, end="stall")
@@ -238,7 +238,7 @@ async def test_the_least_busy_replica_is_asked() -> None:
 
 
 async def test_a_busy_replica_is_spared() -> None:
-    """While one replica is held up by a long answer, short ones go to the other."""
+    """While one replica is busy with a long response, short requests go to the other."""
     async with replicated() as (running, (a, b)), connection(running) as (_, writer):
         a.script(Fault(after=1, end="stall"))
         writer.write(wired(ask(stream=True)))
@@ -250,7 +250,7 @@ async def test_a_busy_replica_is_spared() -> None:
 
 
 async def test_equals_take_turns() -> None:
-    """Replicas that are equally idle are asked in turn."""
+    """Equally idle replicas take turns."""
     async with replicated(3) as (running, backends):
         for _ in range(9):
             await post(running)
@@ -259,7 +259,7 @@ async def test_equals_take_turns() -> None:
 
 
 async def test_the_second_attempt_is_the_same_request() -> None:
-    """Fail-over sends the same bytes and the same request id to the next replica."""
+    """The next replica gets the same body and the same request id."""
     async with replicated() as (running, (a, b)):
         a.script(Fault(status=503))
         body: dict[str, Any] = ask(model="tiny:short", stream=True, user="x")

@@ -1,4 +1,4 @@
-"""What machines ask: metrics that move with the traffic, bounded labels, readiness."""
+"""Metrics change with the traffic, their labels are bounded, and readiness follows the replicas."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MARKER = "m4rker"
 
 
 async def scrape(running: Running) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    """Every sample of /metrics by its name and its sorted labels; fails when the exposition is not valid."""
+    """Every sample of /metrics, by its name and sorted labels. Fails if the format is not valid."""
     async with running.http.get(f"{running.url}/metrics") as response:
         assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
         text = await response.text()
@@ -157,7 +157,7 @@ MOVES: list[tuple[Traffic, str, dict[str, str], float]] = [
 async def test_metric_moves(
     backend: Backend, traffic: Traffic, name: str, labels: dict[str, str], expected: float
 ) -> None:
-    """After the traffic that should move it, the metric has moved by exactly that."""
+    """After the traffic that should change it, a metric has exactly the expected value."""
     async with serving(configuration(backend.url, breaker={"failures": 2})) as running:
         await traffic(running, backend)
 
@@ -175,7 +175,7 @@ ELSEWHERE = {
 
 
 def test_every_metric_is_moved() -> None:
-    """No metric escapes the table above and the files that move the rest."""
+    """Every metric is tested, either by the table above or in one of the files listed."""
     ours = (name for name in (f.name for f in Metrics(list).registry.collect()) if name[:8] != "process_")
     families = {name.removeprefix("thinkmeter_") for name in ours}
     moved = {re.sub(r"_(total|count|sum)$|(?<=build)_info$", "", name) for _, name, *_ in MOVES}
@@ -187,7 +187,7 @@ def test_every_metric_is_moved() -> None:
 
 
 async def test_process_is_measured(running: Running) -> None:
-    """Processor time, memory and start of the process come with the metrics."""
+    """The metrics include CPU time, memory and start time of the process."""
     samples = await running.metrics()
 
     assert samples["process_cpu_seconds_total"] > 0
@@ -196,7 +196,7 @@ async def test_process_is_measured(running: Running) -> None:
 
 
 async def test_redis_that_nobody_needs_is_not_down(running: Running) -> None:
-    """Without budgets there is no Redis, and the gauge says neither up nor down."""
+    """Without budgets Redis is not used, and the gauge is NaN."""
     up = await sample(running, "redis_up")
 
     assert up is not None
@@ -204,7 +204,7 @@ async def test_redis_that_nobody_needs_is_not_down(running: Running) -> None:
 
 
 async def test_running_stream_is_seen(running: Running, backend: Backend) -> None:
-    """While a stream runs, the gauges say so."""
+    """While a stream runs, it counts as in flight."""
     backend.script(Fault(after=1, end="stall"))
     body = {"model": "tiny", "messages": [{"role": "user", "content": "x"}], "stream": True}
     async with running.http.post(running.url + CHAT, json=body) as response:
@@ -216,7 +216,7 @@ async def test_running_stream_is_seen(running: Running, backend: Backend) -> Non
 
 
 async def test_ignored_cut_is_not_counted_as_honoured(running: Running, backend: Backend) -> None:
-    """A stream whose tokens we had to count says nothing about the backend's budget."""
+    """If the gateway had to count the tokens of a stream, it cannot tell whether the thinking budget held."""
     await cut_stream(running, backend)
 
     for outcome in ("honoured", "ignored"):
@@ -225,7 +225,7 @@ async def test_ignored_cut_is_not_counted_as_honoured(running: Running, backend:
 
 
 async def test_labels_are_bounded(running: Running, caplog: pytest.LogCaptureFixture) -> None:
-    """A thousand requests with names, paths and methods of the client's own make not one new series."""
+    """A thousand requests with different models, paths, ids and user agents create no new series."""
 
     async def odd(serial: int) -> None:
         call = f"{serial:x}{MARKER}"
@@ -257,7 +257,7 @@ async def test_labels_are_bounded(running: Running, caplog: pytest.LogCaptureFix
 
 
 async def test_readiness(backend: Backend) -> None:
-    """/readyz is 200 with one replica up, 503 with none; /healthz does not care."""
+    """/readyz is 200 with one healthy replica, 503 with none; /healthz is always 200."""
     async with serving(configuration(backend.url)) as running:
 
         async def status(path: str) -> int:
@@ -273,7 +273,7 @@ async def test_readiness(backend: Backend) -> None:
 
 
 async def test_scrape_stays_open_to_old_clients(running: Running) -> None:
-    """A scraper that speaks HTTP/1.0 without keep-alive is served."""
+    """A scraper that uses HTTP/1.0 without keep-alive is served."""
     async with (
         aiohttp.ClientSession(version=aiohttp.HttpVersion10) as http,
         http.get(f"{running.url}/metrics") as response,

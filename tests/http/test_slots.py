@@ -1,4 +1,4 @@
-"""However a request ends, its slot at the replica is given back."""
+"""However a request ends, its slot at the replica is freed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ QUICK = {"first_byte": 0.1, "idle": 0.1, "total": 0.2}
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
 async def test_no_lost_slot(backend: Backend, subtests: pytest.Subtests, path: str, stream: bool) -> None:
-    """After every kind of end the replica counts as idle, and the next request is answered."""
+    """However a request ends, the replica counts as idle and serves the next request."""
     question = {"stream": stream} | (ask() if path == CHAT else {"model": "tiny", "prompt": "hello"})
     async with serving(configuration(backend.url, breaker={"failures": 1_000}, retries=1)) as running:
         for name, fault in ENDS.items():
@@ -67,7 +67,7 @@ async def test_no_lost_slot(backend: Backend, subtests: pytest.Subtests, path: s
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_no_lost_slot_on_timeouts(backend: Backend, subtests: pytest.Subtests, stream: bool) -> None:
-    """A backend that falls silent at any point loses its request, and the slot comes back."""
+    """If a backend falls silent at any point, the request times out and its slot is freed."""
     async with serving(configuration(backend.url, timeouts=QUICK)) as running:
         for name, fault in STALLS.items():
             with subtests.test(name):
@@ -81,7 +81,7 @@ async def test_no_lost_slot_on_timeouts(backend: Backend, subtests: pytest.Subte
 
 
 async def in_flight(running: Running) -> float:
-    """What /metrics says of the replica's load."""
+    """The requests in flight at the replica, according to /metrics."""
     return (await running.metrics())['thinkmeter_backend_in_flight{backend="a",model="tiny"}']
 
 
@@ -89,7 +89,7 @@ async def in_flight(running: Running) -> float:
 async def test_no_lost_slot_when_the_client_leaves(
     running: Running, backend: Backend, subtests: pytest.Subtests, stream: bool
 ) -> None:
-    """A client that leaves, at whatever moment, frees the slot: twenty do so in a row."""
+    """A client that leaves frees its slot, at any moment; twenty leave, one after the other."""
     moments = STALLS | ({"while tokens flow": Fault(pace_ms=5, drip_ms=5)} if stream else {})
     for count, (name, fault) in enumerate(moments.items(), 1):
         with subtests.test(name):
@@ -107,7 +107,7 @@ async def test_no_lost_slot_when_the_client_leaves(
 
 
 async def test_no_lost_slot_in_a_storm() -> None:
-    """A hundred clients at once, faults of all kinds, half the clients leaving: all slots come back."""
+    """A hundred concurrent clients meet faults of all kinds, and half of them leave: all slots are freed."""
     async with replicated(timeouts=QUICK, breaker={"failures": 10_000}) as (running, backends):
         for backend in backends:
             for fault in [*ENDS.values(), *STALLS.values()] * 3:

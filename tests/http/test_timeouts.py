@@ -1,4 +1,4 @@
-"""A backend or a client that falls silent is given up, each wait under its own limit."""
+"""Backends and clients that fall silent time out; each kind of wait has its own limit."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ UNCHECKED = {"interval": 3_600, "timeout": 20}
 
 @contextlib.asynccontextmanager
 async def unreachable(port: int) -> AsyncIterator[None]:
-    """A port where connections are neither accepted nor refused: its queue is full."""
+    """Make a port neither accept nor refuse connections, by filling its queue."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -48,7 +48,7 @@ async def unreachable(port: int) -> AsyncIterator[None]:
 
 @STREAMS
 async def test_connect(stream: bool) -> None:
-    """A replica whose host does not answer is given up after the connect timeout; the next one is asked."""
+    """If a connection cannot be opened within the connect timeout, the next replica is tried."""
     timeouts = {"connect": 0.2}
     async with replicated(timeouts=timeouts, health=UNCHECKED) as (running, (a, b)):
         await a.down()
@@ -65,7 +65,7 @@ async def test_connect(stream: bool) -> None:
 
 
 async def test_first_byte(subtests: pytest.Subtests) -> None:
-    """A stream that does not begin in time is given up, and a lone replica is not asked again."""
+    """A stream that does not begin in time is a 504; a lone replica gets no second attempt."""
     async with replicated(1, timeouts={"first_byte": 0.1}) as (running, (backend,)):
         for number, fault in enumerate(SILENT, 1):
             with subtests.test(fault=fault):
@@ -79,7 +79,7 @@ async def test_first_byte(subtests: pytest.Subtests) -> None:
 
 
 async def test_failover_after_first_byte_timeout(subtests: pytest.Subtests) -> None:
-    """A stream that does not begin at one replica is begun at another; the first is told to stop."""
+    """If a stream does not begin in time, another replica gets the request and the first is told to stop."""
     async with replicated(timeouts={"first_byte": 0.5}) as (running, (a, b)):
         for number, fault in enumerate(SILENT, 1):
             with subtests.test(fault=fault):
@@ -94,7 +94,7 @@ async def test_failover_after_first_byte_timeout(subtests: pytest.Subtests) -> N
 
 
 async def test_whole_answers_have_no_first_byte_limit() -> None:
-    """An answer that is not streamed sends its first byte when it is complete: only the total limits it."""
+    """A response that is not streamed begins when it is complete, so only the total timeout applies."""
     async with replicated(1, timeouts={"first_byte": 0.05}) as (running, (backend,)):
         backend.script(Fault(delay_ms=150, first_byte_ms=150))
         answer = await post(running)
@@ -103,7 +103,7 @@ async def test_whole_answers_have_no_first_byte_limit() -> None:
 
 
 async def test_idle() -> None:
-    """A stream that falls silent ends in an error event, after all that came; no other replica is asked."""
+    """A stream that falls silent ends with an error event after the events so far, without a retry."""
     async with replicated(timeouts={"idle": 0.3}) as (running, (a, b)):
         a.script(Fault(after=3, end="stall", half_event=True))
         answer, record = await post_recorded(running, ask(stream=True))
@@ -119,7 +119,7 @@ async def test_idle() -> None:
 
 
 async def test_a_slow_stream_is_not_idle() -> None:
-    """A stream may take longer in all than the idle timeout, as long as something comes."""
+    """A stream may last longer than the idle timeout, as long as data keeps arriving."""
     async with replicated(1, timeouts={"idle": 1.2}) as (running, (backend,)):
         backend.script(Fault(pace_ms=70, tokens=20))
         answer = await post(running, ask(stream=True))
@@ -129,7 +129,7 @@ async def test_a_slow_stream_is_not_idle() -> None:
 
 
 async def test_total_of_a_stream() -> None:
-    """A stream that goes on and on is ended at the total timeout."""
+    """An endless stream ends at the total timeout."""
     async with replicated(1, timeouts={"total": 0.3}) as (running, (backend,)):
         backend.script(Fault(pace_ms=20, tokens=1_000))
         answer = await post(running, ask(stream=True, max_tokens=1_000))
@@ -140,7 +140,7 @@ async def test_total_of_a_stream() -> None:
 
 
 async def test_total_of_a_whole_answer(subtests: pytest.Subtests) -> None:
-    """A whole answer that does not come in time is a 504, and there is no time left for another replica."""
+    """A response that is not complete at the total timeout is a 504, without a retry."""
     async with replicated(timeouts={"total": 0.2}) as (running, (a, b)):
         for number, fault in enumerate((*SILENT[:2], Fault(end="stall")), 1):
             with subtests.test(fault=fault):
@@ -154,7 +154,7 @@ async def test_total_of_a_whole_answer(subtests: pytest.Subtests) -> None:
 
 
 async def test_retries_share_the_total() -> None:
-    """The total timeout is for the request, not for each attempt."""
+    """The total timeout covers all attempts of a request together."""
     async with replicated(3, timeouts={"total": 0.3, "first_byte": 0.2}) as (running, backends):
         for backend in backends[:2]:
             backend.default = Fault(delay_ms=NEVER_MS)
@@ -166,7 +166,7 @@ async def test_retries_share_the_total() -> None:
 
 
 async def test_the_official_client_sees_a_timeout() -> None:
-    """A timeout is an InternalServerError with status 504, which the client's own retries understand."""
+    """The official client raises a timeout as InternalServerError with status 504, which it would retry."""
     async with replicated(1, timeouts={"total": 0.1}) as (running, (backend,)), running.client() as client:
         backend.script(Fault(delay_ms=NEVER_MS))
         with pytest.raises(openai.InternalServerError) as raised:
@@ -177,7 +177,7 @@ async def test_the_official_client_sees_a_timeout() -> None:
 
 @pytest.mark.parametrize("fault", [Fault(pad=30_000_000), Fault(pad=30_000_000, split=700_000)])
 async def test_a_client_that_stops_reading(fault: Fault) -> None:
-    """A client that takes no more of its stream is given up as if it had left, and the backend is freed."""
+    """A client that stops reading its stream is treated like one that left, and the backend is freed."""
     async with replicated(1, timeouts={"idle": 0.3}) as (running, (backend,)):
         backend.script(fault)
         async with connection(running) as (reader, writer):
@@ -190,14 +190,14 @@ async def test_a_client_that_stops_reading(fault: Fault) -> None:
             assert (record.status, record.error.code, record.cancelled) == (499, "client_closed", True)
             assert slots(running) == [0]
             await backend.wait_until(lambda b: b.in_flight == 0)
-            async with asyncio.timeout(10):  # the connection goes too, or a shutdown would wait for it
+            async with asyncio.timeout(10):  # the connection is closed too, or a shutdown would wait for it
                 while running.server.server_state.connections:
                     await asyncio.sleep(0.01)
         assert (await post(running)).status == 200
 
 
 async def test_an_error_event_nobody_reads() -> None:
-    """A stream that breaks while its client reads nothing ends all the same: the error waits for nobody."""
+    """A stream that breaks ends even if its client reads nothing: sending the error event does not block."""
     async with replicated(1, timeouts={"idle": 0.3}) as (running, (backend,)):
         backend.script(Fault(pad=30_000_000, after=1, end="cut"))
         async with connection(running) as (reader, writer):
@@ -212,7 +212,7 @@ async def test_an_error_event_nobody_reads() -> None:
 
 
 async def test_a_client_that_does_not_read_whole_answers() -> None:
-    """Whole answers that nobody reads hold no slot either, even when more are asked for behind them."""
+    """Complete responses that the client does not read occupy no slot, even if it pipelines more requests."""
     async with replicated(1) as (running, (backend,)):
         backend.default = Fault(pad=10_000_000)
         async with connection(running) as (reader, writer):
@@ -226,7 +226,7 @@ async def test_a_client_that_does_not_read_whole_answers() -> None:
 
 
 async def test_a_client_that_reads_slowly_gets_everything() -> None:
-    """A slow reader is no dead reader: as long as it takes something now and then, it is served."""
+    """A client that reads slowly but steadily gets the complete stream."""
     async with replicated(1, timeouts={"idle": 1}) as (running, (backend,)):
         backend.script(Fault(pad=3_000_000))
         async with connection(running) as (reader, writer):

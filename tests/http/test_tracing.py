@@ -1,4 +1,4 @@
-"""Spans: one for each model request, between the caller's and the backend's, in the GenAI conventions."""
+"""One span per model request, between the client's and the backend's, in the GenAI conventions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 @pytest.fixture
 def exported(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
-    """Spans are kept in memory in place of being sent to a collector."""
+    """Spans are kept in memory instead of being sent to a collector."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -37,7 +37,7 @@ async def request(backend: Backend, model: str, exporter: InMemorySpanExporter) 
 
 
 async def test_span_tells_tokens_and_tier(backend: Backend, exported: InMemorySpanExporter) -> None:
-    """A span carries the model, the tokens and the decision."""
+    """A span has the model, the tokens and the decision."""
     span = await request(backend, "tiny:short", exported)
 
     assert span.name == "chat tiny"
@@ -51,7 +51,7 @@ async def test_span_tells_tokens_and_tier(backend: Backend, exported: InMemorySp
 
 
 async def test_trace_goes_on_through_the_gateway(backend: Backend, exported: InMemorySpanExporter) -> None:
-    """The span is the caller's child, and the backend is told to continue from it."""
+    """The span is a child of the client's span, and its own context is sent to the backend."""
     span = await request(backend, "tiny", exported)
 
     assert span.parent is not None
@@ -61,7 +61,7 @@ async def test_trace_goes_on_through_the_gateway(backend: Backend, exported: InM
 
 
 async def test_error_marks_the_span(backend: Backend, exported: InMemorySpanExporter) -> None:
-    """A failed request has the error's code and an error status."""
+    """The span of a failed request has the error's code and an error status."""
     backend.default = Fault(status=500)
 
     span = await request(backend, "tiny", exported)

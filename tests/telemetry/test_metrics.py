@@ -1,4 +1,4 @@
-"""Records become samples and access lines: bounded labels, and never a word of a prompt."""
+"""Records become metrics and access log lines. Labels are bounded, and no text of a prompt appears."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ USAGE = TokenUsage(7, 42, 30, 5, "backend", finish_reason="stop")
 
 
 def record(**changes: Any) -> Record:
-    """A streamed chat request that went well."""
+    """A successful streamed chat request."""
     made = Record("r1", "/v1/chat/completions", started_at=1.5, status=200, model="tiny", stream=True)
     usual = {"decision": DECISION, "backend": "a", "attempts": 1, "usage": USAGE, "duration": 2.0}
     usual |= {"sends_thinking_budget": True}
@@ -57,7 +57,7 @@ def record(**changes: Any) -> Record:
 
 
 def observed(*records: Record) -> dict[str, float]:
-    """Every sample above zero, by its name with labels."""
+    """Every sample that is not zero, by its name with labels."""
     metrics = Metrics(list)
     for entry in records:
         metrics.count(entry)
@@ -89,7 +89,7 @@ PLACE = 'model="tiny",tier="short"'
     ],
 )
 def test_samples_of_a_request(sample: str, value: float | None) -> None:
-    """What a record holds is found in the metrics."""
+    """The values of a record appear in the metrics."""
     assert observed(record()).get(sample) == value
 
 
@@ -109,7 +109,7 @@ def test_samples_of_a_request(sample: str, value: float | None) -> None:
     ],
 )
 def test_samples_of_what_went_otherwise(changes: dict[str, Any], sample: str) -> None:
-    """Retries, errors, cancellations and cut answers have samples of their own, absent otherwise."""
+    """Retries, errors, cancellations and truncated responses have their own samples, absent otherwise."""
     assert observed(record(**changes))[sample] == (2 if "attempts" in changes else 1)
     assert sample not in observed(record())
 
@@ -126,7 +126,7 @@ def test_samples_of_what_went_otherwise(changes: dict[str, Any], sample: str) ->
     ],
 )
 def test_whether_a_budget_held(reasoning: int | None, choices: int, source: Any, outcome: str | None) -> None:
-    """One that was sent holds for each answer; it is judged by the backend's own count, or not at all."""
+    """A budget that was sent applies to each answer. Only the backend's own count shows whether it held."""
     usage = TokenUsage(completion=900, reasoning=reasoning, source=source)
     samples = observed(record(usage=usage, choices=choices))
     found = [name for name in samples if name.startswith("thinking_budget_total")]
@@ -139,7 +139,7 @@ def test_whether_a_budget_held(reasoning: int | None, choices: int, source: Any,
 
 
 def test_request_that_was_refused() -> None:
-    """A request refused before its model was known has empty labels and touches no backend metric."""
+    """A request refused before its model was known has empty labels and changes no metric of a backend."""
     refused = Record("r", "/v1/chat/completions", status=404)
     names = {name.partition("{")[0] for name in observed(refused)}
 
@@ -148,7 +148,7 @@ def test_request_that_was_refused() -> None:
 
 
 def test_labels_are_bounded() -> None:
-    """A thousand different requests make no more series than one: nothing of a request is a label."""
+    """A thousand different requests create no more series than one, because labels come from closed sets."""
     records = [record() for _ in range(1000)]
     for index, entry in enumerate(records):
         entry.request_id, entry.key = f"id-{index}", f"key-{index}"
@@ -158,7 +158,7 @@ def test_labels_are_bounded() -> None:
 
 
 def test_errors_are_labelled_by_their_codes() -> None:
-    """The labels of the error counter are the codes that are documented."""
+    """The error counter has one label value per documented code."""
     names = observed(*(record(error=kind("m")) for kind in all_errors()))
 
     assert {name for name in names if name.startswith("errors_total")} == {
@@ -167,7 +167,7 @@ def test_errors_are_labelled_by_their_codes() -> None:
 
 
 def test_state_of_backends() -> None:
-    """Replicas are read when they are scraped, so a lost one does not linger."""
+    """Replicas are read at the time of a scrape, so a removed one disappears."""
     up = Backend("a", Replica(url="http://a"), CircuitBreaker(limit=1), healthy=True, in_flight=3)
     down = Backend("b", Replica(url="http://b"), CircuitBreaker(limit=1), healthy=None)
     down.breaker.record_failure(float("inf"))
@@ -189,7 +189,7 @@ def test_state_of_backends() -> None:
 
 
 def test_access_line() -> None:
-    """One line of JSON with the decision, the replica, the times and the tokens."""
+    """A request has one line of JSON with the decision, the replica, the times and the tokens."""
     line = access_line(record())
     entry = json.loads(line)
 
@@ -216,7 +216,7 @@ def test_access_line() -> None:
 
 @pytest.mark.parametrize("kind", [InvalidRequest, ContextLengthExceeded])
 def test_access_line_quotes_no_request(kind: type[GatewayError]) -> None:
-    """A backend's complaint about a request quotes it, so the line has its code and not its words."""
+    """A backend's error about a request may quote it, so the line has the code and not the message."""
     entry = access_line(record(error=kind("input: {'messages': 'my diary'}", param="messages")))
 
     assert b"diary" not in entry
@@ -224,7 +224,7 @@ def test_access_line_quotes_no_request(kind: type[GatewayError]) -> None:
 
 
 def test_access_line_of_an_error() -> None:
-    """A fault of a backend is told with its detail, which the client never saw."""
+    """The line for a backend's fault has its detail, which the client never sees."""
     entry = json.loads(access_line(record(error=BackendTimeout("too slow", detail="10.0.0.1"))))
 
     assert (entry["error"], entry["message"], entry["detail"]) == ("backend_timeout", "too slow", "10.0.0.1")
@@ -232,7 +232,7 @@ def test_access_line_of_an_error() -> None:
 
 @given(st.text(), st.floats(0, 1e9), st.none() | st.integers(0, 2**53 - 1))
 def test_any_record_has_a_line(finish_reason: str, seconds: float, tokens: int | None) -> None:
-    """Whatever a backend reported, the line is one line of JSON."""
+    """Whatever a backend reports, the record becomes one line of JSON."""
     usage = TokenUsage(
         tokens,
         tokens,
