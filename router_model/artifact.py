@@ -31,7 +31,7 @@ class ArtifactError(ValueError):
     """The head is missing, damaged, of another format or of another feature version."""
 
 
-def write(directory: Path, manifest: Mapping[str, Any], arrays: Arrays) -> str:
+def write_artifact(directory: Path, manifest: Mapping[str, Any], arrays: Arrays) -> str:
     """Write an artefact and return its digest. A concurrent reader gets the old artefact or the new one.
 
     The arrays' file is named by its content. The manifest names that file and is replaced last, atomically.
@@ -76,7 +76,9 @@ def _replace(path: Path, content: bytes) -> None:
         raise
 
 
-def read(directory: Path, feature_version: int) -> tuple[dict[str, Any], dict[str, NDArray[Any]], str]:
+def read_artifact(
+    directory: Path, feature_version: int
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]], str]:
     """Manifest, arrays and digest of an artefact, checked.
 
     Raises: ArtifactError.

@@ -15,14 +15,14 @@ from router_model import artifact
 from router_model.allocation import PriceTable, demand
 from router_model.arrays import Singles
 from router_model.encoders.base import Encoder, EncoderError, Features, Source
-from router_model.encoders.ngrams import FEATURE_VERSION, HASHED, encode
+from router_model.encoders.ngrams import FEATURE_VERSION, HASHED, ngram_features
 from router_model.encoders.open import opened
-from router_model.head_parts import Curves, Plan, Trunk, plan_of
+from router_model.head_parts import Curves, TierMapping, Trunk, map_tiers
 from router_model.predictor import Prediction, TierLength
 from router_model.prompts import fingerprints
 
 ARTIFACTS = Path(__file__).parent / "artifacts"
-_PLANS = 1024  # models × tier ladders remembered; a gateway has a handful
+_MAPPINGS = 1024  # models × tier ladders remembered; a gateway has a handful
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class Head:
 
         Raises: ArtifactError, for another FEATURE_VERSION, another encoder, or damaged files.
         """
-        manifest, arrays, digest = artifact.read(Path(directory), FEATURE_VERSION)
+        manifest, arrays, digest = artifact.read_artifact(Path(directory), FEATURE_VERSION)
         try:
             encoder = opened(source, manifest.get("encoder", HASHED.identity), remembers)
         except EncoderError as error:
@@ -73,7 +73,7 @@ class Head:
                 lengths=dict(sorted(entry["lengths"].items(), key=lambda item: float(item[1]))),
                 **parts,
             )
-        encode("")  # builds the lookup tables now instead of during the first request
+        ngram_features("")  # builds the lookup tables now instead of during the first request
         sample = arrays["sample"].astype(np.float32)
         return cls(str(manifest["name"]), digest, trunk, sets, sample, arrays["trained"], manifest, encoder)
 
@@ -85,9 +85,9 @@ class Head:
             seen, strangeness = self.trunk.see(features)
             if strangeness <= self.trunk.strange:
                 inputs, abstains = seen, False
-        plan = self._plan(model, tuple(tiers))
-        correct, tokens = plan.outcomes(inputs)
-        p95 = np.minimum(np.ceil(tokens * plan.spread), plan.limit)
+        mapping = self._mapping(model, tuple(tiers))
+        correct, tokens = mapping.outcomes(inputs)
+        p95 = np.minimum(np.ceil(tokens * mapping.spread), mapping.limit)
         right = tuple(correct.tolist())
         return Prediction(1 - right[0], right, tuple(tokens.tolist()), tuple(p95.tolist()), abstains)
 
@@ -104,16 +104,16 @@ class Head:
         ]
         return np.array(seen, np.float32).reshape(len(prompts), -1)
 
-    def _plan(self, model: str, tiers: tuple[TierLength, ...]) -> Plan:
-        plan = self._plans.get((model, tiers))
-        if plan is None:
-            if len(self._plans) >= _PLANS:
-                self._plans.clear()
-            plan = self._plans[model, tiers] = plan_of(*self.match(model, tiers), tiers)
-        return plan
+    def _mapping(self, model: str, tiers: tuple[TierLength, ...]) -> TierMapping:
+        mapping = self._mappings.get((model, tiers))
+        if mapping is None:
+            if len(self._mappings) >= _MAPPINGS:
+                self._mappings.clear()
+            mapping = self._mappings[model, tiers] = map_tiers(*self.match(model, tiers), tiers)
+        return mapping
 
     @cached_property
-    def _plans(self) -> dict[tuple[str, tuple[TierLength, ...]], Plan]:
+    def _mappings(self) -> dict[tuple[str, tuple[TierLength, ...]], TierMapping]:
         return {}
 
     def trained_on(self, prompts: Sequence[str]) -> NDArray[np.bool_]:
@@ -164,7 +164,7 @@ class Head:
 
     def price_table(self, model: str, tiers: Sequence[TierLength], points: int = 64) -> PriceTable | None:
         """λ*(B) for these tiers on the mix of prompts that the head was trained on."""
-        correct, tokens = self._plan(model, tuple(tiers)).outcomes(self.sample)
+        correct, tokens = self._mapping(model, tuple(tiers)).outcomes(self.sample)
         budgets, prices = demand(correct, tokens)
         shown = (
             np.unique(np.linspace(0, len(budgets) - 1, points).astype(np.int64)) if len(budgets) else slice(0)

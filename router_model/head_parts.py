@@ -1,4 +1,4 @@
-"""The parts of a head: the trunk that reads a prompt, the curves of one model, the plan for its tiers."""
+"""The parts of a head: the trunk that reads a prompt, the curves of one model, the mapping of its tiers."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def outside(vector: Singles, plane: Singles) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TierMapping:
     """How a model's tiers are read off a set of curves; made once per model and set of tiers."""
 
     curves: Curves
@@ -138,8 +138,8 @@ class Plan:
         return correct, np.minimum(tokens, self.limit)
 
 
-def plan_of(curves: Curves, columns: list[int] | None, tiers: Sequence[TierLength]) -> Plan:
-    """The plan for tiers known by name (`columns`), or for tiers interpolated between the measured ones.
+def map_tiers(curves: Curves, columns: list[int] | None, tiers: Sequence[TierLength]) -> TierMapping:
+    """The mapping for tiers known by name (`columns`), or for tiers interpolated between the measured ones.
 
     Interpolation is linear in ln(1 + reasoning tokens) and never falls. Nothing was measured beyond the
     longest tier, so there the curves continue at half the slope of the last interval, for at most two
@@ -147,7 +147,7 @@ def plan_of(curves: Curves, columns: list[int] | None, tiers: Sequence[TierLengt
     """
     limit = np.array([max(tier.thinking + tier.answer, 1) for tier in tiers], float)
     if columns is not None:
-        return Plan(curves, np.array(columns), None, limit, curves.spread[columns].astype(float))
+        return TierMapping(curves, np.array(columns), None, limit, curves.spread[columns].astype(float))
     known = [curves.tiers.index(tier) for tier in curves.lengths]
     measured = np.log1p(list(curves.lengths.values()))
     wanted = np.log1p([max(tier.thinking, 0) for tier in tiers])
@@ -158,4 +158,4 @@ def plan_of(curves: Curves, columns: list[int] | None, tiers: Sequence[TierLengt
     )
     blend[:, -1] += beyond
     blend[:, -2] -= beyond
-    return Plan(curves, np.array(known), blend, limit, spread)
+    return TierMapping(curves, np.array(known), blend, limit, spread)

@@ -22,7 +22,7 @@ from rich.progress import (
 from router_model.artifact import ArtifactError
 from router_model.encoders.base import Encoder, EncoderError, Source
 from router_model.encoders.open import opened
-from router_model.training.outcomes import OutcomeError, read
+from router_model.training.outcomes import OutcomeError, read_table
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 out, err = Console(markup=False), Console(stderr=True, markup=False)
@@ -112,15 +112,15 @@ def train(
 
     encoder = encoder_at(source_of(place, model, pooling, key))
     try:
-        tables = [read(path, partial=True) for path in data]
+        tables = [read_table(path, partial=True) for path in data]
     except OutcomeError as error:
         fail(error)
     names = names_of(model_set) or [table.name for table in tables]
     if len(names) != len(tables):
         fail(f"--model-set names {len(names)} models for {len(tables)} tables")
     try:
-        with _shares() as tick:
-            head = training.train(tables, out_dir, seed, names, tick, encoder)
+        with _shares() as progress:
+            head = training.train(tables, out_dir, seed, names, progress, encoder)
     except (OutcomeError, EncoderError, ArtifactError, OSError) as error:
         fail(error)
     err.print(f"{out_dir}: {head.version}, {len(head.sets)} sets of tiers", soft_wrap=True, highlight=False)
@@ -150,7 +150,7 @@ def calibrate_command(
 
     head = head_of(head_name, source_of(place, None, "mean", key))
     try:
-        table = read(data, names_of(tiers), partial=tiers is None)
+        table = read_table(data, names_of(tiers), partial=tiers is None)
         table = replace(table, name=model_set or table.name)
         with err.status("calibrating"):
             saved = training.save(calibrate(head, table, seed), out_dir)

@@ -29,7 +29,7 @@ from gateway.cli.heads import (
     source_of,
 )
 from router_model.encoders.base import Encoder, EncoderError, Source
-from router_model.training.outcomes import OutcomeError, OutcomeTable, read
+from router_model.training.outcomes import OutcomeError, OutcomeTable, read_table
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -60,7 +60,7 @@ def _bar() -> Iterator[Progress]:
 
 def _tables(paths: Sequence[Path], tiers: Sequence[str] | None) -> list[OutcomeTable]:
     try:
-        tables = [read(path, tiers) for path in paths]
+        tables = [read_table(path, tiers) for path in paths]
     except OutcomeError as error:
         fail(error)
     for table in tables:
@@ -145,9 +145,9 @@ def _cross_validated(table: OutcomeTable, count: int, seed: int, encoder: Encode
 def _applied(head: Any, table: OutcomeTable, seed: int) -> Any:
     from router_model.evaluation import saved_head
 
-    kept, estimates, how = saved_head.apply(head, table, seed)
+    kept, estimates, how = saved_head.estimate_unseen(head, table, seed)
     err.print(f"{table.name}: {how}", soft_wrap=True, highlight=False)
-    return saved_head.scored(kept, how, head.version, [saved_head.score(estimates, kept)])
+    return saved_head.scored(kept, how, head.version, [saved_head.score_estimates(estimates, kept)])
 
 
 def _reported(comparison: Any) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def _reported(comparison: Any) -> dict[str, Any]:
         "setting": comparison.setting,
         "oracle": comparison.oracle_kind,
         "tiers": list(comparison.table.tiers),
-        "points": saved_head.points(cells, comparison.table),
+        "points": saved_head.budget_points(cells, comparison.table),
     }
 
 
@@ -207,7 +207,7 @@ def results(
     from router_model.evaluation.ours import SHIPPED
     from router_model.report import settings, suite
 
-    run = suite.Run((*baselines(), *ours()), SHIPPED, range(seeds), draws)
+    plan = suite.MeasurementPlan((*baselines(), *ours()), SHIPPED, range(seeds), draws)
     wanted = names_of(only)
     try:
         chosen = [setting for setting in settings.SETTINGS if wanted is None or setting.key in wanted]
@@ -220,14 +220,14 @@ def results(
     if not resume:
         kept.path.unlink(missing_ok=True)
     with _bar() as progress, threadpool_limits(1):  # the trees spin on idle threads where cores are shared
-        bar = progress.add_task("", total=suite.steps(run, tables))
+        bar = progress.add_task("", total=suite.step_count(plan, tables))
 
         def tick(step: str) -> None:
             progress.update(bar, description=step, advance=1)
 
-        measured = suite.measure(run, tables, tiny, tick, kept)
+        measured = suite.measure(plan, tables, tiny, tick, kept)
     measured |= {"command": "make results", "machine": machine()}
-    suite.write(suite.merged(measured, page.with_suffix("")) if wanted else measured, page)
+    suite.write_results(suite.merged(measured, page.with_suffix("")) if wanted else measured, page)
     kept.path.unlink(missing_ok=True)
     err.print(f"{page}: {measured['minutes']} minutes", highlight=False)
 
@@ -259,7 +259,7 @@ def simulate_command(
     if reserve not in ("strict", "p95"):
         raise typer.BadParameter(f"{reserve!r} is neither strict nor p95")
     try:
-        outcomes = read(table or EXAMPLE, tiers.split(",") if tiers else None)
+        outcomes = read_table(table or EXAMPLE, tiers.split(",") if tiers else None)
     except OutcomeError as error:
         hint = "" if table else " (name one with --table)"
         typer.echo(f"{error}{hint}", err=True)

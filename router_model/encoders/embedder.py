@@ -15,7 +15,7 @@ import numpy as np
 
 from router_model.arrays import Singles
 from router_model.encoders.base import EncoderError, Features, Matrix
-from router_model.encoders.ngrams import END, START, encode, encode_all
+from router_model.encoders.ngrams import END, START, ngram_features, ngram_matrix
 
 PROBE = "How many minutes are there in a day and a half?"
 """Embedded when a head is trained and when it is served. Both vectors must agree."""
@@ -67,7 +67,9 @@ class Embedder(ABC):
     def features(self, prompt: str) -> Features | None:
         """See `Encoder.features`."""
         vector = self._known.get(_key(_read(prompt)))
-        return None if vector is None else encode(prompt)._replace(indices=self._columns, values=vector)
+        return (
+            None if vector is None else ngram_features(prompt)._replace(indices=self._columns, values=vector)
+        )
 
     def encode_all(self, prompts: Sequence[str]) -> Matrix:
         """See `Encoder.encode_all`."""
@@ -90,7 +92,7 @@ class Embedder(ABC):
             self.keep(batch, self.embed(batch))
             vectors |= {key: self._known[key] for key in map(_key, batch)}
         values = np.array([vectors[key] for key in keys], np.float32)
-        return values.reshape(len(prompts), self.width), encode_all(prompts).dense
+        return values.reshape(len(prompts), self.width), ngram_matrix(prompts).dense
 
 
 def _read(prompt: str) -> str:

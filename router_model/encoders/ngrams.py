@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from router_model.encoders.base import Features, Matrix
 
 FEATURE_VERSION = 2
-"""Rises with every change of what `encode` returns. A head refuses features of another version."""
+"""Rises with every change of what `ngram_features` returns. A head refuses features of another version."""
 
 BLOCK = 1 << 15  # buckets for words and word pairs, and as many again for character n-grams
 SIZE = 2 * BLOCK
@@ -182,7 +182,7 @@ def _grams(codes: NDArray[np.uint32], token: NDArray[np.uint8], tables: _Tables)
     return fours[inside[1:-2] & inside[2:-1]]
 
 
-def encode(prompt: str) -> Features:
+def ngram_features(prompt: str) -> Features:
     """The features of a prompt. Of a long one only the first 3,072 and the last 1,024 characters are read."""
     text = prompt if len(prompt) <= START + END else f"{prompt[:START]}\n{prompt[-END:]}"
     tables = _tables()
@@ -242,9 +242,9 @@ def _dense(
     return np.minimum(dense, 100.0)
 
 
-def encode_all(prompts: Sequence[str]) -> Matrix:
-    """`encode` of every prompt, one row each."""
-    rows = [encode(prompt) for prompt in prompts]
+def ngram_matrix(prompts: Sequence[str]) -> Matrix:
+    """`ngram_features` of every prompt, one row each."""
+    rows = [ngram_features(prompt) for prompt in prompts]
     indptr = np.zeros(len(rows) + 1, np.int64)
     np.cumsum([len(row.indices) for row in rows], out=indptr[1:])
     none = Features(np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros((0, DENSE), np.float32))
@@ -257,18 +257,18 @@ def encode_all(prompts: Sequence[str]) -> Matrix:
 
 
 class NgramEncoder:
-    """`encode` behind the protocol of encoders."""
+    """`ngram_features` behind the protocol of encoders."""
 
     identity: Mapping[str, Any] = {"kind": "hashed"}
     width = SIZE
 
     def features(self, prompt: str) -> Features:
         """See `Encoder.features`."""
-        return encode(prompt)
+        return ngram_features(prompt)
 
     def encode_all(self, prompts: Sequence[str]) -> Matrix:
         """See `Encoder.encode_all`."""
-        return encode_all(prompts)
+        return ngram_matrix(prompts)
 
 
 HASHED = NgramEncoder()

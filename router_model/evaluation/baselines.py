@@ -51,7 +51,7 @@ class _Grouped:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class QuantileRule:
     """Means by deciles of one number per prompt, e.g. its length."""
 
     name: str

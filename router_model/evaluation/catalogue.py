@@ -9,8 +9,8 @@ from router_model.evaluation.baselines import (
     Boosting,
     DatasetIdentity,
     Neighbours,
+    QuantileRule,
     Regression,
-    Rule,
     TextRidge,
 )
 from router_model.evaluation.factorisation import Factorisation
@@ -22,8 +22,8 @@ from router_model.heuristic import difficulty
 def baselines() -> tuple[Method, ...]:
     """What the head must beat, simplest first."""
     return (
-        Rule("prompt length", lambda prompt: math.log1p(len(prompt))),
-        Rule("keywords", difficulty),
+        QuantileRule("prompt length", lambda prompt: math.log1p(len(prompt))),
+        QuantileRule("keywords", difficulty),
         DatasetIdentity(),
         Neighbours(),
         TextRidge(),

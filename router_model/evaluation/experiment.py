@@ -24,7 +24,8 @@ from router_model.training.outcomes import FOLDS, OutcomeTable, folds
 LARGE = 600  # number of prompts above which a held-out fifth per seed is enough to test on
 _RELATIVE_PRICES = np.concatenate([[np.inf], np.geomspace(20, 0.005, 60), [0.0]])
 
-Tick = Callable[[str], object]
+FitCallback = Callable[[str], object]
+"""Called after each fit with the name of the method."""
 
 
 class Cell(NamedTuple):
@@ -72,7 +73,7 @@ def parts(
 
 
 def cross_fit(
-    method: Method, table: OutcomeTable, seed: int, tests: Iterable[NDArray[np.bool_]], tick: Tick
+    method: Method, table: OutcomeTable, seed: int, tests: Iterable[NDArray[np.bool_]], tick: FitCallback
 ) -> Cell:
     """Fit outside of each test part and predict inside of it, at the same prices for all parts."""
     estimates, raw, tokens, correct, rows = [], [], [], [], []
@@ -125,7 +126,7 @@ def _joined(estimates: Sequence[Estimates]) -> Estimates:
 
 
 def compare(
-    table: OutcomeTable, methods: Sequence[Method], seeds: Sequence[int], tick: Tick, *, every: bool
+    table: OutcomeTable, methods: Sequence[Method], seeds: Sequence[int], tick: FitCallback, *, every: bool
 ) -> Comparison:
     """Measure every method once per seed.
 
@@ -141,7 +142,7 @@ def compare(
 
 
 def left_out(
-    table: OutcomeTable, dataset: str, methods: Sequence[Method], seeds: Sequence[int], tick: Tick
+    table: OutcomeTable, dataset: str, methods: Sequence[Method], seeds: Sequence[int], tick: FitCallback
 ) -> Comparison:
     """Fit every method to the other data sets of the table and measure it on this one, once per seed."""
     test = np.array([name == dataset for name in table.datasets])

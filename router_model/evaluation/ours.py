@@ -31,7 +31,7 @@ def trained(table: OutcomeTable, seed: int, encoder: Encoder = HASHED) -> train.
     if key not in _heads:
         if len(_heads) >= _KEPT:
             del _heads[next(iter(_heads))]
-        _heads[key] = train.fit([table], train.Settings(seed=seed), encoder=encoder)
+        _heads[key] = train.fit_head([table], train.TrainingSettings(seed=seed), encoder=encoder)
     return _heads[key]
 
 

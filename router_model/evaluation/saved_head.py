@@ -15,7 +15,7 @@ from router_model.training.calibrate import calibrate
 from router_model.training.outcomes import OutcomeError, OutcomeTable
 
 
-def score(estimates: Estimates, table: OutcomeTable) -> Cell:
+def score_estimates(estimates: Estimates, table: OutcomeTable) -> Cell:
     """Score a head's estimates for all prompts of a table."""
     rows = np.arange(len(table))
     return Cell(cost_quality.sweep(estimates, outcomes_of(table), rows), estimates)
@@ -26,7 +26,7 @@ def scored(table: OutcomeTable, setting: str, name: str, cells: Sequence[Cell]) 
     return assemble(table, setting, {name: cells}, [np.ones(len(table), np.bool_)] * len(cells))
 
 
-def points(
+def budget_points(
     cells: Sequence[Cell], table: OutcomeTable, extra: Sequence[float] = (0.25, 0.5, 0.75)
 ) -> list[dict[str, float]]:
     """Tokens and accuracy at shares of the extra budget, beside the best fixed mix and the oracle.
@@ -51,7 +51,7 @@ def points(
     return shown
 
 
-def apply(head: Head, table: OutcomeTable, seed: int) -> tuple[OutcomeTable, Estimates, str]:
+def estimate_unseen(head: Head, table: OutcomeTable, seed: int) -> tuple[OutcomeTable, Estimates, str]:
     """The prompts that a head was not trained on, its estimates for them, and how these were made.
 
     A table whose prompts were all trained on is measured as a whole, and the description says so. Tiers are

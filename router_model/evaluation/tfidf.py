@@ -12,13 +12,13 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.preprocessing import StandardScaler
 
 from router_model.arrays import Floats
-from router_model.encoders.ngrams import SIZE, encode_all
+from router_model.encoders.ngrams import SIZE, ngram_matrix
 from router_model.training.outcomes import OutcomeTable
 
 
 @lru_cache(maxsize=64)
 def _encoded(prompts: tuple[str, ...]) -> tuple[Any, Floats]:
-    matrix = encode_all(prompts)
+    matrix = ngram_matrix(prompts)
     shape = (len(prompts), SIZE)
     return csr_matrix((matrix.values, matrix.indices, matrix.indptr), shape), matrix.dense.astype(float)
 

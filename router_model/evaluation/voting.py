@@ -94,7 +94,7 @@ def ballots(path: Path, ids: Sequence[str]) -> list[Ballot]:
     return cast
 
 
-def bounds(table: OutcomeTable) -> list[Ballot]:
+def upper_bounds(table: OutcomeTable) -> list[Ballot]:
     """Upper bounds on ballots, for a table that only holds shares of right answers.
 
     They assume that no two wrong answers agree, so real voting can only do worse. Empty if a cell has fewer

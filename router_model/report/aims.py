@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from router_model.report.summary import Summary, points
+from router_model.report.summary import Summary, in_points
 
 _MIX = {"lean": (0.805, 0.07), "middle": (0.85, 0.064), "ample": (0.87, 0.033)}
 """Aims on cap256 → cap2048: right answers, and their gain over the mix (.735, .786, .837) at the time."""
@@ -25,7 +25,7 @@ def aims(
             own = summaries[key]["methods"][shipped]["measures"]
             name = summaries[key]["title"]
             gain = own["aiq_gain"]
-            lines.append(_aim(f"{name}: AIQ gain, interval above zero", points(gain, 2), _above(gain)))
+            lines.append(_aim(f"{name}: AIQ gain, interval above zero", in_points(gain, 2), _above(gain)))
     if voting:
         lines.append(_voting_aim(voting))
     yield "\n".join(lines) + "\n"
@@ -61,7 +61,7 @@ def _mix_aims(own: Mapping[str, Any]) -> list[str]:
     lines = []
     for budget, (right, gain) in _MIX.items():
         got, over = own[f"accuracy_{budget}"], own[f"gain_{budget}"]
-        text = f"{got[0]:.3f} ({got[1]:.3f} to {got[2]:.3f}); {points(over)} over the mix"
+        text = f"{got[0]:.3f} ({got[1]:.3f} to {got[2]:.3f}); {in_points(over)} over the mix"
         name = f"GSM8K + MATH-500, {budget} budget: {right:.3f}, that is {100 * gain:+.1f} over the mix"
         lines.append(_aim(name, text, over[0] >= gain and got[0] >= right, near=over[0] >= gain))
     return lines
@@ -71,14 +71,14 @@ def _tiny_aims(own: Mapping[str, Any]) -> list[str]:
     gain, gap = own["gain_middle"], own["gap_middle"]
     shown = "–" if gap[0] is None else f"{100 * gap[0]:.0f} %"
     return [
-        _aim("tiny reasoner, middle budget: +8 over the mix", points(gain), gain[0] >= 0.08),
+        _aim("tiny reasoner, middle budget: +8 over the mix", in_points(gain), gain[0] >= 0.08),
         _aim("tiny reasoner: 60 % of the way to the oracle", shown, (gap[0] or 0) >= 0.6),
     ]
 
 
 def _farel_aims(own: Mapping[str, Any]) -> list[str]:
     low = own["gain_middle"][2]
-    return [_aim("farel: no loss beyond noise", points(own["gain_middle"]), low is None or low >= 0)]
+    return [_aim("farel: no loss beyond noise", in_points(own["gain_middle"]), low is None or low >= 0)]
 
 
 def _above(gain: Sequence[float | None]) -> bool:

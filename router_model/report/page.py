@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from router_model.report.aims import aims
-from router_model.report.summary import Summary, calibration, points, table
+from router_model.report.summary import Summary, calibration, in_points, table
 
 _METHOD = """\
 Methods never see the prompts that they are scored on. The first table and all those below 600 prompts are
@@ -121,8 +121,8 @@ def _voting(contests: Sequence[Mapping[str, Any]] | None, *, bound: bool) -> Ite
     lines += [
         f"| {contest['tier']} × {contest['votes']} | {contest['tokens']:.0f}"
         f" | {100 * contest['single']:.1f} % |"
-        f" {points(contest['voting'])} | {points(contest['mix'])} | {points(contest['routing'])} |"
-        f" {points(contest['more'])} |"
+        f" {in_points(contest['voting'])} | {in_points(contest['mix'])} | {in_points(contest['routing'])} |"
+        f" {in_points(contest['more'])} |"
         for contest in contests
     ]
     yield "\n".join(lines) + "\n"
@@ -147,7 +147,7 @@ def _headline(headline: Mapping[str, Any]) -> Iterator[str]:
             for share in (row[way] for way in ways)
         ]
         over = row["over_mix"]
-        gain = points((over["gain"], over["low"], over["high"]))
+        gain = in_points((over["gain"], over["low"], over["high"]))
         budget = f"{row['budget']:.1f} ({row['times_direct']:.1f}×)"
         lines.append(f"| {budget} | {row['adaptive']['tokens']:.1f} | {' | '.join(cells)} | {gain} |")
     yield "\n".join(lines) + "\n"
@@ -190,7 +190,7 @@ def _verdicts(summaries: Mapping[str, Summary], shipped: str) -> Iterator[str]:
         + "\n"
     )
     losing = [
-        f"{each['title']} {points(each['methods'][shipped]['measures']['gain_middle'])}"
+        f"{each['title']} {in_points(each['methods'][shipped]['measures']['gain_middle'])}"
         for each in summaries.values()
         if (each["methods"][shipped]["measures"]["gain_middle"][2] or 1) < 0
     ]

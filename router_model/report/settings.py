@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from router_model.prompts import normalised
-from router_model.training.outcomes import OutcomeTable, read
+from router_model.training.outcomes import OutcomeTable, read_table
 
 TINY = "tiny"
 FURTHER = "training.jsonl.gz"
@@ -43,10 +43,10 @@ class Setting:
         path = tiny if self.file == TINY else folder / f"{self.file}.jsonl.gz"
         if path is None or not path.exists():
             return None
-        table = read(path, self.tiers)
+        table = read_table(path, self.tiers)
         further = path.with_name(FURTHER)
         if self.file == TINY and further.exists():
-            return joined(table, read(further, self.tiers))
+            return joined(table, read_table(further, self.tiers))
         return replace(table, tokens=table.tokens * [self.costs.get(tier, 1.0) for tier in self.tiers])
 
 

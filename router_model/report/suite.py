@@ -21,7 +21,7 @@ from router_model.training.outcomes import FOLDS, OutcomeTable
 
 
 @dataclass(frozen=True)
-class Run:
+class MeasurementPlan:
     """What to measure."""
 
     methods: Sequence[Method]
@@ -56,7 +56,7 @@ class Kept:
 
 
 def measure(
-    run: Run,
+    plan: MeasurementPlan,
     tables: Sequence[tuple[Setting, OutcomeTable]],
     tiny: Path | None,
     tick: Callable[[str], object],
@@ -65,9 +65,9 @@ def measure(
     """Measure all settings; returns one JSON object. `tick` is called at each step, `kept` saves progress."""
     started = time.perf_counter()
     results: dict[str, Any] = {
-        "shipped": run.shipped,
-        "seeds": len(run.seeds),
-        "draws": run.draws,
+        "shipped": plan.shipped,
+        "seeds": len(plan.seeds),
+        "draws": plan.draws,
         "settings": {},
         "minutes": 0.0,
     }
@@ -76,23 +76,25 @@ def measure(
     for setting, table in tables:
         if setting.key in results["settings"]:
             continue
-        whole = _whole(setting, table, run, tick)
-        for key, title, comparison in _views(setting, whole, run, tick):
-            summary = summarise(comparison, title, setting.unit, run.shipped, run.draws)
+        whole = _whole(setting, table, plan, tick)
+        for key, title, comparison in _views(setting, whole, plan, tick):
+            summary = summarise(comparison, title, setting.unit, plan.shipped, plan.draws)
             results["settings"][key] = {"note": setting.note, **summary}
             tick(f"{title}: intervals")
         if setting.key == TINY and tiny:
-            results["voting"], results["voting_is_bound"] = _voting(tiny, table, whole, run)
+            results["voting"], results["voting_is_bound"] = _voting(tiny, table, whole, plan)
         results["minutes"] = round(before + (time.perf_counter() - started) / 60, 1)
         if kept:
             kept.write(results)
     return results
 
 
-def _whole(setting: Setting, table: OutcomeTable, run: Run, tick: Callable[[str], object]) -> Comparison:
+def _whole(
+    setting: Setting, table: OutcomeTable, plan: MeasurementPlan, tick: Callable[[str], object]
+) -> Comparison:
     if FURTHER in table.datasets:
-        return experiment.left_out(table, table.name, run.methods, run.seeds, tick)
-    return experiment.compare(table, run.methods, run.seeds, tick, every=_every(setting, table))
+        return experiment.left_out(table, table.name, plan.methods, plan.seeds, tick)
+    return experiment.compare(table, plan.methods, plan.seeds, tick, every=_every(setting, table))
 
 
 def _every(setting: Setting, table: OutcomeTable) -> bool:
@@ -100,35 +102,35 @@ def _every(setting: Setting, table: OutcomeTable) -> bool:
 
 
 def _views(
-    setting: Setting, whole: Comparison, run: Run, tick: Callable[[str], object]
+    setting: Setting, whole: Comparison, plan: MeasurementPlan, tick: Callable[[str], object]
 ) -> Iterator[tuple[str, str, Comparison]]:
     yield setting.key, setting.title, whole
     for dataset, title in setting.apart.items():
         yield f"{setting.key}-within-{dataset}", title, experiment.within(whole, dataset)
     for dataset, title in setting.apart.items():
-        unseen = experiment.left_out(whole.table, dataset, run.methods, run.seeds, tick)
+        unseen = experiment.left_out(whole.table, dataset, plan.methods, plan.seeds, tick)
         yield f"{setting.key}-unseen-{dataset}", f"{title.removesuffix(' alone')}, never seen", unseen
 
 
-def steps(run: Run, tables: Sequence[tuple[Setting, OutcomeTable]]) -> int:
+def step_count(plan: MeasurementPlan, tables: Sequence[tuple[Setting, OutcomeTable]]) -> int:
     """How often `measure` calls `tick`."""
     count = 0
     for setting, table in tables:
         fits = FOLDS if _every(setting, table) else 1
         apart = len(setting.apart)
-        count += len(run.methods) * len(run.seeds) * (fits + apart) + 1 + 2 * apart
+        count += len(plan.methods) * len(plan.seeds) * (fits + apart) + 1 + 2 * apart
     return count
 
 
 def _voting(
-    path: Path, table: OutcomeTable, whole: Comparison, run: Run
+    path: Path, table: OutcomeTable, whole: Comparison, plan: MeasurementPlan
 ) -> tuple[list[dict[str, Any]], bool]:
     """Contests, and whether voting is only bounded from above because the table lacks single answers."""
     tested = table.take([name != FURTHER for name in table.datasets])  # these come first
     exact = voting.ballots(path, tested.ids)
-    cast = exact or voting.bounds(tested)
-    routed = [cell.sweep for cell in whole.cells[run.shipped]]
-    contests = voting.contests(cast, routed, whole.tiers, run.draws, seed=0) if cast else []
+    cast = exact or voting.upper_bounds(tested)
+    routed = [cell.sweep for cell in whole.cells[plan.shipped]]
+    contests = voting.contests(cast, routed, whole.tiers, plan.draws, seed=0) if cast else []
     return [asdict(contest) for contest in contests], not exact
 
 
@@ -145,7 +147,7 @@ def merged(results: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {**earlier, **results, "settings": {key: everything[key] for key in kept}, "minutes": minutes}
 
 
-def write(results: Mapping[str, Any], page: Path) -> None:
+def write_results(results: Mapping[str, Any], page: Path) -> None:
     """Write the page, and the JSON report and the figures into a folder of the same name."""
     folder = page.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from router_model.evaluation.metrics import BUDGETS
 from router_model.training.outcomes import OutcomeTable
 
 Summary = dict[str, Any]
-Bounds = list[float | None]
+Interval = list[float | None]
 
 _GRID = 41  # budgets at which curves are stored
 _ECE_DRAWS = 100
@@ -52,9 +52,9 @@ def summarise(  # noqa: PLR0917
         },
         "methods": {
             name: {
-                "measures": {key: bounds(values) for key, values in resampled[name].items()},
+                "measures": {key: json_interval(values) for key, values in resampled[name].items()},
                 "ahead": {
-                    key: bounds(resampled[shipped][key] - values)
+                    key: json_interval(resampled[shipped][key] - values)
                     for key, values in resampled[name].items()
                     if key.startswith("gain") or key == "aiq_gain"
                 },
@@ -67,7 +67,7 @@ def summarise(  # noqa: PLR0917
     }  # fmt: skip
 
 
-def bounds(values: Floats) -> Bounds:
+def json_interval(values: Floats) -> Interval:
     """[estimate, lower, upper] as JSON values."""
     return [None if math.isnan(value) else round(value, 5) for value in metrics.interval(values)]
 
@@ -96,9 +96,9 @@ def _calibration(table: OutcomeTable, cells: Sequence[Cell], seed: int) -> dict[
     random = np.random.default_rng(seed)
     figures: dict[str, Any] = {"ece": {}, "reliability": {}}
     for column, tier in enumerate(table.tiers):
-        figures["ece"][tier] = {"after": bounds(_errors(table, cells, column, random, raw=False))}
+        figures["ece"][tier] = {"after": json_interval(_errors(table, cells, column, random, raw=False))}
         if cells[0].uncalibrated is not None:
-            figures["ece"][tier]["before"] = bounds(_errors(table, cells, column, random, raw=True))
+            figures["ece"][tier]["before"] = json_interval(_errors(table, cells, column, random, raw=True))
         predicted = cells[0].estimates.correct[:, column]
         parts = np.array_split(predicted.argsort(kind="stable"), 10)
         truth = table.correct[cells[0].sweep.rows, column]
@@ -135,9 +135,9 @@ def table(summary: Summary, shipped: str) -> str:
     lines.append(_row(["*best fixed mix, right answers*", *mix, "", "", "", ""]))
     for name, method in summary["methods"].items():
         measures = method["measures"]
-        cells = [points(measures[f"gain_{budget}"]) for budget in BUDGETS]
+        cells = [in_points(measures[f"gain_{budget}"]) for budget in BUDGETS]
         cells += [
-            plain(measures["saved_middle"], 100, " %", 0), points(measures["aiq_gain"], 2),
+            plain(measures["saved_middle"], 100, " %", 0), in_points(measures["aiq_gain"], 2),
             plain(measures["apgr"], 1, "", 2), plain(measures["gap_middle"], 100, " %", 0),
         ]  # fmt: skip
         lines.append(_row([f"**{name}**" if name == shipped else name, *cells]))
@@ -157,14 +157,14 @@ def calibration(summaries: Sequence[Summary], methods: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _error(tier: str, error: Mapping[str, Bounds]) -> str:
+def _error(tier: str, error: Mapping[str, Interval]) -> str:
     after = plain(error["after"], 100, "", 1)
     return (
         f"{tier} {plain(error['before'], 100, '', 1)} → {after}" if "before" in error else f"{tier} {after}"
     )
 
 
-def points(bounds: Sequence[float | None], digits: int = 1) -> str:
+def in_points(bounds: Sequence[float | None], digits: int = 1) -> str:
     """`+6.9 (5.1 to 8.8)`, in points; bold if the whole interval is above zero."""
     value, low, high = bounds
     if value is None:
@@ -175,7 +175,7 @@ def points(bounds: Sequence[float | None], digits: int = 1) -> str:
     return f"**{text}**" if low > 0 else text
 
 
-def plain(bounds: Bounds, scale: float, unit: str, digits: int) -> str:
+def plain(bounds: Interval, scale: float, unit: str, digits: int) -> str:
     value, low, high = bounds
     if value is None:
         return "–"

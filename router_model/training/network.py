@@ -53,7 +53,7 @@ class Network:
         return out
 
 
-def fit(inputs: Array, targets: Targets, seed: int) -> Network:
+def fit_network(inputs: Array, targets: Targets, seed: int) -> Network:
     """Binomial loss of correctness plus Huber loss of log tokens, L2 penalty, cosine learning rate."""
     draw = np.random.default_rng(seed)
     inputs = inputs.astype(np.float32)  # takes half the time, and the data is noisier than float32

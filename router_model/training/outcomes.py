@@ -110,7 +110,9 @@ class Split(NamedTuple):
     test: OutcomeTable
 
 
-def read(path: str | Path, tiers: Sequence[str] | None = None, *, partial: bool = False) -> OutcomeTable:
+def read_table(
+    path: str | Path, tiers: Sequence[str] | None = None, *, partial: bool = False
+) -> OutcomeTable:
     """Read JSON Lines (`.jsonl`, `.jsonl.gz`) or Parquet (`.parquet`, needs pyarrow).
 
     tiers: the tiers to keep, in this order; rows that lack one are dropped. None keeps the tiers that every

@@ -184,7 +184,7 @@ def corrected(curves: Curves, correction: Correction) -> Curves:
     )
 
 
-def apply(correction: Correction, raw: Floats, table: OutcomeTable) -> tuple[Floats, Floats]:
+def apply_correction(correction: Correction, raw: Floats, table: OutcomeTable) -> tuple[Floats, Floats]:
     """P(right) and E[tokens], [N, T], of raw predictions [N, 2T]."""
     same = np.vstack([np.eye(raw.shape[1]), np.zeros(raw.shape[1])])
     return corrected(uncorrected(table, same), correction).outcomes(raw.astype(np.float32))

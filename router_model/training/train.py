@@ -22,7 +22,7 @@ from router_model.training import network, tier_curves
 from router_model.training.network import Network, Targets
 from router_model.training.outcomes import FOLDS, OutcomeError, OutcomeTable, log_tokens
 from router_model.training.tier_curves import Correction
-from router_model.training.trunk import Corpus, Latents, Tick, learn
+from router_model.training.trunk import Corpus, Latents, StageCallback, learn
 
 _SAMPLE = 512
 _BLENDS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -31,7 +31,7 @@ CAPPED = {"cap256": 0.0, "cap512": 256.0, "cap1024": 768.0, "cap2048": 1792.0}
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class TrainingSettings:
     """Settings of training, stored in the manifest."""
 
     latents: int = 8
@@ -75,11 +75,11 @@ def quiet(stage: str, share: float) -> None:
     """Ignores progress."""
 
 
-def fit(
+def fit_head(
     tables: Sequence[OutcomeTable],
-    settings: Settings,
+    settings: TrainingSettings,
     name: str = "head",
-    tick: Tick = quiet,
+    progress: StageCallback = quiet,
     encoder: Encoder = HASHED,
 ) -> Trained:
     """Train on tables that each hold the outcomes of one model or family of models.
@@ -87,19 +87,20 @@ def fit(
     Raises: OutcomeError, EncoderError.
     """
     _check(tables)
-    tick("features", 0.0)
+    progress("features", 0.0)
     corpus = Corpus.of(tables, settings.seed, encoder)
-    latents = learn(corpus, settings.latents, lambda stage, share: tick(stage, 0.6 * share))
+    latents = learn(corpus, settings.latents, lambda stage, share: progress(stage, 0.6 * share))
     targets, moments = _targets(corpus)
-    tick("networks", 0.6)
+    progress("networks", 0.6)
     deep = _cross_network(latents.inputs, targets, corpus.fold, settings.seed) * moments[1] + moments[0]
-    tick("networks", 0.8)
+    progress("networks", 0.8)
     members = [
-        network.fit(latents.inputs, targets, settings.seed + index) for index in range(settings.members)
+        network.fit_network(latents.inputs, targets, settings.seed + index)
+        for index in range(settings.members)
     ]
     whole = network.mean(members)
     trunk = latents.trunk(whole.hidden, whole.hidden_bias)
-    tick("tier curves", 0.95)
+    progress("tier curves", 0.95)
     views = tuple(_views(corpus, latents, deep))
     plain, sets, metrics, estimates, logits = {}, {}, {}, {}, {}
     for index, view in enumerate(views):
@@ -108,7 +109,7 @@ def fit(
         own = tier_curves.uncorrected(view.table, weights, _lengths(view.table, alone=len(tables) == 1))
         plain[own.name], sets[own.name] = own, tier_curves.corrected(own, correction)
         raw = blend * view.deep + (1 - blend) * view.linear
-        estimates[own.name] = tier_curves.apply(correction, raw, view.table)
+        estimates[own.name] = tier_curves.apply_correction(correction, raw, view.table)
         logits[own.name] = raw * correction.scale + correction.move
         metrics[own.name] = tier_curves.metrics(view.table, raw, correction) | {"network_share": blend}
     rows = np.random.default_rng(settings.seed).permutation(len(latents.inputs))[:_SAMPLE]
@@ -124,7 +125,7 @@ def fit(
         "metrics": metrics,
         "versions": {"numpy": np.__version__, "python": platform.python_version()},
     }
-    tick("done", 1.0)
+    progress("done", 1.0)
     return Trained(
         Head(name, "unsaved", trunk, sets, sample, trained, manifest, encoder),
         plain,
@@ -172,7 +173,7 @@ def _cross_network(inputs: Floats, targets: Targets, fold: NDArray[np.int64], se
     for part in range(FOLDS):
         here = fold == part
         if here.any():
-            outputs[here] = network.fit(inputs[~here], targets.take(~here), seed + part)(inputs[here])
+            outputs[here] = network.fit_network(inputs[~here], targets.take(~here), seed + part)(inputs[here])
     return outputs
 
 
@@ -257,7 +258,7 @@ def save(head: Head, directory: Path) -> Head:
         arrays |= {f"set{index}.{name}": getattr(curves, name) for name in artifact.CURVES}
     arrays |= {"sample": head.sample.astype(np.float16), "trained": head.trained}
     manifest = dict(head.manifest) | {"sets": [_entry(curves) for curves in head.sets.values()]}
-    digest = artifact.write(directory, manifest, arrays)
+    digest = artifact.write_artifact(directory, manifest, arrays)
     return replace(head, digest=digest, manifest=manifest)
 
 
@@ -266,7 +267,7 @@ def train(  # noqa: PLR0917
     out: Path,
     seed: int = 0,
     names: Sequence[str] | None = None,
-    progress: Tick = quiet,
+    progress: StageCallback = quiet,
     encoder: Encoder = HASHED,
 ) -> Head:
     """Train a head on tables read with `partial=True` and write it to the directory `out`.
@@ -274,5 +275,5 @@ def train(  # noqa: PLR0917
     names: names of the tables' models; the tables' own names by default.
     """
     called = [replace(t, name=n) for t, n in zip(tables, names or [t.name for t in tables], strict=True)]
-    settings = Settings(latents=8 if len(tables) == 1 else 5, seed=seed)
-    return save(fit(called, settings, out.name, progress, encoder).head, out)
+    settings = TrainingSettings(latents=8 if len(tables) == 1 else 5, seed=seed)
+    return save(fit_head(called, settings, out.name, progress, encoder).head, out)

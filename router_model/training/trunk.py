@@ -25,7 +25,7 @@ from router_model.head_parts import Trunk
 from router_model.prompts import places
 from router_model.training.outcomes import FOLDS, OutcomeTable
 
-Tick = Callable[[str, float], None]
+StageCallback = Callable[[str, float], None]
 """Called with the current stage and the share of the work that is finished."""
 
 STRANGE = 0.99  # quantile of the training prompts' rarity, each one measured without itself
@@ -101,7 +101,7 @@ class Latents:
         )
 
 
-def learn(corpus: Corpus, most: int, tick: Tick) -> Latents:
+def learn(corpus: Corpus, most: int, progress: StageCallback) -> Latents:
     """Fit at most `most` latents per table."""
     rarity, strange, plane = _familiar(corpus)
     mean, scale = corpus.counts.mean(axis=0), corpus.counts.std(axis=0) + 1e-2
@@ -109,7 +109,7 @@ def learn(corpus: Corpus, most: int, tick: Tick) -> Latents:
     design = hstack([_unit(corpus.grams @ diags(rarity)), csr_matrix(counts * _COUNTS_WEIGHT)]).tocsr()
     weights, shifts, latents = [], [], []
     for index, table in enumerate(corpus.tables):
-        tick(f"latents of {table.name}", index / len(corpus.tables))
+        progress(f"latents of {table.name}", index / len(corpus.tables))
         fitted = _fit(design, corpus.rows[index], corpus.fold, components(table, most))
         weights.append(fitted[0])
         shifts.append(fitted[1])

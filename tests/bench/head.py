@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from router_model.encoders.ngrams import encode
+from router_model.encoders.ngrams import ngram_features
 from router_model.head import load_named
 from router_model.predictor import TierLength
 from tests.bench.machine import describe
@@ -44,7 +44,7 @@ def measure(predict: Callable[[str], object]) -> dict[str, float]:
 
 
 def main() -> None:
-    found = {"features": measure(encode)}
+    found = {"features": measure(ngram_features)}
     for name in ("general", "tiny"):
         found[name] = measure(partial(load_named(name).predict, model="tiny", tiers=TIERS))
     print(json.dumps({"machine": describe()} | found, indent=2))

@@ -16,7 +16,7 @@ from gateway.cli.main import cli
 from router_model.evaluation import metrics
 from router_model.head import ARTIFACTS, Head, load_named
 from router_model.predictor import TierLength
-from router_model.training.outcomes import OutcomeTable, read
+from router_model.training.outcomes import OutcomeTable, read_table
 from tests.fakes.backend import Backend
 from tests.http.raw_http import ask
 from tests.router_model.synthetic import gain_over_mix
@@ -47,7 +47,7 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def rest() -> OutcomeTable:
     """The questions it was not calibrated on."""
-    table = read(MEASURED, tuple(TIERS))
+    table = read_table(MEASURED, tuple(TIERS))
     return table.take(np.arange(KNOWN, len(table)))
 
 

@@ -22,7 +22,7 @@ def trained(table: OutcomeTable):
     pytest.importorskip("sklearn")
     from router_model.training import train
 
-    return train.fit([table], train.Settings(members=1))
+    return train.fit_head([table], train.TrainingSettings(members=1))
 
 
 @pytest.fixture(scope="session")

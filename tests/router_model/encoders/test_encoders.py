@@ -16,7 +16,7 @@ from gateway.cli.main import cli
 from router_model.artifact import ArtifactError
 from router_model.encoders import embedder
 from router_model.encoders.base import EncoderError, Source
-from router_model.encoders.ngrams import HASHED, encode
+from router_model.encoders.ngrams import HASHED, ngram_features
 from router_model.encoders.open import opened
 from router_model.encoders.remote import RemoteEncoder
 from router_model.encoders.sentence import SentenceEncoder
@@ -76,7 +76,7 @@ def test_sentence_encoder(folder: Path, pooling: str) -> None:
         wanted = states[0] if pooling == "cls" else states.mean(axis=0)
         row = found.values[found.indptr[at] : found.indptr[at + 1]]
         assert row == pytest.approx(wanted / np.linalg.norm(wanted), abs=1e-4)
-        assert found.dense[at] == pytest.approx(encode(text).dense)
+        assert found.dense[at] == pytest.approx(ngram_features(text).dense)
 
 
 def test_long_prompts_are_cut(folder: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from router_model.evaluation.baselines import Boosting, DatasetIdentity, Neighbours, Regression, Rule
+from router_model.evaluation.baselines import Boosting, DatasetIdentity, Neighbours, QuantileRule, Regression
 from router_model.evaluation.catalogue import baselines
 from router_model.evaluation.factorisation import Factorisation
 from router_model.evaluation.methods import Method
@@ -82,7 +82,7 @@ def test_rule_by_length() -> None:
     """A rule learns means by deciles of its score: long prompts were hard, so they are expected to be."""
     train = made.table()
 
-    found = Rule("length", len).fit(train, 0).estimate(train)
+    found = QuantileRule("length", len).fit(train, 0).estimate(train)
 
     assert found.correct[1::2, 0].mean() < 0.4 < found.correct[::2, 0].mean()
 

@@ -49,7 +49,7 @@ def test_memory_does_not_help() -> None:
     table = made.table(200)
     cell = experiment.cross_fit(Memory(), table, 0, experiment.parts(table, 0), lambda _: None)
 
-    (low, middle, high) = saved_head.points([cell], table)
+    (low, middle, high) = saved_head.budget_points([cell], table)
 
     assert sorted(cell.sweep.rows) == list(range(200))
     for point in (low, middle, high):
@@ -60,7 +60,7 @@ def test_policy_that_knows() -> None:
     """A policy that tells hard from easy reaches, at half the extra budget, what the long tier reaches."""
     table = made.table(200)
     cell = experiment.cross_fit(Knowing(), table, 0, experiment.parts(table, 0), lambda _: None)
-    middle = saved_head.points([cell], table)[1]
+    middle = saved_head.budget_points([cell], table)[1]
 
     assert middle["accuracy"] == pytest.approx(table.correct[:, 1].mean(), abs=0.03)
     assert middle["accuracy"] > middle["mix"] + 0.1
@@ -72,7 +72,7 @@ def test_points() -> None:
     cell = experiment.cross_fit(Knowing(), table, 0, experiment.parts(table, 0), lambda _: None)
     low, high = table.tokens.mean(axis=0)
 
-    found = saved_head.points([cell], table)
+    found = saved_head.budget_points([cell], table)
 
     assert [point["extra_budget"] for point in found] == [0.25, 0.5, 0.75]
     for point in found:

@@ -93,7 +93,7 @@ def test_table_without_single_answers(tmp_path: Path) -> None:
 
 def test_bounds() -> None:
     """Without the answers, two right of four win, and one right wins one time in four."""
-    found = voting.bounds(
+    found = voting.upper_bounds(
         OutcomeTable(
             name="t",
             ids=("a", "b"),

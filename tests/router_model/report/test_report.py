@@ -73,7 +73,7 @@ def test_written_report(summary: Summary, tmp_path: Path) -> None:
     """The page, its figures and its JSON are written, and every figure that the page shows exists."""
     found = {"settings": {"mix": summary}, "shipped": "kNN", "seeds": 2, "draws": 30, "minutes": 1.0}
 
-    suite.write(found, tmp_path / "results.md")
+    suite.write_results(found, tmp_path / "results.md")
 
     text = (tmp_path / "results.md").read_text()
     shown = [part.partition(")")[0] for part in text.split("](")[1:]]
@@ -85,7 +85,7 @@ def test_written_report(summary: Summary, tmp_path: Path) -> None:
 def test_measuring_some_settings_keeps_the_others(summary: Summary, tmp_path: Path) -> None:
     """A report of some settings is merged into an earlier one, in the order of the page."""
     first = {"settings": {"tiny": summary}, "shipped": "kNN", "seeds": 2, "draws": 30, "minutes": 1.0}
-    suite.write(first, tmp_path / "results.md")
+    suite.write_results(first, tmp_path / "results.md")
 
     found = suite.merged({**first, "settings": {"mix": summary}, "minutes": 2.0}, tmp_path / "results")
 
@@ -111,13 +111,13 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
         (replace(settings.SETTINGS[at], tiers=("short", "long")), made.table(60, seed=at)) for at in (2, 5)
     ]
     ticks: list[str] = []
-    run = suite.Run(methods, "kNN", range(1), 20)
-    first = suite.measure(run, tables[:1], None, ticks.append, kept)
+    plan = suite.MeasurementPlan(methods, "kNN", range(1), 20)
+    first = suite.measure(plan, tables[:1], None, ticks.append, kept)
     done = len(ticks)
 
-    whole = suite.measure(run, tables, None, ticks.append, kept)
+    whole = suite.measure(plan, tables, None, ticks.append, kept)
     assert len(ticks) == 2 * done
     assert list(whole["settings"]) == [setting.key for setting, _ in tables]
     assert whole["settings"]["gsm8k"] == json.loads(json.dumps(first["settings"]["gsm8k"]))
-    suite.measure(replace(run, draws=21), tables, None, ticks.append, kept)
+    suite.measure(replace(plan, draws=21), tables, None, ticks.append, kept)
     assert len(ticks) == 4 * done

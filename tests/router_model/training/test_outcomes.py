@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from router_model.training.outcomes import OutcomeError, folds, read, split
+from router_model.training.outcomes import OutcomeError, folds, read_table, split
 
 HERE = Path(__file__).parents[3]
 TINY = HERE / "examples/tiny_reasoner/measured/outcomes.jsonl.gz"
@@ -35,7 +35,7 @@ def test_reads_gzip_and_plain_alike(tmp_path: Path) -> None:
     packed = tmp_path / "t.jsonl.gz"
     packed.write_bytes(gzip.compress(plain.read_bytes()))
 
-    one, two = read(plain), read(packed)
+    one, two = read_table(plain), read_table(packed)
 
     assert one.prompts == two.prompts == ("a", "b")
     assert one.correct.tolist() == two.correct.tolist() == [[1.0], [0.0]]
@@ -63,7 +63,7 @@ def test_names_the_line(tmp_path: Path, line: str, says: str) -> None:
     path.write_text(json.dumps(row("a", x=(1, 10, 1))) + "\n\n" + line + "\n")
 
     with pytest.raises(OutcomeError, match=r"bad\.jsonl:3: ") as caught:
-        read(path)
+        read_table(path)
 
     assert says in str(caught.value)
 
@@ -83,17 +83,17 @@ def test_refuses_what_is_no_table(tmp_path: Path) -> None:
         (apart, ["z"], "no tier 'z'; there are x, y"),
     ):
         with pytest.raises(OutcomeError, match=says):
-            read(path, tiers)
+            read_table(path, tiers)
 
 
 def test_tiers(tmp_path: Path) -> None:
     """By default the tiers of every row; named ones drop rows; `partial` keeps gaps as NaN with 0 samples."""
     path = written(tmp_path / "t.jsonl", row("a", x=(1, 10, 1), y=(0, 5, 1)), row("b", x=(0, 20, 1)))
 
-    assert read(path).tiers == ("x",)
-    assert read(path, ["y", "x"]).prompts == ("a",)
-    assert read(path, ["y", "x"]).tokens.tolist() == [[5.0, 10.0]]
-    gaps = read(path, partial=True)
+    assert read_table(path).tiers == ("x",)
+    assert read_table(path, ["y", "x"]).prompts == ("a",)
+    assert read_table(path, ["y", "x"]).tokens.tolist() == [[5.0, 10.0]]
+    gaps = read_table(path, partial=True)
     assert gaps.samples.tolist() == [[1, 1], [1, 0]]
     assert np.isnan(gaps.correct[1, 1])
 
@@ -106,7 +106,7 @@ def test_merges_the_same_prompt(tmp_path: Path) -> None:
         row("other", x=(0, 1, 1)),
         row("what  is 2+2?\n", x=(0, 20, 3)),
     )
-    table = read(path)
+    table = read_table(path)
 
     assert table.prompts == ("What is 2+2?", "other")
     assert table.correct[0] == pytest.approx([0.25])
@@ -130,8 +130,8 @@ def test_parquet(tmp_path: Path, kind: str) -> None:
         columns = pa.table({"prompt": [one["prompt"] for one in rows], "tiers": tiers})
     parquet.write_table(columns, tmp_path / "t.parquet")
 
-    table = read(tmp_path / "t.parquet", partial=True)
-    same = read(written(tmp_path / "t.jsonl", *rows), partial=True)
+    table = read_table(tmp_path / "t.parquet", partial=True)
+    same = read_table(written(tmp_path / "t.jsonl", *rows), partial=True)
 
     assert table.tiers == same.tiers == ("x", "y")
     assert table.samples.tolist() == [[4, 4], [1, 0]]
@@ -157,17 +157,17 @@ def test_parquet_mistakes(tmp_path: Path, second: dict[str, float] | None, messa
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
 
     with pytest.raises(OutcomeError, match=message):
-        read(tmp_path / "t.parquet")
+        read_table(tmp_path / "t.parquet")
 
 
 def test_no_parquet_inside(tmp_path: Path) -> None:
     """A file with a false Parquet suffix is refused, and so is one without rows."""
     (tmp_path / "t.parquet").write_bytes(b"PAR1 and nothing more")
     with pytest.raises(OutcomeError, match=r"t\.parquet: .*not a parquet file"):
-        read(tmp_path / "t.parquet")
+        read_table(tmp_path / "t.parquet")
     parquet.write_table(pa.table({"prompt": []}), tmp_path / "t.parquet")
     with pytest.raises(OutcomeError, match="no outcomes"):
-        read(tmp_path / "t.parquet")
+        read_table(tmp_path / "t.parquet")
 
 
 def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,12 +176,12 @@ def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "t.parquet").write_bytes(b"PAR1")
 
     with pytest.raises(OutcomeError, match=r"\.\[parquet\]"):
-        read(tmp_path / "t.parquet")
+        read_table(tmp_path / "t.parquet")
 
 
 def test_split_of_a_real_table() -> None:
     """60 / 20 / 20, every prompt in exactly one part; folds of about the same size."""
-    table = read(TINY)
+    table = read_table(TINY)
     parts = split(table, 7)
 
     assert sorted(sum((part.prompts for part in parts), ())) == sorted(table.prompts)

@@ -18,7 +18,7 @@ from router_model.predictor import TierLength
 from router_model.training import tier_curves, train
 from router_model.training.calibrate import calibrate, inputs_of
 from router_model.training.outcomes import OutcomeError, OutcomeTable
-from router_model.training.train import Settings, Trained
+from router_model.training.train import Trained, TrainingSettings
 from tests.router_model.synthetic import gain_over_mix, synthetic
 
 ASKED = [TierLength("direct", 0, 50), TierLength("short", 100, 50), TierLength("long", 600, 50)]
@@ -39,7 +39,7 @@ def test_beats_the_mix_where_there_is_signal(trained: Trained) -> None:
 
 def test_loses_nothing_where_there_is_none() -> None:
     """Without signal all prompts look alike, and the decisions are as good as the mix."""
-    blind = train.fit([synthetic(500, 3, learnable=False)], Settings(members=1))
+    blind = train.fit_head([synthetic(500, 3, learnable=False)], TrainingSettings(members=1))
     fresh = synthetic(2000, 4, learnable=False)
 
     found = estimates(blind, fresh).correct
@@ -52,7 +52,7 @@ def test_corrections_improve_calibration(trained: Trained) -> None:
     fresh = synthetic(1500, 5, learnable=True)
     view = trained.views[0]
     raw = 3 * view.linear
-    repaired = tier_curves.apply(tier_curves.correct_by(raw, view.table), raw, view.table)[0]
+    repaired = tier_curves.apply_correction(tier_curves.correct_by(raw, view.table), raw, view.table)[0]
     distorted = 1 / (1 + np.exp(-np.clip(raw[:, :3], -30, 30)))
     served = estimates(trained, fresh).correct
 
@@ -95,7 +95,9 @@ def test_several_tables_with_gaps(table: OutcomeTable) -> None:
         correct=np.where(samples > 0, table.correct, np.nan),
         tokens=np.where(samples > 0, table.tokens, np.nan),
     )
-    head = train.fit([table.take(np.arange(200)), gaps.take(np.arange(100, 400))], Settings(members=1)).head
+    head = train.fit_head(
+        [table.take(np.arange(200)), gaps.take(np.arange(100, 400))], TrainingSettings(members=1)
+    ).head
     found = head.predict(HARD, "gaps", ASKED)
 
     assert set(head.sets) == {"made", "gaps"}
@@ -110,4 +112,4 @@ def test_refuses_tables_it_cannot_use(table: OutcomeTable) -> None:
         ([table.take([0, 1])], "too few"),
     ):
         with pytest.raises(OutcomeError, match=says):
-            train.fit(tables, Settings())
+            train.fit_head(tables, TrainingSettings())
