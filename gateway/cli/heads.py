@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
@@ -19,13 +18,13 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from gateway.cli.terminal import err
 from router_model.artifact import ArtifactError
 from router_model.encoders.base import Encoder, EncoderError, Source
 from router_model.encoders.open import opened
 from router_model.training.outcomes import OutcomeError, read_table
 
-cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-out, err = Console(markup=False), Console(stderr=True, markup=False)
+commands = typer.Typer()
 
 Data = Annotated[list[Path], typer.Argument(help="Outcome tables: .jsonl, .jsonl.gz or .parquet.")]
 EncoderPlace = Annotated[
@@ -91,8 +90,8 @@ def need_extra() -> None:
         fail(f"{', '.join(missing)} missing; this needs: pip install '.[train]' in the checkout")
 
 
-@cli.command()
-def train(
+@commands.command("train")
+def train_command(
     *,
     data: Data,
     out_dir: Annotated[Path, typer.Option("--out", help="Directory for the head; replaced as a whole.")],
@@ -126,7 +125,7 @@ def train(
     err.print(f"{out_dir}: {head.version}, {len(head.sets)} sets of tiers", soft_wrap=True, highlight=False)
 
 
-@cli.command("calibrate")
+@commands.command("calibrate")
 def calibrate_command(
     *,
     head_name: Annotated[str, typer.Argument(metavar="HEAD", help="`general`, `tiny` or a directory.")],

@@ -7,7 +7,7 @@ import typer
 from gateway.cli import budget, heads, results, serving
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-for group in (serving.commands, budget.commands, heads.cli, results.cli):
+for group in (serving.commands, budget.commands, heads.commands, results.commands):
     cli.add_typer(group)
 
 

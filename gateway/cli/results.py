@@ -20,18 +20,17 @@ from gateway.cli.heads import (
     EncoderPlace,
     Pooling,
     encoder_at,
-    err,
     fail,
     head_of,
     names_of,
     need_extra,
-    out,
     source_of,
 )
+from gateway.cli.terminal import err, out
 from router_model.encoders.base import Encoder, EncoderError, Source
 from router_model.training.outcomes import OutcomeError, OutcomeTable, read_table
 
-cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+commands = typer.Typer()
 
 EXAMPLE = Path(__file__).parents[1] / "examples/tiny_reasoner/measured/outcomes.jsonl.gz"
 
@@ -74,7 +73,7 @@ def machine() -> str:
     return f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
-@cli.command()
+@commands.command()
 def evaluate(
     *,
     targets: Annotated[
@@ -188,7 +187,7 @@ def _write(comparisons: Sequence[Any], folder: Path) -> None:
         suite.write_comparisons(comparisons, folder)
 
 
-@cli.command()
+@commands.command()
 def results(
     *,
     data: Annotated[Path, typer.Option(help="Folder with the outcome tables; those missing are left out.")],
@@ -232,7 +231,7 @@ def results(
     err.print(f"{page}: {measured['minutes']} minutes", highlight=False)
 
 
-@cli.command("simulate")
+@commands.command("simulate")
 def simulate_command(
     table: TableOption = None,
     tiers: TiersOption = None,
