@@ -275,5 +275,5 @@ def simulate_command(
             results.append(experiment.simulate(world, candidate, seed))
     typer.echo(report.jsonified(results) if as_json else report.markdown(world, results))
     if out_dir:
-        report.write(world, results, out_dir)
+        report.write_report(world, results, out_dir)
         typer.echo(f"wrote {out_dir}", err=True)

@@ -125,7 +125,7 @@ def accuracy(trace: Trace, run: Run) -> float:
     return float(np.where(run.granted >= 0, right, 0.0).mean())
 
 
-def score(world: World, trace: Trace, run: Run, hindsight: float, relaxed: float) -> Score:
+def score_run(world: World, trace: Trace, run: Run, hindsight: float, relaxed: float) -> Score:
     """Score a run by exact times of settlement instead of the limiter's buckets."""
     ends = np.arange(trace.duration) + 1
     moments = np.concatenate([run.ended, ends])
@@ -209,5 +209,5 @@ def simulate(world: World, scenario: Scenario, seed: int) -> Result:
     best = max(planned, key=lambda candidate: accuracy(trace, candidate))
     runs = {name: run(make()) for name, make in controllers(world).items()} | {"hindsight price": best}
     bounds = accuracy(trace, best), hindsight.plan()[1]
-    scores = {name: score(world, trace, finished, *bounds) for name, finished in runs.items()}
+    scores = {name: score_run(world, trace, finished, *bounds) for name, finished in runs.items()}
     return Result(scenario, trace, runs, scores)

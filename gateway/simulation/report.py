@@ -45,7 +45,7 @@ def markdown(world: World, results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def write(world: World, results: Sequence[Result], folder: Path) -> None:
+def write_report(world: World, results: Sequence[Result], folder: Path) -> None:
     """Write the table of all runs and a plot of each into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.md").write_text(markdown(world, results) + "\n")

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from gateway.budget.pacing import PaceSettings
 from gateway.cli.main import cli
 from gateway.simulation.controllers import Fixed, Paced, RawDual
-from gateway.simulation.experiment import Hindsight, World, loaded, score, trailing, world
+from gateway.simulation.experiment import Hindsight, World, loaded, score_run, trailing, world
 from gateway.simulation.limiter import REFUSED, Limiter
 from gateway.simulation.replay import LOST, replay
 from gateway.simulation.traffic import SCENARIOS, clamps, draw_trace
@@ -109,7 +109,7 @@ def test_no_controller_exceeds_the_cap_behind_the_limiter(scenario) -> None:
         run = replay(trace, one.predictions, one.reserves, controller, Limiter(60.0, one.cap))
 
         assert run.window.peak <= one.cap
-        assert score(one, trace, run, 1.0, 1.0).seconds_over_cap == 0
+        assert score_run(one, trace, run, 1.0, 1.0).seconds_over_cap == 0
 
 
 def test_pacing_beats_the_limiter_alone() -> None:
@@ -117,7 +117,9 @@ def test_pacing_beats_the_limiter_alone() -> None:
     one = made()
     trace = draw_trace(SCENARIOS[0], one.table, seed=2)
     ours, blind = (
-        score(one, trace, replay(trace, one.predictions, one.reserves, c, Limiter(60.0, one.cap)), 1.0, 1.0)
+        score_run(
+            one, trace, replay(trace, one.predictions, one.reserves, c, Limiter(60.0, one.cap)), 1.0, 1.0
+        )
         for c in (paced(one), Fixed(0.0, limited=True))
     )
 
