@@ -32,7 +32,7 @@ from router_model.training.outcomes import OutcomeError, OutcomeTable, read_tabl
 
 commands = typer.Typer()
 
-EXAMPLE = Path(__file__).parents[1] / "examples/tiny_reasoner/measured/outcomes.jsonl.gz"
+EXAMPLE = Path(__file__).parents[2] / "examples/tiny_reasoner/measured/outcomes.jsonl.gz"
 
 TableOption = Annotated[
     Path | None,

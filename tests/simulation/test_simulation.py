@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from gateway.budget.pacing import PaceSettings
 from gateway.cli.main import cli
+from gateway.cli.results import EXAMPLE
 from gateway.simulation.controllers import Fixed, Paced, RawDual
 from gateway.simulation.experiment import Hindsight, World, loaded, score_run, trailing, world
 from gateway.simulation.limiter import REFUSED, Limiter
@@ -234,3 +235,8 @@ def test_command_prints_one_json_object(tmp_path) -> None:
     }
     hindsight = printed["diurnal"]["hindsight price"]
     assert hindsight["accuracy"] == hindsight["hindsight_accuracy"] <= hindsight["relaxed_accuracy"]
+
+
+def test_default_table_is_there() -> None:
+    """In a checkout the command finds its table without being told where."""
+    assert EXAMPLE.is_file()
