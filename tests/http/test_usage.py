@@ -19,13 +19,13 @@ STREAMS = pytest.mark.parametrize("stream", [False, True])
 WORDS = "one two three"
 
 
-def counts(tally: TokenUsage) -> tuple[int | None, int | None, int | None]:
-    return tally.prompt, tally.completion, tally.reasoning
+def counts(noted: TokenUsage) -> tuple[int | None, int | None, int | None]:
+    return noted.prompt, noted.completion, noted.reasoning
 
 
-async def tally_of(running: Running, body: dict[str, Any], **options: Any) -> TokenUsage:
+async def usage_of(running: Running, body: dict[str, Any], **options: Any) -> TokenUsage:
     """What is noted of the tokens of one answer."""
-    return (await post_recorded(running, body, **options))[1].tally
+    return (await post_recorded(running, body, **options))[1].usage
 
 
 async def test_backends_own_count(running: Running, backend: Backend, subtests: pytest.Subtests) -> None:
@@ -35,11 +35,11 @@ async def test_backends_own_count(running: Running, backend: Backend, subtests: 
         with subtests.test(usage=usage, stream=stream, asks=asks):
             backend.script(Fault(tokens=5, reasoning=4, usage=usage))
             options = {"stream_options": {"include_usage": asks}} if stream else {}
-            tally = await tally_of(running, ask(WORDS, model="tiny:short", stream=stream, **options))
+            noted = await usage_of(running, ask(WORDS, model="tiny:short", stream=stream, **options))
 
-            assert counts(tally) == (3, 9, 4)
-            assert (tally.source, tally.reasoning_estimated) == ("backend", False)
-            assert tally.finish_reason == "stop"
+            assert counts(noted) == (3, 9, 4)
+            assert (noted.source, noted.reasoning_estimated) == ("backend", False)
+            assert noted.finish_reason == "stop"
 
 
 async def test_count_without_a_split(running: Running, backend: Backend, subtests: pytest.Subtests) -> None:
@@ -47,32 +47,32 @@ async def test_count_without_a_split(running: Running, backend: Backend, subtest
     for stream in (False, True):
         with subtests.test(stream=stream):
             backend.script(Fault(tokens=4, reasoning=12, usage="plain"))
-            tally = await tally_of(running, ask(WORDS, model="tiny:short", stream=stream))
+            noted = await usage_of(running, ask(WORDS, model="tiny:short", stream=stream))
 
-            assert (tally.prompt, tally.completion, tally.source) == (3, 16, "backend")
-            assert tally.reasoning_estimated
-            assert tally.reasoning is not None
-            assert abs(tally.reasoning - 12) <= 1
+            assert (noted.prompt, noted.completion, noted.source) == (3, 16, "backend")
+            assert noted.reasoning_estimated
+            assert noted.reasoning is not None
+            assert abs(noted.reasoning - 12) <= 1
 
 
 @pytest.mark.parametrize("usage", ["missing", "null"])
 async def test_stream_without_a_count(running: Running, backend: Backend, usage: Usage) -> None:
     """A stream whose backend sends no usage is counted by its deltas; the prompt stays unknown."""
     backend.script(Fault(tokens=5, reasoning=4, usage=usage))
-    tally = await tally_of(running, ask(WORDS, model="tiny:short", stream=True))
+    noted = await usage_of(running, ask(WORDS, model="tiny:short", stream=True))
 
-    assert counts(tally) == (None, 9, 4)
-    assert (tally.source, tally.finish_reason) == ("counted", "stop")
+    assert counts(noted) == (None, 9, 4)
+    assert (noted.source, noted.finish_reason) == ("counted", "stop")
 
 
 @pytest.mark.parametrize("usage", ["missing", "null"])
 async def test_whole_answer_without_a_count(running: Running, backend: Backend, usage: Usage) -> None:
     """A whole answer without usage has unknown tokens, not zero."""
     backend.script(Fault(tokens=5, usage=usage))
-    tally = await tally_of(running, ask(WORDS))
+    noted = await usage_of(running, ask(WORDS))
 
-    assert counts(tally) == (None, None, None)
-    assert (tally.source, tally.finish_reason) == ("none", "stop")
+    assert counts(noted) == (None, None, None)
+    assert (noted.source, noted.finish_reason) == ("none", "stop")
     assert 'thinkmeter_tokens_total{model="tiny",tier="direct",type="completion"}' not in (
         await running.metrics()
     )
@@ -90,10 +90,10 @@ async def test_whole_answer_without_a_count(running: Running, backend: Backend, 
 async def test_a_cut_stream_is_counted(running: Running, backend: Backend, fault: Fault) -> None:
     """Tokens of a stream that breaks are counted from what passed, reasoning apart."""
     backend.script(fault)
-    tally = await tally_of(running, ask(WORDS, model="tiny:short", stream=True))
+    noted = await usage_of(running, ask(WORDS, model="tiny:short", stream=True))
 
-    assert counts(tally) == (None, 7, 4)
-    assert tally.source == "counted"
+    assert counts(noted) == (None, 7, 4)
+    assert noted.source == "counted"
     metrics = await running.metrics()
     series = 'thinkmeter_tokens_total{{model="tiny",tier="short",type="{}"}}'
     assert metrics[series.format("completion")] == 7
@@ -105,10 +105,10 @@ async def test_running_counts_of_a_cut_stream(running: Running, backend: Backend
     """With continuous usage the last count that passed is noted, prompt included."""
     backend.script(Fault(after=7, end="cut", reasoning=4))
     options = {"include_usage": True, "continuous_usage_stats": True}
-    tally = await tally_of(running, ask(WORDS, model="tiny:short", stream=True, stream_options=options))
+    noted = await usage_of(running, ask(WORDS, model="tiny:short", stream=True, stream_options=options))
 
-    assert counts(tally) == (3, 7, 4)
-    assert tally.source == "counted"
+    assert counts(noted) == (3, 7, 4)
+    assert noted.source == "counted"
 
 
 async def test_an_abandoned_stream_is_counted(running: Running, backend: Backend) -> None:
@@ -152,10 +152,10 @@ async def test_zero_is_not_unknown(running: Running, backend: Backend, subtests:
                 "completion_tokens_details": {"reasoning_tokens": 0},
             }
             backend.script(Fault(body=streamed(usage) if stream else whole(usage)))
-            tally = await tally_of(running, ask(stream=stream))
+            noted = await usage_of(running, ask(stream=stream))
 
-            assert counts(tally) == (0, 0, 0)
-            assert tally.source == "backend"
+            assert counts(noted) == (0, 0, 0)
+            assert noted.source == "backend"
 
 
 async def test_no_reasoning_tokens_beside_reasoning_text(
@@ -171,11 +171,11 @@ async def test_no_reasoning_tokens_beside_reasoning_text(
             }
             make = streamed if stream else whole
             backend.script(Fault(body=make(usage, reasoning="a long thought")))
-            tally = await tally_of(running, ask(stream=stream))
+            noted = await usage_of(running, ask(stream=stream))
 
-            assert tally.reasoning_estimated
-            assert tally.reasoning
-            assert tally.completion == 10
+            assert noted.reasoning_estimated
+            assert noted.reasoning
+            assert noted.completion == 10
 
 
 @STREAMS
@@ -183,9 +183,9 @@ async def test_cached_prompt_tokens(running: Running, backend: Backend, stream: 
     """Prompt tokens found in the prefix cache are counted apart."""
     usage = {"prompt_tokens": 9, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 8}}
     backend.script(Fault(body=streamed(usage) if stream else whole(usage)))
-    tally = await tally_of(running, ask(stream=stream))
+    noted = await usage_of(running, ask(stream=stream))
 
-    assert (tally.prompt, tally.cached) == (9, 8)
+    assert (noted.prompt, noted.cached) == (9, 8)
     assert (await running.metrics())['thinkmeter_tokens_total{model="tiny",tier="direct",type="cached"}'] == 8
 
 
@@ -210,20 +210,20 @@ async def test_several_choices(running: Running, backend: Backend, subtests: pyt
     for stream in (False, True):
         with subtests.test(stream=stream):
             backend.script(Fault(tokens=5))
-            tally = await tally_of(running, ask(WORDS, n=3, stream=stream))
+            noted = await usage_of(running, ask(WORDS, n=3, stream=stream))
             backend.script(Fault(after=4, end="cut"))
-            cut = await tally_of(running, ask(WORDS, n=3, stream=True))
+            cut = await usage_of(running, ask(WORDS, n=3, stream=True))
 
-            assert (tally.prompt, tally.completion) == (3, 15)
+            assert (noted.prompt, noted.completion) == (3, 15)
             assert (cut.completion, cut.source) == (4, "counted")
 
 
 @STREAMS
 async def test_every_choice_has_the_budget(running: Running, backend: Backend, stream: bool) -> None:
     """Several choices that each keep to the budget have kept to it together."""
-    tally = await tally_of(running, ask(model="tiny:medium", n=4, stream=stream))
+    noted = await usage_of(running, ask(model="tiny:medium", n=4, stream=stream))
 
-    assert tally.reasoning == 4 * 64
+    assert noted.reasoning == 4 * 64
     metrics = await running.metrics()
     assert metrics['thinkmeter_thinking_budget_total{backend="a",model="tiny",outcome="honoured"}'] == 1
 
@@ -233,10 +233,10 @@ async def test_tool_calls_are_counted(running: Running, backend: Backend, subtes
     for stream in (False, True):
         with subtests.test(stream=stream):
             backend.script(Fault(tool_call=True, tokens=3, usage="missing"))
-            tally = await tally_of(running, ask(stream=stream))
+            noted = await usage_of(running, ask(stream=stream))
 
-            assert (tally.finish_reason, tally.truncated) == ("tool_calls", False)
-            assert tally.completion == (5 if stream else None)
+            assert (noted.finish_reason, noted.truncated) == ("tool_calls", False)
+            assert noted.completion == (5 if stream else None)
 
 
 @STREAMS
@@ -246,10 +246,10 @@ async def test_truncated_answers(backend: Backend, stream: bool, reasoning: int,
     settings = configuration(backend.url, model={"thinking_budget": False})
     backend.script(Fault(reasoning=reasoning, tokens=1_000))
     async with serving(settings) as running:
-        tally = await tally_of(running, ask(model="tiny:short", stream=stream))
+        noted = await usage_of(running, ask(model="tiny:short", stream=stream))
         metrics = await running.metrics()
 
-    assert (tally.finish_reason, tally.truncated) == ("length", truncated)
+    assert (noted.finish_reason, noted.truncated) == ("length", truncated)
     found = metrics.get('thinkmeter_truncated_responses_total{model="tiny",tier="short"}')
     assert found == (1 if truncated else None)
 
@@ -263,7 +263,7 @@ async def test_a_budget_that_is_ignored(running: Running, backend: Backend, stre
         "completion_tokens_details": {"reasoning_tokens": 90},
     }
     backend.script(Fault(body=streamed(usage) if stream else whole(usage)))
-    await tally_of(running, ask(model="tiny:short", stream=stream))
+    await usage_of(running, ask(model="tiny:short", stream=stream))
 
     metrics = await running.metrics()
     assert metrics['thinkmeter_thinking_budget_total{backend="a",model="tiny",outcome="ignored"}'] == 1
@@ -274,17 +274,17 @@ async def test_legacy_completions(running: Running, backend: Backend, subtests: 
     for stream in (False, True):
         with subtests.test(stream=stream):
             body = {"model": "tiny", "prompt": WORDS, "max_tokens": 6, "stream": stream}
-            tally = await tally_of(running, body, path="/v1/completions")
+            noted = await usage_of(running, body, path="/v1/completions")
             backend.script(Fault(usage="missing"))
-            uncounted = await tally_of(running, body, path="/v1/completions")
+            uncounted = await usage_of(running, body, path="/v1/completions")
 
-            assert (tally.prompt, tally.completion, tally.source) == (3, 6, "backend")
+            assert (noted.prompt, noted.completion, noted.source) == (3, 6, "backend")
             assert uncounted.completion == (6 if stream else None)
 
 
 async def test_embeddings(running: Running) -> None:
     """Embeddings have prompt tokens and no tier."""
-    tally = await tally_of(running, {"model": "tiny", "input": WORDS}, path="/v1/embeddings")
+    noted = await usage_of(running, {"model": "tiny", "input": WORDS}, path="/v1/embeddings")
 
-    assert (tally.prompt, tally.completion, tally.source) == (3, 0, "backend")
+    assert (noted.prompt, noted.completion, noted.source) == (3, 0, "backend")
     assert (await running.metrics())['thinkmeter_tokens_total{model="tiny",tier="",type="prompt"}'] == 3

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 from examples.tiny_reasoner.arrival import Arrival
-from gateway.upstream.errors import refusal
+from gateway.upstream.errors import backend_error
 from tests.tiny_reasoner.asking import DIRECT, EASY, asking
 from tests.tiny_reasoner.conftest import Server
 
@@ -84,7 +84,7 @@ async def test_the_gateway_understands_a_long_prompt(server: Server) -> None:
     """What the server says of too long a prompt keeps its code through the gateway."""
     with pytest.raises(openai.BadRequestError) as caught:
         await server.client.chat.completions.create(**asking("What is 3+4? " * 400))
-    told = refusal(400, caught.value.response.content, retry_after=1)
+    told = backend_error(400, caught.value.response.content, retry_after=1)
     assert (told.code, told.param) == (caught.value.code, caught.value.param)
     assert told.code == "context_length_exceeded"
 
