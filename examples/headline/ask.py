@@ -12,7 +12,7 @@ import openai
 from numpy.typing import NDArray
 
 from examples.servers import TIERS
-from examples.tiny_reasoner.task import Question, read_usage
+from examples.tiny_reasoner.task import Question, read_number
 
 Floats = NDArray[np.float64]
 AT_ONCE = 96
@@ -80,7 +80,7 @@ async def answers(
         if completion.usage is None:
             raise RuntimeError("the gateway did not pass on the usage")
         tick()
-        texts = [read_usage(choice.message.content or "") for choice in completion.choices]
+        texts = [read_number(choice.message.content or "") for choice in completion.choices]
         return texts, completion.usage.completion_tokens / samples, raw.headers["x-thinkmeter-tier"]
 
     async with client(url) as asker:

@@ -112,7 +112,7 @@ def held_out_set(count: int, seed: int = 20_000) -> list[Question]:
     return list(found.values())
 
 
-def read_usage(content: str) -> str | None:
+def read_number(content: str) -> str | None:
     """The number that an answer consists of, or None if it is not just a number."""
     match = re.fullmatch(r"\s*(-?\d+)\.?\s*", content)
     return match.group(1) if match else None
@@ -120,4 +120,4 @@ def read_usage(content: str) -> str | None:
 
 def grade(content: str, answer: str) -> bool:
     """Whether the visible answer is exactly the right number."""
-    return read_usage(content) == answer
+    return read_number(content) == answer

@@ -55,7 +55,7 @@ async def connect(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio
             await writer.wait_closed()
 
 
-async def read_usage(reader: asyncio.StreamReader, seconds: float = 10) -> Answer:
+async def read_response(reader: asyncio.StreamReader, seconds: float = 10) -> Answer:
     """The next answer on a connection; IncompleteReadError when it closes before one."""
     async with asyncio.timeout(seconds):
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -88,7 +88,7 @@ async def exchange(url: str, *blocks: bytes, seconds: float = 10) -> Answer:
     async with connect(url) as (reader, writer):
         for block in blocks:
             writer.write(block)
-        return await read_usage(reader, seconds)
+        return await read_response(reader, seconds)
 
 
 async def closed(reader: asyncio.StreamReader, seconds: float = 10) -> bytes:

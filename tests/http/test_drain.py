@@ -13,7 +13,7 @@ import pytest
 
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
-from tests.http.raw_http import Answer, ask, assert_error, closed, connect, post, read_usage
+from tests.http.raw_http import Answer, ask, assert_error, closed, connect, post, read_response
 from tests.serving import Process, configuration, process
 
 CHAT = "/v1/chat/completions"
@@ -69,7 +69,7 @@ async def test_idle_gateway_exits_at_once(backend: Backend, tmp_path: Path, free
     async with process(configuration(backend.url), tmp_path, port=free_port) as running:
         async with connect(running.url) as (reader, writer):
             writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
-            assert (await read_usage(reader)).status == 200
+            assert (await read_response(reader)).status == 200
 
             running.process.send_signal(signal.SIGINT)
 

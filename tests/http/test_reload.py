@@ -17,7 +17,7 @@ from gateway.config.loader import parse
 from gateway.snapshot import Snapshot
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
-from tests.http.raw_http import ask, assert_error, connect, post, read_usage
+from tests.http.raw_http import ask, assert_error, connect, post, read_response
 from tests.serving import Process, Running, configuration, process, serving
 
 CHAT = "/v1/chat/completions"
@@ -118,7 +118,7 @@ async def sent_in_two(running: Running, path: str, between: Callable[[], None]) 
                 await asyncio.sleep(0.001)
         between()
         writer.write(request[-10:])
-        return (await read_usage(reader)).status
+        return (await read_response(reader)).status
 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/route"])

@@ -11,7 +11,7 @@ from openai.types.chat import ChatCompletionMessageParam as Message
 
 from examples.tiny_reasoner.chat import render_chat
 from examples.tiny_reasoner.engine import Engine
-from examples.tiny_reasoner.task import grade, read_usage
+from examples.tiny_reasoner.task import grade, read_number
 
 from .conftest import TIERS, Puzzle
 from .processes import Replica, Server, fetch
@@ -68,7 +68,7 @@ def test_stream_equals_answer(client: OpenAI, hard: Puzzle) -> None:
     assert "".join(reasoning).encode() == whole.model_extra["reasoning"].encode()
     assert "".join(content).encode() == (whole.content or "").encode()
     assert hard.long.reasoning.startswith("".join(reasoning))
-    assert read_usage("".join(content)) is not None
+    assert read_number("".join(content)) is not None
     assert len([piece for piece in reasoning if piece]) > 10
 
 
@@ -147,7 +147,7 @@ def test_choices(client: OpenAI, hard: Puzzle) -> None:
         model="tiny:short", messages=hard.messages, n=2, seed=1, temperature=0.7
     )
     assert [choice.index for choice in answer.choices] == [0, 1]
-    assert all(read_usage(choice.message.content or "") is not None for choice in answer.choices)
+    assert all(read_number(choice.message.content or "") is not None for choice in answer.choices)
     assert answer.usage
     assert answer.usage.completion_tokens_details
     assert answer.usage.completion_tokens_details.reasoning_tokens == 2 * TIERS["short"]["thinking"]

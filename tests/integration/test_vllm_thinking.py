@@ -10,7 +10,7 @@ import pytest
 from openai import OpenAI
 
 from examples.tiny_reasoner.engine import Engine
-from examples.tiny_reasoner.task import grade, read_usage
+from examples.tiny_reasoner.task import grade, read_number
 
 from .conftest import TIERS, Puzzle
 from .embedded import greedy
@@ -84,7 +84,7 @@ def test_pinned_tier(client: OpenAI, engine: Engine, hard: Puzzle, tier: str) ->
     assert (length.tier, length.thought) == (tier, budget)
     assert length.reasoning == beginning(engine, hard, budget)
     assert length.content == greedy(engine, [hard.question.text], budget)[0].content
-    assert read_usage(length.content) is not None
+    assert read_number(length.content) is not None
     assert length.completion <= budget + TIERS[tier]["answer"]
 
 
@@ -96,7 +96,7 @@ def test_pinned_tier_stream(client: OpenAI, engine: Engine, hard: Puzzle) -> Non
         deltas = [chunk.choices[0].delta for chunk in stream]
     reasoning = "".join(getattr(delta, "reasoning", None) or "" for delta in deltas)
     assert reasoning == beginning(engine, hard, TIERS["short"]["thinking"])
-    assert read_usage("".join(delta.content or "" for delta in deltas)) is not None
+    assert read_number("".join(delta.content or "" for delta in deltas)) is not None
 
 
 def test_thought_that_ends_by_itself(client: OpenAI, easy: Puzzle) -> None:
@@ -127,7 +127,7 @@ def test_cap_below_the_tier(client: OpenAI, engine: Engine, hard: Puzzle) -> Non
     assert 40 < length.thought < 80
     assert length.completion <= 80
     assert length.reasoning == beginning(engine, hard, length.thought)
-    assert read_usage(length.content) is not None
+    assert read_number(length.content) is not None
 
 
 @pytest.mark.parametrize("effort", ["none", "low", "high"])
@@ -137,7 +137,7 @@ def test_effort_bounds_the_adaptive_choice(client: OpenAI, hard: Puzzle, effort:
     allowed = {"none": ["direct"], "low": ["direct", "short"], "high": [*TIERS]}[effort]
     assert length.tier in allowed
     assert length.thought <= max(TIERS[tier]["thinking"] for tier in allowed)
-    assert read_usage(length.content) is not None
+    assert read_number(length.content) is not None
 
 
 @pytest.mark.parametrize("budget", [0, 1, 20])
@@ -146,7 +146,7 @@ def test_client_budget(client: OpenAI, engine: Engine, hard: Puzzle, budget: int
     length = ask(client, hard, "tiny:medium", extra_body={"thinking_token_budget": budget})
     assert length.thought == budget
     assert length.reasoning == beginning(engine, hard, budget)
-    assert read_usage(length.content) is not None
+    assert read_number(length.content) is not None
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_client_cap(client: OpenAI, hard: Puzzle, field: str) -> None:
     length = ask(client, hard, "tiny:medium", **{field: 40})
     assert length.completion <= 40
     assert length.thought > 0
-    assert read_usage(length.content) is not None
+    assert read_number(length.content) is not None
 
 
 def test_cap_above_the_tier(client: OpenAI, hard: Puzzle) -> None:

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from tests.fakes.backend import Backend
-from tests.http.raw_http import BODY, MIB, PATH, assert_error, connect, exchange, post, read_usage
+from tests.http.raw_http import BODY, MIB, PATH, assert_error, connect, exchange, post, read_response
 from tests.serving import Running
 
 
@@ -27,7 +27,7 @@ async def test_chunked_body_is_refused_as_soon_as_it_is_too_large(tight: Running
     async with connect(tight.url) as (reader, writer):
         chunk = b"10000\r\n" + b" " * 65_536 + b"\r\n"
         sent = 0
-        answer = asyncio.create_task(read_usage(reader))
+        answer = asyncio.create_task(read_response(reader))
 
         writer.write(f"POST {PATH} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n".encode())
         while not answer.done() and sent < 50 * MIB:
@@ -77,7 +77,7 @@ async def test_slow_body(tight: Running, path: str, sent: bytes) -> None:
 async def test_body_that_trickles(tight: Running) -> None:
     """A body that keeps coming, a byte at a time, is given up too."""
     async with connect(tight.url) as (reader, writer):
-        answer = asyncio.create_task(read_usage(reader))
+        answer = asyncio.create_task(read_response(reader))
 
         writer.write(post(PATH, b"").replace(b"content-length: 0", b"content-length: 100000"))
         while not answer.done():
@@ -106,11 +106,11 @@ async def test_body_after_an_early_answer(tight: Running) -> None:
         rest = b" " * (500_000)
         head = post("/v1/nothing", rest)[: -len(rest)]
         writer.write(head)
-        assert (await read_usage(reader)).status == 404
+        assert (await read_response(reader)).status == 404
 
         writer.write(rest + b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
 
-        assert (await read_usage(reader)).status == 200
+        assert (await read_response(reader)).status == 200
 
 
 async def test_expect_continue(tight: Running) -> None:
@@ -120,7 +120,7 @@ async def test_expect_continue(tight: Running) -> None:
         writer.write(head)
         assert b"100 Continue" in await reader.readuntil(b"\r\n\r\n")
         writer.write(body)
-        assert (await read_usage(reader)).status == 200
+        assert (await read_response(reader)).status == 200
 
         large = post(PATH, b"", "expect: 100-continue").replace(
             b"content-length: 0", b"content-length: 9999999"

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
-from tests.http.raw_http import BODY, MIB, PATH, assert_error, closed, connect, exchange, post, read_usage
+from tests.http.raw_http import BODY, MIB, PATH, assert_error, closed, connect, exchange, post, read_response
 from tests.serving import Running
 
 
@@ -36,7 +36,7 @@ async def test_header_flood(tight: Running, backend: Backend, headers: list[str]
 async def test_endless_line(tight: Running, start: bytes) -> None:
     """A line without an end is cut soon after the limit, however much the client has to say."""
     async with connect(tight.url) as (reader, writer):
-        answer = asyncio.create_task(read_usage(reader))
+        answer = asyncio.create_task(read_response(reader))
         sent = 0
 
         writer.write(start)
@@ -78,7 +78,7 @@ async def test_endless_line_behind_a_running_request(tight: Running, backend: Ba
 async def test_slow_loris_headers(tight: Running) -> None:
     """Headers that trickle are given up after header_seconds, however steadily they trickle."""
     async with connect(tight.url) as (reader, writer):
-        answer = asyncio.create_task(read_usage(reader))
+        answer = asyncio.create_task(read_response(reader))
 
         writer.write(b"POST /v1/chat/completions HTTP/1.1\r\n")
         while not answer.done():
@@ -98,7 +98,7 @@ async def test_connection_kept_alive_with_line_ends_is_closed(tight: Running) ->
     """After an answer, blank lines are no request: they do not keep the connection beyond header_seconds."""
     async with connect(tight.url) as (reader, writer):
         writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
-        assert (await read_usage(reader)).status == 200
+        assert (await read_response(reader)).status == 200
 
         writer.write(b"\r\n")
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
-from tests.http.raw_http import BODY, PATH, assert_error, closed, connect, exchange, post, read_usage
+from tests.http.raw_http import BODY, PATH, assert_error, closed, connect, exchange, post, read_response
 from tests.serving import Running
 
 
@@ -37,7 +37,7 @@ async def test_invalid_http(tight: Running, line: bytes) -> None:
     async with connect(tight.url) as (reader, writer):
         writer.write(line)
 
-        answer = await read_usage(reader)
+        answer = await read_response(reader)
 
         assert 400 <= answer.status < 500
         assert_error(answer, answer.status, answer.code)
@@ -92,16 +92,16 @@ async def test_upgrade_is_declined(tight: Running, upgrade: str, caplog: pytest.
         async with connect(tight.url) as (reader, writer):
             for _ in range(2):
                 writer.write(post(PATH, BODY, *offer))
-                assert (await read_usage(reader)).status == 200
+                assert (await read_response(reader)).status == 200
             request = post(PATH, BODY, *offer)
             writer.write(request[:-20])
             await asyncio.sleep(0.02)
             writer.write(request[-20:])
-            assert (await read_usage(reader)).status == 200
+            assert (await read_response(reader)).status == 200
             writer.write(chunked.encode() + b"\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY))
-            assert (await read_usage(reader)).status == 200
+            assert (await read_response(reader)).status == 200
             writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n" + "\r\n".join(offer).encode() + b"\r\n\r\n")
-            assert (await read_usage(reader)).status == 200
+            assert (await read_response(reader)).status == 200
 
     assert caplog.text == ""
 
@@ -111,6 +111,6 @@ async def test_pipelined_requests_are_answered_in_order(tight: Running) -> None:
     async with connect(tight.url) as (reader, writer):
         writer.write(post(PATH, BODY, "x-request-id: one") + post(PATH, BODY, "x-request-id: two"))
 
-        ids = [(await read_usage(reader)).headers["x-request-id"] for _ in range(2)]
+        ids = [(await read_response(reader)).headers["x-request-id"] for _ in range(2)]
 
         assert ids == ["one", "two"]
