@@ -1,1 +1,1 @@
-"""Stand-ins for the world outside the gateway, for fault and load tests only."""
+"""Stand-ins for the servers that the gateway talks to, for fault and load tests only."""

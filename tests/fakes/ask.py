@@ -1,4 +1,4 @@
-"""What a request asks of the model, and how much the model will say to that."""
+"""Reads a request for the fake model, and decides how many tokens the model says."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class StreamOptions(msgspec.Struct):
 
 
 class Ask(msgspec.Struct):
-    """The fields of a request that change the answer; wrong types are refused, all else is ignored."""
+    """The fields of a request that change the response. Wrong types are refused, other fields are ignored."""
 
     model: str | None = None
     stream: bool | None = False
@@ -36,7 +36,7 @@ class Ask(msgspec.Struct):
 
     @property
     def limit(self) -> int | None:
-        """The old completions endpoint knows `max_tokens` only, and has a default."""
+        """The most tokens to generate. Legacy completions have only `max_tokens`, with a default."""
         if self.messages is None:
             return DEFAULT_TOKENS if self.max_tokens is None else self.max_tokens
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
@@ -48,24 +48,24 @@ class Ask(msgspec.Struct):
 
     @property
     def prompt_tokens(self) -> int:
-        """One token a word."""
+        """One token per word."""
         texts = [message.get("content") for message in self.messages or ()] + [self.prompt, self.input]
         return sum(words(text) for text in texts)
 
     @property
     def thinks(self) -> bool:
-        """Off unless asked for (in the real Qwen3 it is on)."""
+        """Whether thinking is switched on. It is off by default; in the real Qwen3 it is on."""
         kwargs = self.chat_template_kwargs or {}
         return kwargs.get("enable_thinking") is True or kwargs.get("thinking") is True
 
     @property
     def budget(self) -> int | None:
-        """The cap on reasoning tokens; vLLM's -1 is none."""
+        """The most reasoning tokens; None if unlimited, which vLLM writes as -1."""
         return None if self.thinking_token_budget == -1 else self.thinking_token_budget
 
 
 class Speech(NamedTuple):
-    """What the model will say, in tokens, for one choice."""
+    """How many tokens the model says for one choice, and why it stops."""
 
     prompt: int
     reasoning: int
@@ -83,17 +83,17 @@ def words(text: Any) -> int:
 
 
 def speech(ask: Ask, fault: Fault, *, max_model_len: int) -> Speech:
-    """Decide how much is reasoned and said: budget first, then the rest of the limit."""
+    """Split the limit: reasoning first, up to its budget, then content with what is left."""
     prompt = ask.prompt_tokens
     room = max(0, max_model_len - prompt)
     limit = room if ask.limit is None or fault.deaf else min(ask.limit, room)
     reasoning = 0
     if ask.thinks and ask.messages is not None:
         budget = limit if ask.budget is None else min(ask.budget, limit)
-        limits = fault.reasoning
-        if limits is None:
-            limits = DEFAULT_TOKENS if ask.budget is None else ask.budget
-        reasoning = min(limits, budget)
+        wanted_reasoning = fault.reasoning
+        if wanted_reasoning is None:
+            wanted_reasoning = DEFAULT_TOKENS if ask.budget is None else ask.budget
+        reasoning = min(wanted_reasoning, budget)
     left = limit - reasoning
     wanted = fault.tokens
     if wanted is None:

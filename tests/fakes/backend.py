@@ -1,34 +1,35 @@
 """
 A scriptable backend that speaks vLLM's OpenAI dialect and fails on demand. FOR FAULT AND LOAD TESTS ONLY.
 
-It has no model: it says `t0 t1 t2 …`, and before that as many `r0 r1 …` as the request lets it reason. The
-real vLLM has its own suite; this one exists because a real server cannot be told to break at byte 17.
+It has no model: it reasons `r0 r1 …` for as many tokens as the request allows, and then says `t0 t1 t2 …`.
+The real vLLM has its own test suite. This fake exists because no real server breaks at byte 17 on request.
 
 In a test:
 
     async with Backend("tiny") as backend:                # its own port; backend.url
-        backend.script(Fault(status=503, headers={"Retry-After": "2"}), times=2)   # the next two generations
-        backend.script(Fault(after=3, end="cut"))         # then one that breaks after three token events
+        backend.script(Fault(status=503, headers={"Retry-After": "2"}), times=2)   # the next two requests
+        backend.script(Fault(after=3, end="cut"))         # the third breaks off after three token events
         backend.script(Fault(status=500), path="/health", times=None)              # until clear()
-        backend.default = Fault(pace_ms=5)                # all others
+        backend.default = Fault(pace_ms=5)                # all other requests
         ...
-        await backend.wait_until(lambda b: b.aborted)     # the client's disconnect reached us
+        await backend.wait_until(lambda b: b.aborted)     # the backend has seen the client disconnect
         assert backend.requests[0].json["max_completion_tokens"] == 64
-        await backend.down()                              # connection refused, open ones reset
-        await backend.up()                                # same port again
+        await backend.down()                              # open connections are reset, new ones refused
+        await backend.up()                                # listens on the same port again
 
-`script` without a path applies to POST /v1/chat/completions, /v1/completions and /v1/embeddings; scripted
-faults are used up in order. A request can bring its own fault, which wins: a JSON object in `metadata.fault`
-(as an object or as a string), or in the header `x-fault`; fields as in `tests.fakes.fault.Fault`.
+`script` without a path applies to POST /v1/chat/completions, /v1/completions and /v1/embeddings. Scripted
+faults are used up in order. A request may carry its own fault, which takes precedence: as a JSON object or a
+string in `metadata.fault`, or in the header `x-fault`, with the fields of `tests.fakes.fault.Fault`.
 
-`requests` keeps all requests (method, path, headers, body, json, outcome), `in_flight` counts those being
-answered, `aborted` lists those whose client left before all bytes were written. To test a cancellation give
-the answer a `pace_ms`, a `delay_ms` or `end="stall"`, else it is over at once.
+`requests` keeps all requests (method, path, headers, body, json, outcome). `in_flight` counts those that are
+being served. `aborted` lists those whose client left before the whole response was written. To test a
+cancellation, give the response a `pace_ms`, a `delay_ms` or `end="stall"`: otherwise it is complete before
+the client can leave.
 
-Alone: `python -m tests.fakes.backend --port 9000 [--served-name fake] [--fault JSON] [--light]`. There it is
-driven over HTTP: `POST /fake/script {"fault": {…}, "times": 1, "path": null}`, `POST /fake/default {…}`,
-`GET /fake/state`. `--light` is for load: nothing is recorded, own faults are ignored, answers to equal
-bodies are kept, and streams are written in bursts of 8 events, in turn, as fast as the clients take them.
+On its own: `python -m tests.fakes.backend --port 9000 [--served-name fake] [--fault JSON] [--light]`. Script
+it over HTTP: `POST /fake/script {"fault": {…}, "times": 1, "path": null}`, `POST /fake/default {…}`,
+`GET /fake/state`. `--light` is for load tests: nothing is recorded, faults in requests are ignored, responses
+to equal bodies are cached, and streams take turns writing bursts of 8 events, as fast as the clients read.
 """
 
 from __future__ import annotations
@@ -56,7 +57,10 @@ BURST = 8  # events a stream writes at once in load mode
 
 class Scripted(msgspec.Struct):
     fault: Fault
-    times: int | None = 1  # None: until clear()
+    """A fault that waits for requests to a path."""
+
+    times: int | None = 1
+    """How many requests it applies to; None until `clear()`."""
     path: str | None = None
 
     def fits(self, path: str) -> bool:
@@ -64,7 +68,7 @@ class Scripted(msgspec.Struct):
 
 
 class Backend:
-    """One fake server; see the module's text."""
+    """One fake server; see the module's docstring."""
 
     def __init__(
         self, served_name: str = "fake", *, port: int = 0, max_model_len: int = 32_768, clamp: bool = False,
@@ -98,7 +102,7 @@ class Backend:
         await self.down()
 
     async def up(self) -> None:
-        """Listen; a port once taken is kept."""
+        """Listen, on the same port as before if there was one."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
             lambda: Connection(self), "127.0.0.1", self.port, backlog=4096
@@ -117,18 +121,18 @@ class Backend:
         self._server = None
 
     def script(self, fault: Fault, *, times: int | None = 1, path: str | None = None) -> None:
-        """Let the next `times` fitting requests meet this fault."""
+        """Apply this fault to the next `times` matching requests."""
         self._scripted.append(Scripted(fault, times, path))
         self._cache.clear()
 
     def clear(self) -> None:
-        """Forget what is scripted, the default included."""
+        """Remove all scripted faults and the default."""
         self._scripted.clear()
         self.default = Fault()
         self._cache.clear()
 
     async def wait_until(self, predicate: Callable[[Backend], Any], seconds: float = 5.0) -> None:
-        """Wait for a state; it is looked at after every change, so nothing sleeps."""
+        """Wait for a state. The predicate is evaluated after every change, so no poll sleeps."""
         try:
             async with asyncio.timeout(seconds):
                 while not predicate(self):
@@ -137,7 +141,7 @@ class Backend:
             raise TimeoutError(f"not reached in {seconds} s: {self.state()}") from None
 
     def changed(self) -> None:
-        """Wake the waiters."""
+        """Let everything in `wait_until` look again."""
         self._changed.set()
         self._changed.clear()
 
@@ -150,7 +154,7 @@ class Backend:
         }
 
     def refuses(self) -> bool:
-        """Whether a new connection is to be closed at once."""
+        """Whether to close a new connection at once."""
         if self._scripted and self._scripted[0].fault.refuse:
             self._use(self._scripted[0])
             return True
@@ -173,10 +177,10 @@ class Backend:
         return self.default if request.path in GENERATION else Fault()
 
     def answer(self, request: Request) -> Iterator[plan.Action]:
-        """What to do about this request."""
+        """The writes, waits and breaks that make up the response."""
         key = (request.path, request.body)
-        if self.light and (kept := self._cache.get(key)) is not None:
-            return iter(kept)
+        if self.light and (cached := self._cache.get(key)) is not None:
+            return iter(cached)
         try:
             request.fault = self._fault_for(request)
             actions = plan.written(self._plan(request, request.fault), request.fault)
@@ -190,11 +194,11 @@ class Backend:
         if len(self._cache) >= CACHE_SIZE:
             self._cache.clear()
         writes = [action for action in actions if isinstance(action, bytes)]
-        kept: list[plan.Action] = []
+        bursts: list[plan.Action] = []
         for start in range(0, len(writes), BURST):
-            # A turn of the event loop between the writes, so that all streams advance together.
-            kept += [b"".join(writes[start : start + BURST]), 0.0]
-        self._cache[key] = kept[:-1]
+            # A wait of zero yields to the event loop after each burst, so that all streams advance together.
+            bursts += [b"".join(writes[start : start + BURST]), 0.0]
+        self._cache[key] = bursts[:-1]
         return self._cache[key]
 
     def _plan(self, request: Request, fault: Fault) -> Iterator[plan.Action]:
@@ -250,7 +254,7 @@ class Backend:
 
 
 async def serve(options: argparse.Namespace) -> None:
-    """Run alone until interrupted."""
+    """Serve until interrupted."""
     backend = Backend(
         options.served_name, port=options.port, max_model_len=options.max_model_len, clamp=options.clamp,
         light=options.light,
@@ -267,9 +271,9 @@ def main() -> None:
     parser.add_argument("--served-name", default="fake")
     parser.add_argument("--max-model-len", type=int, default=32_768)
     parser.add_argument(
-        "--clamp", action="store_true", help="shorten an output that does not fit (vLLM 0.32)"
+        "--clamp", action="store_true", help="shorten an output that does not fit (as vLLM 0.32)"
     )
-    parser.add_argument("--light", action="store_true", help="load mode: record nothing, keep answers")
+    parser.add_argument("--light", action="store_true", help="load mode: record nothing, cache responses")
     parser.add_argument("--fault", type=decode, default=Fault(), help="the default fault, as JSON")
     options = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):

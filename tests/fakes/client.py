@@ -1,4 +1,4 @@
-"""Asks the fake backend, and takes its answers apart."""
+"""Sends requests to the fake backend and parses its responses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def chunks(body: bytes) -> list[dict[str, Any]]:
 
 
 async def raw(backend: Backend, **fields: Any) -> bytes:
-    """Everything the backend writes on a fresh connection until it closes it."""
+    """The bytes that the backend writes on a new connection until it closes it."""
     body = json.dumps(ask(**fields)).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", backend.port)
     head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"

@@ -1,4 +1,4 @@
-"""A fake backend and a client session to it."""
+"""A fake backend and an HTTP session to it."""
 
 from __future__ import annotations
 

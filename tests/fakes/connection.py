@@ -1,4 +1,4 @@
-"""One client connection of the fake backend: reads requests, carries out the plan of each answer."""
+"""One client connection of the fake backend: reads requests and carries out the plan of each response."""
 
 from __future__ import annotations
 
@@ -25,23 +25,25 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s
 
 
 class Request:
-    """What came in, and how it went."""
+    """A request that the backend received, and what became of it."""
 
     def __init__(self, method: str, target: str, headers: dict[str, str], body: bytes) -> None:
         self.method = method
         self.target = target
         self.path = urlsplit(target).path
-        self.headers = headers  # names in lower case; repeated ones joined by a comma
+        self.headers = headers
+        """Names in lower case; the values of a repeated header are joined by a comma."""
         self.body = body
         self.fault = Fault()
-        self.outcome: Literal["running", "done", "aborted", "broken"] = "running"  # broken: by us, as told
+        self.outcome: Literal["running", "done", "aborted", "broken"] = "running"
+        """`aborted`: the client left. `broken`: the backend broke off, as its fault says."""
 
     def __repr__(self) -> str:
         return f"<{self.method} {self.target} {self.outcome}>"
 
     @cached_property
     def json(self) -> Any:
-        """The body as JSON, or None where it is none."""
+        """The body as JSON; None if it is not JSON."""
         try:
             return orjson.loads(self.body)
         except orjson.JSONDecodeError:
@@ -53,7 +55,7 @@ class Request:
 
     @property
     def own_fault(self) -> Fault | None:
-        """The fault the request brought along: header `x-fault`, or `metadata.fault`."""
+        """The fault that the request carries, in the header `x-fault` or in `metadata.fault`."""
         raw: Any = self.headers.get("x-fault")
         if raw is None and isinstance(self.json, dict):
             metadata = self.json.get("metadata")
@@ -67,7 +69,7 @@ class Request:
 
 
 class Connection(asyncio.Protocol):
-    """HTTP/1.1 with keep-alive; pipelined requests wait for their turn."""
+    """HTTP/1.1 with keep-alive; pipelined requests wait in a queue."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -144,7 +146,7 @@ class Connection(asyncio.Protocol):
         if self._request is None:
             self._next()
 
-    # answers
+    # responses
 
     def _next(self) -> None:
         backend = self._backend
@@ -190,7 +192,7 @@ class Connection(asyncio.Protocol):
             self._next()
 
     def _end(self, outcome: Literal["done", "aborted", "broken"]) -> None:
-        """Account for the current request, once."""
+        """Record how the current request ended, if one is running."""
         request, self._request = self._request, None
         if self._timer is not None:
             self._timer.cancel()

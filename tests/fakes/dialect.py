@@ -1,4 +1,4 @@
-"""vLLM's side of the OpenAI dialect: its answers as JSON (shapes of vLLM 0.32)."""
+"""vLLM's dialect of the OpenAI API: its responses as JSON, shaped as in vLLM 0.32."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Event(NamedTuple):
 
 
 def error(status: int, message: str, *, param: str | None = None) -> dict[str, Any]:
-    """vLLM's error object; a wrong key gets the shorter one of its authentication middleware."""
+    """vLLM's error object. For a wrong key it is the shorter one that vLLM's middleware sends."""
     if status == HTTPStatus.UNAUTHORIZED:
         return {"error": "Unauthorized"}
     name = ERROR_TYPES.get(status) or HTTPStatus(status).phrase.replace(" ", "")
@@ -39,7 +39,7 @@ def error(status: int, message: str, *, param: str | None = None) -> dict[str, A
 
 
 def usage(ask: Ask, said: Speech, fault: Fault) -> dict[str, Any]:
-    """Token counts, summed over the choices; the old endpoint has no details."""
+    """Token counts, summed over the choices. The legacy endpoint has no details."""
     choices = ask.n or 1
     completion = (said.reasoning + said.content) * choices
     counts: dict[str, Any] = {
@@ -69,7 +69,7 @@ def _tool_calls(ask: Ask, serial: str) -> Iterator[dict[str, Any]]:
 
 
 def _deltas(ask: Ask, fault: Fault, said: Speech, serial: str) -> Iterator[tuple[dict[str, Any], str]]:
-    """The token deltas of one choice with their text, reasoning first."""
+    """The token deltas of one choice, each with its text; reasoning comes first."""
     for index in range(said.reasoning):
         yield {"reasoning": f" r{index}"}, f" r{index}"
     if said.finish == "tool_calls":
@@ -93,10 +93,10 @@ def _finish(choice: dict[str, Any], reason: str) -> dict[str, Any]:
 
 def chat_events(ask: Ask, fault: Fault, said: Speech, serial: str) -> Iterator[Event]:
     """
-    A whole chat stream: role, tokens of every choice in turn, finish, usage, [DONE].
+    A whole chat stream: role, tokens of all choices in turn, finish reason, usage, [DONE].
 
-    A stream that was cut by its limit says so in its last token's chunk, one that ended by itself in an empty
-    delta: the end token has no text.
+    If the limit cut the stream, the finish reason is in the chunk of the last token. If the model stopped by
+    itself, it is in an additional chunk with an empty delta, because the end token has no text.
     """
     head = _head(ask, "chat.completion.chunk", "chatcmpl", serial)
     n, deltas = ask.n or 1, list(_deltas(ask, fault, said, serial))
@@ -121,7 +121,7 @@ def chat_events(ask: Ask, fault: Fault, said: Speech, serial: str) -> Iterator[E
 
 
 def completion_events(ask: Ask, fault: Fault, said: Speech, serial: str) -> Iterator[Event]:
-    """A stream of the old completions endpoint; its last token carries the finish reason."""
+    """A stream of the legacy completions endpoint. The chunk of the last token has the finish reason."""
     head = _head(ask, "text_completion", "cmpl", serial)
     for index in range(said.content):
         finish = said.finish if index == said.content - 1 else None
@@ -153,7 +153,7 @@ def _closing(head: dict[str, Any], ask: Ask, fault: Fault, said: Speech) -> Iter
 
 
 def dump(value: Any, fault: Fault) -> bytes:
-    """Encode as vLLM does (compact), or with spaces as some proxies do."""
+    """Encode compactly, as vLLM does, or with spaces, as some proxies do."""
     if fault.usage != "spaced":
         return orjson.dumps(value)
     return msgspec.json.format(orjson.dumps(value), indent=0)

@@ -1,4 +1,4 @@
-"""A server of embeddings for faults: the words of a text, hashed, or whatever a test wants instead."""
+"""A fake embeddings server. A vector counts hashed words, unless a test scripts a failure."""
 
 from __future__ import annotations
 
@@ -17,32 +17,37 @@ WIDTH = 48
 
 @dataclass
 class Embeddings:
-    """A running server. `status`, `body`, `delay` (seconds) and `salt` (another model) may be changed."""
+    """A running server; a test may change its fields at any time."""
 
     url: str = ""
     key: str | None = None
+    """The API key that clients must send, if any."""
     status: int = 200
     body: bytes | None = None
+    """Sent instead of the vectors."""
     delay: float = 0.0
+    """Seconds before a response."""
     salt: str = ""
+    """Another salt gives other vectors, as another model would."""
     asked: list[dict[str, Any]] = field(default_factory=list)
+    """The bodies of all requests, in order."""
 
     @property
     def texts(self) -> list[str]:
         """All texts that were embedded, in order."""
-        return [text for one in self.asked for text in one["input"]]
+        return [text for request in self.asked for text in request["input"]]
 
     def vector(self, text: str) -> list[float]:
-        """Counts of the words, those of digits apart, hashed."""
-        found = [0.01] * WIDTH
+        """Counts of the words by their hash; numbers are not counted."""
+        counts = [0.01] * WIDTH
         for word in text.lower().split():
-            found[zlib.crc32((self.salt + word).encode()) % WIDTH] += not word.isdecimal()
-        return found
+            counts[zlib.crc32((self.salt + word).encode()) % WIDTH] += not word.isdecimal()
+        return counts
 
 
 @contextlib.contextmanager
 def embeddings(**settings: Any) -> Iterator[Embeddings]:
-    """Serve on a free port, in threads of its own."""
+    """Serve on a free port, in separate threads."""
     fake = Embeddings(**settings)
 
     class Handler(BaseHTTPRequestHandler):
@@ -56,9 +61,9 @@ def embeddings(**settings: Any) -> Iterator[Embeddings]:
             if fake.key and self.headers["Authorization"] != f"Bearer {fake.key}":
                 status, body = 401, b'{"error": {"message": "no such key"}}'
             if body is None:
-                vectors = [{"index": at, "embedding": fake.vector(t)} for at, t in enumerate(asked["input"])]
+                vectors = [{"index": i, "embedding": fake.vector(t)} for i, t in enumerate(asked["input"])]
                 body = json.dumps({"object": "list", "data": vectors[::-1]}).encode()
-            with contextlib.suppress(OSError):  # the client may have gone
+            with contextlib.suppress(OSError):  # the client may have left
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
@@ -66,7 +71,7 @@ def embeddings(**settings: Any) -> Iterator[Embeddings]:
                 self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

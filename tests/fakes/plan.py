@@ -1,4 +1,4 @@
-"""Turn one request and one fault into the writes, waits and breaks that answer it. No I/O happens here."""
+"""Turns one request and one fault into the writes, waits and breaks that make up the response. No I/O."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tests.fakes.fault import Fault
 JSON = "application/json"
 SSE = "text/event-stream; charset=utf-8"
 LAST_CHUNK = b"0\r\n\r\n"
-MOST_CHOICES = 128  # vLLM stops at 16,384, which would take this process a while
+MOST_CHOICES = 128  # vLLM allows 16,384, which would take this process too long
 
 
 class Stop(enum.Enum):
-    """An answer that does not end as it should."""
+    """A way to break off a response."""
 
     CUT = enum.auto()
     RESET = enum.auto()
@@ -37,7 +37,7 @@ Action: TypeAlias = bytes | float | Stop
 
 
 class Refused(Exception):
-    """The request is answered with an error object, as vLLM would."""
+    """The backend refuses the request with an error object, as vLLM would."""
 
     def __init__(self, status: int, message: str, param: str | None = None, value: object = None) -> None:
         super().__init__(message)
@@ -72,7 +72,7 @@ def frame(data: bytes) -> bytes:
 
 
 def whole(body: bytes, fault: Fault, content_type: str = JSON) -> Iterator[Action]:
-    """An answer in one piece, or half of one where the fault says so."""
+    """A response in one piece, or half of one if the fault breaks it off."""
     sent = body[: len(body) // 2] if fault.end else body
     yield head(fault, content_type, length=len(sent) if fault.end == "clean" else len(body))
     if fault.first_byte_ms:
@@ -89,7 +89,7 @@ def _stop(fault: Fault) -> Iterator[Action]:
 
 
 def stream(events: Iterable[Event], fault: Fault) -> Iterator[Action]:
-    """An SSE answer, one HTTP chunk for each event unless the fault glues them."""
+    """A stream of server-sent events, with one HTTP chunk per event unless the fault glues them."""
     yield head(fault, SSE)
     if fault.first_byte_ms:
         yield fault.first_byte_ms / 1000
@@ -122,7 +122,7 @@ def _break_off(text: bytes, fault: Fault, eol: bytes) -> Iterator[Action]:
     if fault.half_event:
         yield frame(text[: len(text) // 2])
     if fault.error is not None:
-        # vLLM encodes this one with the json module, hence with spaces.
+        # vLLM encodes this event with the json module, hence with spaces.
         error = json.dumps(dialect.error(fault.error_code, fault.error)).encode()
         yield frame(b"data: " + error + eol + eol + b"data: [DONE]" + eol + eol) + LAST_CHUNK
     elif fault.end == "clean":
@@ -132,7 +132,7 @@ def _break_off(text: bytes, fault: Fault, eol: bytes) -> Iterator[Action]:
 
 
 def written(actions: Iterable[Action], fault: Fault) -> Iterator[Action]:
-    """Apply what concerns the writing alone: the wait before the headers, slices, drip."""
+    """Apply the part of the fault that is about writing: `delay_ms`, `split` and `drip_ms`."""
     if fault.delay_ms:
         yield fault.delay_ms / 1000
     gap = fault.drip_ms / 1000
@@ -148,7 +148,7 @@ def written(actions: Iterable[Action], fault: Fault) -> Iterator[Action]:
 
 
 def canned(fault: Fault, *, sse: bool) -> Iterator[Action] | None:
-    """The answers that do not depend on the request, or None."""
+    """A response that does not depend on the request, or None."""
     kind = SSE if sse else JSON
     if fault.reset or fault.refuse:
         return iter((Stop.RESET,))
@@ -166,10 +166,12 @@ def canned(fault: Fault, *, sse: bool) -> Iterator[Action] | None:
 
 def check_length(ask: Ask, max_model_len: int, *, clamp: bool) -> None:
     """
-    Refuse what does not fit.
+    Refuse a request that does not fit into the context.
 
-    vLLM up to 0.25 refuses when prompt and asked output together exceed the context; 0.32 shortens the output
-    (`clamp`) and refuses only a limit, or a prompt, that is too large by itself.
+    vLLM up to 0.25 refuses a request whose prompt and output limit together exceed the context. vLLM 0.32
+    shortens the output (`clamp`), and refuses only a prompt or a limit that is too large by itself.
+
+    Raises: Refused.
     """
     prompt, limit, name = ask.prompt_tokens, ask.limit, ask.limit_name
     if limit is not None and limit < 1:
@@ -200,7 +202,11 @@ def _sum_too_long(prompt: int, limit: int) -> str:
 
 
 def parse(body: bytes, served_name: str) -> Ask:
-    """Read the request as strictly as vLLM does where a gateway could trip over it."""
+    """
+    Read the request, as strictly as vLLM does about the fields that a gateway could get wrong.
+
+    Raises: Refused.
+    """
     try:
         ask = msgspec.json.decode(body, type=Ask)
     except msgspec.DecodeError as broken:
@@ -223,7 +229,7 @@ def parse(body: bytes, served_name: str) -> Ask:
 def generate(
     path: str, ask: Ask, fault: Fault, serial: str, *, max_model_len: int, clamp: bool
 ) -> Iterator[Action]:
-    """The answer of the model itself."""
+    """The response of the fake model. Raises: Refused."""
     if fault.context_too_long:
         prompt = ask.prompt_tokens
         raise _overflow(max_model_len, _sum_too_long(prompt, ask.limit or max_model_len), prompt)

@@ -1,4 +1,4 @@
-"""The fake backend answers as vLLM does; without that, no test in front of it means anything."""
+"""The fake backend responds as vLLM does, because every test that uses it relies on that."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.fakes.fault import Fault
 
 
 async def test_stream_shape(http: aiohttp.ClientSession) -> None:
-    """A stream is role, N tokens, finish, usage, [DONE], in compact JSON."""
+    """A stream consists of role, N tokens, finish reason, usage and [DONE], in compact JSON."""
     body = await stream(http, stream_options={"include_usage": True})
     role, *tokens, finish, usage = chunks(body)
     assert role["choices"][0]["delta"] == {"role": "assistant", "content": ""}
@@ -36,7 +36,7 @@ async def test_stream_shape(http: aiohttp.ClientSession) -> None:
     [
         ({}, (0, 4, "stop")),
         ({"max_tokens": 40, "thinking_token_budget": 8, "thinks": True}, (8, 32, "stop")),
-        ({"max_tokens": 40, "thinking_token_budget": 8, "thinks": True, "limits": 3}, (3, 37, "stop")),
+        ({"max_tokens": 40, "thinking_token_budget": 8, "thinks": True, "reasons": 3}, (3, 37, "stop")),
         ({"max_tokens": 6, "thinks": True}, (6, 0, "length")),
         ({"max_completion_tokens": 5, "metadata": {"fault": {"tokens": 9}}}, (0, 5, "length")),
     ],
@@ -44,10 +44,10 @@ async def test_stream_shape(http: aiohttp.ClientSession) -> None:
 async def test_reasoning(
     http: aiohttp.ClientSession, fields: dict[str, Any], expected: tuple[int, int, str]
 ) -> None:
-    """Reasoning is cut by budget and limit, and the stream tells the same story as the whole answer."""
+    """Budget and limit cut the reasoning, and a stream says the same as a whole response."""
     thinks = {"chat_template_kwargs": {"enable_thinking": True}} if fields.pop("thinks", False) else {}
-    if (limits := fields.pop("limits", None)) is not None:
-        fields["metadata"] = {"fault": {"reasoning": limits}}
+    if (reasons := fields.pop("reasons", None)) is not None:
+        fields["metadata"] = {"fault": {"reasoning": reasons}}
     async with http.post(CHAT, json=ask(**fields, **thinks)) as response:
         choice = (await response.json())["choices"][0]
     words = [len((choice["message"][field] or "").split()) for field in ("reasoning", "content")]
@@ -59,7 +59,7 @@ async def test_reasoning(
 
 
 async def test_other_endpoints(http: aiohttp.ClientSession) -> None:
-    """Models, health, tokenize, embeddings and completions answer as vLLM does."""
+    """Models, health, tokenize, embeddings and completions respond as vLLM does."""
     async with http.get("/v1/models") as models, http.get("/health") as health:
         assert (await models.json())["data"][0]["max_model_len"] == 32_768
         assert (health.status, await health.read()) == (200, b"")
@@ -75,7 +75,7 @@ async def test_other_endpoints(http: aiohttp.ClientSession) -> None:
 
 @pytest.mark.parametrize("fields", [{"stream": True}, {}])
 async def test_abort_is_seen(backend: Backend, http: aiohttp.ClientSession, fields: dict[str, Any]) -> None:
-    """A client that leaves before the end is counted as aborted, and only then."""
+    """A request counts as aborted if and only if its client left before the end."""
     backend.script(Fault(after=1, end="stall"))
     leaving = asyncio.create_task(http.post(CHAT, json=ask(**fields)).__aenter__())
     await backend.wait_until(lambda b: b.in_flight == 1)
@@ -90,7 +90,7 @@ async def test_abort_is_seen(backend: Backend, http: aiohttp.ClientSession, fiel
 
 
 async def test_tool_calls_and_choices(backend: Backend, http: aiohttp.ClientSession) -> None:
-    """Tool-call deltas join to JSON arguments; n choices come interleaved."""
+    """The deltas of a tool call join to JSON arguments, and the chunks of n choices are interleaved."""
     backend.script(Fault(tool_call=True))
     calls = [chunk["choices"][0]["delta"].get("tool_calls") for chunk in chunks(await stream(http))]
     arguments = "".join(call[0]["function"].get("arguments", "") for call in calls if call)
@@ -101,7 +101,7 @@ async def test_tool_calls_and_choices(backend: Backend, http: aiohttp.ClientSess
 
 @pytest.mark.parametrize(("clamp", "status"), [(False, 400), (True, 200)])
 async def test_context_length(clamp: bool, status: int) -> None:
-    """Old vLLM refuses prompt + output beyond the context, new vLLM shortens the output."""
+    """If prompt and output exceed the context, old vLLM refuses and new vLLM shortens the output."""
     async with Backend(max_model_len=10, clamp=clamp) as backend, aiohttp.ClientSession(backend.url) as http:
         async with http.post(CHAT, json=ask(max_tokens=7)) as fitting:
             assert fitting.status == 200
@@ -120,7 +120,7 @@ async def test_context_length(clamp: bool, status: int) -> None:
 
 async def test_wrong_requests(http: aiohttp.ClientSession) -> None:
     """Unknown models, broken JSON and unknown fault fields are refused, never ignored."""
-    usage = {"stream_options": {"include_usage": True}}  # vLLM takes these in streams only
+    usage = {"stream_options": {"include_usage": True}}  # vLLM accepts these for streams only
     wrong = [(ask(model="x"), 404), (ask(**usage), 400), (ask(thinking_token_budget=-2), 400)]
     texts = [(json.dumps(body), status) for body, status in wrong]
     for body, status in [*texts, ("{", 400), ('{"model": 5}', 400)]:
@@ -132,7 +132,7 @@ async def test_wrong_requests(http: aiohttp.ClientSession) -> None:
 
 
 async def test_alone() -> None:
-    """The command line serves in load mode, is driven over HTTP, and stamps its chunks."""
+    """The command serves in load mode, can be scripted over HTTP, and puts the time into its chunks."""
     command = [sys.executable, "-m", "tests.fakes.backend", "--port", "0", "--light"]
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     try:

@@ -1,4 +1,4 @@
-"""The fake backend keeps its promises; without that, no fault test means anything."""
+"""The fake backend fails exactly as a test scripts it, because every fault test relies on that."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.fakes.fault import Fault
 
 
 async def test_scripted_faults_in_order(backend: Backend, http: aiohttp.ClientSession) -> None:
-    """Scripted faults are used up in order and leave probes of the health path alone."""
+    """Scripted faults are used up in order and do not apply to health checks."""
     backend.script(Fault(status=503, headers={"Retry-After": "2"}), times=2)
     backend.script(Fault(status=429, body={"error": "slow down"}))
     seen = []
@@ -47,7 +47,7 @@ async def test_scripted_faults_in_order(backend: Backend, http: aiohttp.ClientSe
 async def test_other_answers(
     backend: Backend, http: aiohttp.ClientSession, fault: Fault, status: int, text: str
 ) -> None:
-    """Each way of answering wrongly is wrong in the way it says."""
+    """Each fault that replaces the response has its documented effect."""
     backend.script(fault)
     async with http.post(CHAT, json=ask()) as response:
         assert status == response.status
@@ -55,7 +55,7 @@ async def test_other_answers(
 
 
 async def test_missing_usage(backend: Backend, http: aiohttp.ClientSession) -> None:
-    """Usage can be left out of streams and whole answers though it was asked for."""
+    """A fault can leave usage out of streams and whole responses, even if the request asks for it."""
     backend.default = Fault(usage="missing")
     assert b"usage" not in await stream(http, stream_options={"include_usage": True})
     async with http.post(CHAT, json=ask()) as response:
@@ -76,7 +76,7 @@ async def test_missing_usage(backend: Backend, http: aiohttp.ClientSession) -> N
     ],
 )
 async def test_broken_streams(backend: Backend, fault: Fault, tail: bytes) -> None:
-    """A stream breaks off exactly where and how it was told to."""
+    """A stream breaks off exactly where and how the fault says."""
     backend.script(fault)
     wire = await raw(backend, stream=True)
     assert wire.endswith(tail)
@@ -87,7 +87,7 @@ async def test_broken_streams(backend: Backend, fault: Fault, tail: bytes) -> No
 
 @pytest.mark.parametrize("fault", [Fault(reset=True), Fault(after=1, end="reset")])
 async def test_reset(backend: Backend, fault: Fault) -> None:
-    """A reset fails at the socket, and the next connection is fine."""
+    """The client sees a connection reset, and the next connection works."""
     backend.script(fault)
     with pytest.raises(ConnectionResetError):
         await raw(backend, stream=True)
@@ -95,7 +95,7 @@ async def test_reset(backend: Backend, fault: Fault) -> None:
 
 
 async def test_refuse(backend: Backend) -> None:
-    """A connection closed at accept yields nothing and is no request."""
+    """A connection that is closed at accept gets no byte and is not recorded as a request."""
     backend.script(Fault(refuse=True))
     with contextlib.suppress(ConnectionResetError):
         assert await raw(backend) == b""
@@ -104,7 +104,7 @@ async def test_refuse(backend: Backend) -> None:
 
 
 async def test_down_and_up(backend: Backend) -> None:
-    """A backend that is down refuses connections, and comes back on its port."""
+    """A backend that is down refuses connections, and comes back on the same port."""
     port = backend.port
     await backend.down()
     with pytest.raises(ConnectionRefusedError):
@@ -115,7 +115,7 @@ async def test_down_and_up(backend: Backend) -> None:
 
 
 async def test_rewritten_bytes_say_the_same(backend: Backend, http: aiohttp.ClientSession) -> None:
-    """Glued, split, CRLF and commented streams carry the same chunks."""
+    """Glued, split and commented streams and those with CRLF carry the same chunks."""
     expected = [chunk["choices"] for chunk in chunks(await stream(http))]
     for fault in (Fault(glue=5), Fault(split=1), Fault(split=7, glue=3), Fault(crlf=True), Fault(comments=2)):
         backend.script(fault)
