@@ -1,7 +1,7 @@
 """Draws the graph of imports between packages from the source: `python -m tests.architecture`.
 
-A node is a package or a module directly inside `gateway` or `router_model`. All imports count, also those in
-functions and under TYPE_CHECKING.
+A node is a package or a module directly inside `gateway` or `router_model`. All imports count, including
+those inside functions and under TYPE_CHECKING.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ ROOTS = ("gateway", "router_model")
 
 
 class Import(NamedTuple):
-    """One import of another node."""
+    """An import of one node by another."""
 
     importer: str
     imported: str
     file: str
+    """The importing file, relative to the root."""
     line: int
 
     def __str__(self) -> str:
@@ -37,22 +38,22 @@ class Graph:
 
     @property
     def edges(self) -> set[tuple[str, str]]:
-        """Pairs of nodes of which the first imports the second."""
-        return {(found.importer, found.imported) for found in self.imports}
+        """Pairs of nodes; the first of each pair imports the second."""
+        return {(edge.importer, edge.imported) for edge in self.imports}
 
     def reachable(self, node: str) -> set[str]:
         """Nodes that the node imports, directly or through others."""
-        found: set[str] = set()
+        reached: set[str] = set()
         waiting, edges = [node], self.edges
         while waiting:
-            at = waiting.pop()
-            new = {imported for importer, imported in edges if importer == at} - found
-            found |= new
+            current = waiting.pop()
+            new = {imported for importer, imported in edges if importer == current} - reached
+            reached |= new
             waiting += new
-        return found
+        return reached
 
     def groups(self) -> list[set[str]]:
-        """Nodes grouped so that two of them are together where each reaches the other."""
+        """The nodes in groups: two nodes share a group if each reaches the other."""
         reach = {node: self.reachable(node) for node in self.nodes}
         groups: list[set[str]] = []
         for node in sorted(self.nodes):
@@ -66,7 +67,7 @@ class Graph:
         return [[i for i in self.imports if i.importer in group and i.imported in group] for group in tied]
 
     def floors(self) -> list[set[str]]:
-        """Nodes by the length of the longest chain of imports below them; a cycle's nodes share a floor."""
+        """The nodes by the length of the longest import chain below them; nodes of a cycle share a floor."""
         group_of = {node: frozenset(group) for group in self.groups() for node in group}
         below: dict[frozenset[str], set[frozenset[str]]] = {group: set() for group in group_of.values()}
         for importer, imported in self.edges:
@@ -81,7 +82,7 @@ class Graph:
 
 
 def draw(root: Path = ROOT) -> Graph:
-    """The graph of the packages below a folder."""
+    """The graph of the packages in a folder."""
     imports, nodes = set(), set()
     for path in _files(root):
         module = _module(path, root)
@@ -95,13 +96,13 @@ def draw(root: Path = ROOT) -> Graph:
 
 def dynamic_imports(root: Path = ROOT) -> list[str]:
     """Places that import by a computed name, which the graph cannot show."""
-    found = set()
+    places = set()
     for path in _files(root):
         for node in ast.walk(ast.parse(path.read_text())):
             words = {getattr(node, field, None) for field in ("id", "attr", "name", "value")}
             if words & {"import_module", "__import__"}:
-                found.add(f"{path.relative_to(root).as_posix()}:{getattr(node, 'lineno', 0)}")
-    return sorted(found)
+                places.add(f"{path.relative_to(root).as_posix()}:{getattr(node, 'lineno', 0)}")
+    return sorted(places)
 
 
 def describe(root: Path = ROOT) -> str:
@@ -109,10 +110,10 @@ def describe(root: Path = ROOT) -> str:
     graph = draw(root)
     floors, cycles = graph.floors(), graph.cycles()
     counts = {"nodes": graph.nodes, "edges": graph.edges, "cycles": cycles, "floors": floors}
-    lines = [", ".join(f"{name}: {len(found)}" for name, found in counts.items())]
+    lines = [", ".join(f"{name}: {len(items)}" for name, items in counts.items())]
     lines += [f"floor {number}: {', '.join(sorted(floor))}" for number, floor in enumerate(floors)]
     for cycle in cycles:
-        lines += ["cycle:", *(f"  {found}" for found in cycle)]
+        lines += ["cycle:", *(f"  {edge}" for edge in cycle)]
     lines += ["edges:", *(f"  {importer} -> {imported}" for importer, imported in sorted(graph.edges))]
     return "\n".join(lines)
 
@@ -122,7 +123,7 @@ def _files(root: Path) -> list[Path]:
 
 
 def _module(path: Path, root: Path) -> str:
-    """The dotted name that the file is imported by."""
+    """The dotted name under which the file is imported."""
     return ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
 
 
@@ -149,7 +150,7 @@ def _targets(path: Path, module: str, root: Path) -> Iterator[tuple[str, int]]:
 
 
 def _existing(name: str, root: Path) -> str:
-    """The node of an imported name; a name that is no module belongs to the package's own `__init__`."""
+    """The node of an imported name. A name that is not a module belongs to the package's `__init__`."""
     node = _node(name)
     path = root.joinpath(*node.split("."))
     return node if path.is_dir() or path.with_suffix(".py").is_file() else node.split(".")[0]

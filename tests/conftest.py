@@ -1,4 +1,4 @@
-"""Fixtures of all suites."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tests.fakes.backend import Backend
 from tests.redis import PATIENT
 from tests.serving import Running, configuration, free_port, serving
 
-# before scikit-learn is loaded: its threads spin for each other where cores are shared
+# set before scikit-learn is loaded: its threads wait for each other in busy loops, slow on shared cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# a time limit per example would make a result depend on the machine
+# with a time limit per example, results would depend on the machine
 settings.register_profile("thinkmeter", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("thinkmeter")
 
@@ -36,11 +36,11 @@ async def running(backend: Backend) -> AsyncIterator[Running]:
 
 @pytest.fixture
 def patient_redis(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gateways wait for Redis longer than the settings allow: a busy machine is no Redis that fails."""
+    """Let gateways wait for Redis longer than the settings allow, so that a busy machine fails no test."""
     monkeypatch.setattr("tests.serving.redis_timeout", PATIENT)
 
 
 @pytest.fixture(name="free_port")
 def _free_port() -> int:
-    """A port nobody listens on right now."""
+    """A port on which nothing listens at the moment."""
     return free_port()

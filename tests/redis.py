@@ -1,4 +1,4 @@
-"""Real Redis servers for tests: the embedded binary, and whatever else is installed."""
+"""Real Redis servers for tests: the embedded binary, and the Redis and Valkey servers on the path."""
 
 from __future__ import annotations
 
@@ -26,40 +26,42 @@ from tests.serving import Running
 
 FAKE_TIME = "{thinkmeter}:now"
 FAKE_CLOCK = f"local function clock() return tonumber(redis.call('GET', '{FAKE_TIME}')) end\n"
-"""A clock for the scripts that a test sets, in milliseconds; everything else of them stays as shipped."""
+"""Replaces the clock of the Lua scripts by a time that the test sets, in milliseconds."""
 
 
 NAMED = "THINKMETER_REDIS_BINARIES"
-"""Environment variable: the servers to test, as paths with colons between them, instead of those at hand."""
+"""Environment variable: paths of the servers to test, separated by colons, instead of the installed ones."""
 
 
 @cache
 def binaries() -> dict[str, str]:
-    """The servers to test by name and version, first the one for tests that need but one: those that are
-    named, or the embedded one and what is on the path."""
-    at_hand = [binary(), shutil.which("redis-server"), shutil.which("valkey-server")]
-    paths = os.environ[NAMED].split(":") if os.environ.get(NAMED) else [path for path in at_hand if path]
-    found: dict[str, str] = {}
+    """
+    The servers to test, by name and version: those that the environment names, or the installed ones.
+
+    Tests that need only one server use the first.
+    """
+    installed = [binary(), shutil.which("redis-server"), shutil.which("valkey-server")]
+    paths = os.environ[NAMED].split(":") if os.environ.get(NAMED) else [path for path in installed if path]
+    servers: dict[str, str] = {}
     for path in paths:
-        found.setdefault(_version(path), path)
-    return found
+        servers.setdefault(_version(path), path)
+    return servers
 
 
 def _version(path: str) -> str:
-    """Such as `redis-6.2.14` or `valkey-8.1.1`."""
+    """Name and version, such as `redis-6.2.14` or `valkey-8.1.1`."""
     text = subprocess.run([path, "--version"], check=True, capture_output=True, text=True).stdout
-    found = re.match(r"(\w+) server v=([\d.]+)", text)
-    assert found, text
-    return f"{found[1].lower()}-{found[2]}"
+    match = re.match(r"(\w+) server v=([\d.]+)", text)
+    assert match, text
+    return f"{match[1].lower()}-{match[2]}"
 
 
 PATIENT = 20.0
-"""Seconds to wait for a reply where what is tested is not a Redis that fails: this machine may be busy."""
+"""Seconds to wait for a reply in tests that are not about a failing Redis: the machine may be busy."""
 
 
 class RealRedis:
-    """One server on a Unix socket, and a port if it is given one, that a test may stop, kill, pause and start
-    again."""
+    """A server on a Unix socket, and on a port if one is given. A test may stop, pause and restart it."""
 
     def __init__(self, path: str, folder: Path, **options: str) -> None:
         self.path, self.folder, self.options = path, folder, options
@@ -74,7 +76,7 @@ class RealRedis:
         return redis.Redis.from_url(f"unix://{self.folder}/s", protocol=2)
 
     def ask(self, *words: Any) -> Any:
-        """One command on a connection of its own."""
+        """Send one command on a new connection."""
         with contextlib.closing(self.client()) as client:
             return client.execute_command(*words)
 
@@ -110,7 +112,7 @@ class RealRedis:
 
 @contextlib.contextmanager
 def real_redis(path: str | None = None, **options: str) -> Iterator[RealRedis]:
-    """A running server in a folder of its own, with a path short enough for a socket."""
+    """A running server in a temporary folder, whose path is short enough for a Unix socket."""
     with tempfile.TemporaryDirectory(prefix="tm") as folder:
         server = RealRedis(path or next(iter(binaries().values())), Path(folder), **options)
         try:
@@ -123,7 +125,7 @@ def real_redis(path: str | None = None, **options: str) -> Iterator[RealRedis]:
 def store_of(
     url: str, *, gateway_id: str = "a", lease: float = 15, clock: str | None = None, **connection: Any
 ) -> Store:
-    """A store that is not started."""
+    """A store that has not been started."""
     options = {"prefix": "thinkmeter", "timeout": 0.25} | connection
     return Store(
         RedisConnection(url, clock=clock, **options), prefix="thinkmeter", lease=lease, gateway_id=gateway_id
@@ -132,7 +134,7 @@ def store_of(
 
 @contextlib.asynccontextmanager
 async def running_store(url: str, **options: Any) -> AsyncIterator[Store]:
-    """A store that is connected."""
+    """A started store, stopped at the end."""
     store = store_of(url, **options)
     await store.start()
     try:
@@ -142,7 +144,7 @@ async def running_store(url: str, **options: Any) -> AsyncIterator[Store]:
 
 
 async def reserved(store: Store, command: ReserveCommand, seconds: float = 20) -> tuple[str, ReserveReply]:
-    """A reservation, asked again while this machine is too busy for Redis' deadlines."""
+    """Reserve, and try again as long as the machine is too busy for Redis to reply in time."""
     async with asyncio.timeout(seconds):
         while True:
             try:
@@ -158,7 +160,7 @@ async def until_up(store: Store, seconds: float = 30) -> None:
 
 
 async def until_down(store: Store, command: ReserveCommand) -> None:
-    """ReserveCommand until Redis counts as away; what is granted meanwhile is given back."""
+    """Reserve until the store takes Redis for down. What is granted until then is given back."""
     async with asyncio.timeout(20):
         while store.up:
             with contextlib.suppress(StoreUnavailable):
@@ -168,19 +170,19 @@ async def until_down(store: Store, command: ReserveCommand) -> None:
 
 
 async def use(store: Store, window: Window) -> tuple[int, int]:
-    """Settled and reserved tokens, once everything is delivered."""
+    """Settled and reserved tokens of a window, once the journal is delivered."""
     await delivered(store, 30)
-    _, (found,) = await store.status([window])
-    return found.settled, found.reserved
+    _, (state,) = await store.status([window])
+    return state.settled, state.reserved
 
 
 async def used(gateway: Running, budget: str = "b0", holder: str = "*") -> tuple[int, int]:
-    """As `use`, of a budget of a gateway."""
+    """Settled and reserved tokens of a gateway's budget, once the journal is delivered."""
     limit = gateway.gateway.snapshot.budgets.limits[budget, holder]
     return await use(gateway.gateway.ledger.store, limit.window)
 
 
 async def delivered(store: Store, seconds: float = 10) -> None:
-    """Wait until Redis has taken the whole journal."""
+    """Wait until the whole journal is delivered to Redis."""
     async with asyncio.timeout(seconds):
         await store.journal.empty()

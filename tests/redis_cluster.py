@@ -1,4 +1,4 @@
-"""A real Redis Cluster for tests: three primaries with a replica each, on ports of this machine."""
+"""A real Redis Cluster for tests: three primaries with one replica each, on local ports."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from redis.crc import key_slot
 from tests.redis import RealRedis, binaries
 
 SLOTS = 16_384
-_BUS = 10_000  # the nodes talk to each other on their port and this
+_BUS = 10_000  # added to a node's port, this is its port on the cluster bus
 
 
 class Cluster:
-    """Six nodes; a test may move slots about and kill whom it likes."""
+    """Six nodes. A test may move slots between them and kill any of them."""
 
     def __init__(self, nodes: list[RealRedis]) -> None:
         self.nodes = nodes
 
     @property
     def url(self) -> str:
-        """One node leads to the others."""
+        """The address of a running node; it leads to the others."""
         return next(node.url for node in self.nodes if node.process)
 
     def form(self) -> None:
         first, primaries = self.nodes[0], self.nodes[:3]
         for node in self.nodes[1:]:
             first.ask("CLUSTER MEET", "127.0.0.1", node.options["port"])
-        for at, node in enumerate(primaries):
-            node.ask("CLUSTER ADDSLOTS", *range(at * SLOTS // 3, (at + 1) * SLOTS // 3))
+        for third, node in enumerate(primaries):
+            node.ask("CLUSTER ADDSLOTS", *range(third * SLOTS // 3, (third + 1) * SLOTS // 3))
         until(lambda: all(len(node.ask("CLUSTER NODES")) == len(self.nodes) for node in self.nodes))
         for primary, replica in zip(primaries, self.nodes[3:], strict=True):
             identity = primary.ask("CLUSTER MYID").decode()
@@ -44,11 +44,11 @@ class Cluster:
         self.settle()
 
     def settle(self) -> None:
-        """Wait until every node is well and every replica follows its primary."""
+        """Wait until every node is healthy and every replica follows its primary."""
         until(lambda: all(_is_well(node) for node in self.nodes))
 
     def primary_of(self, key: str) -> RealRedis:
-        """The node that serves a key, by its own account."""
+        """The node that says that it serves a key."""
         slot = key_slot(key.encode())
         return next(node for node in self.nodes if node.process and _serves(node, slot))
 
@@ -58,7 +58,7 @@ class Cluster:
         return next(node for node in others if _replication(node).get("master_port") == port)
 
     def move(self, key: str, to: RealRedis) -> None:
-        """Move the slot of a key, with all it holds, the way `redis-cli --cluster reshard` does."""
+        """Move the slot of a key with all keys in it, as `redis-cli --cluster reshard` does."""
         slot, source = key_slot(key.encode()), self.primary_of(key)
         identities = [node.ask("CLUSTER MYID").decode() for node in (source, to)]
         to.ask("CLUSTER SETSLOT", slot, "IMPORTING", identities[0])
@@ -70,15 +70,15 @@ class Cluster:
 
 
 def until(condition: Callable[[], bool], seconds: float = 40) -> None:
-    """Wait for what nobody tells of."""
+    """Poll until the servers have reached a state that they do not announce."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "the servers do not come round"
+        assert time.monotonic() < end, "the servers do not reach the state"
         time.sleep(0.05)
 
 
 def catch_up(primary: RealRedis, replica: RealRedis) -> None:
-    """Wait until the replica has all that the primary has."""
+    """Wait until the replica has received everything from its primary."""
 
     def behind() -> int:
         offset = int(_replication(primary)["master_repl_offset"])
@@ -88,7 +88,7 @@ def catch_up(primary: RealRedis, replica: RealRedis) -> None:
 
 
 def _agrees(node: RealRedis, *words: Any) -> bool:
-    """Whether the node could do so already."""
+    """Whether the node accepts the command already."""
     try:
         node.ask(*words)
     except redis.ResponseError:
@@ -108,27 +108,27 @@ def _is_well(node: RealRedis) -> bool:
 
 def _serves(node: RealRedis, slot: int) -> bool:
     own = next(n for n in node.ask("CLUSTER NODES").values() if "myself" in n["flags"])
-    return any(int(found[0]) <= slot <= int(found[-1]) for found in own["slots"])
+    return any(int(bounds[0]) <= slot <= int(bounds[-1]) for bounds in own["slots"])
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports whose partners on the bus are free as well."""
-    found: list[int] = []
+    """Free ports whose ports on the cluster bus are free as well."""
+    ports: list[int] = []
     with contextlib.ExitStack() as held:
-        while len(found) < count:
+        while len(ports) < count:
             probe = held.enter_context(socket.socket())
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
             partner = held.enter_context(socket.socket())
             with contextlib.suppress(OSError, OverflowError):
                 partner.bind(("127.0.0.1", port + _BUS))
-                found.append(port)
-    return found
+                ports.append(port)
+    return ports
 
 
 @contextlib.contextmanager
 def real_cluster(path: str | None = None) -> Iterator[Cluster]:
-    """A cluster that has come about."""
+    """A running cluster whose nodes know each other."""
     path = path or next(iter(binaries().values()))
     with tempfile.TemporaryDirectory(prefix="tm") as folder:
         nodes = []

@@ -1,4 +1,4 @@
-"""Running the real gateway on a real port, inside the test's event loop or as a process of its own."""
+"""Runs the real gateway on a real port, in the test's event loop or as a separate process."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ TIERS = {
 
 
 def free_port() -> int:
-    """A port nobody listens on right now."""
+    """A port on which nothing listens at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def configuration(*urls: str, **changes: Any) -> dict[str, Any]:
-    """Settings for a model `tiny` on these backends (named a, b, …); `changes` replace whole sections."""
+    """Settings for a model `tiny` on these backends, named a, b, …; `changes` replace whole sections."""
     replicas = [{"name": "abcdef"[index], "url": url} for index, url in enumerate(urls)]
     model = {"family": "qwen3", "replicas": replicas, "tiers": TIERS} | changes.pop("model", {})
-    patient = {"timeout": 20}  # a busy machine is no dead backend
+    patient = {"timeout": 20}  # so that a backend on a busy machine does not count as down
     fixed = {"head": "baseline", "server": {"access_log": False}, "health": patient}
     return {"models": {"tiny": model}} | fixed | changes
 
@@ -55,28 +55,28 @@ class Running:
     gateway: Gateway
     server: Server
     records: list[Record]
-    """What happened to every request, in the order they ended."""
+    """The record of every request, in the order in which they ended."""
     http: aiohttp.ClientSession
 
     def client(self, key: str = "none", **options: Any) -> openai.AsyncOpenAI:
-        """The official client; it does not retry, so that a test sees the first answer."""
+        """The official client. It does not retry, so that a test sees the first response."""
         return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, **options)
 
     async def chat(self, content: str = "hello", **fields: Any) -> aiohttp.ClientResponse:
-        """POST one chat request; the response's body is read."""
+        """POST a chat request and read the whole response."""
         body = {"model": "tiny", "messages": [{"role": "user", "content": content}]} | fields
         async with self.http.post(f"{self.url}/v1/chat/completions", json=body) as response:
             await response.read()
         return response
 
     async def metrics(self) -> dict[str, float]:
-        """Every sample of /metrics by its name with labels."""
+        """Every sample of /metrics, by its name and labels."""
         async with self.http.get(f"{self.url}/metrics") as response:
             lines = (await response.text()).splitlines()
         return {name: float(value) for name, _, value in (x.rpartition(" ") for x in lines if x[:1] != "#")}
 
     async def recorded(self, count: int, seconds: float = 10) -> list[Record]:
-        """The records, once there are `count` of them."""
+        """All records, once there are at least `count`."""
         async with asyncio.timeout(seconds):
             while len(self.records) < count:
                 await asyncio.sleep(0.005)
@@ -84,7 +84,7 @@ class Running:
 
 
 redis_timeout: float | None = None
-"""Seconds in place of `redis.timeout`, even more than the settings allow; see the fixture `patient_redis`."""
+"""Replaces `redis.timeout` and may exceed what the settings allow; see the fixture `patient_redis`."""
 
 
 def _patient(settings: Settings) -> Settings:
@@ -98,7 +98,7 @@ def _patient(settings: Settings) -> Settings:
 async def serving(
     settings: Mapping[str, Any], environ: Mapping[str, str] | None = None, path: Path | None = None
 ) -> AsyncIterator[Running]:
-    """The gateway on a free port, in this event loop; stopped at the end as SIGTERM would stop it."""
+    """The gateway on a free port, in this event loop. At the end it stops as it would after SIGTERM."""
     read = parse(yaml.safe_dump(dict(settings)), environ or {})
     snapshot = Snapshot.build(_patient(read), "test")
     gateway = Gateway(snapshot, path)
@@ -114,7 +114,7 @@ async def serving(
 
     async def main_loop() -> None:
         await server.on_tick(0)
-        while not server.should_exit:  # uvicorn looks ten times a second, which adds up over all tests
+        while not server.should_exit:  # uvicorn's own loop waits 0.1 s, which adds up over all tests
             await asyncio.sleep(0.005)
 
     server.main_loop = main_loop  # type: ignore[method-assign]
@@ -134,19 +134,19 @@ async def serving(
 
 @dataclass
 class Process:
-    """A gateway running as a process of its own."""
+    """A gateway that runs as a separate process."""
 
     url: str
     process: asyncio.subprocess.Process
     log: Path
-    """What it wrote to standard error."""
+    """Its standard error."""
     access_log: Path
-    """What it wrote to standard output."""
+    """Its standard output."""
 
 
 @contextlib.asynccontextmanager
 async def process(settings: Mapping[str, Any], folder: Path, *, port: int) -> AsyncIterator[Process]:
-    """`thinkmeter serve` on a port; killed at the end if it still runs. The file is folder/gateway.yaml."""
+    """`thinkmeter serve` with the file folder/gateway.yaml, killed at the end if it still runs."""
     config = folder / "gateway.yaml"
     config.write_text(yaml.safe_dump(dict(settings)))
     log, access_log = folder / "stderr.log", folder / "stdout.log"

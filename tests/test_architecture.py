@@ -1,4 +1,4 @@
-"""Packages depend on each other in one direction, and the graph that shows it misses no import."""
+"""Packages depend on each other in one direction, and the graph that shows this misses no import."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.architecture import Import, describe, draw, dynamic_imports
 
 
 def test_packages_import_each_other_one_way() -> None:
-    """No package reaches itself through the packages that it imports."""
+    """No package imports itself through other packages."""
     cycles = ["\n".join(map(str, cycle)) for cycle in draw().cycles()]
 
     assert not cycles, "\n\n".join(["packages that import each other:", *cycles])
@@ -35,14 +35,15 @@ def test_both_packages_are_drawn() -> None:
     graph = draw()
 
     assert {"gateway.api", "gateway.config", "router_model.head"} <= graph.nodes
-    assert {("gateway", "router_model")} <= {(_root(one), _root(other)) for one, other in graph.edges}
+    roots = {(_root(importer), _root(imported)) for importer, imported in graph.edges}
+    assert {("gateway", "router_model")} <= roots
 
 
 # --- the graph itself, on small trees -----------------------------------------------------------------
 
 
 def tree(root: Path, **files: str) -> Path:
-    """Write files of the package `gateway`; two underscores in a name are a folder."""
+    """Write files of the package `gateway`. Two underscores in a name separate folder and file."""
     for name, text in ({"": "", "one__": "", "two__": "", "three__": ""} | files).items():
         folder, _, module = name.rpartition("__")
         path = root / "gateway" / folder / f"{module or '__init__'}.py"
@@ -52,7 +53,7 @@ def tree(root: Path, **files: str) -> Path:
 
 
 def test_finds_a_cycle_and_names_its_imports(tmp_path: Path) -> None:
-    """Two packages that import each other are a cycle, and a third beside them is no part of it."""
+    """Two packages that import each other are a cycle; a third that one of them imports is not part of it."""
     root = tree(
         tmp_path,
         one__a="import os\nfrom gateway.two.b import thing",
@@ -63,7 +64,7 @@ def test_finds_a_cycle_and_names_its_imports(tmp_path: Path) -> None:
 
     (cycle,) = draw(root).cycles()
 
-    assert [str(found) for found in cycle] == [
+    assert [str(edge) for edge in cycle] == [
         "gateway.one -> gateway.two (gateway/one/a.py:2)",
         "gateway.two -> gateway.one (gateway/two/d.py:2)",
     ]
@@ -101,7 +102,7 @@ def test_finds_a_cycle_through_others(tmp_path: Path) -> None:
     ],
 )
 def test_sees_every_kind_of_import(tmp_path: Path, text: str) -> None:
-    """Absolute and relative imports are seen wherever they stand."""
+    """Absolute and relative imports are seen anywhere in a file."""
     root = tree(tmp_path, one__a=text)
     lines = text.splitlines()
     line = next(number for number, words in enumerate(lines, 1) if "two" in words)
@@ -110,14 +111,14 @@ def test_sees_every_kind_of_import(tmp_path: Path, text: str) -> None:
 
 
 def test_relative_imports_of_a_package_start_in_it(tmp_path: Path) -> None:
-    """One dot in an `__init__.py` is the package itself, two are the one above."""
+    """In an `__init__.py`, one dot means the package itself, two dots the package above."""
     root = tree(tmp_path, one__="from . import a\nfrom .. import two", one__a="from . import b", one__b="")
 
     assert draw(root).edges == {("gateway.one", "gateway.two")}
 
 
 def test_names_of_the_root_are_no_module(tmp_path: Path) -> None:
-    """A name that `gateway/__init__.py` defines leads there, and other libraries lead nowhere."""
+    """A name that `gateway/__init__.py` defines belongs to `gateway`; other libraries are ignored."""
     root = tree(tmp_path, one__a="from gateway import __version__\nfrom json import loads\nimport gatewayish")
 
     assert draw(root).edges == {("gateway.one", "gateway")}

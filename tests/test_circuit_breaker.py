@@ -1,4 +1,4 @@
-"""The circuit breaker, driven through every order of requests, outcomes and waiting."""
+"""The circuit breaker keeps its promises under any order of requests, outcomes and waits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gateway.circuit_breaker import CircuitBreaker
 
 
 class Traffic(RuleBasedStateMachine):
-    """Requests come and go while time passes; the invariants are the breaker's promises."""
+    """Requests start and end while time passes. The invariants are what the breaker promises."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -19,10 +19,11 @@ class Traffic(RuleBasedStateMachine):
         self.now = 0
         self.in_flight = 0
         self.row = 0
-        """Failures since the replica last answered."""
+        """Failures since the last success."""
         self.shut_until = 0
+        """The time until which the breaker must be open."""
         self.trials = 0
-        """Requests let through half open, since the last outcome."""
+        """Requests let through in the half-open state since the last outcome."""
 
     @rule(seconds=st.integers(0, 12))
     def wait(self, seconds: int) -> None:
@@ -65,7 +66,7 @@ class Traffic(RuleBasedStateMachine):
 
     @invariant()
     def opens_and_reopens(self) -> None:
-        """It is open exactly for ten seconds after the failure that opened it."""
+        """It is open for exactly ten seconds after the failure that opened it."""
         assert (self.breaker.state(self.now) == "open") is (self.now < self.shut_until)
 
     @invariant()
@@ -88,7 +89,7 @@ TestTraffic = Traffic.TestCase
 
 
 def opened() -> CircuitBreaker:
-    """A breaker that opened at 0 and is half open from 10 on."""
+    """A breaker that opened at 0 s and is half open from 10 s."""
     breaker = CircuitBreaker(limit=2, open_seconds=10)
     for _ in range(2):
         breaker.begin_attempt(0)
@@ -97,7 +98,7 @@ def opened() -> CircuitBreaker:
 
 
 def test_failures_in_a_row_open_it() -> None:
-    """A success between failures starts the count anew."""
+    """A success between failures restarts the count."""
     breaker = CircuitBreaker(limit=2)
     for report in (
         lambda: breaker.record_failure(0),
@@ -112,12 +113,12 @@ def test_failures_in_a_row_open_it() -> None:
 
 
 def test_half_open_after_the_time() -> None:
-    """It is open until the very second at which one request may try."""
+    """It stays open for exactly `open_seconds`, and is half open from then on."""
     assert [opened().state(now) for now in (0, 9.99, 10)] == ["open", "open", "half_open"]
 
 
 def test_try_that_succeeds_closes_it() -> None:
-    """After one good answer requests flow again, and the failures are forgotten."""
+    """One successful response closes it and clears the count of failures."""
     breaker = opened()
     breaker.begin_attempt(10)
     breaker.record_success()
@@ -127,7 +128,7 @@ def test_try_that_succeeds_closes_it() -> None:
 
 
 def test_try_that_fails_reopens_it_at_once() -> None:
-    """One failed try is enough, and the time starts again."""
+    """In the half-open state one failure is enough, and `open_seconds` starts again."""
     breaker = opened()
     breaker.limit = 99  # raised by a reload meanwhile
     breaker.begin_attempt(10)
@@ -137,7 +138,7 @@ def test_try_that_fails_reopens_it_at_once() -> None:
 
 
 def test_abandoned_try_leaves_the_place_to_another() -> None:
-    """A client that goes away says nothing about the replica: the next request tries."""
+    """A client that leaves says nothing about the replica, so the next request may try."""
     breaker = opened()
     breaker.begin_attempt(10)
     assert not breaker.allows(10)
@@ -149,7 +150,7 @@ def test_abandoned_try_leaves_the_place_to_another() -> None:
 
 @pytest.mark.parametrize(("ends_well", "state"), [(True, "closed"), (False, "open")])
 def test_stream_that_began(ends_well: bool, state: str) -> None:
-    """A stream's first byte lets requests through again, but only its end clears the failures before it."""
+    """A stream's first byte lets requests through again, but only its end clears earlier failures."""
     breaker = opened()
     breaker.begin_attempt(10)
     breaker.response_started()

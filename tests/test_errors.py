@@ -1,4 +1,4 @@
-"""The exception tree and its one encoding; and that nothing of the HTTP library gets past it."""
+"""The tree of exceptions, and their encoding as OpenAI's error object."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLASSES = all_errors()
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_body(kind: type[GatewayError]) -> None:
-    """Every error is OpenAI's error object, and its detail stays out of it."""
+    """Every error is encoded as OpenAI's error object, which does not contain the internal detail."""
     error = kind('what is wrong: é "q" \n')
     error.detail = "http://10.0.0.1 failed"
 
@@ -32,7 +32,7 @@ def test_body(kind: type[GatewayError]) -> None:
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_event(kind: type[GatewayError]) -> None:
-    """Inside a stream an error is one event that holds the same object."""
+    """In a stream, an error is one event that contains the same object."""
     event = kind("two\nlines").sse()
 
     assert event.startswith(b"data: ")
@@ -43,22 +43,22 @@ def test_event(kind: type[GatewayError]) -> None:
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_headers(kind: type[GatewayError]) -> None:
-    """Every error is JSON; a time to wait is in whole seconds, and at least one."""
+    """Every error is JSON, and Retry-After is a whole number of seconds, at least 1."""
     error = kind("m")
     assert (b"content-type", b"application/json") in error.headers()
     assert b"retry-after" not in dict(error.headers())
-    for seconds, told in ((0.1, b"1"), (2.6, b"3")):
+    for seconds, header in ((0.1, b"1"), (2.6, b"3")):
         error.retry_after = seconds
-        assert dict(error.headers())[b"retry-after"] == told
+        assert dict(error.headers())[b"retry-after"] == header
 
 
 def test_unknown_key_asks_for_one() -> None:
-    """HTTP demands that a 401 says how to authenticate."""
+    """A 401 says how to authenticate, as HTTP requires."""
     assert dict(InvalidApiKey("m").headers())[b"www-authenticate"] == b"Bearer"
 
 
 def test_codes_are_distinct() -> None:
-    """Code and type name one kind of error; only InternalError shares those of the root it stands for."""
+    """No two errors share code and type, except that InternalError has those of the root class."""
     names = [(kind.code, kind.type) for kind in CLASSES if kind is not GatewayError]
     codes = [code for code, _ in names]
 
@@ -67,14 +67,14 @@ def test_codes_are_distinct() -> None:
 
 
 def test_statuses_fit_the_branches() -> None:
-    """The client's mistakes are 4xx; only errors of a backend may be tried elsewhere."""
+    """The client's mistakes have status 4xx, and only errors of a backend are retried on another replica."""
     for kind in CLASSES:
         assert 400 <= kind.status < 500 or not issubclass(kind, RequestError)
         assert issubclass(kind, BackendError) or not kind.retryable
 
 
 def test_drawn_tree_is_the_tree() -> None:
-    """The tree at the top of the file shows every class with its status."""
+    """The tree in the module's docstring shows every class with its status."""
     drawn = dict(re.findall(r"(\w+) +(\d{3})\b", errors.__doc__ or ""))
 
     assert {kind.__name__: str(kind.status) for kind in CLASSES} == {

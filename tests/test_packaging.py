@@ -1,4 +1,4 @@
-"""The wheel holds what serving needs, installs into an empty environment, and drags in nothing heavy."""
+"""The wheel contains what serving needs and installs into an empty environment without heavy libraries."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OFFLINE = re.compile(
 
 
 def run(*command: str, cwd: Path) -> str:
-    """What a command prints; skips the test when it failed for want of a network."""
+    """What a command prints. If it fails because the network is down, the test is skipped."""
     environ = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     result = subprocess.run(
         command, cwd=cwd, env=environ, capture_output=True, text=True, timeout=110, check=False
@@ -42,14 +42,14 @@ def run(*command: str, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def uv() -> str:
-    """Where uv is: on the path, or where `make` put it."""
-    found = shutil.which("uv", path=f"{os.environ.get('PATH', '')}{os.pathsep}{ROOT / '.venv-tools/bin'}")
-    return found or pytest.skip("uv is not installed; `make test` installs it")
+    """The path of uv: on PATH, or where `make` installs it."""
+    path = shutil.which("uv", path=f"{os.environ.get('PATH', '')}{os.pathsep}{ROOT / '.venv-tools/bin'}")
+    return path or pytest.skip("uv is not installed; `make test` installs it")
 
 
 @pytest.fixture(scope="module")
 def wheel(uv: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this working tree."""
+    """The wheel, built from this working tree."""
     folder = tmp_path_factory.mktemp("wheel")
     run(uv, "build", "--quiet", "--wheel", "--out-dir", str(folder), str(ROOT), cwd=folder)
     (built,) = folder.glob("*.whl")
@@ -58,7 +58,7 @@ def wheel(uv: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(uv: str, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty environment with the wheel and its core dependencies; returns its folder of commands."""
+    """The `bin` folder of an environment with nothing but the wheel and its core dependencies."""
     folder = tmp_path_factory.mktemp("environment")
     venv = folder / "venv"
     run(uv, "venv", "--quiet", "--python", sys.executable, str(venv), cwd=folder)
@@ -67,7 +67,7 @@ def environment(uv: str, wheel: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_wheel_holds_the_code_and_its_data(wheel: Path) -> None:
-    """Both packages, the family table and the type marks are in it; tests, documents and tools are not."""
+    """It contains both packages, the family table and `py.typed`, but no tests, documents or tools."""
     names = set(zipfile.ZipFile(wheel).namelist())
     info = f"thinkmeter-{__version__}.dist-info"
 
@@ -81,7 +81,7 @@ def test_wheel_holds_the_code_and_its_data(wheel: Path) -> None:
 
 
 def test_metadata(wheel: Path) -> None:
-    """Name, version, license and the dependencies of pyproject.toml, heavy ones under an extra only."""
+    """Name, version, license and dependencies are those of pyproject.toml; only extras need heavy ones."""
     with zipfile.ZipFile(wheel) as archive:
         metadata = message_from_bytes(archive.read(f"thinkmeter-{__version__}.dist-info/METADATA"))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -96,7 +96,7 @@ def test_metadata(wheel: Path) -> None:
 
 
 def test_runs_in_an_empty_environment(environment: Path, tmp_path: Path) -> None:
-    """With core dependencies alone the command works, and everything that serves can be imported."""
+    """With nothing but the core dependencies, the command works and the serving code can be imported."""
     config = tmp_path / "gateway.yaml"
     config.write_text(yaml.safe_dump(configuration("http://127.0.0.1:1")))
 
@@ -108,12 +108,12 @@ def test_runs_in_an_empty_environment(environment: Path, tmp_path: Path) -> None
 
 
 def test_serving_imports_nothing_heavy(tmp_path: Path) -> None:
-    """In this environment, where heavy libraries are at hand, serving loads none of them."""
+    """Serving loads no heavy library, even if it is installed."""
     assert imported_heavy(Path(sys.executable), ROOT) == ""
 
 
 def imported_heavy(python: Path, cwd: Path) -> str:
-    """The heavy libraries that are loaded once everything that serves is."""
+    """The names of the heavy libraries that importing the serving code loads."""
     code = (
         "import sys, gateway.app, gateway.cli.main, gateway.cli.probe, router_model.heuristic\n"
         f"print(*sorted(set({HEAVY!r}) & set(sys.modules)), end='')"

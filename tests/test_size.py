@@ -1,4 +1,4 @@
-"""Files, functions and the gateway's folder stay small enough to be read in one go."""
+"""Files, functions and the gateway's folder stay small enough to be read at one sitting."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _ENTRIES = 20
 
 
 def test_there_are_files() -> None:
-    """The walk finds the code, so that the tests below look at something."""
+    """The search for files finds the code, so that the tests below check something."""
     assert {"pipeline.py", "dispatch.py", "head.py"} <= {path.name for path in FILES}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_size(path: Path) -> None:
-    """No file is longer than 300 lines, no function than 60, nested ones and decorators included."""
+    """No file has more than 300 lines and no function more than 60, with its decorators."""
     text = path.read_text()
     functions = [
         node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
@@ -37,12 +37,12 @@ def test_size(path: Path) -> None:
 
 
 def test_gateway_shows_few_entries() -> None:
-    """One look at the folder shows all of it."""
+    """A listing of the folder fits on one screen."""
     assert len(_entries(GATEWAY)) <= _ENTRIES
 
 
 def test_typical_file_is_short() -> None:
-    """Half of the gateway's files are short, so that large ones stay exceptions."""
+    """At least half of the gateway's files are short, so that long ones stay exceptions."""
     assert (
         median(len(path.read_text().splitlines()) for path in FILES if GATEWAY in path.parents)
         <= _MEDIAN_LINES
@@ -50,7 +50,7 @@ def test_typical_file_is_short() -> None:
 
 
 def test_entries_leave_out_caches(tmp_path: Path) -> None:
-    """Compiled files are not counted, nor are folders with nothing else in them."""
+    """Compiled files do not count, nor do folders that contain nothing else."""
     for name in ("module.py", "__pycache__/module.pyc", "package/module.py", "gone/__pycache__/module.pyc"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -59,7 +59,7 @@ def test_entries_leave_out_caches(tmp_path: Path) -> None:
 
 
 def _entries(folder: Path) -> list[str]:
-    """What stands in a folder, without caches."""
+    """The names in a folder, without caches."""
     files = (path.relative_to(folder).parts for path in folder.rglob("*") if path.is_file())
     return sorted({parts[0] for parts in files if "__pycache__" not in parts})
 
