@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.store.commands import ReserveCommand, window
+from gateway.store.commands import ReserveCommand
 from gateway.store.connection import StoreUnavailable
 from gateway.store.store import Store
+from tests.budget.stores import WINDOW
 from tests.redis import (
     PATIENT,
     RealRedis,
@@ -27,7 +28,6 @@ from tests.redis import (
     use,
 )
 
-WINDOW = window("{thinkmeter}", "b", 60, "*", 1_000)
 COMMAND = ReserveCommand((WINDOW,), (0,), ((100,),), minimum=100)
 
 

@@ -1,10 +1,10 @@
-"""HTTP by hand, for what no client library would send, and the shape that every error must have."""
+"""Raw HTTP, for requests that no client library would send, and a check of the shape of errors."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -15,17 +15,17 @@ from gateway.errors import all_errors
 
 PATH = "/v1/chat/completions"
 BODY = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": "hello"}]}).encode()
-"""A good request to `PATH`."""
+"""A valid request to `PATH`."""
 MIB = 2**20
 CODES = {error.code for error in all_errors()}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One HTTP answer, read to its end."""
+    """A complete HTTP response."""
 
     status: int
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     body: bytes
 
     @property
@@ -33,12 +33,14 @@ class Answer:
         return json.loads(self.body)
 
     @property
-    def code(self) -> str:
-        return str(self.json["error"]["code"])
+    def code(self) -> str | None:
+        """The code of the error object; None if the response is not an error."""
+        error = self.json.get("error")
+        return error["code"] if error else None
 
 
 def address(url: str) -> tuple[str, int]:
-    """Host and port of a base address."""
+    """Host and port of a URL such as `http://127.0.0.1:8000`."""
     host, _, port = url.removeprefix("http://").partition(":")
     return host, int(port)
 
@@ -56,7 +58,7 @@ async def connect(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio
 
 
 async def read_response(reader: asyncio.StreamReader, seconds: float = 10) -> Answer:
-    """The next answer on a connection; IncompleteReadError when it closes before one."""
+    """Read the next response on a connection. Raises: IncompleteReadError."""
     async with asyncio.timeout(seconds):
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         status, *lines = head.rstrip().split("\r\n")
@@ -84,7 +86,7 @@ def post(path: str, body: bytes, *headers: str) -> bytes:
 
 
 async def exchange(url: str, *blocks: bytes, seconds: float = 10) -> Answer:
-    """Open a connection, send the bytes, read one answer, close."""
+    """Open a connection, send the bytes, read one response and close."""
     async with connect(url) as (reader, writer):
         for block in blocks:
             writer.write(block)
@@ -92,7 +94,7 @@ async def exchange(url: str, *blocks: bytes, seconds: float = 10) -> Answer:
 
 
 async def closed(reader: asyncio.StreamReader, seconds: float = 10) -> bytes:
-    """Wait until the other side closes or resets; returns what it still sent."""
+    """Wait until the gateway closes or resets the connection; return the bytes received until then."""
     received = b""
     async with asyncio.timeout(seconds):
         try:
@@ -112,16 +114,16 @@ async def ask(
     method: str = "POST",
     **headers: str,
 ) -> Answer:
-    """One request through a client library; `body` is JSON or bytes, header names have _ for -."""
+    """Send one request with a client library. `body` is JSON or bytes; write `x_a` for the header `x-a`."""
     data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     async with http.request(method, url + path, data=data, headers=named) as response:
-        found = {name.lower(): value for name, value in response.headers.items()}
-        return Answer(response.status, found, await response.read())
+        received = {name.lower(): value for name, value in response.headers.items()}
+        return Answer(response.status, received, await response.read())
 
 
 def assert_error(answer: Answer, status: int, code: str) -> None:
-    """The answer is this error, as OpenAI's clients expect it, and tells nothing of the inside."""
+    """Check that a response is this error, in the shape that OpenAI's clients expect, without internals."""
     assert answer.headers["content-type"] == "application/json", answer
     assert (status, code) == (answer.status, answer.code), answer
     assert {"error"} == set(answer.json)

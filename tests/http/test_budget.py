@@ -1,4 +1,4 @@
-"""The token budget as clients see it: headers, shorter tiers, refusals, and what was spent."""
+"""The token budget as clients see it: headers, shorter tiers, refusals and the tokens counted."""
 
 from __future__ import annotations
 
@@ -11,28 +11,21 @@ import pytest
 from gateway.store.commands import ReserveCommand
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
-from tests.redis import RealRedis, real_redis, used
+from tests.redis import RealRedis, used
 from tests.serving import Running, configuration, serving
 
 pytestmark = pytest.mark.usefixtures("patient_redis")
 
 
-@pytest.fixture(scope="module")
-def redis_server() -> Any:
-    """One real Redis for the file; every test has a prefix of its own."""
-    with real_redis() as server:
-        yield server
-
-
 @pytest.fixture
 def redis(redis_server: RealRedis) -> dict[str, str]:
-    """The setting that leads to an empty Redis."""
+    """The section `redis`, for an empty Redis."""
     redis_server.client().flushall()
     return {"url": redis_server.url}
 
 
 def budgeted(*budgets: dict[str, Any], **sections: Any) -> dict[str, Any]:
-    """Sections with budgets over the four tiers of `tiny` (32, 48, 96 and 288 tokens at most)."""
+    """Sections with budgets for `tiny`, whose four tiers take at most 32, 48, 96 and 288 tokens."""
     defaults = {"window": "1m", "scope": "global"}
     named = [defaults | {"name": f"b{i}"} | budget for i, budget in enumerate(budgets)]
     return {
@@ -44,12 +37,12 @@ def budgeted(*budgets: dict[str, Any], **sections: Any) -> dict[str, Any]:
 
 
 def asked(backend: Backend) -> list[dict[str, Any]]:
-    """The bodies of the chats that reached the backend."""
+    """The bodies of the chat requests that reached the backend."""
     return [request.json for request in backend.requests if request.path.endswith("/chat/completions")]
 
 
 async def test_tokens_are_settled(backend: Backend, redis: dict[str, str]) -> None:
-    """What the backend reports is what the window holds afterwards, and nothing stays reserved."""
+    """Afterwards the window holds the usage that the backend reported, and nothing stays reserved."""
     async with serving(configuration(backend.url, redis=redis, **budgeted({"tokens": 10_000}))) as gateway:
         answers = [await gateway.chat("hello") for _ in range(3)]
         spent = sum([(await answer.json())["usage"]["completion_tokens"] for answer in answers])
@@ -63,7 +56,7 @@ async def test_tokens_are_settled(backend: Backend, redis: dict[str, str]) -> No
 
 
 async def test_the_clamp_is_what_was_reserved(backend: Backend, redis: dict[str, str]) -> None:
-    """Tiers step down as the window fills; the cap sent never exceeds what was set aside; then 429."""
+    """As the window fills, tiers get shorter, and no request may use more than its reservation; then 429."""
     backend.default = Fault(delay_ms=60_000)
     settings = configuration(backend.url, redis=redis, **budgeted({"tokens": 500}))
     async with serving(settings) as gateway:
@@ -84,7 +77,7 @@ async def test_the_clamp_is_what_was_reserved(backend: Backend, redis: dict[str,
 
 
 async def test_refusal_names_the_budget(backend: Backend, redis: dict[str, str]) -> None:
-    """A full minute: rate_limit_exceeded with the budget, its numbers, and when to come back."""
+    """If a one-minute window is full, the 429 names the budget, its numbers and the time to retry."""
     settings = configuration(backend.url, redis=redis, **budgeted({"tokens": 40, "name": "minute"}))
     async with serving(settings) as gateway:
         first = await gateway.chat("hello", max_tokens=40)
@@ -102,7 +95,7 @@ async def test_refusal_names_the_budget(backend: Backend, redis: dict[str, str])
 
 
 async def test_long_budget_is_a_quota(backend: Backend, redis: dict[str, str]) -> None:
-    """A spent day is insufficient_quota, which the official client does not try again."""
+    """If a one-day window is full, the 429 is insufficient_quota, which official clients do not retry."""
     settings = configuration(backend.url, redis=redis, **budgeted({"tokens": 40, "window": "24h"}))
     async with serving(settings) as gateway:
         await gateway.chat("hello", max_tokens=40)
@@ -114,7 +107,7 @@ async def test_long_budget_is_a_quota(backend: Backend, redis: dict[str, str]) -
 
 
 async def test_first_request_on_a_tiny_bucket(backend: Backend, redis: dict[str, str]) -> None:
-    """A budget smaller than any tier still answers its first request, with all it has."""
+    """A budget smaller than every tier still serves its first request, with all its tokens."""
     settings = budgeted({"tokens": 10}, reservations={})
     async with serving(configuration(backend.url, redis=redis, **settings)) as gateway:
         answer = await gateway.chat("hello")
@@ -125,7 +118,7 @@ async def test_first_request_on_a_tiny_bucket(backend: Backend, redis: dict[str,
 
 
 async def test_guarantees_are_never_cut(backend: Backend, redis: dict[str, str]) -> None:
-    """A floor and a fixed tier keep their reasoning: the request is refused instead."""
+    """A budget never shortens a request below its floor or its fixed tier, but refuses it instead."""
     rules = [{"name": "important", "when": {"metadata": {"class": "gold"}}, "tier": "long"}]
     model = {"floor": "medium"}
     settings = budgeted({"tokens": 200}, rules=rules, model=model)
@@ -140,7 +133,7 @@ async def test_guarantees_are_never_cut(backend: Backend, redis: dict[str, str])
 
 
 async def test_queue_waits_for_room(backend: Backend, redis: dict[str, str]) -> None:
-    """With a queue, a request that finds no room waits until another has given back what it did not use."""
+    """With a queue, a request that does not fit waits until another gives back its unused tokens."""
     backend.script(Fault(delay_ms=300, status=400))
     settings = budgeted({"tokens": 60}, queue={"seconds": 20})
     async with serving(configuration(backend.url, redis=redis, **settings)) as gateway:
@@ -158,7 +151,7 @@ async def test_queue_waits_for_room(backend: Backend, redis: dict[str, str]) -> 
 async def test_queue_is_bounded(
     backend: Backend, redis: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No more wait than are allowed to, those counted that are just asking again; the next is refused."""
+    """A full queue refuses the next request. A request that is just retrying its reservation still counts."""
     backend.script(Fault(delay_ms=60_000))
     settings = budgeted({"tokens": 60}, queue={"seconds": 60, "requests": 1})
     async with serving(configuration(backend.url, redis=redis, **settings)) as gateway:
@@ -185,7 +178,7 @@ async def test_queue_is_bounded(
 
 
 async def test_scopes(backend: Backend, redis: dict[str, str]) -> None:
-    """Keys, teams and models each have windows of their own, and all of a request's must have room."""
+    """Keys, teams and models have separate windows, and a request must fit into all of its windows."""
     keys = [
         {"name": "ann", "key": "ann-secret", "team": "red"},
         {"name": "bob", "key": "bob-secret", "team": "red"},
@@ -219,14 +212,14 @@ async def test_scopes(backend: Backend, redis: dict[str, str]) -> None:
 
 @pytest.fixture
 async def total(backend: Backend, redis: dict[str, str]) -> AsyncIterator[Running]:
-    """A gateway whose budget counts prompts as well."""
+    """A gateway whose budget also counts prompt tokens."""
     settings = budgeted({"tokens": 100_000, "count": "total"})
     async with serving(configuration(backend.url, redis=redis, **settings)) as gateway:
         yield gateway
 
 
 async def test_prompts_count_where_asked(total: Running) -> None:
-    """`count: total` settles prompt and completion tokens, of embeddings as well."""
+    """With `count: total`, prompt and completion tokens are settled, for embeddings too."""
     usage = (await (await total.chat("one two three")).json())["usage"]
     spent = usage["prompt_tokens"] + usage["completion_tokens"]
     assert await used(total) == (spent, 0)
@@ -238,7 +231,7 @@ async def test_prompts_count_where_asked(total: Running) -> None:
 
 
 async def test_cut_stream_counts_what_passed(backend: Backend, redis: dict[str, str]) -> None:
-    """A client that leaves a stream is charged what had passed, and the rest comes free."""
+    """If the client leaves a stream, the tokens sent so far are settled and the rest is released."""
     backend.script(Fault(after=5, end="stall"))
     async with serving(configuration(backend.url, redis=redis, **budgeted({"tokens": 1000}))) as gateway:
         async with gateway.client() as client:
@@ -254,7 +247,7 @@ async def test_cut_stream_counts_what_passed(backend: Backend, redis: dict[str, 
 
 
 async def test_refused_by_the_backend_costs_nothing(backend: Backend, redis: dict[str, str]) -> None:
-    """A request the backend refuses, or that finds none, gives all of its reservation back."""
+    """A request that the backend refuses, or that reaches no backend, gives back its whole reservation."""
     async with serving(configuration(backend.url, redis=redis, **budgeted({"tokens": 1000}))) as gateway:
         backend.script(Fault(status=400, message="no"))
         assert (await gateway.chat("hello")).status == 400
@@ -265,7 +258,7 @@ async def test_refused_by_the_backend_costs_nothing(backend: Backend, redis: dic
 
 
 async def test_completions_have_a_default_length(backend: Backend, redis: dict[str, str]) -> None:
-    """A legacy completion without a cap reserves and asks for OpenAI's default of 16, for every prompt."""
+    """A legacy completion without `max_tokens` gets, and reserves, OpenAI's default of 16 per prompt."""
     async with serving(configuration(backend.url, redis=redis, **budgeted({"tokens": 1000}))) as gateway:
         body = {"model": "tiny", "prompt": ["a", "b"], "n": 2}
         async with gateway.http.post(f"{gateway.url}/v1/completions", json=body) as response:
@@ -277,7 +270,7 @@ async def test_completions_have_a_default_length(backend: Backend, redis: dict[s
 
 
 async def test_embedded_server(backend: Backend, tmp_path: Any) -> None:
-    """Without a URL a private Redis serves, and what was spent is still spent after a restart."""
+    """Without a URL, an embedded Redis keeps the budgets, and spent tokens survive a restart."""
     settings = configuration(
         backend.url, redis={"directory": str(tmp_path)}, **budgeted({"tokens": 1000, "window": "1h"})
     )

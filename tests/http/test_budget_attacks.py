@@ -1,4 +1,4 @@
-"""Requests made to spend more than was set aside for them: none gets a token past the window."""
+"""Requests that try to spend more than their reservation: none of them exceeds the window unnoticed."""
 
 from __future__ import annotations
 
@@ -14,22 +14,15 @@ from gateway.openai_api.requests import parse_completion
 from gateway.routing.plan import prompt_bound
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
-from tests.redis import RealRedis, real_redis, used
+from tests.redis import RealRedis, used
 from tests.serving import Running, configuration, serving
 
 pytestmark = pytest.mark.usefixtures("patient_redis")
 
 
-@pytest.fixture(scope="module")
-def redis_server() -> Any:
-    """One real Redis for the file."""
-    with real_redis() as server:
-        yield server
-
-
 @contextlib.asynccontextmanager
 async def governed(backend: Backend, server: RealRedis, **budget: Any) -> AsyncIterator[Running]:
-    """A gateway under one budget, on an empty Redis."""
+    """A gateway with one budget, on an empty Redis."""
     server.ask("FLUSHALL")
     budgets = [{"name": "b0", "window": "1m", "tokens": 100_000} | budget]
     settings = configuration(
@@ -74,7 +67,7 @@ async def overrun(gateway: Running) -> float:
 
 @pytest.mark.parametrize(("path", "field"), [("embeddings", "input"), ("completions", "prompt_embeds")])
 async def test_many_prompts_in_one(total: Running, path: str, field: str) -> None:
-    """Each prompt of a list may fill the context by itself, so all of them are set aside."""
+    """Each prompt in a list may fill the whole context, so tokens are reserved for all of them."""
     context = total.gateway.snapshot.pools["tiny"].context
     assert context
     prompts = ["word " * (context // 2)] * 4
@@ -99,7 +92,7 @@ async def test_many_prompts_in_one(total: Running, path: str, field: str) -> Non
     ],
 )
 def test_completion_prompts(prompt: Any, embeds: Any, count: int) -> None:
-    """Each prompt of a legacy completion has a context of its own, and choices of its own."""
+    """Each prompt of a legacy completion has its own context and its own choices."""
     body = {"model": "m", "prompt": prompt, "prompt_embeds": embeds, "n": 2}
     request = parse_completion(json.dumps(body).encode())
 
@@ -109,7 +102,7 @@ def test_completion_prompts(prompt: Any, embeds: Any, count: int) -> None:
 
 @pytest.mark.parametrize("fields", [{"n": 10**9}, {"n": 10**300}, {"max_tokens": 10**18, "n": 7}])
 async def test_absurd_numbers(completion: Running, fields: dict[str, Any]) -> None:
-    """Numbers beyond all reason are cut or refused, and nothing stays reserved."""
+    """Absurdly large numbers are cut or refused, and nothing stays reserved."""
     body = {"messages": [{"role": "user", "content": "hello"}]} | fields
     status, _, _ = await post(completion, "chat/completions", **body)
 
@@ -119,8 +112,8 @@ async def test_absurd_numbers(completion: Running, fields: dict[str, Any]) -> No
     assert settled <= 100_000
 
 
-async def test_an_answer_nobody_can_read(completion: Running, backend: Backend) -> None:
-    """An answer that came but cannot be read was generated all the same: all that was set aside counts."""
+async def test_an_unreadable_response(completion: Running, backend: Backend) -> None:
+    """An unreadable response was generated all the same, so its whole reservation counts as used."""
     backend.script(Fault(garbage=100))
     status, _, _ = await post(completion, "chat/completions", messages=[{"role": "user", "content": "hi"}])
 
@@ -132,7 +125,7 @@ async def test_an_answer_nobody_can_read(completion: Running, backend: Backend) 
 async def test_reasoning_that_is_not_sent(
     completion: Running, backend: Backend, hidden: dict[str, Any]
 ) -> None:
-    """A stream without its reasoning counts the whole thinking budget when it is left."""
+    """If the client leaves a stream that hides its reasoning, the whole thinking budget counts as used."""
     backend.script(Fault(after=0, end="stall"))
     body = {"model": "tiny", "stream": True, "messages": [{"role": "user", "content": "hi"}]} | hidden
     async with completion.http.post(f"{completion.url}/v1/chat/completions", json=body) as response:
@@ -143,7 +136,7 @@ async def test_reasoning_that_is_not_sent(
 
 
 async def test_many_tokens_in_one_delta(completion: Running, backend: Backend) -> None:
-    """A busy backend puts several tokens into a delta: a cut stream costs all of them, counted unseen."""
+    """A busy backend puts several tokens into one delta, so a cut stream costs the usage that it reports."""
     said = {"choices": [{"index": 0, "delta": {"content": "a b c d"}}]}
     usage = {"prompt_tokens": 3, "total_tokens": 43, "completion_tokens": 40}
     backend.script(Fault(body=f"data: {json.dumps(said | {'usage': usage})}\n\n"))
@@ -157,7 +150,7 @@ async def test_many_tokens_in_one_delta(completion: Running, backend: Backend) -
 
 
 async def test_usage_that_cannot_be(completion: Running, backend: Backend) -> None:
-    """A backend that reports absurd usage fills its window, but leaves Redis and the sums whole."""
+    """Absurd usage from a backend fills the window, but does not break Redis or the sums in it."""
     message = {"role": "assistant", "content": "hi"}
     usage = {"prompt_tokens": 1, "completion_tokens": 2**53 - 1}
     body = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage}
@@ -176,7 +169,7 @@ async def test_usage_that_cannot_be(completion: Running, backend: Backend) -> No
 
 
 async def test_what_costs_nothing_passes(small_day: Running, backend: Backend) -> None:
-    """An embedding has no completion tokens, so a completion budget in debt does not refuse it."""
+    """An embedding uses no completion tokens, so an overspent completion budget does not refuse it."""
     backend.script(Fault(tokens=500, deaf=True))
     chat: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
     await post(small_day, "chat/completions", **chat)
@@ -187,7 +180,7 @@ async def test_what_costs_nothing_passes(small_day: Running, backend: Backend) -
 
 
 async def test_a_day_that_is_only_reserved(small_day: Running, backend: Backend) -> None:
-    """Where running requests hold the rest of a long budget, it is not spent: the client may try again."""
+    """If running requests reserve the rest of a long window, it is not spent, and the client may retry."""
     backend.script(Fault(delay_ms=60_000))
     running = asyncio.create_task(small_day.chat("hello", max_tokens=60))
     await backend.wait_until(lambda b: any(r.path.endswith("/chat/completions") for r in b.requests))
@@ -202,7 +195,7 @@ async def test_a_day_that_is_only_reserved(small_day: Running, backend: Backend)
 
 
 async def test_a_prompt_that_never_fits(backend: Backend, redis_server: RealRedis) -> None:
-    """A prompt longer than its whole budget is refused for good, and told by how much it was counted."""
+    """A prompt longer than its whole budget is refused for good, and the error says how it was counted."""
     async with governed(backend, redis_server, count="total", tokens=500) as gateway:
         status, headers, body = await post(
             gateway, "chat/completions", messages=[{"role": "user", "content": "word " * 200}]

@@ -1,4 +1,4 @@
-"""What the suites by concern share: replicas behind a gateway, raw answers, waiting for a state."""
+"""Helpers of the tests over HTTP: requests and responses, a gateway with replicas, waiting for a state."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import contextlib
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -15,6 +14,8 @@ import aiohttp
 from gateway.telemetry.record import Record
 from tests.fakes.backend import GENERATION, Backend
 from tests.fakes.connection import Request
+from tests.http import raw_http
+from tests.http.raw_http import Answer
 from tests.serving import Running, configuration, serving
 
 CHAT = "/v1/chat/completions"
@@ -25,27 +26,8 @@ _EVENT = re.compile(rb".*?(?:\r\n\r\n|\n\n)|.+", re.DOTALL)
 
 
 def ask(content: str = "hello", **fields: Any) -> dict[str, Any]:
-    """A chat request at the tier `direct`."""
+    """The body of a chat request, pinned to the tier `direct`."""
     return {"model": "tiny:direct", "messages": [{"role": "user", "content": content}]} | fields
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A whole answer as it came."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-    @property
-    def code(self) -> str | None:
-        """The code of the error object; None when there is no error."""
-        error = self.json.get("error")
-        return error["code"] if error else None
 
 
 async def post(
@@ -55,12 +37,12 @@ async def post(
     path: str = CHAT,
     headers: Mapping[str, str] | None = None,
 ) -> Answer:
-    """POST a body, or `ask()`, to the gateway."""
+    """POST a body, by default `ask()`, to the gateway."""
     return await post_to(f"{running.url}{path}", ask() if body is None else body, headers)
 
 
 async def post_recorded(running: Running, *args: Any, **options: Any) -> tuple[Answer, Record]:
-    """The same, with what the gateway notes about it; no other request may be under way."""
+    """Like `post`, but also returns the gateway's record. No other request may be running."""
     before = len(running.records)
     answer = await post(running, *args, **options)
     return answer, (await running.recorded(before + 1))[before]
@@ -69,19 +51,19 @@ async def post_recorded(running: Running, *args: Any, **options: Any) -> tuple[A
 async def post_to(
     url: str, body: Mapping[str, Any] | bytes, headers: Mapping[str, str] | None = None
 ) -> Answer:
-    """POST a body to any server, on a connection of its own."""
+    """POST a body to any server, on a new connection."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     async with aiohttp.ClientSession() as http, http.post(url, data=data, headers=headers) as response:
         return Answer(response.status, response.headers, await response.read())
 
 
 def events(body: bytes) -> list[bytes]:
-    """The server-sent events of a body, their ends included; half an event at the end is one, too."""
+    """The server-sent events of a body, with their blank lines. An incomplete last event counts as one."""
     return _EVENT.findall(body)
 
 
 def tokens(body: bytes) -> list[str]:
-    """What the content and reasoning deltas of a chat stream say."""
+    """The texts of the content and reasoning deltas of a chat stream."""
     said = []
     for line in body.splitlines():
         if line.startswith(b"data: {"):
@@ -97,17 +79,17 @@ def stream_errors(body: bytes) -> list[dict[str, Any]]:
 
 
 def asked(backend: Backend) -> list[Request]:
-    """The requests for an answer that reached a backend: health checks and the like are left out."""
+    """The completion and embedding requests that reached a backend, without health checks and the like."""
     return [request for request in backend.requests if request.path in GENERATION]
 
 
 def slots(running: Running) -> list[int]:
-    """Requests the gateway believes to be at each replica."""
+    """For each replica, the number of running requests that the gateway counts."""
     return [backend.in_flight for _, backend in running.gateway.snapshot.backends()]
 
 
 async def until(condition: Callable[[], Any], seconds: float = 10) -> None:
-    """Wait for a state."""
+    """Wait until a condition holds."""
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.005)
@@ -115,29 +97,20 @@ async def until(condition: Callable[[], Any], seconds: float = 10) -> None:
 
 @contextlib.asynccontextmanager
 async def replicated(count: int = 2, **changes: Any) -> AsyncIterator[tuple[Running, list[Backend]]]:
-    """A gateway in front of several replicas of the model `tiny`; the first is asked first."""
+    """A gateway in front of several replicas of the model `tiny`; the first gets the first request."""
     async with contextlib.AsyncExitStack() as stack:
         backends = [await stack.enter_async_context(Backend("tiny")) for _ in range(count)]
         urls = [backend.url for backend in backends]
         yield await stack.enter_async_context(serving(configuration(*urls, **changes))), backends
 
 
-@contextlib.asynccontextmanager
-async def connection(
-    running: Running, *, receive_buffer: int | None = None
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A raw connection to the gateway, whose end the test decides."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]))
-    try:
-        yield reader, writer
-    finally:
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
+def connection(
+    running: Running,
+) -> contextlib.AbstractAsyncContextManager[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A raw connection to the gateway, closed at the end."""
+    return raw_http.connect(running.url)
 
 
 def wired(body: Mapping[str, Any], path: str = CHAT, *headers: str) -> bytes:
-    """A request as it stands on the wire."""
-    data = json.dumps(body).encode()
-    lines = [f"POST {path} HTTP/1.1", "host: gateway", f"content-length: {len(data)}", *headers]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + data
+    """The bytes of a POST request."""
+    return raw_http.post(path, json.dumps(body).encode(), *headers)
