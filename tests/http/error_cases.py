@@ -1,4 +1,4 @@
-"""Ways to provoke every error: what is sent, on which routes, and the status and code to expect."""
+"""A case for every error: the request that provokes it, the routes, and the expected status and code."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ DECIDING = (CHAT, COMPLETIONS, ROUTE)
 FORWARDING = (CHAT, COMPLETIONS, EMBEDDINGS)
 POSTED = (CHAT, COMPLETIONS, EMBEDDINGS, ROUTE)
 SECRET = "m4rker"
+"""Part of every prompt; it must not appear in an error."""
 SETTINGS: dict[str, Any] = {
     "limits": {"body_bytes": 100_000, "body_seconds": 0.2, "header_count": 20},
     "timeouts": {"total": 0.2, "first_byte": 0.2},
@@ -35,19 +36,19 @@ SETTINGS: dict[str, Any] = {
 
 @dataclass
 class Stage:
-    """What a case has to work with."""
+    """What a case works with: a gateway, its backend and the route under test."""
 
     running: Running
     backend: Backend
     route: str
 
     def body(self, **fields: Any) -> dict[str, Any]:
-        """A good request for the route."""
-        asked: dict[str, Any] = {
+        """A valid request body for the route."""
+        prompt: dict[str, Any] = {
             COMPLETIONS: {"prompt": SECRET},
             EMBEDDINGS: {"input": SECRET},
         }.get(self.route, {"messages": [{"role": "user", "content": SECRET}]})
-        return {"model": "tiny"} | asked | fields
+        return {"model": "tiny"} | prompt | fields
 
     async def send(self, body: Any, *, method: str = "POST", **headers: str) -> Answer:
         named = {"x_api_key": "sk-all"} | headers
@@ -253,11 +254,13 @@ CASES: list[tuple[Case, tuple[str, ...], int, str]] = [
     (backend_sends_html, FORWARDING, 502, "backend_error"),
     (own_fault, DECIDING, 500, "internal_error"),
 ]
+"""Case, routes, expected status and code."""
 ELSEWHERE = {
-    "invalid_request": "only the root of the request errors: never raised itself",
-    "client_closed": "never sent",
+    "invalid_request": "the base class of the request errors, never raised itself",
+    "client_closed": "logged but never sent",
     "insufficient_quota": "test_budget",
     "budget_unavailable": "tests/budget/test_when_redis_fails",
     "budget_not_found": "test_budget_admin",
     "shutting_down": "test_drain",
 }
+"""Codes that no case provokes, and why not or in which test."""

@@ -1,4 +1,4 @@
-"""API keys: who gets in, what each may do, and that no secret is ever seen again."""
+"""API keys: who may use the gateway, what each key allows, and that no secret is ever shown."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ REQUESTS: dict[str, Any] = {
 
 
 def locked(url: str, **changes: Any) -> dict[str, Any]:
-    """Two models, and three keys with different rights."""
+    """Settings with two models and three keys with different rights."""
     settings = configuration(url, model={"served_name": "tiny"}, **changes)
     models = settings["models"]
     replica = {"name": "a", "url": url, "api_key": REPLICA}
@@ -47,20 +47,21 @@ def locked(url: str, **changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 async def guarded(backend: Backend) -> AsyncIterator[Running]:
-    """A gateway that asks for keys."""
+    """A gateway that requires keys."""
     async with serving(locked(backend.url)) as gateway:
         yield gateway
 
 
 async def protected(running: Running) -> list[tuple[str, str]]:
-    """Every method and path under /v1, as the gateway itself describes them."""
+    """Every method and path under /v1, from the gateway's own OpenAPI description."""
     described = await ask(running.http, running.url, "/openapi.json", method="GET")
-    found = [(m.upper(), p) for p, methods in described.json["paths"].items() for m in methods if "/v1/" in p]
-    return [(method, path.replace("{name}", "tiny")) for method, path in found]
+    paths = described.json["paths"].items()
+    routes = [(method.upper(), path) for path, methods in paths for method in methods if "/v1/" in path]
+    return [(method, path.replace("{name}", "tiny")) for method, path in routes]
 
 
 async def test_every_route_under_v1_asks_for_a_key(guarded: Running, backend: Backend) -> None:
-    """Without a key or with a wrong one: 401 in OpenAI's shape, with WWW-Authenticate, nothing forwarded."""
+    """Without a valid key, a request gets an OpenAI 401 with WWW-Authenticate and is not forwarded."""
     routes = await protected(guarded)
     before = len(backend.requests)
 
@@ -77,7 +78,7 @@ async def test_every_route_under_v1_asks_for_a_key(guarded: Running, backend: Ba
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
 async def test_operations_are_open(guarded: Running, path: str) -> None:
-    """Health and metrics answer without a key: probes and scrapers have none."""
+    """Health and metrics need no key, because probes and scrapers have none."""
     assert (await ask(guarded.http, guarded.url, path, method="GET")).status == 200
 
 
@@ -93,7 +94,7 @@ async def test_operations_are_open(guarded: Running, path: str) -> None:
     ids=["bearer", "any case and spaces", "x-api-key", "beside another scheme", "configured as a hash"],
 )
 async def test_key_is_accepted(guarded: Running, headers: dict[str, str]) -> None:
-    """A known key opens every route, in the header of either dialect."""
+    """A known key works on every route, in `Authorization` as well as in `X-Api-Key`."""
     for path, body in REQUESTS.items():
         assert (await ask(guarded.http, guarded.url, path, body, **headers)).status == 200
     assert (await ask(guarded.http, guarded.url, "/v1/models", method="GET", **headers)).status == 200
@@ -115,13 +116,13 @@ async def test_key_is_accepted(guarded: Running, headers: dict[str, str]) -> Non
     ids=["no secret", "blank", "scheme", "bare", "not text", "long", "longer", "shorter", "the hash itself"],
 )
 async def test_odd_credentials_are_refused(guarded: Running, header: str) -> None:
-    """Anything that is not exactly a known secret is a 401, never an accident."""
+    """Anything that is not exactly a known secret gets a 401, and never crashes the request."""
     answer = await exchange(guarded.url, post("/v1/chat/completions", b"{}", f"authorization: {header}"))
 
     assert_error(answer, 401, "invalid_api_key")
 
 
-async def test_wrong_key_is_told_before_a_large_body_is_read(guarded: Running) -> None:
+async def test_wrong_key_is_refused_before_a_large_body_is_read(guarded: Running) -> None:
     """A client with a wrong key and a large prompt sees the 401, not a broken connection."""
     large = CHAT | {"messages": [{"role": "user", "content": "x" * 4_000_000}]}
 
@@ -131,13 +132,13 @@ async def test_wrong_key_is_told_before_a_large_body_is_read(guarded: Running) -
 
 
 async def test_key_limits_the_models(guarded: Running) -> None:
-    """A key with a list of models gets 403 on others, and is shown only its own."""
+    """A key with a list of models gets a 403 for other models, and does not see them in the list."""
     for path, body in REQUESTS.items():
         answer = await ask(guarded.http, guarded.url, path, body | {"model": "other"}, x_api_key=BETA)
         assert_error(answer, 403, "model_not_allowed")
         assert answer.json["error"]["param"] == "model"
-    one = await ask(guarded.http, guarded.url, "/v1/models/other:long", method="GET", x_api_key=BETA)
-    assert_error(one, 403, "model_not_allowed")
+    card = await ask(guarded.http, guarded.url, "/v1/models/other:long", method="GET", x_api_key=BETA)
+    assert_error(card, 403, "model_not_allowed")
 
     listed = await ask(guarded.http, guarded.url, "/v1/models", method="GET", x_api_key=BETA)
     everything = await ask(guarded.http, guarded.url, "/v1/models", method="GET", x_api_key=ALPHA)
@@ -148,7 +149,7 @@ async def test_key_limits_the_models(guarded: Running) -> None:
 
 
 async def test_key_has_a_ceiling(guarded: Running, backend: Backend) -> None:
-    """No model name and no limits takes a key above its ceiling."""
+    """Neither a pinned tier nor a client's limits take a request above its key's ceiling."""
     for fields in ({"model": "tiny:long"}, {"thinking_token_budget": 256, "reasoning_effort": "max"}):
         answer = await ask(guarded.http, guarded.url, "/v1/chat/completions", CHAT | fields, x_api_key=BETA)
         assert answer.headers["x-thinkmeter-tier"] in ("direct", "short")
@@ -161,7 +162,7 @@ async def test_key_has_a_ceiling(guarded: Running, backend: Backend) -> None:
 
 
 async def test_key_has_a_floor(guarded: Running, backend: Backend) -> None:
-    """A key's guaranteed minimum holds against every limits for less."""
+    """A key's guaranteed minimum holds, however little the client asks for."""
     for fields in (
         {"model": "tiny:direct"},
         {"reasoning_effort": "none"},
@@ -174,7 +175,7 @@ async def test_key_has_a_floor(guarded: Running, backend: Backend) -> None:
 
 
 async def test_credentials_stay_here(guarded: Running, backend: Backend) -> None:
-    """The client's key is not forwarded; the replica gets its own."""
+    """The client's key is not forwarded; the replica gets the key that is configured for it."""
     for headers in ({"x_api_key": ALPHA}, {"authorization": f"Bearer {ALPHA}"}):
         await ask(guarded.http, guarded.url, "/v1/chat/completions", CHAT, **headers)
 
@@ -184,7 +185,7 @@ async def test_credentials_stay_here(guarded: Running, backend: Backend) -> None
 
 
 async def test_keys_from_the_environment(backend: Backend) -> None:
-    """THINKMETER_API_KEYS adds keys to those of the file, and alone is enough to close the gateway."""
+    """THINKMETER_API_KEYS adds keys to those of the file. On its own it is enough to require keys."""
     environ = {"THINKMETER_API_KEYS": f"delta={ALPHA}, epsilon={BETA}"}
     async with serving(configuration(backend.url), environ) as running:
         assert (await running.chat()).status == 401
@@ -213,7 +214,7 @@ async def test_keys_from_the_environment(backend: Backend) -> None:
     ids=["no =", "same name", "same secret", "bad name", "key and hash", "list", "bad floor", "unknown"],
 )
 def test_bad_keys_are_refused_without_showing_them(environ: str, keys: list[Any]) -> None:
-    """A mistake around a key is reported by its place, never with the secret."""
+    """A mistake in a key's settings is reported with its place, but never with the secret."""
     settings = yaml.safe_dump(configuration("http://127.0.0.1:1") | {"keys": keys})
 
     with pytest.raises(ConfigError) as refused:
@@ -224,7 +225,7 @@ def test_bad_keys_are_refused_without_showing_them(environ: str, keys: list[Any]
 
 
 async def test_open_mode_warns(backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
-    """A gateway without keys says so at start; one with keys does not."""
+    """A gateway without keys warns at start; a gateway with keys does not."""
     with caplog.at_level(logging.WARNING, "thinkmeter"):
         async with serving(locked(backend.url)):
             assert "no API keys" not in caplog.text
@@ -236,7 +237,7 @@ async def test_open_mode_warns(backend: Backend, caplog: pytest.LogCaptureFixtur
 async def test_secret_is_seen_nowhere(
     backend: Backend, tmp_path: Path, free_port: int, guarded: Running
 ) -> None:
-    """Neither settings, `check`, logs, metrics, listings nor errors hold a secret, good or wrong."""
+    """No key, valid or wrong, appears in settings, `check`, logs, metrics, listings or errors."""
     settings = locked(backend.url) | {"server": {"access_log": True}}
     loaded = parse(yaml.safe_dump(settings), {})
     seen = [repr(loaded), str(loaded), loaded.model_dump_json(), repr(loaded.keys[0].__dict__)]

@@ -1,4 +1,4 @@
-"""Streams that break: whole events, then one error event; a refusal before the first is an HTTP error."""
+"""A broken stream ends in one error event after whole events; a refusal before them is an HTTP error."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ REFUSAL = {"message": "n is wrong", "type": "BadRequestError", "param": "n", "co
 
 
 async def test_a_break_is_one_error_event(subtests: pytest.Subtests) -> None:
-    """A stream that breaks ends in one error event of OpenAI's shape, after all whole events and no half."""
+    """A broken stream forwards its whole events, drops a half one, and ends in one OpenAI error event."""
     async with replicated(1, **UNBREAKABLE) as (running, (backend,)):
         for name, fault in BREAKS.items():
             with subtests.test(name):
@@ -58,7 +58,7 @@ async def test_a_break_is_one_error_event(subtests: pytest.Subtests) -> None:
 
 
 async def test_a_reset_is_one_error_event(running: Running, backend: Backend) -> None:
-    """A reset may swallow the last tokens; what comes is whole and ends in one error event."""
+    """A reset may lose the last tokens; what arrives is whole events and then one error event."""
     backend.script(Fault(after=5, end="reset", half_event=True))
     answer = await post(running, ask(stream=True))
 
@@ -70,7 +70,7 @@ async def test_a_reset_is_one_error_event(running: Running, backend: Backend) ->
 
 @pytest.mark.parametrize("end", ["data: [DONE]\n\n", ""])
 async def test_backends_error_event_is_the_only_one(running: Running, backend: Backend, end: str) -> None:
-    """An error event of the backend passes as it is, whether or not [DONE] follows; no second is added."""
+    """The backend's error event is forwarded unchanged, with or without [DONE], and no second is added."""
     chunk = 'data: {"choices":[{"index":0,"delta":{"content":" t0"}}]}\n\n'
     error = f"data: {json.dumps({'error': REFUSAL | {'code': 500}})}\n\n"
     backend.script(Fault(body=chunk + error + end))
@@ -82,7 +82,7 @@ async def test_backends_error_event_is_the_only_one(running: Running, backend: B
 
 
 async def test_engine_failure_in_a_stream(running: Running, backend: Backend) -> None:
-    """vLLM's own way of dying mid-stream reaches the official client as an APIError after the tokens."""
+    """If vLLM's engine fails in a stream, the official client gets the tokens and then an APIError."""
     backend.script(Fault(after=2, error="EngineCore encountered an issue."))
     said = []
     async with running.client() as client:
@@ -96,7 +96,7 @@ async def test_engine_failure_in_a_stream(running: Running, backend: Backend) ->
 
 @pytest.mark.parametrize("fault", [BREAKS["cut"], BREAKS["clean end in an event"]])
 async def test_official_client_raises(running: Running, backend: Backend, fault: Fault) -> None:
-    """The official client yields the tokens that came, then raises: it does not end as if all were well."""
+    """The official client yields the tokens that arrived and then raises, instead of ending normally."""
     backend.script(fault)
     said = []
     async with running.client() as client:
@@ -125,7 +125,7 @@ REFUSALS = [
 
 @pytest.mark.parametrize("split", [0, 3])
 async def test_error_as_first_event_is_an_http_error(subtests: pytest.Subtests, split: int) -> None:
-    """vLLM refuses some streams with status 200 and an error event; the client gets a proper status."""
+    """vLLM refuses some streams with status 200 and an error event; the client gets an error status."""
     async with replicated(1, **UNBREAKABLE) as (running, (backend,)):
         for number, (error, status, code) in enumerate(REFUSALS, 1):
             with subtests.test(error=error):
@@ -140,7 +140,7 @@ async def test_error_as_first_event_is_an_http_error(subtests: pytest.Subtests, 
 
 
 async def test_official_client_sees_a_refused_stream(running: Running, backend: Backend) -> None:
-    """A stream refused in its first event raises BadRequestError where the request was made."""
+    """If the first event is a refusal, `create` raises BadRequestError before it returns a stream."""
     backend.script(Fault(after=-1, error="no such thing", error_code=400))
     async with running.client() as client:
         with pytest.raises(openai.BadRequestError, match="no such thing"):
@@ -158,7 +158,7 @@ NOTHING_YET = [
 
 
 async def test_less_than_an_event_is_not_a_first_byte(subtests: pytest.Subtests) -> None:
-    """As long as no whole event of an answer has come, another replica may be tried."""
+    """Until a whole event has arrived, the gateway may try another replica."""
     async with replicated(**UNBREAKABLE) as (running, (a, b)):
         for number, fault in enumerate(NOTHING_YET, 1):
             with subtests.test(fault=fault):
@@ -173,7 +173,7 @@ async def test_less_than_an_event_is_not_a_first_byte(subtests: pytest.Subtests)
 
 
 async def test_never_after_the_first_byte(subtests: pytest.Subtests) -> None:
-    """Once an event has passed, a break is the client's to handle: no other replica is asked."""
+    """Once an event has been forwarded, no other replica is tried and the client gets an error event."""
     later = [Fault(after=0, end="cut"), Fault(after=1, error="boom"), Fault(after=1, end="reset")]
     async with replicated(**UNBREAKABLE) as (running, (a, b)):
         for number, fault in enumerate([*BREAKS.values(), *later], 1):

@@ -1,4 +1,4 @@
-"""The admin API and the command: who spends what, other caps, more tokens, a fresh start."""
+"""The admin API and `thinkmeter budget`: usage per holder, changed caps, top-ups and resets."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ async def gateway(backend: Backend, redis: RealRedis) -> AsyncIterator[Running]:
 
 
 async def admin(gateway: Running, method: str, path: str = "", **body: Any) -> dict[str, dict[str, Any]]:
-    """The budgets of the reply, by budget and holder."""
+    """The budgets in the response, by `budget/holder`."""
     url = f"{gateway.url}/admin/budgets{path}"
     async with gateway.http.request(method, url, headers=ADMIN, json=body or None) as response:
         assert response.status == 200, await response.text()
-        found = (await response.json())["budgets"]
-    return {f"{item['budget']}/{item['holder']}": item for item in found}
+        budgets = (await response.json())["budgets"]
+    return {f"{item['budget']}/{item['holder']}": item for item in budgets}
 
 
 async def ask(gateway: Running, name: str, **fields: Any) -> int:
-    """One chat with a key; returns the status."""
+    """Send one chat request with a key, and return the status."""
     body = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}]} | fields
     headers = {"Authorization": f"Bearer {name}-secret"}
     async with gateway.http.post(
@@ -74,21 +74,21 @@ async def ask(gateway: Running, name: str, **fields: Any) -> int:
 async def test_who_spends_what(gateway: Running) -> None:
     """Every holder of every budget is listed with its numbers."""
     await ask(gateway, "ann", max_tokens=20)
-    found = await admin(gateway, "GET")
+    budgets = await admin(gateway, "GET")
 
-    assert set(found) == {"everyone/*", "each/ann", "each/bob"}
-    assert found["each/ann"]["settled"] == found["everyone/*"]["settled"] == 20
-    assert found["each/bob"]["settled"] == 0
-    assert found["each/ann"]["remaining"] == 980
-    assert found["each/ann"]["requests"] == 1
+    assert set(budgets) == {"everyone/*", "each/ann", "each/bob"}
+    assert budgets["each/ann"]["settled"] == budgets["everyone/*"]["settled"] == 20
+    assert budgets["each/bob"]["settled"] == 0
+    assert budgets["each/ann"]["remaining"] == 980
+    assert budgets["each/ann"]["requests"] == 1
     assert set(await admin(gateway, "GET", "/each")) == {"each/ann", "each/bob"}
-    one = await admin(gateway, "GET", "/each/ann")
-    assert set(one) == {"each/ann"}
-    assert one["each/ann"]["settled"] == 20
+    ann = await admin(gateway, "GET", "/each/ann")
+    assert set(ann) == {"each/ann"}
+    assert ann["each/ann"]["settled"] == 20
 
 
 async def test_caps_can_be_set_and_taken_back(gateway: Running) -> None:
-    """A cap set by hand holds at once and for everybody, until it is taken back."""
+    """A cap set through the API takes effect at once, for this holder only, until it is removed."""
     assert (await admin(gateway, "PUT", "/each/ann", tokens=10))["each/ann"]["cap"] == 10
     await ask(gateway, "ann")
     assert await ask(gateway, "ann") == 429
@@ -98,7 +98,7 @@ async def test_caps_can_be_set_and_taken_back(gateway: Running) -> None:
 
 
 async def test_top_up_and_reset(gateway: Running) -> None:
-    """A top-up adds room for one window; a reset forgets what was spent."""
+    """A top-up adds tokens for the length of one window; a reset clears what was spent."""
     await admin(gateway, "PUT", "/each/ann", tokens=10)
     await ask(gateway, "ann")
     assert (await admin(gateway, "POST", "/each/ann/top-up", tokens=30))["each/ann"]["remaining"] == 30
@@ -110,22 +110,22 @@ async def test_top_up_and_reset(gateway: Running) -> None:
 
 
 async def test_names_with_slashes(backend: Backend, redis: RealRedis) -> None:
-    """Models are often called after their owner; every route finds them, and budgets called so."""
+    """Every route accepts names of budgets and holders that contain slashes."""
     changes = {"budgets": [{"name": "per/team", "scope": "key", "window": "24h", "tokens": 1_000}]}
     keys = {"keys": [{"name": "red/ann", "key": "ann-secret"}]}
     async with serving(settings(backend, redis) | changes | keys) as gateway:
         paths = ("/per/team", "/per/team/red/ann")
         assert [set(await admin(gateway, "GET", path)) for path in paths] == [{"per/team/red/ann"}] * 2
-        one = "per/team/red/ann"
-        assert (await admin(gateway, "PUT", f"/{one}", tokens=10))[one]["cap"] == 10
-        assert (await admin(gateway, "POST", f"/{one}/top-up", tokens=5))[one]["cap"] == 15
-        assert (await admin(gateway, "POST", f"/{one}/reset"))[one]["cap"] == 10
-        assert (await admin(gateway, "DELETE", f"/{one}"))[one]["cap"] == 1_000
+        ann = "per/team/red/ann"
+        assert (await admin(gateway, "PUT", f"/{ann}", tokens=10))[ann]["cap"] == 10
+        assert (await admin(gateway, "POST", f"/{ann}/top-up", tokens=5))[ann]["cap"] == 15
+        assert (await admin(gateway, "POST", f"/{ann}/reset"))[ann]["cap"] == 10
+        assert (await admin(gateway, "DELETE", f"/{ann}"))[ann]["cap"] == 1_000
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer ann-secret"}, {"X-Api-Key": "top-secret"}])
 async def test_only_the_admin(gateway: Running, headers: dict[str, str]) -> None:
-    """No other key opens it, and the admin's key is no client's."""
+    """No client's key opens the admin API, and the admin's key is not valid for clients."""
     for method, path in (("GET", ""), ("PUT", "/each/ann"), ("POST", "/each/ann/reset")):
         async with gateway.http.request(
             method, f"{gateway.url}/admin/budgets{path}", headers=headers, json={"tokens": 5}
@@ -145,14 +145,14 @@ async def test_only_the_admin(gateway: Running, headers: dict[str, str]) -> None
     ],
 )
 async def test_mistakes(gateway: Running, path: str, body: Any, status: int, code: str) -> None:
-    """An unknown budget or holder, and a wrong number of tokens, are told apart."""
+    """An unknown budget or holder is a 404, a wrong number of tokens a 400."""
     url = f"{gateway.url}/admin/budgets{path}"
     async with gateway.http.put(url, headers=ADMIN, json=body) as response:
         assert (response.status, (await response.json())["error"]["code"]) == (status, code)
 
 
 async def test_metrics(gateway: Running) -> None:
-    """Every scrape shows the windows as they are."""
+    """Every scrape shows the current state of the windows."""
     await ask(gateway, "ann", max_tokens=20)
     metrics = await gateway.metrics()
     labels = '{{budget="each",holder="ann",state="{}",window="86400"}}'
@@ -166,7 +166,7 @@ async def test_metrics(gateway: Running) -> None:
 
 
 async def test_command(gateway: Running, backend: Backend, redis: RealRedis, tmp_path: Path) -> None:
-    """`thinkmeter budget` reads the same numbers, as JSON and as a table."""
+    """`thinkmeter budget` shows the same numbers, as JSON and as a table."""
     await ask(gateway, "ann", max_tokens=20)
     config = tmp_path / "gateway.yaml"
     config.write_text(yaml.safe_dump(settings(backend, redis)))
@@ -182,19 +182,19 @@ async def test_command(gateway: Running, backend: Backend, redis: RealRedis, tmp
 
 
 def test_command_without_budgets(tmp_path: Path) -> None:
-    """A configuration without budgets has nothing to show, and says so."""
+    """With a configuration without budgets, the command fails with status 2."""
     config = tmp_path / "gateway.yaml"
     config.write_text(yaml.safe_dump(configuration("http://127.0.0.1:1", head="baseline")))
     assert CliRunner().invoke(cli, ["budget", str(config)]).exit_code == 2
 
 
 def test_command_elsewhere(tmp_path: Path) -> None:
-    """Where no gateway has kept anything, the command says where it looked, instead of showing zeros."""
+    """If the directory has no Redis data, the command names the directory instead of showing zeros."""
     config = tmp_path / "gateway.yaml"
     budgets = [{"name": "b", "window": "1m", "tokens": 10}]
     nowhere = {"directory": str(tmp_path / "nowhere")}
-    made = configuration("http://127.0.0.1:1", head="baseline", budgets=budgets, redis=nowhere)
-    config.write_text(yaml.safe_dump(made))
+    sections = configuration("http://127.0.0.1:1", head="baseline", budgets=budgets, redis=nowhere)
+    config.write_text(yaml.safe_dump(sections))
     result = CliRunner().invoke(cli, ["budget", str(config)])
 
     assert result.exit_code == 1

@@ -1,4 +1,4 @@
-"""The metrics of budgets and predictions, moved by real traffic over a real Redis."""
+"""The metrics of budgets and predictions, from real traffic with a real Redis."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def governed(backend: Backend) -> AsyncIterator[tuple[Running, RealRedis]]
 
 
 async def reaches(running: Running, name: str, least: float) -> dict[str, float]:
-    """The metrics, once one of them has reached a value."""
+    """Wait until a metric has reached a value, and return all metrics."""
     async with asyncio.timeout(20):
         while (metrics := await running.metrics()).get(name, -1) < least:
             await asyncio.sleep(0.1)
@@ -36,7 +36,7 @@ async def reaches(running: Running, name: str, least: float) -> dict[str, float]
 
 
 async def test_predictions_are_counted(running: Running) -> None:
-    """What the head expected of every answer is counted, and what the longest tier would have taken."""
+    """Predicted tokens and correctness are counted, and the predicted tokens of the longest tier."""
     await running.chat("hello")
     await running.chat("prove it", model="tiny:short")
     decisions = [record.decision for record in running.records]
@@ -53,7 +53,7 @@ async def test_predictions_are_counted(running: Running) -> None:
 
 
 async def test_price(governed: tuple[Running, RealRedis]) -> None:
-    """Soon after the first request its budget has a price, not at its bound while there is room."""
+    """Soon after the first request its budget has a price, which is not at its bound if tokens are left."""
     running, _ = governed
     await running.chat("hello", max_tokens=20)
     metrics = await reaches(running, 'thinkmeter_price{budget="all"}', 0.0)
@@ -63,7 +63,7 @@ async def test_price(governed: tuple[Running, RealRedis]) -> None:
 
 
 async def test_a_backend_that_ignores_its_cap(governed: tuple[Running, RealRedis], backend: Backend) -> None:
-    """Tokens beyond what was set aside are settled, and counted as an overrun."""
+    """Tokens beyond the reservation are settled, and counted as an overrun."""
     running, _ = governed
     backend.script(Fault(tokens=700, deaf=True))
     answer = await running.chat("hello", model="tiny:direct", max_tokens=20)
@@ -74,7 +74,7 @@ async def test_a_backend_that_ignores_its_cap(governed: tuple[Running, RealRedis
 
 
 async def test_without_redis(governed: tuple[Running, RealRedis]) -> None:
-    """While Redis is away, failed round trips and settlements that wait are seen; afterwards none wait."""
+    """While Redis is down, metrics show errors and undelivered settlements; afterwards all are delivered."""
     running, redis = governed
     redis.stop(signal.SIGKILL)
     await running.chat("hello", max_tokens=20)

@@ -1,4 +1,4 @@
-"""From a few hundred outcomes to decisions: `thinkmeter calibrate`, then the gateway with its head."""
+"""`thinkmeter calibrate` on a few hundred outcomes, and the gateway with the calibrated head."""
 
 from __future__ import annotations
 
@@ -31,38 +31,39 @@ KNOWN = 300
 
 @pytest.fixture(scope="module")
 def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`general`, calibrated by the command for the model `mine` on 300 outcomes of the tiny reasoner."""
+    """The head `general`, calibrated for the model `mine` on 300 outcomes of the tiny reasoner."""
     folder = tmp_path_factory.mktemp("calibrated")
     with gzip.open(MEASURED, "rt") as lines:
         (folder / "some.jsonl").write_text(
             "".join(line for _, line in zip(range(KNOWN), lines, strict=False))
         )
     command = ["calibrate", "general", str(folder / "some.jsonl"), "--model-set", "mine"]
-    found = CliRunner().invoke(cli, [*command, "--out", str(folder / "head")])
-    assert found.exit_code == 0, found.output
-    assert "knows mine (direct, short, medium, long)" in " ".join(found.stderr.split())
+    result = CliRunner().invoke(cli, [*command, "--out", str(folder / "head")])
+    assert result.exit_code == 0, result.output
+    assert "knows mine (direct, short, medium, long)" in " ".join(result.stderr.split())
     return folder / "head"
 
 
 @pytest.fixture(scope="module")
 def rest() -> OutcomeTable:
-    """The questions it was not calibrated on."""
+    """The outcomes that were not used to calibrate the head."""
     table = read_table(MEASURED, tuple(TIERS))
     return table.take(np.arange(KNOWN, len(table)))
 
 
 def predicted(head: Head, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    found = [head.predict(prompt, "mine", LENGTHS) for prompt in prompts]
-    return np.array([one.correct for one in found]), np.array([one.tokens for one in found])
+    """P(right) and tokens of every prompt and tier, each `[N, T]`."""
+    predictions = [head.predict(prompt, "mine", LENGTHS) for prompt in prompts]
+    return np.array([p.correct for p in predictions]), np.array([p.tokens for p in predictions])
 
 
 def errors(correct: np.ndarray, table: OutcomeTable) -> list[float]:
     """Expected calibration error of each tier."""
-    return [metrics.calibration_error(correct[:, at], table.correct[:, at]) for at in range(len(table.tiers))]
+    return [metrics.calibration_error(correct[:, t], table.correct[:, t]) for t in range(len(table.tiers))]
 
 
 def test_better_than_before(calibrated: Path, rest: OutcomeTable) -> None:
-    """On questions never seen the estimates fit far better than the reference's, and decisions gain more."""
+    """On unseen questions, its estimates are far better than those of `general`, and so are its decisions."""
     tuned, plain = Head.load(calibrated), load_named("general")
     after, before = predicted(tuned, rest.prompts), predicted(plain, rest.prompts)
 
@@ -73,7 +74,7 @@ def test_better_than_before(calibrated: Path, rest: OutcomeTable) -> None:
 
 
 async def test_served(calibrated: Path, rest: OutcomeTable, backend: Backend) -> None:
-    """The gateway decides by the measured curves: dear tokens give short tiers, cheap ones what pays."""
+    """The gateway decides by the calibrated estimates: the higher the price, the shorter the tiers."""
     models = {"mine": configuration(backend.url)["models"]["tiny"] | {"served_name": "tiny"}}
     chosen = {}
     for price in (0.1, 2.0, 50.0):
@@ -87,8 +88,8 @@ async def test_served(calibrated: Path, rest: OutcomeTable, backend: Backend) ->
         wanted = [
             Head.load(calibrated).predict(prompt, "mine", LENGTHS).correct for prompt in rest.prompts[:2]
         ]
-        assert [list(one["correct"].values()) for one in decisions[:2]] == [
-            pytest.approx(one) for one in wanted
+        assert [list(decision["correct"].values()) for decision in decisions[:2]] == [
+            pytest.approx(correct) for correct in wanted
         ]
 
     assert chosen[50.0] == {"direct"}
@@ -97,7 +98,7 @@ async def test_served(calibrated: Path, rest: OutcomeTable, backend: Backend) ->
 
 
 def test_other_models_keep_their_curves(calibrated: Path, tmp_path: Path) -> None:
-    """A model of the same tier names that was not calibrated is estimated as before, and `check` says how."""
+    """Estimates for a model that was not calibrated do not change, and `check` says where they come from."""
     head, before = Head.load(calibrated), load_named("general")
     prompt = "What is 3 plus 4, times 2?"
     assert head.predict(prompt, "other", LENGTHS).correct == before.predict(prompt, "other", LENGTHS).correct
@@ -105,14 +106,14 @@ def test_other_models_keep_their_curves(calibrated: Path, tmp_path: Path) -> Non
     model = {"family": "qwen3", "replicas": [{"url": "http://127.0.0.1:1"}]}
     path = tmp_path / "gateway.yaml"
     path.write_text(yaml.safe_dump({"models": {"mine": model, "other": model}, "head": str(calibrated)}))
-    found = " ".join(CliRunner().invoke(cli, ["check", str(path)]).stdout.split())
-    assert "never saw the model other" in found
-    assert "beyond 1,792 reasoning tokens (medium, long) extrapolated" in found
-    assert "never saw the model mine" not in found
+    report = " ".join(CliRunner().invoke(cli, ["check", str(path)]).stdout.split())
+    assert "never saw the model other" in report
+    assert "beyond 1,792 reasoning tokens (medium, long) extrapolated" in report
+    assert "never saw the model mine" not in report
 
 
 def test_adding_a_model_to_a_head(calibrated: Path, tmp_path: Path) -> None:
-    """`--out` may be the head itself; the manifest keeps what was learnt from what."""
+    """`--out` may be the calibrated head itself, and the manifest lists the data of both calibrations."""
     table = tmp_path / "more.jsonl"
     table.write_text((calibrated.parent / "some.jsonl").read_text())
     command = ["calibrate", str(calibrated), str(table), "--tiers", "direct,long", "--out", str(calibrated)]
@@ -120,14 +121,14 @@ def test_adding_a_model_to_a_head(calibrated: Path, tmp_path: Path) -> None:
     assert CliRunner().invoke(cli, command).exit_code == 0
     manifest = json.loads((calibrated / "manifest.json").read_text())
     shipped = json.loads((ARTIFACTS / "general/manifest.json").read_text())
-    assert [one["name"] for one in manifest["sets"]][-2:] == ["mine", "more"]
+    assert [model_set["name"] for model_set in manifest["sets"]][-2:] == ["mine", "more"]
     assert manifest["sets"][-1]["tiers"] == ["direct", "long"]
     assert manifest["data"].keys() - shipped["data"].keys() == {"mine", "more"}
     assert manifest["metrics"]["mine"]["deviance"] < manifest["metrics"]["mine"]["deviance_of_constant"]
 
 
 def test_mistakes(tmp_path: Path) -> None:
-    """Too few outcomes, an unknown head and a broken line are said in one line, and nothing is written."""
+    """Too few outcomes, an unknown head or a broken line give an error message, and nothing is written."""
     few = tmp_path / "few.jsonl"
     few.write_text('{"prompt": "a", "tiers": {"x": {"correct": 1, "tokens": 2}}}\n')
     broken = tmp_path / "broken.jsonl"
@@ -138,7 +139,7 @@ def test_mistakes(tmp_path: Path) -> None:
         ("general", broken, "broken.jsonl:2:"),
         ("general", tmp_path / "no.jsonl", "no.jsonl"),
     ):
-        found = CliRunner().invoke(cli, ["calibrate", head, str(data), "--out", str(tmp_path / "out")])
-        assert found.exit_code == 2
-        assert message in " ".join(found.stderr.split())
+        result = CliRunner().invoke(cli, ["calibrate", head, str(data), "--out", str(tmp_path / "out")])
+        assert result.exit_code == 2
+        assert message in " ".join(result.stderr.split())
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""The plain path: a chat request reaches the backend at a tier, and its answer comes back."""
+"""The simplest case: a chat request reaches the backend at a tier, and its response comes back."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from tests.fakes.backend import Backend
 from tests.serving import Running
 
 
-async def test_answer_passes_unchanged(running: Running, backend: Backend) -> None:
-    """The body the backend sent is the body the client gets, and headers show the decision."""
+async def test_a_pinned_tier(running: Running, backend: Backend) -> None:
+    """The tier's fields reach the backend, and the response's headers show the decision."""
     response = await running.chat("hello", model="tiny:short")
 
     assert response.status == 200

@@ -1,4 +1,4 @@
-"""A real curl against the gateway, as in the README: an independent implementation of HTTP."""
+"""The gateway works with a real curl, as in the README: an independent implementation of HTTP."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def start(*arguments: str) -> asyncio.subprocess.Process:
 
 
 async def curl(*arguments: str) -> bytes:
-    """What curl prints; it must end well."""
+    """What curl prints; it must exit with status 0."""
     process = await start(*arguments)
     printed, _ = await process.communicate()
     assert process.returncode == 0
@@ -34,7 +34,7 @@ async def curl(*arguments: str) -> bytes:
 
 
 async def test_chat(running: Running) -> None:
-    """A chat request without streaming answers with JSON, and headers show the tier."""
+    """A chat request without streaming gets JSON, and the headers show the tier."""
     printed = await curl("-i", f"{running.url}/v1/chat/completions", "--json", json.dumps(CHAT))
 
     head, _, body = printed.partition(b"\r\n\r\n")
@@ -44,7 +44,7 @@ async def test_chat(running: Running) -> None:
 
 
 async def test_stream(running: Running) -> None:
-    """A stream arrives event by event and ends with [DONE]."""
+    """A stream consists of chat chunks, without usage, and ends with [DONE]."""
     body = json.dumps(CHAT | {"stream": True})
 
     printed = await curl("-N", f"{running.url}/v1/chat/completions", "--json", body)
@@ -58,7 +58,7 @@ async def test_stream(running: Running) -> None:
 
 
 async def test_stream_is_not_held_back(running: Running, backend: Backend) -> None:
-    """The first events are there while the backend has not finished; killing curl stops the backend."""
+    """The first events arrive before the backend has finished, and killing curl stops the backend."""
     backend.default = Fault(after=3, end="stall")
     process = await start(
         "-N", f"{running.url}/v1/chat/completions", "--json", json.dumps(CHAT | {"stream": True})
@@ -75,7 +75,7 @@ async def test_stream_is_not_held_back(running: Running, backend: Backend) -> No
 
 
 async def test_error_with_a_status_curl_sees(running: Running) -> None:
-    """`curl --fail-with-body` ends with its status 22 and prints the error object."""
+    """`curl --fail-with-body` exits with status 22 and prints the error object."""
     process = await start(
         "--fail-with-body",
         f"{running.url}/v1/chat/completions",
@@ -90,7 +90,7 @@ async def test_error_with_a_status_curl_sees(running: Running) -> None:
 
 
 async def test_large_body_with_expect(running: Running, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """curl asks before it sends more than a megabyte; the gateway tells it to go on."""
+    """curl sends `Expect: 100-continue` before a large body, and the gateway tells it to continue."""
     file = tmp_path_factory.mktemp("curl") / "body.json"
     file.write_text(json.dumps(CHAT | {"user": "x" * 3_000_000}))
 
@@ -102,7 +102,7 @@ async def test_large_body_with_expect(running: Running, tmp_path_factory: pytest
 
 
 async def test_http2_offer(running: Running) -> None:
-    """`curl --http2` offers an upgrade with its request and is served over HTTP/1.1."""
+    """`curl --http2` offers an upgrade to HTTP/2, and is served over HTTP/1.1."""
     version = await curl("--version")
     if b"HTTP2" not in version:
         pytest.skip("this curl does not speak HTTP/2")
@@ -113,7 +113,7 @@ async def test_http2_offer(running: Running) -> None:
 
 
 async def test_readme_endpoints(running: Running) -> None:
-    """Models, health and metrics can be read with nothing but curl."""
+    """Models, readiness and metrics can be read with curl."""
     models = json.loads(await curl(f"{running.url}/v1/models"))
     assert "tiny:long" in [model["id"] for model in models["data"]]
     assert json.loads(await curl(f"{running.url}/readyz")) == {"status": "ready"}

@@ -1,4 +1,4 @@
-"""Stopping: running answers are finished, new ones are refused, and the grace period ends at some time."""
+"""Stopping: running requests are finished, new connections are refused, and the grace period is limited."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECONDS = 20.0
 
 
 async def ended(running: Process) -> bool:
-    """Whether the process ends by itself, and as one that was asked to: 0, or by the signal itself."""
+    """Wait for the process to end. True if its exit status is 0 or that of the stop signal."""
     async with asyncio.timeout(SECONDS):
         status = await running.process.wait()
     return status in {0, -signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGINT}
@@ -42,7 +42,7 @@ async def refused(running: Process) -> None:
 
 
 async def test_sigterm_finishes_what_runs(backend: Backend, tmp_path: Path, free_port: int) -> None:
-    """After SIGTERM the port closes, what is being answered arrives whole, then the process ends."""
+    """After SIGTERM the port closes, running requests get their whole responses, then the process ends."""
     settings = configuration(backend.url, server={"access_log": True, "drain_timeout": 60})
     async with process(settings, tmp_path, port=free_port) as running, aiohttp.ClientSession() as http:
         backend.script(Fault(pace_ms=40, tokens=20))
@@ -65,7 +65,7 @@ async def test_sigterm_finishes_what_runs(backend: Backend, tmp_path: Path, free
 
 
 async def test_idle_gateway_exits_at_once(backend: Backend, tmp_path: Path, free_port: int) -> None:
-    """Without running requests SIGTERM and SIGINT end the process, idle kept connections included."""
+    """Without running requests SIGINT ends the process at once, even if an idle connection is open."""
     async with process(configuration(backend.url), tmp_path, port=free_port) as running:
         async with connect(running.url) as (reader, writer):
             writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -78,7 +78,7 @@ async def test_idle_gateway_exits_at_once(backend: Backend, tmp_path: Path, free
 
 
 async def test_readyz_turns_before_the_port_closes(backend: Backend, tmp_path: Path, free_port: int) -> None:
-    """During drain_delay /readyz is 503 while requests are still taken; a second SIGTERM ends the wait."""
+    """During drain_delay /readyz is 503 while requests are still served; a second SIGTERM ends the wait."""
     settings = configuration(backend.url, server={"drain_delay": 60})
     async with process(settings, tmp_path, port=free_port) as running, aiohttp.ClientSession() as http:
         assert (await ask(http, running.url, "/readyz", method="GET")).status == 200
@@ -98,7 +98,7 @@ async def test_readyz_turns_before_the_port_closes(backend: Backend, tmp_path: P
 
 
 async def test_delay_ends_by_itself(backend: Backend, tmp_path: Path, free_port: int) -> None:
-    """After drain_delay the port closes and the process ends without a further signal."""
+    """After drain_delay the process ends without a second signal."""
     settings = configuration(backend.url, server={"drain_delay": 0.2})
     async with process(settings, tmp_path, port=free_port) as running:
         running.process.terminate()
@@ -110,7 +110,7 @@ async def test_delay_ends_by_itself(backend: Backend, tmp_path: Path, free_port:
 async def test_grace_period_ends(
     backend: Backend, tmp_path: Path, free_port: int, drain_timeout: float
 ) -> None:
-    """When drain_timeout is over, a stream gets one error event, a waiting request 503; both are stopped."""
+    """After drain_timeout, a running stream gets an error event and a waiting request gets a 503."""
     settings = configuration(backend.url, server={"access_log": True, "drain_timeout": drain_timeout})
     async with process(settings, tmp_path, port=free_port) as running, aiohttp.ClientSession() as http:
         backend.script(Fault(after=2, end="stall"))

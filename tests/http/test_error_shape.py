@@ -1,4 +1,4 @@
-"""Every error on every route has OpenAI's shape, tells nothing of the inside, and leaves nothing behind."""
+"""Every error on every route has OpenAI's shape, hides internals, and leaves no request in flight."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.serving import Running, configuration, serving
 
 
 def test_every_code_is_provoked() -> None:
-    """No error class escapes this table."""
+    """The table has a case for every error class."""
     assert {error.code for error in all_errors()} - set(ELSEWHERE) == {code for *_, code in CASES}
 
 
@@ -42,7 +42,7 @@ async def test_error(
     status: int,
     code: str,
 ) -> None:
-    """Status, code and shape are as documented; the cause is in the log only; the slot is free afterwards."""
+    """Status, code and shape are right, only the log has the cause, and the slot is free afterwards."""
     async with serving(configuration(backend.url) | SETTINGS) as running:
         predictor = running.gateway.snapshot.router.predictor
         for route in routes:
@@ -52,7 +52,7 @@ async def test_error(
                 with caplog.at_level(logging.INFO):
                     answer = await case(Stage(running, backend, route))
                 assert_error(answer, status, code)
-                if case in {header_flood, no_http}:  # refused before it was a request
+                if case in {header_flood, no_http}:  # refused before there is a request to record
                     assert not running.records
                 else:
                     assert_recorded(running, answer, status, code)
@@ -68,7 +68,7 @@ async def test_error(
 
 
 def assert_recorded(running: Running, answer: Answer, status: int, code: str) -> None:
-    """The client, the record and the log agree; what was asked is not repeated."""
+    """The response and the record agree, and the response does not repeat the prompt."""
     for secret in (SECRET, "10.0.0.1"):
         assert secret not in answer.body.decode()
     record = running.records[-1]
@@ -79,14 +79,14 @@ def assert_recorded(running: Running, answer: Answer, status: int, code: str) ->
 
 
 async def assert_idle(running: Running) -> None:
-    """No slot is taken, and the next request is served."""
+    """No request is in flight, and the gateway still responds."""
     assert (await running.metrics())["thinkmeter_requests_in_flight"] == 1  # the scrape itself
     assert [replica.in_flight for _, replica in running.gateway.snapshot.backends()] == [0]
     assert (await running.chat()).status == 401
 
 
 async def test_own_fault_leaves_the_gateway_serving(running: Running) -> None:
-    """After a fault of ours on one request the next one is served, on the same connection."""
+    """After an internal error the next request is served, on the same connection."""
     predictor = running.gateway.snapshot.router.predictor
     running.gateway.snapshot.router.predictor = None  # type: ignore[assignment]
     assert (await running.chat()).status == 500
@@ -111,7 +111,7 @@ async def test_own_fault_leaves_the_gateway_serving(running: Running) -> None:
 async def test_official_client_understands(
     running: Running, fields: dict[str, Any], expected: type[openai.APIStatusError]
 ) -> None:
-    """The official client raises its own exception for the status, with our code and message inside."""
+    """The official client raises its exception for the status, with the gateway's code and message."""
     call = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}]} | fields
     async with running.client() as client:
         with pytest.raises(expected) as raised:

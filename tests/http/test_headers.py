@@ -1,4 +1,4 @@
-"""Which headers pass the gateway, in either direction, and the request id that ties both sides together."""
+"""Which headers the gateway forwards in each direction, and the request id that both sides share."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ HEADERS = {
 
 
 async def raw(running: Running, *headers: str, stream: bool = False) -> bytes:
-    """The answer to a request whose header lines are sent just as they are."""
+    """The raw response to a request with these header lines."""
     async with connection(running) as (reader, writer):
         writer.write(wired(ask(stream=stream), CHAT, *headers, "connection: close"))
         return await reader.read()
 
 
 async def test_a_given_request_id_is_kept(running: Running, backend: Backend) -> None:
-    """A client's request id goes to the backend, comes back, and is noted."""
+    """A client's request id is forwarded, returned and recorded."""
     for given in ("abc", "00-trace/span:1.2_3+4=5@6", "x" * 128):
         answer, record = await post_recorded(running, headers={"X-Request-Id": given})
 
@@ -43,7 +43,7 @@ async def test_a_given_request_id_is_kept(running: Running, backend: Backend) ->
 
 
 async def test_a_bad_request_id_is_replaced(running: Running, backend: Backend) -> None:
-    """An id that could break a log line or a header is replaced by one of ours, the same on both sides."""
+    """An id that could break a log line or a header is replaced by a new one, the same on both sides."""
     for given in ("", "x" * 129, "two words", 'quo"te', "<script>", "caf\u00e9", "tab\there"):
         answer, record = await post_recorded(running, headers={"X-Request-Id": given})
 
@@ -52,8 +52,8 @@ async def test_a_bad_request_id_is_replaced(running: Running, backend: Backend) 
         assert record.request_id == answer.headers["x-request-id"]
 
 
-async def test_every_answer_has_one_request_id(running: Running, backend: Backend) -> None:
-    """Each answer of each route has an id of its own, errors included, and never the backend's besides."""
+async def test_every_response_has_one_request_id(running: Running, backend: Backend) -> None:
+    """Every response, including errors, has exactly one request id: the gateway's, not the backend's."""
     backend.default = Fault(headers={"X-Request-Id": "the backend's"})
     seen = set()
     for method, path, body in (
@@ -68,15 +68,15 @@ async def test_every_answer_has_one_request_id(running: Running, backend: Backen
         ("GET", "/nowhere", None),
     ):
         async with running.http.request(method, f"{running.url}{path}", json=body) as response:
-            (found,) = response.headers.getall("x-request-id")
-            assert MADE_UP.fullmatch(found)
-            seen.add(found)
+            (request_id,) = response.headers.getall("x-request-id")
+            assert MADE_UP.fullmatch(request_id)
+            seen.add(request_id)
 
     assert len(seen) == 9
 
 
 async def test_credentials_and_hops_stay_here(running: Running, backend: Backend) -> None:
-    """Neither credentials nor what concerns one connection alone reaches a backend."""
+    """Neither credentials nor headers of a single connection reach a backend."""
     kept_here = {
         "Authorization": "Bearer sk-client",
         "X-Api-Key": "sk-client",
@@ -100,7 +100,7 @@ async def test_credentials_and_hops_stay_here(running: Running, backend: Backend
 
 
 async def test_what_else_the_client_says_is_forwarded(running: Running, backend: Backend) -> None:
-    """Tracing context, the client's name and headers we do not know pass through."""
+    """Tracing context, the user agent and unknown headers are forwarded."""
     passed = {
         "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         "tracestate": "vendor=1",
@@ -121,7 +121,7 @@ async def test_what_else_the_client_says_is_forwarded(running: Running, backend:
 
 
 async def test_header_bytes_survive(running: Running, backend: Backend) -> None:
-    """A value that is not ASCII reaches the backend as the same bytes."""
+    """A header value that is not ASCII reaches the backend as the same bytes."""
     await post(running, headers={"X-Name": "Zo\u00eb \u2603"})
 
     sent = asked(backend)[0].headers["x-name"].encode("latin-1").decode()
@@ -129,14 +129,14 @@ async def test_header_bytes_survive(running: Running, backend: Backend) -> None:
 
 
 async def test_repeated_headers_are_all_forwarded(running: Running, backend: Backend) -> None:
-    """A header that is given twice arrives with both values."""
+    """A header that is sent twice arrives with both values."""
     await raw(running, "x-tag: one", "x-tag: two")
 
     assert asked(backend)[0].headers["x-tag"] == "one, two"
 
 
 async def test_the_backends_own_key(backend: Backend) -> None:
-    """A replica's key from the configuration is what its backend gets, in questions about health as well."""
+    """A backend gets the key that is configured for its replica, in health checks as well."""
     replicas = [{"name": "a", "url": backend.url, "api_key": "${BACKEND_KEY}"}]
     settings = configuration(model={"replicas": replicas}, keys=[{"name": "team", "key": "sk-client"}])
     async with serving(settings, {"BACKEND_KEY": "sk-backend"}) as running:
@@ -149,7 +149,7 @@ async def test_the_backends_own_key(backend: Backend) -> None:
 
 
 async def test_a_backend_without_a_key_gets_none(running: Running, backend: Backend) -> None:
-    """Without a key of its own a backend sees no Authorization at all."""
+    """If no key is configured for a replica, its backend gets no Authorization header."""
     await post(running, headers={"Authorization": "Bearer sk-client"})
 
     assert all("authorization" not in request.headers for request in backend.requests)
@@ -157,7 +157,7 @@ async def test_a_backend_without_a_key_gets_none(running: Running, backend: Back
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_the_backends_headers_come_back(running: Running, backend: Backend, stream: bool) -> None:
-    """What the backend says beside the body reaches the client, except what is about its own connection."""
+    """The backend's headers reach the client, except for cookies, `Server` and headers of its connection."""
     backend.script(
         Fault(
             headers={
@@ -182,7 +182,7 @@ async def test_the_backends_headers_come_back(running: Running, backend: Backend
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_the_decision_is_shown(running: Running, backend: Backend, stream: bool) -> None:
-    """Every answer of a model with tiers shows the decision it was made under, as it is recorded."""
+    """Every response of a model with tiers shows the decision, as it is recorded."""
     answer, record = await post_recorded(running, ask(model="tiny:medium", stream=stream))
     shown = {
         name.lower().removeprefix("x-thinkmeter-"): value
@@ -202,7 +202,7 @@ async def test_the_decision_is_shown(running: Running, backend: Backend, stream:
 
 
 async def test_embeddings_show_no_tier(running: Running) -> None:
-    """Where there is no tier none is shown."""
+    """An embedding has no tier, so its response shows none."""
     answer = await post(running, {"model": "tiny", "input": "x"}, path="/v1/embeddings")
 
     assert "x-thinkmeter-tier" not in answer.headers
@@ -210,7 +210,7 @@ async def test_embeddings_show_no_tier(running: Running) -> None:
 
 
 async def test_framing_is_ours(running: Running, backend: Backend) -> None:
-    """A stream is chunked and a whole answer has its length, whatever framing the backend used."""
+    """A stream is chunked and a whole response has its length, whatever framing the backend uses."""
     backend.script(Fault(body='data: {"choices":[]}\n\ndata: [DONE]\n\n'))
     streamed = await raw(running, stream=True)
     whole = await raw(running)

@@ -1,4 +1,4 @@
-"""The official client works through the gateway as it does against OpenAI or vLLM, errors included."""
+"""The official client works with the gateway as it does with OpenAI or vLLM, errors included."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tests.serving import Running, configuration, serving
 
 @pytest.fixture
 async def client(running: Running) -> AsyncIterator[openai.AsyncOpenAI]:
-    """The official client on the gateway."""
+    """The official client, connected to the gateway."""
     async with running.client() as opened:
         yield opened
 
 
-async def test_a_whole_answer(client: openai.AsyncOpenAI) -> None:
-    """A chat answer is read into the client's types, reasoning and usage included."""
+async def test_a_whole_response(client: openai.AsyncOpenAI) -> None:
+    """The client parses a chat completion with its reasoning and usage."""
     answer = await client.chat.completions.create(**ask("a b c", model="tiny:short"))
 
     assert answer.choices[0].message.content == "".join(f" t{index}" for index in range(32))
@@ -39,7 +39,7 @@ async def test_a_whole_answer(client: openai.AsyncOpenAI) -> None:
 
 
 async def test_a_stream(client: openai.AsyncOpenAI) -> None:
-    """Every chunk of a stream has a choice, as long as usage was not asked for."""
+    """Every chunk of a stream has a choice if usage was not requested."""
     stream = await client.chat.completions.create(**ask(model="tiny:short"), stream=True)
     chunks: list[ChatCompletionChunk] = [chunk async for chunk in stream]
 
@@ -51,7 +51,7 @@ async def test_a_stream(client: openai.AsyncOpenAI) -> None:
 
 
 async def test_a_stream_with_usage(client: openai.AsyncOpenAI) -> None:
-    """A client that asks for usage finds it in the last chunk."""
+    """A client that requests usage gets it in the last chunk."""
     stream = await client.chat.completions.create(
         **ask("a b c"), stream=True, stream_options={"include_usage": True}
     )
@@ -63,7 +63,7 @@ async def test_a_stream_with_usage(client: openai.AsyncOpenAI) -> None:
 
 
 async def test_the_streaming_helper(client: openai.AsyncOpenAI) -> None:
-    """The client's own accumulator puts a stream together."""
+    """The client's helper assembles a stream into a completion."""
     async with client.chat.completions.stream(**ask()) as stream:
         answer = await stream.get_final_completion()
 
@@ -71,7 +71,7 @@ async def test_the_streaming_helper(client: openai.AsyncOpenAI) -> None:
 
 
 async def test_raw_responses_show_our_headers(client: openai.AsyncOpenAI) -> None:
-    """The tier is there for a client that looks, and the request id is the client's own property."""
+    """A client can read the tier from the headers, and the request id from the client library's property."""
     raw = await client.chat.completions.with_raw_response.create(
         **ask(model="tiny:medium"), extra_headers={"X-Request-Id": "mine"}
     )
@@ -82,7 +82,7 @@ async def test_raw_responses_show_our_headers(client: openai.AsyncOpenAI) -> Non
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_tools(client: openai.AsyncOpenAI, backend: Backend, stream: bool) -> None:
-    """Tools reach the backend unchanged and their calls come back whole."""
+    """Tools reach the backend unchanged, and the tool call comes back complete."""
     backend.script(Fault(tool_call=True, tokens=3))
     options: Any = {"tools": [TOOL], "tool_choice": "required", "parallel_tool_calls": False}
     if stream:
@@ -115,7 +115,7 @@ async def test_structured_output(client: openai.AsyncOpenAI, backend: Backend) -
 
 
 async def test_choices_and_logprobs(client: openai.AsyncOpenAI, backend: Backend) -> None:
-    """Several choices with log probabilities come back as they were asked for."""
+    """Several choices with log probabilities come back as requested."""
     answer = await client.chat.completions.create(**ask(), n=3, logprobs=True, top_logprobs=2)
 
     assert [choice.index for choice in answer.choices] == [0, 1, 2]
@@ -132,7 +132,7 @@ async def test_messages_of_every_kind(client: openai.AsyncOpenAI, backend: Backe
 
 
 async def test_vllm_options(client: openai.AsyncOpenAI, backend: Backend) -> None:
-    """`extra_body` is how vLLM's own options are given; they pass, and a thinking budget is a ceiling."""
+    """vLLM's options in `extra_body` are forwarded, and a thinking budget is a ceiling."""
     extra = {"top_k": 5, "thinking_token_budget": 10, "chat_template_kwargs": {"style": "x"}}
     await client.chat.completions.create(**ask(model="tiny:long"), extra_body=extra)
 
@@ -142,7 +142,7 @@ async def test_vllm_options(client: openai.AsyncOpenAI, backend: Backend) -> Non
 
 
 async def test_reasoning_effort(client: openai.AsyncOpenAI) -> None:
-    """The client's own parameter for the reasoning is a ceiling."""
+    """The client's `reasoning_effort` is a ceiling."""
     efforts: dict[Any, str] = {"none": "direct", "low": "short", "medium": "medium"}
     for effort, tier in efforts.items():
         raw = await client.chat.completions.with_raw_response.create(
@@ -154,7 +154,7 @@ async def test_reasoning_effort(client: openai.AsyncOpenAI) -> None:
 
 
 async def test_legacy_completions(client: openai.AsyncOpenAI) -> None:
-    """The legacy endpoint answers, streamed or not."""
+    """Legacy completions work, streamed or not."""
     whole = await client.completions.create(model="tiny", prompt="a", max_tokens=3)
     stream = await client.completions.create(model="tiny", prompt="a", max_tokens=3, stream=True)
     text = "".join([chunk.choices[0].text async for chunk in stream])
@@ -163,7 +163,7 @@ async def test_legacy_completions(client: openai.AsyncOpenAI) -> None:
 
 
 async def test_embeddings(client: openai.AsyncOpenAI) -> None:
-    """Embeddings come back for each input."""
+    """Every input gets an embedding."""
     answer = await client.embeddings.create(model="tiny", input=["a", "b c"], encoding_format="float")
 
     assert [len(item.embedding) for item in answer.data] == [8, 8]
@@ -194,7 +194,7 @@ ERRORS = {
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_backend_errors_map(backend: Backend, subtests: pytest.Subtests, stream: bool) -> None:
-    """What a backend says becomes the exception class that a user of the client expects."""
+    """A backend's error becomes the exception that a user of the client expects."""
     settings = configuration(backend.url, breaker={"failures": 100})
     async with serving(settings) as running, running.client() as client:
         for name, (fault, kind, code) in ERRORS.items():
@@ -220,7 +220,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[openai.APIStatusError], str, str | N
 async def test_wrong_requests_map(
     client: openai.AsyncOpenAI, backend: Backend, subtests: pytest.Subtests
 ) -> None:
-    """A request that is wrong by itself is refused here, with the field that is wrong."""
+    """The gateway refuses an invalid request itself, and names the invalid field."""
     for name, (fields, kind, code, param) in WRONG.items():
         with subtests.test(name):
             with pytest.raises(kind) as raised:
@@ -249,7 +249,7 @@ async def test_keys_map(backend: Backend) -> None:
 
 
 async def test_the_client_times_out(running: Running, backend: Backend) -> None:
-    """A client with a short timeout of its own raises APITimeoutError, and the backend is told to stop."""
+    """A client with a short timeout raises APITimeoutError, and the backend is told to stop."""
     backend.script(Fault(after=1, end="stall"))
     async with running.client(timeout=0.3) as client:
         with pytest.raises(openai.APITimeoutError):
@@ -258,7 +258,7 @@ async def test_the_client_times_out(running: Running, backend: Backend) -> None:
 
 
 async def test_the_clients_own_retries(running: Running, backend: Backend) -> None:
-    """The client understands our Retry-After and statuses: a busy moment is survived by its own retry."""
+    """The client understands the gateway's statuses and Retry-After, and retries by itself."""
     backend.script(Fault(status=429, headers={"Retry-After": "0"}))
     async with running.client() as client:
         answer = await client.with_options(max_retries=1).chat.completions.create(**ask())
@@ -268,10 +268,10 @@ async def test_the_clients_own_retries(running: Running, backend: Backend) -> No
 
 
 async def test_many_clients_at_once(running: Running, backend: Backend) -> None:
-    """Fifty clients, streaming and not, all get their own answers."""
+    """Of fifty concurrent requests, streaming and not, each gets its own response."""
     async with running.client() as client:
 
-        async def one(number: int) -> None:
+        async def complete(number: int) -> None:
             limit = number % 30 + 1
             if number % 2:
                 stream = await client.chat.completions.create(**ask(), max_tokens=limit, stream=True)
@@ -281,5 +281,5 @@ async def test_many_clients_at_once(running: Running, backend: Backend) -> None:
                 text = answer.choices[0].message.content or ""
             assert text == "".join(f" t{index}" for index in range(limit))
 
-        await asyncio.gather(*map(one, range(50)))
+        await asyncio.gather(*map(complete, range(50)))
     assert len(asked(backend)) == 50

@@ -1,4 +1,4 @@
-"""What is not ours passes as it is: bodies, unknown fields, the other endpoints, the list of models."""
+"""The gateway leaves alone what it does not own: bodies, unknown fields, other endpoints, model names."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ OURS = {"chat_template_kwargs": {"enable_thinking": False}, "max_completion_toke
 
 
 async def test_fields_pass(running: Running, backend: Backend, subtests: pytest.Subtests) -> None:
-    """The backend gets what the client sent, but for the model's name and the fields of the tier."""
+    """The backend gets what the client sent, except for the model's name and the tier's fields."""
     for fields in FIELDS:
         with subtests.test(fields=list(fields)):
             question = ask(**fields)
@@ -78,10 +78,10 @@ async def test_fields_pass(running: Running, backend: Backend, subtests: pytest.
         ("/v1/embeddings", {"model": "tiny", "input": ["a", "b c"], "dimensions": 8, "user": "x"}),
     ],
 )
-async def test_whole_answers_are_the_backends_bytes(
+async def test_whole_responses_are_the_backends_bytes(
     running: Running, backend: Backend, path: str, question: dict[str, Any]
 ) -> None:
-    """The body the backend sent is the body the client gets, spelling included."""
+    """The client gets the backend's body byte by byte."""
     wire = json.dumps({"choices": [], "usage": None, "\u2603": 1.50, "x": "\u00e9", "y": [1e100]}, indent=1)
     backend.script(Fault(body=wire, content_type="application/json; charset=utf-8"))
     odd = await post(running, question, path=path)
@@ -96,7 +96,7 @@ async def test_whole_answers_are_the_backends_bytes(
 
 
 async def test_legacy_prompts(running: Running, backend: Backend, subtests: pytest.Subtests) -> None:
-    """Every kind of prompt of the legacy endpoint reaches the backend as it is."""
+    """Every kind of prompt of the legacy endpoint reaches the backend unchanged."""
     for prompt in ("one two", ["one", "two"], [1, 2, 3], [[1, 2], [3]], ""):
         with subtests.test(prompt=prompt):
             question = {
@@ -114,7 +114,7 @@ async def test_legacy_prompts(running: Running, backend: Backend, subtests: pyte
 
 
 async def test_embedding_inputs(running: Running, backend: Backend, subtests: pytest.Subtests) -> None:
-    """An embedding request passes whole, and no tier touches it."""
+    """An embedding request is forwarded unchanged, without a tier."""
     for value in ("one", ["one", "two"], [1, 2], [[1], [2, 3]]):
         with subtests.test(input=value):
             question = {"model": "tiny", "input": value, "encoding_format": "float", "max_tokens": 9}
@@ -125,7 +125,7 @@ async def test_embedding_inputs(running: Running, backend: Backend, subtests: py
 
 
 async def test_models_are_listed_with_their_tiers(running: Running) -> None:
-    """The list names each model and each of its pinned tiers, and what they stand for."""
+    """The list names each model and each of its pinned tiers, with their limits."""
     async with running.http.get(f"{running.url}/v1/models") as response:
         listed = await response.json()
 
@@ -139,7 +139,7 @@ async def test_models_are_listed_with_their_tiers(running: Running) -> None:
 
 
 async def test_one_model(running: Running) -> None:
-    """A model is found by its name, with or without a tier; another name is a 404 that says which."""
+    """A model can be retrieved by its name, with or without a tier; another name is a 404."""
     for name in ("tiny", "tiny:long"):
         async with running.http.get(f"{running.url}/v1/models/{name}") as response:
             assert (response.status, (await response.json())["id"]) == (200, name)
@@ -150,7 +150,7 @@ async def test_one_model(running: Running) -> None:
 
 
 async def test_names_with_slashes_and_colons() -> None:
-    """A model may be named like a repository, or like a pinned tier: its own name wins."""
+    """A model's name may contain slashes and other punctuation, also with a pinned tier."""
     async with Backend("org/tiny") as backend:
         replicas = [{"url": f"{backend.url}/v1/"}]
         entry = {"family": "qwen3", "tiers": TIERS, "replicas": replicas, "served_name": "org/tiny"}
@@ -164,7 +164,7 @@ async def test_names_with_slashes_and_colons() -> None:
 
 
 async def test_models_of_different_backends() -> None:
-    """Each model's requests go to its own replicas, with its own tiers."""
+    """Each model's requests go to its own replicas and use its own tiers."""
     async with Backend("big") as big, Backend("small") as small:
         models = {
             "big": {"family": "qwen3", "replicas": [{"url": big.url}], "tiers": TIERS},
@@ -179,7 +179,7 @@ async def test_models_of_different_backends() -> None:
 
 
 async def test_a_dry_run_forwards_nothing(running: Running, backend: Backend) -> None:
-    """/v1/route answers with the decision and what would be sent, and asks no backend."""
+    """/v1/route returns the decision and the changes to the request, without asking a backend."""
     question = ask(model="tiny:short", reasoning_effort="high", max_tokens=100, user="x")
     dry = await post(running, question, path="/v1/route")
     assert asked(backend) == []
@@ -198,7 +198,7 @@ async def test_a_dry_run_forwards_nothing(running: Running, backend: Backend) ->
 
 
 async def test_a_plain_model_is_a_plain_proxy(backend: Backend) -> None:
-    """A model without reasoning under its own name gets the client's very bytes."""
+    """A model without reasoning gets the client's body with its fields and numbers unchanged."""
     body = b'{ "messages":[{"role":"user","content":"hi"}] ,"model":"tiny", "temperature":0.50, "n" : 1}'
     async with serving(configuration(backend.url, model={"family": "plain", "tiers": {}})) as running:
         await post(running, body)
