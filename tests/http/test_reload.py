@@ -1,4 +1,4 @@
-"""A changed configuration is taken without a restart; a bad one is refused and the old one stays."""
+"""A changed configuration takes effect without a restart; an invalid one is refused and the old one stays."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def write(folder: Path, settings: Any) -> None:
 async def reloads(http: aiohttp.ClientSession, running: Process, result: str) -> float:
     answer = await ask(http, running.url, "/metrics", method="GET")
     name = f'thinkmeter_config_reloads_total{{result="{result}"}} '
-    found = [line for line in answer.body.decode().splitlines() if line.startswith(name)]
-    return float(found[0].removeprefix(name)) if found else 0
+    samples = [line for line in answer.body.decode().splitlines() if line.startswith(name)]
+    return float(samples[0].removeprefix(name)) if samples else 0
 
 
 async def reloaded(
     http: aiohttp.ClientSession, running: Process, result: str, times: int, *, signalled: bool = True
 ) -> None:
-    """Send SIGHUP, unless the change itself is to be noticed, and wait until it has had its result."""
+    """Send SIGHUP if `signalled`, and wait until the gateway has counted `times` reloads with this result."""
     if signalled:
         running.process.send_signal(signal.SIGHUP)
     async with asyncio.timeout(SECONDS):
@@ -51,7 +51,7 @@ async def reloaded(
 
 
 async def test_sighup_and_file_change(backend: Backend, tmp_path: Path, free_port: int) -> None:
-    """SIGHUP takes a changed file, a change alone is noticed, a bad file leaves everything as it was."""
+    """The gateway reloads after SIGHUP and after a change of the file; an invalid file changes nothing."""
     settings = configuration(backend.url, price=0.0)
     async with process(settings, tmp_path, port=free_port) as running, aiohttp.ClientSession() as http:
 
@@ -88,7 +88,7 @@ async def test_sighup_and_file_change(backend: Backend, tmp_path: Path, free_por
 
 
 async def test_stream_survives_a_reload(backend: Backend, tmp_path: Path, free_port: int) -> None:
-    """A stream that runs while its model is taken away ends complete; the next request meets the new file."""
+    """A stream whose model a reload removes still completes; the next request uses the new file."""
     settings = configuration(backend.url)
     backend.script(Fault(pace_ms=20, tokens=25, reasoning=0))
     async with process(settings, tmp_path, port=free_port) as running, aiohttp.ClientSession() as http:
@@ -109,7 +109,7 @@ def snapshot_of(settings: dict[str, Any]) -> Snapshot:
 
 
 async def sent_in_two(running: Running, path: str, between: Callable[[], None]) -> int:
-    """Send a request in two halves with something in between; returns the status."""
+    """Send a request in two parts, call `between` in between, and return the status."""
     async with connect(running.url) as (reader, writer):
         request = post(path, json.dumps(BODY).encode())
         writer.write(request[:-10])
@@ -123,7 +123,7 @@ async def sent_in_two(running: Running, path: str, between: Callable[[], None]) 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/route"])
 async def test_model_taken_away_while_the_body_arrives(running: Running, backend: Backend, path: str) -> None:
-    """A request keeps the configuration that it began with, also when its body is still on its way."""
+    """A request keeps the configuration that it began with, even if its body arrives after the reload."""
     settings = configuration(backend.url)
     changed = snapshot_of(settings | {"models": {"other": settings["models"]["tiny"]}})
 
@@ -135,7 +135,7 @@ async def test_model_taken_away_while_the_body_arrives(running: Running, backend
 async def test_reservation_follows_the_configuration_a_request_began_with(
     backend: Backend, tmp_path: Path
 ) -> None:
-    """`reservations` of the new file hold from the next request on, not for one whose body is arriving."""
+    """New `reservations` apply from the next request on, not to a request whose body is arriving."""
     budget = {"name": "b", "scope": "global", "window": "1m", "tokens": 100_000}
     settings = configuration(
         backend.url,
@@ -155,7 +155,7 @@ async def test_reservation_follows_the_configuration_a_request_began_with(
 
 
 async def test_replicas_that_stay_keep_their_state(backend: Backend) -> None:
-    """Health, load and breaker of a replica survive a reload; a new replica starts fresh, a lost one goes."""
+    """A replica keeps health, load and breaker over a reload; new replicas are added, others removed."""
     async with Backend("tiny") as second:
         settings = configuration(backend.url, retries=0, breaker={"failures": 1})
         async with serving(settings) as running:
@@ -176,16 +176,15 @@ async def test_replicas_that_stay_keep_their_state(backend: Backend) -> None:
             running.gateway.reload(snapshot_of(configuration(second.url)))
 
             metrics = await running.metrics()
-            assert (
-                metrics['thinkmeter_backend_up{backend="a",model="tiny"}'] == 0
-            )  # a new one, not checked yet
+            # this `a` has another URL, so it is a new replica and not checked yet
+            assert metrics['thinkmeter_backend_up{backend="a",model="tiny"}'] == 0
             await running.gateway.health.check()
             assert (await running.chat()).headers["x-thinkmeter-backend"] == "a"
             assert len(second.requests) > 3
 
 
 async def test_keys_and_limits_of_the_new_file(backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
-    """Keys hold from the next request on; a changed `limits` section is announced for the next start."""
+    """New keys apply from the next request on; a warning says that new `limits` need a restart."""
     async with serving(configuration(backend.url)) as running:
         assert (await running.chat()).status == 200
 
@@ -204,7 +203,7 @@ async def test_keys_and_limits_of_the_new_file(backend: Backend, caplog: pytest.
 async def test_only_settings_read_at_start_ask_for_a_restart(
     backend: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of `reservations` the lease alone is read at the start; everything else takes effect at once."""
+    """Of `reservations`, only a new lease needs a restart; everything else takes effect at once."""
     settings = configuration(backend.url)
     async with serving(settings) as running:
         at_once = {"shortest_answer": 99, "longest_answer": 999, "local_share": 0.5}

@@ -1,4 +1,4 @@
-"""The dry run: the decision for a request and what would be changed in it, without asking a backend."""
+"""The dry run: the decision for a request and the changes to it, without asking a backend."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def route(running: Running, body: Any = None, **headers: str) -> Answer:
 
 
 async def test_decision_is_explained(running: Running) -> None:
-    """The answer is the whole decision: tier, reason, estimates for each tier, price and versions."""
+    """The response has the whole decision: tier, reason, estimates for each tier, price and versions."""
     answer = await route(running, {"model": "tiny"})
 
     decision = answer.json["decision"]
@@ -42,7 +42,7 @@ async def test_decision_is_explained(running: Running) -> None:
 
 
 async def test_decision_maximises_the_stated_value(running: Running) -> None:
-    """Anybody can recompute the choice from the answer alone: P(right) - price * tokens / 1000."""
+    """The choice can be recomputed from the response: it maximises P(right) - price * tokens / 1000."""
     for prompt in ("hi", "Prove the theorem step by step and compute the integral", "x " * 5000):
         body = {"model": "tiny", "messages": [{"role": "user", "content": prompt}]}
         decision = (await route(running, body)).json["decision"]
@@ -54,7 +54,7 @@ async def test_decision_maximises_the_stated_value(running: Running) -> None:
 
 
 async def test_nothing_is_forwarded(running: Running, backend: Backend) -> None:
-    """No backend hears of a dry run, and no token is counted."""
+    """A dry run reaches no backend and counts no tokens."""
     await route(running, {"model": "tiny", "stream": True})
 
     assert not GENERATION & {request.path for request in backend.requests}
@@ -62,14 +62,14 @@ async def test_nothing_is_forwarded(running: Running, backend: Backend) -> None:
 
 
 async def test_dry_run_works_without_a_backend(running: Running, backend: Backend) -> None:
-    """The decision needs no backend that is up."""
+    """A dry run works while the backend is down."""
     await backend.down()
 
     assert (await route(running, {"model": "tiny"})).status == 200
 
 
 CHANGES: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
-    # fields of the request, fields set in it, fields removed from it
+    # fields of the request, fields that are set, fields that are removed
     (
         {"model": "tiny:short"},
         {
@@ -110,7 +110,7 @@ CHANGES: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
 async def test_changes_are_shown(
     running: Running, fields: dict[str, Any], expected: dict[str, Any], removed: list[str]
 ) -> None:
-    """`set` and `removed` are exactly what is changed; what the gateway leaves alone is not listed."""
+    """`set` and `removed` list exactly the fields that the gateway changes."""
     answer = await route(running, fields)
 
     assert answer.json["request"] == {"set": expected, "removed": removed}
@@ -120,7 +120,7 @@ async def test_changes_are_shown(
 async def test_real_request_is_what_was_shown(
     running: Running, backend: Backend, fields: dict[str, Any]
 ) -> None:
-    """The same request sent for real reaches the backend with those changes, and with that decision."""
+    """A real request reaches the backend with the changes and the decision that the dry run showed."""
     body = {"messages": HELLO} | fields
     dry = (await route(running, fields)).json
 
@@ -137,7 +137,7 @@ async def test_real_request_is_what_was_shown(
 
 
 async def test_rules_and_keys_are_applied(backend: Backend) -> None:
-    """A dry run with a key and headers decides as the request would."""
+    """A dry run applies rules and keys as a real request would."""
     rule = {"name": "law", "when": {"header": {"x-team": "law"}}, "floor": "medium"}
     keys = [{"name": "a", "key": "sk-a", "ceiling": "short"}]
     async with serving(configuration(backend.url, rules=[rule], keys=keys)) as running:
@@ -150,7 +150,7 @@ async def test_rules_and_keys_are_applied(backend: Backend) -> None:
 
 
 async def test_model_without_tiers(backend: Backend) -> None:
-    """A model without reasoning has one tier, nothing is changed, and the answer says so."""
+    """A model without reasoning has only one tier, and nothing in the request is changed."""
     model = {"family": "plain", "tiers": {}}
     async with serving(configuration(backend.url, model=model)) as running:
         answer = await route(running, {"model": "tiny", "max_tokens": 5})
@@ -161,7 +161,7 @@ async def test_model_without_tiers(backend: Backend) -> None:
 
 
 async def test_prompt_is_not_repeated(running: Running) -> None:
-    """The answer is safe to paste into a ticket: it holds nothing of the prompt."""
+    """The response contains nothing of the prompt, so it is safe to paste into a ticket."""
     body = {"model": "tiny", "messages": [{"role": "user", "content": "m4rker " * 20}], "user": "m4rker"}
 
     assert b"m4rker" not in (await route(running, body)).body

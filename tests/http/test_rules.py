@@ -1,4 +1,4 @@
-"""The operator's rules over HTTP: who is held up, who is held down, what is promised, and in which order."""
+"""The operator's rules over HTTP: conditions, floors, ceilings, fixed tiers, and which of them wins."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHAT = "/v1/chat/completions"
 HELLO = [{"role": "user", "content": "hello"}]
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
 GENEROUS, MISERLY = 0.0, 1000.0
-"""Prices at which the choice alone would always take the longest, or the shortest tier."""
+"""Prices at which the price alone would always choose the longest or the shortest tier."""
 KEYS = [{"name": "team-a", "key": "sk-a"}, {"name": "team-b", "key": "sk-b"}]
 
 
@@ -31,7 +31,7 @@ async def chat(running: Running, body: dict[str, Any] | None = None, **headers: 
 
 
 def decided(answer: Answer) -> tuple[str, str]:
-    """The tier and the reason, as the client is told."""
+    """The tier and the reason in the response's headers."""
     return answer.headers["x-thinkmeter-tier"], answer.headers["x-thinkmeter-reason"]
 
 
@@ -42,7 +42,7 @@ def user(content: Any) -> dict[str, Any]:
 CONDITIONS: list[
     tuple[str, dict[str, Any], dict[str, Any], dict[str, str], dict[str, Any], dict[str, str]]
 ] = [
-    # name, when, a body that fits and its headers, a body that does not and its headers
+    # name, `when`, a body that matches and its headers, a body that does not match and its headers
     ("key", {"key": ["team-a"]}, {}, {"x_api_key": "sk-a"}, {}, {"x_api_key": "sk-b"}),
     ("model", {"model": ["tiny"]}, {"model": "tiny"}, {}, {"model": "other"}, {}),
     ("header", {"header": {"X-Team": "law"}}, {}, {"x_team": "law"}, {}, {"x_team": "Law"}),
@@ -99,7 +99,7 @@ async def test_condition(
     differs: dict[str, Any],
     differing: dict[str, str],
 ) -> None:
-    """A rule holds for requests that meet its condition, and for no other."""
+    """A rule applies to requests that meet its condition, and to no others."""
     settings = ruled(backend.url, {"when": when, "tier": "medium"}, model={"served_name": "tiny"})
     settings["models"]["other"] = settings["models"]["tiny"]
     settings["keys"] = KEYS if "key" in when else []
@@ -111,13 +111,13 @@ async def test_condition(
 
 
 async def test_rule_without_condition_holds_for_all(backend: Backend) -> None:
-    """A rule without `when` is the default for everybody."""
+    """A rule without `when` applies to all requests."""
     async with serving(ruled(backend.url, {"floor": "short"})) as running:
         assert decided(await chat(running)) == ("short", "rule_floor")
         assert decided(await chat(running, {"tools": [TOOL]})) == ("short", "rule_floor")
 
 
-WISHES_FOR_LESS: list[dict[str, Any]] = [
+LOW_LIMITS: list[dict[str, Any]] = [
     {"reasoning_effort": "none"},
     {"reasoning_effort": "minimal", "max_completion_tokens": 1},
     {"max_tokens": 1},
@@ -134,10 +134,10 @@ WISHES_FOR_LESS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("limits", WISHES_FOR_LESS, ids=str)
+@pytest.mark.parametrize("limits", LOW_LIMITS, ids=str)
 @pytest.mark.parametrize("by", ["model", "rule"])
 async def test_guaranteed_minimum_reasoning_length(backend: Backend, by: str, limits: dict[str, Any]) -> None:
-    """No limits of the client, in any dialect, sends fewer reasoning tokens upstream than the floor's."""
+    """No client limit, in any dialect, takes the thinking budget below that of the floor."""
     rules = [{"floor": "medium"}] if by == "rule" else []
     settings = ruled(backend.url, *rules, model={"floor": "medium"} if by == "model" else {})
     async with serving(settings) as running:
@@ -154,9 +154,9 @@ async def test_guaranteed_minimum_reasoning_length(backend: Backend, by: str, li
     assert "thinking_budget" not in sent["chat_template_kwargs"]
 
 
-@pytest.mark.parametrize("limits", [{}, *WISHES_FOR_LESS], ids=str)
+@pytest.mark.parametrize("limits", [{}, *LOW_LIMITS], ids=str)
 async def test_important_requests_are_always_long(backend: Backend, limits: dict[str, Any]) -> None:
-    """A rule with a fixed tier gives important requests the long one, whatever price and client say."""
+    """A rule with a fixed tier gives important requests the long tier, whatever the price and the client."""
     settings = ruled(
         backend.url,
         {"name": "important", "when": {"metadata": {"importance": "high"}}, "tier": "long"},
@@ -202,13 +202,13 @@ async def test_precedence(
     price: float,
     expected: tuple[str, str],
 ) -> None:
-    """A fixed tier before floors, floors before ceilings and limits, those before the price."""
+    """A fixed tier wins over floors, floors over ceilings and client limits, and these over the price."""
     async with serving(ruled(backend.url, *rules, price=price)) as running:
         assert decided(await chat(running, body)) == expected
 
 
 async def test_rule_named_in_the_decision_is_the_one_that_decided(backend: Backend) -> None:
-    """Of several rules, the record names the one whose bound was used."""
+    """Of several matching rules, the record names the one whose bound decided."""
     settings = ruled(
         backend.url, {"floor": "short"}, {"name": "strict", "floor": "medium"}, {"floor": "short"}
     )
@@ -219,7 +219,7 @@ async def test_rule_named_in_the_decision_is_the_one_that_decided(backend: Backe
 
 
 async def test_rule_and_key_limit_each_other(backend: Backend) -> None:
-    """The lowest of all ceilings holds, and the highest of all floors, whoever set them."""
+    """The lowest ceiling and the highest floor apply, whether a rule or a key sets them."""
     low = {"name": "low", "key": "sk-low", "ceiling": "short"}
     high = {"name": "high", "key": "sk-high", "floor": "medium"}
     async with serving(
@@ -232,8 +232,8 @@ async def test_rule_and_key_limit_each_other(backend: Backend) -> None:
         assert decided(await chat(running, x_api_key="sk-low")) == ("short", "rule_floor")
 
 
-async def test_slow_pattern_is_bounded_by_the_text_it_sees(backend: Backend) -> None:
-    """Rules search the last 20,000 characters of a conversation, not megabytes of it."""
+async def test_patterns_search_only_the_end_of_a_conversation(backend: Backend) -> None:
+    """Rules search only the last 20,000 characters, so that a slow pattern cannot stall the gateway."""
     async with serving(ruled(backend.url, {"when": {"prompt": "needle"}, "tier": "long"})) as running:
         early, late = user("needle" + "x" * 1_000_000), user("x" * 1_000_000 + "needle")
 
@@ -242,7 +242,7 @@ async def test_slow_pattern_is_bounded_by_the_text_it_sees(backend: Backend) -> 
 
 
 async def test_rules_hold_for_legacy_completions(backend: Backend) -> None:
-    """Without a chat template a rule still bounds `max_tokens`, and is still told."""
+    """A legacy completion has no chat template, but a rule still limits `max_tokens`."""
     async with serving(ruled(backend.url, {"ceiling": "short"}, price=GENEROUS)) as running:
         body = {"model": "tiny", "prompt": "hello", "max_tokens": 1000}
         answer = await ask(running.http, running.url, "/v1/completions", body)

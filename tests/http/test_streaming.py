@@ -1,4 +1,4 @@
-"""Streams are the backend's bytes, whatever their form; usage is asked for upstream and taken out again."""
+"""Streams are forwarded byte by byte; usage that only the gateway requested is removed."""
 
 from __future__ import annotations
 
@@ -51,19 +51,19 @@ EMPTY_CHOICES = re.compile(rb'"choices": ?\[\]')
 
 
 def without_usage(body: bytes) -> bytes:
-    """The stream as it would be, had usage not been asked for."""
+    """The stream without its usage event."""
     return b"".join(event for event in events(body) if not EMPTY_CHOICES.search(event))
 
 
 def timeless(body: bytes) -> bytes:
-    """The stream without its only bytes that differ from one request to the next: the second it was made."""
+    """The stream with the time of creation set to 0: nothing else differs between equal requests."""
     return re.sub(rb'"created": ?\d+', b'"created":0', body)
 
 
 async def both(
     running: Running, backend: Backend, body: dict[str, Any], path: str = CHAT
 ) -> tuple[Answer, Answer]:
-    """The gateway's answer, and the backend's own to the very request the gateway sent it."""
+    """The gateway's response, and the backend's response to the request that the gateway sent it."""
     headers = {"x-request-id": "twice"}
     ours, record = await post_recorded(running, body, path=path, headers=headers)
     assert record.error is None
@@ -75,7 +75,7 @@ async def both(
 async def test_stream_is_the_backends_but_for_usage(
     running: Running, backend: Backend, subtests: pytest.Subtests, model: str
 ) -> None:
-    """A client that did not ask for usage gets every byte of the backend's stream but the usage event."""
+    """A client that did not request usage gets every byte of the backend's stream but the usage event."""
     for name, form in FORMS.items():
         with subtests.test(name):
             backend.default = form
@@ -89,7 +89,7 @@ async def test_stream_is_the_backends_but_for_usage(
 async def test_stream_with_usage_is_identical(
     running: Running, backend: Backend, subtests: pytest.Subtests
 ) -> None:
-    """A client that asked for usage gets every byte of the backend's stream."""
+    """A client that requested usage gets every byte of the backend's stream."""
     question = ask(model="tiny:short", stream=True, stream_options={"include_usage": True})
     for name, form in FORMS.items():
         with subtests.test(name):
@@ -102,7 +102,7 @@ async def test_stream_with_usage_is_identical(
 
 @pytest.mark.parametrize("asks", [False, True])
 async def test_completion_stream(running: Running, backend: Backend, asks: bool) -> None:
-    """The legacy endpoint's streams are forwarded in the same way."""
+    """Streams of the legacy endpoint are forwarded in the same way."""
     options = {"stream_options": {"include_usage": True}} if asks else {}
     body = {"model": "tiny", "prompt": "one two", "max_tokens": 5, "stream": True} | options
     ours, theirs = await both(running, backend, body, "/v1/completions")
@@ -127,7 +127,7 @@ ENDS = ["data: [DONE]\n\n", "data:[DONE]\n\n", "data: [DONE]\n\n: a comment has 
 async def test_odd_but_legal_events(
     running: Running, backend: Backend, subtests: pytest.Subtests, split: int
 ) -> None:
-    """Comments, ids, escapes, missing spaces and event names pass as they are; only usage is taken out."""
+    """Comments, ids, escapes, missing spaces and event names are forwarded; only usage is removed."""
     for usage, end in itertools.product(USAGES, ENDS):
         with subtests.test(usage=usage, end=end):
             backend.script(Fault(body=ODD + usage + end, split=split))
@@ -140,7 +140,7 @@ async def test_odd_but_legal_events(
 
 @pytest.mark.parametrize("split", [0, 100])
 async def test_text_that_looks_like_the_protocol(running: Running, backend: Backend, split: int) -> None:
-    """Answers about JSON and server-sent events neither hide usage nor end the stream early."""
+    """Text that contains JSON or server-sent events neither hides usage nor ends the stream early."""
     text = '{"a": 1, "choices": [], "usage": {"x": 2}}\n\ndata: [DONE]\n\ndata: {"error"'
     chunk = {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]}
     wire = f"data: {json.dumps(chunk, separators=(',', ':'))}\n\n"
@@ -153,7 +153,7 @@ async def test_text_that_looks_like_the_protocol(running: Running, backend: Back
 
 
 async def test_text_that_ends_like_a_stream_is_no_end(running: Running, backend: Backend) -> None:
-    """A stream that breaks right after the text `data: [DONE]` is broken all the same."""
+    """A stream that ends after a token with the text `data: [DONE]` still counts as broken."""
     backend.script(Fault(body='data: {"choices":[{"delta":{"content":"data: [DONE]"}}]}\n\n'))
     answer, record = await post_recorded(running, ask(stream=True))
 
@@ -180,7 +180,7 @@ STREAM_OPTIONS = [
 async def test_usage_is_asked_upstream(
     running: Running, backend: Backend, subtests: pytest.Subtests, path: str, question: dict[str, Any]
 ) -> None:
-    """Every stream asks its backend for usage; the client's other stream options stay."""
+    """Every streaming request asks the backend for usage, and keeps the client's other stream options."""
     for given, sent in STREAM_OPTIONS:
         with subtests.test(given=given):
             answer = await post(running, question | {"stream": True} | given, path=path)
@@ -189,8 +189,8 @@ async def test_usage_is_asked_upstream(
             assert sent == asked(backend)[-1].json["stream_options"]
 
 
-async def test_nothing_is_added_to_whole_answers(running: Running, backend: Backend) -> None:
-    """vLLM refuses stream options without a stream, so none are sent."""
+async def test_no_stream_options_without_a_stream(running: Running, backend: Backend) -> None:
+    """Requests that do not stream get no stream options, because vLLM would refuse them."""
     for fields in ({}, {"stream": False}, {"stream": None}):
         answer = await post(running, ask(**fields))
 
@@ -200,23 +200,23 @@ async def test_nothing_is_added_to_whole_answers(running: Running, backend: Back
 
 @pytest.mark.parametrize("split", [0, 1])
 async def test_events_pass_as_they_come(running: Running, backend: Backend, split: int) -> None:
-    """The client has the first tokens while the backend still works on the next."""
+    """The client gets the first tokens while the backend is still generating."""
     backend.script(Fault(after=2, end="stall", split=split))
     async with connection(running) as (reader, writer):
         writer.write(wired(ask(stream=True)))
-        got = b""
-        while got.count(b'"content":" t') < 2:
-            got += await reader.read(65_536)
+        received = b""
+        while received.count(b'"content":" t') < 2:
+            received += await reader.read(65_536)
         assert backend.in_flight == 1
 
 
 async def test_streams_do_not_mix(running: Running, backend: Backend) -> None:
-    """Forty streams at a time: each client gets its own, whole and in order."""
+    """Of forty concurrent streams, each client gets its own, complete and in order."""
     backend.default = Fault(split=50, tokens=20)
 
-    async def one(number: int) -> None:
+    async def stream(number: int) -> None:
         answer = await post(running, ask(stream=True), headers={"x-request-id": f"client-{number}"})
         assert [f" t{index}" for index in range(20)] == tokens(answer.body)
         assert {f"chatcmpl-client-{number}".encode()} == set(re.findall(rb'"id":"([^"]+)"', answer.body))
 
-    await asyncio.gather(*map(one, range(40)))
+    await asyncio.gather(*map(stream, range(40)))

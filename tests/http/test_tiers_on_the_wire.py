@@ -1,4 +1,4 @@
-"""What a tier makes of a request: the fields that reach the backend, and those the gateway leaves alone."""
+"""What a tier changes in a request: the fields that reach the backend, and those that stay as they are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OWNED = {"chat_template_kwargs", "thinking_token_budget", "max_completion_tokens
 
 
 async def sent(running: Running, backend: Backend, **fields: Any) -> tuple[Answer, dict[str, Any]]:
-    """The answer to a chat request, and the body its backend got."""
+    """The response to a chat request, and the body that the backend got."""
     answer = await post(running, ask(**fields))
     assert answer.status == 200, answer.body
     return answer, asked(backend)[-1].json
@@ -37,7 +37,7 @@ PINNED = {
 
 
 async def test_a_pinned_tier(running: Running, backend: Backend, subtests: pytest.Subtests) -> None:
-    """A pinned tier writes its fields at the top level, and headers say what was granted."""
+    """A pinned tier sets its fields in the request, and the response's headers show it."""
     for tier, fields in PINNED.items():
         with subtests.test(tier):
             answer, body = await sent(running, backend, model=f"tiny:{tier}")
@@ -50,7 +50,7 @@ async def test_a_pinned_tier(running: Running, backend: Backend, subtests: pytes
             assert answer.json["usage"]["completion_tokens_details"]["reasoning_tokens"] == thinking
 
 
-WISHES: list[tuple[dict[str, Any], str, int, int]] = [
+CLIENT_LIMITS: list[tuple[dict[str, Any], str, int, int]] = [
     ({"reasoning_effort": "none"}, "direct", 0, 32),
     ({"reasoning_effort": "ultra"}, "direct", 0, 32),
     ({"reasoning": {"effort": "none"}}, "direct", 0, 32),
@@ -72,11 +72,11 @@ WISHES: list[tuple[dict[str, Any], str, int, int]] = [
 ]
 
 
-async def test_the_clients_wish_is_a_ceiling(
+async def test_the_clients_limits_are_ceilings(
     running: Running, backend: Backend, subtests: pytest.Subtests
 ) -> None:
-    """Every dialect of the limits ends as the one the backend understands, and none of the others is sent."""
-    for fields, tier, thinking, cap in WISHES:
+    """Client limits in any dialect are translated to the backend's, and no other dialect is forwarded."""
+    for fields, tier, thinking, cap in CLIENT_LIMITS:
         with subtests.test(fields=fields):
             answer, body = await sent(running, backend, **{"model": "tiny"} | fields)
 
@@ -97,7 +97,7 @@ async def test_excluded_reasoning_stays_excluded(running: Running, backend: Back
 
 
 async def test_other_template_variables_stay(running: Running, backend: Backend) -> None:
-    """Only the variables that switch thinking are ours; the client's own stay beside them."""
+    """The tier sets only the template variable that switches thinking; the client's others stay."""
     kwargs = {"enable_thinking": True, "date": "today", "documents": [{"n": 1.50}]}
     _, body = await sent(running, backend, model="tiny:direct", chat_template_kwargs=kwargs)
 
@@ -105,7 +105,7 @@ async def test_other_template_variables_stay(running: Running, backend: Backend)
 
 
 async def test_untouched_fields_keep_their_bytes(running: Running, backend: Backend) -> None:
-    """What we do not read reaches the backend as it was written, down to the spelling of numbers."""
+    """Fields that the gateway does not read reach the backend byte by byte, spelling of numbers included."""
     fields = (
         rb'"temperature": 0.70,"seed":12345678901234567890123,"x":1E+2 ,"logit_bias":{"5" : -1.0e-7},'
         rb'"user":"\u00e9\ud83d\ude00 \/","extra":{"b":1,"a":[ null,{ } ]},"stop":["\n\n"]'
@@ -138,7 +138,7 @@ FAMILIES = [
 
 
 async def test_families(backend: Backend, subtests: pytest.Subtests) -> None:
-    """Each family is told in its own words, and gets no field it would refuse."""
+    """Each model family gets its own fields, and none that it would refuse."""
     replicas = [{"url": backend.url}]
     models = {
         family: {"family": family, "tiers": TIERS, "replicas": replicas, "served_name": "tiny"}
@@ -154,7 +154,7 @@ async def test_families(backend: Backend, subtests: pytest.Subtests) -> None:
 
 
 async def test_a_model_without_reasoning(backend: Backend) -> None:
-    """A plain model's requests pass as they are: nothing is added, nothing is capped."""
+    """Requests to a plain model are forwarded unchanged: nothing is added, nothing is capped."""
     fields = {"reasoning_effort": "low", "max_tokens": 7, "chat_template_kwargs": {"x": 1}}
     async with serving(configuration(backend.url, model={"family": "plain", "tiers": {}})) as running:
         answer, body = await sent(running, backend, model="tiny", **fields)
@@ -164,7 +164,7 @@ async def test_a_model_without_reasoning(backend: Backend) -> None:
 
 
 async def test_a_backend_without_budgets(backend: Backend) -> None:
-    """`thinking_budget: false` never sends a budget; the cap alone holds the length."""
+    """With `thinking_budget: false` no budget is sent, and only the cap limits the length."""
     async with serving(configuration(backend.url, model={"thinking_budget": False})) as running:
         _, body = await sent(running, backend, model="tiny:short")
 
@@ -173,7 +173,7 @@ async def test_a_backend_without_budgets(backend: Backend) -> None:
 
 
 async def test_an_overlay_comes_last(backend: Backend) -> None:
-    """A tier's own overlay is merged over the family's fields and the client's."""
+    """A tier's overlay is merged over the fields of the family and of the client."""
     overlay = {"temperature": 0, "chat_template_kwargs": {"style": "brief"}}
     tiers = {"direct": {"thinking": 0, "answer": 8, "overlay": overlay}}
     async with serving(configuration(backend.url, model={"tiers": tiers})) as running:
@@ -184,7 +184,7 @@ async def test_an_overlay_comes_last(backend: Backend) -> None:
 
 
 async def test_rules_reach_the_wire(backend: Backend) -> None:
-    """Important requests are always long, and a floor is a minimum no client limit takes away."""
+    """A rule's fixed tier and a rule's floor apply to the request that the backend gets."""
     rules = [
         {"name": "important", "when": {"header": {"x-priority": "high"}}, "tier": "long"},
         {"name": "minimum", "when": {"metadata": {"team": "law"}}, "floor": "medium"},
@@ -201,7 +201,7 @@ async def test_rules_reach_the_wire(backend: Backend) -> None:
 
 
 async def test_names_are_the_backends() -> None:
-    """The backend sees the name it serves, never ours nor a pinned tier; other names are never invented."""
+    """The backend gets the name that it serves, not the gateway's name for the model nor a pinned tier."""
     async with Backend("org/real-name") as backend:
         settings = configuration(backend.url, model={"served_name": "org/real-name"})
         async with serving(settings) as running:
@@ -216,20 +216,20 @@ async def test_names_are_the_backends() -> None:
 
 
 async def test_legacy_completions_are_clamped_only(running: Running, backend: Backend) -> None:
-    """A legacy completion has no chat template: its own limit is cut to the tier's cap, that is all."""
-    limits: dict[int | None, int | None] = {1_000: 48, 5: 5, None: None}
-    for asked_for, got in limits.items():
+    """For a legacy completion, which has no chat template, a tier only cuts `max_tokens` to its cap."""
+    clamped: dict[int | None, int | None] = {1_000: 48, 5: 5, None: None}
+    for requested, forwarded in clamped.items():
         question = {"model": "tiny:short", "prompt": "hello"}
-        limits = {} if asked_for is None else {"max_tokens": asked_for}
-        answer = await post(running, question | limits, path="/v1/completions")
+        limit = {} if requested is None else {"max_tokens": requested}
+        answer = await post(running, question | limit, path="/v1/completions")
 
         assert answer.headers["x-thinkmeter-tier"] == "short"
-        clamp = {} if got is None else {"max_tokens": got}
+        clamp = {} if forwarded is None else {"max_tokens": forwarded}
         assert question | {"model": "tiny"} | clamp == asked(backend)[-1].json
 
 
 async def test_the_context_limits_the_cap() -> None:
-    """No cap exceeds the context the backend states in /v1/models, for it would refuse every such request."""
+    """No cap exceeds the context that the backend states in /v1/models, or it would refuse the request."""
     async with (
         Backend("tiny", max_model_len=100, clamp=True) as backend,
         serving(configuration(backend.url)) as running,
@@ -243,8 +243,8 @@ async def test_the_context_limits_the_cap() -> None:
     assert card.model_dump()["max_model_len"] == 100
 
 
-async def test_a_context_nobody_stated() -> None:
-    """A backend that states no context refuses a cap above it; the client learns so in OpenAI's words."""
+async def test_an_unstated_context() -> None:
+    """If a backend does not state its context and refuses the cap, the client gets OpenAI's error code."""
     async with Backend("tiny", max_model_len=100) as backend:
         backend.script(Fault(status=404, body={"detail": "Not Found"}), path="/v1/models", times=None)
         async with serving(configuration(backend.url)) as running:
@@ -256,7 +256,7 @@ async def test_a_context_nobody_stated() -> None:
 
 
 async def test_the_smallest_replica_limits_the_cap() -> None:
-    """Any replica may get the request, so the smallest context among them counts."""
+    """Any replica may get the request, so the smallest context of all replicas limits the cap."""
     async with Backend("tiny", max_model_len=100, clamp=True) as small, Backend("tiny") as large:
         async with serving(configuration(large.url, small.url)) as running:
             for _ in range(2):
@@ -266,7 +266,7 @@ async def test_the_smallest_replica_limits_the_cap() -> None:
 
 
 async def test_adaptive_requests_are_priced() -> None:
-    """The bare model name leaves the choice to the price: nothing buys thought at a huge price."""
+    """If no tier is pinned, the price chooses: no thinking at a very high price, the most at zero."""
     for price, tier in ((1_000, "direct"), (0, "long")):
         async with replicated(1, price=price) as (running, (backend,)):
             answer, body = await sent(running, backend, model="tiny", content="prove that 2 + 2 = 4")
