@@ -103,7 +103,7 @@ def bounds_of(
     """The bounds of a request to a model with four tiers."""
     made = settings(model=model)
     known = Key(name="k", hash="0" * 64, **key) if key is not None else None
-    return policy.bounds(
+    return policy.collect_bounds(
         ladder(),
         model=made.models["tiny"],
         key=known,

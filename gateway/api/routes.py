@@ -15,7 +15,7 @@ from gateway.openai_api import requests as protocol
 from gateway.openai_api.endpoints import CHAT
 from gateway.pipeline import Pipeline
 from gateway.routing.call import Target
-from gateway.routing.router import allowed
+from gateway.routing.router import may_use
 from gateway.snapshot import Snapshot
 
 
@@ -53,7 +53,7 @@ def add_routes(
         snapshot = pipeline.snapshot
         key = snapshot.router.identify(_exchange(request).headers)
         targets = snapshot.router.targets
-        cards = [_card(snapshot, name, target) for name, target in targets.items() if allowed(target, key)]
+        cards = [_card(snapshot, name, target) for name, target in targets.items() if may_use(target, key)]
         return json({"object": "list", "data": cards})
 
     @app.get("/v1/models/{name:path}", summary="One model", tags=["openai"])

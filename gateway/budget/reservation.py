@@ -22,7 +22,7 @@ LONG = 3600
 class TierDemand(NamedTuple):
     """Completion tokens per choice that one tier needs."""
 
-    cap: int
+    max_tokens: int
     """At most."""
     likely: int | None = None
     """95th percentile; None if unknown."""
@@ -50,7 +50,7 @@ class Demand:
     @property
     def largest(self) -> int:
         """The most tokens that may be reserved."""
-        return self.prompt + self.choices * self.tiers[0].cap
+        return self.prompt + self.choices * self.tiers[0].max_tokens
 
     def fixed(self, limit: Limit) -> int:
         """Tokens that the budget counts however short the completion is."""
@@ -58,8 +58,8 @@ class Demand:
 
     def amount(self, limit: Limit, tier: TierDemand, clamp: int = 0) -> int:
         """Tokens to reserve for a tier, or for a tier cut to `clamp` completion tokens per choice."""
-        likely = tier.cap if limit.budget.reserve == "strict" or tier.likely is None else tier.likely
-        per_choice = min(likely, clamp or tier.cap, tier.cap)
+        likely = tier.max_tokens if limit.budget.reserve == "strict" or tier.likely is None else tier.likely
+        per_choice = min(likely, clamp or tier.max_tokens, tier.max_tokens)
         return self.fixed(limit) + self.choices * per_choice
 
     def command(self, limits: tuple[Limit, ...], *, again: bool = False) -> ReserveCommand:
@@ -122,9 +122,9 @@ class Reservation:
         return self.fallback != "open" and any(limit.budget.reserve == "strict" for limit in self.limits)
 
     @property
-    def cap(self) -> int:
+    def max_tokens(self) -> int:
         """The most completion tokens per choice."""
-        return self.clamp or self.demand.tiers[self.tier].cap
+        return self.clamp or self.demand.tiers[self.tier].max_tokens
 
     @property
     def windows(self) -> tuple[Window, ...]:

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from gateway.config.settings import Place, Settings
+from gateway.config.settings import SettingPath, Settings
 
 KEYS_VARIABLE = "THINKMETER_API_KEYS"
 """Environment variable with further API keys: `name=secret,name=secret`."""
@@ -106,7 +106,7 @@ class _Reader:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
-        self.lines: dict[Place, int] = {}
+        self.lines: dict[SettingPath, int] = {}
         self._problems: list[Problem] = []
 
     def read(self, text: str) -> dict[str, Any]:
@@ -136,7 +136,9 @@ class _Reader:
         finally:
             loader.dispose()
 
-    def _walk(self, loader: yaml.SafeLoader, node: yaml.Node, at: Place, above: tuple[int, ...]) -> None:
+    def _walk(
+        self, loader: yaml.SafeLoader, node: yaml.Node, at: SettingPath, above: tuple[int, ...]
+    ) -> None:
         self.lines.setdefault(at, node.start_mark.line + 1)
         if id(node) in above:
             self._complain(node, at, "an alias inside what it stands for")
@@ -162,7 +164,7 @@ class _Reader:
                 self.lines[*at, str(key.value)] = key.start_mark.line + 1
                 self._walk(loader, value, (*at, str(key.value)), above)
 
-    def _resolve_references(self, loader: yaml.SafeLoader, node: yaml.ScalarNode, at: Place) -> None:
+    def _resolve_references(self, loader: yaml.SafeLoader, node: yaml.ScalarNode, at: SettingPath) -> None:
         def value(match: re.Match[str]) -> str:
             name, default = match.groups()
             found = self._environ.get(name, default)
@@ -177,23 +179,23 @@ class _Reader:
             if node.style is None:  # a plain scalar: "${PORT}" becomes a number
                 node.tag = loader.resolve(yaml.ScalarNode, resolved, (True, False))  # type: ignore[no-untyped-call]
 
-    def _check_scalar(self, loader: yaml.SafeLoader, node: yaml.ScalarNode, at: Place) -> None:
+    def _check_scalar(self, loader: yaml.SafeLoader, node: yaml.ScalarNode, at: SettingPath) -> None:
         """PyYAML trusts what looks like a number or a date, or is tagged as one: 2026-99-99."""
         try:
             loader.construct_object(node)
         except (ValueError, LookupError, AttributeError):
             self._complain(node, at, f"not a valid {node.tag.rpartition(':')[2]}")
 
-    def _complain(self, node: yaml.Node, at: Place, message: str) -> None:
+    def _complain(self, node: yaml.Node, at: SettingPath, message: str) -> None:
         self._problems.append(Problem(node.start_mark.line + 1, _dotted(at), message))
 
 
-def _dotted(place: Place) -> str:
+def _dotted(place: SettingPath) -> str:
     return ".".join(map(str, place))
 
 
-def _problem(entry: Any, lines: dict[Place, int]) -> Problem:
-    place: Place = tuple(entry.get("ctx", {}).get("at", entry["loc"]))
+def _problem(entry: Any, lines: dict[SettingPath, int]) -> Problem:
+    place: SettingPath = tuple(entry.get("ctx", {}).get("at", entry["loc"]))
     message = str(entry["msg"]).removeprefix("Value error, ")
     if entry["type"] == "extra_forbidden":
         message = "unknown setting" + _suggestion(place)
@@ -205,7 +207,7 @@ def _problem(entry: Any, lines: dict[Place, int]) -> Problem:
     return Problem(lines.get(known), _dotted(place), message)
 
 
-def _suggestion(place: Place) -> str:
+def _suggestion(place: SettingPath) -> str:
     """`; did you mean …?` when a setting of that section is spelt almost alike."""
     section: Any = Settings
     for part in place[:-1]:

@@ -30,11 +30,11 @@ from gateway.config.server import HttpLimits, ServerSettings
 
 BASELINE = "baseline"
 """Names the heuristic in `head`; everything else is a trained head."""
-Place = tuple[str | int, ...]
+SettingPath = tuple[str | int, ...]
 """Where a setting stands: ("models", "qwen3-8b", "floor")."""
 
 
-def _wrong(at: Place, message: str) -> PydanticCustomError:
+def _wrong(at: SettingPath, message: str) -> PydanticCustomError:
     """An error about two settings that disagree, placed at one of them."""
     return PydanticCustomError("reference", "{message}", {"at": at, "message": message})
 
@@ -93,7 +93,7 @@ class Settings(Section):
     @model_validator(mode="after")
     def _references_exist(self) -> Self:
         for name, model in self.models.items():
-            at: Place = ("models", name)
+            at: SettingPath = ("models", name)
             if model.family not in self.families:
                 known = ", ".join(sorted(self.families))
                 raise _wrong((*at, "family"), f"unknown family {model.family!r}; known: {known}")
@@ -136,14 +136,14 @@ class Settings(Section):
         }
         return tuple(dict.fromkeys(named[scope]))
 
-    def _check_bounds(self, at: Place, models: list[str] | None, bounds: dict[str, str | None]) -> None:
+    def _check_bounds(self, at: SettingPath, models: list[str] | None, bounds: dict[str, str | None]) -> None:
         unknown = sorted(set(models or ()) - set(self.models))
         if unknown:
             raise _wrong(at, f"unknown model {', '.join(unknown)}")
         for field, tier in bounds.items():
             self._check_tier((*at, field), tier, models)
 
-    def _check_tier(self, at: Place, tier: str | None, models: list[str] | None) -> None:
+    def _check_tier(self, at: SettingPath, tier: str | None, models: list[str] | None) -> None:
         """A bound must mean something on every model it applies to that has a choice at all."""
         for name in models or self.models:
             tiers = self.tiers_of(self.models[name])

@@ -15,11 +15,11 @@ log = logging.getLogger("thinkmeter.config")
 
 _POLL_SECONDS = 1.0
 
-T = TypeVar("T")
+Loaded = TypeVar("Loaded")
 
 
 async def watch(
-    path: Path, load: Callable[[Path], T], take: Callable[[T], None], refused: Callable[[], None]
+    path: Path, load: Callable[[Path], Loaded], take: Callable[[Loaded], None], refused: Callable[[], None]
 ) -> None:
     """Load every changed configuration and hand it to `take`; an invalid one leaves the old one in use.
 

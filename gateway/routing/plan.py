@@ -62,7 +62,7 @@ class RoutingPlan:
 
     def tier_demand(self, index: int, longest_answer: int) -> TierDemand:
         length, prediction = self.length(index), self.prediction
-        cap = length.cap
+        cap = length.max_tokens
         if cap is None:
             cap = min(length.thinking + longest_answer, self.context or length.thinking + longest_answer)
         likely = math.ceil(prediction.p95[index]) if prediction.p95 else None
@@ -78,7 +78,7 @@ class RoutingPlan:
             wanted=tiers.index(self.ladder.index(self.decision.tier)),
             choices=choices,
             prompt=prompt_bound(body, self.context, prompts),
-            minimum=min(kept + reservations.shortest_answer, demands[-1].cap),
+            minimum=min(kept + reservations.shortest_answer, demands[-1].max_tokens),
             soft=not kept,
         )
 
@@ -88,9 +88,9 @@ class RoutingPlan:
         length = self.length(index)
         if reservation.clamp:
             length = self._cut(index, reservation.clamp)
-        elif length.cap is None and reservation.strict:
-            length = Length(length.thinking, reservation.cap)
-        changes: dict[str, Any] = {"thinking": length.thinking, "cap": length.cap}
+        elif length.max_tokens is None and reservation.strict:
+            length = Length(length.thinking, reservation.max_tokens)
+        changes: dict[str, Any] = {"thinking": length.thinking, "cap": length.max_tokens}
         if self.choice.draw:
             changes["propensity"] = self._propensity(self.choice.draw, index, reservation)
         if reservation.shortened:
@@ -116,7 +116,7 @@ class RoutingPlan:
         kept = min(self.guaranteed, self.ladder.tiers[index].thinking)
         most = min(clamp - kept, self.client_limits.max_tokens or clamp)
         length = self.ladder.length(index, replace(self.client_limits, max_tokens=most), kept, self.context)
-        cap = clamp if length.cap is None else min(length.cap, clamp)
+        cap = clamp if length.max_tokens is None else min(length.max_tokens, clamp)
         return Length(min(length.thinking, cap), cap)
 
 

@@ -52,7 +52,7 @@ class NamedBound(NamedTuple):
     """The rule that sets it, where one does."""
 
 
-def bounds(
+def collect_bounds(
     ladder: TierLadder,
     *,
     model: Model,
@@ -97,7 +97,7 @@ class Choice:
     """How chance took part, where it did."""
 
 
-def explored(choice: Choice, epsilon: float, uniform: float) -> Choice:
+def explore_choice(choice: Choice, epsilon: float, uniform: float) -> Choice:
     """The choice, or with probability ε any eligible tier; `uniform` is a random number in [0, 1)."""
     if not epsilon or len(choice.eligible) == 1:
         return choice
@@ -177,7 +177,7 @@ def build_decision(
         requested=_requested(ladder, bounds, limits),
         eligible=ladder.names[choice.eligible.start : choice.eligible.stop],
         thinking=length.thinking,
-        cap=length.cap,
+        cap=length.max_tokens,
         difficulty=prediction.difficulty,
         correct=dict(zip(ladder.names, prediction.correct, strict=True)),
         tokens=dict(zip(ladder.names, prediction.tokens, strict=True)),

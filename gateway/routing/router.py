@@ -75,7 +75,7 @@ class Router:
                 tiers = ", ".join(self.targets[model].ladder.names)
                 raise ModelNotFound(f"The model {model!r} has no tier {tier!r}, only {tiers}", param="model")
             raise ModelNotFound(f"The model {name[:200]!r} does not exist", param="model")
-        if not allowed(target, key):
+        if not may_use(target, key):
             raise ModelNotAllowed(f"This API key may not use the model {target.name!r}", param="model")
         return target
 
@@ -87,7 +87,7 @@ class Router:
         target, key, request = call.target, call.key, call.request
         ladder = target.ladder
         rules = self._rules.matching(Facts(key.name if key else None, target.name, call.headers, request))
-        bounds = policy.bounds(
+        bounds = policy.collect_bounds(
             ladder,
             model=target.model,
             key=key,
@@ -97,7 +97,7 @@ class Router:
         )
         prediction = self.predictor.predict(request.prompt, target.name, ladder.lengths)
         epsilon = self._settings.exploration if explore else 0.0
-        choice = policy.explored(policy.choose(bounds, prediction, price), epsilon, _chance.random())
+        choice = policy.explore_choice(policy.choose(bounds, prediction, price), epsilon, _chance.random())
         decision = policy.build_decision(
             ladder,
             bounds,
@@ -115,6 +115,6 @@ class Router:
         )
 
 
-def allowed(target: Target, key: Key | None) -> bool:
+def may_use(target: Target, key: Key | None) -> bool:
     """Whether the key may use the model."""
     return key is None or key.models is None or target.name in key.models

@@ -30,7 +30,7 @@ class Length:
     """What is asked of the backend: reasoning tokens, and completion tokens in all (None: no cap)."""
 
     thinking: int
-    cap: int | None
+    max_tokens: int | None
 
 
 class TierLadder:
@@ -109,16 +109,16 @@ class TierLadder:
         applied = {name: value for name, value in fields.items() if name not in _ALIASES}
         for name, value in self._overlays(self.index(tier), length.thinking).items():
             applied[name] = value if isinstance(value, Raw) else self._merge(name, applied.get(name), value)
-        if length.cap is not None:
-            applied["max_completion_tokens"] = Raw(b"%d" % length.cap)
+        if length.max_tokens is not None:
+            applied["max_completion_tokens"] = Raw(b"%d" % length.max_tokens)
         return applied
 
     @staticmethod
     def clamp(fields: Fields, length: Length) -> Fields:
         """A legacy completion's fields: there is no chat template, so only `max_tokens` can be held."""
-        if length.cap is None or "max_tokens" not in fields:
+        if length.max_tokens is None or "max_tokens" not in fields:
             return fields
-        return fields | {"max_tokens": Raw(b"%d" % length.cap)}
+        return fields | {"max_tokens": Raw(b"%d" % length.max_tokens)}
 
     @staticmethod
     def _merge(name: str, theirs: Raw | None, ours: Fields) -> Raw:

@@ -78,15 +78,15 @@ def test_what_is_granted_was_set_aside(plan: RoutingPlan, choices: int, data: st
     demand = plan.demand(Reservations(shortest_answer=50), choices=choices, body=b"x" * 40)
     tier = data.draw(st.integers(demand.wanted, len(demand.tiers) - 1))
     cut = tier == len(demand.tiers) - 1 and data.draw(st.booleans())
-    clamp = data.draw(st.integers(demand.minimum, demand.tiers[-1].cap)) if cut else 0
+    clamp = data.draw(st.integers(demand.minimum, demand.tiers[-1].max_tokens)) if cut else 0
     reservation = Reservation("r", (limit(), limit(count="total")), demand, tier, clamp)
 
     granted = plan.granted(reservation)
 
     assert granted.cap is not None
-    assert granted.thinking <= granted.cap <= reservation.cap
+    assert granted.thinking <= granted.cap <= reservation.max_tokens
     completion, total = reservation.amounts()
-    assert completion == choices * reservation.cap
+    assert completion == choices * reservation.max_tokens
     assert total == completion + prompt_bound(b"x" * 40, plan.context)
     index = plan.ladder.index(granted.tier)
     lowest = plan.bounds.fixed or plan.bounds.floor
@@ -106,8 +106,8 @@ def test_tiers_fall(plan: RoutingPlan) -> None:
 
     assert list(plan.tiers) == sorted(plan.tiers, reverse=True)
     assert plan.ladder.names[plan.tiers[demand.wanted]] == plan.decision.tier
-    assert all(0 <= t.expected <= t.cap for t in demand.tiers)
-    assert 0 < demand.minimum <= max(demand.tiers[-1].cap, 1) or demand.tiers[-1].cap == 0
+    assert all(0 <= t.expected <= t.max_tokens for t in demand.tiers)
+    assert 0 < demand.minimum <= max(demand.tiers[-1].max_tokens, 1) or demand.tiers[-1].max_tokens == 0
 
 
 def one(**changes: Any) -> RoutingPlan:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.openai_api.requests import ClientLimits
 from gateway.routing import policy
-from gateway.routing.policy import Bound, Bounds, Choice, choose, explored
+from gateway.routing.policy import Bound, Bounds, Choice, choose, explore_choice
 from router_model.predictor import Prediction
 from tests.making import any_limits, bounds_of, ladder, ladders
 
@@ -186,15 +186,15 @@ def test_decision_is_a_full_record(
 def test_exploration(best: int, epsilon: float, uniform: float) -> None:
     """Chance draws among the eligible tiers only, says so, and the probabilities of all add up to one."""
     choice = Choice(best, "price", None, range(4))
-    drawn = explored(choice, epsilon, uniform)
+    drawn = explore_choice(choice, epsilon, uniform)
 
     assert drawn.draw is not None
     assert sum(drawn.draw.probabilities.values()) == pytest.approx(1)
     assert drawn.reason == ("price" if drawn.index == best else "explored")
     assert drawn.index in choice.eligible
-    assert explored(choice, 0.0, uniform) is choice
+    assert explore_choice(choice, 0.0, uniform) is choice
     pinned = Choice(2, "pinned", None, range(2, 3))
-    assert explored(pinned, epsilon, uniform) is pinned
+    assert explore_choice(pinned, epsilon, uniform) is pinned
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_one_dialect_is_left(position: tuple[TierLadder, int], limits: ClientLim
     if made.changes_requests:
         assert not {"reasoning", "thinking", "max_tokens"} & applied.keys()
         assert applied.get("thinking_token_budget", 0) <= max(length.thinking, 1)
-        assert applied.get("max_completion_tokens") == length.cap
+        assert applied.get("max_completion_tokens") == length.max_tokens
 
 
 SHORT = Length(200, 300)

@@ -107,13 +107,13 @@ def test_length_within_the_wish(
     assert 0 <= length.thinking <= made.tiers[index].thinking
     assert limits.thinking is None or length.thinking <= limits.thinking
     assert context is None or length.thinking <= context
-    if length.cap is None:
+    if length.max_tokens is None:
         assert made.tiers[index].answer is None
         assert limits.max_tokens is None
     else:
-        assert length.thinking <= length.cap
-        assert limits.max_tokens is None or length.cap <= limits.max_tokens
-        assert context is None or length.cap <= context
+        assert length.thinking <= length.max_tokens
+        assert limits.max_tokens is None or length.max_tokens <= limits.max_tokens
+        assert context is None or length.max_tokens <= context
 
 
 @given(positions(), any_limits, tokens, CONTEXT)
@@ -126,8 +126,8 @@ def test_guarantee(
     length = made.length(index, limits, wanted, context)
 
     assert min(guaranteed, context or guaranteed) <= length.thinking <= made.tiers[index].thinking
-    assert length.cap is None or length.thinking <= length.cap
-    assert context is None or length.cap is None or length.cap <= context
+    assert length.max_tokens is None or length.thinking <= length.max_tokens
+    assert context is None or length.max_tokens is None or length.max_tokens <= context
 
 
 @given(positions(), any_limits, tokens)
@@ -138,9 +138,9 @@ def test_guarantee_leaves_the_answer_its_room(
     made, index = position
     length = made.length(index, limits, guaranteed)
 
-    if limits.max_tokens is not None and length.cap is not None:
+    if limits.max_tokens is not None and length.max_tokens is not None:
         wanted = min(limits.max_tokens, made.tiers[index].answer or limits.max_tokens)
-        assert length.cap - min(guaranteed, made.tiers[index].thinking) >= wanted
+        assert length.max_tokens - min(guaranteed, made.tiers[index].thinking) >= wanted
 
 
 @given(positions(), any_limits, CONTEXT)
@@ -151,8 +151,10 @@ def test_answer_keeps_its_room(
     made, index = position
     length = made.length(index, limits, 0, context)
 
-    if length.cap is not None:
-        assert length.cap - length.thinking >= min(made.tiers[index].answer or length.cap, length.cap // 2)
+    if length.max_tokens is not None:
+        assert length.max_tokens - length.thinking >= min(
+            made.tiers[index].answer or length.max_tokens, length.max_tokens // 2
+        )
 
 
 @given(positions(), tokens)
