@@ -1,4 +1,4 @@
-"""One request on its way through the gateway: as it was admitted, and as it will be sent. Pure."""
+"""A request between admission and backend: what was admitted, and what will be sent. No I/O."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ from router_model.allocation import PriceTable
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a request names: a model, its tiers, and the tier that it pins."""
+    """The model that a request names, with its tiers."""
 
     name: str
     model: Model
     ladder: TierLadder
     pin: str | None
+    """The tier in `MODEL:TIER`; None if the name leaves the tier to the gateway."""
     prices: PriceTable | None = None
-    """What tokens buy on the head's own prompts. A budget uses it until it has seen prompts of its own."""
+    """The head's own price table. A budget uses it until it has seen enough requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One admitted request: what is asked, by whom, of which model, within which budgets."""
+    """An admitted request: what the client sends, its key, the model and the budgets that apply."""
 
     endpoint: Endpoint
     key: Key | None
@@ -45,14 +46,15 @@ class Call:
     target: Target
     pool: Pool
     context: int | None
-    """Tokens that prompt and completion may have together, as far as the backends have said."""
+    """The model's context length, prompt and completion together; None until a backend has reported it."""
     limits: tuple[Limit, ...]
+    """The budgets that the request counts against."""
     settings: Settings
-    """Of the snapshot that admitted the request."""
+    """Settings of the snapshot that admitted the request."""
 
     @property
     def affinity(self) -> str | None:
-        """The header value that keeps a session at one replica; None where there is none."""
+        """The value of the affinity header, which keeps a session at one replica; None without one."""
         header = self.settings.affinity_header
         if header is None:
             return None
@@ -60,28 +62,29 @@ class Call:
 
     @property
     def enforces_thinking_budget(self) -> bool:
-        """Whether the backend is told a thinking budget, so that one can judge whether it held."""
+        """Whether the backend is sent a thinking budget, so that we can check whether it was honoured."""
         return self.endpoint.has_template and self.target.ladder.enforces_thinking_budget
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a call will be sent: with the tier of a decision, or, where no tiers apply, as it came."""
+    """How a call will be sent: at the tier of a decision, or unchanged if the endpoint has no tiers."""
 
     call: Call
     routing: RoutingPlan | None = None
+    """None if the endpoint has no tiers."""
     decision: Decision | None = None
-    """What was decided; after the reservation, what was granted."""
+    """The decision; after the reservation, the granted decision."""
     reservation: Reservation | None = None
 
     @property
     def demand(self) -> Demand:
-        """What the call asks of its budgets."""
+        """The tokens that the call needs from its budgets."""
         call = self.call
         if not call.limits:
             return Demand(())
         if self.routing is None:
-            return Demand((TierDemand(0),), prompt=prompt_bound(call.body))  # of any number of inputs
+            return Demand((TierDemand(0),), prompt=prompt_bound(call.body))  # the sum over all inputs
         return self.routing.demand(
             call.settings.reservations,
             choices=call.request.choices,
@@ -90,14 +93,14 @@ class Plan:
         )
 
     def granted(self, reservation: Reservation | None) -> Plan:
-        """The plan with the tier and the cap that the budgets granted."""
+        """The plan with the tier and the token limit that the budgets granted."""
         if reservation is None:
             return self
         decision = self.routing.granted(reservation) if self.routing else None
         return replace(self, decision=decision, reservation=reservation)
 
     def fields(self) -> Fields:
-        """The fields sent upstream: the client's own bytes, but for the model's name, the tier and usage."""
+        """The fields to send upstream: the client's bytes, except for the model name, the tier and usage."""
         call, decision = self.call, self.decision
         request, endpoint, ladder = call.request, call.endpoint, call.target.ladder
         fields = request.fields
@@ -107,13 +110,13 @@ class Plan:
                 fields = ladder.apply(fields, decision.tier, length)
             else:
                 fields = ladder.clamp(fields, length)
-            # a cap even where the tier sets none, as no more than that was reserved
+            # Under a strict budget, send a limit even if the tier has none: nothing beyond it is reserved.
             if decision.cap is not None and self.reservation and self.reservation.strict:
                 others = {name: value for name, value in fields.items() if name != "max_tokens"}
                 fields = others | {endpoint.cap_field: Raw(b"%d" % decision.cap)}
         if request.model != call.pool.served_name:
             fields = fields | {"model": Raw(encode(call.pool.served_name))}
-        # under a budget every chunk must say how many tokens there were, as one chunk can hold several
+        # Under a budget, ask for the token count in every chunk, because one chunk can hold several tokens.
         counts = self.reservation is not None
         if request.stream and (counts or not request.wants_usage):
             fields = fields | {"stream_options": with_usage(fields.get("stream_options"), counts=counts)}

@@ -1,4 +1,4 @@
-"""Exploration: now and then a random tier, and the probability of what was granted. Pure."""
+"""Exploration: sometimes draws a random tier, and says how probable the granted tier was. No I/O."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import NamedTuple
 
 
 class Draw(NamedTuple):
-    """A random choice of a tier, by position."""
+    """The result of a random draw of a tier."""
 
     tier: int
+    """Position of the drawn tier."""
     probabilities: dict[int, float]
-    """The probability of each eligible tier to be drawn."""
+    """How likely each eligible tier was to be drawn, by position."""
 
 
 def explore(best: int, eligible: Sequence[int], epsilon: float, uniform: float) -> Draw:
-    """With probability ε any eligible tier, all equally likely; otherwise the best one.
+    """Draw any eligible tier with probability ε, all equally likely; otherwise take the best one.
 
-    uniform: a random number in [0, 1). Use ε = 0 while the limiter acts: a tight window is no place for
-    experiments.
+    uniform: a random number in [0, 1). Use ε = 0 while a budget is tight.
     """
     share = epsilon / len(eligible)
     probabilities = {k: share + (1 - epsilon if k == best else 0.0) for k in eligible}
@@ -29,11 +29,11 @@ def explore(best: int, eligible: Sequence[int], epsilon: float, uniform: float) 
 
 
 def propensity(draw: Draw, granted: int, fits: Iterable[int]) -> float:
-    """The probability that this tier was granted, limiter included; 0 if that was impossible.
+    """The probability that this tier is granted, limiter included; 0 if that is impossible.
 
-    fits: the eligible tiers for which the window had room at that moment. The limiter grants the highest of
-    them at or below the drawn one, so several draws may lead to one tier. For example, with room for tiers
-    0 and 1, draws of 1 and 2 both lead to tier 1.
+    fits: the tiers for which the budgets had room. The limiter grants the highest of them at or below the
+    drawn tier, so several draws can lead to one tier. For example, with room for tiers 0 and 1, draws of 1
+    and 2 both lead to tier 1.
     """
     room = sorted(fits)
     return math.fsum(

@@ -1,4 +1,4 @@
-"""Turns a routing decision into a budget demand, and a reservation back into the decision. No I/O."""
+"""Turns a routing decision into a budget demand, and the reservation into the granted decision. No I/O."""
 
 from __future__ import annotations
 
@@ -19,32 +19,33 @@ from router_model.allocation import PriceTable
 from router_model.predictor import Prediction
 
 TEMPLATE_TOKENS = 256
-"""The most tokens that a chat template adds to the text in the request's body."""
+"""Upper bound on the tokens that a chat template adds to the text in a request body."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoutingPlan:
-    """A decision, and all that is needed to change it for a budget."""
+    """A decision with what is needed to shorten it for a budget."""
 
     ladder: TierLadder
     bounds: Bounds
     client_limits: ClientLimits
     prediction: Prediction
     context: int | None
+    """The model's context length; None if unknown."""
     choice: Choice
     decision: Decision
     prices: PriceTable | None = None
-    """What tokens buy according to the head, until the budget has seen requests of its own."""
+    """The head's own price table. A budget uses it until it has seen enough requests."""
 
     @property
     def guaranteed(self) -> int:
-        """Reasoning tokens that the budget may not take away."""
+        """Reasoning tokens that a floor or a fixed tier promises, so that no budget may take them away."""
         guarantee = self.bounds.guarantee
         return 0 if guarantee is None else self.ladder.tiers[guarantee].thinking
 
     @property
     def tiers(self) -> tuple[int, ...]:
-        """Positions of the tiers that the budget may grant, most expensive first; only one if it is fixed."""
+        """Positions of the tiers that a budget may grant, most expensive first; only one if it is fixed."""
         wanted = self.ladder.index(self.decision.tier)
         if self.bounds.fixed:
             return (wanted,)
@@ -53,7 +54,7 @@ class RoutingPlan:
         return tuple(range(max(wanted, *eligible), min(low, wanted) - 1, -1))
 
     def estimates(self, choices: int) -> tuple[list[float], list[float]]:
-        """P(correct) and expected completion tokens of the tiers that the budget may grant."""
+        """P(right) and the expected completion tokens of all choices, by tier that a budget may grant."""
         correct, tokens = self.prediction.correct, self.prediction.tokens
         return [correct[k] for k in self.tiers], [tokens[k] * choices for k in self.tiers]
 
@@ -62,14 +63,18 @@ class RoutingPlan:
 
     def tier_demand(self, index: int, longest_answer: int) -> TierDemand:
         length, prediction = self.length(index), self.prediction
-        cap = length.max_tokens
-        if cap is None:
-            cap = min(length.thinking + longest_answer, self.context or length.thinking + longest_answer)
+        max_tokens = length.max_tokens
+        if max_tokens is None:
+            max_tokens = length.thinking + longest_answer
+            max_tokens = min(max_tokens, self.context or max_tokens)
         likely = math.ceil(prediction.p95[index]) if prediction.p95 else None
-        return TierDemand(cap, likely, min(round(prediction.tokens[index]), cap))
+        return TierDemand(max_tokens, likely, min(round(prediction.tokens[index]), max_tokens))
 
     def demand(self, reservations: Reservations, *, choices: int, body: bytes, prompts: int = 1) -> Demand:
-        """What the request may spend in each tier. prompts: number of prompts in the body."""
+        """What the ledger must know to reserve tokens: the need of every tier, and how far to shorten.
+
+        prompts: number of prompts in the body.
+        """
         tiers = self.tiers
         demands = tuple(self.tier_demand(index, reservations.longest_answer) for index in tiers)
         kept = min(self.guaranteed, self.ladder.tiers[tiers[-1]].thinking)
@@ -83,7 +88,10 @@ class RoutingPlan:
         )
 
     def granted(self, reservation: Reservation) -> Decision:
-        """The decision after the reservation, which may have another tier, a smaller cap, or a cap at all."""
+        """The decision as the budgets granted it.
+
+        They may have granted a cheaper tier or fewer tokens, or set a token limit where the tier has none.
+        """
         index = self.tiers[reservation.tier]
         length = self.length(index)
         if reservation.clamp:
@@ -103,7 +111,10 @@ class RoutingPlan:
         return with_fields(self.decision, **changes)
 
     def _propensity(self, draw: Draw, index: int, reservation: Reservation) -> float:
-        """The probability of the granted tier, summed over all draws that lead to it."""
+        """The probability of the granted tier, which the log needs to compare policies later.
+
+        The budget can turn several draws into the same tier, so their probabilities add up.
+        """
         if not reservation.reply:
             return 1.0 if reservation.shortened else draw.probabilities[index]
         if reservation.clamp:
@@ -112,18 +123,19 @@ class RoutingPlan:
         return propensity(draw, index, room)
 
     def _cut(self, index: int, clamp: int) -> Length:
-        """The length of a tier cut to `clamp` completion tokens; that is never less than the guarantee."""
+        """The length of a tier cut to `clamp` completion tokens, which always cover the guarantee."""
         kept = min(self.guaranteed, self.ladder.tiers[index].thinking)
+        # `length` grants guaranteed reasoning on top of the client's limit, so subtract it first.
         most = min(clamp - kept, self.client_limits.max_tokens or clamp)
         length = self.ladder.length(index, replace(self.client_limits, max_tokens=most), kept, self.context)
-        cap = clamp if length.max_tokens is None else min(length.max_tokens, clamp)
-        return Length(min(length.thinking, cap), cap)
+        max_tokens = clamp if length.max_tokens is None else min(length.max_tokens, clamp)
+        return Length(min(length.thinking, max_tokens), max_tokens)
 
 
 def prompt_bound(body: bytes, context: int | None = None, prompts: int = 1) -> int:
-    """An upper bound of the tokens in the prompts of a body.
+    """Upper bound on the tokens of all prompts in a request body.
 
-    A token of text has at least one byte. A prompt that exceeds the context is refused by the backend.
+    A token of text has at least one byte, and the backend refuses a prompt that exceeds the context.
     """
     bound = len(body) + TEMPLATE_TOKENS
     return bound if context is None else min(bound, prompts * context)

@@ -1,4 +1,4 @@
-"""The decision: rules bound the tiers, then the price picks one. Pure: time and randomness never enter."""
+"""Chooses a tier: bounds limit the choice, then the price decides. No I/O, no clock, no randomness."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ from router_model.predictor import Prediction
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A limit on the tier's position, and who set it."""
+    """One bound on the tier, and where it comes from."""
 
     index: int
+    """Position of the tier on the ladder."""
     reason: Reason
+    """The reason of a decision that this bound changes."""
     rule: str | None = None
+    """The rule that sets it, if one does."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """All limits of one request. `fixed` outranks `floor`, `floor` outranks `ceiling` and the pin."""
+    """All bounds of one request. `fixed` outranks `floor`, and `floor` outranks `ceiling` and `pin`."""
 
     ceiling: Bound
     floor: Bound | None = None
@@ -37,19 +40,19 @@ class Bounds:
 
     @property
     def guarantee(self) -> int | None:
-        """The tier whose reasoning tokens no limits of the client may take away."""
+        """The tier whose reasoning tokens are promised, whatever the client's limits are."""
         bound = self.fixed or self.floor
         return bound.index if bound else None
 
 
 class NamedBound(NamedTuple):
-    """A bound as the configuration states it: by the name of a tier."""
+    """A bound as configured: with the name of a tier instead of its position."""
 
     tier: str | None
     """None sets no bound."""
     reason: Reason
     rule: str | None = None
-    """The rule that sets it, where one does."""
+    """The rule that sets it, if one does."""
 
 
 def collect_bounds(
@@ -61,7 +64,7 @@ def collect_bounds(
     limits: ClientLimits,
     pin: str | None,
 ) -> Bounds:
-    """Collect the limits set by the model, the key, the matching rules and the client."""
+    """Collect the bounds set by the model, the key, the matching rules and the client; keep the tightest."""
     floors: list[NamedBound] = [NamedBound(model.floor, "model_floor")]
     ceilings: list[NamedBound] = []
     if key:
@@ -87,18 +90,24 @@ def _named(ladder: TierLadder, limits: Iterable[NamedBound]) -> Iterator[Bound]:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A tier's position, why, by which rule, and the positions it was chosen from."""
+    """A chosen tier, before it is recorded as a decision."""
 
     index: int
+    """Position of the tier on the ladder."""
     reason: Reason
     rule: str | None
+    """The rule behind the reason, if there is one."""
     eligible: range
+    """Positions that the tier was chosen from."""
     draw: Draw | None = None
-    """How chance took part, where it did."""
+    """The random draw, if exploration was on."""
 
 
 def explore_choice(choice: Choice, epsilon: float, uniform: float) -> Choice:
-    """The choice, or with probability ε any eligible tier; `uniform` is a random number in [0, 1)."""
+    """Replace the choice by any eligible tier with probability ε.
+
+    uniform: a random number in [0, 1).
+    """
     if not epsilon or len(choice.eligible) == 1:
         return choice
     draw = explore(choice.index, choice.eligible, epsilon, uniform)
@@ -108,9 +117,9 @@ def explore_choice(choice: Choice, epsilon: float, uniform: float) -> Choice:
 
 
 def choose(bounds: Bounds, prediction: Prediction, price: float) -> Choice:
-    """The eligible tier of highest value (`allocation.value`), the cheaper one on a tie.
+    """Choose the eligible tier with the highest value (`allocation.value`), the cheaper one on a tie.
 
-    Tokens go where the *gain* in correctness pays, so a hopeless prompt gets as few as a trivial one.
+    What counts is the *gain* in P(right), so a hopeless prompt gets as few tokens as a trivial one.
     """
     count = len(prediction.correct)
     if bounds.fixed:
@@ -141,7 +150,7 @@ def _only(index: int) -> range:
 
 
 def _requested(ladder: TierLadder, bounds: Bounds, limits: ClientLimits) -> str:
-    """The tier the client named or allowed at most; "adaptive" when it left the choice to us."""
+    """The tier that the client pins or allows at most; "adaptive" if it leaves the choice to the gateway."""
     if bounds.pin is not None:
         return ladder.names[bounds.pin]
     if limits.effort is None and limits.thinking is None:
@@ -162,9 +171,9 @@ def build_decision(
     context: int | None,
     versions: dict[str, str],
 ) -> Decision:
-    """Record a choice with all it was made from, and the length it comes to.
+    """Record a choice with its inputs and the resulting length.
 
-    context: tokens the backend can hold; it refuses a cap above that, so no cap exceeds it.
+    context: the model's context length. The backend refuses a larger token limit, so none is ever sent.
     """
     guaranteed = 0 if bounds.guarantee is None else ladder.tiers[bounds.guarantee].thinking
     length = ladder.length(choice.index, limits, guaranteed, context)

@@ -1,4 +1,4 @@
-"""Routing state of one configuration: who may use which model, and which tier a request gets. Pure."""
+"""Routing by one configuration: which key may use which model, and which tier a request gets. No I/O."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from router_model.encoders.embedder import Embedder
 from router_model.head import Head
 from router_model.predictor import Predictor
 
-_ids = _chance = Random()  # noqa: S311 - neither names nor experiments need secrecy
+_ids = _chance = Random()  # noqa: S311 - neither decision IDs nor exploration need secrecy
 
 
 class Router:
-    """Keys, models, tiers, rules and the head of one configuration. Immutable."""
+    """The keys, models, tiers, rules and head of one configuration. Immutable."""
 
     def __init__(self, settings: Settings, predictor: Predictor, digest: str) -> None:
-        """`digest` names the configuration in every decision."""
+        """digest: names the configuration in every decision."""
         self._settings = settings
         self.predictor = predictor
         encoder = predictor.encoder if isinstance(predictor, Head) else None
         self.embedder = encoder if isinstance(encoder, Embedder) else None
-        """The encoder whose embeddings must be fetched before the head is asked, where it has one."""
+        """The head's encoder if its embeddings must be fetched before the head can predict, else None."""
         self._rules = RuleBook(settings.rules)
         self.versions = {"gateway": __version__, "config": digest, "head": predictor.version}
         self._keys = {key.hash: key for key in settings.keys}
@@ -41,13 +41,13 @@ class Router:
             prices = predictor.price_table(name, ladder.lengths) if settings.budgets else None
             pins = [None, *ladder.names] if len(ladder.names) > 1 else [None]
             for pin in pins:
-                # a model that is really called `name:tier` keeps its name
+                # `setdefault`, because a model may itself be configured under the name `other-model:tier`.
                 self.targets.setdefault(
                     f"{name}:{pin}" if pin else name, Target(name, model, ladder, pin, prices)
                 )
 
     def identify(self, headers: Mapping[bytes, bytes]) -> Key | None:
-        """The client's key; None where no keys are configured.
+        """The client's key; None if no keys are configured.
 
         Raises: InvalidApiKey.
         """
@@ -64,7 +64,7 @@ class Router:
         return self._keys[digest]
 
     def target(self, name: str, key: Key | None) -> Target:
-        """The model that a request names, pinned tier included.
+        """The model that a request names, with the tier it pins, if any.
 
         Raises: ModelNotFound, ModelNotAllowed.
         """
@@ -80,9 +80,9 @@ class Router:
         return target
 
     def route(self, call: Call, *, price: float, explore: bool = False) -> RoutingPlan:
-        """Choose a tier at a price, and keep what a budget needs to choose another.
+        """Choose a tier at a price, and keep what is needed to shorten it for a budget.
 
-        explore: whether chance may choose another tier for the configured share of requests.
+        explore: draw the tier at random for the configured share of requests.
         """
         target, key, request = call.target, call.key, call.request
         ladder = target.ladder

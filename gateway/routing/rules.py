@@ -1,4 +1,4 @@
-"""The operator's rules: which of them hold for a request."""
+"""Finds the operator's rules that match a request. No I/O."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gateway.openai_api.requests import Request
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What rules may look at."""
+    """What the conditions of a rule are compared with."""
 
     key: str | None
     model: str
@@ -22,13 +22,13 @@ class Facts:
 
 
 class RuleBook:
-    """The operator's rules with their patterns compiled."""
+    """The operator's rules, with their regular expressions compiled."""
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         self._rules = [(rule, re.compile(rule.when.prompt) if rule.when.prompt else None) for rule in rules]
 
     def matching(self, facts: Facts) -> list[Rule]:
-        """The rules whose conditions all hold, in the order of the file."""
+        """The rules whose conditions all hold, in the order of the configuration file."""
         return [rule for rule, pattern in self._rules if _holds(rule.when, pattern, facts)]
 
 

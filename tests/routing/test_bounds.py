@@ -13,7 +13,7 @@ from tests.making import bounds_of
 
 
 def test_nothing_bounds() -> None:
-    """Without rules, key, limits and floor the ceiling is the top, and nothing is guaranteed."""
+    """With nothing configured, the ceiling is the highest tier and nothing is guaranteed."""
     free = bounds_of()
 
     assert (free.ceiling.index, free.floor, free.fixed, free.pin, free.guarantee) == (
@@ -26,7 +26,7 @@ def test_nothing_bounds() -> None:
 
 
 def test_highest_floor_and_lowest_ceiling_hold() -> None:
-    """Of several bounds the tightest counts, and it keeps its own reason."""
+    """The tightest of several bounds applies, with its own reason."""
     rules = [Rule(name="a", floor="short", ceiling="medium"), Rule(name="b", floor="medium")]
     found = bounds_of(
         rules, {"floor": "direct", "ceiling": "long"}, ClientLimits(effort="max"), floor="short"
@@ -48,14 +48,14 @@ def test_highest_floor_and_lowest_ceiling_hold() -> None:
     ],
 )
 def test_who_bounds(given_: dict[str, Any], floor: Bound | None, ceiling: Bound) -> None:
-    """Model, key, rule and client each set their own bound."""
+    """The model, the key, a rule and the client can each set a bound."""
     found = bounds_of(**given_)
 
     assert (found.floor, found.ceiling) == (floor, ceiling)
 
 
 def test_first_fixed_tier_wins() -> None:
-    """Of two rules that fix the tier, the first in the file decides, and it is guaranteed."""
+    """If two rules fix the tier, the first in the file decides, and its tier is guaranteed."""
     found = bounds_of([Rule(name="a", tier="long"), Rule(name="b", tier="direct")], pin="short")
 
     assert found.fixed == Bound(3, "rule_tier", "a")

@@ -1,4 +1,4 @@
-"""Exploration: every tier is drawn with the probability that is recorded for it."""
+"""Exploration draws every tier with the probability that is recorded for it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ tiers = st.lists(st.integers(0, 6), min_size=1, max_size=5, unique=True).map(sor
 @settings(max_examples=20)
 @given(tiers, st.floats(0, 1), st.data())
 def test_propensities_are_shares_of_a_uniform_draw(eligible, epsilon, data) -> None:
-    """Over evenly spread random numbers every tier is drawn as often as its probability says."""
+    """Over evenly spread random numbers, every tier is drawn as often as its probability says."""
     best = data.draw(st.sampled_from(eligible))
     draws = [explore(best, eligible, epsilon, (k + 0.5) / 1000) for k in range(1000)]
 
@@ -26,7 +26,7 @@ def test_propensities_are_shares_of_a_uniform_draw(eligible, epsilon, data) -> N
 
 @given(tiers, st.floats(0, 1), st.data())
 def test_propensities_after_the_limiter_sum_to_one(eligible, epsilon, data) -> None:
-    """Where the cheapest tier fits, granted tiers' propensities sum to 1; those without room have none."""
+    """If the cheapest tier fits, the propensities add up to 1, and tiers without room have propensity 0."""
     best = data.draw(st.sampled_from(eligible))
     fits = {eligible[0], *data.draw(st.sets(st.sampled_from(eligible)))}
     draw = explore(best, eligible, epsilon, 0.5)
@@ -36,7 +36,7 @@ def test_propensities_after_the_limiter_sum_to_one(eligible, epsilon, data) -> N
 
 
 def test_no_exploration_is_certain() -> None:
-    """With ε = 0 the best tier is drawn with probability 1, and so is what the limiter makes of it."""
+    """With ε = 0 the best tier is drawn, and the limiter's result follows, with probability 1."""
     draw = explore(2, (0, 1, 2), 0.0, 0.0)
 
     assert draw == Draw(2, {0: 0.0, 1: 0.0, 2: 1.0})

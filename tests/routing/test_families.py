@@ -1,4 +1,4 @@
-"""The family table: what each kind of model is sent at each of its tiers, written out."""
+"""The fields that each model family is sent at each of its tiers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.making import chat, plain
 
 
 def settings(family: str, families: dict[str, Any] | None = None, **model: Any) -> Settings:
-    """Settings with one model of a family that names no tiers of its own."""
+    """Settings with one model that has the tiers of its family."""
     models = {"tiny": {"family": family, "replicas": [{"url": "http://a"}]} | model}
     return parse(yaml.safe_dump({"models": models, "families": families or {}}), {})
 
@@ -28,7 +28,7 @@ def ladder(family: str, families: dict[str, Any] | None = None, **model: Any) ->
 
 
 def sent(made: TierLadder, tier: str) -> dict[str, Any]:
-    """What is added to a request that says nothing of its own."""
+    """The fields that a tier adds to a minimal request."""
     client = chat()
     fields = plain(made.apply(client.fields, tier, made.length(made.index(tier), ClientLimits())))
     return {name: value for name, value in fields.items() if name not in client.fields}
@@ -38,12 +38,12 @@ def template(**variables: Any) -> dict[str, Any]:
     return {"chat_template_kwargs": variables}
 
 
-def budget(tokens: int, cap: int) -> dict[str, Any]:
-    return {"thinking_token_budget": tokens} | limit(cap)
+def budget(tokens: int, max_tokens: int) -> dict[str, Any]:
+    return {"thinking_token_budget": tokens} | limit(max_tokens)
 
 
-def limit(cap: int) -> dict[str, Any]:
-    return {"max_completion_tokens": cap}
+def limit(max_tokens: int) -> dict[str, Any]:
+    return {"max_completion_tokens": max_tokens}
 
 
 ENABLED, DISABLED = template(enable_thinking=True), template(enable_thinking=False)
@@ -52,7 +52,7 @@ FULL = {"short": budget(1024, 5120), "medium": budget(4096, 8192), "long": budge
 
 
 def full(off: dict[str, Any], on: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The four tiers of a family whose thinking is switched off and budgeted."""
+    """The four tiers of a family whose thinking can be switched off and budgeted."""
     return {"direct": off | limit(4096)} | {tier: on | fields for tier, fields in FULL.items()}
 
 
@@ -98,7 +98,7 @@ TABLE: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def test_table_is_complete() -> None:
-    """Every family that ships is written out here, and no other."""
+    """The table lists every built-in family and no other."""
     assert TABLE.keys() == builtin_families().keys()
 
 
@@ -107,13 +107,13 @@ def test_table_is_complete() -> None:
     [(family, tier, fields) for family, tiers in TABLE.items() for tier, fields in tiers.items()],
 )
 def test_fields_of_a_tier(family: str, tier: str, fields: dict[str, Any]) -> None:
-    """A tier sends exactly these fields beside the client's own."""
+    """A tier adds exactly these fields to the client's own."""
     assert sent(ladder(family), tier) == fields
 
 
 @pytest.mark.parametrize("family", TABLE)
 def test_tiers_in_order(family: str) -> None:
-    """A family's tiers stand cheapest first, under the names of the table."""
+    """A family's tiers are sorted cheapest first, under the names of the table."""
     assert ladder(family).names == tuple(TABLE[family])
 
 
@@ -131,7 +131,7 @@ HIGHEST: dict[str, tuple[str, ...]] = dict.fromkeys(TABLE, FOUR) | {
 
 @pytest.mark.parametrize("family", TABLE)
 def test_highest_tier_by_effort(family: str) -> None:
-    """For each effort from none to max: the tier it allows at most, rounded down."""
+    """Each effort from none to max allows this tier at most, rounded down."""
     made = ladder(family)
 
     assert (
@@ -141,7 +141,7 @@ def test_highest_tier_by_effort(family: str) -> None:
 
 @pytest.mark.parametrize("family", TABLE)
 def test_backend_that_refuses_budgets(family: str) -> None:
-    """With `thinking_budget: false` no tier sends a budget, a budget of 0 included; the cap stays."""
+    """With `thinking_budget: false` no tier sends a thinking budget, not even 0; the token limit stays."""
     made = ladder(family, thinking_budget=False)
 
     for tier, fields in TABLE[family].items():
@@ -152,7 +152,7 @@ def test_backend_that_refuses_budgets(family: str) -> None:
 
 @pytest.mark.parametrize("family", [name for name, tiers in TABLE.items() if "long" in tiers])
 def test_budget_is_cut_to_the_length(family: str) -> None:
-    """A tier that is cut short sends the shorter budget where the family takes one."""
+    """A shortened tier sends the smaller thinking budget if the family takes one."""
     made, whole = ladder(family), TABLE[family]["long"]
     cut = plain(made.apply(chat().fields, "long", Length(100, 300)))
 
@@ -161,7 +161,7 @@ def test_budget_is_cut_to_the_length(family: str) -> None:
 
 
 def test_family_that_cannot_stop_thinking() -> None:
-    """Where thinking cannot be switched off, no room for it means the weakest that can be said."""
+    """If thinking cannot be switched off, a length without reasoning sends the weakest effort."""
     fields = plain(ladder("gpt-oss").apply(chat().fields, "short", Length(0, 50)))
 
     assert (fields["reasoning_effort"], fields["max_completion_tokens"]) == ("low", 50)
@@ -174,8 +174,8 @@ OWN = {
 }
 
 
-def test_family_of_ones_own() -> None:
-    """The configuration adds families to the table, and the built-in ones stay."""
+def test_family_added() -> None:
+    """The configuration can add families to the built-in ones."""
     made = ladder("mine", {"mine": OWN})
 
     assert sent(made, "direct") == template(mode="fast") | limit(10)
@@ -184,6 +184,6 @@ def test_family_of_ones_own() -> None:
 
 
 def test_family_replaced() -> None:
-    """An entry of the same name replaces the built-in one whole."""
+    """An entry of the same name replaces the whole built-in one."""
     assert sent(ladder("qwen3", {"qwen3": OWN}), "long") == template(mode="slow", budget=90) | limit(100)
     assert ladder("qwen3", {"qwen3": OWN}).names == ("direct", "long")

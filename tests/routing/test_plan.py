@@ -1,4 +1,4 @@
-"""What a budget may grant in place of a decision: never under a guarantee, never more than was set aside."""
+"""What a budget may grant: never less than is guaranteed, never more than was reserved."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def limit(**budget: Any) -> Limit:
 
 @st.composite
 def plans(draw: Any) -> RoutingPlan:
-    """Any ladder, limits and bounds, with the decision made for them."""
+    """Plans over any ladder, client limits and bounds."""
     tiers: TierLadder = draw(ladders)
     count = len(tiers.names)
     position = st.integers(0, count - 1)
@@ -55,7 +55,7 @@ def planned(
     price: float,
     context: int | None,
 ) -> RoutingPlan:
-    """The plan as the router makes it, without experiments."""
+    """The plan as the router makes it, without exploration."""
     choice = policy.choose(bounds, prediction, price)
     decision = policy.build_decision(
         tiers,
@@ -73,8 +73,8 @@ def planned(
 
 
 @given(plans(), st.integers(1, 4), st.data())
-def test_what_is_granted_was_set_aside(plan: RoutingPlan, choices: int, data: st.DataObject) -> None:
-    """The cap sent upstream never exceeds the reservation, and the guarantee outlives every cut."""
+def test_what_is_granted_was_reserved(plan: RoutingPlan, choices: int, data: st.DataObject) -> None:
+    """The token limit sent upstream never exceeds the reservation, and no cut goes below the guarantee."""
     demand = plan.demand(Reservations(shortest_answer=50), choices=choices, body=b"x" * 40)
     tier = data.draw(st.integers(demand.wanted, len(demand.tiers) - 1))
     cut = tier == len(demand.tiers) - 1 and data.draw(st.booleans())
@@ -101,7 +101,7 @@ def test_what_is_granted_was_set_aside(plan: RoutingPlan, choices: int, data: st
 
 @given(plans())
 def test_tiers_fall(plan: RoutingPlan) -> None:
-    """Steps run from the dearest tier downwards, and the wanted one is the decision's."""
+    """A plan lists its tiers from the most expensive down, and wants the tier of the decision."""
     demand = plan.demand(Reservations(), choices=1, body=b"")
 
     assert list(plan.tiers) == sorted(plan.tiers, reverse=True)
@@ -111,7 +111,7 @@ def test_tiers_fall(plan: RoutingPlan) -> None:
 
 
 def one(**changes: Any) -> RoutingPlan:
-    """The four tiers, no bounds, a decision for the longest."""
+    """A plan over four tiers without bounds, decided for the longest."""
     tiers = ladder()
     bounds = Bounds(ceiling=Bound(3, "client_ceiling"))
     prediction = Prediction(0.5, (0.1, 0.2, 0.3, 0.9), (50.0, 150.0, 300.0, 600.0), **changes)
@@ -119,7 +119,7 @@ def one(**changes: Any) -> RoutingPlan:
 
 
 def test_p95_is_what_is_likely() -> None:
-    """`p95` reserves the head's estimate, and the cap where the head has none."""
+    """`p95` reserves the head's 95th percentile, or the token limit if the head has none."""
     likely = one(p95=(90.0, 250.0, 450.5, 5000.0)).demand(Reservations(), choices=2, body=b"")
     unknown = one().demand(Reservations(), choices=2, body=b"")
     soft, hard = limit(reserve="p95"), limit()
@@ -129,13 +129,13 @@ def test_p95_is_what_is_likely() -> None:
     assert [unknown.amount(soft, t) for t in unknown.tiers] == [2 * 900, 2 * 500, 2 * 300, 2 * 100]
 
 
-def test_what_is_unknown_counts_on_the_safe_side() -> None:
-    """Settlement by what is known: the backend's count, deltas of a stream, all of it, or nothing."""
+def test_unknown_usage_is_settled_on_the_safe_side() -> None:
+    """Settlement uses the backend's count, else the tokens of the stream, else the whole reservation."""
     demand = one().demand(Reservations(), choices=1, body=b"x" * 44)
     reservation = Reservation("r", (limit(), limit(count="total")), demand, 0)
 
-    def spent(tally: TokenUsage, *, refused: bool = False, attempts: int = 1, **how: bool) -> list[int]:
-        reservation.outcome = Outcome(tally, attempts=attempts, **how)
+    def spent(usage: TokenUsage, *, refused: bool = False, attempts: int = 1, **how: bool) -> list[int]:
+        reservation.outcome = Outcome(usage, attempts=attempts, **how)
         return [tokens for tokens, _ in reservation.spent(refused=refused)]
 
     assert spent(TokenUsage(prompt=7, completion=30)) == [30, 37]
@@ -148,7 +148,7 @@ def test_what_is_unknown_counts_on_the_safe_side() -> None:
 
 
 def test_durations_are_written_as_openai_does() -> None:
-    """Milliseconds, seconds, minutes, hours."""
+    """Durations in milliseconds, seconds, minutes and hours."""
     written = {0: "0ms", 250: "250ms", 1000: "1s", 1001: "2s", 60_000: "1m0s", 359_500: "6m0s"}
     assert {ms: duration(ms) for ms in written} == written
     assert duration(86_400_000) == "24h0m0s"

@@ -1,4 +1,4 @@
-"""The decision: the price picks a tier within the bounds, and the reason says what bound."""
+"""The price picks a tier within the bounds, and the reason names the bound that changed the choice."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FLOORS = ("model_floor", "key_floor", "rule_floor")
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[Bounds, Prediction]:
-    """Bounds and estimates for 1 to 5 tiers, in binary fractions, so that arithmetic is exact."""
+    """Bounds and estimates for 1 to 5 tiers. Estimates are binary fractions, so that arithmetic is exact."""
     count = draw(st.integers(1, 5))
     position = st.integers(0, count - 1)
     correct = draw(st.lists(st.integers(0, 64), min_size=count, max_size=count))
@@ -45,7 +45,7 @@ def value(prediction: Prediction, price: float, index: int) -> float:
 
 @given(cases(), prices)
 def test_choice_is_within_the_bounds(case: tuple[Bounds, Prediction], price: float) -> None:
-    """A fixed tier is taken; else the floor holds always, and the ceiling unless the floor lies above it."""
+    """A fixed tier is taken; else the floor holds, and the ceiling too unless the floor is above it."""
     bounds, prediction = case
     choice = choose(bounds, prediction, price)
 
@@ -59,7 +59,7 @@ def test_choice_is_within_the_bounds(case: tuple[Bounds, Prediction], price: flo
 
 @given(cases(), prices)
 def test_reason_says_what_bound(case: tuple[Bounds, Prediction], price: float) -> None:
-    """The bound that is named is one without which the choice would have been another."""
+    """Without the bound that the reason names, the choice would have been different."""
     bounds, prediction = case
     choice = choose(bounds, prediction, price)
     top = len(prediction.correct) - 1
@@ -84,7 +84,7 @@ def test_reason_says_what_bound(case: tuple[Bounds, Prediction], price: float) -
 
 @given(cases(), prices)
 def test_choice_is_the_best_value(case: tuple[Bounds, Prediction], price: float) -> None:
-    """No eligible tier is worth more, and of equals the cheapest is taken."""
+    """No eligible tier has a higher value, and the cheapest wins a tie."""
     bounds, prediction = case
     choice = choose(bounds, prediction, price)
     best = max(value(prediction, price, index) for index in choice.eligible)
@@ -96,7 +96,7 @@ def test_choice_is_the_best_value(case: tuple[Bounds, Prediction], price: float)
 def test_higher_price_never_buys_more_tokens(
     case: tuple[Bounds, Prediction], one: float, other: float
 ) -> None:
-    """The expected tokens of the choice fall as the price rises."""
+    """The expected tokens of the choice never rise with the price."""
     bounds, prediction = case
     low, high = sorted((one, other))
     cheap, dear = (choose(bounds, prediction, price).index for price in (low, high))
@@ -108,7 +108,7 @@ def test_higher_price_never_buys_more_tokens(
 def test_equal_estimates_choose_the_cheapest(
     case: tuple[Bounds, Prediction], price: float, count: int
 ) -> None:
-    """Where thinking gains nothing, the lowest tier the bounds allow is taken."""
+    """If thinking gains nothing, the lowest tier within the bounds is taken."""
     bounds = replace(case[0], fixed=None, pin=None, floor=None, ceiling=Bound(count - 1, "client_ceiling"))
 
     assert choose(bounds, Prediction(0.5, (0.5,) * count, (100.0,) * count), price).index == 0
@@ -143,7 +143,7 @@ ONE_BETTER = Prediction(0.5, (0.0, 0.25, 0.75, 1.0), (0.0, 1000.0, 2000.0, 3000.
     ],
 )
 def test_choices(bounds: Bounds, choice: Choice) -> None:
-    """The usual cases at a price of 0.3, where the third of four tiers is the best value."""
+    """Usual cases at a price of 0.3, where the third of four tiers has the highest value."""
     assert choose(bounds, ONE_BETTER, 0.3) == choice
 
 
@@ -151,7 +151,7 @@ def test_choices(bounds: Bounds, choice: Choice) -> None:
 def test_decision_is_a_full_record(
     data: st.DataObject, made: Any, limits: ClientLimits, price: float, context: int | None
 ) -> None:
-    """A decision repeats everything it was made from, and its length keeps to the bounds."""
+    """A decision records its inputs, and its length respects the client's limits and the guarantee."""
     count = len(made.names)
     floor = data.draw(st.none() | st.sampled_from(made.names))
     estimates = st.lists(st.floats(0, 1), min_size=count, max_size=count).map(tuple)
@@ -184,7 +184,7 @@ def test_decision_is_a_full_record(
 
 @given(st.integers(0, 3), st.floats(0.001, 1), st.floats(0, 1, exclude_max=True))
 def test_exploration(best: int, epsilon: float, uniform: float) -> None:
-    """Chance draws among the eligible tiers only, says so, and the probabilities of all add up to one."""
+    """Only eligible tiers are drawn, the reason says so, and their probabilities add up to 1."""
     choice = Choice(best, "price", None, range(4))
     drawn = explore_choice(choice, epsilon, uniform)
 
@@ -208,7 +208,7 @@ def test_exploration(best: int, epsilon: float, uniform: float) -> None:
     ],
 )
 def test_what_was_requested(limits: ClientLimits, pin: str | None, requested: str) -> None:
-    """The decision tells what the client asked for: a tier, a ceiling, or nothing."""
+    """The decision records what the client asked for: a tier, a ceiling, or nothing."""
     found = bounds_of(limits=limits, pin=pin)
     chosen = choose(found, ONE_BETTER, 0.0)
     decision = policy.build_decision(

@@ -1,4 +1,4 @@
-"""Who may ask for what, and what is decided for them, from a configuration as users write it."""
+"""Which key may use which model, and which tier a request gets, from configurations as users write them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SOLO = {"family": "qwen3", "replicas": [{"url": "http://b"}], "tiers": {"direct"
 
 
 class Hopeful:
-    """A head that sees a gain in every token."""
+    """A head that expects a gain from every tier."""
 
     version = "hopeful-1"
 
@@ -51,8 +51,8 @@ def router(**sections: Any) -> Router:
     return snapshot(**sections).router
 
 
-def test_prices_of_the_head_serve_first() -> None:
-    """A head that knows what tokens buy prices a budget's first requests; without budgets nobody asks it."""
+def test_the_head_prices_the_first_requests() -> None:
+    """A budget starts with the head's price table. Without budgets the table is not built."""
     budgeted = router(budgets=[{"name": "all", "window": "1m", "tokens": 1000}])
     prices = budgeted.targets["tiny"].prices
 
@@ -100,7 +100,7 @@ def test_key_is_found(headers: dict[bytes, bytes], name: str) -> None:
     ],
 )
 def test_key_is_refused(headers: dict[bytes, bytes]) -> None:
-    """No key and a wrong key are refused, without a word of the key in the message."""
+    """A missing or wrong key is refused, and the message does not repeat it."""
     with pytest.raises(InvalidApiKey) as caught:
         router(keys=KEYS).identify(headers)
 
@@ -108,12 +108,12 @@ def test_key_is_refused(headers: dict[bytes, bytes]) -> None:
 
 
 def test_open_mode() -> None:
-    """Without configured keys everybody is let in, whatever they send."""
+    """Without configured keys everybody may use the gateway, whatever key they send."""
     assert router().identify({b"authorization": b"Bearer anything"}) is None
 
 
 def test_secrets_are_forgotten() -> None:
-    """After loading, a key exists as its hash only."""
+    """After loading, only the hash of a key is kept."""
     made = snapshot(keys=KEYS)
 
     assert "secret" not in repr(made)
@@ -124,7 +124,7 @@ def test_secrets_are_forgotten() -> None:
     ("name", "model", "pin"), [("tiny", "tiny", None), ("tiny:long", "tiny", "long"), ("solo", "solo", None)]
 )
 def test_target(name: str, model: str, pin: str | None) -> None:
-    """A model's name alone is adaptive; with a tier it pins that tier."""
+    """A model's name alone leaves the tier open; `MODEL:TIER` pins it."""
     target = router().target(name, None)
 
     assert (target.name, target.pin) == (model, pin)
@@ -134,7 +134,7 @@ def test_target(name: str, model: str, pin: str | None) -> None:
     "name", ["nope", "tiny:", "tiny:huge", ":long", "", "TINY", "tiny:long:long", "x" * 5000]
 )
 def test_unknown_target(name: str) -> None:
-    """A model or a tier that does not exist is the client's mistake, told in a short message."""
+    """A model or tier that does not exist is the client's mistake, and the error message is short."""
     with pytest.raises(ModelNotFound) as caught:
         router().target(name, None)
 
@@ -143,13 +143,13 @@ def test_unknown_target(name: str) -> None:
 
 
 def test_unknown_tier_lists_the_known_ones() -> None:
-    """A wrong tier of a right model is answered with the tiers there are."""
+    """The error for an unknown tier lists the tiers of the model."""
     with pytest.raises(ModelNotFound, match="only direct, short, medium, long"):
         router().target("tiny:huge", None)
 
 
 def test_model_not_allowed() -> None:
-    """A key that names its models may use those and no other, pinned or not."""
+    """A key with `models` may use only those, with or without a pinned tier."""
     made = router(keys=KEYS)
     bob = made.identify({b"x-api-key": "sécret-b".encode()})
 
@@ -161,7 +161,7 @@ def test_model_not_allowed() -> None:
 
 
 def test_head_decides_when_nothing_else_does() -> None:
-    """The decision carries the head's estimates and every version it was made with."""
+    """The decision records the head's estimates and all versions."""
     decision = decide(snapshot(price=0.05))
 
     assert (decision.tier, decision.reason, decision.requested) == ("long", "price", "adaptive")
@@ -170,19 +170,19 @@ def test_head_decides_when_nothing_else_does() -> None:
 
 
 def test_price_makes_it_short() -> None:
-    """At a price no gain is worth, nothing is bought."""
+    """At a price that no gain is worth, the cheapest tier is chosen."""
     assert decide(snapshot(price=1000)).tier == "direct"
 
 
 def test_decisions_have_ids_of_their_own() -> None:
-    """Two decisions about the same request are two."""
+    """Two decisions about the same request have different IDs."""
     made = snapshot()
 
     assert decide(made).id != decide(made).id
 
 
 def test_important_requests_always_long() -> None:
-    """A rule that fixes the tier outranks client, pin and price, and no budget limits cuts it short."""
+    """A rule that fixes the tier outranks the client's limits, the pin and the price."""
     rule = {"name": "vip", "when": {"header": {"X-Importance": "high"}}, "tier": "long"}
     made = snapshot(price=1000, rules=[rule])
     decision = decide(made, "tiny:direct", important=True, thinking_token_budget=0, max_tokens=50)
@@ -193,7 +193,7 @@ def test_important_requests_always_long() -> None:
 
 
 def test_guaranteed_minimum() -> None:
-    """A model's floor holds against a client who asks for no reasoning at all."""
+    """A model's floor holds even if the client asks for no reasoning."""
     decision = decide(snapshot(price=1000, model={"floor": "medium"}), reasoning_effort="none", max_tokens=10)
 
     assert (decision.tier, decision.reason) == ("medium", "model_floor")
@@ -201,14 +201,14 @@ def test_guaranteed_minimum() -> None:
 
 
 def test_key_ceiling_holds_against_a_pin() -> None:
-    """A pinned tier above the key's ceiling is lowered to it, and the reason says so."""
+    """A pinned tier above the key's ceiling is lowered to the ceiling, and the reason says so."""
     decision = decide(snapshot(keys=KEYS), "tiny:long", key="carl")
 
     assert (decision.tier, decision.reason, decision.requested) == ("short", "key_ceiling", "long")
 
 
 def test_model_without_a_choice() -> None:
-    """A model with one tier takes it, whatever a key's floor names."""
+    """A model with one tier always gets it, whatever the key's floor is."""
     made = snapshot(keys=[{"name": "dora", "key": "d", "floor": "long"}])
 
     assert decide(made, "solo", key="dora").reason == "only_tier"

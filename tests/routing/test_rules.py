@@ -1,4 +1,4 @@
-"""Rules: which of them match a request."""
+"""Which rules match a request."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ FACTS = Facts(
     ],
 )
 def test_rule_matches(when: dict[str, Any], holds: bool) -> None:
-    """A rule holds when all of its conditions do; values are compared exactly."""
+    """A rule matches when all its conditions hold; values are compared exactly."""
     rule = Rule(name="r", when=When(**when), floor="long")
 
     assert RuleBook([rule]).matching(FACTS) == ([rule] if holds else [])
 
 
 def test_rules_keep_the_order_of_the_file() -> None:
-    """All rules that hold are found, first things first."""
+    """All matching rules are found, in the order of the file."""
     rules = [Rule(name=name, floor="long") for name in ("b", "a", "c")]
 
     assert RuleBook(rules).matching(FACTS) == rules
 
 
 def test_no_metadata_and_no_key() -> None:
-    """A request in open mode without metadata matches no rule that asks for either."""
+    """A request without a key and metadata matches no rule with a condition on either."""
     rules = [Rule(name="k", when=When(key=["a"]), tier="long")]
     rules.append(Rule(name="m", when=When(metadata={"a": "b"}), tier="long"))
 

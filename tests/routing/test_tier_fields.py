@@ -1,4 +1,4 @@
-"""Tiers: how one is written into the fields of a request."""
+"""How a tier is written into the fields of a request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OURS = {"reasoning", "thinking", "thinking_token_budget", "reasoning_effort", "m
     "max_completion_tokens",
     "chat_template_kwargs",
 }
-"""Fields of a request that we answer for."""
+"""Fields of a request that the gateway may change."""
 
 
 raw_values = st.sampled_from(
@@ -47,7 +47,7 @@ raw_fields = st.dictionaries(unread, raw_values, max_size=5)
 def test_other_fields_keep_their_bytes(
     position: tuple[TierLadder, int], fields: dict[str, str], limits: ClientLimits
 ) -> None:
-    """Every field that is not ours reaches the backend byte for byte."""
+    """Every other field reaches the backend byte for byte."""
     made, index = position
     own = {"model": '"m"', "messages": "[ ]", "max_tokens": "5", "reasoning_effort": '"low"'}
     sent = fields | own
@@ -61,7 +61,7 @@ def test_other_fields_keep_their_bytes(
 
 @given(positions(), any_limits)
 def test_one_dialect_is_left(position: tuple[TierLadder, int], limits: ClientLimits) -> None:
-    """What the client said of reasoning in its dialects is replaced by what the family understands."""
+    """All fields in which clients limit reasoning are replaced by those the family understands."""
     made, index = position
     said = {"reasoning": {"effort": "max"}, "thinking": {"budget_tokens": 90_000}, "max_tokens": 90_000}
     length = made.length(index, limits)
@@ -81,7 +81,7 @@ def applied(made: TierLadder, tier: str = "short", length: Length = SHORT, **fie
 
 
 def test_template_variables_are_merged() -> None:
-    """The client's other template variables stay, byte for byte; its word on thinking does not."""
+    """The client's template variables stay, byte for byte, except for those about thinking."""
     fields: Fields = {"chat_template_kwargs": Raw(b'{"documents":[ 1e-7 ],"enable_thinking":false}')}
     sent = ladder().apply(fields, "short", Length(200, 300))["chat_template_kwargs"]
 
@@ -89,8 +89,8 @@ def test_template_variables_are_merged() -> None:
 
 
 @pytest.mark.parametrize("word", [{"thinking": True}, {"thinking_budget": 9}, {"reasoning_effort": "max"}])
-def test_template_variables_cannot_go_around_the_decision(word: dict[str, Any]) -> None:
-    """A template that knows another name for thinking is not switched on behind our back."""
+def test_template_variables_cannot_bypass_the_decision(word: dict[str, Any]) -> None:
+    """A client cannot switch thinking on through another template variable."""
     sent = applied(ladder(), "direct", Length(0, 100), chat_template_kwargs=word)
 
     assert sent["chat_template_kwargs"] == {"enable_thinking": False}
@@ -98,14 +98,14 @@ def test_template_variables_cannot_go_around_the_decision(word: dict[str, Any]) 
 
 @pytest.mark.parametrize("theirs", [None, 5, "text", [1]])
 def test_field_that_cannot_be_merged_is_replaced(theirs: Any) -> None:
-    """Where the client sent no object, ours stands alone instead of failing."""
+    """If the client sent no object, ours replaces its value."""
     tiers = {"only": {"thinking": 0, "overlay": {"vllm_xargs": {"a": 1}}}}
 
     assert applied(ladder(tiers), "only", vllm_xargs=theirs)["vllm_xargs"] == {"a": 1}
 
 
 def test_overlay_of_a_tier_goes_over_the_family() -> None:
-    """A tier's own overlay is merged last: objects field by field, all else as a whole."""
+    """A tier's own overlay is merged last: objects field by field, other values as a whole."""
     overlay = {"chat_template_kwargs": {"style": "terse"}, "temperature": 0.25}
     sent = applied(ladder({"short": {"thinking": 200, "overlay": overlay}}), temperature=1, top_p=0.5)
 
@@ -114,7 +114,7 @@ def test_overlay_of_a_tier_goes_over_the_family() -> None:
 
 
 def test_model_without_reasoning_is_left_alone() -> None:
-    """One tier, no cap, nothing to add: the request passes as it came."""
+    """With one tier, no token limit and nothing to add, the request passes unchanged."""
     fields = chat(max_tokens=5, reasoning_effort="low").fields
     made = ladder({"direct": {"thinking": 0, "answer": None}}, {"no_thinking": {}})
 
@@ -123,14 +123,14 @@ def test_model_without_reasoning_is_left_alone() -> None:
 
 
 def test_single_tier_of_a_thinking_model_is_applied() -> None:
-    """A model whose only tier has thinking off has it switched off."""
+    """If the only tier has thinking off, it is switched off."""
     made = ladder({"direct": {"thinking": 0, "answer": None}})
 
     assert applied(made, "direct", Length(0, None))["chat_template_kwargs"] == {"enable_thinking": False}
 
 
 def test_legacy_completion() -> None:
-    """A completion has no template: its own `max_tokens` is held, and none is invented."""
+    """A legacy completion has no template: its own `max_tokens` is lowered, and none is added."""
     asked = parse_chat(b'{"model":"m","messages":[],"max_tokens":900}').fields
 
     assert plain(TierLadder.clamp(asked, Length(200, 300)))["max_tokens"] == 300

@@ -1,4 +1,4 @@
-"""Tiers: which of them a limits allows, and how long a request to one may be."""
+"""Which tiers the client's limits allow, and how many tokens a tier may use."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.making import any_limits, ladder, ladders, plain, positions, tokens
 CONTEXT = st.none() | st.integers(1, 60_000)
 
 
-# --- how far a limits lets a request climb --------------------------------------------------------------
+# --- the highest tier that the client's limits allow ----------------------------------------------------
 
 
 @given(ladders)
 def test_cheapest_first(made: TierLadder) -> None:
-    """A ladder stands in the order of reasoning tokens, however the file lists its tiers."""
+    """Tiers are sorted by reasoning tokens, whatever their order in the file."""
     thinking = [tier.thinking for tier in made.tiers]
 
     assert thinking == sorted(thinking)
@@ -29,7 +29,7 @@ def test_cheapest_first(made: TierLadder) -> None:
 
 @given(ladders, any_limits, st.sampled_from(EFFORTS), st.sampled_from(EFFORTS))
 def test_more_effort_never_allows_less(made: TierLadder, limits: ClientLimits, one: str, other: str) -> None:
-    """The highest tier rises with the effort asked for."""
+    """A higher effort never lowers the highest tier."""
     low, high = sorted((one, other), key=EFFORTS.index)
 
     assert made.highest(_with(limits, effort=low)) <= made.highest(_with(limits, effort=high))
@@ -37,7 +37,7 @@ def test_more_effort_never_allows_less(made: TierLadder, limits: ClientLimits, o
 
 @given(ladders, any_limits, tokens, tokens)
 def test_more_tokens_never_allow_less(made: TierLadder, limits: ClientLimits, one: int, other: int) -> None:
-    """The highest tier rises with the reasoning tokens asked for."""
+    """A larger limit on reasoning tokens never lowers the highest tier."""
     low, high = sorted((one, other))
 
     assert made.highest(_with(limits, thinking=low)) <= made.highest(_with(limits, thinking=high))
@@ -45,13 +45,13 @@ def test_more_tokens_never_allow_less(made: TierLadder, limits: ClientLimits, on
 
 @given(ladders, any_limits, st.text(max_size=8).filter(lambda word: word.lower() not in EFFORTS))
 def test_unknown_effort_allows_the_least(made: TierLadder, limits: ClientLimits, word: str) -> None:
-    """An effort we do not know allows no more than `none`."""
+    """An unknown effort allows no more than `none`."""
     assert made.highest(_with(limits, effort=word)) == made.highest(_with(limits, effort="none"))
 
 
 @given(ladders)
-def test_no_wish_allows_everything(made: TierLadder) -> None:
-    """A client that says nothing about reasoning leaves every tier open."""
+def test_no_limits_allow_everything(made: TierLadder) -> None:
+    """Without client limits every tier is allowed."""
     assert made.highest(ClientLimits()) == len(made.names) - 1
 
 
@@ -75,32 +75,32 @@ def test_no_wish_allows_everything(made: TierLadder) -> None:
     ],
 )
 def test_highest_tier_of_the_usual_ladder(limits: ClientLimits, tier: str) -> None:
-    """Efforts between two tiers round down; a budget between two is the upper one, cut to it."""
+    """An effort between two tiers rounds down; a thinking budget between two allows the upper one, cut."""
     made = ladder()
 
     assert made.names[made.highest(limits)] == tier
 
 
 def test_budget_that_cannot_be_sent_rounds_down() -> None:
-    """Where the backend takes no budget, one between two tiers means the lower tier."""
+    """If the backend takes no thinking budget, one between two tiers allows only the lower tier."""
     made = ladder(thinking_budget=False)
 
     assert made.names[made.highest(ClientLimits(thinking=399))] == "short"
 
 
 def test_single_tier_takes_every_name() -> None:
-    """A floor named `long` means something on a model without a choice, too."""
+    """A floor named `long` is also valid for a model with one tier of another name."""
     assert ladder({"only": {"thinking": 0}}).index("long") == 0
 
 
-# --- how long it may be -------------------------------------------------------------------------------
+# --- how many tokens a tier may use -------------------------------------------------------------------
 
 
 @given(positions(), any_limits, CONTEXT)
-def test_length_within_the_wish(
+def test_length_within_the_limits(
     position: tuple[TierLadder, int], limits: ClientLimits, context: int | None
 ) -> None:
-    """Without a guarantee nothing exceeds what the client allows, the tier or the context."""
+    """Without a guarantee no length exceeds the client's limits, the tier or the context."""
     made, index = position
     length = made.length(index, limits, 0, context)
 
@@ -120,7 +120,7 @@ def test_length_within_the_wish(
 def test_guarantee(
     position: tuple[TierLadder, int], limits: ClientLimits, wanted: int, context: int | None
 ) -> None:
-    """Guaranteed reasoning outranks every limits, and only the context can take it away."""
+    """Guaranteed reasoning outranks the client's limits; only the context can reduce it."""
     made, index = position
     guaranteed = min(wanted, made.tiers[index].thinking)
     length = made.length(index, limits, wanted, context)
@@ -131,10 +131,10 @@ def test_guarantee(
 
 
 @given(positions(), any_limits, tokens)
-def test_guarantee_leaves_the_answer_its_room(
+def test_guarantee_does_not_shorten_the_answer(
     position: tuple[TierLadder, int], limits: ClientLimits, guaranteed: int
 ) -> None:
-    """Under a guarantee the client's cap holds for the answer alone, so it is no reason to cut it."""
+    """Under a guarantee the client's `max_tokens` bounds the answer alone."""
     made, index = position
     length = made.length(index, limits, guaranteed)
 
@@ -147,7 +147,7 @@ def test_guarantee_leaves_the_answer_its_room(
 def test_answer_keeps_its_room(
     position: tuple[TierLadder, int], limits: ClientLimits, context: int | None
 ) -> None:
-    """Of a cap that is too small, half is kept for the answer: reasoning without one is worth nothing."""
+    """If `max_tokens` is too small, half of it is kept for the answer: reasoning without one is wasted."""
     made, index = position
     length = made.length(index, limits, 0, context)
 
@@ -158,8 +158,8 @@ def test_answer_keeps_its_room(
 
 
 @given(positions(), tokens)
-def test_wish_within_the_tier_is_met_in_full(position: tuple[TierLadder, int], wanted: int) -> None:
-    """A budget alone is granted to the token, up to the tier's own."""
+def test_thinking_budget_is_granted_exactly(position: tuple[TierLadder, int], wanted: int) -> None:
+    """A client's thinking budget is granted to the token, up to the tier's own."""
     made, index = position
 
     assert made.length(index, ClientLimits(thinking=wanted)).thinking == min(
@@ -186,12 +186,12 @@ def test_wish_within_the_tier_is_met_in_full(position: tuple[TierLadder, int], w
 def test_length_of_a_medium_tier(
     limits: ClientLimits, guaranteed: int, context: int | None, length: Length
 ) -> None:
-    """The usual cases, in figures: the tier thinks 400 tokens and answers in 100."""
+    """Usual cases of a tier with 400 reasoning tokens and an answer of 100."""
     assert ladder().length(2, limits, guaranteed, context) == length
 
 
-def test_tier_without_a_cap_still_thinks() -> None:
-    """`answer: null` sends no cap of ours; it does not switch reasoning off."""
+def test_tier_without_a_limit_still_thinks() -> None:
+    """`answer: null` sends no token limit, but does not switch reasoning off."""
     made = ladder({"open": {"thinking": 400, "answer": None}})
 
     assert made.length(0, ClientLimits()) == Length(400, None)
