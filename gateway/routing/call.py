@@ -68,7 +68,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a call will be sent: at the tier of a decision, or unchanged if the endpoint has no tiers."""
+    """How a call will be sent: at the tier of a decision, or without one if the endpoint has no tiers."""
 
     call: Call
     routing: RoutingPlan | None = None

@@ -25,7 +25,7 @@ Reason = Literal[
 
 
 class Decision(Struct, frozen=True):
-    """The decision for one request and its inputs, so that the log is enough to replay it."""
+    """The decision for one request, with all its inputs, so that it can be replayed."""
 
     id: str
     model: str
