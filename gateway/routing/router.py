@@ -41,10 +41,7 @@ class Router:
             prices = predictor.price_table(name, ladder.lengths) if settings.budgets else None
             pins = [None, *ladder.names] if len(ladder.names) > 1 else [None]
             for pin in pins:
-                # `setdefault`, because a model may itself be configured under the name `other-model:tier`.
-                self.targets.setdefault(
-                    f"{name}:{pin}" if pin else name, Target(name, model, ladder, pin, prices)
-                )
+                self.targets[f"{name}:{pin}" if pin else name] = Target(name, model, ladder, pin, prices)
 
     def identify(self, headers: Mapping[bytes, bytes]) -> Key | None:
         """The client's key; None if no keys are configured.
