@@ -1,7 +1,7 @@
 """Everything that is built from one configuration, as one immutable value.
 
-A reload builds another snapshot and replaces the old one by one assignment. A request takes the snapshot when
-it begins, and keeps it to its end.
+A reload builds a new snapshot and replaces the old one in one assignment. A request keeps the snapshot that
+was current when it began.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from router_model.head import Head, load_named
 from router_model.heuristic import HeuristicBaseline
 from router_model.predictor import Predictor
 
-_REMEMBERED_EMBEDDINGS = 4096  # prompts whose embeddings an encoder keeps in memory
+_REMEMBERED_EMBEDDINGS = 4096  # number of prompts whose embeddings an encoder caches
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What requests are served with: settings, routing, budgets and backends of one configuration."""
+    """The settings, router, budgets and backends of one configuration."""
 
     settings: Settings
     router: Router
     budgets: Budgets
     pools: Mapping[str, Pool]
-    """The replicas of every model. Their health, breakers and load change all the time."""
+    """The replicas of every model. Their health, breakers and load change while the snapshot is in use."""
     notes: tuple[str, ...] = ()
-    """What the operator should know about the head's estimates, one sentence per model."""
+    """Warnings about the head's estimates, one sentence per model."""
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a configuration file and build everything from it. Takes up to seconds.
+        """Read a configuration file and build everything from it. This can take seconds.
 
         Raises: ConfigError.
         """
@@ -52,7 +52,9 @@ class Snapshot:
 
     @classmethod
     def build(cls, settings: Settings, digest: str) -> Self:
-        """Open the head that the settings name and try it on every model; `digest` names the configuration.
+        """Open the head of the settings and check that it can predict for every model.
+
+        digest: names the configuration in decisions.
 
         Raises: ConfigError.
         """
@@ -70,11 +72,11 @@ class Snapshot:
         return cls(settings, router, Budgets(settings), pools_of(settings), tuple(filter(None, notes)))
 
     def keeping(self, previous: Snapshot) -> Snapshot:
-        """The same, with the health, breaker and load of the replicas that both configurations name."""
+        """This snapshot with the health, breakers and load of those replicas that `previous` has too."""
         return replace(self, pools=pools_of(self.settings, (backend for _, backend in previous.backends())))
 
     def backends(self) -> list[tuple[Pool, Backend]]:
-        """Every replica with the pool it belongs to."""
+        """Every replica with its pool."""
         return [(pool, backend) for pool in self.pools.values() for backend in pool.backends]
 
     def call(

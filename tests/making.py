@@ -1,4 +1,4 @@
-"""Small settings, ladders, requests and stream events to test the pure modules with."""
+"""Builds small settings, ladders, requests and stream events for tests of modules without I/O."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SWITCH = {
 
 
 def settings(**sections: Any) -> Settings:
-    """Settings with a model `tiny` at http://a, as from a file; `model` changes it, `models` adds others."""
+    """Settings as read from a file, with a model `tiny`; `model` changes it, `models` adds others."""
     replicas = [{"name": "a", "url": "http://a"}]
     model = {"family": "qwen3", "replicas": replicas, "tiers": TIERS} | sections.pop("model", {})
     models = {"tiny": model} | sections.pop("models", {})
@@ -41,7 +41,7 @@ def settings(**sections: Any) -> Settings:
 
 
 def ladder(tiers: dict[str, Any] = TIERS, family: dict[str, Any] = SWITCH, **model: Any) -> TierLadder:
-    """The ladder of a model with these tiers; cheap enough for property tests."""
+    """The ladder of a model with these tiers, built fast enough for property tests."""
     entry = {"family": "f", "replicas": [{"url": "http://a"}], "tiers": tiers} | model
     made = Settings.model_validate({"families": {"f": family}, "models": {"tiny": entry}})
     return TierLadder.of(made.models["tiny"], made.tiers_of(made.models["tiny"]), made.families["f"])
@@ -57,7 +57,7 @@ def chat_body(content: Any = "hello", **fields: Any) -> bytes:
 
 
 def plain(fields: Fields) -> dict[str, Any]:
-    """Request fields as the backend reads them."""
+    """Request fields, parsed as the backend parses them."""
     read: dict[str, Any] = json.loads(encode(fields))
     return read
 
@@ -90,7 +90,7 @@ ladders = st.builds(
     thinking_budget=st.booleans(),
 )
 TABLE = PriceTable([10, 30, 60, 100], [20, 6, 1, 0.01])
-"""Prices of four budgets in tokens per request."""
+"""A price table: the price at each of four numbers of tokens per request."""
 
 
 def bounds_of(
@@ -100,7 +100,7 @@ def bounds_of(
     pin: str | None = None,
     **model: Any,
 ) -> Bounds:
-    """The bounds of a request to a model with four tiers."""
+    """The bounds of a request to a model with the four TIERS."""
     made = settings(model=model)
     known = Key(name="k", hash="0" * 64, **key) if key is not None else None
     return policy.collect_bounds(

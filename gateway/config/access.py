@@ -1,4 +1,4 @@
-"""API keys, and who may watch and change what."""
+"""API keys, and the keys of the console and of the admin."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from gateway.config.base import Name, Section, TierName
 
 
 def key_digest(secret: str) -> str:
-    """SHA-256 of an API key, in hex: the only form in which keys are kept."""
+    """SHA-256 of a key, in hex. Keys are kept in no other form."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def matching_digest(secret: str, digests: Iterable[str]) -> str | None:
-    """The digest of these that is the secret's. All are compared, so that the time taken tells nothing."""
+    """The one of the digests that belongs to the secret.
+
+    Every digest is compared, each in constant time, so that the duration reveals nothing.
+    """
     given, match = key_digest(secret), None
     for digest in digests:
         if hmac.compare_digest(given, digest):
@@ -30,7 +33,7 @@ def matching_digest(secret: str, digests: Iterable[str]) -> str | None:
 
 
 def hashed(data: Any) -> Any:
-    """The section as written, with the secret `key` replaced by its `hash`."""
+    """The raw section with the secret `key` replaced by its `hash`."""
     if not isinstance(data, dict) or "key" not in data:
         return data
     data = dict(data)
@@ -38,17 +41,17 @@ def hashed(data: Any) -> Any:
     if "hash" in data:
         raise ValueError("give `key` or `hash`, not both")
     if not isinstance(secret, str) or not secret:
-        raise ValueError("`key` must be a text that is not empty")
+        raise ValueError("`key` must be text that is not empty")
     return data | {"hash": key_digest(secret)}
 
 
 class Key(Section):
-    """A client's API key and what it may do. The secret itself is hashed at load and forgotten."""
+    """A client's API key and what it may do. The secret is hashed at load and not kept."""
 
     name: Name = Field(description="Shown in logs; used by rules.")
     hash: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the key (`thinkmeter hash-key`).")
-    team: Name | None = Field(None, description="Whose budgets of scope `team` it shares.")
-    models: list[str] | None = Field(None, description="Models it may use; default all.")
+    team: Name | None = Field(None, description="Team whose budgets (scope `team`) the key shares.")
+    models: list[str] | None = Field(None, description="Models that the key may use; default all.")
     floor: TierName | None = Field(None, description="At least this tier.")
     ceiling: TierName | None = Field(None, description="At most this tier.")
 
@@ -59,13 +62,14 @@ class Key(Section):
 
 
 class ConsoleSettings(Section):
-    """The page at /console. Its key is hashed at load and forgotten, like any other."""
+    """The page at /console. Its key is hashed at load and not kept."""
 
     enabled: bool | None = Field(
-        None, description="Whether it is served; default: without `keys`, or with a key that may watch."
+        None,
+        description="Whether the console is served; default: if there are no `keys`, or a key that opens it.",
     )
     hash: str | None = Field(
-        None, pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the key that may watch."
+        None, pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the key that opens the console."
     )
 
     @model_validator(mode="before")
@@ -75,7 +79,7 @@ class ConsoleSettings(Section):
 
 
 class AdminSettings(Section):
-    """Who may see and change budgets at /admin. The key is hashed at load and forgotten."""
+    """Who may see and change budgets at /admin. The key is hashed at load and not kept."""
 
     hash: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the admin's key.")
 

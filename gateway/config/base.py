@@ -1,4 +1,4 @@
-"""What every section of the configuration is made of."""
+"""The base class of configuration sections, and the types of their fields."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ TierName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 
 
 class Section(BaseModel):
-    """Immutable, and without room for a misspelt setting."""
+    """A section of the configuration: immutable; a misspelt setting is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)

@@ -1,4 +1,4 @@
-"""The settings of the token budget: the budgets themselves, reservations, the queue, and Redis."""
+"""Settings of the token budgets: budgets, reservations, the queue, and Redis."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 def _seconds(value: Any) -> Any:
-    """`90s`, `1m`, `24h`, `30d`, or a number of seconds."""
+    """Seconds from `90s`, `1m`, `24h`, `30d`, or a number of seconds."""
     if isinstance(value, str):
         found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", value.strip())
         if not found:
@@ -29,64 +29,72 @@ FailurePolicy = Literal["closed", "degrade", "open"]
 
 
 class Budget(Section):
-    """At most so many tokens in any stretch of time as long as the window, for every holder of the scope."""
+    """At most `tokens` tokens in any period as long as `window`, for every holder of the scope."""
 
     name: Name = Field(description="Shown in headers, errors and metrics.")
     scope: Scope = Field(
         "global",
-        description="Whose tokens are counted together: everybody's, or each key's, team's or model's.",
+        description="What is counted together: everybody's tokens, or the tokens per key, team or model.",
     )
-    match: list[str] | None = Field(None, description="Only for these keys, teams or models; default all.")
-    window: Duration = Field(description="Length of the window: `1m`, `24h`, or seconds.")
-    tokens: int = Field(ge=1, le=10**13, description="Tokens within the window.")
+    match: list[str] | None = Field(
+        None, description="Apply only to these keys, teams or models; default all."
+    )
+    window: Duration = Field(description="Length: `1m`, `24h`, or seconds.")
+    tokens: int = Field(ge=1, le=10**13, description="Limit of tokens within the window.")
     count: Literal["completion", "total"] = Field(
-        "completion", description="Completion tokens, or those of the prompt as well."
+        "completion", description="Count completion tokens, or those of the prompt as well."
     )
     reserve: Literal["strict", "p95"] = Field(
-        "strict", description="Set aside all that a request may use, or what 95 of 100 like it do."
+        "strict",
+        description="Reserve all that a request may use, or the 95th percentile of similar requests.",
     )
     when_redis_fails: FailurePolicy = Field(
-        "degrade", description="Refuse, grant the cheapest tier under a local cap, or let everything pass."
+        "degrade", description="Refuse, grant the cheapest tier under a local limit, or let everything pass."
     )
 
 
 class Reservations(Section):
-    """Tokens set aside while a request runs."""
+    """Tokens that are reserved while a request runs."""
 
     lease: Annotated[float, Field(ge=1, le=600)] = Field(
-        15, description="Seconds until the reservation of a gateway that died ends; renewed at a fifth of it."
+        15,
+        description="Seconds until the reservations of a dead gateway expire; renewed every fifth of it.",
     )
     shortest_answer: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        256, description="Completion tokens below which a request is not cut to fit into a window."
+        256, description="Completion tokens below which a request is not shortened to fit into a window."
     )
     longest_answer: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
-        4096, description="Answer of a request under a strict budget that has no cap at all."
+        4096, description="Answer tokens of a request under a strict budget that has no other limit."
     )
     local_share: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.1, description="Share of a budget each gateway may spend by itself under `degrade`."
+        0.1, description="Share of a budget that each gateway may spend by itself under `degrade`."
     )
 
 
 class Queue(Section):
-    """Requests that wait for room instead of being refused."""
+    """Requests that wait for room in a budget instead of being refused."""
 
-    seconds: Annotated[float, Field(ge=0, le=60)] = Field(0, description="Longest wait; 0 refuses at once.")
-    requests: Annotated[int, Field(ge=1, le=10_000)] = Field(100, description="Most that wait in a gateway.")
+    seconds: Annotated[float, Field(ge=0, le=60)] = Field(
+        0, description="Longest wait for room; 0 refuses at once."
+    )
+    requests: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        100, description="Maximum number of waiting requests."
+    )
 
 
 class RedisSettings(Section):
-    """Where the budgets are kept: an existing Redis, or an embedded one."""
+    """The Redis that keeps the budgets: an existing server, or an embedded one."""
 
     url: SecretStr | None = Field(
-        None, description="`redis://`, `rediss://` or `unix://`; absent: an embedded server in `directory`."
+        None, description="`redis://`, `rediss://` or `unix://`; default: an embedded server in `directory`."
     )
     cluster: bool = Field(False, description="Whether `url` is a node of a Redis Cluster.")
-    directory: str = Field(".thinkmeter", description="Files of the embedded server.")
+    directory: str = Field(".thinkmeter", description="Directory of the embedded server's files.")
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = Field(
-        "thinkmeter", description="Hash tag in front of every key."
+        "thinkmeter", description="Hash tag at the start of every key."
     )
     timeout: Annotated[Seconds, Field(ge=0.05, le=0.25)] = Field(
-        0.25, description="Seconds to connect, and for a reply."
+        0.25, description="Seconds to connect, and to wait for a reply."
     )
 
     @field_validator("url")
@@ -95,17 +103,17 @@ class RedisSettings(Section):
         if url:
             parts = urlsplit(url.get_secret_value())
             if parts.scheme not in ("redis", "rediss", "unix"):
-                raise ValueError("begins with redis://, rediss:// or unix://")
+                raise ValueError("must begin with redis://, rediss:// or unix://")
             try:
                 _ = parts.port
-            except ValueError:  # its message would repeat what may be a piece of the password
-                raise ValueError("a port that is none; is `/`, `?` or `#` in a password escaped?") from None
+            except ValueError:  # its message could repeat a part of the password
+                raise ValueError(
+                    "the port is not valid; are `/`, `?` and `#` escaped in the password?"
+                ) from None
         return url
 
     @model_validator(mode="after")
     def _cluster_has_address(self) -> Self:
         if self.cluster and (self.url is None or self.url.get_secret_value().startswith("unix:")):
-            raise ValueError(
-                "a cluster needs a `url` of redis:// or rediss:// that leads to one of its nodes"
-            )
+            raise ValueError("a cluster needs a `url` with redis:// or rediss:// that names one of its nodes")
         return self

@@ -1,4 +1,4 @@
-"""Reading the configuration: one YAML file, `${ENV}` references in it, and the line of every mistake."""
+"""Reads the configuration file: YAML with `${ENV}` references. Every mistake is reported with its line."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ _MERGE = "tag:yaml.org,2002:merge"
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake in a configuration file; `line` counts from 1, None when it has no place in the file."""
+    """One mistake in the configuration."""
 
     line: int | None
+    """Line in the file, from 1; None if the mistake is not in the file."""
     place: str
+    """The setting: "models.qwen3-8b.floor"."""
     message: str
 
     def __str__(self) -> str:
@@ -39,7 +41,7 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """The file cannot be used; `problems` says why, in the order of the file."""
+    """The configuration is invalid; `problems` says why, in the order of the file."""
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("; ".join(map(str, problems)))
@@ -47,9 +49,9 @@ class ConfigError(Exception):
 
 
 def load(path: Path, environ: Mapping[str, str] = os.environ) -> tuple[Settings, str]:
-    """Read and check a configuration file; returns the settings and the digest that names them in decisions.
+    """Read and check a configuration file. Returns the settings and the digest that names them in decisions.
 
-    Raises: ConfigError, with every problem found.
+    Raises: ConfigError.
     """
     try:
         raw = path.read_bytes()
@@ -62,7 +64,10 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> tuple[Settings,
 
 
 def parse(text: str, environ: Mapping[str, str]) -> Settings:
-    """Settings from YAML text; `environ` answers the `${NAME}` references."""
+    """Read and check settings in YAML; `environ` has the values of `${NAME}` references.
+
+    Raises: ConfigError.
+    """
     reader = _Reader(environ)
     data = reader.read(text)
     data = _with_families(data)
@@ -75,7 +80,7 @@ def parse(text: str, environ: Mapping[str, str]) -> Settings:
 
 
 def builtin_families() -> dict[str, Any]:
-    """The family table shipped with the package."""
+    """The built-in table of model families."""
     table: dict[str, Any] = yaml.safe_load(files("gateway.config").joinpath("families.yaml").read_text())
     return table
 
@@ -83,7 +88,7 @@ def builtin_families() -> dict[str, Any]:
 def _with_families(data: dict[str, Any]) -> dict[str, Any]:
     own = data.get("families")
     if own is not None and not isinstance(own, dict):
-        return data  # the schema says what is wrong with it
+        return data  # the validation of the settings reports it
     return {**data, "families": builtin_families() | (own or {})}
 
 
@@ -102,11 +107,12 @@ def _with_keys(data: dict[str, Any], environ: Mapping[str, str]) -> dict[str, An
 
 
 class _Reader:
-    """YAML to plain data, remembering the line of every node."""
+    """Turns YAML into plain data, and remembers the line of every setting."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
         self.lines: dict[SettingPath, int] = {}
+        """The line of every setting, from 1."""
         self._problems: list[Problem] = []
 
     def read(self, text: str) -> dict[str, Any]:
@@ -141,7 +147,7 @@ class _Reader:
     ) -> None:
         self.lines.setdefault(at, node.start_mark.line + 1)
         if id(node) in above:
-            self._complain(node, at, "an alias inside what it stands for")
+            self._complain(node, at, "an alias to a value that contains it")
             raise ConfigError(self._problems)
         above = (*above, id(node))
         if isinstance(node, yaml.ScalarNode):
@@ -154,7 +160,7 @@ class _Reader:
             seen = set()
             for key, value in node.value:
                 if not isinstance(key, yaml.ScalarNode):
-                    self._complain(key, at, "the name of a setting must be a plain word")
+                    self._complain(key, at, "the name of a setting must be plain text")
                     continue
                 if key.tag != _MERGE:
                     self._check_scalar(loader, key, at)
@@ -176,11 +182,11 @@ class _Reader:
         resolved = _REFERENCE.sub(value, node.value)
         if resolved != node.value:
             node.value = resolved
-            if node.style is None:  # a plain scalar: "${PORT}" becomes a number
+            if node.style is None:  # not quoted: `port: ${PORT}` becomes a number
                 node.tag = loader.resolve(yaml.ScalarNode, resolved, (True, False))  # type: ignore[no-untyped-call]
 
     def _check_scalar(self, loader: yaml.SafeLoader, node: yaml.ScalarNode, at: SettingPath) -> None:
-        """PyYAML trusts what looks like a number or a date, or is tagged as one: 2026-99-99."""
+        """Report values that PyYAML takes for numbers or dates but cannot convert, such as 2026-99-99."""
         try:
             loader.construct_object(node)
         except (ValueError, LookupError, AttributeError):
@@ -202,13 +208,14 @@ def _problem(entry: Any, lines: dict[SettingPath, int]) -> Problem:
     elif entry["type"] == "missing":
         message = "missing"
     known = place
+    # A missing setting has no line, so report the line of the section around it.
     while known and known not in lines:
         known = known[:-1]
     return Problem(lines.get(known), _dotted(place), message)
 
 
 def _suggestion(place: SettingPath) -> str:
-    """`; did you mean …?` when a setting of that section is spelt almost alike."""
+    """`; did you mean …?` if a setting of that section has a similar name."""
     section: Any = Settings
     for part in place[:-1]:
         if isinstance(part, str) and part in section.model_fields:

@@ -1,4 +1,4 @@
-"""What the operator decides before the head does."""
+"""The operator's rules, which apply before the head decides."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _regular_expression(text: str) -> str:
 
 
 class When(Section):
-    """All conditions given must hold; of a list, one member."""
+    """Conditions of a rule. All given ones must hold; a list holds if one member does."""
 
     key: list[str] | None = Field(None, description="Names of API keys.")
     model: list[str] | None = Field(None, description="Names of models.")
@@ -36,11 +36,11 @@ class When(Section):
 
 
 class Rule(Section):
-    """What the operator decides before the head does: a fixed tier, a floor or a ceiling."""
+    """A fixed tier, a floor or a ceiling for the requests that meet the conditions."""
 
     name: Name = Field(description="Shown in the decision.")
-    when: When = Field(default_factory=When, description="Conditions; none matches every request.")
-    tier: TierName | None = Field(None, description="Always this tier, whatever the client asks.")
+    when: When = Field(default_factory=When, description="Conditions; without any, every request matches.")
+    tier: TierName | None = Field(None, description="Always this tier, whatever the client asks for.")
     floor: TierName | None = Field(None, description="At least this tier.")
     ceiling: TierName | None = Field(None, description="At most this tier.")
 

@@ -1,4 +1,4 @@
-"""How the gateway listens and stops, and what a client may send."""
+"""Settings of the HTTP server: address, shutdown, and limits on what a client may send."""
 
 from __future__ import annotations
 
@@ -10,26 +10,28 @@ from gateway.config.base import Seconds, Section
 
 
 class ServerSettings(Section):
-    """Where the gateway listens and how it stops."""
+    """Address, port and shutdown of the gateway."""
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8080, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
-    keep_alive: Seconds = Field(75, description="Seconds an idle client connection is kept.")
+    keep_alive: Seconds = Field(75, description="Seconds that an idle client connection stays open.")
     drain_delay: float = Field(
         0, ge=0, le=600, description="Seconds between SIGTERM (/readyz turns 503) and closing the port."
     )
     drain_timeout: Seconds = Field(
-        120, description="Seconds running requests may take after the port closed."
+        120, description="Seconds that running requests may take after the port closed."
     )
-    access_log: bool = Field(True, description="One JSON line a request on standard output.")
-    tracing: bool = Field(False, description="OpenTelemetry spans; needs the `otel` extra.")
+    access_log: bool = Field(True, description="Write one JSON line per request to standard output.")
+    tracing: bool = Field(False, description="Emit OpenTelemetry spans; needs the `otel` extra.")
 
 
 class HttpLimits(Section):
-    """What a client may send."""
+    """Limits on what a client may send."""
 
-    body_bytes: int = Field(33_554_432, ge=1, description="Largest request body.")
-    body_seconds: Seconds = Field(30, description="Time for a request body to arrive.")
-    header_bytes: int = Field(65_536, ge=1_024, description="Largest sum of header names and values.")
-    header_count: int = Field(128, ge=8, description="Most header lines.")
-    header_seconds: Seconds = Field(15, description="Time for the request line and headers to arrive.")
+    body_bytes: int = Field(33_554_432, ge=1, description="Largest request body, in bytes.")
+    body_seconds: Seconds = Field(30, description="Seconds for a request body to arrive.")
+    header_bytes: int = Field(
+        65_536, ge=1_024, description="Largest sum of header names and values, in bytes."
+    )
+    header_count: int = Field(128, ge=8, description="Maximum number of header lines.")
+    header_seconds: Seconds = Field(15, description="Seconds for the request line and headers to arrive.")

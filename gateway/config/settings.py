@@ -1,4 +1,4 @@
-"""Every setting, its type, its default and its meaning. Immutable: a reload builds a new `Settings`."""
+"""The whole configuration, and the checks across its sections."""
 
 from __future__ import annotations
 
@@ -29,25 +29,27 @@ from gateway.config.rules import Rule
 from gateway.config.server import HttpLimits, ServerSettings
 
 BASELINE = "baseline"
-"""Names the heuristic in `head`; everything else is a trained head."""
+"""The value of `head` that selects the heuristic instead of a trained head."""
 SettingPath = tuple[str | int, ...]
-"""Where a setting stands: ("models", "qwen3-8b", "floor")."""
+"""The path of a setting in the file: ("models", "qwen3-8b", "floor")."""
 
 
 def _wrong(at: SettingPath, message: str) -> PydanticCustomError:
-    """An error about two settings that disagree, placed at one of them."""
+    """An error about two settings that contradict each other, reported at one of them."""
     return PydanticCustomError("reference", "{message}", {"at": at, "message": message})
 
 
 class Settings(Section):
-    """The whole configuration."""
+    """The whole configuration. Immutable: a reload builds new settings."""
 
     server: ServerSettings = Field(default_factory=ServerSettings)
     limits: HttpLimits = Field(default_factory=HttpLimits)
     timeouts: Timeouts = Field(default_factory=Timeouts)
     health: Health = Field(default_factory=Health)
     breaker: BreakerSettings = Field(default_factory=BreakerSettings)
-    retries: int = Field(2, ge=0, le=10, description="Further attempts before the first byte.")
+    retries: int = Field(
+        2, ge=0, le=10, description="Further attempts on other replicas, before the first byte."
+    )
     affinity_header: str | None = Field(
         None, description="Requests with the same value of this header go to the same replica."
     )
@@ -59,17 +61,23 @@ class Settings(Section):
         min_length=1,
         description="The trained head: `general`, `tiny`, a directory, or `baseline` (length and keywords).",
     )
-    encoder: EncoderSettings | None = Field(None, description="Of a head that was trained with embeddings.")
+    encoder: EncoderSettings | None = Field(
+        None, description="The encoder of a head that was trained with embeddings."
+    )
     exploration: float = Field(
         0.0,
         ge=0,
         le=0.5,
         description="Share of adaptive requests whose tier is drawn at random; none while a budget is tight.",
     )
-    families: dict[str, Family] = Field(default_factory=dict, description="Added to the built-in table.")
-    models: dict[Name, Model] = Field(min_length=1, description="The models on offer.")
+    families: dict[str, Family] = Field(
+        default_factory=dict, description="Entries added to the built-in table of model families."
+    )
+    models: dict[Name, Model] = Field(min_length=1, description="The models that clients may use.")
     rules: list[Rule] = Field(default_factory=list, description="Floors, ceilings and fixed tiers.")
-    keys: list[Key] = Field(default_factory=list, description="API keys; none = open to everybody.")
+    keys: list[Key] = Field(
+        default_factory=list, description="API keys; without any, everybody may use the gateway."
+    )
     console: ConsoleSettings = Field(default_factory=ConsoleSettings)
     budgets: list[Budget] = Field(default_factory=list, description="Limits on tokens over time.")
     reservations: Reservations = Field(default_factory=Reservations)
@@ -87,7 +95,7 @@ class Settings(Section):
         return keys
 
     def tiers_of(self, model: Model) -> dict[str, Tier]:
-        """The model's tiers, cheapest first, with every effort filled in."""
+        """The tiers of a model, cheapest first, with all efforts filled in."""
         return tiers_with_efforts(model.tiers or self.families[model.family].tiers)
 
     @model_validator(mode="after")
@@ -98,7 +106,7 @@ class Settings(Section):
                 known = ", ".join(sorted(self.families))
                 raise _wrong((*at, "family"), f"unknown family {model.family!r}; known: {known}")
             if not self.tiers_of(model):
-                raise _wrong((*at, "tiers"), "the family names no tiers, so the model must")
+                raise _wrong((*at, "tiers"), "the family has no tiers, so the model needs some")
             self._check_tier((*at, "floor"), model.floor, [name])
         for i, key in enumerate(self.keys):
             self._check_bounds(("keys", i), key.models, {"floor": key.floor, "ceiling": key.ceiling})
@@ -118,7 +126,7 @@ class Settings(Section):
                 raise _wrong(("budgets", i, "name"), f"two budgets are called {budget.name!r}")
             known = self.holders(budget.scope)
             if not known:
-                raise _wrong(("budgets", i, "scope"), f"no key is configured that has a {budget.scope}")
+                raise _wrong(("budgets", i, "scope"), f"no {budget.scope} is configured")
             if budget.scope == "global" and budget.match is not None:
                 raise _wrong(("budgets", i, "match"), "a global budget is for everybody")
             unknown = sorted(set(budget.match or ()) - set(known))
@@ -127,7 +135,7 @@ class Settings(Section):
         return self
 
     def holders(self, scope: str) -> tuple[str, ...]:
-        """All that may hold a budget of this scope."""
+        """The names that may hold a budget of this scope: keys, teams or models, or "*" for everybody."""
         named: dict[str, Iterable[str]] = {
             "global": ["*"],
             "key": (key.name for key in self.keys),
@@ -144,7 +152,7 @@ class Settings(Section):
             self._check_tier((*at, field), tier, models)
 
     def _check_tier(self, at: SettingPath, tier: str | None, models: list[str] | None) -> None:
-        """A bound must mean something on every model it applies to that has a choice at all."""
+        """A bound must name a tier of every model that it applies to, except for models with one tier."""
         for name in models or self.models:
             tiers = self.tiers_of(self.models[name])
             if tier is not None and len(tiers) > 1 and tier not in tiers:

@@ -1,4 +1,4 @@
-"""Taking a changed configuration without a restart: on SIGHUP, and when the file changes."""
+"""Reloads the configuration without a restart, on SIGHUP and when the file changes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Loaded = TypeVar("Loaded")
 async def watch(
     path: Path, load: Callable[[Path], Loaded], take: Callable[[Loaded], None], refused: Callable[[], None]
 ) -> None:
-    """Load every changed configuration and hand it to `take`; an invalid one leaves the old one in use.
+    """Load each changed configuration and pass it to `take`; if it is invalid, call `refused` instead.
 
-    `load` runs in a thread: it parses YAML and opens a head, and meanwhile all streams must go on.
+    `load` parses YAML and opens a head, so it runs in a thread to keep the event loop free for streams.
     """
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Mistakes in the settings of budgets and Redis: each with its line, its place, and what would be right."""
+"""Mistakes in the settings of budgets and Redis are reported with line, setting and advice."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LINES = GOOD.count("\n")
 
 
 def budget(**fields: Any) -> str:
-    """The file with one budget, a field on each line: `name` is on the second line after `GOOD`."""
+    """The file with one budget, one field per line: `name` is on the second line after `GOOD`."""
     known = {"name": "b", "window": "1m", "tokens": 100} | fields
     items = [f"{name}: {value}" for name, value in known.items() if value is not None]
     return GOOD + "budgets:\n  - " + "\n    ".join(items) + "\n"
@@ -46,9 +46,14 @@ MISTAKES = [
     (budget(scope="team", match="[blue]"), 6, "budgets.0.match", "unknown team blue"),
     (budget(scope="model", match="[tny]"), 6, "budgets.0.match", "unknown model tny"),
     (budget() + "  - {name: b, window: 1h, tokens: 9}\n", 5, "budgets.1.name", "two budgets are called 'b'"),
-    (budget().replace(", team: red", "") + "    scope: team\n", 5, "budgets.0.scope", "no key is configured"),
-    (GOOD + "redis: {url: localhost}\n", 1, "redis.url", "begins with redis://, rediss:// or unix://"),
-    (GOOD + 'redis: {url: "redis://a:port"}\n', 1, "redis.url", "a port that is none"),
+    (
+        budget().replace(", team: red", "") + "    scope: team\n",
+        5,
+        "budgets.0.scope",
+        "no team is configured",
+    ),
+    (GOOD + "redis: {url: localhost}\n", 1, "redis.url", "must begin with redis://, rediss:// or unix://"),
+    (GOOD + 'redis: {url: "redis://a:port"}\n', 1, "redis.url", "the port is not valid"),
     (GOOD + "redis: {cluster: true}\n", 1, "redis", "a cluster needs a `url`"),
     (GOOD + 'redis: {url: "unix:///s", cluster: true}\n', 1, "redis", "a cluster needs a `url`"),
     (GOOD + "redis: {timeout: 1}\n", 1, "redis.timeout", "less than or equal to 0.25"),
@@ -61,7 +66,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("text", "line", "place", "message"), MISTAKES)
 def test_mistakes(text: str, line: int, place: str, message: str) -> None:
-    """Each is told with its line in the file, the setting, and what is wrong with it."""
+    """Each mistake is reported with its line, its setting and what is wrong."""
     with pytest.raises(ConfigError) as caught:
         parse(text, {})
     (problem,) = caught.value.problems
@@ -71,8 +76,8 @@ def test_mistakes(text: str, line: int, place: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://:hunter2@a", "redis://:hunter2/x@a"])
-def test_a_password_is_not_told(url: str) -> None:
-    """An address that cannot be used is refused without being repeated."""
+def test_a_password_is_not_repeated(url: str) -> None:
+    """The message about an invalid URL does not repeat it."""
     with pytest.raises(ConfigError) as caught:
         parse(GOOD + f'redis: {{url: "{url}"}}\n', {})
     assert "hunter2" not in str(caught.value)
@@ -82,12 +87,12 @@ def test_a_password_is_not_told(url: str) -> None:
     ("window", "seconds"), [("90s", 90), ("1.5m", 90), ("24h", 86_400), ("30d", 2_592_000), (60, 60)]
 )
 def test_windows(window: Any, seconds: float) -> None:
-    """A window is a number of seconds, or of a unit."""
+    """A window is a number of seconds, or a number with a unit."""
     assert parse(budget(window=window), {}).budgets[0].window == seconds
 
 
 def test_windows_have_keys_of_their_own() -> None:
-    """Every holder of every budget, and every length of window, has keys of its own in Redis."""
+    """Each budget, holder and window length has its own keys in Redis."""
     lengths = [f"{31_536_000 + seconds}s" for seconds in range(3)]
     keys = [
         key

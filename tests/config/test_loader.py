@@ -1,4 +1,4 @@
-"""Reading the configuration: every mistake with its line, references, and secrets that stay secret."""
+"""Reading the configuration: the line of every mistake, references, and secrets that stay secret."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ MISTAKES = [
         "not a regular expression",
     ),
     (GOOD + "rules:\n  - {name: r, tier: x}\n", 8, "rules.0.tier", "model 'tiny' has no tier 'x'"),
-    (GOOD + "keys:\n  - {name: a, key: ''}\n", 8, "keys.0", "must be a text that is not empty"),
+    (GOOD + "keys:\n  - {name: a, key: ''}\n", 8, "keys.0", "must be text that is not empty"),
     (GOOD + "health:\n  interval: ${GONE}\n", 8, "health.interval", "environment variable GONE is not set"),
     (GOOD + "families: [1]\n", 7, "families", "valid dictionary"),
     (GOOD + "affinity_header: 2026-99-99\n", 7, "affinity_header", "not a valid timestamp"),
     (GOOD + "retries: !!int two\n", 7, "retries", "not a valid int"),
-    (GOOD + "? [a, b]\n: c\n", 7, "", "the name of a setting must be a plain word"),
-    (GOOD + "rules: &all [*all]\n", 7, "rules.0", "an alias inside what it stands for"),
+    (GOOD + "? [a, b]\n: c\n", 7, "", "the name of a setting must be plain text"),
+    (GOOD + "rules: &all [*all]\n", 7, "rules.0", "an alias to a value that contains it"),
     (GOOD + "price: [1\n", 8, "", "not YAML"),
     (GOOD + "\tprice: 1\n", 7, "", "not YAML"),
     (GOOD + "server: !!python/object:os.system {}\n", 7, "", "not YAML: could not determine a constructor"),
@@ -77,7 +77,7 @@ MISTAKES = [
     ("text", "line", "place", "message"), MISTAKES, ids=[case[3][:40] for case in MISTAKES]
 )
 def test_mistake_has_its_line(text: str, line: int, place: str, message: str) -> None:
-    """Every mistake is told with its line, its place and what is wrong."""
+    """Every mistake is reported with its line, its setting and what is wrong."""
     found = next(problem for problem in problems(text) if problem.place == place)
 
     assert found.line == line
@@ -87,12 +87,12 @@ def test_mistake_has_its_line(text: str, line: int, place: str, message: str) ->
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "price: 1\n"])
 def test_models_are_missing(text: str) -> None:
-    """A file without models is told so, an empty one too."""
+    """A file without models is invalid, and so is an empty one."""
     assert [(found.place, found.message) for found in problems(text)] == [("models", "missing")]
 
 
 def test_all_mistakes_at_once_in_order() -> None:
-    """All mistakes are told in the order of the file, so that one run is enough to mend them."""
+    """All mistakes are reported at once, in the order of the file."""
     text = "retries: 99\nserver:\n  port: x\n  prot: 1\n" + GOOD.replace("family", "famly")
 
     assert [found.line for found in problems(text)] == [1, 3, 4, 7, 8]
@@ -113,24 +113,24 @@ def test_all_mistakes_at_once_in_order() -> None:
     ],
 )
 def test_references(written: str, environ: dict[str, str], read: str) -> None:
-    """`${NAME}` and `${NAME:-default}` are answered from the environment, once and as text."""
+    """`${NAME}` and `${NAME:-default}` are replaced once, and the value is never read as YAML."""
     assert parse(GOOD + f"server:\n  host: {written}\n", environ).server.host == read
 
 
 def test_reference_to_a_number() -> None:
-    """A plain reference may stand for a number or a truth value."""
+    """A reference without quotes may be a number or a boolean."""
     made = parse(GOOD + "server:\n  port: ${P}\n  tracing: ${T}\n", {"P": "80", "T": "true"})
 
     assert (made.server.port, made.server.tracing) == (80, True)
 
 
 def test_quoted_reference_stays_text() -> None:
-    """A key of digits alone is a text when its reference is quoted."""
+    """A quoted reference stays text, even if its value has only digits."""
     assert parse(GOOD + 'keys: [{name: a, key: "${K}"}]\n', {"K": "0123"}).keys[0].hash == key_digest("0123")
 
 
-def test_every_missing_variable_is_told() -> None:
-    """All variables that are not set are told at once."""
+def test_every_missing_variable_is_reported() -> None:
+    """All variables that are not set are reported at once."""
     found = problems(GOOD + "affinity_header: ${ONE}\nserver: {host: '${TWO}-${THREE}'}\n")
 
     assert [(problem.line, problem.message.split()[2]) for problem in found] == [
@@ -161,12 +161,12 @@ SECRET = "s3cret"
     ],
 )
 def test_secrets_never_in_messages(text: str) -> None:
-    """No message repeats the value it complains about: it may be a secret."""
+    """No message repeats a wrong value, because it may be a secret."""
     assert SECRET not in "".join(map(str, problems(text, {"S": SECRET})))
 
 
 def test_keys_from_the_environment() -> None:
-    """THINKMETER_API_KEYS adds keys to those of the file, `=` in a secret included."""
+    """THINKMETER_API_KEYS adds keys to those of the file. A secret may contain `=`."""
     made = parse(GOOD + "keys: [{name: a, key: k}]\n", {KEYS_VARIABLE: " b=x=y, c=z ,"})
 
     assert [key.name for key in made.keys] == ["a", "b", "c"]
@@ -177,18 +177,18 @@ def test_keys_from_the_environment() -> None:
     "value", ["s3cret", "a=b,s3cret", "a b=s3cret", "a=s3cret,b=s3cret", "a=s3cret,a=s3cret2"]
 )
 def test_wrong_keys_in_the_environment(value: str) -> None:
-    """A mistake there is told without the secret."""
+    """A mistake in THINKMETER_API_KEYS is reported without the secret."""
     assert SECRET not in "".join(map(str, problems(GOOD, {KEYS_VARIABLE: value})))
 
 
 @pytest.mark.parametrize("text", ["keys:\n", "keys: []\n"])
 def test_no_keys(text: str) -> None:
-    """An empty list means open mode, however it is written."""
+    """No keys and an empty list both mean that everybody may use the gateway."""
     assert parse(GOOD + text, {}).keys == []
 
 
 def test_anchors_and_merges() -> None:
-    """YAML's own means to avoid repetition work, and a mistake in what was merged is still told."""
+    """YAML anchors and merges work, and a mistake beside a merge is still reported with its line."""
     shared = "    tiers: &t\n      direct: &d {thinking: 0}\n      long: {<<: *d, thinking: 9}\n"
     made = parse(GOOD + shared, {})
 
@@ -197,7 +197,7 @@ def test_anchors_and_merges() -> None:
 
 
 def test_file(tmp_path: Path) -> None:
-    """A file's digest names its content; two files alike have the same."""
+    """Files with the same content have the same digest, and others do not."""
     paths = [tmp_path / "a.yaml", tmp_path / "b.yaml", tmp_path / "c.yaml"]
     for path, text in zip(paths, (GOOD, GOOD, GOOD + "# more\n"), strict=True):
         path.write_text(text)
@@ -208,7 +208,7 @@ def test_file(tmp_path: Path) -> None:
 
 
 def test_file_that_cannot_be_read(tmp_path: Path) -> None:
-    """A file that is missing, a folder or not text is a problem without a line."""
+    """A missing file, a folder and a binary file are reported without a line."""
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     for path in (tmp_path / "missing", tmp_path, tmp_path / "binary"):
         with pytest.raises(ConfigError) as caught:
@@ -222,8 +222,8 @@ MARKS = ["&x ", "*x", "!!int ", "!!bool ", "!!set "]
 
 
 @given(st.text(max_size=60) | st.lists(st.sampled_from(WORDS + SIGNS + MARKS), max_size=14).map("".join))
-def test_any_text_is_settings_or_a_config_error(text: str) -> None:
-    """Whatever stands in the file, it is refused with a reason, so that a reload keeps the old one."""
+def test_any_text_is_a_config_error(text: str) -> None:
+    """Any text without models raises ConfigError, so that a reload keeps the old settings."""
     with pytest.raises(ConfigError) as caught:
         parse(text, {"A": "2026-99-99"})
 
@@ -234,13 +234,13 @@ def test_any_text_is_settings_or_a_config_error(text: str) -> None:
     "text", ["a: " + "[" * 1_500, "price: " + "1" * 5_000, "price: !!float x", "a: !!timestamp x"]
 )
 def test_text_that_breaks_the_yaml_library(text: str) -> None:
-    """Nor does what the YAML library itself stumbles over come through as anything else."""
+    """Text that makes the YAML library raise other exceptions is a ConfigError too."""
     assert problems(text)[0].message
 
 
 @pytest.mark.parametrize("head", ["no/such/folder", "tests"])
-def test_a_head_that_is_none(tmp_path: Path, head: str) -> None:
-    """A head that cannot be loaded is a mistake in the configuration, named as such."""
+def test_a_head_that_does_not_exist(tmp_path: Path, head: str) -> None:
+    """A head that cannot be loaded is reported as a mistake in the configuration."""
     file = tmp_path / "gateway.yaml"
     file.write_text(f"head: {head}\nmodels: {{tiny: {{family: qwen3, replicas: [{{url: 'http://a'}}]}}}}\n")
 

@@ -1,4 +1,4 @@
-"""Settings: tiers in order, references that must exist, and values that stay as they were read."""
+"""Settings: order and efforts of tiers, references between sections, and ranges of values."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def efforts_of(tiers: dict[str, Any]) -> dict[str, str | None]:
     return {name: tier.effort for name, tier in made.tiers_of(made.models["tiny"]).items()}
 
 
-def test_tiers_stand_cheapest_first() -> None:
-    """The order of the file does not matter."""
+def test_tiers_are_sorted_cheapest_first() -> None:
+    """The order in the file does not matter."""
     assert list(efforts_of(dict(reversed(TIERS.items())))) == ["direct", "short", "medium", "long"]
 
 
@@ -41,19 +41,19 @@ def test_tiers_stand_cheapest_first() -> None:
     ],
 )
 def test_efforts_are_filled_in(tiers: dict[str, Any], efforts: list[str]) -> None:
-    """A tier's effort goes by its own word, else by a known name, else by its rank."""
+    """A tier's effort is the configured one, else follows from a known name, else from its rank."""
     assert list(efforts_of(tiers).values()) == efforts
 
 
-def test_equal_lengths_stand_in_order_of_effort() -> None:
-    """Tiers that differ in effort alone are ordered by it."""
+def test_equal_lengths_are_sorted_by_effort() -> None:
+    """Tiers that differ only in effort are sorted by it."""
     tiers = {name: {"thinking": 100, "effort": name} for name in ("high", "low", "medium")}
 
     assert list(efforts_of(tiers)) == ["low", "medium", "high"]
 
 
 def test_tiers_of_the_family() -> None:
-    """A model that names no tiers has those of its family."""
+    """A model without tiers has those of its family."""
     made = settings(model={"family": "granite", "tiers": {}})
 
     assert list(made.tiers_of(made.models["tiny"])) == ["direct", "long"]
@@ -61,23 +61,23 @@ def test_tiers_of_the_family() -> None:
 
 @pytest.mark.parametrize("url", ["http://h:8000", "http://h:8000/", "http://h:8000/v1", "http://h:8000/v1/"])
 def test_base_address(url: str) -> None:
-    """An address may be written with or without the /v1 of other tools."""
+    """A URL may be written with or without /v1."""
     assert Replica(url=url).base == "http://h:8000"
 
 
 def test_base_address_under_a_path() -> None:
-    """A backend behind a path keeps it."""
+    """The rest of the path is kept."""
     assert Replica(url="https://h/models/a/v1").base == "https://h/models/a"
 
 
 def test_settings_are_immutable() -> None:
-    """A reload builds new settings; nobody changes those in use."""
+    """Settings in use cannot be changed; a reload builds new ones."""
     with pytest.raises(ValidationError):
         settings().price = 1.0  # type: ignore[misc]
 
 
 def test_secrets_are_masked() -> None:
-    """Neither a backend's key nor a client's appears when settings are shown."""
+    """Printed settings show neither the keys of backends nor those of clients."""
     replica = {"url": "http://a", "api_key": "s3cret-backend"}
     made = settings(model={"replicas": [replica]}, keys=[{"name": "a", "key": "s3cret-client"}])
 
@@ -87,7 +87,7 @@ def test_secrets_are_masked() -> None:
 
 
 def test_key_is_kept_as_its_hash() -> None:
-    """A key given in clear and its SHA-256 given by `hash` are the same key."""
+    """A key given as `key` equals the same key given as its `hash`."""
     digest = hashlib.sha256(b"k").hexdigest()
 
     assert key_digest("k") == digest
@@ -119,8 +119,8 @@ def test_key_is_kept_as_its_hash() -> None:
         (Replica, {"url": "http://a", "name": "with space"}),
     ],
 )
-def test_section_that_makes_no_sense(section: Any, values: dict[str, Any]) -> None:
-    """Sections that are incomplete, contradict themselves or leave the range are refused."""
+def test_invalid_section(section: Any, values: dict[str, Any]) -> None:
+    """Sections that are incomplete, contradictory or out of range are refused."""
     with pytest.raises(ValidationError):
         section.model_validate(values)
 
@@ -137,11 +137,11 @@ def test_section_that_makes_no_sense(section: Any, values: dict[str, Any]) -> No
         ({"rules": [{"name": "r", "tier": "long", "when": {"model": ["a"]}}]}, "rules.0: unknown model a"),
         ({"keys": [{"name": "a", "key": "k"}, {"name": "a", "key": "l"}]}, "two keys share the same name"),
         ({"keys": [{"name": "a", "key": "k"}, {"name": "b", "key": "k"}]}, "two keys share the same hash"),
-        ({"families": {"bare": {}}, "model": {"family": "bare", "tiers": {}}}, "the family names no tiers"),
+        ({"families": {"bare": {}}, "model": {"family": "bare", "tiers": {}}}, "the family has no tiers"),
     ],
 )  # fmt: skip
 def test_references_must_exist(sections: dict[str, Any], message: str) -> None:
-    """What names another part of the file must name one that is there."""
+    """A reference to another part of the file must name one that exists."""
     with pytest.raises(ConfigError) as caught:
         settings(**sections)
 
@@ -149,7 +149,7 @@ def test_references_must_exist(sections: dict[str, Any], message: str) -> None:
 
 
 def test_bound_on_a_model_without_a_choice() -> None:
-    """A floor for all models may name a tier that a model with a single tier does not have."""
+    """A floor for all models may name a tier that a model with one tier does not have."""
     solo = {"family": "plain", "replicas": [{"url": "http://b"}]}
     rule = {"name": "r", "floor": "long"}
 
@@ -160,7 +160,7 @@ def test_bound_on_a_model_without_a_choice() -> None:
     st.sampled_from(["price", "retries"]), st.sampled_from([-1, math.nan, math.inf, "x", None, [1], 10**9])
 )
 def test_numbers_have_a_range(field: str, wrong: Any) -> None:
-    """Numbers that make no sense are refused when they are read."""
+    """Numbers out of range are refused when they are read."""
     models = {"m": {"family": "f", "replicas": [{"url": "http://a"}], "tiers": TIERS}}
     whole = {"families": {"f": {}}, "models": models}
 

@@ -1,4 +1,4 @@
-"""Loading a changed configuration beside the event loop."""
+"""A changed configuration is loaded without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gateway.config.watch import watch
 
 
 async def test_streams_go_on_while_a_configuration_is_loaded(tmp_path: Path) -> None:
-    """The event loop runs while `load` is at work: here `load` ends only because the loop lets it."""
+    """The event loop keeps running during `load`: here `load` returns only after the loop lets it."""
     path = tmp_path / "gateway.yaml"
     path.write_text("old")
     loading, may_end, taken = threading.Event(), threading.Event(), asyncio.Event()
