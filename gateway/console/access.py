@@ -1,4 +1,4 @@
-"""Whether the console is served, and who may watch it. No I/O."""
+"""Whether the console is served, and which keys open it. No I/O."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ from gateway.config.settings import Settings
 from gateway.errors import InvalidApiKey, RouteNotFound
 from gateway.http.headers import bearer
 
-# --- routes ------------------------------------------------------------------------------------------
-
 
 def enabled(settings: Settings) -> bool:
-    """Whether the console is on: by its setting, else when it needs no key or there is one for it."""
+    """Whether the console is served: as configured, else if it needs no key or there is a key for it."""
     by_default = not settings.keys or bool(_openers(settings))
     return by_default if settings.console.enabled is None else settings.console.enabled
 
 
 def _openers(settings: Settings) -> list[str]:
-    """Digests of the keys that may watch, the console's own and the admin's; none where everybody may."""
+    """Digests of the keys that open the console: its own and the admin's. Empty if no key is needed."""
     if settings.console.hash is None and not settings.keys:
         return []
     return [digest for digest in (settings.console.hash, settings.admin.hash) if digest is not None]
 
 
 def authorize(settings: Settings, headers: dict[bytes, bytes]) -> None:
-    """Refuse who may not watch; raises RouteNotFound where the console is off, else InvalidApiKey."""
+    """Check that the console is served, and that the request has a key that opens it.
+
+    Raises: RouteNotFound, InvalidApiKey.
+    """
     if not enabled(settings):
         raise RouteNotFound("There is no route /console")
     openers = _openers(settings)

@@ -1,4 +1,4 @@
-"""A decision in words and prices: why this tier, and what it would take to get another. Pure."""
+"""Explains a decision: why this tier, and at which price another one would be chosen. No I/O."""
 
 from __future__ import annotations
 
@@ -12,56 +12,59 @@ from router_model.allocation import best_tier
 
 _BECAUSE = {
     "price": "{tier} is worth most at this price.",
-    "pinned": "The client named {tier}.",
+    "pinned": "The client pinned {tier}.",
     "only_tier": "The model has no other tier.",
     "client_ceiling": "The client allows no more than {tier}; a longer tier was worth more.",
     "key_ceiling": "The client's key allows no more than {tier}; a longer tier was worth more.",
     "rule_ceiling": "Rule {rule} allows no more than {tier}; a longer tier was worth more.",
-    "model_floor": "{tier} is the model's guaranteed minimum; less would have been chosen.",
-    "key_floor": "{tier} is the key's guaranteed minimum; less would have been chosen.",
-    "rule_floor": "Rule {rule} guarantees {tier}; less would have been chosen.",
+    "model_floor": "{tier} is the model's guaranteed minimum; a shorter tier would have been chosen.",
+    "key_floor": "{tier} is the key's guaranteed minimum; a shorter tier would have been chosen.",
+    "rule_floor": "Rule {rule} guarantees {tier}; a shorter tier would have been chosen.",
     "rule_tier": "Rule {rule} fixes {tier}.",
     "budget": "The token budget had no room for a longer tier than {tier}.",
-    "abstained": "The prompt is unlike the head's training data, so the safe choice {tier} was made.",
-    "explored": "{tier} was drawn at random, which keeps the estimates honest.",
+    "abstained": "The prompt is unlike the head's training data; on average {tier} is worth most.",
+    "explored": "{tier} was drawn at random, to learn how other tiers do.",
 }
 
 
 class PriceRange(Struct, frozen=True):
-    """The prices from `low` (inclusive, but for a tie) to `high` (None: no end) at which a tier wins."""
+    """A range of prices in which one tier has the highest value. Where two ranges meet, both have it."""
 
     tier: str
     low: float
     high: float | None
+    """None if the range has no upper end."""
 
 
 class Explanation(Struct, frozen=True):
-    """because: why this tier. longer: what it would take to get the next longer one.
-
-    ranges: which tier wins at which price, from price 0 up, among the tiers compared.
-    next_tier, next_price: the tier of the next lower range, and the price at and below which it wins.
-    """
+    """Why a tier was chosen, and what would change the choice."""
 
     because: str
+    """Why this tier, in one sentence."""
     longer: str
+    """What it would take to get a longer tier, in one sentence."""
     ranges: tuple[PriceRange, ...]
+    """The tier with the highest value at each price, from price 0 up."""
     next_tier: str | None
+    """The tier of the range below the price of the decision; None if there is none."""
     next_price: float | None
+    """The price at or below which `next_tier` would be chosen."""
 
 
 def best(
     tiers: Sequence[str], correct: Mapping[str, float], tokens: Mapping[str, float], price: float
 ) -> str:
-    """The tier of highest value, the one named first on a tie."""
+    """The tier with the highest value, the first of `tiers` on a tie."""
     return tiers[best_tier([correct[tier] for tier in tiers], [tokens[tier] for tier in tiers], price)]
 
 
 def price_ranges(
     tiers: Sequence[str], correct: Mapping[str, float], tokens: Mapping[str, float]
 ) -> tuple[PriceRange, ...]:
-    """The upper envelope over λ ≥ 0 of the tiers' values, which are lines in λ.
+    """The tier with the highest value at each price λ ≥ 0, from price 0 up.
 
-    Two lines cross at λ = 1000·(p̂ᵢ − p̂ⱼ)/(ĉᵢ − ĉⱼ); between two crossings one tier wins throughout.
+    The value of a tier is a line in λ: p̂ − λ·ĉ/1000. Two lines cross at λ = 1000·(p̂ᵢ − p̂ⱼ)/(ĉᵢ − ĉⱼ), and
+    between two neighbouring crossings the best tier does not change.
     """
     crossings = {
         1000 * (correct[one] - correct[other]) / (tokens[one] - tokens[other])
@@ -81,7 +84,7 @@ def price_ranges(
 
 
 def explain(decision: Decision) -> Explanation:
-    """Say why a decision came out as it did."""
+    """Explain a decision in words and prices."""
     names = tuple(decision.correct)
     tiers = decision.eligible if len(decision.eligible) > 1 else names
     ranges = price_ranges(tiers, decision.correct, decision.tokens)
@@ -109,7 +112,9 @@ def _longer(decision: Decision, tiers: Sequence[str], following: PriceRange | No
         free = best(names, decision.correct, decision.tokens, decision.price)
         return f"Without the ceiling, {free} would be chosen at this price."
     if reason == "budget":
-        return "A longer tier needs room in the budget: tokens that leave its window, or a larger one."
+        return (
+            "A longer tier needs room in the budget: wait until tokens leave the window, or raise the limit."
+        )
     if following is None or names.index(following.tier) < names.index(decision.tier):
         return "No price would buy a longer tier: the head expects no gain from one."
     return f"{following.tier} would be chosen at a price of {following.high:.3g} or less."

@@ -1,4 +1,4 @@
-"""The console: a page of its own, and one stream of server-sent events that feeds it."""
+"""What the console shows: recent decisions and sums, sent to the page as server-sent events."""
 
 from __future__ import annotations
 
@@ -19,29 +19,32 @@ from router_model.allocation import value
 
 KEPT_DECISIONS = 200
 KEPT_SECONDS = 600
-_POLL = 0.2  # seconds between two looks for new decisions
+_POLL = 0.2  # seconds between two checks for new decisions
 
 
 @dataclass(slots=True)
 class Sums:
-    """What was decided and spent, since the start or within one second.
-
-    right, right_longest: estimated right answers, as decided and if always the longest eligible tier.
-    comparable, saved: completion tokens used where there was a choice, and the estimate of those not used.
-    """
+    """Sums over requests, since the start or within one second."""
 
     requests: int = 0
     errors: int = 0
     tokens: int = 0
+    """Completion tokens."""
     tiers: dict[str, int] = field(default_factory=dict)
+    """Requests by tier."""
     right: float = 0.0
+    """Right answers that the head expects, over the requests in `chosen`."""
     right_longest: float = 0.0
+    """Right answers that the head expects if each of these had got its longest eligible tier."""
     chosen: int = 0
+    """Successful requests with more than one eligible tier and known token usage."""
     comparable: int = 0
+    """Completion tokens of the requests in `chosen`."""
     saved: float = 0.0
+    """Tokens that the head expects of the longest eligible tier, minus the tokens used; may be negative."""
 
     def add(self, record: Record) -> None:
-        """Take in one finished request that a tier was decided for."""
+        """Count one finished request, if a tier was decided for it."""
         decision, used = record.decision, record.usage.completion
         if decision is None:
             return
@@ -61,15 +64,17 @@ class Sums:
 
 @dataclass(slots=True)
 class Second:
-    """The sums of one second; `at` in Unix time. price: of the last decision in it."""
+    """The sums of one second."""
 
     at: int
+    """Unix time."""
     sums: Sums = field(default_factory=Sums)
     price: float = 0.0
+    """Price of the last decision in this second."""
 
 
 class Console:
-    """Remembers the last decisions and seconds, never a word of a prompt. A sink like the metrics."""
+    """Keeps the last decisions and the sums of the last seconds in memory, but no prompts or answers."""
 
     def __init__(
         self,
@@ -80,10 +85,10 @@ class Console:
         read_budgets: Callable[[], Awaitable[None]] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`current` returns the snapshot in use.
+        """current: returns the snapshot in use.
 
-        budgets: the state of every window of every budget, as `BudgetOverview.console_rows` returns it.
-        read_budgets: brings that state up to date; called at most once per second, however many watch.
+        budgets: returns the state of every budget window, as `BudgetOverview.console_rows` does.
+        read_budgets: updates that state; called about once per second, however many pages are open.
         """
         self._current = current
         self._draining = draining
@@ -98,7 +103,7 @@ class Console:
         self._read_at = 0.0
 
     def remember(self, record: Record) -> None:
-        """Take in one finished request, where there is a console to show it."""
+        """Keep one finished request, if the console is served."""
         if record.decision is None or not enabled(self._current().settings):
             return
         now = int(self._clock())
@@ -112,7 +117,7 @@ class Console:
         self._count += 1
 
     def snapshot(self, since: int = 0) -> dict[str, Any]:
-        """Everything but the decisions; of the seconds, those from Unix time `since`."""
+        """Everything except the decisions; of the seconds, only those from Unix time `since` on."""
         current = self._current()
         now = time.monotonic()
         return {
@@ -144,12 +149,15 @@ class Console:
         }
 
     def decisions(self, seen: int) -> list[dict[str, Any]]:
-        """The decisions after the first `seen`, oldest first, as far as they are still known."""
+        """The decisions after the first `seen`, oldest first, as far as they are still kept."""
         fresh = min(self._count - seen, len(self._decisions))
         return [_shown(record) for record in list(self._decisions)[-fresh:]] if fresh else []
 
     async def events(self) -> AsyncIterator[bytes]:
-        """A snapshot every second, and decisions as they come; ends when the gateway drains."""
+        """The event stream: a snapshot every second, and decisions as requests end.
+
+        The stream ends when the gateway drains, so that it does not delay the shutdown.
+        """
         await self._refresh()
         yield b"retry: 2000\n\n" + _event("snapshot", self.snapshot())
         seen, beat = 0, self._clock()
@@ -179,7 +187,7 @@ def _event(name: str, body: object) -> bytes:
 
 
 def _shown(record: Record) -> dict[str, Any]:
-    """One request as the console lists it: by its id, without any text of client or backend."""
+    """One request as the page shows it: numbers and IDs, without any text of the client or the backend."""
     decision, usage = record.decision, record.usage
     if decision is None:
         raise ValueError("only requests with a decision are kept")

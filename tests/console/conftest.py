@@ -1,4 +1,4 @@
-"""A real browser."""
+"""A real browser for the tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 @pytest.fixture
 async def browser() -> AsyncIterator[Any]:
-    """Chromium as the system has it, driven by Playwright."""
+    """The system's Chromium, driven by Playwright."""
     executable = next(filter(None, map(shutil.which, NAMES)), None)
     if executable is None:
         pytest.skip("there is no Chromium here (Debian: apt-get install chromium)")
@@ -23,7 +23,7 @@ async def browser() -> AsyncIterator[Any]:
     from playwright.async_api import async_playwright
 
     async with async_playwright() as playwright:
-        # containers run as root and with a small /dev/shm, where Chromium's own sandbox and cache do not work
+        # Chromium's sandbox does not work as root, nor its cache in a small /dev/shm; containers have both
         options = ["--no-sandbox", "--disable-dev-shm-usage"]
         running = await playwright.chromium.launch(executable_path=executable, args=options)
         yield running

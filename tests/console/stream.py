@@ -1,4 +1,4 @@
-"""Reading the console's stream."""
+"""Reads the console's event stream."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ async def _parsed(response: aiohttp.ClientResponse) -> AsyncIterator[tuple[str, 
 
 @asynccontextmanager
 async def watching(running: Running, key: str | None = None) -> AsyncIterator[AsyncIterator[tuple[str, Any]]]:
-    """The events of the stream, each a name and a body."""
+    """The events of the stream: pairs of name and body."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    # a session of its own: closing a stream that never ends must not take a shared connection along
+    # a separate session, so that closing the endless stream closes no shared connection
     async with (
         aiohttp.ClientSession(read_bufsize=1 << 20) as http,
         http.get(f"{running.url}/console/events", headers=headers) as response,

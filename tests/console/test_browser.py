@@ -1,4 +1,4 @@
-"""The console in a real browser, before the real gateway and the real tiny model."""
+"""The console in a real browser, with the real gateway and the real tiny model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:playwright.*
 
 @asynccontextmanager
 async def opened(browser: Any, url: str, width: int = 1440, **options: Any) -> AsyncIterator[Any]:
-    """The console's page once it is live; at the end, it must have had nothing to complain about."""
+    """The console's page once it is live. In the end, the browser must have reported no errors."""
     complaints: list[str] = []
     context = await browser.new_context(viewport={"width": width, "height": 900}, **options)
     page = await context.new_page()
@@ -54,7 +54,7 @@ async def tiny(free_port: int) -> AsyncIterator[str]:
 
 
 async def test_readings_follow_the_requests(browser: Any, running: Running) -> None:
-    """What is asked appears in the chart, the sums and the list, with its explanation, without a reload."""
+    """Requests appear in the chart, the sums, the list and the explanation without a page reload."""
     async with opened(browser, running.url) as page:
         assert await page.locator("#chart svg").get_attribute("data-total") == "0"
         assert await page.locator("#log tr").count() == 0
@@ -72,7 +72,7 @@ async def test_readings_follow_the_requests(browser: Any, running: Running) -> N
 
 
 async def test_playground_answers_at_every_tier(browser: Any, tiny: str) -> None:
-    """One question to the real model: five answers side by side, thought before them, and the reason why."""
+    """One question to the real model: five answers with their reasoning, and a link to the decision."""
     tiers = {"direct": 0, "short": 24, "medium": 96, "long": 320}
     model = {"tiers": {name: {"thinking": length, "answer": 16} for name, length in tiers.items()}}
     async with serving(configuration(tiny, model=model)) as running, opened(browser, running.url) as page:
@@ -97,7 +97,7 @@ async def test_playground_answers_at_every_tier(browser: Any, tiny: str) -> None
 
 
 async def test_a_decision_is_chosen_with_the_keyboard(browser: Any, running: Running) -> None:
-    """Tab reaches the list, Enter explains; the explanation stays while new decisions come."""
+    """The keyboard can select a decision, and its explanation stays while new decisions arrive."""
     await running.chat("first")
     await running.chat("second")
     async with opened(browser, running.url) as page:
@@ -117,7 +117,7 @@ async def test_a_decision_is_chosen_with_the_keyboard(browser: Any, running: Run
 @pytest.mark.parametrize("width", [390, 768, 1440])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_it_fits_the_screen(browser: Any, running: Running, width: int, scheme: str) -> None:
-    """Nothing sticks out to the side, in either theme, and text stands out from what is behind it."""
+    """At each width and in both themes, nothing overflows sideways and text has enough contrast."""
     await running.chat()
     async with opened(browser, running.url, width, color_scheme=scheme) as page:
         await page.wait_for_selector("#why svg")
@@ -157,7 +157,7 @@ CONTRAST = """() => {
 
 
 async def test_everything_has_a_name(browser: Any, running: Running) -> None:
-    """Each control and drawing has words for those who do not see it, and the page has its landmarks."""
+    """Each control and drawing has an accessible name, IDs are unique, and the page has its landmarks."""
     await running.chat()
     async with opened(browser, running.url) as page:
         await page.wait_for_selector("#why svg")
@@ -176,7 +176,7 @@ async def test_everything_has_a_name(browser: Any, running: Running) -> None:
 
 
 async def test_a_key_is_asked_for_and_used(browser: Any, backend: Backend) -> None:
-    """Where the console has a key, the page asks for it, and goes live with it."""
+    """If the console has a key, the page asks for it and then goes live."""
     keys = [{"name": "web", "key": "web-secret"}]
     settings = configuration(backend.url, keys=keys, console={"key": "watch-secret"})
     async with serving(settings) as running:
@@ -199,7 +199,7 @@ async def test_a_key_is_asked_for_and_used(browser: Any, backend: Backend) -> No
 
 
 async def test_it_comes_back_after_a_restart(browser: Any, backend: Backend, free_port: int) -> None:
-    """When the gateway goes away the page says so, and is live again once it is back."""
+    """If the gateway is gone, the page says so, and goes live again once it is back."""
     settings = configuration(backend.url)
     context = await browser.new_context()
     page = await context.new_page()

@@ -16,14 +16,14 @@ from tests.serving import Running, configuration, serving
 
 
 def full(price: float = 0.25) -> dict[str, Any]:
-    """One window three quarters full, a part of it reserved."""
+    """A window that is three quarters full, partly with reservations."""
     window = {"budget": "everyone", "holder": "everyone", "window": "60", "stale": 0}
     return window | {"cap": 1_000, "settled": 700, "reserved": 50, "price": price, "at_bound": 0}
 
 
 @pytest.fixture
 async def budgeted(backend: Backend, tmp_path: Path, patient_redis: None) -> AsyncIterator[Running]:
-    """A gateway with a budget of 1,000 tokens a minute, in a Redis of its own."""
+    """A gateway with a budget of 1,000 tokens per minute, in its own Redis."""
     budget = {"name": "everyone", "window": "1m", "tokens": 1_000}
     settings = configuration(backend.url, budgets=[budget], redis={"directory": str(tmp_path / "redis")})
     async with serving(settings | {"reservations": {"shortest_answer": 8}}) as running:
@@ -31,7 +31,7 @@ async def budgeted(backend: Backend, tmp_path: Path, patient_redis: None) -> Asy
 
 
 async def test_budgets_are_in_the_stream(budgeted: Running) -> None:
-    """Each snapshot carries what Redis holds at that second."""
+    """Each snapshot event has the current state of the budgets in Redis."""
     async with watching(budgeted) as events:
         [before] = (await next_of(events, "snapshot"))["budgets"]
         used = (await (await budgeted.chat()).json())["usage"]["completion_tokens"]
@@ -51,7 +51,7 @@ async def test_budgets_are_in_the_stream(budgeted: Running) -> None:
 
 
 async def test_budgets_come_from_redis(budgeted: Running) -> None:
-    """The console shows what Redis holds and the price of the budget, whatever Prometheus' gauges say."""
+    """The console shows the state in Redis and the price, and does not depend on Prometheus' gauges."""
     gateway = budgeted.gateway
     used = (await (await budgeted.chat()).json())["usage"]["completion_tokens"]
     async with asyncio.timeout(20):
@@ -80,7 +80,7 @@ async def test_budgets_come_from_redis(budgeted: Running) -> None:
 
 
 async def test_budgets_are_drawn(browser: Any, budgeted: Running) -> None:
-    """The page says how full the window is, in words and as a bar, and draws how full it was."""
+    """The page shows how full the window is, in words and as a bar, and charts how full it was."""
     used = (await (await budgeted.chat()).json())["usage"]["completion_tokens"]
     async with opened(browser, budgeted.url) as page:
         bar = page.locator(f"#budgets [role=img][aria-label='{used} of 1,000 tokens in 1 minute']")
@@ -96,7 +96,7 @@ async def test_budgets_are_drawn(browser: Any, budgeted: Running) -> None:
 async def test_the_price_drawn_is_what_requests_pay(
     browser: Any, backend: Backend, controller: float, shown: str
 ) -> None:
-    """A budget that would ask for less than the configured price is shown at that price."""
+    """If a budget's price is below the configured price, the configured price is shown."""
     async with serving(configuration(backend.url) | {"price": 6}) as running:
         running.gateway.console.budgets = lambda: [full(controller)]
         async with opened(browser, running.url) as page:

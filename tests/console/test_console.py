@@ -1,4 +1,4 @@
-"""The console's page and stream over HTTP: who may see them, what they tell, and what they never tell."""
+"""The console's page and stream over HTTP: access, contents, and what they must not contain."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def status(running: Running, path: str, key: str | None = None) -> int:
 
 
 async def test_open_where_no_keys_are(running: Running) -> None:
-    """Without keys the console is on, at both spellings of its address."""
+    """Without keys the console is served, with and without a trailing slash."""
     assert await status(running, "/console") == 200
     assert await status(running, "/console/") == 200
     async with watching(running) as events:
@@ -42,7 +42,7 @@ async def test_open_where_no_keys_are(running: Running) -> None:
 
 @pytest.mark.parametrize("path", ["/console", "/console/app.js", "/console/events"])
 async def test_off_where_keys_are(backend: Backend, path: str) -> None:
-    """With API keys and no key of its own there is no console, not even for an API key."""
+    """With API keys but no key for the console, it is not served, not even with an API key."""
     async with serving(configuration(backend.url, keys=KEYS)) as running:
         assert await status(running, path) == 404
         assert await status(running, path, "web-secret") == 404
@@ -50,7 +50,7 @@ async def test_off_where_keys_are(backend: Backend, path: str) -> None:
 
 @pytest.mark.parametrize("section", ["console", "admin"])
 async def test_its_own_key_or_the_admins_opens_the_stream(backend: Backend, section: str) -> None:
-    """Either switches the console on beside keys. The page has no data and is open; the stream is not."""
+    """Either key turns the console on. The page has no data and needs no key; the stream needs one."""
     settings = configuration(backend.url, keys=KEYS) | {section: {"key": "watch-secret"}}
     async with serving(settings) as running:
         assert await status(running, "/console") == 200
@@ -62,7 +62,7 @@ async def test_its_own_key_or_the_admins_opens_the_stream(backend: Backend, sect
 
 
 async def test_the_admin_may_watch_beside_others(backend: Backend) -> None:
-    """Where console and admin have a key each, both are good."""
+    """If the console and the admin have a key each, both open the stream."""
     settings = configuration(backend.url, keys=KEYS, admin={"key": "admin-secret"})
     async with serving(settings | {"console": {"key": "watch-secret"}}) as running:
         for key in ("admin-secret", "watch-secret"):
@@ -71,7 +71,7 @@ async def test_the_admin_may_watch_beside_others(backend: Backend) -> None:
 
 
 async def test_an_admin_locks_nobody_out(backend: Backend) -> None:
-    """Where requests need no key, watching needs none either, unless the console has its own."""
+    """Without API keys the stream needs no key either, even if there is an admin key."""
     settings = configuration(backend.url, admin={"key": "admin-secret"})
     async with serving(settings) as running, watching(running) as events:
         assert (await next_of(events, "snapshot"))["keys"] is False
@@ -81,7 +81,7 @@ async def test_an_admin_locks_nobody_out(backend: Backend) -> None:
 async def test_the_switch_outranks_the_default(
     backend: Backend, enabled: bool, keys: list[dict[str, str]], expected: int
 ) -> None:
-    """`enabled` decides where it is set."""
+    """If `enabled` is set, it decides."""
     async with serving(configuration(backend.url, keys=keys, console={"enabled": enabled})) as running:
         assert await status(running, "/console") == expected
 
@@ -91,7 +91,7 @@ async def test_the_switch_outranks_the_default(
 
 @pytest.mark.parametrize("name", ASSETS)
 async def test_files_come_from_here_alone(running: Running, name: str) -> None:
-    """Every file is served with its type and the policy, and names no other server."""
+    """Every file is served with its type and the security policy, and refers to no other server."""
     async with running.http.get(f"{running.url}/console/{name}") as response:
         text = await response.text()
         policy = response.headers["Content-Security-Policy"]
@@ -107,15 +107,15 @@ async def test_files_come_from_here_alone(running: Running, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["nothing.js", "..%2Fconfig.py", "%2e%2e%2fconfig.py", ".hidden"])
 async def test_no_other_file_is_served(running: Running, name: str) -> None:
-    """Only what is in the folder can be had."""
+    """Only files in the console's folder are served."""
     assert await status(running, f"/console/{name}") == 404
 
 
 # --- the stream -------------------------------------------------------------------------------------
 
 
-async def test_a_decision_is_told_and_explained(running: Running) -> None:
-    """A request shows up with its tier, its tokens and the reason, and in the sums."""
+async def test_a_decision_is_sent_and_explained(running: Running) -> None:
+    """A request appears with its tier, tokens and reason, and in the sums."""
     async with watching(running) as events:
         first = await next_of(events, "snapshot")
         response = await running.chat("What is 2 + 2?")
@@ -133,8 +133,8 @@ async def test_a_decision_is_told_and_explained(running: Running) -> None:
     assert (sums["requests"], sums["tiers"], sums["tokens"]) == (1, {tier: 1}, entry["completion_tokens"])
 
 
-async def test_a_late_watcher_sees_what_was(running: Running) -> None:
-    """Who opens the console later is told of the requests before, oldest first."""
+async def test_a_new_watcher_gets_earlier_decisions(running: Running) -> None:
+    """A newly opened stream begins with the earlier requests, oldest first."""
     ids = [(await running.chat()).headers["x-thinkmeter-decision-id"] for _ in range(3)]
     async with watching(running) as events:
         snapshot = await next_of(events, "snapshot")
@@ -144,8 +144,8 @@ async def test_a_late_watcher_sees_what_was(running: Running) -> None:
     assert sum(second["sums"]["requests"] for second in snapshot["seconds"]) == 3
 
 
-async def test_no_word_of_a_prompt_is_told(running: Running) -> None:
-    """Neither prompts nor answers, nor errors that may quote them."""
+async def test_no_prompt_is_sent(running: Running) -> None:
+    """The stream has no prompts, no answers, and no error texts that may quote them."""
     await running.chat(SECRET)
     await running.chat(SECRET, temperature="hot", max_tokens="many")
     async with watching(running) as events:
@@ -154,8 +154,8 @@ async def test_no_word_of_a_prompt_is_told(running: Running) -> None:
     assert SECRET not in told
 
 
-async def test_backends_are_told(backend: Backend) -> None:
-    """A replica that is away is told apart from one that is there."""
+async def test_backends_are_sent(backend: Backend) -> None:
+    """The stream says which replicas are healthy."""
     async with (
         serving(configuration(backend.url, "http://127.0.0.1:9")) as running,
         watching(running) as events,
@@ -169,7 +169,7 @@ async def test_backends_are_told(backend: Backend) -> None:
 
 
 async def test_the_stream_ends_when_the_gateway_drains(running: Running) -> None:
-    """A watcher does not hold up a shutdown."""
+    """An open stream does not delay the shutdown."""
     async with watching(running) as events:
         await next_of(events, "snapshot")
         running.gateway.draining = True
@@ -190,7 +190,7 @@ def record(
 
 
 def test_estimates_are_against_the_longest_tier_allowed() -> None:
-    """30 tokens used where 100 were expected of the longest: 70 saved, at an estimated 0.25 answers."""
+    """30 tokens used, 100 expected of the longest tier: 70 saved, for 0.25 right answers fewer."""
     sums = Sums()
     sums.add(record())
 
@@ -199,7 +199,7 @@ def test_estimates_are_against_the_longest_tier_allowed() -> None:
 
 
 def test_savings_are_signed() -> None:
-    """More tokens than the longest tier was expected to take count against us."""
+    """More tokens than expected of the longest tier are negative savings."""
     sums = Sums()
     sums.add(record(tier="long", used=160))
 
@@ -212,7 +212,7 @@ def test_savings_are_signed() -> None:
     ids=["no choice", "tokens unknown", "failed"],
 )
 def test_what_cannot_be_compared_is_left_out(without: Record) -> None:
-    """A pinned tier saves nothing, and neither does an answer that was not one; it is a request still."""
+    """Requests without a choice of tier, without usage or with an error count, but save nothing."""
     sums = Sums()
     sums.add(without)
 
@@ -220,7 +220,7 @@ def test_what_cannot_be_compared_is_left_out(without: Record) -> None:
 
 
 def test_memory_is_bounded(running: Running) -> None:
-    """However many requests there are, the last few are kept, and a slow watcher skips the rest."""
+    """Only the last decisions are kept, and a slow watcher misses the older ones."""
     console = Console(lambda: running.gateway.snapshot)
     for _ in range(KEPT_DECISIONS + 50):
         console.remember(record())

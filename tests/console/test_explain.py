@@ -27,7 +27,7 @@ def curves(correct: list[float], tokens: list[float]) -> tuple[dict[str, float],
 
 
 def decision(tier: str, reason: str, price: float = 1.0, eligible: tuple[str, ...] = NAMES) -> Decision:
-    """A decision over four tiers; at price 1 `short` is worth most, `medium` below 0.6, `long` below 0.4."""
+    """A decision over four tiers. `short` is worth most at price 1, `medium` below 0.6, `long` below 0.4."""
     correct = {"direct": 0.3, "short": 0.5, "medium": 0.56, "long": 0.64}
     tokens = {"direct": 10.0, "short": 100.0, "medium": 200.0, "long": 400.0}
     return Decision(
@@ -38,7 +38,7 @@ def decision(tier: str, reason: str, price: float = 1.0, eligible: tuple[str, ..
 
 @given(chances, lengths, prices)
 def test_ranges_agree_with_the_choice(correct: list[float], tokens: list[float], price: float) -> None:
-    """At any price, the tier of the range that holds it is worth as much as the one that is chosen."""
+    """At any price, the tier of its range has the same value as the tier that is chosen."""
     rights, costs = curves(correct, tokens)
     ranges = price_ranges(tuple(rights), rights, costs)
     winner = next(r.tier for r in ranges if r.high is None or price <= r.high)
@@ -53,7 +53,7 @@ def test_ranges_agree_with_the_choice(correct: list[float], tokens: list[float],
 
 @given(chances, lengths)
 def test_ranges_cover_every_price_once(correct: list[float], tokens: list[float]) -> None:
-    """They start at price 0, each begins where the one before ends, and the last has no end."""
+    """The ranges start at price 0, each begins where the previous one ends, and the last has no end."""
     rights, costs = curves(correct, tokens)
     ranges = price_ranges(tuple(rights), rights, costs)
 
@@ -65,7 +65,7 @@ def test_ranges_cover_every_price_once(correct: list[float], tokens: list[float]
 
 @given(chances, lengths, prices)
 def test_the_next_price_buys_the_next_tier(correct: list[float], tokens: list[float], price: float) -> None:
-    """Just below the stated price the stated tier is worth most, and it is a longer one."""
+    """Just below `next_price`, `next_tier` has the highest value, and it is expected to use more tokens."""
     rights, costs = curves(correct, tokens)
     names = tuple(rights)
     tier = best(names, rights, costs, price)
@@ -106,12 +106,12 @@ def test_next_price_is_where_two_values_meet() -> None:
     ids=["longest", "pinned", "explored", "abstained", "ceiling", "budget", "no-gain"],
 )
 def test_what_it_would_take(made: Decision, expected: str) -> None:
-    """Each kind of decision says what would bring a longer tier."""
+    """Each kind of decision says what it would take to get a longer tier."""
     assert explain(made).longer.startswith(expected)
 
 
 def test_a_shorter_tier_is_no_longer_one() -> None:
-    """Where a shorter tier is expected to take more tokens, a lower price that brings it is not named."""
+    """A lower price that leads to a shorter tier is not offered as a way to a longer one."""
     correct = {"direct": 0.3, "short": 0.6, "medium": 0.5, "long": 0.4}
     tokens = {"direct": 10.0, "short": 200.0, "medium": 90.0, "long": 400.0}
     made = Decision(
@@ -124,6 +124,6 @@ def test_a_shorter_tier_is_no_longer_one() -> None:
 
 @pytest.mark.parametrize("reason", typing.get_args(Reason))
 def test_every_reason_has_words(reason: str) -> None:
-    """No reason falls back to the words for an unknown one."""
+    """Every reason has its own sentence."""
     assert reason in module._BECAUSE
     assert "{" not in explain(decision("short", reason)).because

@@ -1,4 +1,4 @@
-// Wires the stream to the page.
+// Entry point: connects the event stream to the page.
 
 import { drawTiers } from "./charts.js";
 import { addDecisions, draw as drawDecisions, setPaused } from "./decisions.js";
@@ -8,13 +8,13 @@ import { drawBackends, drawBudgets, drawFooter, drawLegend, drawReadouts, window
 import { fillModels, prepare } from "./playground.js";
 
 const KEPT_SECONDS = 600;
-const STATES = { live: "live", waiting: "the gateway does not answer; trying again", locked: "a key is needed" };
+const STATES = { live: "live", waiting: "the gateway does not respond; trying again", locked: "a key is needed" };
 
 const FILL_SECONDS = 120;
 
 const state = { snapshot: null, seconds: new Map(), tiers: [], fills: new Map() };
 
-/** Every tier of every model, shortest first by its place on its own ladder. */
+/** All tiers of all models, shortest first. Each counts by its relative position among the tiers of its model. */
 function ladder(models) {
   const places = new Map();
   for (const tiers of Object.values(models)) {
@@ -24,7 +24,7 @@ function ladder(models) {
 }
 
 function snapshot(fresh) {
-  if (state.snapshot && state.snapshot.since !== fresh.since) state.seconds.clear(); // it was restarted
+  if (state.snapshot && state.snapshot.since !== fresh.since) state.seconds.clear(); // the gateway was restarted
   state.snapshot = fresh;
   for (const second of fresh.seconds) state.seconds.set(second.at, second);
   for (const at of state.seconds.keys()) if (at < fresh.now - KEPT_SECONDS) state.seconds.delete(at);

@@ -1,4 +1,4 @@
-// Three drawings: requests by tier over time with the price below, how full a window was, the prices of one decision.
+// Draws requests by tier and the price over time, how full a window was, and the prices of one decision.
 
 import { figure, integer, s, step } from "./dom.js";
 
@@ -6,7 +6,7 @@ const LEFT = 44;
 const RIGHT = 10;
 const BARS = 120;
 
-/** Sums of equal spans up to now: {at, price, tiers, requests}, oldest first. */
+/** The seconds up to now in BARS buckets of equal length: {at, price, tiers, requests}, oldest first. */
 export function buckets(seconds, now) {
   const first = seconds.size ? Math.min(...seconds.keys()) : now;
   const width = now - first > BARS ? 5 : 1;
@@ -39,7 +39,7 @@ export function drawTiers(place, seconds, tiers, now) {
   const [top, mid, gap, low] = [16, 150, 34, 54];
   const height = mid + gap + low + 22;
   const { made, span } = buckets(seconds, now);
-  const most = 2 * roundUp(Math.max(...made.map((bucket) => bucket.requests), 4) / 2); // its half is a whole number
+  const most = 2 * roundUp(Math.max(...made.map((bucket) => bucket.requests), 4) / 2); // even, because half of it labels the middle line
   const slot = (width - LEFT - RIGHT) / BARS;
   const y = (count) => mid - (count / most) * (mid - top);
   const parts = [0, most / 2, most].flatMap((count) => grid(width, y(count), integer(count)));
@@ -58,7 +58,7 @@ export function drawTiers(place, seconds, tiers, now) {
   parts.push(...drawPrice(made, width, slot, mid + gap, low));
   const minutes = span / 60;
   parts.push(
-    s("text", { x: LEFT, y: 10, class: "label" }, `requests each ${span / BARS === 1 ? "second" : `${span / BARS} seconds`}`),
+    s("text", { x: LEFT, y: 10, class: "label" }, `requests per ${span / BARS === 1 ? "second" : `${span / BARS} seconds`}`),
     s("text", { x: LEFT, y: mid + gap - 8, class: "label" }, "price of 1,000 tokens, in probability of a right answer"),
     s("text", { x: LEFT, y: height - 5, class: "tick" }, `${minutes} minutes ago`),
     s("text", { x: width - RIGHT, y: height - 5, class: "tick", "text-anchor": "end" }, "now"),
@@ -86,7 +86,7 @@ function drawPrice(made, width, slot, top, tall) {
   return parts;
 }
 
-/** How full a window was over the last two minutes, up to its cap; `past` is [Unix time, share] oldest first. */
+/** How full a window was over the last two minutes; `past` has [Unix time, share of the limit], oldest first. */
 export function fillChart(past, now) {
   const [wide, tall] = [120, 40];
   const points = past.map(([at, share]) => `${(wide - (now - at)).toFixed(1)} ${(tall * (1 - Math.min(share, 1))).toFixed(1)}`);
@@ -105,7 +105,7 @@ export function priceRuler(width, ranges, price, tiers) {
     return left + share * (right - left);
   };
   const parts = [];
-  let labelled = -Infinity; // where the last figure was written, so that two do not overlap
+  let labelled = -Infinity; // where the last number ends, so that two do not overlap
   for (const { tier, low, high } of ranges) {
     const [a, b] = [x(low), high === null ? right : x(high)];
     parts.push(s("rect", { x: a, width: Math.max(b - a - 1, 0.5), y: 22, height: 22, class: `tier-fill step-${step(tier, tiers)}` }));

@@ -1,4 +1,4 @@
-// The list of decisions, and the explanation of one.
+// The list of decisions, and the explanation of the selected one.
 
 import { priceRuler } from "./charts.js";
 import { clock, figure, get, h, integer, percent, signed, step } from "./dom.js";
@@ -9,7 +9,7 @@ const WORDS = { price: "best value", only_tier: "only tier" };
 
 let known = [];
 let chosen = null;
-let awaited = null; // chosen before it has arrived: {id, focus}
+let awaited = null; // a decision that was selected before it arrived: {id, focus}
 let paused = false;
 
 const reasonWords = (reason) => WORDS[reason] ?? reason.replaceAll("_", " ");
@@ -30,7 +30,7 @@ export function setPaused(value, state) {
   if (!paused) draw(state);
 }
 
-/** Show one decision by its id, once it has arrived. */
+/** Select a decision by its ID, now or as soon as it arrives. */
 export function select(id, state, { focus = false } = {}) {
   awaited = known.some((entry) => entry.decision.id === id) ? null : { id, focus };
   if (awaited) return;
@@ -76,7 +76,7 @@ function explain(entry, state) {
     h("p", {}, explanation.longer),
     h("table", { class: "estimates" },
       h("caption", { class: "visually-hidden" }, "Estimates for each tier"),
-      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "tier"), h("th", { scope: "col", class: "num" }, "P(right)"), h("th", { scope: "col", class: "num" }, "tokens"), h("th", { scope: "col", class: "num" }, "value"), h("th", { scope: "col", class: "wide" }, h("span", { class: "visually-hidden" }, "P(right), drawn")))),
+      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "tier"), h("th", { scope: "col", class: "num" }, "P(right)"), h("th", { scope: "col", class: "num" }, "tokens"), h("th", { scope: "col", class: "num" }, "value"), h("th", { scope: "col", class: "wide" }, h("span", { class: "visually-hidden" }, "P(right) as a bar")))),
       h("tbody", {}, tiers.map((tier) => {
         const drawn = h("span", { class: `tier-back step-${step(tier, tiers)}` });
         drawn.style.width = `${decision.correct[tier] * 100}%`;
@@ -95,7 +95,7 @@ function explain(entry, state) {
 function facts(entry) {
   const { decision } = entry;
   const list = [
-    ["decision", decision.id], ["request", entry.request_id], ["model", decision.model], ["client asked", decision.requested],
+    ["decision", decision.id], ["request", entry.request_id], ["model", decision.model], ["client asked for", decision.requested],
     ["difficulty", decision.difficulty.toFixed(3)], ["price", figure(decision.price)],
     ["thinking granted", `${integer(decision.thinking)} tokens`], ["cap", decision.cap === null ? "none" : `${integer(decision.cap)} tokens`],
     ["used", `${integer(entry.completion_tokens)} tokens, ${integer(entry.reasoning_tokens)} of them reasoning`],
@@ -103,7 +103,7 @@ function facts(entry) {
   ];
   if (decision.wanted) list.push(["before the budget", decision.wanted]);
   if (entry.key) list.push(["key", entry.key]);
-  const long = ([, value]) => value?.length > 24; // these take a whole line, below the others
+  const long = ([, value]) => value?.length > 24; // a long value takes a whole line, below the others
   list.sort((one, other) => long(one) - long(other));
   return h("details", { open: window.innerWidth > 1000 }, h("summary", {}, "The record"), h("dl", { class: "facts" }, list.map(([name, value]) => h("div", { class: long([name, value]) ? "long" : null }, h("dt", {}, name), h("dd", {}, value)))));
 }

@@ -1,4 +1,4 @@
-// Making elements, and writing numbers.
+// Creates elements and formats numbers.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -22,7 +22,7 @@ const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFracti
 export const integer = (value) => (value === null || value === undefined ? "–" : whole.format(Math.round(value)));
 export const short = (value) => (Math.abs(value) < 10000 ? integer(value) : compact.format(value));
 export const percent = (share, digits = 0) => (Number.isFinite(share) ? `${(share * 100).toFixed(digits)} %` : "–");
-/** A figure that may be negative, with a true minus. */
+/** A number that may be negative, with a typographic minus sign. */
 export const signed = (value, digits) => value.toFixed(digits).replace("-", "−");
 
 const UNITS = [[86400, "day"], [3600, "hour"], [60, "minute"], [1, "second"]];
@@ -35,13 +35,13 @@ export function span(seconds) {
 
 export const clock = (unix) => new Date(unix * 1000).toLocaleTimeString("en-GB");
 
-/** A price or another positive figure, to three significant digits and without a trail of zeros. */
+/** A price or another positive number, to three significant digits and without trailing zeros. */
 export function figure(value) {
   if (value === 0) return "0";
   return Math.abs(value) >= 1000 ? integer(value) : String(Number(value.toPrecision(3)));
 }
 
-/** Where a tier stands on its ladder, as one of five steps of the one colour; longer is stronger. */
+/** The colour step of a tier, from 0 to 4: the longer the tier, the stronger the colour. */
 export function step(tier, tiers) {
   const place = tiers.indexOf(tier);
   return place < 0 || tiers.length < 2 ? 2 : Math.round((place / (tiers.length - 1)) * 4);

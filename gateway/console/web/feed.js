@@ -1,6 +1,6 @@
-// Server-sent events over fetch, because EventSource cannot send a key.
+// Reads server-sent events with fetch, because EventSource cannot send an Authorization header.
 
-/** The events of a response as they arrive: {name, data}. */
+/** The events of a response as they arrive: "event: snapshot\ndata: {}\n\n" becomes {name: "snapshot", data: "{}"}. */
 export async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -8,7 +8,7 @@ export async function* events(response) {
     const { value, done } = await reader.read();
     if (done) return;
     const blocks = (rest + value).split("\n\n");
-    rest = blocks.pop();
+    rest = blocks.pop(); // the last block may still be incomplete
     for (const block of blocks) {
       let name = "message";
       const data = [];
@@ -23,7 +23,7 @@ export async function* events(response) {
 
 export const bearer = (key) => (key ? { authorization: `Bearer ${key}` } : {});
 
-/** Follow the console's stream for ever; `on` has a function for each event, and state(word). */
+/** Follow the console's stream and reconnect when it ends. `on` has a function for each event, and state(word). */
 export async function follow(on) {
   for (;;) {
     try {

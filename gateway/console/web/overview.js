@@ -1,9 +1,9 @@
-// The readings at the top, the budgets and the backends.
+// The figures at the top, the budgets and the backends.
 
 import { fillChart } from "./charts.js";
 import { figure, get, h, integer, percent, short, span, step } from "./dom.js";
 
-const CHARTED = 2; // budgets; where there are more, they would push everything else away
+const CHARTED = 2; // charts are drawn for at most this many budgets: more would take too much space
 
 function readout(name, value, unit, note) {
   return h("div", {}, h("dt", {}, name), h("dd", {}, h("span", { class: "value" }, value), unit ? h("span", { class: "unit" }, ` ${unit}`) : null), h("dd", { class: "note" }, note));
@@ -23,10 +23,10 @@ export function drawReadouts({ snapshot, seconds, tiers }) {
   const saved = sums.saved / (sums.saved + sums.comparable);
   get("readouts").replaceChildren(
     readout("Price", figure(now), "per 1,000 tokens", "what they must gain in P(right)"),
-    readout("Requests", integer(minute.requests), "a minute", sums.errors ? `${integer(sums.requests)} in all, ${integer(sums.errors)} with an error` : `${integer(sums.requests)} in all`),
-    readout("Completion tokens", short(minute.tokens), "a minute", `${short(sums.tokens)} in all`),
+    readout("Requests", integer(minute.requests), "per minute", sums.errors ? `${integer(sums.requests)} in all, ${integer(sums.errors)} with an error` : `${integer(sums.requests)} in all`),
+    readout("Completion tokens", short(minute.tokens), "per minute", `${short(sums.tokens)} in all`),
     readout("Right, estimated", sums.chosen ? percent(sums.right / sums.chosen, 1) : "–", "", sums.chosen ? `${percent(sums.right_longest / sums.chosen, 1)} if always ${longestName(tiers)}` : "of requests with a choice of tier"),
-    readout("Tokens saved, estimated", sums.chosen ? percent(saved) : "–", "", sums.chosen ? `${short(sums.saved)} fewer than always ${longestName(tiers)}` : "against the longest tier allowed"),
+    readout("Tokens saved, estimated", sums.chosen ? percent(saved) : "–", "", sums.chosen ? `${short(sums.saved)} fewer than always ${longestName(tiers)}` : "compared with the longest tier allowed"),
   );
 }
 
@@ -67,7 +67,7 @@ export function drawBudgets({ snapshot, fills }) {
         : h("div", { class: "row small" }, h("span", {}, `price ${figure(Math.max(budget.price, snapshot.price))}`), h("span", { class: budget.at_bound ? "bad" : "" }, budget.at_bound ? "at its bound" : "")),
       snapshot.budgets.length > CHARTED ? null : [fillChart(fills.get(windowId(budget)), snapshot.now), h("div", { class: "row small", "aria-hidden": "true" }, h("span", {}, "2 minutes ago"), h("span", {}, "now"))]);
   });
-  get("budgets").replaceChildren(...(rows.length ? rows : [h("li", { class: "empty" }, "No budget is configured: the price stays where it was set.")]));
+  get("budgets").replaceChildren(...(rows.length ? rows : [h("li", { class: "empty" }, "No budget is configured, so the price is the configured one.")]));
 }
 
 export function drawBackends({ snapshot }) {

@@ -1,4 +1,4 @@
-// One question at every tier, side by side.
+// The playground: asks one question at every tier, side by side.
 
 import { chip, select } from "./decisions.js";
 import { get, h, integer } from "./dom.js";
@@ -70,7 +70,7 @@ async function run(made, question, signal) {
 
 async function refusal(response) {
   const body = await response.json().catch(() => null);
-  return body?.error?.message ?? `The gateway answered with status ${response.status}.`;
+  return body?.error?.message ?? `The gateway responded with status ${response.status}.`;
 }
 
 function decided(made, headers) {

@@ -1,2 +1,2 @@
-// Runs before the first paint, so that a chosen theme does not flash.
+// Runs before the first paint, so that the page does not flash in another theme.
 document.documentElement.dataset.theme = localStorage.getItem("theme") ?? "auto";
