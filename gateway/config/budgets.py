@@ -29,7 +29,7 @@ FailurePolicy = Literal["closed", "degrade", "open"]
 
 
 class Budget(Section):
-    """At most `tokens` tokens in any period as long as `window`, for every holder of the scope."""
+    """A limit on tokens in any period as long as `window`, for everybody or for each key, team or model."""
 
     name: Name = Field(description="Shown in headers, errors and metrics.")
     scope: Scope = Field(

@@ -32,7 +32,7 @@ class Problem:
     line: int | None
     """Line in the file, from 1; None if the mistake is not in the file."""
     place: str
-    """The setting: "models.qwen3-8b.floor"."""
+    """The setting, such as "models.qwen3-8b.floor"; empty if the whole file is wrong."""
     message: str
 
     def __str__(self) -> str:
