@@ -115,8 +115,8 @@ class RoutingPlan:
 
         The budget can turn several draws into the same tier, so their probabilities add up.
         """
-        if not reservation.reply:  # Redis was away: `degrade` shortens every draw to the cheapest tier
-            return 1.0 if reservation.shortened else draw.probabilities[index]
+        if not reservation.reply:  # Redis was away: `degrade` grants the cheapest tier whatever was drawn
+            return 1.0 if reservation.fallback == "degrade" else draw.probabilities[index]
         if reservation.clamp:  # no tier fits as a whole, so every draw leads to the cheapest one, cut
             return 1.0
         room = [tier for at, tier in enumerate(self.tiers) if reservation.reply.fits >> at & 1]

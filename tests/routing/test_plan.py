@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace as with_fields
 
 from gateway.budget.limits import Limit, duration, span
 from gateway.budget.reservation import Outcome, Reservation
@@ -13,6 +16,7 @@ from gateway.config.budgets import Budget, Reservations
 from gateway.openai_api.requests import ClientLimits
 from gateway.openai_api.usage import TokenUsage
 from gateway.routing import policy
+from gateway.routing.exploration import Draw
 from gateway.routing.plan import RoutingPlan, prompt_bound
 from gateway.routing.policy import Bound, Bounds
 from gateway.routing.tiers import TierLadder
@@ -70,6 +74,27 @@ def planned(
         versions={},
     )
     return RoutingPlan(tiers, bounds, limits, prediction, context, choice, decision)
+
+
+@pytest.mark.parametrize("drawn", ["direct", "long"])
+def test_propensity_without_redis(drawn: str) -> None:
+    """`degrade` grants the cheapest tier whatever was drawn; `open` grants what was drawn."""
+    tiers = ladder()
+    bounds = Bounds(Bound(3, "client_ceiling"))
+    prediction = Prediction(0.5, (0.2, 0.4, 0.6, 0.8), (50.0, 100.0, 200.0, 400.0))
+    plan = planned(tiers, bounds, ClientLimits(), prediction, 0.0, None)
+    position = tiers.index(drawn)
+    draw = Draw(position, {0: 0.1, 1: 0.1, 2: 0.1, 3: 0.7})
+    choice = replace(plan.choice, index=position, draw=draw)
+    plan = replace(plan, choice=choice, decision=with_fields(plan.decision, tier=drawn))
+    demand = plan.demand(Reservations(), choices=1, body=b"")
+    cheapest = len(demand.tiers) - 1
+
+    degraded = plan.granted(Reservation("r", (limit(),), demand, cheapest, fallback="degrade"))
+    opened = plan.granted(Reservation("r", (limit(),), demand, demand.wanted, fallback="open"))
+
+    assert (degraded.tier, degraded.propensity) == ("direct", 1.0)
+    assert (opened.tier, opened.propensity) == (drawn, draw.probabilities[position])
 
 
 @given(plans(), st.integers(1, 4), st.data())
