@@ -8,11 +8,11 @@ from typing import Any
 INTRO = """\
 # The headline, measured
 
-{questions:,} questions that neither the model nor the head has seen, answered through the gateway by the
-[tiny reasoner](../examples/tiny_reasoner/README.md) in {engine}, temperature {temperature}, head `{head}`.
-For each budget the price was set once, from the head's estimates for {calibration:,} other questions and
-without a look at any answer; then every question went through the gateway at that price. All columns of a
-row stand at the tokens that adaptive really used. Brackets are 95 % intervals over resampled questions.
+The [tiny reasoner](../examples/tiny_reasoner/README.md) in {engine} answered {questions:,} questions
+through the gateway, at temperature {temperature}. Neither the model nor the head `{head}` had seen them.
+The price of each budget was set once, from the head's estimates for {calibration:,} other questions,
+without using any answers. Then every question went through the gateway at that price. All methods in a row
+use as many tokens as adaptive did. Brackets are 95 % intervals over resampled questions.
 
 {command}
 
@@ -20,21 +20,21 @@ row stand at the tokens that adaptive really used. Brackets are 95 % intervals o
 """
 
 MEANING = """\
-- **Best fixed mix**: each question's tier drawn by lot, with the shares that do best *on these questions*; so
-  no fixed policy does better, and in practice one would do worse.
-- **Self-consistency**: several samples of one tier, the most frequent answer wins; the tier and the numbers
-  of votes that do best on these questions, likewise with hindsight ({samples}).
-- **Oracle**: knows every outcome beforehand, luck included. Nobody can reach it.
+- **Best fixed mix**: draws the tier of each question at random, with the shares that do best *on these
+  questions*. No fixed policy does better here, and in practice one would do worse.
+- **Self-consistency**: takes several samples of one tier, and the most frequent answer wins. The tier and the
+  number of votes are also those that do best on these questions ({samples}).
+- **Oracle**: knows every outcome beforehand, including chance. No method can reach it.
 """
 
 PAPER = """\
-## Beside the paper
+## Comparison with the paper
 
 Yu et al. ([Think Smarter not Harder](https://arxiv.org/abs/2501.17974), ICML 2025) report on MATH500,
 relative to their base model, +8.08 % at 2.16 times and +11.2 % at 4.32 times the tokens, about twice what
-self-consistency gains there. Ours is another model, another task and another kind of budget: a tiny model
-whose answers without thinking are mostly guesses and cost 3 tokens, so gains relative to them look large and
-say little. What can be set beside the paper is the distance between choosing where to think and voting.
+self-consistency gains there. Model, task and kind of budget are different here. The tiny model's answers
+without thinking are mostly guesses and cost 3 tokens, so gains relative to them look large and say little.
+What can be compared is the distance between choosing where to think and voting.
 
 | budget | adaptive, relative to always direct | self-consistency, relative to always direct |
 |---|---|---|
@@ -69,7 +69,7 @@ def table(result: dict[str, Any]) -> str:
 
 def fixed_table(result: dict[str, Any]) -> str:
     """The fixed tiers as a Markdown table."""
-    lines = ["| tier | right | tokens a question |", "|---|---|---|"]
+    lines = ["| tier | right | tokens per question |", "|---|---|---|"]
     lines += [f"| {row['name']} | {_cell(row)} | {row['tokens']:.1f} |" for row in result["fixed"]]
     return "\n".join(lines)
 
@@ -127,7 +127,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
             xytext=(6, -11),
             textcoords="offset points",
         )
-    axes.set_xlabel("completion tokens a question")
+    axes.set_xlabel("completion tokens per question")
     axes.set_ylabel("right answers, %")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")

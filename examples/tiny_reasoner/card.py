@@ -21,13 +21,12 @@ tags: [reasoning, arithmetic, tiny]
 A Qwen3-architecture language model of {millions:.2f} million parameters ({layers} layers, width {width})
 that answers small questions about numbers: arithmetic with brackets, remainders and iterated maps, stories,
 lists, comparisons, and definitions that build on each other. It answers at once, or thinks first: step by
-step, then a check of its own work, then a third pass where the two differ; through definitions it first
-traces its way back from the name asked for. A thought may be cut anywhere; it then answers with its best
-guess.
+step, then a check, then a third pass if the two differ. For definitions, it first traces its way back from
+the name that is asked for. A thought may be cut anywhere; the model then answers with its best guess.
 
 It was trained from scratch on questions from its own generator and knows nothing else. It is a
-demonstration of reasoning budgets, not an assistant: it reads printable ASCII, and outside its families of
-questions its answers mean nothing.
+demonstration of reasoning budgets, not an assistant. It reads printable ASCII, and its answers to other
+kinds of questions are meaningless.
 
 ## Use
 
@@ -42,16 +41,16 @@ with `chat_template_kwargs: {{"enable_thinking": false}}`; limit it with `thinki
 
 ## Measured
 
-{questions} questions that training never saw, {samples} samples each at temperature {temperature}. Each
-cell: share of right answers, and in brackets the mean number of completion tokens, reasoning included.
-Thinking budgets: {budgets}. Tenths are by the true number of elementary steps.
+{questions} questions that were not used in training, {samples} samples each at temperature {temperature}.
+Each cell has the share of right answers and, in brackets, the mean number of completion tokens including
+reasoning. Thinking budgets: {budgets}. The tenths sort questions by their true number of elementary steps.
 
 """
 BACK = """
 Mean tokens relative to `{first}`: {ratios}.
 Rank correlation between the length of a question's text and its true difficulty: {correlation:.2f}.
-Nearly all of the last tenth is beyond the model at any budget: two-digit products with a remainder, and maps
-applied dozens of times.
+The model fails on most of the last tenth at any budget: two-digit products with a remainder, and maps applied
+dozens of times.
 """
 
 

@@ -1,4 +1,4 @@
-"""The aims that were set for the head, and whether the figures reach them."""
+"""The targets that were set for the head, and whether the figures reach them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 from router_model.report.summary import Summary, in_points
 
 _MIX = {"lean": (0.805, 0.07), "middle": (0.85, 0.064), "ample": (0.87, 0.033)}
-"""Aims on cap256 → cap2048: right answers, and their gain over the mix (.735, .786, .837) at the time."""
+"""Targets on cap256 → cap2048: right answers, and their gain over the mix (.735, .786, .837) at the time."""
 
 
 def aims(
     summaries: Mapping[str, Summary], shipped: str, voting: Sequence[Mapping[str, Any]]
 ) -> Iterator[str]:
-    """The table of aims, and why its levels and gains can disagree."""
-    lines = ["| aim | measured | |", "|---|---|---|"]
+    """The table of targets, and why its levels and gains can disagree."""
+    lines = ["| target | measured | |", "|---|---|---|"]
     for key in ("mix", "tiny", "farel"):
         if key in summaries:
             own = summaries[key]["methods"][shipped]["measures"]
@@ -34,11 +34,11 @@ def aims(
 
 
 def _sample(mix: Summary, shipped: str) -> str:
-    """Why levels and gains can disagree: the aims were set on other prompts."""
+    """Why levels and gains can disagree: the targets were set on other prompts."""
     text = (
-        "The first three aims were set on another sample of the same table, where the mix has .735, .786"
-        " and .837, the oracle .855, .889 and .889, and a cross-validated TF-IDF ridge .798, .842 and .865;"
-        " the gain over the mix is what can be compared."
+        "The first three targets were set on another sample of the same table. On that sample the mix has"
+        " .735, .786 and .837, the oracle .855, .889 and .889, and a cross-validated TF-IDF ridge .798, .842"
+        " and .865. Because the prompts differ, only the gains over the mix can be compared."
     )
     if ridge := mix["methods"].get("TF-IDF ridge"):
         levels, ahead = (
@@ -46,10 +46,10 @@ def _sample(mix: Summary, shipped: str) -> str:
             for method in (ridge, mix["methods"][shipped])
         )
         text += (
-            f" The same kind of ridge has {_levels(levels)} on these prompts, where the {shipped} has"
+            f" On the prompts measured here, the same kind of ridge has {_levels(levels)}, and the {shipped}"
             f" {_levels(ahead)}."
         )
-    return f"{text} What else was tried brought no more (decision 7).\n"
+    return f"{text} Other variants did not improve the {shipped} (decision 7).\n"
 
 
 def _levels(shares: Sequence[float]) -> str:

@@ -9,30 +9,31 @@ from router_model.report.aims import aims
 from router_model.report.summary import Summary, calibration, in_points, table
 
 _METHOD = """\
-Methods never see the prompts that they are scored on. The first table and all those below 600 prompts are
-cross-validated in five folds, pooled, once for each seed; of the others a fifth is held out, another one
-for each seed. Every method gives estimates or decisions at a price; the price falls from infinity to zero,
-and each price yields mean tokens and mean accuracy from the measured outcomes of the chosen tiers.
-Neighbouring prices are mixed at random, so a curve is linear between its points.
+Methods never see the prompts on which they are scored. The first table, and all tables of fewer than 600
+prompts, are cross-validated in five folds, pooled, once per seed. From the other tables a fifth is held
+out, a different one per seed. Every method gives estimates or decisions at a price. The price falls from
+infinity to zero, and each price yields mean tokens and mean accuracy from the measured outcomes of the
+chosen tiers. Neighbouring prices are mixed at random, so a curve is linear between its points.
 
-* **Best fixed mix**: the convex hull of the fixed tiers, what a router without any knowledge of the prompt
-  can get.
-* **Extra budget**: the cheapest tier spends 0 %, the dearest 100 %. The five budgets are 10, 25, 50, 75
-  and 90 %.
-* **Tokens saved**: at the accuracy that the best mix has at the middle budget. Negative means more tokens
-  than the mix.
-* **AIQ gain**: mean accuracy of the curve's concave hull over the budgets (AIQ of RouterBench) less the
+* **Best fixed mix**: the upper convex hull of the fixed tiers. It is the best that a router can reach
+  without any knowledge of the prompt.
+* **Extra budget**: the cheapest tier uses 0 %, the most expensive 100 %. The five budgets are 10, 25, 50,
+  75 and 90 %.
+* **Tokens saved**: at the accuracy of the best mix at the middle budget. Negative means more tokens than
+  the mix.
+* **AIQ gain**: mean accuracy of the curve's concave hull over the budgets (AIQ of RouterBench) minus the
   mix's.
-* **APGR**: mean share of the gap between the cheapest and the dearest tier that is recovered (RouteLLM,
-  over tokens); left out where the two are as good as equal. A random mix of two tiers has 0.5.
-* **Oracle gap**: share of the way from the mix to the oracle, middle budget. *Split-sample* oracles choose
-  on all samples of a cell but one and score on that one. *Clairvoyant* oracles choose and score on the
-  same single sample: they know luck in advance, and no router can reach them.
-* A method that knows nothing can look worse than the mix in cross-validation: the fold that was unlucky to
-  be tested on was lucky for those trained without it, and one price is set for all folds.
-* **Intervals**: 95 %, percentile bootstrap over prompts and seeds, the same resamples for all methods.
-  Bold: above zero.
-* **ECE**: expected calibration error in points, ten bins of equal size. It is never negative, so its
+* **APGR**: mean share of the gap between the cheapest and the most expensive tier that is recovered
+  (RouteLLM, over tokens); omitted where the two are nearly equal. A random mix of two tiers has 0.5.
+* **Oracle gap**: share of the way from the mix to the oracle at the middle budget. *Split-sample* oracles
+  choose on all samples of a cell except one, and score on that one. *Clairvoyant* oracles choose and
+  score on the same single sample. They know chance outcomes in advance, so no router can reach them.
+* In cross-validation, a method without any information can look worse than the mix: when the test fold has
+  worse outcomes than average, the folds used for training have better ones, and one price is set for all
+  folds.
+* **Intervals**: 95 %, percentile bootstrap over prompts and seeds, with the same resamples for all
+  methods. Bold means above zero.
+* **ECE**: expected calibration error in points, in ten bins of equal size. It is never negative, so its
   intervals lie high.
 """
 
@@ -43,12 +44,12 @@ def page(results: Mapping[str, Any], folder: str, headline: Mapping[str, Any] | 
     shipped = results["shipped"]
     parts = [
         "# Results\n",
-        f"How well the router head spends tokens, beside everything simpler. Shipped: **{shipped}**.\n",
+        f"How well the router head spends tokens, compared with simpler methods. Shipped: **{shipped}**.\n",
         (
-            f"Made by `{results.get('command', 'thinkmeter results')}` in {results['minutes']:g} minutes"
-            f" on {results.get('machine', 'an unnamed machine')}; {results['seeds']} seeds,"
+            f"Measured by `{results.get('command', 'thinkmeter results')}` in {results['minutes']:g} minutes"
+            f" on {results.get('machine', 'an unnamed machine')}, with {results['seeds']} seeds and"
             f" {results['draws']} resamples."
-            f" All figures, with more digits: [`results.json`]({folder}/results.json).\n"
+            f" [`results.json`]({folder}/results.json) has all figures with more digits.\n"
         ),
         f"![Accuracy against tokens]({folder}/curves.svg)\n",
         "## In short\n",
@@ -59,7 +60,7 @@ def page(results: Mapping[str, Any], folder: str, headline: Mapping[str, Any] | 
         *_voting(results.get("voting"), bound=results.get("voting_is_bound", False)),
         *(_headline(headline) if headline else ()),
         *_calibration(summaries, shipped, folder),
-        "## What did not work, and what is as good\n",
+        f"## Every method compared with {shipped}\n",
         *_verdicts(summaries, shipped),
     ]
     return "\n".join(parts).rstrip() + "\n"
@@ -89,11 +90,10 @@ def _settings(summaries: Mapping[str, Summary], shipped: str, folder: str) -> It
     yield f"Points over the mix at equal tokens.\n\n![Gain at the middle budget]({folder}/gains.svg)\n"
     if any("-" in key for key in summaries):
         yield (
-            "Much of what can be known about a pooled table is which data set a prompt is from, so each is"
-            " measured apart:"
-            " *alone* are the same decisions against that data set's own mixes, *never seen* are heads"
-            " fitted to the"
-            f" other data set only.\n\n![Each data set apart]({folder}/apart.svg)\n"
+            "In a pooled table, a method can gain much just by recognising which data set a prompt is from."
+            " So each data set is also measured separately. *Alone* compares the same decisions with that"
+            " data set's own mixes. *Never seen* uses methods fitted only to the other data set."
+            f"\n\n![Each data set separately]({folder}/apart.svg)\n"
         )
     for summary in summaries.values():
         yield f"### {summary['title']}\n"
@@ -106,15 +106,14 @@ def _voting(contests: Sequence[Mapping[str, Any]] | None, *, bound: bool) -> Ite
         return
     yield "## Against self-consistency\n"
     yield (
-        "The tiny reasoner asked k times at one tier, the most frequent answer wins; beside it the router"
-        " and the best"
-        " mix at the same tokens. Points over one sample of that tier.\n"
+        "Self-consistency asks the tiny reasoner k times at one tier and takes the most frequent answer. The"
+        " router and the best mix are shown at the same tokens. The figures are points over a single sample"
+        " of that tier.\n"
     )
     if bound:
         yield (
-            "The table holds shares of right answers, not the answers. So voting is shown at its best: as"
-            " if no two"
-            " wrong answers ever agreed. Real voting can only gain less.\n"
+            "The table holds shares of right answers, not the answers themselves. The figures for voting"
+            " are therefore upper bounds: they assume that no two wrong answers agree.\n"
         )
     lines = ["| tier × votes | tokens | one sample | voting | mix | router | router − voting |"]
     lines.append("|---|--:|--:|--:|--:|--:|--:|")
@@ -131,11 +130,11 @@ def _voting(contests: Sequence[Mapping[str, Any]] | None, *, bound: bool) -> Ite
 def _headline(headline: Mapping[str, Any]) -> Iterator[str]:
     yield "## End to end\n"
     yield (
-        f"Not from a table: {headline['questions']:,} new questions answered through the gateway by the tiny"
-        f" reasoner in {headline['engine']}, under a price set beforehand for each budget."
-        " Right answers in %, all at the tokens that adaptive used; the oracle knows luck in advance."
-        " How, and the paper's own"
-        " figures beside it: [the headline](headline.md), `make headline`.\n"
+        f"Here the tiny reasoner in {headline['engine']} answered {headline['questions']:,} new questions"
+        " through the gateway, at a price that was set in advance for each budget. The cells are right"
+        " answers in %; all methods use as many tokens as adaptive did. The oracle knows chance outcomes in"
+        " advance. [The headline](headline.md) has the method and a comparison with the paper;"
+        " `make headline` reproduces it.\n"
     )
     ways = {"adaptive": "adaptive", "best_mix": "best fixed mix"}
     ways |= {"self_consistency": "self-consistency", "oracle": "oracle"}
@@ -159,14 +158,14 @@ def _calibration(summaries: Mapping[str, Summary], shipped: str, folder: str) ->
     names = [name for name in dict.fromkeys(wanted) if name in whole[0]["methods"]]
     yield "## Calibration\n"
     yield (
-        f"Expected calibration error by tier, before → after calibration where a method has such a"
-        f" step.\n\n![Predicted and true]({folder}/reliability.svg)\n"
+        "Expected calibration error of each tier in points. Where a method has a calibration step, the"
+        f" figures are before → after it.\n\n![Predicted and true]({folder}/reliability.svg)\n"
     )
     yield calibration(whole, names)
 
 
 def _verdicts(summaries: Mapping[str, Summary], shipped: str) -> Iterator[str]:
-    """One line per method: where the shipped one is surely ahead, where behind, and where neither is sure."""
+    """One line per method: on which tables the shipped one is clearly better, worse, or neither."""
     whole = [each for key, each in summaries.items() if "-" not in key]
     lines = []
     for name in whole[0]["methods"]:
@@ -185,9 +184,8 @@ def _verdicts(summaries: Mapping[str, Summary], shipped: str) -> Iterator[str]:
             where.append(summary["title"])
         lines.append(f"* {name}: " + "; ".join(_places(ahead, behind, open_)) + ".")
     yield (
-        f"By AIQ, is {shipped} better than the method, with a paired interval that leaves out zero?\n\n"
-        + "\n".join(lines)
-        + "\n"
+        f"Methods are compared with {shipped} by AIQ gain. A difference counts if its paired interval"
+        " excludes zero.\n\n" + "\n".join(lines) + "\n"
     )
     losing = [
         f"{each['title']} {in_points(each['methods'][shipped]['measures']['gain_middle'])}"
@@ -195,10 +193,10 @@ def _verdicts(summaries: Mapping[str, Summary], shipped: str) -> Iterator[str]:
         if (each["methods"][shipped]["measures"]["gain_middle"][2] or 1) < 0
     ]
     if losing:
-        yield f"Where {shipped} loses to the mix at the middle budget: {'; '.join(losing)}.\n"
+        yield f"At the middle budget, {shipped} loses to the mix on {'; '.join(losing)}.\n"
 
 
 def _places(ahead: list[str], behind: list[str], unclear: list[str]) -> Iterator[str]:
-    for word, names in (("beaten on", ahead), ("**better** on", behind), ("no difference shown on", unclear)):
+    for word, names in (("worse on", ahead), ("**better** on", behind), ("no clear difference on", unclear)):
         if names:
-            yield f"{word} {', '.join(names)}"
+            yield f"{word} {', '.join(f'*{name}*' for name in names)}"

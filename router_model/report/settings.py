@@ -58,7 +58,7 @@ SETTINGS = (
     ),
     Setting(
         "caps", "four lengths", "qwen3_8b_budget_mix", ("cap256", "cap512", "cap1024", "cap2048"),
-        "The same prompts with the two lengths between.",
+        "The same table with the two lengths in between.",
     ),
     Setting(
         "gsm8k", "GSM8K, 128 or 512", "gsm8k_qwen3_tiers", ("qwen3-8b/nothink@128", "qwen3-8b/nothink@512"),
@@ -71,7 +71,7 @@ SETTINGS = (
     ),
     Setting(
         TINY, "tiny reasoner", TINY, ("direct", "short", "medium", "long"),
-        "Our own small reasoning model, four samples a cell; trained on 4,000 other questions.",
+        "Our own small reasoning model, four samples per cell. Methods are trained on 4,000 other questions.",
     ),
     Setting(
         "farel", "farel, the control", "farel450_cot_tiers", ("gpt-4/default", "gpt-4/cot"),

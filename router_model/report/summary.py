@@ -117,7 +117,7 @@ def _errors(
         errors = []
         for cell in cells:
             estimates = cell.uncalibrated if raw else cell.estimates
-            assert estimates is not None  # noqa: S101  (the caller looked)
+            assert estimates is not None  # noqa: S101  (checked by the caller)
             count = len(cell.sweep.rows)
             pick = random.integers(0, count, count) if draw else np.arange(count)
             truth = table.correct[cell.sweep.rows, tier]
