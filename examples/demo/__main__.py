@@ -28,13 +28,17 @@ def options() -> argparse.Namespace:
         "--traffic",
         choices=("steady", "surge"),
         default="steady",
-        help="surge: three times as many questions in the middle",
+        help="surge: three times the rate in the middle of the run",
     )
-    parser.add_argument("--seconds", type=positive, default=60, help="how long questions come (60)")
-    parser.add_argument("--rate", type=positive, default=3, help="questions a second (3)")
-    parser.add_argument("--seed", type=int, default=7, help="which questions, and when (7)")
-    parser.add_argument("--once", action="store_true", help="exit after the summary instead of serving on")
-    parser.add_argument("--port", type=int, help=f"of the gateway ({PORT}, or a free one where it is taken)")
+    parser.add_argument("--seconds", type=positive, default=60, help="how long to ask questions (default 60)")
+    parser.add_argument("--rate", type=positive, default=3, help="questions per second (default 3)")
+    parser.add_argument(
+        "--seed", type=int, default=7, help="seed of the questions and their times (default 7)"
+    )
+    parser.add_argument(
+        "--once", action="store_true", help="exit after the summary instead of continuing to serve"
+    )
+    parser.add_argument("--port", type=int, help=f"port of the gateway (default {PORT}, or a free port)")
     asked_for = parser.parse_args()
     if asked_for.port and not free(asked_for.port):
         parser.error(f"port {asked_for.port} is taken: give another --port, or none")
@@ -57,7 +61,7 @@ def free(port: int) -> bool:
 
 
 def claimed(port: int) -> socket.socket | None:
-    """Claim the port for this demo until the end of the block, so that no other demo takes it.
+    """Claim the port for this demo while the returned socket is open, so that no other demo takes it.
 
     The gateway binds the TCP port a second later. Until then, the UDP port of that number serves as a lock.
     """
@@ -77,7 +81,7 @@ def main() -> None:
     for name in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal must not leave the servers behind
         signal.signal(name, lambda number, _: sys.exit(128 + number))
     try:
-        # the import takes a second, in which Ctrl-C must end it quietly too
+        # imported here, because the import takes a second and Ctrl-C must end that quietly too
         from examples.demo.stage import show
 
         show(asked_for)

@@ -93,11 +93,11 @@ def _cells(entry: Asked, decisions: Decisions) -> dict[str, Text | str]:
 def score_table(count: int, rows: list[Score], gain: Gain | None, width: int) -> RenderableType:
     """Adaptive, the best fixed mix, then each fixed tier; draws intervals if there is room."""
     if not gain:
-        return Text(f"The score begins at {FEWEST} questions answered in every way; so far {count}.", "dim")
+        return Text(f"The score needs {FEWEST} questions answered by every method; so far {count}.", "dim")
     room = min(width - BESIDE_SCALE, SCALE[1])
-    title = f"Score on {count} questions, each answered in every way"
+    title = f"Score on {count} questions answered by every method"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="dim")
-    table.add_column("way to answer", no_wrap=True)
+    table.add_column("method", no_wrap=True)
     for name in ("tokens", "right", "95 % interval"):
         table.add_column(name, justify="right")
     if room >= SCALE[0]:

@@ -19,15 +19,15 @@ from examples.demo.traffic import Asked, Plan, Traffic, arrivals, fresh_question
 from examples.demo.view import View
 
 WINDOW = 30  # seconds; short enough to see tokens leave the window
-TOKENS_A_QUESTION = 45  # granted by the budget at the steady rate; the tiers use about 3, 28, 65 and 95
+TOKENS_PER_QUESTION = 45  # granted by the budget at the steady rate; the tiers use about 3, 28, 65 and 95
 PRICE = 6  # minimum price, at which a question uses about 38 tokens, so that the first window is not wasted
 
 ABOUT = """\
-A reasoning model of 1.4 million parameters answers questions about numbers, on this machine's CPU. For every
-question the gateway before it decides how long the model thinks ([bold]direct[/]: not at all, [bold]short[/],
-[bold]medium[/] or [bold]long[/]) from the chance of a right answer, P(right), that its head expects of each,
-and keeps all answers of any {window} seconds within {tokens:,} tokens. To keep score, the model is asked
-everything at every tier too."""
+A reasoning model of 1.4 million parameters answers questions about numbers, on this machine's CPU. For each
+question, the gateway in front of it decides how long the model thinks ([bold]direct[/]: not at all,
+[bold]short[/], [bold]medium[/] or [bold]long[/]). It uses P(right), the probability of a right answer that
+its head predicts for each tier, and keeps all answers of any {window} seconds within {tokens:,} tokens. For
+the score, the demo also asks the model every question at every tier."""
 
 
 def settings(backend: str, folder: Path, rate: float) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def settings(backend: str, folder: Path, rate: float) -> dict[str, Any]:
 
 def cap(rate: float) -> int:
     """Token limit of the budget's window."""
-    return math.ceil(rate * WINDOW * TOKENS_A_QUESTION)
+    return math.ceil(rate * WINDOW * TOKENS_PER_QUESTION)
 
 
 async def run(traffic: Traffic, view: View, plan: Plan, seed: int) -> None:
@@ -83,7 +83,9 @@ def serve_on(url: str, view: View) -> None:
     """Keep serving until Ctrl-C, and print the decisions of the user's own requests."""
     messages = '[{"role": "user", "content": "What is (3+4)*5-9?"}]'
     body = f'{{"model": "tiny", "temperature": 0, "messages": {messages}}}'
-    view.out.print(f"\n[bold]Still serving[/] until Ctrl-C. Ask it yourself, in {url}/console or here:\n")
+    view.out.print(
+        f"\n[bold]Still serving[/] until Ctrl-C. Ask your own questions in {url}/console, or run:\n"
+    )
     curl = f"curl -si {url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'"
     view.out.print(curl, markup=False, highlight=False, soft_wrap=True)
     view.out.print()

@@ -35,23 +35,24 @@ def paragraph(asked: list[Asked]) -> str:
     refused = sum(entry.refused is not None for entry in asked)
     if gain is None:
         return (
-            f"{len(asked)} questions were asked and {count} of them answered in every way; "
+            f"{len(asked)} questions were asked, and every method answered {count} of them; "
             f"a score needs at least {FEWEST}."
         )
     adaptive, mix, *fixed = rows
     longest = fixed[-1]
-    sure = "more" if gain.low > 0 else "fewer" if gain.high < 0 else "neither surely more nor surely fewer"
+    difference = "no clear difference"
+    if gain.low > 0 or gain.high < 0:
+        difference = f"{'more' if gain.low > 0 else 'fewer'} right answers for the same tokens"
     span = f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}"
     return (
         f"{len(asked)} held-out questions went to the gateway and {refused or 'none'} of them "
         f"{'was' if refused == 1 else 'were'} refused; {count} were also answered at every fixed tier by the "
         f"same model, at temperature 0. Adaptive got {100 * adaptive.accuracy:.1f} % right with "
-        f"{adaptive.tokens:.1f} tokens a question. For the same tokens the best mix of fixed tiers, drawn by "
-        f"lot without a look at the question, gets {100 * mix.accuracy:.1f} %; always {longest.name} gets "
-        f"{100 * longest.accuracy:.1f} % and takes {longest.tokens:.1f} tokens. That is "
+        f"{adaptive.tokens:.1f} tokens per question. The best fixed mix, which draws the tier of each "
+        f"question at random, gets {100 * mix.accuracy:.1f} % with the same tokens; always {longest.name} "
+        f"gets {100 * longest.accuracy:.1f} % with {longest.tokens:.1f} tokens. Adaptive is "
         f"{100 * gain.gain:+.1f} points over the mix, 95 % interval {span}, paired on the same questions: "
-        f"{sure} right answers for the same tokens. The interval is wide because the run is short; "
-        f"docs/headline.md has more questions."
+        f"{difference}. The interval is wide because the run is short; docs/headline.md has more questions."
     )
 
 
@@ -66,8 +67,8 @@ def surge_paragraph(asked: list[Asked], prices: list[float], plan: Plan) -> str:
     before, during = (prices[int(a) : int(b)] or [0.0] for a, b in ((0, start), (start, end)))
     refused = sum(entry.refused is not None and start <= entry.at < end for entry in asked)
     return (
-        f"Before the surge the price was {np.mean(before):.2g} on average and an answer took "
+        f"Before the surge, the price was {np.mean(before):.2g} on average, and an answer took "
         f"{tokens(0, start):.1f} tokens. In the surge, at {plan.factor:g} times the rate, the price rose to "
-        f"{max(during):.2g} and an answer took {tokens(start, end):.1f} tokens; "
+        f"{max(during):.2g}, and an answer took {tokens(start, end):.1f} tokens; "
         f"{refused or 'no'} {'request was' if refused == 1 else 'requests were'} refused."
     )

@@ -16,7 +16,7 @@ from examples.demo.summary import standing
 from examples.demo.traffic import Asked, Plan
 
 SHOWN = 12
-OTHER_LINES = 18  # lines of the screen beside the questions
+OTHER_LINES = 18  # lines of the screen other than the questions
 SCORED_EVERY = 8  # questions between scores, because intervals take longer than the rest of the screen
 HISTORY = 24  # seconds that the small charts span
 
@@ -93,7 +93,7 @@ class View:
         line = Text.assemble(("Thinkmeter", "bold"), f"  {count} questions")
         line.append(f", {min(at, plan.seconds):.0f} of {plan.seconds:g} s")
         if plan.surge and at < plan.surge_from:
-            line.append(f", the surge comes in {plan.surge_from - at:.0f} s")
+            line.append(f", the surge begins in {plan.surge_from - at:.0f} s")
         elif plan.surge and at < plan.surge_to:
             line.append("  SURGE", "bold yellow").append(f": {plan.factor:g} times the rate", "yellow")
         elif plan.surge:
