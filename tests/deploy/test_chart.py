@@ -77,7 +77,7 @@ def test_pod_outlives_its_requests() -> None:
 
 
 def test_change_that_needs_a_restart_rolls_the_pods() -> None:
-    """`redis` and the like are read at the start only; the rest is reloaded by running pods."""
+    """Settings that a gateway reads only at its start roll the pods; running pods reload the others."""
 
     def template(**config: Any) -> Any:
         return render({"config": config})["Deployment"]["spec"]["template"]
@@ -85,6 +85,19 @@ def test_change_that_needs_a_restart_rolls_the_pods() -> None:
     assert template(price=0.1) == template(price=0.2)
     assert template(redis={"timeout": 1}) != template(redis={"timeout": 2})
     assert template(server={"keep_alive": 1}) != template(server={"keep_alive": 2})
+    assert template(limits={"body_bytes": 1}) != template(limits={"body_bytes": 2})
+    assert template(reservations={"lease": 10}) != template(reservations={"lease": 20})
+    assert template() != template(reservations={"lease": 20})
+
+
+def test_other_settings_of_reservations_roll_no_pods() -> None:
+    """Of `reservations`, a gateway reads only the lease at its start; it reloads the rest."""
+
+    def template(**reservations: Any) -> Any:
+        return render({"config": {"reservations": reservations}})["Deployment"]["spec"]["template"]
+
+    assert template() == template(shortest_answer=16) == template(shortest_answer=32)
+    assert template(lease=10) == template(lease=10, shortest_answer=16)
 
 
 def test_pod_is_confined() -> None:
