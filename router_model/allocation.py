@@ -1,7 +1,7 @@
 """What tokens are worth: the value of a tier, the price that fits a budget, the exact allocation of a batch.
 
 Choosing one tier for each request under a budget of tokens is a multiple-choice knapsack. Its linear
-relaxation is solved exactly by walking each request's concave hull, dearest step first (Sinha and Zoltners,
+relaxation is solved exactly by walking each request's concave hull, steepest step first (Sinha and Zoltners,
 1979). At most one request is left between two tiers. The slope of the last step taken is the price λ: the
 probability of a correct answer that 1,000 more tokens would buy.
 """
@@ -91,7 +91,7 @@ def _slope(correct: Sequence[float], tokens: Sequence[float], low: int, high: in
 
 
 def steps(correct: Sequence[float], tokens: Sequence[float]) -> list[Step]:
-    """The steps from the cheapest tier to the best one, dearest first.
+    """The steps from the cheapest tier to the best one, steepest first.
 
     At price λ the highest value is reached by taking every step that gains more than λ per 1,000 tokens.
     """
@@ -165,7 +165,7 @@ class PriceTable:
     def of_steps(cls, requests: Collection[tuple[float, list[Step]]], points: int = 64) -> Self:
         """The same, from the tokens of each request's cheapest tier and the steps of its hull.
 
-        This is the dual of the knapsack: all steps, dearest first, and what has been spent after each.
+        This is the dual of the knapsack: all steps, steepest first, and what has been spent after each.
         """
         count = len(requests)
         if not count:
@@ -219,7 +219,7 @@ class Allocation(NamedTuple):
 
 
 class _Climb(NamedTuple):
-    """The steps of all rows' hulls, dearest first."""
+    """The steps of all rows' hulls, steepest first."""
 
     cheapest: NDArray[np.int64]
     """The tier in which each row starts, [N]."""

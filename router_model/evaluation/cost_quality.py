@@ -3,7 +3,7 @@
 A *sweep* holds what each prompt would have cost and earned at each of a falling series of prices. Averaging
 over prompts gives a curve. Neighbouring prices may be mixed at random, so a curve is linear between its
 points. Budgets are relative to the fixed tiers: the `extra` budget f means the tokens of the cheapest tier
-plus the share f of the way to the dearest one.
+plus the share f of the way to the most expensive one.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def area(curve: Curve, low: float, high: float) -> float:
 
 
 def ends(tiers: Curve) -> tuple[float, float]:
-    """Mean tokens of the cheapest and of the dearest tier."""
+    """Mean tokens of the cheapest and of the most expensive tier."""
     return float(tiers.tokens.min()), float(tiers.tokens.max())
 
 

@@ -10,7 +10,7 @@ from router_model.arrays import Floats
 from router_model.evaluation.cost_quality import Curve, Sweep, area, at_budget, ends, tokens_for
 
 BUDGETS = {"tight": 0.1, "lean": 0.25, "middle": 0.5, "ample": 0.75, "loose": 0.9}
-"""Names of the budgets that are reported: shares of the way from the cheapest tier to the dearest."""
+"""Names of the budgets that are reported: shares of the way from the cheapest to the most expensive tier."""
 
 _FLAT = 0.01  # shares of a gap between weakest and strongest tier below this have no meaning
 

@@ -120,7 +120,7 @@ def upper_bounds(table: OutcomeTable) -> list[Ballot]:
 def contests(
     cast: Sequence[Ballot], routed: Sequence[Sweep], tiers: Sequence[Sweep], draws: int, seed: int
 ) -> list[Contest]:
-    """The router against every ballot of at least three votes that costs no more than the dearest tier.
+    """The router against ballots of three or more votes that cost no more than the most expensive tier.
 
     routed, tiers: one sweep per seed. Voting is measured on the same prompts, and seeds are averaged.
     """
