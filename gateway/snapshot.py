@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from gateway.budget.limits import Budgets
+from gateway.budget.limits import BudgetLimits
 from gateway.config.access import Key
 from gateway.config.loader import ConfigError, Problem, load
 from gateway.config.settings import BASELINE, Settings
@@ -36,7 +36,7 @@ class Snapshot:
 
     settings: Settings
     router: Router
-    budgets: Budgets
+    budgets: BudgetLimits
     pools: Mapping[str, Pool]
     """The replicas of every model. Their health, breakers and load change while the snapshot is in use."""
     notes: tuple[str, ...] = ()
@@ -69,7 +69,7 @@ class Snapshot:
         except ArtifactError as error:
             raise ConfigError([Problem(None, "head", str(error))]) from None
         router = Router(settings, predictor, digest)
-        return cls(settings, router, Budgets(settings), pools_of(settings), tuple(filter(None, notes)))
+        return cls(settings, router, BudgetLimits(settings), pools_of(settings), tuple(filter(None, notes)))
 
     def keeping(self, previous: Snapshot) -> Snapshot:
         """This snapshot with the health, breakers and load of those replicas that `previous` has too."""

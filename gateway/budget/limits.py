@@ -13,7 +13,7 @@ from gateway.store.commands import Window, window
 
 
 class Limit(NamedTuple):
-    """One budget of one holder."""
+    """One budget as it applies to one holder."""
 
     budget: Budget
     holder: str
@@ -25,7 +25,7 @@ class Limit(NamedTuple):
         return f"budget {self.budget.name!r}{who}"
 
 
-class Budgets:
+class BudgetLimits:
     """The limits of all holders under one configuration. Immutable."""
 
     def __init__(self, settings: Settings) -> None:
@@ -38,9 +38,10 @@ class Budgets:
             for holder in settings.holders(budget.scope)
             if budget.match is None or holder in budget.match
         }
-        """By names of budget and holder."""
+        """By the names of the budget and the holder."""
         self._budgets = settings.budgets
-        self._found: dict[tuple[str | None, str], tuple[Limit, ...]] = {}
+        self._by_request: dict[tuple[str | None, str], tuple[Limit, ...]] = {}
+        """A cache of what `of` returns, by the names of the key and the model."""
 
     @property
     def configured(self) -> bool:
@@ -48,11 +49,11 @@ class Budgets:
         return bool(self._budgets)
 
     def of(self, key: Key | None, model: str) -> tuple[Limit, ...]:
-        """The limits that apply to a request."""
-        request = (key.name if key else None, model)
-        if request not in self._found:
-            self._found[request] = tuple(self._find(key, model))
-        return self._found[request]
+        """The limits that apply to a request with this key for this model."""
+        names = (key.name if key else None, model)
+        if names not in self._by_request:
+            self._by_request[names] = tuple(self._find(key, model))
+        return self._by_request[names]
 
     def _find(self, key: Key | None, model: str) -> Iterator[Limit]:
         holders = {
@@ -67,7 +68,7 @@ class Budgets:
 
 
 def rate_limit_headers(limit: Limit, *, cap: int, room: int, reset_ms: int) -> Headers:
-    """OpenAI's rate-limit headers, as of the moment of the decision."""
+    """OpenAI's rate-limit headers, and the name of the budget that they describe."""
     return [
         (b"x-ratelimit-limit-tokens", b"%d" % cap),
         (b"x-ratelimit-remaining-tokens", b"%d" % room),
@@ -85,7 +86,7 @@ def span(seconds: float) -> str:
 
 
 def duration(milliseconds: int) -> str:
-    """A time as OpenAI writes it: 250ms, 1s, 6m0s, 24h0m0s."""
+    """A time as OpenAI writes it: 250ms, 1s, 6m0s, 24h0m0s. Parts of a second are rounded up."""
     if milliseconds < 1000:
         return f"{milliseconds}ms"
     seconds = -(-milliseconds // 1000)

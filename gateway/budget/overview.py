@@ -1,11 +1,11 @@
-"""Reads the state of all windows from the store, once for the admin API, the metrics and the console."""
+"""Reads the state of windows from the store, for the admin API, the metrics, the console and the CLI."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from gateway.budget.limits import Budgets, Limit
+from gateway.budget.limits import BudgetLimits, Limit
 from gateway.budget.observer import BudgetObserver, WindowView, stale_tokens, window_label
 from gateway.budget.pricing import Pricing
 from gateway.store.connection import StoreUnavailable
@@ -48,8 +48,8 @@ class BudgetOverview:
             )
         return views
 
-    async def refresh(self, budgets: Budgets) -> None:
-        """Read all windows again and pass them to the observer; windows that cannot be read are dropped."""
+    async def refresh(self, budgets: BudgetLimits) -> None:
+        """Read all windows into `windows`, and pass them to the observer. Without Redis there are none."""
         limits, up = list(budgets.limits.values()), self._store.up
         windows: list[WindowView] = []
         try:
@@ -61,7 +61,7 @@ class BudgetOverview:
         self._observer.windows_read(windows, up=in_use, undelivered=len(self._store.journal))
 
     def console_rows(self) -> list[dict[str, Any]]:
-        """The windows at the last `refresh`, as the console's stream carries them."""
+        """The windows at the last `refresh`, as the event stream of the console carries them."""
         stale = stale_tokens(self.windows)
         return [
             {

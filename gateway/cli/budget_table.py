@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from gateway.budget.ledger import open_budget
-from gateway.budget.limits import Budgets, duration, span
+from gateway.budget.limits import BudgetLimits, duration, span
 from gateway.budget.observer import NullObserver, WindowView
 from gateway.budget.overview import BudgetOverview
 from gateway.config.settings import Settings
@@ -23,7 +23,7 @@ async def _reading(settings: Settings) -> AsyncIterator[Callable[[], Awaitable[l
     observer = NullObserver()
     ledger = open_budget(settings, observer)
     overview = BudgetOverview(ledger.store, ledger.pricing, observer)
-    limits = list(Budgets(settings).limits.values())
+    limits = list(BudgetLimits(settings).limits.values())
     await ledger.start()
     try:
         yield lambda: overview.read(limits)

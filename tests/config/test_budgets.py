@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.budget.limits import Budgets
+from gateway.budget.limits import BudgetLimits
 from gateway.config.loader import ConfigError, parse
 
 GOOD = """\
@@ -98,7 +98,7 @@ def test_windows_have_keys_of_their_own() -> None:
         key
         for length in lengths
         for scope in ("global", "key", "model")
-        for limit in Budgets(parse(budget(name=scope, scope=scope, window=length), {})).limits.values()
+        for limit in BudgetLimits(parse(budget(name=scope, scope=scope, window=length), {})).limits.values()
         for key in (limit.window.key, limit.window.leases)
     ]
     assert len(set(keys)) == len(keys) == 2 * 3 * (1 + 2 + 2)

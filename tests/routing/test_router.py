@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.budget.limits import Budgets
+from gateway.budget.limits import BudgetLimits
 from gateway.errors import InvalidApiKey, ModelNotAllowed, ModelNotFound
 from gateway.openai_api.endpoints import CHAT
 from gateway.routing.decision import Decision
@@ -44,7 +44,7 @@ class Hopeful:
 def snapshot(**sections: Any) -> Snapshot:
     """Everything built from these sections, with the hopeful head."""
     made = settings(models={"other": TINY, "solo": SOLO}, **sections)
-    return Snapshot(made, Router(made, Hopeful(), "digest"), Budgets(made), pools_of(made))
+    return Snapshot(made, Router(made, Hopeful(), "digest"), BudgetLimits(made), pools_of(made))
 
 
 def router(**sections: Any) -> Router:
