@@ -28,7 +28,7 @@ class LocalWindow:
         self._used = 0
 
     def reserve(self, tokens: int, now: float) -> bool:
-        """Set tokens aside; False if there is no room for them."""
+        """Reserve tokens; False if there is no room for them."""
         while self._settled and self._settled[0][0] <= now - self._seconds:
             self._used -= self._settled.popleft()[1]
         if self._used + tokens > self.cap:
@@ -37,28 +37,28 @@ class LocalWindow:
         return True
 
     def settle(self, reserved: int, tokens: int, now: float) -> None:
-        """Replace reserved tokens by those that were spent."""
+        """Replace reserved tokens by the tokens that were spent."""
         self._used += tokens - reserved
         if tokens:
             self._settled.append((now, tokens))
 
 
 class Fallback:
-    """Follows the strictest `when_redis_fails` of a request's budgets.
+    """Decides in place of Redis, by the strictest `when_redis_fails` of a request's budgets.
 
-    `closed` refuses the request. `open` lets it pass uncounted until Redis is back. `degrade` grants the
-    cheapest tier, as long as this gateway alone stays below `local_share` of each budget.
+    `closed` refuses the request. `open` lets it pass. `degrade` grants the cheapest tier, as long as this
+    gateway stays below `local_share` of each budget. What passes is settled in Redis once it is back.
     """
 
     def __init__(self, gateway_id: str, observer: BudgetObserver, local_share: float) -> None:
         self.local_share = local_share
-        """Share of a budget that this gateway may spend alone."""
+        """Share of a budget that this gateway may spend without Redis, under `degrade`."""
         self._observer = observer
         self._ids = (f"{gateway_id}-local-{number}" for number in itertools.count(1))
         self._windows: dict[str, LocalWindow] = {}
 
     def window(self, limit: Limit) -> LocalWindow:
-        """The local window of a limit, with the cap of now: a reload may have changed it."""
+        """The local window of a limit. Its cap is set anew, because a reload may have changed it."""
         cap = int(limit.budget.tokens * self.local_share)
         window = self._windows.setdefault(limit.window.key, LocalWindow(cap, limit.budget.window))
         window.cap = cap
@@ -97,6 +97,7 @@ class Fallback:
         reservation.local = [amount for _, amount in taken]
 
     def settle(self, reservation: Reservation, spent: Sequence[tuple[int, int]], now: float) -> None:
-        """Settle what `reserve` set aside in local windows, if anything; `spent` as for the journal."""
+        """Settle in the local windows. spent: (tokens spent, tokens expected) under each limit."""
+        # `local` is empty unless `_reserve_locally` has filled it, so the lengths may differ
         for limit, amount, (tokens, _) in zip(reservation.limits, reservation.local, spent, strict=False):
             self.window(limit).settle(amount, tokens, now)

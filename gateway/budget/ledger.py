@@ -1,4 +1,4 @@
-"""Holds tokens for running requests: reserves them before, renews the lease meanwhile, settles them after."""
+"""Holds tokens for running requests: reserves them first, renews their leases, settles them at the end."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ log = logging.getLogger("thinkmeter.budget")
 _POLL_SECONDS = 0.25  # the longest time between two attempts of a queued request
 _SHORTEST_POLL = 0.02  # the shortest
 _MAY_HAVE_SPENT = (BackendDisconnected, BackendTimeout, ClientClosed)
+"""Errors after which a backend may have spent tokens. After any other error it has refused the request."""
 
 
 class Ledger:
@@ -70,7 +71,7 @@ class Ledger:
     # --- start and stop --------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Connect to Redis, once there are budgets. Raises: RedisServerError."""
+        """Connect to Redis if there are budgets, unless that was done before. Raises: RedisServerError."""
         if self._started or not self._needed:
             return
         self._started = True
@@ -83,7 +84,10 @@ class Ledger:
         ]
 
     def start_soon(self) -> None:
-        """Start in the background, after a reload. Until then requests find Redis away."""
+        """Start in the background, when a reload has added the first budgets.
+
+        Requests that arrive before it is done follow `when_redis_fails`.
+        """
         if self._needed and not self._started:
             self._starting = asyncio.create_task(self._start_late(), name="budget-start")
 
@@ -133,23 +137,23 @@ class Ledger:
             self._settle(reservation, refused=refused)
 
     async def _reserve(self, limits: tuple[Limit, ...], demand: Demand) -> Reservation:
-        begun, waited = time.monotonic(), 0.0
+        started, waited = time.monotonic(), 0.0
         try:
             id_, reply = await self.store.reserve(demand.command(limits))
             if not reply.candidate:
-                id_, reply = await self._wait_for_room(limits, demand, reply, begun)
-                waited = time.monotonic() - begun
+                id_, reply = await self._wait_for_room(limits, demand, reply, started)
+                waited = time.monotonic() - started
         except StoreUnavailable as error:
             return self.fallback.reserve(limits, demand, time.monotonic(), cause=error)
         reservation = Reservation(id_, limits, demand, reply.candidate - 1, reply.clamp, reply, waited=waited)
-        blamed = reply.blocker if reservation.shortened and reply.blocker else reply.tightest
+        counted = reply.blocker if reservation.shortened and reply.blocker else reply.tightest
         self._observer.decided(
-            limits[blamed - 1].budget.name, "shortened" if reservation.shortened else "granted"
+            limits[counted - 1].budget.name, "shortened" if reservation.shortened else "granted"
         )
         return reservation
 
     async def _wait_for_room(
-        self, limits: tuple[Limit, ...], demand: Demand, reply: ReserveReply, begun: float
+        self, limits: tuple[Limit, ...], demand: Demand, reply: ReserveReply, started: float
     ) -> tuple[str, ReserveReply]:
         """Try a refused request again until it fits, or has no chance to fit within its time in the queue.
 
@@ -166,7 +170,7 @@ class Ledger:
                 id_, reply = await self.store.reserve(demand.command(limits, again=True))
                 if reply.candidate:
                     return id_, reply
-                left = self._queue.seconds - (time.monotonic() - begun)
+                left = self._queue.seconds - (time.monotonic() - started)
             raise self._refused(limits, demand, reply)
         finally:
             self._queued -= 1
@@ -185,7 +189,7 @@ class Ledger:
         self.fallback.settle(reservation, spent, time.monotonic())
 
     async def _renew(self) -> None:
-        """Renew all leases at a fifth of their length, with the progress of each stream."""
+        """Every fifth of a lease, renew all reservations and report what their streams have spent so far."""
         while True:
             await asyncio.sleep(self._lease / 5)
             self.store.journal.renew(
@@ -197,15 +201,15 @@ class Ledger:
 
 
 def _worth_waiting(reply: ReserveReply, left: float) -> bool:
-    """Whether a refused request may fit within the `left` seconds.
+    """Whether a refused request may fit within the next `left` seconds.
 
-    It may fit sooner than the script says if running requests hold tokens: they may give them back.
+    Running requests may give back tokens sooner than the wait in the reply.
     """
     return left > 0 and reply.wait >= 0 and (reply.wait <= left * 1000 or reply.blocker_reserved > 0)
 
 
 def open_budget(settings: Settings, observer: BudgetObserver) -> Ledger:
-    """Build the ledger and what it needs: the Redis connection, the store and the prices. Starts nothing."""
+    """Build the ledger and what it needs: the Redis connection, the store, the prices and the fallback."""
     redis, reservations = settings.redis, settings.reservations
     server = None if redis.url else RedisServer(Path(redis.directory))
     connection = RedisConnection(

@@ -1,4 +1,4 @@
-"""What the budget reports about itself: the state of its windows, and events worth counting. No I/O."""
+"""What the budget reports: the state of its windows, and events for the metrics. No I/O."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class WindowView:
     settled: int
     """Tokens spent by finished requests."""
     reserved: int
-    """Tokens set aside for running requests."""
+    """Tokens reserved for running requests."""
     stale: int
     """The part of `reserved` whose lease has expired: its gateway may be dead."""
     reset: float
@@ -61,13 +61,13 @@ def stale_tokens(views: Iterable[WindowView]) -> dict[str, int]:
 
 
 class BudgetObserver(Protocol):
-    """What the budget tells about itself while it works; the metrics implement it."""
+    """Is called by the budget as it works; the metrics implement it."""
 
     def decided(self, budget: str, outcome: BudgetOutcome) -> None:
         """A request under a budget was granted, shortened, queued or refused."""
 
     def fell_back(self, policy: str) -> None:
-        """A request was decided without Redis."""
+        """A request was decided without Redis, by this `when_redis_fails`."""
 
     def overran(self, budget: str, tokens: int) -> None:
         """A request spent more than was reserved for it."""
@@ -79,10 +79,13 @@ class BudgetObserver(Protocol):
         """A budget is no longer used and has no price any more."""
 
     def windows_read(self, windows: Sequence[WindowView], *, up: bool | None, undelivered: int) -> None:
-        """All windows were read; `up` is None if Redis is not in use. undelivered: journal entries."""
+        """All windows were read.
+
+        up: None if Redis is not in use. undelivered: journal entries that Redis has not confirmed.
+        """
 
     def redis_called(self, operation: str, seconds: float | None) -> None:
-        """A Redis operation took so long; None if it failed."""
+        """A Redis operation has ended after `seconds`; None if it failed."""
 
 
 class NullObserver:

@@ -1,10 +1,10 @@
-"""Price controller: from the state of a budget and its requests to the price λ. Pure: memory in, memory out.
+"""Price controller: computes the price λ from the state of a budget and its requests. No I/O.
 
-Feed-forward: λ*(B) is the price at which the head's own estimates cost B tokens per request. B is what the
+Feed-forward: λ*(B) is the price at which requests cost B tokens each, by the head's estimates. B is what the
 cap leaves for each request at the present arrival rate, corrected by how much longer completions are than
-estimated. Feedback adjusts B by how full the window is: proportionally on the last stretch before the cap,
-by an integral elsewhere. The limiter in the store enforces the cap in any case; the price decides which
-requests get the tokens.
+estimated. Feedback adjusts B by how full the window is: a proportional brake on the last stretch before the
+cap, and an integral that removes a lasting error. The limiter in the store enforces the cap in any case; the
+price decides which requests get the tokens.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 from router_model.allocation import PriceTable
 
 SLOW = 900.0
-"""Seconds. A longer window follows a plan instead of feedback, because its use reacts too late."""
+"""Seconds. A longer window follows a plan instead of feedback, which would act too late."""
 
 _TINY = 1e-9
 
@@ -32,7 +32,7 @@ class Reading(NamedTuple):
     settled: float
     """Tokens in the window that were spent by finished requests."""
     reserved: float
-    """Tokens set aside for running requests."""
+    """Tokens reserved for running requests."""
     cap: float
     """Tokens that the window may hold."""
     arrivals: float
@@ -42,7 +42,7 @@ class Reading(NamedTuple):
     spent: float = 0.0
     """Tokens settled so far."""
     expected: float = 0.0
-    """Tokens that the head had predicted for the same completions."""
+    """Tokens that the head predicted for the same completions."""
 
 
 class Memory(NamedTuple):
@@ -51,7 +51,7 @@ class Memory(NamedTuple):
     at: float
     """Time of the last reading."""
     arrivals: float
-    """`arrivals` of the last reading; the next three likewise."""
+    """`arrivals` of the last reading. The next three fields are also copied from it."""
     limited: float
     spent: float
     expected: float
@@ -84,6 +84,7 @@ class PriceUpdate(NamedTuple):
     """The price for the next requests, and what to remember."""
 
     price: float
+    """Per 1,000 tokens."""
     at_bound: Literal["floor", "ceiling"] | None
     """"ceiling": every request gets its cheapest tier, so a higher price would change nothing.
     "floor": every request gets its best tier, so a lower price would change nothing."""
@@ -120,10 +121,10 @@ class PaceSettings:
         return min(self.aim, self.full(cap))
 
     def spend(self, cap: float, held: float) -> float:
-        """Tokens per second that the requests arriving now may cost; `held` is settled and reserved.
+        """Tokens per second that the requests arriving now may cost. held: tokens settled or reserved.
 
-        A short window is spent at an even pace that falls on the last stretch before the cap. A slow window
-        follows the plan of `burst` and `taper`.
+        A window up to SLOW is spent at an even pace, which falls on the last stretch before the cap. A longer
+        one follows the plan of `burst` and `taper`.
         """
         left = max(cap - held, 0.0)
         if self.window > SLOW:
@@ -133,9 +134,9 @@ class PaceSettings:
         return min(left / (cap - self.full(cap) * cap), 1.0) * self.target(cap) * cap / self.window
 
 
-_BAND = 0.1  # errors are cut to this share of the cap: use can be far below the aim, but never far above
+_BAND = 0.1  # share of the cap that larger errors count as: use can fall far below the aim, not rise above it
 _TRIMS = -1.0, 1.0  # bounds of the trim
-_FAITH = 0.1  # share of a window's tokens to be settled before the head's lengths are corrected much
+_FAITH = 0.1  # trust in the head's lengths: as if this share of the cap had been spent as predicted
 _BIASES = 0.25, 4.0  # bounds of that correction
 _HOUR = 3600.0
 
@@ -145,8 +146,8 @@ def update_price(
 ) -> PriceUpdate:
     """The price after a reading. Accepts any numbers, NaN included.
 
-    The result depends on the time that has passed, and hardly on the number of calls. So gateways that share
-    one memory in the store, and replace it by compare-and-set, agree on the price.
+    The result depends on the time that has passed, and hardly on the number of calls. Gateways that share
+    one memory in the store therefore agree on the price.
     """
     reading = Reading(*(value if 0 <= value < math.inf else 0.0 for value in reading))
     cap, held = reading.cap, reading.settled + reading.reserved

@@ -1,7 +1,7 @@
-"""Keeps the current price of each budget in use, updated once per second by the controller in `pacing`.
+"""Keeps the current price of each budget in use. The controller in `pacing` updates it once per second.
 
 The controller's memory is stored in Redis beside the window, so that all gateways follow one price. The first
-gateway to read a window writes the new memory; compare-and-set keeps the others from writing theirs on top.
+gateway to read a window writes the new memory; compare-and-set keeps the others from overwriting it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TICK = 1.0
 """Seconds between two updates."""
 
 BYTES_PER_TOKEN = 4
-"""Estimate for prompts. It serves the price only: reservations use an upper bound."""
+"""Estimate of the length of prompts, for the price only: reservations use an upper bound."""
 
 
 @dataclass(slots=True)
@@ -39,22 +39,22 @@ class BudgetPricer:
     prices: RecentPrices
     """What tokens buy, from the estimates of the last requests."""
     used_at: float = 0.0
-    """Time of the last request."""
+    """Monotonic time of the last request."""
     largest: deque[int] = field(default_factory=lambda: deque(maxlen=512))
     """The most tokens that each of the last requests could reserve."""
     last: tuple[Reading, Memory | None, float] | None = None
-    """The last reading, the memory found with it, and when it was taken here."""
+    """The last reading, the memory stored at that time, and the monotonic time of the reading."""
     update: PriceUpdate | None = None
-    """What the controller made of the last reading."""
+    """The controller's result for the last reading."""
 
     @property
     def settings(self) -> PaceSettings:
         return PaceSettings(self.limit.budget.window, largest=max(self.largest, default=0))
 
     def read(self, now: float, state: WindowState) -> tuple[Window, bytes, str] | None:
-        """Take a reading at server time `now`; returns (window, old memory, new memory) if it must be stored.
+        """Update the price. now: the server's time in seconds.
 
-        Between two memories lies at least a 60th of the window.
+        Returns (window, old memory, new memory) if the memory is to be stored: once per 60th of the window.
         """
         memory = Memory.load(state.memory)
         reading = Reading(
@@ -74,7 +74,7 @@ class BudgetPricer:
         return self.limit.window, state.memory, self.update.memory.dump()
 
     def price(self) -> float:
-        """The price for a request now; if Redis has been silent, the last reading is extrapolated."""
+        """The price for a request now. If Redis cannot be read, the last reading counts as read just now."""
         if not self.update or not self.last:
             return 0.0
         reading, memory, taken_at = self.last
@@ -118,8 +118,8 @@ class Pricing:
         """Take a request into account.
 
         estimates: (P(correct), completion tokens of all choices) of the tiers the request may get.
-        first_table: what tokens buy according to the head, until enough requests have been seen. Without
-        it, `least` is the price until then.
+        first_table: what tokens buy according to the head, used until enough requests have been seen.
+        least: the price until then, if there is no `first_table`.
         """
         now, (correct, tokens) = time.monotonic(), estimates
         for limit in limits:

@@ -13,21 +13,21 @@ from gateway.http.headers import Headers
 from gateway.openai_api.usage import TokenUsage
 from gateway.store.commands import ReserveCommand, ReserveReply, Window
 
-_MOST = 10**12  # no completion has more tokens; a broken backend's absurd count must not overflow the sums
+_MOST = 10**12  # tokens; larger counts come from a broken backend and would overflow the sums in Redis
 
 LONG = 3600
 """Seconds. A spent budget with a window this long is a quota, not a rate: clients must not retry."""
 
 
 class TierDemand(NamedTuple):
-    """Completion tokens per choice that one tier needs."""
+    """Completion tokens per choice of one tier."""
 
     max_tokens: int
-    """At most."""
+    """The most it may generate."""
     likely: int | None = None
     """95th percentile; None if unknown."""
     expected: int = 0
-    """On average."""
+    """Average."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,9 @@ class Demand:
     prompt: int = 0
     """Upper bound of the prompt's tokens."""
     minimum: int = 1
-    """Completion tokens per choice below which the request is not cut."""
+    """Completion tokens per choice below which the cheapest tier is not cut."""
     soft: bool = True
-    """Cut the request below `minimum` if the budget as a whole is smaller than that."""
+    """Cut it below `minimum` if even an empty window could not hold that much."""
 
     @property
     def largest(self) -> int:
@@ -63,7 +63,7 @@ class Demand:
         return self.fixed(limit) + self.choices * per_choice
 
     def command(self, limits: tuple[Limit, ...], *, again: bool = False) -> ReserveCommand:
-        """The command that reserves tokens; `again` if the request has been refused before."""
+        """The command that reserves tokens. again: the request was refused before; do not count it twice."""
         return ReserveCommand(
             windows=tuple(limit.window for limit in limits),
             fixed=tuple(self.fixed(limit) for limit in limits),
@@ -78,12 +78,12 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What happened to a request that had tokens reserved, as its caller reports it."""
+    """What happened to a request that had tokens reserved, as the pipeline reports it."""
 
     usage: TokenUsage = field(default_factory=TokenUsage)
     """Token usage, as far as it is known."""
     streamed: bool = False
-    """The response was a stream, so its tokens were counted as they passed."""
+    """The response was a stream, so its tokens were counted on the way."""
     unseen: int = 0
     """Reasoning tokens that the backend may have spent without sending them."""
     attempts: int = 0
@@ -104,17 +104,17 @@ class Reservation:
     clamp: int = 0
     """Completion tokens per choice that the tier was cut to; 0 if it was not cut."""
     reply: ReserveReply | None = None
-    """Redis' decision; None if the fallback decided."""
+    """The decision of Redis; None if the fallback decided."""
     fallback: FailurePolicy | None = None
-    """The policy that decided because Redis was away."""
+    """The `when_redis_fails` that decided; None if Redis did."""
     waited: float = 0.0
     """Seconds in the queue."""
     local: list[int] = field(default_factory=list)
     """Tokens reserved in the local window of each limit, under the fallback `degrade`."""
     outcome: Outcome = field(default_factory=Outcome)
-    """Set by the caller before it leaves `Ledger.hold`; decides what is settled."""
+    """Set before `Ledger.hold` is left; decides what is settled."""
     progress: Callable[[], int] | None = None
-    """Returns the completion tokens of a stream so far; None if the caller cannot tell."""
+    """Returns the completion tokens that a stream has spent so far; None if there is no stream."""
 
     @property
     def strict(self) -> bool:
@@ -155,7 +155,7 @@ class Reservation:
         return headers
 
     def renewal(self) -> list[tuple[int, int]]:
-        """(amount reserved, tokens spent so far) under each limit; -1 tokens while unknown."""
+        """(tokens reserved, tokens spent so far or -1 if unknown) under each limit."""
         passed = self.progress() if self.progress else -1
         return [
             (amount, self.demand.fixed(limit) + passed if passed >= 0 else -1)
@@ -165,9 +165,10 @@ class Reservation:
     def spent(self, *, refused: bool) -> list[tuple[int, int]]:
         """(tokens spent, tokens expected) under each limit, according to the outcome.
 
-        refused: the backend returned an error and spent nothing. What the backend did not report is counted
-        on the safe side: a prompt at its upper bound, a whole response at all that was reserved, and a stream
-        at the tokens that passed plus `outcome.unseen`.
+        What the backend did not report is counted on the safe side: a prompt at its upper bound, a whole
+        response at all that was reserved, and a stream at the tokens that passed plus `outcome.unseen`.
+
+        refused: the backend returned an error, so it spent nothing unless it had begun to respond.
         """
         outcome, usage = self.outcome, self.outcome.usage
         free = (refused and not outcome.answered) or not outcome.attempts
@@ -189,8 +190,8 @@ class Reservation:
 def budget_error(limit: Limit, reply: ReserveReply, demand: Demand) -> TokensExceeded:
     """The error for a refused request: which budget, its numbers, and when there may be room.
 
-    A long window counts as a spent quota only once its tokens are spent: those that running requests hold may
-    come back soon.
+    A long window is a spent quota only if spent tokens are in the way. Running requests may give back theirs
+    soon.
     """
     spent, reserved, cap = reply.blocker_settled, reply.blocker_reserved, reply.blocker_cap
     numbers = (
