@@ -21,13 +21,13 @@ class Window(NamedTuple):
     leases: str
     """Redis key of the sorted set with the leases of its reservations."""
     tokens: int
-    """Configured cap."""
+    """Cap according to the configuration."""
     bucket_ms: int
     """Length of a bucket in milliseconds."""
 
 
 def window(prefix: str, budget: str, seconds: float, holder: str, tokens: int) -> Window:
-    """The window of one holder. Its length is part of its key: another length is another window."""
+    """The window of one holder. If its length is changed, it is another window, with another key."""
     bucket_ms = max(-(-round(seconds * 1000) // BUCKETS), 1)
     name = f"{prefix}:{budget}:{seconds:.15g}:{holder}"
     return Window(name, f"{name}:leases", tokens, bucket_ms)
@@ -42,9 +42,9 @@ class ReserveCommand(NamedTuple):
 
     windows: tuple[Window, ...]
     fixed: tuple[int, ...]
-    """Tokens per window that are needed however short the completion is: the prompt's."""
+    """Tokens of the prompt by window; 0 if its budget does not count prompts."""
     amounts: tuple[tuple[int, ...], ...]
-    """Tokens by candidate (most expensive first) and window."""
+    """Tokens to reserve, by candidate (most expensive first) and window."""
     wanted: int = 1
     """The first candidate to try, counted from 1."""
     choices: int = 1
@@ -54,7 +54,7 @@ class ReserveCommand(NamedTuple):
     soft: bool = True
     """Lower `minimum` to what the empty window can hold, if that is less."""
     arrivals: int = 1
-    """How much to add to the count of requests: 0 if the same request has asked before."""
+    """How much to add to the count of requests: 0 if a queued request tries again."""
 
 
 class ReserveReply(NamedTuple):
@@ -68,7 +68,7 @@ class ReserveReply(NamedTuple):
     clamp: int
     """Completion tokens per choice, if the last candidate was cut; else 0."""
     tightest: int
-    """The window with the least room left, counted from 1."""
+    """The window with the least room left after this request, counted from 1."""
     room: int
     """Tokens left in the tightest window."""
     reset: int
@@ -76,14 +76,20 @@ class ReserveReply(NamedTuple):
     cap: int
     """Cap of the tightest window."""
     blocker: int
-    """The window that had no room for the wanted candidate, counted from 1; 0 if none."""
+    """The window that lacked the most room for the wanted candidate, counted from 1; 0 if none did.
+
+    If the request was refused: the window that makes it wait longest.
+    """
     wait: int
     """Time until a refused request may fit; -1 if it never will."""
     only_running: int
     """1 if only the reservations of running requests keep a refused request from fitting; else 0."""
     blocker_settled: int
+    """Settled tokens of the blocker."""
     blocker_reserved: int
+    """Reserved tokens of the blocker, before this request."""
     blocker_cap: int
+    """Cap of the blocker."""
     fits: int
     """The candidates that had room: bit 0 stands for the first."""
 
@@ -92,8 +98,11 @@ class WindowState(NamedTuple):
     """The state of one window. status.lua has the same fields in the same order."""
 
     cap: int
+    """Tokens allowed: the number set by an admin, else the configured one; plus a top-up."""
     settled: int
+    """Tokens spent by finished requests that still count."""
     reserved: int
+    """Tokens reserved for running requests."""
     stale: int
     """The part of `reserved` whose leases have expired."""
     entries: int
@@ -107,7 +116,7 @@ class WindowState(NamedTuple):
     spent: int
     """Tokens settled since the window was first used."""
     expected: int
-    """Tokens that the head had predicted for those same completions."""
+    """Tokens that the head predicted for the same completions."""
     memory: bytes
     """What the price controller remembers; empty if it has not run yet."""
 
@@ -121,13 +130,13 @@ class JournalEntry:
     """Id of the reservation."""
     windows: tuple[Window, ...]
     numbers: Sequence[tuple[int, int]]
-    """Per window: (tokens spent, tokens expected) to settle, (amount, tokens so far or -1) to renew."""
+    """By window. To settle: (tokens spent, expected). To renew: (tokens reserved, spent so far or -1)."""
     sequence: int = 0
-    """Position in the journal of this gateway; makes redelivery idempotent."""
+    """Position in the journal of this gateway, from 1. The scripts skip what they have applied before."""
 
 
 class ScriptKeys:
-    """The keys of one script call, where each window appears once and is referred to by its position."""
+    """The keys of one script call. Each window appears once; the arguments refer to it by its position."""
 
     def __init__(self, first: str, windows: Iterable[Window] = ()) -> None:
         """first: KEYS[1], which is no window."""
@@ -139,7 +148,7 @@ class ScriptKeys:
             self.index(window)
 
     def index(self, window: Window) -> int:
-        """The window's position, counted from 1 as in Lua; a new window is added."""
+        """The window's position, counted from 1 as in Lua. Adds the window if it is new."""
         key, leases, tokens, bucket_ms = window
         position = self._positions.get(key)
         if position is None:
@@ -159,8 +168,8 @@ def reserve_call(
 ) -> ScriptCall:
     """KEYS and ARGV of reserve.lua.
 
-    caps: key of the caps set by an admin. deadline: server time in milliseconds after which nothing is
-    reserved; 0 for none.
+    caps: key of the caps set by an admin. deadline: server time in milliseconds after which the script
+    reserves nothing; 0 for none.
     """
     keys = ScriptKeys(caps)
     body: list[Any] = [len(commands)]
@@ -179,7 +188,8 @@ def journal_call(
 ) -> ScriptCall:
     """KEYS and ARGV of settle.lua or renew.lua.
 
-    journal: key of the last sequence number that Redis has applied. delivered: the last one it confirmed.
+    journal: key of the last sequence number that Redis has applied. delivered: the last one that it confirmed
+    to the gateway; if it has applied fewer, it has lost data.
     """
     keys = ScriptKeys(journal)
     body: list[Any] = [len(entries)]

