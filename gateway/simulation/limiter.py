@@ -7,16 +7,14 @@ from collections import deque
 from collections.abc import Sequence
 
 from gateway.budget.pacing import Reading
-
-BUCKETS = 60
-"""Buckets per window."""
+from gateway.store.commands import BUCKETS
 
 REFUSED = -1
 """In place of a tier: no tier fits."""
 
 
 class Limiter:
-    """Admits requests by the rule of the Lua scripts that keep the real windows.
+    """Admits requests by the rule of the Lua scripts, but never cuts the cheapest tier.
 
     Settled tokens belong to the bucket of their settlement. They count for the whole trailing window, and at
     most one bucket longer.
