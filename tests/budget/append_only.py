@@ -1,6 +1,6 @@
-"""Replays Redis' append-only file: every settlement, and every state the scripts left behind.
+"""Replays Redis' append-only file: every settlement, and every state that the scripts wrote.
 
-This uses nothing of the gateway's code.
+It uses none of the gateway's code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WINDOWS = {"short": (3, 40_000), "long": (60, 400_000)}
 
 @dataclass
 class Log:
-    """What the append-only file says, by window."""
+    """What the append-only file says about one window."""
 
     over_cap: int = 0
     """States in which settled and reserved tokens together exceeded the cap."""
@@ -29,11 +29,11 @@ class Log:
     tokens: dict[int, int] = field(default_factory=lambda: defaultdict(int))
     """Tokens settled by bucket."""
     sums_wrong: int = 0
-    """States whose sum is not that of the buckets within the window."""
+    """States whose settled tokens are not the sum of the buckets within the window."""
     reserved: int = 0
 
     def most_in_a_window(self) -> int:
-        """The most tokens settled in any window's length and the bucket beyond."""
+        """The most tokens settled within any stretch of the window's length plus one bucket."""
         most = total = 0
         waiting: list[int] = []
         for bucket in sorted(self.tokens):
@@ -46,13 +46,13 @@ class Log:
 
 
 def append_only_files(folder: Path) -> list[Path]:
-    """What a server has written, oldest first: one file until Redis 6.2, since then a folder of them."""
+    """The files a server has written, oldest first: one up to Redis 6.2, later versions use a folder."""
     since = sorted(folder.glob("appendonlydir/*.incr.aof"), key=lambda path: int(path.suffixes[-3][1:]))
     return since or [folder / "appendonly.aof"]
 
 
 def commands(path: Path) -> Iterator[list[bytes]]:
-    """The commands of an append-only file; a last one that was cut by a kill is left out."""
+    """The commands of an append-only file, without a last one that a kill cut off."""
     data, at = path.read_bytes(), 0
     with contextlib.suppress(ValueError):
         while at < len(data):
@@ -67,7 +67,7 @@ def commands(path: Path) -> Iterator[list[bytes]]:
 
 
 def replay(paths: list[Path]) -> dict[str, Log]:
-    """Every state of every window, checked."""
+    """Check every state of every window."""
     logs: dict[str, Log] = {name: Log() for name in WINDOWS}
     changes: dict[str, tuple[int, int, int]] = {}
 

@@ -17,7 +17,7 @@ from tests.redis import (
 
 @pytest.fixture(params=list(binaries()))
 def server(request: pytest.FixtureRequest) -> Iterator[RealRedis]:
-    """A server of its own for every test, of every kind at hand; it keeps what it was told."""
+    """A server for this test alone, one of each kind that is installed. It writes an append-only file."""
     with real_redis(binaries()[request.param], appendonly="yes") as running:
         yield running
 

@@ -1,9 +1,9 @@
-"""The promise of the budget, put to the test with real processes: `python -m tests.budget.prove --help`.
+"""Tests the promise of the budget with real processes: `python -m tests.budget.prove --help`.
 
-Gateways are processes that share one Redis; their clients read streams and whole answers and leave at random
-moments; gateways and Redis are killed by SIGKILL meanwhile and started again. Redis' append-only file is the
-log of every settlement and of every state the scripts left behind, across its restarts. It is replayed here
-with nothing of the gateway's code.
+Gateway processes share one Redis. Their clients read streams and whole responses, and leave at random
+moments. Meanwhile gateways are killed by SIGKILL; so is Redis, which is started again. Its append-only file
+logs every settlement and every state that the scripts wrote, across restarts. This module replays that file
+with none of the gateway's code.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LEASE = 4
 
 
 class Load:
-    """Clients that ask, listen for a while, and leave as they like."""
+    """Clients that send requests, read for a while, and leave at random."""
 
     def __init__(self, seed: int, streamed: float = 0.8) -> None:
         """streamed: share of requests that stream."""
@@ -80,11 +80,7 @@ class Load:
 
 @dataclass
 class Report:
-    """What came out; the first five must be 0.
-
-    tokens_logged: completion tokens in the gateways' access logs. tokens_counted: in Redis, where those of
-    dead gateways and of answers nobody knows the length of count on the safe side.
-    """
+    """The result of a run. The first five numbers must be 0."""
 
     states_over_cap: int
     tokens_over_any_window: int
@@ -92,10 +88,13 @@ class Report:
     reservations_leaked: int
     tokens_lost: int
     tokens_logged: int
+    """Completion tokens in the gateways' access logs."""
     tokens_counted: int
+    """Tokens settled in Redis. Requests of dead gateways and unknown lengths count on the safe side."""
     states: int
     granted: int
     outcomes: dict[str, int]
+    """How often each status came, and how often a client left or its connection broke."""
 
     @property
     def holds(self) -> bool:
@@ -112,7 +111,7 @@ async def prove(
     seed: int = 1,
     streamed: float = 0.8,
 ) -> Report:
-    """Run the load with `clients` for each gateway, and check the log."""
+    """Run the load with so many clients per gateway, and check the log."""
     with real_redis(appendonly="yes", appendfsync="no", auto_aof_rewrite_percentage="0") as redis:
         load = Load(seed, streamed)
         with tempfile.TemporaryDirectory(prefix="tm") as folder:
@@ -138,7 +137,7 @@ def _report(load: Load, logs: dict[str, Log], held: int, spent: dict[str, int]) 
         tokens_over_any_window=sum(max(log.most_in_a_window() - caps[name], 0) for name, log in logs.items()),
         sums_wrong=sum(log.sums_wrong for log in logs.values()),
         reservations_leaked=len(leaked) + held,
-        # a gateway that was killed has its tokens counted by lease, at least as many as it last reported
+        # a killed gateway's reservations expire: they count as the tokens that it last reported, or in full
         tokens_lost=max(sum(spent.values()) - counted, 0),
         tokens_logged=sum(spent.values()),
         tokens_counted=counted,
@@ -196,7 +195,7 @@ async def _gateway(stack: contextlib.AsyncExitStack, settings: dict[str, Any], f
 async def _disturb(
     running: list[Process], redis: RealRedis, seconds: float, kills: int, restarts: int
 ) -> None:
-    """Kill the last gateways and, in between, Redis, evenly over the time."""
+    """Kill gateways, the last first, and restart Redis, spread evenly over the time."""
     events = ["kill"] * kills + ["restart"] * restarts
     random.Random(len(events)).shuffle(events)
     victims = list(running)
@@ -210,7 +209,7 @@ async def _disturb(
 
 
 async def _let_leases_end(stack: contextlib.AsyncExitStack, settings: dict[str, Any], folder: Path) -> None:
-    """A request on a fresh gateway breaks the silence; one more finds what the dead left behind."""
+    """Send two requests to a new gateway: the first begins the grace period, the second expires leases."""
     gateway = await _gateway(stack, settings, folder)
     body = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
     async with aiohttp.ClientSession() as http, asyncio.timeout(90):
@@ -226,7 +225,7 @@ async def _let_leases_end(stack: contextlib.AsyncExitStack, settings: dict[str, 
 
 
 def _spent(access_log: Path) -> int:
-    """Completion tokens of every line a gateway wrote."""
+    """Completion tokens of all lines in an access log."""
     lines = [line for line in access_log.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
     return sum(orjson.loads(line).get("completion_tokens") or 0 for line in lines)
 

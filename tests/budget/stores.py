@@ -1,4 +1,4 @@
-"""A window and a request for it, to test stores with."""
+"""A window and a command that reserves in it, for tests of the store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The budgets in a Redis Cluster: one slot, moved under load, its primary killed, hung, and behind."""
+"""Budgets in a Redis Cluster: all keys in one slot, which moves, and whose primary dies, hangs or lags."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.serving import configuration, serving
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """One cluster for the file."""
+    """One cluster for all tests of this file."""
     with real_cluster() as running:
         yield running
 
@@ -35,13 +35,13 @@ async def store(cluster: Cluster) -> AsyncIterator[Store]:
 
 
 def ask_of(name: str, tokens: int = 1_000) -> ReserveCommand:
-    """100 tokens of a budget of its own."""
+    """A command for 100 tokens of the budget with this name."""
     return ReserveCommand((window("{thinkmeter}", name, 60, "*", tokens),), (0,), ((100,),), minimum=100)
 
 
 @pytest.mark.usefixtures("patient_redis")
 async def test_requests(backend: Backend, cluster: Cluster) -> None:
-    """A gateway with `cluster: true` serves requests and settles them; every key lies in one slot."""
+    """A gateway with `cluster: true` serves and settles requests. One node has all the keys."""
     budgets = [{"name": name, "window": "1m", "tokens": 3_000} for name in ("one", "two")]
     redis = {"url": cluster.url, "cluster": True}
     async with serving(
@@ -59,7 +59,7 @@ async def test_requests(backend: Backend, cluster: Cluster) -> None:
 
 
 async def test_round_trips_are_shared(store: Store, cluster: Cluster) -> None:
-    """What one tick of the event loop asks is one script call, and grants what fits to the token."""
+    """All reservations of one event-loop tick share a script call, which grants exactly what fits."""
     ask = ask_of("shared", 5_000)
     primary = cluster.primary_of(ask.windows[0].key)
     primary.ask("CONFIG RESETSTAT")
@@ -71,7 +71,7 @@ async def test_round_trips_are_shared(store: Store, cluster: Cluster) -> None:
 
 
 async def test_the_slot_moves(store: Store, cluster: Cluster) -> None:
-    """While the slot moves to another primary and back, requests go on, and no token is lost or doubled."""
+    """While the slot moves to another primary and back, requests go on; no token is lost or counted twice."""
     ask = ask_of("moved", 1_000_000)
     key = ask.windows[0].key
     there, moving, settled = cluster.primary_of(key), True, 0
@@ -101,7 +101,7 @@ async def test_the_slot_moves(store: Store, cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 async def test_another_takes_over(store: Store, cluster: Cluster, number: int) -> None:
-    """The slot's primary dies, or hangs: its replica takes over, with what was reserved and settled."""
+    """When the slot's primary dies or hangs, its replica takes over with what was reserved and settled."""
     await asyncio.to_thread(cluster.settle)
     ask = ask_of(f"taken-over-{number}")
     primary = cluster.primary_of(ask.windows[0].key)
@@ -121,7 +121,7 @@ async def test_another_takes_over(store: Store, cluster: Cluster, number: int) -
 
 
 async def test_what_the_new_primary_lacks_it_is_told(store: Store, cluster: Cluster) -> None:
-    """Settlements that the old primary had confirmed but not replicated are redelivered, once."""
+    """Settlements that the old primary confirmed but did not replicate are redelivered and counted once."""
     await asyncio.to_thread(cluster.settle)
     ask = ask_of("behind")
     primary = cluster.primary_of(ask.windows[0].key)
@@ -158,7 +158,7 @@ def _end(node: RealRedis, number: int) -> None:
 
 
 def _mend(cluster: Cluster, node: RealRedis, number: int) -> None:
-    """It comes back, as a replica of the one that took over."""
+    """Let the node come back as a replica of the one that took over."""
     if number == signal.SIGKILL:
         node.start()
     else:

@@ -1,4 +1,4 @@
-"""What happens to tokens when Redis stops, hangs, forgets or refuses."""
+"""What happens to tokens when Redis stops, hangs, is slow, refuses writes or loses its scripts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def paused(server: RealRedis) -> Callable[[], None]:
 
 
 async def slow(server: RealRedis) -> Callable[[], None]:
-    """Every command waits for longer than anybody waits for it."""
+    """Every command takes longer than any timeout."""
     with contextlib.closing(server.client()) as client:
         client.execute_command("CLIENT", "PAUSE", 2_500, "ALL")
     return lambda: None
@@ -54,7 +54,7 @@ async def full(server: RealRedis) -> Callable[[], None]:
 
 
 async def demoted(server: RealRedis) -> Callable[[], None]:
-    """A primary that became a replica, as after a fail-over; then it is promoted."""
+    """A primary that has become a replica, as after a fail-over; to mend it is to promote it."""
     with contextlib.closing(server.client()) as client:
         client.replicaof("127.0.0.1", 1)
 
@@ -70,7 +70,7 @@ TROUBLES = pytest.mark.parametrize("trouble", [stopped, paused, slow, full, demo
 
 @TROUBLES
 async def test_no_token_is_lost(store: Store, server: RealRedis, trouble: Any) -> None:
-    """Whatever befalls Redis, settlements wait and are counted once; what nobody got is not held."""
+    """With any trouble, settlements wait and count once. Reservations that failed hold no tokens."""
     id_, _ = await store.reserve(COMMAND)
     running, _ = await store.reserve(COMMAND)
     mend = await trouble(server)
@@ -88,7 +88,7 @@ async def test_no_token_is_lost(store: Store, server: RealRedis, trouble: Any) -
 
 @TROUBLES
 async def test_trouble_costs_no_time(store: Store, server: RealRedis, trouble: Any) -> None:
-    """Two failures in a row, each bounded by the timeouts, and then every request is told at once."""
+    """After two failures in a row, each bounded by the timeouts, every request fails at once."""
     mend = await trouble(server)
     await until_down(store, COMMAND)
     begun = time.monotonic()
@@ -101,7 +101,7 @@ async def test_trouble_costs_no_time(store: Store, server: RealRedis, trouble: A
 
 
 async def test_a_hung_server_is_waited_for_no_longer(server: RealRedis) -> None:
-    """A reply gets the time of the settings, and as much again where a connection has to be made first."""
+    """A reply has the configured time, or twice that if a connection may have to be made first."""
     waited: list[float] = []
 
     async def wait(seconds: float, wanted: Awaitable[Any]) -> Any:
@@ -122,7 +122,7 @@ async def test_a_hung_server_is_waited_for_no_longer(server: RealRedis) -> None:
 
 
 async def test_what_a_paused_server_finds_later_reserves_nothing(store: Store, server: RealRedis) -> None:
-    """Reservations still in the buffers of a hung Redis are void when it wakes: their callers have left."""
+    """Commands in the buffers of a hung Redis reserve nothing when it continues: their callers have left."""
     await store.reserve(COMMAND)
     server.send(signal.SIGSTOP)
     results = await asyncio.gather(*(store.reserve(COMMAND) for _ in range(5)), return_exceptions=True)
@@ -134,7 +134,7 @@ async def test_what_a_paused_server_finds_later_reserves_nothing(store: Store, s
 
 
 async def test_flushed_scripts(store: Store, server: RealRedis) -> None:
-    """A Redis that has forgotten the scripts is told them again, unnoticed."""
+    """The gateway sends a script again when Redis no longer has it, and no caller notices."""
     for _ in range(3):
         with contextlib.closing(server.client()) as client:
             client.script_flush()
@@ -153,7 +153,7 @@ async def test_flushed_scripts(store: Store, server: RealRedis) -> None:
     ],
 )
 async def test_eviction(options: dict[str, str], warned: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """A Redis that would rather forget tokens than be full is warned of at the start."""
+    """The gateway warns at start of a Redis that evicts keys when it is full."""
     with real_redis(**options) as running:
         async with running_store(running.url, timeout=5):
             pass

@@ -1,4 +1,4 @@
-"""Reservations of running, dead and cancelled requests, and how long anything stays in Redis."""
+"""Reservations of running, dead and cancelled requests, and how long keys stay in Redis."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.redis import (
 
 
 async def test_restarted_empty(store: Store, server: RealRedis) -> None:
-    """A Redis that lost everything learns of running requests by their renewals."""
+    """Renewals restore the reservations of running requests in a Redis that lost everything."""
     id_, _ = await store.reserve(COMMAND)
     with contextlib.closing(server.client()) as client:
         client.flushall()
@@ -36,7 +36,7 @@ async def test_restarted_empty(store: Store, server: RealRedis) -> None:
 
 
 async def test_renewed_twice_in_one_batch(store: Store) -> None:
-    """Redelivered renewals come in one batch with later ones of the same requests: each is held once."""
+    """A batch may have a redelivered and a later renewal of one request: its tokens are reserved once."""
     id_, _ = await reserved(store, COMMAND)
     store.journal.renew([JournalEntry("renew", id_, COMMAND.windows, [(100, tokens)]) for tokens in (20, 30)])
     assert await use(store, WINDOW) == (0, 100)
@@ -46,7 +46,7 @@ async def test_renewed_twice_in_one_batch(store: Store) -> None:
 
 
 async def test_dead_gateway(server: RealRedis) -> None:
-    """A gateway that dies: its tokens are held until the lease ends, then count as last reported."""
+    """Reservations of a dead gateway hold until their leases expire, then count as last reported."""
     async with running_store(server.url, gateway_id="dead", lease=1) as dead:
         reported, _ = await dead.reserve(COMMAND)
         await dead.reserve(COMMAND)
@@ -57,7 +57,7 @@ async def test_dead_gateway(server: RealRedis) -> None:
         await asyncio.sleep(1.1)
         _, (found,) = await alive.status([WINDOW])
         assert found.stale == 200
-        for _ in range(2):  # the first to be heard after a silence gives those who live the time to renew
+        for _ in range(2):  # the first begins the grace period, the second ends it
             id_, _ = await reserved(alive, COMMAND)
             alive.journal.settle(id_, COMMAND.windows, [(0, 0)])
             await asyncio.sleep(0.6)
@@ -66,7 +66,7 @@ async def test_dead_gateway(server: RealRedis) -> None:
 
 
 async def test_away_for_longer_than_the_lease(server: RealRedis) -> None:
-    """What living gateways hold while Redis is away, however long, goes to no others when it comes back."""
+    """After an outage longer than the lease, reservations of live gateways still hold."""
     options = {"clock": FAKE_CLOCK, "lease": 2, "timeout": PATIENT}
     server.ask("SET", FAKE_TIME, 1_000_000)
     async with (
@@ -93,7 +93,7 @@ async def test_away_for_longer_than_the_lease(server: RealRedis) -> None:
 
 
 async def test_cancelled_callers_hold_nothing(store: Store) -> None:
-    """A caller that leaves at any moment of its reservation leaves nothing behind."""
+    """A caller that is cancelled at any moment of its reservation leaves no tokens reserved."""
     for delay in [0, 0.0001, 0.0003, 0.001, 0.002, 0.005] * 5:
         task = asyncio.create_task(store.reserve(COMMAND))
         await asyncio.sleep(delay)
@@ -106,7 +106,7 @@ async def test_cancelled_callers_hold_nothing(store: Store) -> None:
 
 
 async def test_keys_expire(store: Store, server: RealRedis) -> None:
-    """Whatever is written goes away by itself."""
+    """Every key expires, except the caps set by an admin."""
     short = window("{thinkmeter}", "short", 1, "*", 1_000)
     ask = ReserveCommand((short, WINDOW), (0, 0), ((100, 100),))
     id_, _ = await store.reserve(ask)

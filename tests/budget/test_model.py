@@ -1,4 +1,4 @@
-"""The scripts against a plain sliding window, in any order of events, on a real Redis whose clock we set."""
+"""Compares the scripts with a plain sliding window: random histories on a real Redis, whose clock we set."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Held:
     reported: int
     ends: int
     lapsed: tuple[int, int] | None = None
-    """When the lease ran out, and what was counted then."""
+    """When the reservation was expired, and the tokens that were counted for it; None until then."""
 
 
 @dataclass
 class Model:
-    """A sliding window that remembers every token it was told of."""
+    """A sliding window that keeps every settlement."""
 
     cap: int
     length: int
@@ -48,7 +48,7 @@ class Model:
     spared: int = 0
 
     def lapse(self, now: int) -> None:
-        """Whoever comes next finds the leases that ran out; after a silence not at once."""
+        """Expire the reservations whose leases have run out, but not in the grace period after a silence."""
         if self.heard and now - self.heard > LEASE_MS // 2 and not self.spared:
             self.spared = now + LEASE_MS // 2
         self.heard = now
@@ -75,7 +75,7 @@ class Model:
 
 
 class Budgets(RuleBasedStateMachine):
-    """Two windows of different length, requests over either or both."""
+    """Two windows of different length, and requests under one or both of them."""
 
     server: RealRedis
     ids = Bundle("ids")
@@ -160,7 +160,7 @@ class Budgets(RuleBasedStateMachine):
         return id_
 
     def check_grant(self, ask: ReserveCommand, grant: ReserveReply, models: list[Model]) -> None:
-        """What is granted had room; what was passed over had none, but for one bucket's worth."""
+        """What was granted had room; what was passed over had none, give or take one bucket."""
         sure = [m.cap - m.reserved() - m.within(self.now, m.length) for m in models]
         doubtful = [m.cap - m.reserved() - m.within(self.now, m.length + m.length // BUCKETS) for m in models]
         for position, amounts in enumerate(ask.amounts, 1):
@@ -215,7 +215,7 @@ class Budgets(RuleBasedStateMachine):
             held = model.held[id_]
             if held.lapsed:
                 model.spent.remove(held.lapsed)
-                self.honest = False  # its tokens may have gone to others meanwhile
+                self.honest = False  # other requests may have got its tokens in the meantime
             model.held[id_] = Held(amount, reported, self.now + LEASE_MS)
         self.store.journal.renew([JournalEntry("renew", id_, windows, [(amount, reported)] * len(windows))])
         self.run(delivered(self.store))
@@ -226,7 +226,7 @@ class Budgets(RuleBasedStateMachine):
 
     @rule(back=st.integers(1, 3_000))
     def clock_is_set_back(self, back: int) -> None:
-        """Seen by one look only: nothing may come free, or be counted twice, because of it."""
+        """One call sees an earlier time: no token may stop counting because of that."""
         self.redis.set(FAKE_TIME, self.now - back)
         _, uses = self.run(self.store.status(self.windows))
         self.set_clock()
@@ -250,8 +250,8 @@ class Budgets(RuleBasedStateMachine):
 @pytest.mark.parametrize("name", list(binaries()))
 @pytest.mark.timeout(300)
 def test_any_history(name: str) -> None:
-    """Whatever happens, the window counts every token for its length and for at most a bucket longer, holds
-    what is reserved exactly, grants only what fits, and never exceeds its cap."""
+    """In any history, a window counts every token for its length and at most a bucket longer, counts reserved
+    tokens exactly, grants only what fits, and never exceeds its cap."""
     with real_redis(binaries()[name]) as server:
         machine = type("Budgets", (Budgets,), {"server": server})
         checks = settings(

@@ -1,4 +1,4 @@
-"""The price of tokens over time: monotone, bounded, without wind-up."""
+"""The price controller: its price is monotone and bounded, and its integral does not wind up."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ anything = st.floats(allow_nan=True, allow_infinity=True)
 def run(
     pacing: PaceSettings, seconds: int, *, rate: float, use: float, memory: Memory | None = None
 ) -> list[PriceUpdate]:
-    """Observe once a second while requests arrive at `rate` and `use` of the cap is held."""
+    """Update once per second while requests arrive at `rate` and the share `use` of the cap is settled."""
     at, count = (memory.at, memory.arrivals) if memory else (0.0, 0.0)
     seen = []
     for _ in range(seconds):
@@ -35,7 +35,7 @@ def run(
 
 @given(st.floats(0.01, 1e4), st.floats(1, 50), st.floats(0, 1))
 def test_price_rises_with_load(rate: float, times: float, use: float) -> None:
-    """With everything else the same, more arrivals never make tokens cheaper."""
+    """With all else equal, more arrivals never lower the price."""
     calm = run(MINUTE, 1, rate=0, use=use, memory=Memory(100, 0, 0, 0, 0, rate=rate, recent=rate))
     busy = run(
         MINUTE, 1, rate=0, use=use, memory=Memory(100, 0, 0, 0, 0, rate=rate * times, recent=rate * times)
@@ -46,7 +46,7 @@ def test_price_rises_with_load(rate: float, times: float, use: float) -> None:
 
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_price_rises_with_use(one: float, other: float) -> None:
-    """With everything else the same, a fuller window never makes tokens cheaper."""
+    """With all else equal, a fuller window never lowers the price."""
     memory = Memory(100, 0, 0, 0, 0, rate=30.0, recent=30.0)
     low, high = (run(MINUTE, 1, rate=30, use=u, memory=memory)[0].price for u in sorted((one, other)))
 
@@ -58,7 +58,7 @@ def test_price_rises_with_use(one: float, other: float) -> None:
 )
 @example(Memory(0, 0, 0, 0, 0, rate=5e-324, recent=5e-324, expecting=4.0), Reading(0, 0, 0, 0, 0))
 def test_bears_any_numbers(memory: Memory | None, reading: Reading) -> None:
-    """Whatever the store says, the price is within the table's ends and the memory is finite and bounded."""
+    """For any numbers from the store, the price stays within the table and the memory finite and bounded."""
     for pacing in (MINUTE, PaceSettings(86_400.0), PaceSettings(60.0, largest=1e9)):
         paced = update_price(pacing, TABLE, memory, reading)
         again = update_price(pacing, TABLE, paced.memory, reading)
@@ -74,7 +74,7 @@ def test_bears_any_numbers(memory: Memory | None, reading: Reading) -> None:
 @settings(max_examples=15)
 @given(st.floats(0.1, 100), st.floats(0, 0.8), st.integers(2, 60))
 def test_never_raises_the_price_far_below_the_cap(rate: float, use: float, seconds: int) -> None:
-    """While arrivals are steady and the window has room, the price only falls."""
+    """While arrivals are steady and the window has room, the price never rises."""
     settled = run(MINUTE, 120, rate=rate, use=0.96)[-1].memory
     prices = [paced.price for paced in run(MINUTE, seconds, rate=rate, use=use, memory=settled)]
 
@@ -84,7 +84,7 @@ def test_never_raises_the_price_far_below_the_cap(rate: float, use: float, secon
 @settings(max_examples=5)
 @given(st.floats(0, 0.8), st.floats(1, 60))
 def test_a_long_silence_leaves_no_trace(use: float, rate: float) -> None:
-    """After an hour of silence, or one with too few requests, load is priced as if nothing had been."""
+    """After an hour with few requests or none, load is priced as if there had been none before."""
     busy = run(MINUTE, 120, rate=rate, use=use)[-1].memory
     fresh = run(MINUTE, 60, rate=rate, use=0.9)
 
@@ -99,7 +99,7 @@ def test_a_long_silence_leaves_no_trace(use: float, rate: float) -> None:
 
 
 def test_integral_stops_where_the_price_can_go_no_further() -> None:
-    """An hour at the ceiling or at the floor winds nothing up."""
+    """The integral does not grow during an hour at the ceiling or at the floor."""
     flooded = run(MINUTE, 3600, rate=1e6, use=1.0)[-1]
     idle = run(MINUTE, 3600, rate=0.1, use=0.1)[-1]
 
@@ -109,7 +109,7 @@ def test_integral_stops_where_the_price_can_go_no_further() -> None:
 
 
 def test_the_first_surge_is_seen_within_seconds() -> None:
-    """Five seconds into a threefold surge most of it is priced in; five seconds after its end as well."""
+    """Six seconds into a threefold surge the price has made most of its change; ten after its end as well."""
     calm = run(MINUTE, 200, rate=20, use=0.9)[-1]
     surge = run(MINUTE, 200, rate=60, use=0.9, memory=calm.memory)
     after = run(MINUTE, 10, rate=20, use=0.9, memory=surge[-1].memory)
@@ -120,7 +120,7 @@ def test_the_first_surge_is_seen_within_seconds() -> None:
 
 
 def test_longer_answers_than_predicted_raise_the_price() -> None:
-    """When answers cost 1.6 times what the head had said, requests get that much less."""
+    """If completions cost 1.6 times what the head predicts, B is smaller by that factor."""
     memory = None
     for second in range(1, 301):
         counts = {"arrivals": 20.0 * second, "spent": 1600.0 * second, "expected": 1000.0 * second}
@@ -131,7 +131,7 @@ def test_longer_answers_than_predicted_raise_the_price() -> None:
 
 
 def test_a_restarted_counter_is_no_negative_rate() -> None:
-    """A store that lost its counters says fewer arrivals than before: they count from 0."""
+    """If the counters are lower than before, the store has lost them: they count from 0."""
     before = run(MINUTE, 100, rate=20, use=0.5)[-1].memory
     paced = update_price(MINUTE, TABLE, before, Reading(before.at + 1, 0.0, 0.0, CAP, 20.0))
 
@@ -151,7 +151,7 @@ def test_sharing_replicas_agree() -> None:
 
 
 def test_leaves_room_for_the_largest_request() -> None:
-    """Where one request may reserve a quarter of the cap, braking begins a quarter before it."""
+    """If one request may reserve a quarter of the cap, braking begins at three quarters of it."""
     paced = PaceSettings(60.0, largest=CAP / 4)
 
     assert paced.full(CAP) == 0.75
@@ -160,7 +160,7 @@ def test_leaves_room_for_the_largest_request() -> None:
 
 
 def test_tight_when_the_limiter_acted() -> None:
-    """A limiter that acted since the last reading, or a nearly full window, leaves no room to explore."""
+    """After the limiter has acted, there is no room for experiments."""
     first = update_price(MINUTE, TABLE, None, Reading(0, 0, 0, CAP, 10, 3))
     same = update_price(MINUTE, TABLE, first.memory, Reading(1, 0, 0, CAP, 20, 3))
     acted = update_price(MINUTE, TABLE, first.memory, Reading(1, 0, 0, CAP, 20, 4))
@@ -172,7 +172,7 @@ def test_tight_when_the_limiter_acted() -> None:
 
 
 def spend_a_day(demand: float, hours: int) -> list[float]:
-    """Tokens spent in each minute when `demand` tokens a minute are asked of a day's budget of 1,440,000."""
+    """Tokens spent in each minute if requests want `demand` per minute of 1,440,000 per day."""
     day, spent, held = PaceSettings(86_400.0), list[float](), 0.0
     for _ in range(hours * 60):
         spent.append(min(demand, 60 * day.spend(1_440_000.0, held)))
@@ -181,7 +181,7 @@ def spend_a_day(demand: float, hours: int) -> list[float]:
 
 
 def test_a_day_is_not_spent_in_an_hour() -> None:
-    """A fresh day spends at most three times the even pace, and never more than the cap in any day."""
+    """An unused budget is spent at no more than three times the even pace; no day exceeds the cap."""
     spent = spend_a_day(demand=1e9, hours=60)
 
     assert max(spent) <= 3 * 1000 + 1e-6
@@ -189,14 +189,14 @@ def test_a_day_is_not_spent_in_an_hour() -> None:
 
 
 def test_a_day_in_demand_is_used_up() -> None:
-    """Under constant demand at least 95 % of the day's budget is spent in the long run."""
+    """Under constant demand at least 95 % of a day's budget is spent in the long run."""
     spent = spend_a_day(demand=1e9, hours=120)
 
     assert sum(spent[-2 * 1440 :]) / 2 >= 0.95 * 1_440_000
 
 
 def test_slow_budget_prices_by_its_plan() -> None:
-    """A day's budget that is nearly gone makes requests cheap long before it is gone."""
+    """The price of a day's budget rises to the ceiling as the budget runs out."""
     day, memory = PaceSettings(86_400.0), Memory(0, 0, 0, 0, 0, rate=1.0, recent=1.0)
     prices = [
         update_price(day, TABLE, memory, Reading(1, share * 5e6, 0, 5e6, 1)).price
@@ -212,7 +212,7 @@ def test_slow_budget_prices_by_its_plan() -> None:
 
 @given(st.tuples(*[st.floats(allow_nan=False, allow_infinity=False)] * 10))
 def test_memory_survives_the_store(values: tuple[float, ...]) -> None:
-    """What is dumped is loaded exactly, from text and from bytes."""
+    """A memory that is dumped and loaded is the same, from text and from bytes."""
     memory = Memory(*values)
 
     assert Memory.load(memory.dump()) == memory
@@ -221,5 +221,5 @@ def test_memory_survives_the_store(values: tuple[float, ...]) -> None:
 
 @pytest.mark.parametrize("text", [None, "", b"", "1 2 3", "a b", "nan " * 10, "1 " * 11, b"\xff\xfe"])
 def test_damaged_memory_is_no_memory(text: str | bytes | None) -> None:
-    """What cannot be a memory is treated as none."""
+    """A text that is no memory is treated as a missing one."""
     assert Memory.load(text) is None

@@ -1,4 +1,4 @@
-"""Today's price of tokens, kept in a real Redis: one for all gateways, moved by what a budget holds."""
+"""Current prices with a real Redis: all gateways share them, and they follow how full a budget is."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def server() -> Iterator[RealRedis]:
 
 @pytest.fixture
 async def stores(server: RealRedis) -> AsyncIterator[tuple[Store, Store]]:
-    """Two gateways' worth, on one empty Redis."""
+    """The stores of two gateways, on one empty Redis."""
     server.ask("FLUSHALL")
     async with (
         running_store(server.url, gateway_id="one", timeout=PATIENT) as one,
@@ -58,7 +58,7 @@ def priced(store: Store) -> tuple[Pricing, Metrics]:
 
 
 async def spend(store: Store, at: Limit, requests: int, tokens: int) -> None:
-    """Requests that were granted and settled."""
+    """Reserve and settle so many requests, one after the other."""
     for _ in range(requests):
         id_, grant = await reserved(store, demand(tokens).command((at,)))
         assert grant.candidate
@@ -67,7 +67,7 @@ async def spend(store: Store, at: Limit, requests: int, tokens: int) -> None:
 
 
 async def filled(store: Store, *limits: Limit) -> tuple[Pricing, Metrics]:
-    """The first of the budgets, of 1,000 tokens, is spent to the brim between two readings."""
+    """Spend all 1,000 tokens of the first budget between two readings."""
     prices, metrics = priced(store)
     prices.note(limits, ESTIMATES, TABLE, demand(), 0.0)
     await prices.tick()
@@ -77,7 +77,7 @@ async def filled(store: Store, *limits: Limit) -> tuple[Pricing, Metrics]:
 
 
 async def test_no_price_before_the_first_reading(stores: tuple[Store, Store]) -> None:
-    """A budget that has not been read yet costs the configured price."""
+    """A budget that has not been read yet has the configured price."""
     prices, _ = priced(stores[0])
     assert prices.price([limit()], 0.03) == 0.03
     prices.note([limit()], ESTIMATES, TABLE, demand(), 0.03)
@@ -86,7 +86,7 @@ async def test_no_price_before_the_first_reading(stores: tuple[Store, Store]) ->
 
 
 async def test_replicas_share_one_price(stores: tuple[Store, Store]) -> None:
-    """Whoever reads first writes; the other finds the same memory and comes to the same price."""
+    """The first gateway to read stores the memory. The other reads it and computes the same price."""
     at = limit()
     both = [priced(store)[0] for store in stores]
     for prices in both:
@@ -94,7 +94,7 @@ async def test_replicas_share_one_price(stores: tuple[Store, Store]) -> None:
     await spend(stores[0], at, 1, 100)
     await both[0].tick()
     await spend(stores[0], at, 40, 100)
-    await asyncio.sleep(1.05)  # a tick of this window: what was spent is a rate
+    await asyncio.sleep(1.05)  # a 60th of this window, so that the memory is stored
     await both[0].tick()
     _, (use,) = await stores[1].status([at.window])
     await both[1].tick()
@@ -107,7 +107,7 @@ async def test_replicas_share_one_price(stores: tuple[Store, Store]) -> None:
 
 
 async def test_a_full_budget_is_dear(stores: tuple[Store, Store]) -> None:
-    """A window filled to the brim has the highest price there is, and no room for experiments."""
+    """A full window has the highest price and no room for experiments."""
     at = limit(tokens=1_000)
     prices, metrics = await filled(stores[0], at)
 
@@ -117,7 +117,7 @@ async def test_a_full_budget_is_dear(stores: tuple[Store, Store]) -> None:
 
 
 async def test_the_dearest_budget_rules(stores: tuple[Store, Store]) -> None:
-    """Of several budgets the highest price counts, and never less than the configured one."""
+    """The highest price of several budgets counts, but at least the configured one."""
     full, empty = limit("full", tokens=1_000), limit("empty", tokens=10**9)
     prices, _ = await filled(stores[0], full, empty)
 
@@ -127,7 +127,7 @@ async def test_the_dearest_budget_rules(stores: tuple[Store, Store]) -> None:
 
 
 async def test_a_large_request_is_forgotten(stores: tuple[Store, Store]) -> None:
-    """Room is left for the largest of the last requests, not for one that once was larger than the budget."""
+    """The controller leaves room for the largest of the last 512 requests, not for one long ago."""
     at = limit()
     prices, _ = priced(stores[0])
     prices.note([at], ESTIMATES, TABLE, demand(9_000), 0.0)
@@ -136,11 +136,11 @@ async def test_a_large_request_is_forgotten(stores: tuple[Store, Store]) -> None
     for _ in range(512):
         prices.note([at], ESTIMATES, TABLE, demand(100), 0.0)
 
-    assert pricer.settings.full(10_000) == 0.95  # a request may take 400 tokens of prompt and 100 of answer
+    assert pricer.settings.full(10_000) == 0.95  # a request may reserve 500 of 10,000, prompt included
 
 
 async def test_prompts_have_their_price(stores: tuple[Store, Store]) -> None:
-    """Where prompts count, what a request costs includes its prompt at four bytes a token."""
+    """If a budget counts prompts, the cost of a request includes its prompt, at four bytes per token."""
     prices, _ = priced(stores[0])
     for at in (limit("some"), limit("all", count="total")):
         for _ in range(64):
@@ -152,7 +152,7 @@ async def test_prompts_have_their_price(stores: tuple[Store, Store]) -> None:
 
 
 async def test_idle_budgets_lose_their_price(stores: tuple[Store, Store]) -> None:
-    """A budget without requests is no longer read, and its price is no longer shown."""
+    """A budget without recent requests is no longer read, and its price leaves the metrics."""
     prices, metrics = priced(stores[0])
     prices.note([limit()], ESTIMATES, TABLE, demand(), 0.0)
     await prices.tick()
@@ -165,10 +165,10 @@ async def test_idle_budgets_lose_their_price(stores: tuple[Store, Store]) -> Non
 
 
 async def test_prices_outlive_redis(server: RealRedis, stores: tuple[Store, Store]) -> None:
-    """While Redis is away the price stays what it was, and a tick does no harm."""
+    """While Redis is away, the price stays the same and updates do no harm."""
     at = limit(tokens=1_000)
     prices, _ = await filled(stores[0], at)
-    stores[0].connection.timeout = 0.1  # it will not answer however long it is waited for
+    stores[0].connection.timeout = 0.1  # it will not answer, so a long timeout would only cost time
     server.send(signal.SIGSTOP)
     try:
         async with asyncio.timeout(20):

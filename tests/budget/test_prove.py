@@ -1,4 +1,4 @@
-"""The proof at real processes, small; `python -m tests.budget.prove` is the whole of it."""
+"""A small run of the proof with real processes; `python -m tests.budget.prove` runs it in full."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.budget.prove import prove
 
 @pytest.mark.timeout(300)
 async def test_the_promise_holds() -> None:
-    """Two gateways, one killed, Redis killed and restarted: no token over, none lost, nothing leaked."""
+    """One of two gateways is killed, Redis is restarted: no limit is exceeded, nothing is lost or leaked."""
     report = await prove(gateways=2, clients=15, seconds=6, kills=1, restarts=1)
 
     assert report.holds, report
@@ -20,9 +20,9 @@ async def test_the_promise_holds() -> None:
 
 @pytest.mark.timeout(300)
 async def test_every_token_is_counted_once() -> None:
-    """Of streams, cut or whole, Redis holds to the token what the access logs say, though killed twice."""
+    """With streams alone, Redis counts exactly the tokens of the access logs, although it is killed twice."""
     report = await prove(gateways=2, clients=10, seconds=4, kills=0, restarts=2, streamed=1.0)
 
     assert report.holds, report
-    assert report.tokens_counted == report.tokens_logged + 2  # one of each of the last two requests
+    assert report.tokens_counted == report.tokens_logged + 2  # one token of each of the last two requests
     assert report.granted > 30

