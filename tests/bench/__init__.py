@@ -1,1 +1,1 @@
-"""Side-by-side benchmark of the gateway and its peers: `python -m tests.bench --help`."""
+"""Benchmark of the gateway beside its peers: `python -m tests.bench --help`."""

@@ -8,7 +8,8 @@ The target has core 0 to itself; the fake backend and the load generator share c
 every target anew and measures it alone, in a new random order. The table shows medians with their ranges.
 *added* is the target's median minus that of `direct`; it includes two cross-core wake-ups that `direct` does
 not have. `*` marks a row in which backend and load used 90 % of their core: then the benchmark is the
-bottleneck, and CPU per unit is the column to compare. `!` marks a row that other processes disturbed.
+bottleneck, and CPU per request or chunk is the column to compare. `!` marks a row that other processes
+disturbed.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ SYSTEM = (
 
 
 class Trial(msgspec.Struct, frozen=True):
-    """One measurement: the load, and how the backend responds."""
+    """One kind of measurement: the load, and how the backend responds."""
 
     name: str
     about: str
@@ -154,7 +155,7 @@ class Bench:
 
 
 def compare(bench: Bench, names: list[str], trials: list[Trial], repetitions: int) -> dict[str, Any]:
-    """All trials on all targets; {trial: {target: [result of each repetition]}}."""
+    """Run all trials on all targets. Returns {trial: {target: [result of each repetition]}}."""
     found: dict[str, Any] = {trial.name: {name: [] for name in names} for trial in trials}
     for repetition in range(repetitions):
         for name in random.sample(names, len(names)):
@@ -181,7 +182,7 @@ def soak(bench: Bench, total: int, step: int = 10_000) -> list[tuple[int, float]
 
 
 def slope(points: list[tuple[int, float]]) -> float | None:
-    """KiB per request, over the points after the first step, which includes start-up and caches."""
+    """KiB per request, without the first step, in which start-up and caches take memory."""
     settled = points[1:]
     if len(settled) < 3:
         return None

@@ -1,6 +1,6 @@
 """Measures the cost of the budget: `python -m tests.bench.budget`.
 
-One process and one local Redis, compared with a bare EVALSHA of the same client.
+It uses one process and one local Redis, and compares with a bare EVALSHA of the same client.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def budget_pair(store: Store, windows: int) -> Pair:
 
 
 def waiting_pair(store: Store, windows: int) -> Pair:
-    """The same, but also wait until Redis has taken the settlement, which no request does."""
+    """As `budget_pair`, but also wait until Redis has confirmed the settlement. No request waits for that."""
     pair = budget_pair(store, windows)
 
     async def both() -> None:
@@ -123,7 +123,7 @@ async def measure(server: str, seconds: float) -> dict[str, Any]:
             rates: dict[str, Any] = {}
             for callers in (1, 8, 32, 128, 512, 1024):
                 rates[str(callers)] = {}
-                if callers <= 32:  # it opens a connection for each
+                if callers <= 32:  # it opens a connection per caller
                     rates[str(callers)]["two bare EVALSHA"] = round(await rate(bare, callers, seconds))
                 for windows in (1, 3):
                     pairs = await rate(budget_pair(store, windows), callers, seconds)

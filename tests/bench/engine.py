@@ -1,7 +1,7 @@
 """Measures the embedded engine: `python -m tests.bench.engine [--seeds] [--whole]`.
 
-16 clients over HTTP, each of which asks the next question as soon as it has an answer, with at most 320
-tokens of thinking.
+16 clients ask over HTTP, with at most 320 tokens of thinking. Each asks its next question as soon as it has
+an answer.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def questions(*, seeds: bool, stream: bool) -> Iterator[dict[str, Any]]:
 
 
 async def ask(http: aiohttp.ClientSession, url: str, body: dict[str, Any]) -> tuple[int, float]:
-    """Completion tokens of one response, and the seconds to its first token (streamed) or to its end."""
+    """Completion tokens of one response, and seconds until its first token (stream) or its end."""
     begun, waited, last = time.perf_counter(), 0.0, b""
     async with http.post(f"{url}/v1/chat/completions", json=body) as response:
         response.raise_for_status()

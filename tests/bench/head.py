@@ -1,4 +1,4 @@
-"""Measures CPU time per prediction, features and head, in its own process: `python -m tests.bench.head`."""
+"""Measures CPU time per prompt of the features and of a prediction: `python -m tests.bench.head`."""
 
 from __future__ import annotations
 

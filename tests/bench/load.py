@@ -1,8 +1,8 @@
 """
 The load generator, a separate process: reads a `Job` as JSON from stdin, and prints a `Result` as JSON.
 
-It is a closed loop: every connection sends its request, reads the response, and sends it again. It uses an
-asyncio protocol, because at 10,000 chunks/s the benchmark would otherwise measure the HTTP client.
+The loop is closed: every connection sends its request, reads the response, and sends it again. It uses an
+asyncio protocol, because at 10,000 chunks/s the benchmark would otherwise measure an HTTP client.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class Client(asyncio.Protocol):
         self._head = b""
         self._in_body = False
         self._tail = b""
-        self._carry = b"\r\n"  # gives the first chunk size an edge too
+        self._carry = b"\r\n"  # so that CHUNK_EDGE also matches the first chunk size
         self._tokens = 0
         self._sent = time.perf_counter()
         self._transport.write(self._request)
@@ -181,7 +181,7 @@ class Client(asyncio.Protocol):
         return self._head[start:]
 
     def _count(self, data: bytes) -> None:
-        """Count token events; one split by a read or by a proxy's chunking counts with its second part."""
+        """Count token events. One split between two reads or HTTP chunks counts with its second part."""
         window, text = self._window, CHUNK_EDGE.sub(b"", self._carry + data)
         if self._job.stamped:
             now = time.monotonic_ns()

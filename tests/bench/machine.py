@@ -1,4 +1,4 @@
-"""Describes the machine and the versions behind the figures, without the machine's name."""
+"""The machine and the versions that the figures belong to, without the machine's name."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """
-A minimal gateway for comparison, with FastAPI in front and httpx behind: no keys, no limits, no metrics, no
-retries. Runs in its own environment: `python mini.py PORT UPSTREAM`.
+A minimal gateway for comparison, built with FastAPI and httpx. It has no keys, limits, metrics or retries.
+It runs in its own environment: `python mini.py PORT UPSTREAM`.
 """
 
 from __future__ import annotations

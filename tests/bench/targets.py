@@ -52,7 +52,7 @@ general_settings: {{master_key: {key}}}
 
 
 class Target(msgspec.Struct, kw_only=True, frozen=True):
-    """One server; `{port}`, `{upstream}`, `{config}`, `{python}` and `{bin}` in the command are filled in."""
+    """One server. `{port}`, `{upstream}`, `{config}`, `{python}` and `{bin}` in its command are replaced."""
 
     name: str
     about: str
@@ -116,7 +116,7 @@ PEERS = tuple(name for name in TARGETS if name not in OWN)
 
 
 def install(target: Target) -> str | None:
-    """Create the target's venv unless it exists; returns the reason if that fails."""
+    """Create the target's venv unless it exists. If that fails, return the reason."""
     if not target.packages:
         return None
     home = VENVS / target.name
@@ -149,7 +149,7 @@ def versions(target: Target) -> dict[str, str]:
 
 
 def pinned(command: list[str], core: int) -> list[str]:
-    """The command, wrapped to take a core first, so that all its threads inherit it."""
+    """The command, wrapped so that it pins itself to a core before it starts any threads."""
     code = "import os,sys;os.sched_setaffinity(0,{int(sys.argv[1])});os.execvp(sys.argv[2],sys.argv[2:])"
     return [sys.executable, "-c", code, str(core), *command]
 
