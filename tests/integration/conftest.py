@@ -1,4 +1,4 @@
-"""Fixtures of the real-vLLM suite: two vLLM servers with the tiny reasoner, a gateway in front, clients."""
+"""Fixtures of the tests with a real vLLM: two servers with the tiny reasoner, a gateway, clients."""
 
 import asyncio
 import os
@@ -21,12 +21,12 @@ from .embedded import Said, greedy
 from .processes import Replica, Server, free_port, stopping, vllm_server
 
 REPOSITORY = Path(__file__).parents[2]
-# As measured: the outcome table of the tiny reasoner is about exactly these budgets.
+# The outcome table of the tiny reasoner was measured with exactly these budgets.
 TIERS = {
     name: {"thinking": budget, "answer": evaluate.ANSWER_ROOM} for name, budget in evaluate.TIERS.items()
 }
-# The tiny reasoner never thinks for as long as some tests need to look on, and answers in a few tokens. Under
-# this name the same replicas have room to go on, past the end of their answer, until the cap.
+# Some tests need a response that takes longer than any thought of the tiny reasoner. Under this name the same
+# replicas may generate beyond the end of their answer, up to the cap.
 ENDLESS = {"direct": {"thinking": 0, "answer": 300}, "long": {"thinking": 15_000, "answer": 300}}
 ENDLESS_FIELDS: dict[str, Any] = {
     "model": "endless:long",
@@ -39,7 +39,7 @@ Eventually = Callable[[Callable[[], bool], str], Awaitable[None]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leaves time to start vLLM, and puts tests that kill a replica last."""
+    """Allow time to start vLLM, and run the tests that kill a replica last."""
     for item in items:
         if item.path.parent == Path(__file__).parent:
             item.add_marker(pytest.mark.timeout(600))
@@ -61,13 +61,13 @@ def vllm_python() -> Path:
 
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Logs, the model and the configuration; pytest keeps it for a look after a failure."""
+    """A folder for logs and configuration, which pytest keeps for inspection after a failure."""
     return tmp_path_factory.mktemp("vllm")
 
 
 @pytest.fixture(scope="session")
 def replicas(vllm_python: Path, workplace: Path) -> Iterator[list[Replica]]:
-    """Two vLLM servers, `a` and `b`, that serve the directory of the tiny reasoner as `tiny`."""
+    """Two vLLM servers, `a` and `b`, that serve the tiny reasoner as `tiny`."""
     servers = [vllm_server(name, vllm_python, WEIGHTS, workplace) for name in ("a", "b")]
     with stopping([*servers]):
         for server in servers:
@@ -87,7 +87,7 @@ def config(replicas: list[Replica], workplace: Path) -> Path:
     path = workplace / "thinkmeter.yaml"
     settings = {
         "health": {"interval": 1},
-        "timeouts": {"first_byte": 600, "idle": 600},  # a busy machine is no failure
+        "timeouts": {"first_byte": 600, "idle": 600},  # a busy machine must not fail a test
         "head": "baseline",
         "models": models,
     }
@@ -119,14 +119,14 @@ def gateway(config: Path, workplace: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def client(gateway: Server) -> Iterator[OpenAI]:
-    """The official client, talking to the gateway; it must not hide a failure by trying again."""
+    """The official client of the gateway, without retries, which would hide failures."""
     with OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0, timeout=600) as client:
         yield client
 
 
 @pytest.fixture
 async def async_client(gateway: Server) -> AsyncIterator[AsyncOpenAI]:
-    """The official client in its asynchronous form, for requests that overlap or are cancelled."""
+    """The official asynchronous client, for requests that overlap or are cancelled."""
     async with AsyncOpenAI(
         base_url=f"{gateway.url}/v1", api_key="none", max_retries=0, timeout=600
     ) as client:
@@ -135,7 +135,7 @@ async def async_client(gateway: Server) -> AsyncIterator[AsyncOpenAI]:
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
-    """The embedded engine on the same directory."""
+    """The embedded engine with the same model."""
     engine = Engine(WEIGHTS)
     engine.start()
     yield engine
@@ -143,7 +143,7 @@ def engine() -> Iterator[Engine]:
 
 
 class Puzzle(NamedTuple):
-    """A question and what the embedded engine says to it at the tiers `direct` and `long`."""
+    """A question, and what the embedded engine answers at the tiers `direct` and `long`."""
 
     question: Question
     direct: Said
@@ -151,7 +151,7 @@ class Puzzle(NamedTuple):
 
     @property
     def messages(self) -> list[Any]:
-        """As a client asks it."""
+        """The question as a client sends it."""
         return [{"role": "user", "content": self.question.text}]
 
 
@@ -167,7 +167,7 @@ def puzzles(engine: Engine) -> list[Puzzle]:
 
 @pytest.fixture(scope="session")
 def easy(puzzles: list[Puzzle]) -> Puzzle:
-    """A question answered right at once, with a two-digit number; its thought ends well below `medium`."""
+    """A question with a right, two-digit answer at `direct`; its thought is much shorter than `medium`."""
     return next(
         puzzle
         for puzzle in puzzles
@@ -179,7 +179,7 @@ def easy(puzzles: list[Puzzle]) -> Puzzle:
 
 @pytest.fixture(scope="session")
 def hard(puzzles: list[Puzzle]) -> Puzzle:
-    """A question answered wrong at once; its thought is longer than `medium` and ends by itself."""
+    """A question with a wrong answer at `direct`; its thought is longer than `medium` and ends by itself."""
     return next(
         puzzle
         for puzzle in puzzles

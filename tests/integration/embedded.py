@@ -1,4 +1,4 @@
-"""The embedded engine of the tiny reasoner, asked what vLLM is asked."""
+"""Asks the embedded engine of the tiny reasoner the same questions as vLLM."""
 
 import threading
 from collections.abc import Sequence as Ordered
@@ -11,7 +11,7 @@ from examples.tiny_reasoner.evaluate import ANSWER_ROOM
 
 @dataclass(frozen=True)
 class Said:
-    """One answer: its two texts, and the tokens of the thought and of everything."""
+    """One completion: its thought and its answer, and the tokens of the thought and of both."""
 
     reasoning: str
     content: str
@@ -20,7 +20,7 @@ class Said:
 
 
 def greedy(engine: Engine, questions: Ordered[str], budget: int) -> list[Said]:
-    """The most likely answer to each question under a thinking budget; 0 switches thinking off."""
+    """The greedy completion of each question under a thinking budget; 0 switches thinking off."""
     sequences: list[Sequence] = []
     left, done = len(questions), threading.Event()
     failures: list[Exception] = []

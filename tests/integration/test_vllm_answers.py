@@ -1,5 +1,5 @@
-"""What the tiny reasoner says under real vLLM, through the gateway: the embedded engine's answers, as often
-right as the published table says."""
+"""The tiny reasoner on a real vLLM, through the gateway, answers like the embedded engine, and is right as
+often as in the published table."""
 
 import asyncio
 import gzip
@@ -29,7 +29,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 async def ask_all(client: AsyncOpenAI, tier: str, rows: list[dict[str, Any]], **fields: Any) -> list[Said]:
-    """Every question at a pinned tier, some at once, each with a seed of its own."""
+    """Ask every question at a pinned tier, several at a time, each with its own seed."""
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def ask(seed: int, text: str) -> Said:
@@ -54,7 +54,7 @@ async def ask_all(client: AsyncOpenAI, tier: str, rows: list[dict[str, Any]], **
 async def test_greedy_agreement(
     async_client: AsyncOpenAI, engine: Engine, rows: list[dict[str, Any]], tier: str
 ) -> None:
-    """Greedy, vLLM and the embedded engine agree on 99 % of thoughts and answers, tokens included."""
+    """Greedy completions of vLLM and of the embedded engine agree on 99 % of thoughts and answers."""
     theirs = await ask_all(async_client, tier, rows, temperature=0)
     ours = await asyncio.to_thread(greedy, engine, [row["prompt"] for row in rows], TIERS[tier]["thinking"])
     differ = [(a, b) for a, b in zip(ours, theirs, strict=True) if a != b]
@@ -65,11 +65,11 @@ async def test_greedy_agreement(
 async def test_accuracy_is_that_of_the_table(
     async_client: AsyncOpenAI, rows: list[dict[str, Any]], tier: str
 ) -> None:
-    """One sample of each question is as often right as the table's, within four standard deviations.
+    """One sample per question is right as often as the table says, within four standard deviations.
 
-    With a question's chance estimated from the table's n samples as p, a further sample has the variance
-    v = p(1-p)n/(n-1) and the table's own mean v/n, so that the mean over questions differs by a variance of
-    sum(v(1+1/n))/N^2. Tokens must agree within 15 %.
+    If a share p of the table's n samples of a question is right, a further sample has the variance
+    v = p(1-p)n/(n-1), and the table's mean has the variance v/n. The difference of the means over N questions
+    then has the variance sum(v(1+1/n))/N^2. Tokens must agree within 15 %.
     """
     said = await ask_all(async_client, tier, rows, temperature=0.7)
     right = [grade(one.content, row["answer"]) for one, row in zip(said, rows, strict=True)]

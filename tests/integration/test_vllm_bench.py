@@ -1,4 +1,4 @@
-"""vLLM's load generator, pointed at the gateway."""
+"""The load generator of vLLM, run against the gateway."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.timeout(400)  # it loads all of vLLM first
 async def test_vllm_bench(running: Running) -> None:
-    """The program of examples/clients finishes all of its requests."""
+    """The program in examples/clients completes all of its requests."""
     python = ROOT / ".venv-vllm" / "bin" / "python"
     if not python.exists():
         pytest.skip("vLLM is not installed: `make test-vllm` installs it")

@@ -1,4 +1,4 @@
-"""Under a budget vLLM counts along: what a stream cost is known however it ends, and no client sees it."""
+"""Under a budget, vLLM reports the usage in every chunk: the cost of a stream is known however it ends."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -30,7 +30,7 @@ async def governed(replicas: list[Replica], tmp_path: Path) -> AsyncIterator[Run
 
 
 async def settled(running: Running) -> int:
-    """Tokens that the budget holds for spent."""
+    """Tokens that the budget has counted as spent."""
     await delivered(running.gateway.ledger.store)
     limit = running.gateway.snapshot.budgets.limits["all", "*"]
     _, (use,) = await running.gateway.ledger.store.status([limit.window])
@@ -39,7 +39,7 @@ async def settled(running: Running) -> int:
 
 
 async def test_a_whole_stream(governed: Running, easy: Puzzle) -> None:
-    """The client sees the usage that it asked for, and nothing in between; the budget has the same number."""
+    """The client sees the usage only at the end, where it asked for it. The budget counts the same number."""
     async with governed.client() as client:
         stream = await client.chat.completions.create(
             model="tiny:long",
@@ -62,7 +62,7 @@ async def test_a_whole_stream(governed: Running, easy: Puzzle) -> None:
 async def test_a_stream_that_is_left(
     governed: Running, replicas: list[Replica], eventually: Eventually, choices: int
 ) -> None:
-    """What passed until the client went away is counted by vLLM, every choice of it."""
+    """When the client leaves, the budget counts what vLLM has reported so far, for all choices."""
     passed = 0
     before = replicas[0].generated()
     fields: dict[str, Any] = {

@@ -1,8 +1,7 @@
-"""A client that goes away stops vLLM's work, whether it was streaming or not.
+"""When a client goes away, vLLM stops working on its request, streamed or not.
 
-The requests would run for 15,300 tokens, so work that ended within a fraction of them was aborted. This vLLM
-counts no metric for an abort; it shows as requests that vanish without having been completed, and as a line
-in its log.
+The requests would run for 15,300 tokens, so work that ends much earlier was aborted. This vLLM has no metric
+of aborts: the requests vanish without being completed, and the log has a line.
 """
 
 import asyncio
@@ -20,7 +19,7 @@ MOST = ENDLESS["long"]["thinking"]
 
 @dataclass
 class Watch:
-    """What the replicas do, and their counters compared with what they were at the start."""
+    """The replicas' running requests, and how far their counters have risen since the start of the test."""
 
     replicas: list[Replica]
 
@@ -55,7 +54,7 @@ def watch(replicas: list[Replica]) -> Watch:
 
 
 async def test_stream_closed(async_client: AsyncOpenAI, watch: Watch, eventually: Eventually) -> None:
-    """Closing a stream aborts the request in vLLM; until then the pieces arrived while vLLM was working."""
+    """Closing a stream aborts the request in vLLM. Until then, chunks arrive while vLLM is still working."""
     stream = await async_client.chat.completions.create(
         **ENDLESS_FIELDS, stream=True, extra_headers={"x-request-id": "closed-stream"}
     )
@@ -76,7 +75,7 @@ async def give_up(request: asyncio.Task[Any], request_id: str, watch: Watch, eve
 
 
 async def test_answer_given_up(async_client: AsyncOpenAI, watch: Watch, eventually: Eventually) -> None:
-    """A client that gives up waiting for a whole answer aborts the request in vLLM."""
+    """When a client stops waiting for a whole response, vLLM aborts the request."""
     request = asyncio.create_task(
         async_client.chat.completions.create(**ENDLESS_FIELDS, extra_headers={"x-request-id": "given-up"})
     )
@@ -99,7 +98,7 @@ async def test_completion_given_up(async_client: AsyncOpenAI, watch: Watch, even
 
 
 async def test_many_cancelled(async_client: AsyncOpenAI, watch: Watch, eventually: Eventually) -> None:
-    """Of many requests at once all are aborted, on both replicas, and the gateway keeps answering."""
+    """Many requests at once are all aborted, on both replicas, and the gateway still serves."""
     names = [f"many-{i}" for i in range(8)]
     requests = [
         asyncio.create_task(

@@ -1,4 +1,4 @@
-"""Chat completions through the gateway: whole answers, streams, usage, and fields that only vLLM reads."""
+"""Chat completions through the gateway: whole responses, streams, usage, and fields that only vLLM reads."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ TOOL = {"type": "function", "function": {"name": "weather", "strict": True, "par
 
 
 def test_answer(client: OpenAI) -> None:
-    """A whole answer is right, has usage that adds up, and names its tier."""
+    """A whole response has the right answer, usage that adds up, and the name of its tier."""
     response = client.chat.completions.with_raw_response.create(
         model="tiny:short", messages=SUM, temperature=0, extra_headers={"x-request-id": "answer-1"}
     )
@@ -45,7 +45,7 @@ def test_answer(client: OpenAI) -> None:
 
 
 def test_adaptive(client: OpenAI) -> None:
-    """Without a tier in the name the gateway picks one, and says which and why."""
+    """Without a tier in the name, the gateway picks one and says which and why."""
     response = client.chat.completions.with_raw_response.create(model="tiny", messages=SUM, max_tokens=100)
     assert response.headers["x-thinkmeter-tier"] in TIERS
     assert response.headers["x-thinkmeter-tier-requested"] == "adaptive"
@@ -54,7 +54,7 @@ def test_adaptive(client: OpenAI) -> None:
 
 
 def test_stream_equals_answer(client: OpenAI, hard: Puzzle) -> None:
-    """A greedy stream arrives in many pieces and adds up to exactly the answer without a stream."""
+    """A greedy stream arrives in many chunks, which add up to exactly the whole response."""
     asked: dict[str, Any] = {"model": "tiny:medium", "messages": hard.messages, "temperature": 0}
     whole = client.chat.completions.create(**asked).choices[0].message
     reasoning: list[str] = []
@@ -73,7 +73,7 @@ def test_stream_equals_answer(client: OpenAI, hard: Puzzle) -> None:
 
 
 def test_stream_bytes(gateway: Server, replicas: list[Replica], hard: Puzzle) -> None:
-    """The bytes of a stream are vLLM's own: the same request sent to vLLM directly gives the same stream."""
+    """The gateway passes on a stream byte for byte: the same request to vLLM itself gives the same stream."""
     asked = {
         "messages": hard.messages,
         "temperature": 0,
@@ -118,7 +118,7 @@ def _without_chunk_borders(events: list[bytes]) -> list[bytes]:
 
 
 def test_usage_in_stream(client: OpenAI) -> None:
-    """A stream that asks for usage ends with exactly one chunk that has it, equal to the whole answer's."""
+    """A stream with usage has it in exactly one chunk, the last, and it equals that of the whole response."""
     asked: dict[str, Any] = {"model": "tiny:short", "messages": SUM, "temperature": 0}
     whole = client.chat.completions.create(**asked).usage
     with client.chat.completions.create(
@@ -133,7 +133,7 @@ def test_usage_in_stream(client: OpenAI) -> None:
 
 
 def test_no_usage_unasked(gateway: Server) -> None:
-    """A stream that does not ask for usage has no trace of it in any chunk, and still ends with [DONE]."""
+    """A stream that does not ask for usage has none in any chunk, and still ends with [DONE]."""
     body = {"model": "tiny:direct", "messages": SUM, "temperature": 0, "stream": True}
     raw = fetch(f"{gateway.url}/v1/chat/completions", json.dumps(body).encode())
     assert b'"usage"' not in raw
@@ -154,7 +154,7 @@ def test_choices(client: OpenAI, hard: Puzzle) -> None:
 
 
 def test_logprobs(client: OpenAI) -> None:
-    """Log-probabilities are passed on: one entry a token, with the alternatives asked for."""
+    """Log-probabilities are passed on: one entry per token, with as many alternatives as requested."""
     answer = client.chat.completions.create(
         model="tiny:direct", messages=SUM, temperature=0, logprobs=True, top_logprobs=2, max_tokens=2
     )
@@ -167,7 +167,7 @@ def test_logprobs(client: OpenAI) -> None:
 
 
 def test_seed(client: OpenAI, hard: Puzzle) -> None:
-    """`seed` repeats a sampled answer, thought and all; other seeds give other samples."""
+    """The same `seed` repeats a sampled thought and answer; other seeds give other samples."""
     asked: dict[str, Any] = {"model": "tiny:medium", "messages": hard.messages, "temperature": 1.5}
 
     def said(seed: int) -> tuple[str | None, str | None]:
@@ -204,7 +204,7 @@ def test_fields_only_vllm_knows(client: OpenAI) -> None:
 
 
 def test_response_format(client: OpenAI) -> None:
-    """A JSON schema holds for the answer, with and without reasoning before it: 12 has too few digits."""
+    """The answer follows a JSON schema, with and without reasoning: 12 has too few digits for it."""
     schema = {"type": "integer", "minimum": 100, "maximum": 999}
     for model in ("tiny:direct", "tiny:short"):
         answer = client.chat.completions.create(
@@ -217,11 +217,11 @@ def test_response_format(client: OpenAI) -> None:
 
 
 def test_tools(client: OpenAI, engine: Engine) -> None:
-    """Tools that may not be called leave the answer alone, and a demanded call comes back as a tool call."""
+    """With `tool_choice: none` the answer is as usual; a required call comes back as a tool call."""
     asked: dict[str, Any] = {"model": "endless:direct", "messages": SUM, "temperature": 0, "tools": [TOOL]}
     offered = client.chat.completions.create(**asked, tool_choice="none")
     assert offered.choices[0].message.content == "12"
-    # The grammar of a call allows white space without end, and this model knows no JSON that would end it.
+    # The grammar of a call allows endless white space, and this model has never learned to write JSON.
     ids = range(len(engine.tokenizer))
     blank = {str(index): -100 for index in ids if engine.tokenizer.decode([index]).isspace()}
     called = client.chat.completions.create(**asked, tool_choice="required", logit_bias=blank)
@@ -239,7 +239,7 @@ def test_models(client: OpenAI) -> None:
 
 @pytest.mark.parametrize("role", ["system", "developer"])
 def test_conversation(client: OpenAI, engine: Engine, role: str) -> None:
-    """Longer conversations and content in parts reach the template whole, by the count of tokens."""
+    """Longer conversations and content in parts reach the template completely: the prompt's tokens agree."""
     messages: Any = [
         {"role": role, "content": "Kürze, 漢字 and 🦉."},
         {"role": "user", "content": [{"type": "text", "text": "What is "}, {"type": "text", "text": "3+4?"}]},
@@ -248,7 +248,7 @@ def test_conversation(client: OpenAI, engine: Engine, role: str) -> None:
     ]
     answer = client.chat.completions.create(model="tiny:direct", messages=messages, temperature=0)
     assert answer.usage
-    # vLLM turns the role `developer` into `system` for templates that do not know it
+    # vLLM turns the role `developer` into `system` if the template lacks it
     turns = [("user", "What is 3+4?"), ("assistant", "7"), ("user", "What is 9+3?")]
     ascii_only = [("system", "K, and."), *turns]
     least = len(engine.tokenizer.encode(render_chat(ascii_only, thinking=False)))
@@ -256,7 +256,7 @@ def test_conversation(client: OpenAI, engine: Engine, role: str) -> None:
 
 
 async def test_both_replicas_work(async_client: AsyncOpenAI, hard: Puzzle) -> None:
-    """Requests that overlap are spread over both replicas."""
+    """Concurrent requests are spread over both replicas."""
     create = async_client.chat.completions.with_raw_response.create
     answers = await asyncio.gather(
         *[create(model="tiny:medium", messages=hard.messages, temperature=0.7, seed=i) for i in range(8)]

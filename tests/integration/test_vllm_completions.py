@@ -1,4 +1,4 @@
-"""Legacy completions: no chat template, so the gateway forwards them with no more than a cap."""
+"""Legacy completions: they have no chat template, so the gateway adds nothing but a cap."""
 
 from openai import OpenAI
 
@@ -21,7 +21,7 @@ def test_answer(client: OpenAI, engine: Engine) -> None:
 
 
 def test_length(client: OpenAI) -> None:
-    """The length asked for holds."""
+    """The requested length is kept."""
     answer = client.completions.create(
         model="tiny", prompt=SUM, temperature=0, max_tokens=12, extra_body={"ignore_eos": True}
     )
@@ -31,7 +31,7 @@ def test_length(client: OpenAI) -> None:
 
 
 def test_stream_equals_answer(client: OpenAI) -> None:
-    """A streamed completion adds up to the whole one; non-ASCII text survives the way."""
+    """A streamed completion adds up to the whole one, non-ASCII text included."""
     prompt = "größer als 漢字 🦉"
     whole = client.completions.create(model="tiny", prompt=prompt, echo=True, temperature=0, max_tokens=12)
     with client.completions.create(
@@ -44,7 +44,7 @@ def test_stream_equals_answer(client: OpenAI) -> None:
 
 
 def test_usage_in_stream(client: OpenAI) -> None:
-    """A streamed completion carries usage in its last chunk when it is asked for."""
+    """A streamed completion has usage in its last chunk if the client asks for it."""
     with client.completions.create(
         model="tiny", prompt="12345", max_tokens=3, stream=True, stream_options={"include_usage": True}
     ) as stream:
@@ -71,7 +71,7 @@ def test_thinking_budget(client: OpenAI, engine: Engine, hard: Puzzle) -> None:
 
 
 def test_several_prompts(client: OpenAI) -> None:
-    """A list of prompts gives one answer each, in their order."""
+    """A list of prompts gives one completion per prompt, in the same order."""
     prompts = [render(f"What is {n}+4?", thinking=False) for n in (2, 3, 4)]
     answer = client.completions.create(model="tiny", prompt=prompts, temperature=0, max_tokens=4)
     assert [choice.index for choice in answer.choices] == [0, 1, 2]

@@ -23,7 +23,7 @@ TIERS = {"short": {"thinking": 0, "answer": 200}, "long": {"thinking": 200, "ans
 
 @pytest.fixture(scope="module")
 def embedder(vllm_python: Path, workplace: Path) -> Iterator[Replica]:
-    """vLLM with the tiny reasoner as a model of embeddings."""
+    """vLLM with the tiny reasoner as an embedding model."""
     server = vllm_server("embedder", vllm_python, WEIGHTS, workplace, EMBEDDING)
     with stopping([server]):
         server.wait_until_ready("/health")
@@ -31,7 +31,7 @@ def embedder(vllm_python: Path, workplace: Path) -> Iterator[Replica]:
 
 
 def test_text_beyond_the_model(embedder: Replica) -> None:
-    """A prompt longer than the model reads is cut by vLLM; the same text gives the same unit vector."""
+    """vLLM cuts a prompt that is longer than the context. Equal texts give equal unit vectors."""
     encoder = opened(Source(embedder.url, model="tiny"))
     found = encoder.encode_all([SUM * 1000, SUM, ""])
 
@@ -42,13 +42,13 @@ def test_text_beyond_the_model(embedder: Replica) -> None:
 
 
 def test_unknown_model(embedder: Replica) -> None:
-    """vLLM's own words for a model that it does not serve."""
+    """The error for a model that vLLM does not serve has vLLM's own message."""
     with pytest.raises(EncoderError, match="does not exist"):
         opened(Source(embedder.url, model="none"))
 
 
 async def test_trained_and_served(embedder: Replica, tmp_path: Path) -> None:
-    """The head that was trained over the API decides in the gateway, by the embedding, not by abstaining."""
+    """A head that was trained over the API decides in the gateway by the embedding, and does not abstain."""
     table = replace(made.table(120), name="tiny")
     train.train([table], tmp_path / "head", encoder=opened(Source(embedder.url, model="tiny")))
     assert Head.load(tmp_path / "head", Source(embedder.url)).encoder.identity["model"] == "tiny"

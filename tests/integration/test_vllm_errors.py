@@ -1,4 +1,4 @@
-"""vLLM's refusals arrive as OpenAI's error object, with codes a client can act on."""
+"""vLLM's errors arrive as OpenAI error objects, with codes that a client can act on."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from examples.tiny_reasoner.engine import Engine
 from .processes import CONTEXT
 
 HELLO: list[Message] = [{"role": "user", "content": "What is 3+4?"}]
-DIGITS = "7" * CONTEXT  # one token a digit
+DIGITS = "7" * CONTEXT  # one token per digit
 TOO_LONG: list[Message] = [{"role": "user", "content": DIGITS}]
 
 
@@ -41,7 +41,7 @@ def test_completion_prompt_too_long(client: OpenAI) -> None:
 
 
 def test_prompt_that_just_fits(client: OpenAI, engine: Engine) -> None:
-    """A prompt that leaves less room than the tier wants is answered with what room there is."""
+    """If a prompt leaves less room than the tier may use, the completion gets the room that is left."""
     around = len(engine.tokenizer.encode(render("", thinking=False)))
     answer = client.chat.completions.create(
         model="tiny:direct",
@@ -75,7 +75,7 @@ def test_unknown_model(client: OpenAI, model: str) -> None:
 )
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_value_vllm_refuses(client: OpenAI, wrong: dict[str, Any], stream: bool) -> None:
-    """A value only vLLM can judge is a 400 with vLLM's explanation, not a failure of the gateway."""
+    """A value that only vLLM can check is a 400 with vLLM's explanation."""
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(
             **{"model": "tiny:direct", "messages": HELLO, "stream": stream} | wrong
@@ -86,7 +86,7 @@ def test_value_vllm_refuses(client: OpenAI, wrong: dict[str, Any], stream: bool)
 
 
 def test_embeddings(client: OpenAI) -> None:
-    """A model without embeddings answers with an error object, although vLLM's own 404 is none."""
+    """A model without embeddings gives an error object, although the body of vLLM's 404 is none."""
     with pytest.raises(openai.APIStatusError) as caught:
         client.embeddings.create(model="tiny", input="hello")
     assert isinstance(caught.value.body, dict)
@@ -94,7 +94,7 @@ def test_embeddings(client: OpenAI) -> None:
 
 
 def test_no_error_leaves_a_mark(client: OpenAI) -> None:
-    """After all these refusals the next request is answered."""
+    """After all these errors the next request is served."""
     for _ in range(10):
         with pytest.raises(openai.BadRequestError):
             client.chat.completions.create(model="tiny:direct", messages=HELLO, temperature=-1)

@@ -15,8 +15,8 @@ SHORT: dict[str, Any] = {
     "messages": [{"role": "user", "content": "What is 3+4?"}],
     "temperature": 0,
 }
-# So long that only the death of their replica ends them before: vLLM spins, and where cores are few
-# this test waits for seconds.
+# So long that they still run when their replica is killed: on few cores, vLLM's busy loops can delay this
+# test by seconds.
 WHOLE = ENDLESS_FIELDS | {"max_tokens": 3000}
 STREAM = ENDLESS_FIELDS | {"stream": True}
 
@@ -28,7 +28,7 @@ async def answered_by(async_client: AsyncOpenAI) -> str:
 
 
 async def stream_on(async_client: AsyncOpenAI, replica: Replica) -> tuple[Any, list[Any]]:
-    """A stream that a given replica serves, and those that had to be opened until one was."""
+    """A stream that this replica serves, and the streams of other replicas that were opened before it."""
     others = []
     for _ in range(4):
         response = await async_client.chat.completions.with_raw_response.create(**STREAM)
@@ -48,7 +48,7 @@ async def assert_breaks_with_an_error(stream: Any) -> None:
 async def test_replica_dies(
     async_client: AsyncOpenAI, gateway: Server, doomed: Replica, eventually: Eventually
 ) -> None:
-    """Whole answers under way come from the other replica, a stream ends with an error, service goes on."""
+    """Whole responses come from the other replica, a stream ends with an error, and service goes on."""
     stream, others = await stream_on(async_client, doomed)
     create = async_client.chat.completions.with_raw_response.create
     names = [f"whole-{i}" for i in range(6)]
@@ -67,7 +67,7 @@ async def test_replica_dies(
 
 
 async def test_replica_comes_back(async_client: AsyncOpenAI, doomed: Replica) -> None:
-    """A replica that died is used again once it answers its health check."""
+    """A replica that died is used again once its health check succeeds."""
     doomed.kill()
     assert await answered_by(async_client) == "a"
     doomed.start_again()
@@ -82,7 +82,7 @@ async def until_used(async_client: AsyncOpenAI, replica: Replica) -> None:
 
 
 async def test_engine_dies(async_client: AsyncOpenAI, doomed: Replica, eventually: Eventually) -> None:
-    """When only vLLM's engine dies, requests end at once, with an answer or an error, and service goes on."""
+    """If only vLLM's engine dies, requests end soon, with a response or an error, and service goes on."""
     doomed.start_again()
     await asyncio.to_thread(doomed.wait_until_ready, "/health")
     await until_used(async_client, doomed)

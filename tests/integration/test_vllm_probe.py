@@ -1,4 +1,4 @@
-"""`thinkmeter probe` asks real backends what they hold to."""
+"""`thinkmeter probe` against real backends."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ def results(output: str, replica: str) -> dict[str, str]:
 
 
 def test_probe(config: Path, replicas: list[Replica]) -> None:
-    """Every backend is alive, serves the model, switches thinking off and holds a tiny budget."""
+    """Every backend is alive, serves the model, switches thinking off and keeps to a tiny budget."""
     status, output = probe(config)
     assert status == 0, output
     for replica in replicas:
@@ -43,7 +43,7 @@ def test_probe(config: Path, replicas: list[Replica]) -> None:
 
 
 def test_probe_of_a_dead_backend(config: Path, replicas: list[Replica], tmp_path: Path) -> None:
-    """A backend that is not there is reported as such, and the probe fails."""
+    """A backend that cannot be reached is reported as not alive, and the probe fails."""
     settings = yaml.safe_load(config.read_text())
     del settings["models"]["endless"]
     settings["models"]["tiny"]["replicas"] = [

@@ -1,7 +1,7 @@
-"""How long the model thinks, and what it says then: tiers, and the client's own limits as a ceiling.
+"""How long the model thinks under each tier and under the client's own limits, and what it then answers.
 
-What ends a thought is seen in its text: greedy thoughts under a smaller budget are the beginnings of the same
-thought under a larger one, and the answer is right where the thought may end by itself.
+The text shows what ended a thought: under a smaller budget, a greedy thought is the beginning of the thought
+under a larger one. If the thought may end by itself, the answer is right.
 """
 
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from .embedded import greedy
 
 
 class Length(NamedTuple):
-    """What one answer cost, by vLLM's own count, and what it said."""
+    """The tokens of one completion as vLLM counts them, and its texts."""
 
     tier: str
     thought: int
@@ -53,7 +53,7 @@ def test_direct(client: OpenAI, easy: Puzzle) -> None:
     length = ask(client, easy, "tiny:direct")
     assert (length.tier, length.thought, length.reasoning) == ("direct", 0, "")
     assert length.content == easy.question.answer
-    assert length.completion == len(length.content) + 1  # one token a digit, and the end
+    assert length.completion == len(length.content) + 1  # one token per digit, and the end
 
 
 def test_direct_stream(client: OpenAI, easy: Puzzle) -> None:
@@ -67,7 +67,7 @@ def test_direct_stream(client: OpenAI, easy: Puzzle) -> None:
 
 
 def test_long(client: OpenAI, hard: Puzzle) -> None:
-    """What is wrong at once is right after a long thought, which works, checks its work and agrees."""
+    """A question that is answered wrong at `direct` is answered right after a long thought."""
     assert not grade(ask(client, hard, "tiny:direct").content, hard.question.answer)
     length = ask(client, hard, "tiny:long")
     assert length.reasoning == hard.long.reasoning
@@ -89,7 +89,7 @@ def test_pinned_tier(client: OpenAI, engine: Engine, hard: Puzzle, tier: str) ->
 
 
 def test_pinned_tier_stream(client: OpenAI, engine: Engine, hard: Puzzle) -> None:
-    """The budget holds in a stream too, and cuts at the same place."""
+    """In a stream, the budget cuts the thought at the same place."""
     with client.chat.completions.create(
         model="tiny:short", messages=hard.messages, temperature=0, stream=True
     ) as stream:
@@ -100,7 +100,7 @@ def test_pinned_tier_stream(client: OpenAI, engine: Engine, hard: Puzzle) -> Non
 
 
 def test_thought_that_ends_by_itself(client: OpenAI, easy: Puzzle) -> None:
-    """A short thought ends before the budgets of `medium` and `long` do: the same tokens at both."""
+    """A thought shorter than the budgets of `medium` and `long` has the same tokens at both."""
     medium, long = (ask(client, easy, f"tiny:{tier}") for tier in ("medium", "long"))
     assert medium._replace(tier="long") == long
     assert 0 < long.thought < TIERS["medium"]["thinking"]
@@ -116,7 +116,7 @@ def test_effort_is_a_ceiling(client: OpenAI, hard: Puzzle, effort: Any, tier: st
 
 
 def test_high_effort(client: OpenAI, hard: Puzzle) -> None:
-    """`reasoning_effort: high` leaves the longest tier, and the answer is the one it gives."""
+    """`reasoning_effort: high` allows the longest tier: the completion is the same as without it."""
     assert ask(client, hard, "tiny:long", reasoning_effort="high") == ask(client, hard, "tiny:long")
 
 
@@ -132,7 +132,7 @@ def test_cap_below_the_tier(client: OpenAI, engine: Engine, hard: Puzzle) -> Non
 
 @pytest.mark.parametrize("effort", ["none", "low", "high"])
 def test_effort_bounds_the_adaptive_choice(client: OpenAI, hard: Puzzle, effort: Any) -> None:
-    """Whatever the gateway picks for an unpinned name, it is not above the client's effort."""
+    """For a name without a tier, the gateway picks no tier above the client's effort."""
     length = ask(client, hard, "tiny", reasoning_effort=effort)
     allowed = {"none": ["direct"], "low": ["direct", "short"], "high": [*TIERS]}[effort]
     assert length.tier in allowed
@@ -142,7 +142,7 @@ def test_effort_bounds_the_adaptive_choice(client: OpenAI, hard: Puzzle, effort:
 
 @pytest.mark.parametrize("budget", [0, 1, 20])
 def test_client_budget(client: OpenAI, engine: Engine, hard: Puzzle, budget: int) -> None:
-    """The client's own `thinking_token_budget` holds to the token, below the tier's."""
+    """A client's `thinking_token_budget` below the tier's is kept to the token."""
     length = ask(client, hard, "tiny:medium", extra_body={"thinking_token_budget": budget})
     assert length.thought == budget
     assert length.reasoning == beginning(engine, hard, budget)
@@ -159,7 +159,7 @@ def test_client_budget(client: OpenAI, engine: Engine, hard: Puzzle, budget: int
     ids=["template", "reasoning", "thinking"],
 )
 def test_thinking_off_in_other_dialects(client: OpenAI, easy: Puzzle, limits: dict[str, Any]) -> None:
-    """Thinking is off however the client says it."""
+    """Every way in which a client can switch off thinking works."""
     length = ask(client, easy, "tiny", extra_body=limits)
     assert (length.tier, length.thought, length.reasoning) == ("direct", 0, "")
     assert length.content == easy.question.answer
@@ -167,7 +167,7 @@ def test_thinking_off_in_other_dialects(client: OpenAI, easy: Puzzle, limits: di
 
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
 def test_client_cap(client: OpenAI, hard: Puzzle, field: str) -> None:
-    """The client's cap holds for reasoning and answer together, and never eats the whole answer."""
+    """The client's cap applies to reasoning and answer together, and leaves room for the answer."""
     length = ask(client, hard, "tiny:medium", **{field: 40})
     assert length.completion <= 40
     assert length.thought > 0

@@ -1,4 +1,4 @@
-"""`vllm bench serve` without the `vllm` command, which asks for a distribution that the CPU build is not."""
+"""Runs `vllm bench serve` without the `vllm` command, which fails if the installed build has another name."""
 
 from vllm.benchmarks.serve import add_cli_args, main
 from vllm.utils.argparse_utils import FlexibleArgumentParser
