@@ -13,7 +13,7 @@ from gateway.cli import main as cli
 
 
 def run(*arguments: str, stdin: str | None = None, **environ: str) -> Result:
-    """Run the command; any exception but its exit fails the test."""
+    """Run the command. Any exception other than its exit fails the test."""
     result = CliRunner().invoke(cli.cli, list(arguments), input=stdin, env=environ)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result

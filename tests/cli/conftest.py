@@ -13,7 +13,7 @@ from tests.serving import configuration
 
 @pytest.fixture(autouse=True)
 def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tables are not broken at 80 columns."""
+    """Make the terminal so wide that tables are not broken at 80 columns."""
     for console in (cli.out, cli.err):
         monkeypatch.setattr(console, "_width", 300)
 

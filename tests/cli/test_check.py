@@ -1,4 +1,4 @@
-"""`thinkmeter check`, and what every command says of a bad configuration file."""
+"""`thinkmeter check`, and what every command reports about a bad configuration file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.cli.command import run, write
 
 
 def test_check_valid(valid: str) -> None:
-    """A valid file: status 0, and a table of models and tiers."""
+    """A valid file gives status 0, and a table of models and tiers."""
     result = run("check", valid)
 
     assert result.exit_code == 0
@@ -41,7 +41,7 @@ MISTAKES: list[tuple[str, list[str]]] = [
 
 @pytest.mark.parametrize(("text", "expected"), MISTAKES)
 def test_check_says_what_is_wrong_and_where(tmp_path: Path, text: str, expected: list[str]) -> None:
-    """A bad file: status 2, and on standard error the file, the line, the setting and the mistake."""
+    """A bad file gives status 2, and on standard error the file, the line, the setting and the mistake."""
     path = write(tmp_path, text)
 
     result = run("check", path)
@@ -54,7 +54,7 @@ def test_check_says_what_is_wrong_and_where(tmp_path: Path, text: str, expected:
 
 
 def test_check_names_every_mistake(tmp_path: Path) -> None:
-    """All mistakes are named in one go, in the order of the file."""
+    """All mistakes are reported together, in the order of the file."""
     text = "price: -1\nretries: many\nserver:\n  prot: 1\nmodels: {}\n"
 
     result = run("check", write(tmp_path, text))
@@ -65,7 +65,7 @@ def test_check_names_every_mistake(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", [["check"], ["probe"], ["serve"], ["route"]])
 def test_missing_file(tmp_path: Path, command: list[str]) -> None:
-    """A file that cannot be read is a mistake like any other: status 2, no traceback."""
+    """A file that cannot be read gives status 2 and no traceback."""
     arguments = [*command, str(tmp_path / "none.yaml"), *(["hello"] if command == ["route"] else [])]
 
     result = run(*arguments)
@@ -76,7 +76,7 @@ def test_missing_file(tmp_path: Path, command: list[str]) -> None:
 
 
 def test_path_from_the_environment(valid: str) -> None:
-    """THINKMETER_CONFIG stands in for the argument; without either, the usage is shown."""
+    """THINKMETER_CONFIG replaces the argument. Without either, the usage is shown."""
     assert run("check", THINKMETER_CONFIG=valid).exit_code == 0
     missing = run("check")
     assert missing.exit_code == 2

@@ -10,7 +10,7 @@ from tests.cli.command import run
 
 @pytest.mark.parametrize("stdin", ["sk-secret", "sk-secret\n", "sk-secret\r\nmore\n"])
 def test_hash_key(stdin: str) -> None:
-    """The hash that `keys[].hash` takes is printed, and never the secret."""
+    """The command prints the hash for `keys[].hash`, and never the secret."""
     result = run("hash-key", stdin=stdin)
 
     assert result.exit_code == 0
@@ -19,5 +19,5 @@ def test_hash_key(stdin: str) -> None:
 
 
 def test_hash_key_of_nothing() -> None:
-    """Without a key on standard input: status 2."""
+    """Without a key on standard input, the status is 2."""
     assert run("hash-key", stdin="").exit_code == 2

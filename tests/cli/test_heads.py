@@ -20,13 +20,13 @@ POINT = {"extra_budget", "tokens", "accuracy", "mix", "oracle"}
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table as a file."""
+    """An outcome table in a file."""
     return made.write(made.table(120), tmp_path_factory.mktemp("data") / "made.jsonl")
 
 
 @pytest.fixture(scope="module")
 def head(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A head trained on it by the command."""
+    """A head that the command trained on this table."""
     out = tmp_path_factory.mktemp("heads") / "mine"
     found = CliRunner().invoke(cli, ["train", str(data), "--out", str(out)])
     assert found.exit_code == 0, found.output
@@ -34,7 +34,7 @@ def head(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluated(*arguments: str | Path) -> dict:
-    """The JSON object that `evaluate` prints on standard output, and nothing else there."""
+    """The JSON object that `evaluate` prints on standard output, where it must be alone."""
     found = CliRunner().invoke(cli, ["evaluate", *map(str, arguments), "--json"])
     assert found.exit_code == 0, found.output
     return json.loads(found.stdout)
@@ -51,7 +51,7 @@ def test_cross_validation(data: Path) -> None:
 
 
 def test_head_on_new_prompts(head: Path, tmp_path: Path) -> None:
-    """A trained head is measured on prompts that it has not seen; the others are left out."""
+    """A trained head is measured only on prompts that it was not trained on."""
     fresh = made.table(200, seed=1)  # the first 120 prompts are those trained on
 
     found = evaluated(head, made.write(fresh, tmp_path / "made.jsonl"), "--tiers", "short,long")
@@ -62,7 +62,7 @@ def test_head_on_new_prompts(head: Path, tmp_path: Path) -> None:
 
 
 def test_head_on_its_own_training_data(head: Path, data: Path) -> None:
-    """Measured on nothing but its training data, the report says that the figures are too good."""
+    """If a head is measured on its training data alone, the report says that the figures are too good."""
     assert "TRAINED ON ALL" in evaluated(head, data)["setting"]
 
 
@@ -79,7 +79,7 @@ def test_tiers_that_the_head_does_not_know(head: Path, tmp_path: Path) -> None:
 
 
 def test_table_for_people(data: Path, head: Path, tmp_path: Path) -> None:
-    """Without --json a table is printed, and --out writes a report with figures."""
+    """Without --json the command prints a table, and --out writes a report with figures."""
     found = CliRunner().invoke(cli, ["evaluate", str(head), str(data), "--out", str(tmp_path / "report")])
 
     assert found.exit_code == 0, found.output
@@ -105,7 +105,7 @@ def test_table_for_people(data: Path, head: Path, tmp_path: Path) -> None:
     ],
 )
 def test_bad_input(arguments: list[str], message: str, data: Path, tmp_path: Path) -> None:
-    """One clear error on standard error, nothing on standard output, exit status 2."""
+    """Bad input gives one clear error on standard error, nothing on standard output, and status 2."""
     broken = tmp_path / "broken.jsonl"
     broken.write_text(data.read_text().splitlines()[0] + "\n{not json}\n")
     names = {"data": data, "missing": tmp_path / "missing.jsonl", "broken": broken}
@@ -171,7 +171,7 @@ def test_too_few(count: int, tmp_path: Path) -> None:
 
 
 def test_train_on_a_broken_table(tmp_path: Path) -> None:
-    """Training says which line of which file is wrong, and writes nothing."""
+    """If a table is broken, training names the file and the line, and writes nothing."""
     (tmp_path / "t.jsonl").write_text('{"prompt": "x", "tiers": {"a": {"correct": 2, "tokens": 1}}}\n')
 
     found = CliRunner().invoke(cli, ["train", str(tmp_path / "t.jsonl"), "--out", str(tmp_path / "head")])
@@ -182,7 +182,7 @@ def test_train_on_a_broken_table(tmp_path: Path) -> None:
 
 
 def test_results_without_tables(tmp_path: Path) -> None:
-    """A folder without any of the tables is a mistake, not an empty page."""
+    """A folder without any of the tables is an error, not an empty page."""
     found = CliRunner().invoke(cli, ["results", "--data", str(tmp_path)])
 
     assert found.exit_code == 2

@@ -7,12 +7,12 @@ from tests.cli.command import run
 
 
 def test_version() -> None:
-    """The version, alone on its line."""
+    """The version stands alone on its line."""
     assert run("version").stdout == f"{__version__}\n"
 
 
 def test_no_command_shows_the_help() -> None:
-    """Called alone, the command lists what it can do."""
+    """Without arguments, `thinkmeter` lists its commands."""
     shown = run().output
 
     for command in ("serve", "check", "probe", "route", "hash-key", "version"):

@@ -1,4 +1,4 @@
-"""`thinkmeter probe`: what it prints of a backend and the status it ends with."""
+"""`thinkmeter probe`: what it prints about a backend, and its exit status."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.serving import configuration
 
 
 async def probed(folder: Path, *urls: str, **model: Any) -> tuple[int, dict[str, str]]:
-    """Exit status, and the result of every check by `backend check`."""
+    """Run the probe. Returns its exit status, and the result of every check by `backend check`."""
     path = write(folder, configuration(*urls, model=model, timeouts={"total": 5, "connect": 1}))
     result = await asyncio.to_thread(run, "probe", path)
     rows = [line.split("│") for line in result.stdout.splitlines() if line.startswith("│")]
@@ -25,7 +25,7 @@ TINY = "a thinking_token_budget 8, temperature"
 
 
 async def test_probe_of_a_good_backend(backend: Backend, tmp_path: Path) -> None:
-    """A backend that holds everything: status 0, one line for every check."""
+    """A backend that passes every check: status 0, one line per check."""
     status, found = await probed(tmp_path, backend.url)
 
     assert status == 0
@@ -39,7 +39,7 @@ async def test_probe_of_a_good_backend(backend: Backend, tmp_path: Path) -> None
 
 
 async def test_probe_of_a_backend_that_thinks_anyway(backend: Backend, tmp_path: Path) -> None:
-    """Switched-off thinking and a tiny budget that are ignored are shown, and fail the probe."""
+    """The probe fails if a backend ignores switched-off thinking or a tiny budget, and says so."""
     details = {"completion_tokens_details": {"reasoning_tokens": 200}}
     usage = {"prompt_tokens": 5, "completion_tokens": 210} | details
     backend.default = Fault(body={"choices": [{"message": {"content": "4"}}], "usage": usage})
@@ -52,7 +52,7 @@ async def test_probe_of_a_backend_that_thinks_anyway(backend: Backend, tmp_path:
 
 
 async def test_probe_of_a_backend_that_never_thinks(backend: Backend, tmp_path: Path) -> None:
-    """Where no reasoning is seen under a budget, the probe says that it cannot tell."""
+    """If no reasoning arrives under a budget, the probe says that it cannot tell whether the budget holds."""
     backend.default = Fault(reasoning=0)
 
     status, found = await probed(tmp_path, backend.url)
@@ -62,7 +62,7 @@ async def test_probe_of_a_backend_that_never_thinks(backend: Backend, tmp_path: 
 
 
 async def test_probe_of_a_backend_that_refuses(backend: Backend, tmp_path: Path) -> None:
-    """A refused budget is shown with the backend's own words, and fails the probe."""
+    """If a backend refuses a budget, the probe fails and shows the backend's own message."""
     backend.script(Fault())
     message = "thinking_token_budget is set but reasoning_config is not configured"
     backend.default = Fault(status=400, message=message)
@@ -75,7 +75,7 @@ async def test_probe_of_a_backend_that_refuses(backend: Backend, tmp_path: Path)
 
 
 async def test_probe_prints_what_a_backend_says_as_it_is(backend: Backend, tmp_path: Path) -> None:
-    """Square brackets in a backend's message are no terminal markup."""
+    """Square brackets in a backend's message are printed as they are, not read as terminal markup."""
     backend.default = Fault(status=400, message="unknown token [/INST] in [red]template")
 
     path = write(tmp_path, configuration(backend.url))
@@ -86,7 +86,7 @@ async def test_probe_prints_what_a_backend_says_as_it_is(backend: Backend, tmp_p
 
 
 async def test_probe_of_a_dead_backend(backend: Backend, tmp_path: Path) -> None:
-    """Of two replicas the dead one fails the probe; the live one is still asked everything."""
+    """A dead replica fails the probe; the live one still gets all checks."""
     status, found = await probed(tmp_path, "http://127.0.0.1:1", backend.url)
 
     assert status == 1
@@ -96,7 +96,7 @@ async def test_probe_of_a_dead_backend(backend: Backend, tmp_path: Path) -> None
 
 
 async def test_probe_of_a_wrong_model(backend: Backend, tmp_path: Path) -> None:
-    """A model that the backend does not serve is missing."""
+    """A model that the backend does not serve is reported as missing."""
     status, found = await probed(tmp_path, backend.url, served_name="another")
 
     assert status == 1
@@ -104,7 +104,7 @@ async def test_probe_of_a_wrong_model(backend: Backend, tmp_path: Path) -> None:
 
 
 async def test_probe_of_a_tier_that_does_not_fit(tmp_path: Path) -> None:
-    """A tier longer than the backend's context is named."""
+    """A tier that is longer than the backend's context is reported."""
     async with Backend("tiny", max_model_len=280) as backend:
         status, found = await probed(tmp_path, backend.url)
 
@@ -113,7 +113,7 @@ async def test_probe_of_a_tier_that_does_not_fit(tmp_path: Path) -> None:
 
 
 async def test_probe_of_efforts(backend: Backend, tmp_path: Path) -> None:
-    """A family with efforts has each tier's effort tried."""
+    """For a family with efforts, the probe tries the effort of each tier."""
     tiers = {"short": {"thinking": 16}, "long": {"thinking": 64, "effort": "high"}}
 
     status, found = await probed(tmp_path, backend.url, family="gpt-oss", tiers=tiers)
@@ -124,7 +124,7 @@ async def test_probe_of_efforts(backend: Backend, tmp_path: Path) -> None:
 
 
 async def test_probe_of_a_model_without_reasoning(backend: Backend, tmp_path: Path) -> None:
-    """A plain model is asked only whether it is there."""
+    """For a model without reasoning, the probe only checks that it is there."""
     status, found = await probed(tmp_path, backend.url, family="plain", tiers={})
 
     assert (status, found) == (0, {"a alive": "yes", "a model": "yes"})

@@ -1,4 +1,4 @@
-"""The probe's own judgement; what it asks of a backend is tested against one."""
+"""Which tiers the probe reports as too long. test_probe.py tests it against a backend."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.making import settings
     [(None, []), (900, []), (899, ["tier long fits"]), (300, ["tier medium fits", "tier long fits"])],
 )
 def test_tiers_that_do_not_fit(context: int | None, too_long: list[str]) -> None:
-    """A tier that needs more tokens than the backend's context is told, where the context is known."""
+    """A tier that needs more tokens than the context is reported, if the context is known."""
     made = settings()
     (pool,) = pools_of(made).values()
     (backend,) = pool.backends

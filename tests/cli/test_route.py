@@ -8,7 +8,7 @@ from tests.cli.command import run
 
 
 def test_route(valid: str) -> None:
-    """The decision for a prompt: the tier, the reason and each tier's estimates."""
+    """The command prints the tier, the reason and the estimates of each tier."""
     result = run("route", valid, "hello")
 
     assert result.exit_code == 0
@@ -26,7 +26,7 @@ def test_route(valid: str) -> None:
 
 
 def test_route_with_a_pinned_tier(valid: str) -> None:
-    """`--model tiny:long` decides as a request with that name would."""
+    """`--model tiny:long` decides as for a request with that name."""
     result = run("route", valid, "hello", "--model", "tiny:long")
 
     assert "long: pinned" in result.stdout
@@ -34,7 +34,7 @@ def test_route_with_a_pinned_tier(valid: str) -> None:
 
 @pytest.mark.parametrize(("model", "message"), [("none", "does not exist"), ("tiny:huge", "no tier 'huge'")])
 def test_route_of_an_unknown_model(valid: str, model: str, message: str) -> None:
-    """An unknown model or tier: status 2, and the same message a client gets."""
+    """An unknown model or tier gives status 2 and the message that a client gets."""
     result = run("route", valid, "hello", "--model", model)
 
     assert result.exit_code == 2
@@ -42,5 +42,5 @@ def test_route_of_an_unknown_model(valid: str, model: str, message: str) -> None
 
 
 def test_route_with_markup_in_the_prompt(valid: str) -> None:
-    """Square brackets in a prompt are no terminal markup."""
+    """Square brackets in a prompt are printed as they are, not read as terminal markup."""
     assert run("route", valid, "[/red] [bold] what?").exit_code == 0

@@ -1,4 +1,4 @@
-"""`thinkmeter serve` that cannot start."""
+"""`thinkmeter serve` when it cannot start."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.cli.command import write
 
 
 def test_serve_refuses_a_bad_file(tmp_path: Path) -> None:
-    """As a process of its own: status 2, the line on standard error, nothing listens, no traceback."""
+    """A bad file gives status 2 and its line on standard error, without a traceback; nothing listens."""
     path = write(tmp_path, "price: cheap\nmodels: {}\n")
 
     command = [sys.executable, "-m", "gateway", "serve", path, "--port", "0"]
@@ -23,7 +23,7 @@ def test_serve_refuses_a_bad_file(tmp_path: Path) -> None:
 
 
 def test_serve_on_a_port_in_use(tmp_path: Path, valid: str) -> None:
-    """A port that is taken: an error and a status that is not 0."""
+    """A port in use gives an error and a status that is not 0."""
     import socket
 
     with socket.socket() as taken:

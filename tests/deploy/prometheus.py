@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes a real gateway."""
+"""Runs a real Prometheus that scrapes a real gateway."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ HOUR = 3600
 
 @dataclass
 class Prometheus:
-    """A running server."""
+    """A running Prometheus."""
 
     url: str
     http: aiohttp.ClientSession
 
     async def values(self, expression: str, seconds: int = 90) -> list[float]:
-        """All values of all series in the last seconds, NaN left out."""
+        """All values of all series in the last `seconds`, without NaN."""
         now = time.time()
         asked = {"query": expression, "start": str(now - seconds), "end": str(now), "step": "1"}
         async with self.http.post(f"{self.url}/api/v1/query_range", data=asked) as response:
@@ -40,7 +40,7 @@ class Prometheus:
 
 
 def backfill(folder: Path, series: dict[str, float]) -> None:
-    """Give the database 25 hours of history: counters that grow by so much a minute, to half an hour ago."""
+    """Write 25 hours of history, up to half an hour ago: counters that grow by so much per minute."""
     promtool = shutil.which("promtool")
     assert promtool
     now = int(time.time())
@@ -67,7 +67,7 @@ def backfill(folder: Path, series: dict[str, float]) -> None:
 
 @contextlib.asynccontextmanager
 async def prometheus(folder: Path, target: str, port: int) -> AsyncIterator[Prometheus]:
-    """Prometheus on a port, with the rules of deploy/ evaluated every second. `target` is HOST:PORT."""
+    """Run Prometheus with the rules of deploy/, evaluated every second. target: HOST:PORT to scrape."""
     server = shutil.which("prometheus") or pytest.skip("prometheus is not installed (Debian: prometheus)")
     job = {"job_name": "thinkmeter", "static_configs": [{"targets": [target]}]}
     every = {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "1s"}

@@ -1,4 +1,4 @@
-"""The files under deploy/ as data."""
+"""Reads the files under deploy/ as data."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def rules() -> list[dict[str, Any]]:
 
 
 def panels() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every panel that asks something, with `dashboard/title`."""
+    """Every panel with a query, after its name `dashboard/title`."""
     for path in sorted(DASHBOARDS.glob("*.json")):
         for panel in json.loads(path.read_text())["panels"]:
             for inner in [panel, *panel.get("panels", [])]:
@@ -58,13 +58,13 @@ def variables() -> list[tuple[str, str, str]]:
 
 
 def metrics_in(expression: str) -> set[str]:
-    """Metrics of ours that PromQL names, as docs/metrics.md writes them."""
+    """Our metrics in a PromQL expression, as docs/metrics.md writes them."""
     named = re.findall(r"\bthinkmeter_[a-z_]+", expression)
     return {re.sub(r"_(bucket|count|sum)$", "", name) for name in named}
 
 
 def recorded_in(expression: str) -> set[str]:
-    """Recorded series that PromQL names."""
+    """Recorded series in a PromQL expression."""
     return set(re.findall(r"\bthinkmeter:[a-z0-9_:]+", expression))
 
 

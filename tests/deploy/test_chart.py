@@ -1,4 +1,4 @@
-"""The Helm chart, rendered by Helm itself (its SDK) and held to Kubernetes' own schemas."""
+"""The Helm chart, rendered by Helm's SDK and checked against the schemas of Kubernetes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def render(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def test_helm_finds_nothing_wrong() -> None:
-    """Helm's own lint has no error and no warning."""
+    """Helm's lint reports no error and no warning."""
     found = helm.lint(CHART, EVERYTHING)
     assert not found["errors"]
     assert [m for m in found["messages"] if m["severity"] > 1] == []
@@ -54,16 +54,16 @@ def test_helm_finds_nothing_wrong() -> None:
 @pytest.mark.parametrize("version", ["1.27", "1.31", "1.35"])
 @pytest.mark.parametrize("values", [PLAIN, EVERYTHING, BY_CPU], ids=["plain", "everything", "by-cpu"])
 def test_objects_fit_kubernetes_schemas(values: dict[str, Any], version: str) -> None:
-    """Every object of Kubernetes' own is strictly valid, from the oldest version the chart names on."""
+    """Every object of Kubernetes is strictly valid, from the oldest version that the chart supports."""
     validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
     logging.getLogger("kubernetes_validate").setLevel(logging.ERROR)
     for kind, document in render(values).items():
-        if kind not in {"ServiceMonitor", "PrometheusRule"}:  # the operator's, which has no schema here
+        if kind not in {"ServiceMonitor", "PrometheusRule"}:  # there are no schemas of these here
             validate.validate(document, version, strict=True)
 
 
 def test_pod_outlives_its_requests() -> None:
-    """The grace period is longer than everything the gateway does after it was asked to leave."""
+    """The grace period is longer than everything that the gateway does after SIGTERM."""
     objects = render({"drain": {"preStop": 7, "delay": 11, "timeout": 900}})
     pod = objects["Deployment"]["spec"]["template"]["spec"]
     settings = parse(objects["ConfigMap"]["data"]["gateway.yaml"], {"REDIS_URL": "redis://redis"})
@@ -101,7 +101,7 @@ def test_other_settings_of_reservations_roll_no_pods() -> None:
 
 
 def test_pod_is_confined() -> None:
-    """Not root, a read-only file system, no capability, no service account's token."""
+    """The pod is not root and has a read-only file system, no capabilities and no service-account token."""
     pod = render(PLAIN)["Deployment"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
 
@@ -112,7 +112,7 @@ def test_pod_is_confined() -> None:
 
 
 def test_secrets_are_references() -> None:
-    """Redis' address and the API keys come from a Secret, and no Secret is made."""
+    """The address of Redis and the API keys come from a Secret, which the chart does not create."""
     objects = render(EVERYTHING)
     (container,) = objects["Deployment"]["spec"]["template"]["spec"]["containers"]
     referred = {entry["name"] for entry in container["env"] if "secretKeyRef" in entry.get("valueFrom", {})}
@@ -122,7 +122,7 @@ def test_secrets_are_references() -> None:
 
 
 def test_selectors_meet() -> None:
-    """Service, disruption budget, network policy and monitor choose the pods that the deployment makes."""
+    """Service, disruption budget, network policy and monitor select the pods of the deployment."""
     objects = render(EVERYTHING)
     labels = objects["Deployment"]["spec"]["template"]["metadata"]["labels"]
     selectors = [
@@ -137,7 +137,7 @@ def test_selectors_meet() -> None:
 
 
 def test_rules_are_the_same() -> None:
-    """The PrometheusRule holds the rules of deploy/prometheus, word for word."""
+    """The PrometheusRule has exactly the rules of deploy/prometheus."""
     groups = render(EVERYTHING)["PrometheusRule"]["spec"]["groups"]
     held = [rule for group in groups for rule in group["rules"]]
     assert {named(rule): rule for rule in held} == {named(rule): rule for rule in rules()}

@@ -1,4 +1,4 @@
-"""compose.yaml, the Dockerfile and what they mount, without Docker."""
+"""Checks compose.yaml, the Dockerfile and the files they mount, without Docker."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_base_image_is_pinned() -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_service_is_hardened(name: str) -> None:
-    """Read-only, without capabilities and without new privileges."""
+    """Each service is read-only, without capabilities and without new privileges."""
     service = SERVICES[name]
     assert service["read_only"]
     assert service["cap_drop"] == ["ALL"]
@@ -44,7 +44,7 @@ def test_service_is_hardened(name: str) -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_service_says_whether_it_is_healthy(name: str) -> None:
-    """Each service has a health check, its own or its image's, and waits for healthy ones only."""
+    """Each service has a health check, its own or its image's, and waits until those it needs are healthy."""
     service = SERVICES[name]
     target = service.get("build", {}).get("target")
     stages = re.split(r"^FROM ", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
@@ -56,30 +56,30 @@ def test_service_says_whether_it_is_healthy(name: str) -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_ports_are_for_this_machine_only(name: str) -> None:
-    """A published port is one of 127.0.0.1."""
+    """Ports are published on 127.0.0.1 only."""
     assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", []))
 
 
 def test_redis_and_the_model_are_out_of_reach() -> None:
-    """They sit on the internal network only."""
+    """Redis and the model are on the internal network only."""
     assert read("compose.yaml")["networks"]["back"] == {"internal": True}
     assert SERVICES["redis"]["networks"] == SERVICES["tiny"]["networks"] == ["back"]
 
 
 @pytest.mark.parametrize("name", SERVICES.keys() - OURS.keys())
 def test_weights_are_kept_whoever_the_image_runs_as(name: str) -> None:
-    """vLLM's weights go to a volume where every user may write, and into nobody's home."""
+    """vLLM's weights go to a volume where every user may write, not to a home directory."""
     service = SERVICES[name]
     folder = Path(service["environment"]["HF_HOME"])
     (mount,) = service["volumes"]
     volume, path = mount.split(":")
     assert volume in read("compose.yaml")["volumes"]
     assert folder.is_relative_to(path)
-    assert path == "/var/tmp"  # in every image and open to all; a fresh volume takes over that mode
+    assert path == "/var/tmp"  # every image has it, writable by all, and a new volume takes over its mode
 
 
 def test_a_replaced_configuration_is_seen() -> None:
-    """The gateway is given the folder: of a file alone it would keep the one that an editor has replaced."""
+    """The folder is mounted, not the file: a container keeps a mounted file that an editor has replaced."""
     service = SERVICES["gateway"]
     (mount,) = service["volumes"]
     source, target, _ = mount.split(":")
@@ -90,7 +90,7 @@ def test_a_replaced_configuration_is_seen() -> None:
 
 
 def test_every_variable_is_in_the_example() -> None:
-    """What compose.yaml takes from the environment is in .env.example, and a secret has no default."""
+    """Every variable in compose.yaml is in .env.example, and secrets have no default."""
     text = (ROOT / "compose.yaml").read_text()
     used = dict(re.findall(r"(?<!\$)\$\{([A-Z_]+)(:[-?])", text))
     assert set(used) | {"COMPOSE_PROFILES"} == set(EXAMPLE)
@@ -107,7 +107,7 @@ def test_what_is_mounted_exists() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "deploy/compose").glob("*.yaml")), ids=lambda path: path.name)
 def test_gateway_configuration_is_valid(path: Path) -> None:
-    """The gateway takes each configuration with the variables it is handed, and drains in time."""
+    """Each configuration is valid with the variables of the container, and draining ends in time."""
     handed = {
         name: "redis://:x@redis:6379/0" if name == "REDIS_URL" else name
         for name in SERVICES["gateway"]["environment"]
@@ -119,7 +119,7 @@ def test_gateway_configuration_is_valid(path: Path) -> None:
 
 
 def test_nothing_secret_is_in_the_build() -> None:
-    """The build context takes what the Dockerfile copies and nothing else."""
+    """The build context has what the Dockerfile copies and nothing else."""
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     assert lines[1] == "*"
     copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
@@ -146,7 +146,7 @@ def test_docker_compose_reads_it(profile: str) -> None:
 
 
 def test_haproxy_takes_its_configuration() -> None:
-    """HAProxy finds nothing wrong with it."""
+    """HAProxy accepts its configuration."""
     haproxy = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or pytest.skip(
         "no haproxy"
     )

@@ -1,4 +1,4 @@
-"""Every query of every panel and rule, on a real Prometheus that scrapes a real gateway under traffic."""
+"""Runs every query of every panel and rule on a real Prometheus that scrapes a real gateway under traffic."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROUNDS = 8
 
 
 def settings(redis_port: int, *urls: str) -> dict[str, Any]:
-    """Two replicas, a key, a budget of a minute for everybody and one of a day for the key."""
+    """Two replicas, a key, a budget of one minute for all keys and one of a day for this key."""
     budgets = [
         {
             "name": "everyone",
@@ -40,14 +40,14 @@ def settings(redis_port: int, *urls: str) -> dict[str, Any]:
         {"name": "web-day", "scope": "key", "window": "24h", "tokens": 20_000, "when_redis_fails": "open"},
     ]
     redis = {"url": f"redis://127.0.0.1:{redis_port}/0"}
-    # every request is tried on both replicas, and a broken one is not left out
+    # every request may try both replicas, also one that has failed before
     extra = {"retries": 1, "breaker": {"failures": 1000}, "keys": [{"name": "web", "key": "secret-of-web"}]}
     return configuration(*urls, budgets=budgets, redis=redis, **extra)
 
 
 @contextlib.asynccontextmanager
 async def redis_server(folder: Path, port: int) -> AsyncIterator[None]:
-    """A real Redis on a port, killed at the end."""
+    """A real Redis on a port; it is killed at the end."""
     options = (
         "--port",
         str(port),
@@ -77,7 +77,7 @@ async def redis_server(folder: Path, port: int) -> AsyncIterator[None]:
 
 
 async def chat(http: aiohttp.ClientSession, url: str, words: str, **fields: Any) -> int:
-    """One request; its answer is read."""
+    """Send one request and read the response. Returns its status."""
     body = {"model": "tiny", "messages": [{"role": "user", "content": words}]} | fields
     async with http.post(f"{url}/v1/chat/completions", json=body, headers=KEY) as response:
         await response.read()
@@ -85,21 +85,21 @@ async def chat(http: aiohttp.ClientSession, url: str, words: str, **fields: Any)
 
 
 async def leave(http: aiohttp.ClientSession, url: str) -> None:
-    """A client that goes while its answer is being written."""
+    """Send a request and leave before the response is complete."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(0.3):
             await chat(http, url, "slow", stream=True, metadata={"fault": {"pace_ms": 200}})
 
 
 async def traffic(http: aiohttp.ClientSession, url: str, rounds: int) -> None:
-    """Rounds of everything, far enough apart to be seen by several scrapes."""
+    """Send several rounds of requests, far enough apart for several scrapes."""
     for _ in range(rounds):
         await everything(http, url)
         await asyncio.sleep(0.7)
 
 
 async def everything(http: aiohttp.ClientSession, url: str) -> None:
-    """Easy and hard, streamed and whole, pinned, refused, failing, cancelled."""
+    """Send requests of every kind: easy and hard, streamed and whole, pinned, refused, failing, cancelled."""
     proof = "Prove that there are infinitely many primes, step by step. " * 20
     await asyncio.gather(
         *(chat(http, url, words, stream=stream) for words in ("hi", proof) for stream in (False, True)),
@@ -111,14 +111,14 @@ async def everything(http: aiohttp.ClientSession, url: str) -> None:
 
 
 async def reload(folder: Path, text: str) -> None:
-    """Change the file and wait until the gateway has looked at it."""
+    """Change the configuration file and give the gateway time to read it."""
     (folder / "gateway.yaml").write_text(text)
     await asyncio.sleep(1.5)
 
 
 @pytest.fixture(scope="module")
 def tools() -> None:
-    """What this module cannot run without."""
+    """Skips the tests if a program that they need is missing."""
     for tool in ("prometheus", "promtool"):
         if not shutil.which(tool):
             pytest.skip(f"{tool} is not installed (Debian: prometheus)")
@@ -126,7 +126,7 @@ def tools() -> None:
 
 @pytest.mark.timeout(180)
 async def test_every_query_returns_data(tools: None, tmp_path: Path) -> None:
-    """After traffic, failures, reloads and a Redis that went away, no panel and no record is empty."""
+    """After traffic, failures, reloads and a Redis outage, every panel and every recorded series has data."""
     redis_port, port = free_port(), free_port()
     backfill(tmp_path, HISTORY)
     async with Backend("tiny") as a, Backend("tiny") as b, aiohttp.ClientSession() as http:
@@ -146,7 +146,7 @@ async def test_every_query_returns_data(tools: None, tmp_path: Path) -> None:
 
 
 async def empty(server: Prometheus) -> list[str]:
-    """The queries without a single value, as Grafana and the rules would ask them."""
+    """The queries that return no value."""
     found = []
     for name, expression in asked():
         if not await server.values(expression):
@@ -155,7 +155,7 @@ async def empty(server: Prometheus) -> list[str]:
 
 
 def asked() -> list[tuple[str, str]]:
-    """Every query of a panel with Grafana's variables filled in, the variables, and every recorded series."""
+    """Every query of a panel with its variables replaced, every variable, and every recorded series."""
     filled = [
         (name, expression.replace("$__rate_interval", "10s").replace("$model", ".*").replace("$budget", ".*"))
         for name, expression in queries()

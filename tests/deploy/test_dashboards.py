@@ -1,4 +1,4 @@
-"""The Grafana dashboards: generated, complete, readable."""
+"""The Grafana dashboards are generated, complete and readable."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PANELS = [pytest.param(panel, id=name) for name, panel in panels()]
 
 
 def test_dashboards_are_what_the_script_writes(tmp_path: Path) -> None:
-    """The committed JSON is the generator's, byte for byte."""
+    """The committed JSON is exactly what the generator writes."""
     pytest.importorskip("grafana_foundation_sdk", reason="see deploy/grafana/generate.py")
     command = (sys.executable, "-B", str(ROOT / "deploy/grafana/generate.py"), str(tmp_path))
     subprocess.run(command, check=True, timeout=60)
@@ -26,7 +26,7 @@ def test_dashboards_are_what_the_script_writes(tmp_path: Path) -> None:
 
 
 def test_dashboards_are_provisioned() -> None:
-    """Grafana is pointed at the folder, and every panel at the data source that is provisioned."""
+    """Grafana loads the folder of the dashboards, and every panel uses the data source that it provisions."""
     (provider,) = read("deploy/grafana/provisioning/dashboards/thinkmeter.yaml")["providers"]
     (source,) = read("deploy/grafana/provisioning/datasources/prometheus.yaml")["datasources"]
     mounts = read("compose.yaml")["services"]["grafana"]["volumes"]
@@ -38,7 +38,7 @@ def test_dashboards_are_provisioned() -> None:
 
 
 def test_dashboards_can_be_told_apart() -> None:
-    """Fixed identifiers, no database identifiers, and links between all of them."""
+    """Dashboards have fixed identifiers, no database identifiers, and links to all others."""
     boards = [json.loads(path.read_text()) for path in DASHBOARDS.glob("*.json")]
     assert {board["uid"] for board in boards} == {
         f"thinkmeter-{n}" for n in ("budgets", "decisions", "service")
@@ -50,7 +50,7 @@ def test_dashboards_can_be_told_apart() -> None:
 
 
 def test_titles_differ() -> None:
-    """No dashboard has two panels of one name, and no panel two queries of one letter."""
+    """The panels of a dashboard have different names, and the queries of a panel different letters."""
     names = [name for name, _ in panels()]
     assert len(set(names)) == len(names)
     letters = [name for name, _ in queries()]
@@ -59,7 +59,7 @@ def test_titles_differ() -> None:
 
 @pytest.mark.parametrize("panel", PANELS)
 def test_panel_is_readable_at_night(panel: dict[str, Any]) -> None:
-    """A description, a unit, thresholds, a legend at the right that names its lines, two in a row."""
+    """A panel has a description, a unit, thresholds and a legend at the right with names; two fill a row."""
     config = panel["fieldConfig"]["defaults"]
     assert len(panel["description"]) > 20
     assert config["unit"]
@@ -73,7 +73,7 @@ def test_panel_is_readable_at_night(panel: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("panel", PANELS)
 def test_legend_names_labels_that_are_kept(panel: dict[str, Any]) -> None:
-    """A label in a legend is one that the query keeps."""
+    """Every label in a legend is still there in the query's result."""
     for target in panel["targets"]:
         for label in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]):
             kept = re.findall(r"\bby \(([^)]*)\)", target["expr"])

@@ -1,4 +1,4 @@
-"""Prometheus' rules: they name what exists, every alert has its page, and promtool's unit tests pass."""
+"""The Prometheus rules name what exists, every alert has a runbook section, and promtool's tests pass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNIT_TESTS = sorted(Path(__file__).parent.glob("*.test.yaml"))
 
 
 def promtool(*arguments: str) -> None:
-    """Run promtool; fails with what it says."""
+    """Run promtool. If it fails, fail with its output."""
     tool = shutil.which("promtool") or pytest.skip("promtool is not installed (Debian: prometheus)")
     done = subprocess.run((tool, *arguments), cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -48,14 +48,14 @@ def test_every_alert_is_tested() -> None:
 
 @pytest.mark.parametrize("expression", [rule["expr"] for rule in rules()] + [query for _, query in queries()])
 def test_expression_names_what_exists(expression: str) -> None:
-    """Metrics are those of docs/metrics.md, recorded series those of recording.yaml."""
+    """Metrics are in docs/metrics.md, and recorded series in recording.yaml."""
     assert not metrics_in(expression) - documented_metrics()
     assert not recorded_in(expression) - RECORDED
 
 
 @pytest.mark.parametrize("name", ALERTS)
 def test_alert_says_what_to_do(name: str) -> None:
-    """Each alert has a severity, a summary, and its own section of the runbook."""
+    """Each alert has a severity, a summary, and its own section in the runbook."""
     alert = ALERTS[name]
     assert alert["labels"]["severity"] in {"page", "ticket"}
     assert alert["annotations"]["summary"]
@@ -64,7 +64,7 @@ def test_alert_says_what_to_do(name: str) -> None:
 
 
 def test_runbook_knows_no_other_alert() -> None:
-    """Each section about an alert is about one that exists."""
+    """Each section of the runbook about an alert is about one that exists."""
     assert {heading for heading in headings() if heading.startswith("Thinkmeter")} == set(ALERTS)
 
 

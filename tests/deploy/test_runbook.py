@@ -1,4 +1,4 @@
-"""What the runbook and the operations page send somebody to at night exists."""
+"""Commands, panels and alerts that the runbook and the operations page name exist."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TEXT = "".join((ROOT / "docs" / name).read_text() for name in ("runbook.md", "op
 
 
 def test_commands_exist() -> None:
-    """A `thinkmeter` command is one of ours, and what compose is asked for is a service."""
+    """Every `thinkmeter` command exists, and so does every service in a compose command."""
     commands = set(re.findall(r"`[^`\n]*\bthinkmeter ([a-z][a-z-]+)\b", TEXT))
     options = r"(?: --?[A-Za-z-]+(?: \d+m?)?)*"
     services = set(re.findall(rf"docker compose (?:exec|logs|stop|start|run){options} ([a-z]+)", TEXT))
@@ -23,7 +23,7 @@ def test_commands_exist() -> None:
 
 
 def test_panels_and_alerts_exist() -> None:
-    """What is in italics is a dashboard, a row or a panel, and every alert named is one that can fire."""
+    """Words in italics are a dashboard, a row or a panel, and every alert exists."""
     boards = read("deploy/grafana/panels.yaml").values()
     known = {board["title"] for board in boards} | {panel["title"] for _, panel in panels()}
     known |= {row["heading"] for board in boards for row in board["rows"]} | {"Page.", "Ticket."}

@@ -17,14 +17,14 @@ def page(name: str) -> str:
 
 
 def section(text: str, heading: str) -> str:
-    """What stands under a heading, up to the next one of any level."""
+    """The text under a heading, up to the next heading of any level."""
     found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", text, re.MULTILINE | re.DOTALL)
     assert found, f"there is no heading {heading!r}"
     return found[1]
 
 
 def rows(text: str) -> list[list[str]]:
-    """The cells of every table row, without headings and rulers."""
+    """The cells of every table row, without the head of the table."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return [row for row in table if "`" in row[0]]

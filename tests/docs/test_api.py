@@ -22,7 +22,7 @@ def test_every_error_is_documented() -> None:
 
 
 def test_every_reason_is_documented() -> None:
-    """The closed set of reasons is listed."""
+    """Every reason of a decision is listed."""
     table = [named(row[0]) for row in rows(section(page("api.md"), "Reasons"))]
 
     assert_same(table, typing.get_args(Reason), "api.md")
@@ -38,7 +38,7 @@ def test_every_header_is_documented() -> None:
 
 
 def test_every_decision_field_is_documented() -> None:
-    """The fields of a decision are listed."""
+    """Every field of a decision is listed."""
     text = section(page("api.md"), "The decision").partition("The decision is the record")[2]
     listed = set(re.findall(r"`([a-z]+)`", text))
 
@@ -46,7 +46,7 @@ def test_every_decision_field_is_documented() -> None:
 
 
 def test_every_route_is_documented() -> None:
-    """The routes are those the gateway describes itself, and the description."""
+    """The routes are those of the gateway's OpenAPI description, and the description itself."""
     from gateway.app import Gateway
 
     settings = parse("models: {tiny: {family: qwen3, replicas: [{url: 'http://a'}]}}", {})

@@ -39,7 +39,7 @@ def test_example_is_valid(text: str) -> None:
 
 
 def test_there_is_an_example_configuration() -> None:
-    """The example is found, and it shows rules and keys."""
+    """There is an example configuration with rules and keys."""
     text = (ROOT / "deploy" / "gateway.example.yaml").read_text()
     settings = parse(text, environ_for(text))
 
@@ -48,7 +48,7 @@ def test_there_is_an_example_configuration() -> None:
 
 
 def test_commands_exist() -> None:
-    """Each `thinkmeter COMMAND` in the documentation exists, and each command that needs words has some."""
+    """Each `thinkmeter COMMAND` in the documentation exists, and has arguments if it needs any."""
     text = "\n".join(path.read_text() for path in PAGES)
     written = set(re.findall(r"(?:^|`|\$ )thinkmeter ([a-z-]+)", text, re.MULTILINE))
     commands: Any = get_command(cli)
@@ -58,7 +58,7 @@ def test_commands_exist() -> None:
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(path: Path) -> None:
-    """Each relative link is a file of this repository."""
+    """Each relative link leads to a file of this repository."""
     links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", path.read_text())
     targets = [link for link in links if "://" not in link and not link.startswith("mailto:")]
 

@@ -19,7 +19,7 @@ from tests.docs.pages import PAGES, assert_same, named, page, rows, section
 
 
 def existing_metrics() -> dict[str, tuple[str, set[str]]]:
-    """Type and labels of every metric, by its name in the exposition."""
+    """Type and labels of every metric, by the name under which it is exposed."""
     replica = Backend("a", Replica.model_validate({"url": "http://a"}), CircuitBreaker())
     metrics = Metrics(lambda: [(Pool("tiny", "tiny", [replica]), replica)])
     types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", metrics.exposition().decode(), re.MULTILINE))
@@ -59,7 +59,7 @@ def test_metrics_in_prose_exist() -> None:
 
 
 def test_every_log_field_is_documented() -> None:
-    """The fields of the access log are all listed, and no others."""
+    """All fields of the access log are listed, and no others."""
     decision = Decision(
         *("id", "tiny", "direct", "price", None, "adaptive", ("direct",), 0, 32, 0.5),
         *({"direct": 0.5}, {"direct": 8.0}, 0.02, 1.0, {"gateway": "0"}),

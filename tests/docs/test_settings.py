@@ -30,7 +30,7 @@ def sections(model: type[BaseModel], path: str = "") -> dict[str, type[BaseModel
 
 
 def documented_sections() -> dict[str, str]:
-    """The text under every heading that is a path in backticks; names of entries are in capitals."""
+    """The text under every heading that is a path in backticks, such as `models.NAME`."""
     headings = re.findall(r"^### `([^`]+)`$", page("configuration.md"), re.MULTILINE)
     texts = {re.sub(r"\b[A-Z]+\b", "*", h): section(page("configuration.md"), f"`{h}`") for h in headings}
     return {"": section(page("configuration.md"), "The whole file")} | texts
@@ -67,7 +67,7 @@ def test_every_setting_is_documented(path: str) -> None:
 
 
 def assert_default(model: type[BaseModel], name: str, written: str) -> None:
-    """The default in the table is the one in the code, as far as it is a value and not a description."""
+    """The default in the table is that of the code, unless the table describes it in words."""
     field = model.model_fields[name]
     default = None if field.is_required() else field.get_default(call_default_factory=True)
     assert written.startswith("required") == field.is_required(), name
@@ -80,7 +80,7 @@ def assert_default(model: type[BaseModel], name: str, written: str) -> None:
 
 
 def test_environment_is_documented() -> None:
-    """The variables the gateway reads are named."""
+    """The environment variables that the gateway reads are listed."""
     for variable in (KEYS_VARIABLE, "THINKMETER_CONFIG"):
         assert f"`{variable}`" in page("configuration.md"), variable
 
