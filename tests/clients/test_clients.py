@@ -1,4 +1,4 @@
-"""Each client's program from examples/clients runs as it stands against a gateway with an API key."""
+"""Every program in examples/clients runs unchanged against a gateway with an API key."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ KEY = "web-secret"
 
 @pytest.fixture
 async def keyed(backend: Backend) -> AsyncIterator[Running]:
-    """A gateway that wants a key."""
+    """A gateway that requires an API key."""
     async with serving(configuration(backend.url, keys=[{"name": "web", "key": KEY}])) as running:
         yield running
 
 
 def installed(path: Path, what: str) -> str:
-    """The path, or a skipped test that says how to get it."""
+    """The path if it exists; otherwise skips the test and says how to install it."""
     return str(path) if path.exists() else pytest.skip(f"{what}: run examples/clients/install.sh")
 
 
@@ -37,7 +37,7 @@ def python_of(client: str) -> str:
 
 
 async def run(*command: str, cwd: Path = ROOT) -> str:
-    """What a program writes, on both of its channels; it must end well."""
+    """Run a program, which must exit with status 0. Returns its standard output and error."""
     environ = os.environ | {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "PYTHONWARNINGS": "default"}
     process = await asyncio.create_subprocess_exec(
         *command, cwd=cwd, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
@@ -48,7 +48,7 @@ async def run(*command: str, cwd: Path = ROOT) -> str:
 
 
 def assert_served(output: str, running: Running) -> None:
-    """The program told the tier, and the gateway saw two requests of that key: a free and a pinned one."""
+    """The program printed the tier, and the gateway got two requests with its key, the second pinned."""
     decided = [record for record in running.records if record.decision]
     free, pinned = (record.decision for record in decided)
     assert free
@@ -82,13 +82,13 @@ async def test_openai_for_node(keyed: Running, tmp_path: Path) -> None:
     [("langchain-openai", "with_langchain.py"), ("litellm", "with_litellm.py")],
 )
 async def test_python_frameworks(keyed: Running, client: str, program: str) -> None:
-    """LangChain and LiteLLM, each in an environment of its own."""
+    """LangChain and LiteLLM, each in its own environment."""
     command = (python_of(client), str(PROGRAMS / program), f"{keyed.url}/v1", "tiny", KEY)
     assert_served(await run(*command), keyed)
 
 
 async def test_curl(keyed: Running) -> None:
-    """The shell lines, whose answers carry the headers."""
+    """The shell script, which shows the response headers."""
     if not shutil.which("curl"):
         pytest.skip("there is no curl here")
     output = await run("sh", str(PROGRAMS / "with_curl.sh"), f"{keyed.url}/v1", "tiny", KEY)

@@ -1,4 +1,4 @@
-"""The demo, run as `make demo` runs it, for a few seconds."""
+"""Runs the demo as `make demo` does, for a few seconds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("traffic", ["steady", "surge"])
 def test_it_ends_by_itself_without_a_terminal(traffic: str) -> None:
-    """Plain lines, a score with intervals, one paragraph, exit status 0."""
+    """Without a terminal it prints plain lines, a score with intervals and one paragraph; status 0."""
     command = (
         sys.executable,
         "-m",
@@ -56,7 +56,7 @@ def test_it_ends_by_itself_without_a_terminal(traffic: str) -> None:
 
 
 def started_below(folder: Path) -> list[str]:
-    """The command lines of processes that work in a folder, such as the gateway's own Redis."""
+    """The command lines of processes that work in a folder, such as an embedded Redis."""
     lines = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
@@ -66,7 +66,7 @@ def started_below(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_it_leaves_nothing_behind(number: signal.Signals, status: int, tmp_path: Path) -> None:
-    """Ctrl-C, twice, and a closed terminal amid the questions: what was measured so far, and no server."""
+    """If it is interrupted or its terminal closes, it prints what it has measured and stops all servers."""
     command = (sys.executable, "-u", "-m", "examples.demo", "--seconds", "60")
     pipe, environ = subprocess.PIPE, os.environ | {"TMPDIR": str(tmp_path)}
     with subprocess.Popen(
@@ -91,7 +91,7 @@ def test_it_leaves_nothing_behind(number: signal.Signals, status: int, tmp_path:
 
 
 def test_a_taken_port_is_told(free_port: int) -> None:
-    """Before anything is started, in one line."""
+    """A port in use is reported in one line, before anything is started."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", free_port))
         taken.listen()
@@ -109,7 +109,7 @@ def test_a_taken_port_is_told(free_port: int) -> None:
 
 @pytest.mark.parametrize(("width", "columns"), [(60, 5), (80, 6), (120, 7)])
 def test_narrow_terminals_get_fewer_columns(width: int, columns: int) -> None:
-    """Tier, reason, mark and tokens are always there; a refused question has its row too."""
+    """Every width shows tier, reason, mark and tokens. A refused question has a row too."""
     question = held_out_set(1)[0]
     answer = Answer("short", "7", right=True, tokens=30, reason="price", decision="d")
     decisions = {"d": {"tier": "short", "correct": {"direct": 0.1, "short": 0.97}}}
@@ -126,7 +126,7 @@ def test_narrow_terminals_get_fewer_columns(width: int, columns: int) -> None:
 @pytest.mark.parametrize("width", [60, 80, 120])
 @pytest.mark.parametrize("height", [24, 50])
 def test_the_picture_fits_the_terminal(width: int, height: int) -> None:
-    """With all there is to show, in a surge, down to the score at its foot."""
+    """The whole picture fits, even in a surge, down to the score at its foot."""
     out = Console(file=io.StringIO(), force_terminal=True, width=width, height=height)
     view = View(out, Plan(3, 60, surge=True))
     budget = {"budget": "everyone", "cap": 4_050, "settled": 1_000, "reserved": 25, "window": "30"}
@@ -148,7 +148,7 @@ def test_the_picture_fits_the_terminal(width: int, height: int) -> None:
 
 
 def test_what_the_user_asks_is_told() -> None:
-    """After the questions each decision is one line; one that failed says so, and colours do not run over."""
+    """Each decision about a user's question is one line; a failure is shown, and colours end with it."""
     out = Console(file=io.StringIO(), force_terminal=True, color_system="standard", width=120)
     view = View(out, Plan(3, 60))
     decision = {"id": "d", "tier": "direct", "reason": "price", "correct": {"direct": 0.9, "long": 1.0}}
@@ -163,7 +163,7 @@ def test_what_the_user_asks_is_told() -> None:
 
 
 def test_two_demos_never_share_a_port(free_port: int) -> None:
-    """However close together they start: the port is one's until that has ended."""
+    """A demo cannot claim a port until the demo that has it ends, even if both start at once."""
     first = claimed(free_port)
     assert first
     assert claimed(free_port) is None
@@ -174,7 +174,7 @@ def test_two_demos_never_share_a_port(free_port: int) -> None:
 
 
 def test_small_charts() -> None:
-    """A value is as tall as its share of the top; an interval lies where its percents are."""
+    """A bar is as tall as its share of the highest value; an interval lies at its percentages."""
     assert sparkline([0, 1, 2, 4], 3, 4) == "▃▅█"
     assert sparkline([0, 0], 4) == "▁▁  "
     assert interval(Score("x", 0.5, 0.25, 0.99, 1.0), 8) == "  ├─●──┤"
@@ -182,7 +182,7 @@ def test_small_charts() -> None:
 
 
 def test_questions_are_new_to_model_and_head() -> None:
-    """None of them is in the outcome table that the head learned from, and none comes twice."""
+    """No question is in the outcome table that the head was trained on, and none comes twice."""
     known = known_prompts()
     texts = [question.text for question in fresh_questions(300, seed=7)]
 
@@ -193,7 +193,7 @@ def test_questions_are_new_to_model_and_head() -> None:
 
 
 def test_a_surge_is_denser() -> None:
-    """Within the surge questions come at the multiple of the rate."""
+    """During the surge, questions come at a multiple of the normal rate."""
     times = list(arrivals(Plan(10, 100, surge=True), 1))
     inside = sum(35 <= at < 70 for at in times)
 
@@ -203,6 +203,6 @@ def test_a_surge_is_denser() -> None:
 
 
 def test_fixed_tiers_are_asked_as_the_gateway_asks() -> None:
-    """Thinking is switched off for direct, and limited for the others."""
+    """Thinking is switched off for `direct`, and limited for the others."""
     assert fixed_fields("direct")["extra_body"] == {"chat_template_kwargs": {"enable_thinking": False}}
     assert fixed_fields("short")["extra_body"]["thinking_token_budget"] == 24

@@ -1,4 +1,4 @@
-"""What the answers of a headline run come to."""
+"""The figures that are computed from the answers of a headline run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from examples.tiny_reasoner.task import held_out_set
     ],
 )
 def test_majority(texts: list[str | None], votes: int, expected: float) -> None:
-    """The most frequent answer wins, ties by lot; no answer is no vote."""
+    """The most frequent answer wins; ties are drawn by lot, and a missing answer is no vote."""
     assert majority(texts, votes, "7") == pytest.approx(expected)
 
 
@@ -34,7 +34,7 @@ def way(name: str, right: list[float], tokens: float) -> Way:
 
 
 def result() -> dict[str, Any]:
-    """A small result: of every four questions, long solves all, medium three, short two, direct one."""
+    """A small result: of four questions, long solves all, medium three, short two, direct one."""
     fixed = [
         way("direct", [1, 0, 0, 0], 2),
         way("short", [1, 1, 0, 0], 10),
@@ -59,7 +59,7 @@ def result() -> dict[str, Any]:
 
 
 def test_all_columns_stand_at_the_tokens_used() -> None:
-    """At 8.5 tokens adaptive has 3 of 4; the mix lies between two tiers; the oracle knows best."""
+    """All columns are compared at the 8.5 tokens that adaptive used."""
     [row] = result()["budgets"]
 
     assert row["adaptive"]["accuracy"] == 0.75
@@ -74,7 +74,7 @@ def test_all_columns_stand_at_the_tokens_used() -> None:
 
 
 def test_the_page_has_a_row_for_each_budget() -> None:
-    """The Markdown names the figures; no placeholder is left."""
+    """The Markdown has the figures and no placeholder."""
     text = report.page(result())
 
     assert "| 8.5 tokens (4.2×) | 8.5 | 75.0 %" in text
@@ -83,7 +83,7 @@ def test_the_page_has_a_row_for_each_budget() -> None:
 
 
 def test_answers_are_graded_against_their_own_question() -> None:
-    """The first sample counts for a fixed tier, all of them for votes, at the tokens of all of them."""
+    """For a fixed tier the first sample counts; for votes all of them do, and so do their tokens."""
     questions = held_out_set(2)
     right, wrong = questions[0].answer, str(int(questions[1].answer) + 1)
     given = {

@@ -1,4 +1,4 @@
-"""Adaptive beside every fixed tier and the best fixed mix."""
+"""The score of adaptive routing beside every fixed tier and the best fixed mix."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def test_a_mix_is_no_worse_than_any_tier_it_can_afford(
 
 
 def test_a_mix_lies_on_the_line_between_two_tiers() -> None:
-    """Half of the questions at 10 tokens and half at 30 cost 20, and are right half way between."""
+    """Half of the questions at 10 tokens and half at 30 cost 20; their accuracy is the mean of both."""
     assert mix_at([0.2, 0.3, 0.8], [10, 20, 30], 20) == pytest.approx(0.5)
     assert mix_at([0.2, 0.3, 0.8], [10, 20, 30], 5) == 0.2
     assert mix_at([0.2, 0.9, 0.8], [10, 20, 30], 30) == 0.9
 
 
 def test_choosing_well_beats_the_mix() -> None:
-    """Who thinks on exactly the questions that need it gains over any mix, and the interval says so."""
+    """Thinking on exactly the questions that need it gains over any mix, beyond the interval."""
     easy = np.arange(400) % 2 == 0
     short = (easy.astype(float), np.full(400, 10.0))
     long = (np.ones(400), np.full(400, 50.0))
@@ -51,7 +51,7 @@ def test_choosing_well_beats_the_mix() -> None:
 
 
 def test_choosing_by_lot_gains_nothing() -> None:
-    """A choice that does not look at the question is a mix; its interval holds zero."""
+    """A choice that ignores the question is a mix, so the interval of its gain includes zero."""
     rng = np.random.default_rng(3)
     easy, coin = rng.random(2_000) < 0.5, rng.random(2_000) < 0.5
     short = (easy.astype(float), np.full(2_000, 10.0))

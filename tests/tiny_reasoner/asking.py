@@ -9,7 +9,7 @@ HARD = "Let f(x) = (3x + 4) mod 17. Apply f 9 times to 5."
 
 
 def asking(text: str = HARD, **more: Any) -> dict[str, Any]:
-    """A request for one user message; fields the client does not know go in the extra body."""
+    """A request with one user message. Fields that the client does not know go into the extra body."""
     extra = {
         key: more.pop(key)
         for key in ("thinking_token_budget", "chat_template_kwargs", "top_k")

@@ -1,4 +1,4 @@
-"""The shipped model, once as an engine and once as a server on a real port."""
+"""The shipped model as an engine, and as a server on a real port."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Server:
 
 @pytest.fixture
 async def server(free_port: int) -> AsyncIterator[Server]:
-    """A server on a real port that calls its model `tiny`."""
+    """A server on a real port with the model `tiny`."""
     engine = Engine(WEIGHTS, slots=4)
     config = uvicorn.Config(create_app(engine, "tiny"), port=free_port, log_level="error", ws="none")
     running = uvicorn.Server(config)

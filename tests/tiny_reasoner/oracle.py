@@ -1,4 +1,4 @@
-"""Answers worked out from the text of a question alone, with no use of the generator."""
+"""Works out answers from the text of a question alone, without the generator."""
 
 from __future__ import annotations
 

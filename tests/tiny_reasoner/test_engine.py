@@ -1,4 +1,4 @@
-"""The engine: budgets and limits hold, seeds repeat, neighbours do not matter."""
+"""The engine: budgets and limits hold, seeds repeat, and other sequences make no difference."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_transformers_agrees(engine: Engine) -> None:
 
 @pytest.mark.parametrize("budget", [0, 1, 7, 30])
 def test_a_budget_ends_the_thought(engine: Engine, budget: int) -> None:
-    """The end of the thought is forced when its tokens are spent, and an answer follows."""
+    """When its budget is spent, the thought is ended by force and an answer follows."""
     asked = Asked(engine, Sampling(budget + 16, 0.0, thinking_budget=budget))
     assert asked.end() == "stop"
     tokens = asked.sequence.tokens
@@ -61,7 +61,7 @@ def test_a_budget_ends_the_thought(engine: Engine, budget: int) -> None:
 
 
 def test_a_seed_gives_the_same_tokens_in_any_company(engine: Engine) -> None:
-    """The same seed gives the same sample alone and among others."""
+    """The same seed gives the same sample, alone and beside other sequences."""
     sampling = Sampling(200, 0.7, seed=11)
     alone = Asked(engine, sampling)
     alone.end()
@@ -73,7 +73,7 @@ def test_a_seed_gives_the_same_tokens_in_any_company(engine: Engine) -> None:
 
 
 def test_rounds_change_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading a thought again in the middle and going on gives what one go gives, with and without chance."""
+    """Generating in shorter rounds, each of which reads the tokens so far again, gives the same tokens."""
     said = []
     for tokens in (module.ROUND, 16):
         monkeypatch.setattr(module, "ROUND", tokens)
@@ -87,7 +87,7 @@ def test_rounds_change_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_without_a_seed_chance_rules(engine: Engine) -> None:
-    """Twenty samples without a seed do not all agree, not even after others had one."""
+    """Twenty samples without a seed differ, even after other requests had a seed."""
     Asked(engine, Sampling(60, 1.5, seed=7)).end()
     asked = [Asked(engine, Sampling(60, 1.5)) for _ in range(20)]
     for one in asked:
@@ -96,7 +96,7 @@ def test_without_a_seed_chance_rules(engine: Engine) -> None:
 
 
 def test_a_hot_neighbour_changes_nothing(engine: Engine) -> None:
-    """A greedy answer is the same alone and while hot samples of other lengths are written."""
+    """A greedy answer is the same, alone and beside samples of high temperature and other lengths."""
     alone = Asked(engine, Sampling(200, 0.0))
     alone.end()
     crowd = [Asked(engine, Sampling(100, 0.5 + number / 5), "What is 3+4?") for number in range(6)]
@@ -107,7 +107,7 @@ def test_a_hot_neighbour_changes_nothing(engine: Engine) -> None:
 
 
 def test_what_cannot_be_generated_fails_alone(engine: Engine) -> None:
-    """An error from CTranslate2 reaches the sequence it belongs to, and the engine goes on."""
+    """An error of CTranslate2 reaches the sequence that caused it, and the engine goes on."""
     with pytest.raises(ValueError, match="sampling_topk"):
         Asked(engine, Sampling(10, 1.0, top_k=10**6)).end()
     assert Asked(engine, Sampling(80, 0.0), "What is 3+4?").end() == "stop"
@@ -123,7 +123,7 @@ def test_different_seeds_differ(engine: Engine) -> None:
 
 
 def test_greedy_ignores_the_seed_and_top_k_of_one_is_greedy(engine: Engine) -> None:
-    """Temperature zero, one candidate, or a tiny nucleus all take the most likely token."""
+    """Temperature 0, `top_k` 1 and a tiny `top_p` all take the most likely token."""
     ways = (
         Sampling(80, 0.0, seed=1),
         Sampling(80, 0.0, seed=2),
@@ -138,7 +138,7 @@ def test_greedy_ignores_the_seed_and_top_k_of_one_is_greedy(engine: Engine) -> N
 
 
 def test_more_than_the_slots_all_finish(engine: Engine) -> None:
-    """Thirty sequences share batches of four or, with a seed, run alone; each ends within its limit."""
+    """Thirty sequences run in batches of four, or alone if seeded; each ends within its limit."""
     asked = [Asked(engine, Sampling(5 + n, 1.0, seed=n if n % 3 == 0 else None)) for n in range(30)]
     for number, one in enumerate(asked):
         finish = one.end()
@@ -147,14 +147,14 @@ def test_more_than_the_slots_all_finish(engine: Engine) -> None:
 
 
 class Dropped(Asked):
-    """A sequence that is cancelled with its third token."""
+    """A sequence that is cancelled at its third token."""
 
     def _deliver(self, token: int, finish: Finish | None) -> None:
         self.sequence.cancelled = len(self.sequence.tokens) >= 3
 
 
 def test_a_cancelled_sequence_leaves_its_neighbours_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of four sequences in one batch two are dropped; the other two say what they say alone."""
+    """If two of four sequences in a batch are cancelled, the other two are the same as alone."""
     monkeypatch.setattr(module, "WORKERS", 1)
     engine = Engine(WEIGHTS, slots=4)
     batches: list[list[Sequence]] = []
@@ -163,7 +163,7 @@ def test_a_cancelled_sequence_leaves_its_neighbours_alone(monkeypatch: pytest.Mo
     questions = (HARD, "What is 3+4?")
     kinds = (Dropped, Asked, Dropped, Asked)
     asked = [kind(engine, Sampling(150, 0.0), questions[n // 2]) for n, kind in enumerate(kinds)]
-    engine.start()  # all four wait for the one thread, which takes them together
+    engine.start()  # all four are waiting, so its thread takes them as one batch
     kept = asked[1::2]
     for one in kept:
         one.end()

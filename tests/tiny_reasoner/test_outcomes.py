@@ -1,4 +1,4 @@
-"""The shipped measurement: whole, honest, and showing what the demo claims."""
+"""The shipped outcome tables are complete, can be reproduced, and show what the demo claims."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 def test_the_table_is_about_the_held_out_questions(rows: list[dict[str, Any]]) -> None:
-    """2,000 held-out questions with their answers, four samples at each tier."""
+    """The table has 2,000 held-out questions with their answers, four samples at each tier."""
     asked = held_out_set(2_000)
     assert [(row["prompt"], row["answer"]) for row in rows] == [(q.text, q.answer) for q in asked]
     assert all(set(row["tiers"]) == set(TIERS) for row in rows)
@@ -38,7 +38,7 @@ def test_the_table_is_about_the_held_out_questions(rows: list[dict[str, Any]]) -
 
 
 def test_the_training_table_is_about_other_held_out_questions(rows: list[dict[str, Any]]) -> None:
-    """4,000 further questions in the same form, none of which is in the published table."""
+    """The training table has 4,000 other questions in the same form."""
     further = read_table(HERE / "measured" / "training.jsonl.gz")
     asked = held_out_set(2_000 + FURTHER)[2_000:]
     assert [(row["prompt"], row["answer"]) for row in further] == [(q.text, q.answer) for q in asked]
@@ -49,7 +49,7 @@ def test_the_training_table_is_about_other_held_out_questions(rows: list[dict[st
 
 
 def test_thinking_pays_on_hard_questions_and_not_on_easy_ones(rows: list[dict[str, Any]]) -> None:
-    """At once at most 55 % are right, thinking at length 85 %; the easiest fifth needs no thought."""
+    """At most 55 % of `direct` are right, at least 85 % of `long`; the easiest fifth needs no thought."""
     assert mean(rows, "direct", "correct") <= 0.55
     assert mean(rows, "long", "correct") >= 0.85
     easiest, hardest = parts(rows, 5)[0], parts(rows)[-1]
@@ -59,20 +59,20 @@ def test_thinking_pays_on_hard_questions_and_not_on_easy_ones(rows: list[dict[st
 
 
 def test_tiers_cost_what_they_should(rows: list[dict[str, Any]]) -> None:
-    """Mean tokens grow at least 1 : 4 : 12 from direct over short to long."""
+    """The mean tokens of direct, short and long are at least as 1 : 4 : 12."""
     direct, short, long = (mean(rows, tier, "tokens") for tier in ("direct", "short", "long"))
     assert short >= 4 * direct
     assert long >= 12 * direct
 
 
 def test_the_card_shows_the_table(rows: list[dict[str, Any]]) -> None:
-    """The model card's table is the one that follows from the outcomes."""
+    """The table in the model card agrees with the outcomes."""
     assert markdown(rows) in (WEIGHTS / "README.md").read_text("utf-8")
     assert markdown(rows) == (HERE / "measured" / "table.md").read_text("utf-8")
 
 
 def test_measuring_again_gives_the_same_picture(rows: list[dict[str, Any]]) -> None:
-    """Sixty of the questions, asked again, come out within noise of the table at every tier."""
+    """Sixty of the questions, asked again, agree with the table at every tier, but for noise."""
     part, asked = rows[:60], held_out_set(2_000)[:60]
     engine = Engine(WEIGHTS, slots=64)
     exam = Exam(engine, temperature=0.7, samples=1)
@@ -90,6 +90,6 @@ def test_the_weights_are_small() -> None:
 
 
 def test_a_table_is_written_the_same_way_twice(rows: list[dict[str, Any]], tmp_path: Any) -> None:
-    """Equal rows give equal bytes, and what is shipped is what they give."""
+    """Equal rows give equal bytes, and the rows of the shipped table give its text."""
     write_table(rows, tmp_path / "again.gz")
     assert gzip.decompress((tmp_path / "again.gz").read_bytes()) == gzip.decompress(TABLE.read_bytes())

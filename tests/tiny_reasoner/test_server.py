@@ -1,4 +1,4 @@
-"""The server's answers, asked for over a real port by the openai client."""
+"""The server's responses to the openai client, over a real port."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def test_an_easy_question_is_answered_without_thinking(server: Server) -> 
 
 
 async def test_thinking_helps_on_hard_questions(server: Server) -> None:
-    """Over thirty hard held-out questions, thinking at length gets clearly more of them right."""
+    """Of thirty hard held-out questions, long thinking gets clearly more right."""
     hard = [question for question in held_out_set(300) if question.level == "hard"][:30]
 
     async def right(**more: Any) -> int:
@@ -52,7 +52,7 @@ async def test_usage_adds_up(server: Server) -> None:
 
 
 async def test_a_stream_says_what_the_whole_answer_says(server: Server) -> None:
-    """With the same seed, the deltas of reasoning and content join to the whole message, for every choice."""
+    """With the same seed, the deltas of every choice add up to the message of a whole response."""
     asked = asking(seed=3, n=2, thinking_token_budget=40)
     whole = await server.client.chat.completions.create(**asked)
     stream = await server.client.chat.completions.create(
@@ -86,7 +86,7 @@ async def test_a_seed_repeats_and_choices_differ(server: Server) -> None:
 
 
 async def test_a_seed_repeats_under_load(server: Server) -> None:
-    """The same seed gives the same answer alone and, many times at once, among others without one."""
+    """The same seed gives the same answer, alone and many times at once beside requests without a seed."""
     create = server.client.chat.completions.create
     asked = asking(seed=1, temperature=1.0, thinking_token_budget=60)
     alone = await create(**asked)
@@ -96,7 +96,7 @@ async def test_a_seed_repeats_under_load(server: Server) -> None:
 
 
 async def test_a_limit_is_a_limit(server: Server) -> None:
-    """Out of tokens in the middle of a thought: finish reason `length`, reasoning but no content."""
+    """If the tokens run out during the thought: finish reason `length`, reasoning but no content."""
     answer = await server.client.chat.completions.create(**asking(max_tokens=10, temperature=0))
     assert answer.choices[0].finish_reason == "length"
     assert answer.choices[0].message.content is None
@@ -105,7 +105,7 @@ async def test_a_limit_is_a_limit(server: Server) -> None:
 
 
 async def test_a_limit_beyond_what_is_left_is_cut(server: Server) -> None:
-    """As with vLLM, who asks for the whole context after a prompt gets what is left of it."""
+    """As with vLLM, a limit of the whole context is cut to what the prompt leaves of it."""
     longest = server.engine.longest
     asked = asking("3+4 " * ((longest - 30) // 4), max_tokens=longest, temperature=0)
     usage = (await server.client.chat.completions.create(**asked)).usage
@@ -123,7 +123,7 @@ async def test_a_stop_string_ends_the_content(server: Server) -> None:
 
 
 async def test_sixteen_clients_at_once_get_their_own_answers(server: Server) -> None:
-    """Concurrent sums come back to those who asked for them."""
+    """Each of many concurrent clients gets the answer to its own sum."""
     sums = [(a, b) for a in range(2, 6) for b in range(5, 9)]
     answers = await asyncio.gather(
         *(
@@ -135,7 +135,7 @@ async def test_sixteen_clients_at_once_get_their_own_answers(server: Server) -> 
 
 
 async def test_a_client_that_hangs_up_frees_the_engine(server: Server) -> None:
-    """Closing a stream, or giving up on a whole answer, ends the work."""
+    """The engine stops when a client closes a stream or stops waiting for a whole response."""
     endless = asking(temperature=2.0, max_tokens=1_900, n=4)
     stream = await server.client.chat.completions.create(**endless, stream=True)
     await anext(aiter(stream))
@@ -151,7 +151,7 @@ async def test_a_client_that_hangs_up_frees_the_engine(server: Server) -> None:
 
 
 async def test_the_model_list_names_the_model(server: Server) -> None:
-    """One model, with the length of its context."""
+    """The list has one model, with the length of its context."""
     models = [model async for model in server.client.models.list()]
     assert [model.id for model in models] == ["tiny"]
     assert models[0].max_model_len == server.engine.longest

@@ -1,4 +1,4 @@
-"""Requests that the server must take or refuse, by their fields, their bytes and their paths."""
+"""Requests that the server must accept or refuse, by their fields, their bytes and their paths."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def test_bad_input_is_refused_plainly(server: Server, name: str) -> None:
 
 
 async def test_the_gateway_understands_a_long_prompt(server: Server) -> None:
-    """What the server says of too long a prompt keeps its code through the gateway."""
+    """The error for a prompt that is too long keeps its code through the gateway."""
     with pytest.raises(openai.BadRequestError) as caught:
         await server.client.chat.completions.create(**asking("What is 3+4? " * 400))
     told = backend_error(400, caught.value.response.content, retry_after=1)
@@ -112,7 +112,7 @@ NOTHING_ASKED: dict[str, Any] = {
 
 
 async def test_fields_that_ask_for_nothing_are_taken(server: Server) -> None:
-    """What clients send as a matter of course is no reason to refuse, all of it at once or one by one."""
+    """Fields with values that ask for nothing are accepted, one by one and all at once."""
     base = {"model": "tiny", "messages": [{"role": "user", "content": EASY}]}
     fields = [NOTHING_ASKED, *({name: value} for name, value in NOTHING_ASKED.items())]
     async with aiohttp.ClientSession() as session:
@@ -122,7 +122,7 @@ async def test_fields_that_ask_for_nothing_are_taken(server: Server) -> None:
 
 
 async def test_an_effort_of_none_switches_thinking_off(server: Server) -> None:
-    """`reasoning_effort: none` answers at once, unless the template is told to think."""
+    """`reasoning_effort: none` switches off thinking, unless `enable_thinking` demands it."""
     create = server.client.chat.completions.create
     off = await create(**asking(EASY, temperature=0, reasoning_effort="none"))
     assert off.choices[0].message.content == "7"
@@ -132,7 +132,7 @@ async def test_an_effort_of_none_switches_thinking_off(server: Server) -> None:
 
 
 async def test_a_conversation_goes_on(server: Server) -> None:
-    """An answer can be sent back as it came, with its nulls, and the next question is answered."""
+    """A client can send back a message as it came, with its nulls, and gets the next answer."""
     first = await server.client.chat.completions.create(**asking(EASY, temperature=0))
     messages = [
         {"role": "developer", "content": "Be exact."},
@@ -164,7 +164,7 @@ RAW = {
 
 @pytest.mark.parametrize("name", RAW)
 async def test_a_broken_body_is_refused_plainly(server: Server, name: str) -> None:
-    """Whatever the bytes, they are refused in OpenAI's shape, with a code that says why."""
+    """A broken body is refused in OpenAI's shape, with a code that says why."""
     body, status, code = RAW[name]
     url, headers = f"{server.url}/v1/chat/completions", {"content-type": "application/json"}
     async with (
@@ -177,7 +177,7 @@ async def test_a_broken_body_is_refused_plainly(server: Server, name: str) -> No
 
 
 async def test_a_body_that_does_not_arrive_is_given_up() -> None:
-    """Half a request, then silence: whoever reads it is told 408, and the connection is to be closed."""
+    """If the rest of a body does not arrive, reading fails with 408, and the connection must be closed."""
 
     async def read(_: Scope, receive: Receive, __: Send) -> None:
         while (await receive())["more_body"]:
@@ -197,7 +197,7 @@ async def test_a_body_that_does_not_arrive_is_given_up() -> None:
 
 
 async def test_an_unknown_model_and_an_unknown_path_are_404(server: Server) -> None:
-    """Not found is said in OpenAI's shape."""
+    """Both are reported in OpenAI's shape."""
     with pytest.raises(openai.NotFoundError) as caught:
         await server.client.chat.completions.create(**{**asking(), "model": "huge"})
     assert caught.value.code == "model_not_found"

@@ -1,4 +1,4 @@
-"""Gold thoughts: what is taught is true, planted mistakes are caught."""
+"""The thoughts for training: they end right, and mistakes planted in them are corrected."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SEEDS = st.integers(0, 2**32)
 
 @given(SEEDS)
 def test_a_thought_ends_at_the_answer(seed: int) -> None:
-    """Whatever went wrong on the way, the last pass ends with the right answer."""
+    """The last pass ends with the right answer, whatever mistakes came before."""
     rng = random.Random(seed)
     question = make_question(rng)
     text = "".join(piece.text for piece in long_thought(question, rng)).removesuffix(AGREED)
@@ -28,7 +28,7 @@ def test_a_thought_ends_at_the_answer(seed: int) -> None:
 
 
 def result_of(passed: str) -> str:
-    """The number a pass ends with."""
+    """The last number of a pass."""
     last = passed.strip().split("\n")[-1]
     digits = ""
     while last and last[-1].isdigit():
@@ -38,7 +38,7 @@ def result_of(passed: str) -> str:
 
 @given(SEEDS)
 def test_a_check_agrees_only_where_the_ends_agree(seed: int) -> None:
-    """`ok` follows equal ends, and a third pass follows different ones."""
+    """If two passes end alike, `ok` follows; if not, a third pass follows."""
     rng = random.Random(seed)
     question = make_question(rng)
     text = "".join(piece.text for piece in long_thought(question, rng))
@@ -70,7 +70,7 @@ def test_a_faultless_run_gives_the_answer(seed: int) -> None:
 
 @given(SEEDS)
 def test_definitions_are_traced_back_first(seed: int) -> None:
-    """A thought about definitions begins with the names it needs, from the one asked for to the first."""
+    """A thought about definitions begins with the names it needs, starting with the one in the question."""
     rng = random.Random(seed)
     question = make_question(rng)
     text = "".join(piece.text for piece in long_thought(question, rng))

@@ -1,4 +1,4 @@
-"""The tokenizer of the run time agrees with the library's, and loses nothing."""
+"""The engine's own tokenizer agrees with the `tokenizers` library, and loses no text."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_text_survives_the_round_trip(text: str) -> None:
 
 
 def test_marks_are_one_token_each() -> None:
-    """Conversation and thinking marks are single tokens, and digits stand alone."""
+    """The marks of messages and thoughts are single tokens, and so is every digit."""
     assert [len(TOKENS.encode(mark)) for mark in MARKS] == [1, 1, 1, 1]
     assert len(TOKENS.encode("123456")) == 6
 
@@ -46,7 +46,7 @@ def test_the_library_agrees(text: str) -> None:
 
 
 def test_questions_take_few_tokens() -> None:
-    """Words of the task are whole tokens: a question takes less than half as many tokens as characters."""
+    """A question takes less than half as many tokens as characters, because frequent words are tokens."""
     rng = random.Random(0)
     texts = [make_question(rng).text for _ in range(200)]
     assert sum(len(TOKENS.encode(text)) for text in texts) < 0.5 * sum(map(len, texts))
@@ -64,6 +64,6 @@ def test_the_chat_template_writes_what_the_server_writes(
 
 
 def test_the_template_is_shipped_with_the_model() -> None:
-    """tokenizer_config.json carries the template, so that vLLM and transformers use it."""
+    """tokenizer_config.json has the template, so that vLLM and transformers use it."""
     config = json.loads((WEIGHTS / "tokenizer_config.json").read_text())
     assert config["chat_template"] == CHAT_TEMPLATE
