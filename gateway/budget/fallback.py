@@ -89,8 +89,8 @@ class Fallback:
                     other.settle(tokens, 0, now)
                 self._observer.decided(limit.budget.name, "refused")
                 raise TokensExceeded(
-                    f"The {limit} is degraded: its store is away, and {window.cap:,} tokens in "
-                    f"{span(limit.budget.window)} are all that this gateway may spend alone",
+                    f"The {limit} is degraded while Redis is away: this gateway may spend no more than "
+                    f"{window.cap:,} tokens in {span(limit.budget.window)}",
                     retry_after=1,
                 )
             taken.append((window, amount))
