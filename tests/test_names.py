@@ -15,14 +15,11 @@ _SAME_MEANING = {
     "commands",  # a group of the command line's commands
     "add_routes",  # adds a group of routes to the application
 }
-# being renamed
-_BEING_RENAMED = {"BUCKETS"}
 
 
 def test_names_have_one_meaning() -> None:
     """A name found in two modules is the same thing in both, or one of them is renamed."""
-    allowed = _SAME_MEANING | _BEING_RENAMED
-    shared = [f"{name}: {', '.join(at)}" for name, at in _shared(ROOT).items() if name not in allowed]
+    shared = [f"{name}: {', '.join(at)}" for name, at in _shared(ROOT).items() if name not in _SAME_MEANING]
 
     assert not shared, "\n".join(["names defined in several modules:", *shared])
 
