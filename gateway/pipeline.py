@@ -47,7 +47,7 @@ class Pipeline:
         self._note(record, plan, demand)
         async with (
             exchange.cancel_on_disconnect(),
-            self._ledger.hold(call.limits, demand) as reservation,  # waits for Redis
+            self._ledger.hold(call.limits, demand, snapshot.settings.queue) as reservation,  # waits for Redis
         ):
             plan = plan.granted(reservation)
             request = _upstream_request(plan, exchange, record)

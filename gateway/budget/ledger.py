@@ -15,6 +15,7 @@ from gateway.budget.limits import Limit
 from gateway.budget.observer import BudgetObserver
 from gateway.budget.pricing import Pricing
 from gateway.budget.reservation import Demand, Reservation, budget_error
+from gateway.config.budgets import Queue
 from gateway.config.settings import Settings
 from gateway.errors import BackendDisconnected, BackendTimeout, ClientClosed, GatewayError, TokensExceeded
 from gateway.store.commands import JournalEntry, ReserveReply
@@ -59,7 +60,6 @@ class Ledger:
 
     def configure(self, settings: Settings) -> None:
         """Use new settings, except for `redis` and the lease, which need a restart."""
-        self._queue = settings.queue
         self._needed = bool(settings.budgets)
         self.fallback.local_share = settings.reservations.local_share
 
@@ -112,19 +112,22 @@ class Ledger:
     # --- one request -----------------------------------------------------------------------------------
 
     def hold(
-        self, limits: tuple[Limit, ...], demand: Demand
+        self, limits: tuple[Limit, ...], demand: Demand, queue: Queue
     ) -> AbstractAsyncContextManager[Reservation | None]:
         """Reserve tokens for the block, and settle the reservation's `outcome` however the block ends.
 
-        Without limits there is nothing to reserve, and the block gets None.
+        Without limits there is nothing to reserve, and the block gets None. `queue` says how long the request
+        may wait for room, by the configuration that it began with.
 
         Raises: TokensExceeded, InsufficientQuota, BudgetUnavailable (on entering).
         """
-        return self._held(limits, demand) if limits else nullcontext()
+        return self._held(limits, demand, queue) if limits else nullcontext()
 
     @asynccontextmanager
-    async def _held(self, limits: tuple[Limit, ...], demand: Demand) -> AsyncIterator[Reservation]:
-        reservation = await self._reserve(limits, demand)
+    async def _held(
+        self, limits: tuple[Limit, ...], demand: Demand, queue: Queue
+    ) -> AsyncIterator[Reservation]:
+        reservation = await self._reserve(limits, demand, queue)
         self._active[reservation.id] = reservation
         refused = False
         try:
@@ -136,12 +139,12 @@ class Ledger:
             del self._active[reservation.id]
             self._settle(reservation, refused=refused)
 
-    async def _reserve(self, limits: tuple[Limit, ...], demand: Demand) -> Reservation:
+    async def _reserve(self, limits: tuple[Limit, ...], demand: Demand, queue: Queue) -> Reservation:
         started, waited = time.monotonic(), 0.0
         try:
             id_, reply = await self.store.reserve(demand.command(limits))
             if not reply.candidate:
-                id_, reply = await self._wait_for_room(limits, demand, reply, started)
+                id_, reply = await self._wait_for_room(limits, demand, reply, queue, started)
                 waited = time.monotonic() - started
         except StoreUnavailable as error:
             return self.fallback.reserve(limits, demand, time.monotonic(), cause=error)
@@ -153,14 +156,14 @@ class Ledger:
         return reservation
 
     async def _wait_for_room(
-        self, limits: tuple[Limit, ...], demand: Demand, reply: ReserveReply, started: float
+        self, limits: tuple[Limit, ...], demand: Demand, reply: ReserveReply, queue: Queue, started: float
     ) -> tuple[str, ReserveReply]:
         """Try a refused request again until it fits, or has no chance to fit within its time in the queue.
 
         Raises: TokensExceeded, InsufficientQuota, StoreUnavailable.
         """
-        left = self._queue.seconds
-        if self._queued >= self._queue.requests or not _worth_waiting(reply, left):
+        left = queue.seconds
+        if self._queued >= queue.requests or not _worth_waiting(reply, left):
             raise self._refused(limits, demand, reply)
         self._observer.decided(limits[reply.blocker - 1].budget.name, "queued")
         self._queued += 1
@@ -170,7 +173,7 @@ class Ledger:
                 id_, reply = await self.store.reserve(demand.command(limits, again=True))
                 if reply.candidate:
                     return id_, reply
-                left = self._queue.seconds - (time.monotonic() - started)
+                left = queue.seconds - (time.monotonic() - started)
             raise self._refused(limits, demand, reply)
         finally:
             self._queued -= 1

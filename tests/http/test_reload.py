@@ -18,6 +18,7 @@ from gateway.snapshot import Snapshot
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
 from tests.http.raw_http import ask, assert_error, connect, post, read_response
+from tests.http.wire import asked
 from tests.serving import Process, Running, configuration, process, serving
 
 CHAT = "/v1/chat/completions"
@@ -212,3 +213,26 @@ async def test_only_settings_read_at_start_ask_for_a_restart(
 
         running.gateway.reload(snapshot_of(settings | {"reservations": {"lease": 20}}))
         assert "a change of `reservations.lease` takes effect at the next start" in caplog.text
+
+
+async def test_queue_outlives_a_reload(backend: Backend, tmp_path: Path) -> None:
+    """A waiting request waits as long as the configuration says that it began with."""
+    backend.script(Fault(delay_ms=4_000, status=400))  # refused, so its tokens come back
+    budget = {"name": "b", "window": "1m", "tokens": 60}
+    redis = {"directory": str(tmp_path)}
+    sections = {"budgets": [budget], "reservations": {"shortest_answer": 16}, "price": 0, "redis": redis}
+    settings = configuration(backend.url, **sections, queue={"seconds": 60})
+    async with serving(settings) as running:
+        first = asyncio.create_task(running.chat("a", max_tokens=50))
+        await backend.wait_until(asked)
+        second = asyncio.create_task(running.chat("b", max_tokens=20))
+        queued = 'thinkmeter_budget_decisions_total{budget="b",outcome="queued"}'
+        async with asyncio.timeout(SECONDS):
+            while queued not in await running.metrics():
+                await asyncio.sleep(0.01)
+
+        running.gateway.reload(snapshot_of(settings | {"queue": {"seconds": 0}}))
+
+        assert (await running.chat("c", max_tokens=20)).status == 429
+        assert (await first).status == 400
+        assert (await second).status == 200
