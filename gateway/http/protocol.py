@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol, with limits on headers and time, and errors in OpenAI's shape."""
+"""uvicorn's HTTP protocol, with limits on headers and time, and with errors in OpenAI's shape."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 import httptools
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from gateway.config.server import HttpLimits
@@ -17,28 +18,35 @@ _FRAMING = (b"content-length", b"transfer-encoding")
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, which by itself waits for ever for headers of any size."""
+    """uvicorn's protocol under limits: by itself it waits indefinitely for headers of any size."""
 
     limits = HttpLimits()
     stall_seconds: Callable[[], float] = staticmethod(lambda: 60.0)
-    """How long a client may leave its answer unread."""
+    """How long a client may leave its response unread."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._refusal: GatewayError | None = None
+        """Why `on_header` refused the request."""
         self._waiting: asyncio.TimerHandle | None = None
+        """The timer that runs while the headers of a request are due."""
         self._in_head = False
+        """The parser is between the first byte of a request and the end of its headers."""
         self._unparsed = 0
+        """Bytes of incomplete headers, beyond the block that they began in."""
         self._declining = False
+        """The parser is reading the head made up by `_decline_upgrade`."""
         self._behind: list[RequestResponseCycle] = []
+        """Earlier pipelined requests whose responses are not complete."""
         self._peer = Peer()
         self._stalled: asyncio.TimerHandle | None = None
+        """The timer that runs while the client leaves its response unread."""
         self._wait_for_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         self._read_on()
-        for cycle in self._behind:  # uvicorn tells only the last of pipelined requests
+        for cycle in self._behind:  # uvicorn tells only the last pipelined request about the disconnect
             cycle.disconnected = True
             cycle.message_event.set()
         self._peer.leave()
@@ -46,7 +54,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        # a client that reads nothing must not hold its slot, its error event or a shutdown for ever
+        # otherwise a client that stops reading could keep its slot and delay a shutdown indefinitely
         self._stalled = self.loop.call_later(self.stall_seconds(), self.transport.abort)
 
     def resume_writing(self) -> None:
@@ -64,7 +72,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self.parser is None or self.transport.is_closing():
             return
         if self._in_head and began_before:
-            self._unparsed += len(data)  # of a head still incomplete, which the parser keeps in memory
+            self._unparsed += len(data)  # the parser keeps incomplete headers in memory
             if self._unparsed > self.limits.header_bytes + 65_536:
                 self._refuse(self._too_large())
                 return
@@ -95,14 +103,30 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Decline another protocol, which Java's HTTP client offers with every request.
+        # uvicorn calls this while it handles HttpParserUpgrade, for every upgrade that it does not support
+        self._decline_upgrade()
 
-        The parser stops at the offer, before the body. A new one goes on, told of the body's framing alone.
+    def _decline_upgrade(self) -> None:
+        """Ignore an offer to change the protocol, and serve the request as HTTP/1.1.
+
+        Java's HTTP client makes such an offer by default:
+
+            POST /v1/chat/completions HTTP/1.1
+            Connection: Upgrade, HTTP2-Settings
+            Upgrade: h2c
+            Content-Length: 90
+
+            {"model": "qwen3-8b", …
+
+        httptools takes such a request for complete and stops at the blank line, because an accepted upgrade
+        would continue in the other protocol. By then uvicorn has started the request, and only the body is
+        missing. So a new parser reads on. To know where the body ends, it is first given a made-up head with
+        the headers that say so: `POST / HTTP/1.1` and `content-length: 90`.
         """
-        stopped = sys.exception()
-        rest = self._data[stopped.args[0] :] if isinstance(stopped, httptools.HttpParserUpgrade) else b""
+        offer = sys.exception()
+        rest = self._data[offer.args[0] :] if isinstance(offer, httptools.HttpParserUpgrade) else b""
         framing = [name + b": " + value + b"\r\n" for name, value in self.headers if name in _FRAMING]
-        self.cycle.more_body = True
+        self.cycle.more_body = True  # the first parser said that there is none
         self.parser, self._declining = httptools.HttpRequestParser(self), True
         self.parser.feed_data(b"".join([b"POST / HTTP/1.1\r\n", *framing, b"\r\n"]))
         self._declining = False
@@ -128,14 +152,14 @@ class HttpProtocol(HttpToolsProtocol):
         self._refuse(RequestTimeout(f"No complete request within {self.limits.header_seconds:g} s"))
 
     def send_400_response(self, msg: str) -> None:
-        """Called by uvicorn for anything its parser refuses, our own limits included."""
+        """Called by uvicorn when the parser fails, which it also does after `on_header` has refused."""
         self._refuse(self._refusal or InvalidRequest("This is not a valid HTTP/1.1 request"))
 
     def _refuse(self, error: GatewayError) -> None:
         self._stop_waiting()
         if self.transport.is_closing():
             return
-        if not self._owes_answer():
+        if not self._owes_response():
             self.transport.close()
             return
         body = error.body()
@@ -144,8 +168,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport.write(b"".join([*lines, b"\r\n", body]))
         self.transport.close()
 
-    def _owes_answer(self) -> bool:
-        """Whether bytes written now would be read as the answer to the request that is refused."""
+    def _owes_response(self) -> bool:
+        """Whether the client would read bytes written now as the response to the refused request."""
         if self.cycle is None:
             return True
         if self._in_head:
@@ -154,5 +178,13 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 def protocol(limits: HttpLimits, stall_seconds: Callable[[], float]) -> type[HttpProtocol]:
-    """The protocol under these limits; `stall_seconds` is asked whenever a client stops reading."""
+    """The protocol under these limits; `stall_seconds` is called whenever a client stops reading.
+
+    Raises: RuntimeError.
+    """
+    if not hasattr(HttpToolsProtocol, "_unsupported_upgrade_warning"):
+        raise RuntimeError(
+            f"uvicorn {uvicorn.__version__} is not supported: it has no _unsupported_upgrade_warning, which "
+            "the gateway needs to serve requests that offer an upgrade; install an earlier version"
+        )
     return type("Protocol", (HttpProtocol,), {"limits": limits, "stall_seconds": staticmethod(stall_seconds)})
