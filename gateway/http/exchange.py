@@ -1,4 +1,4 @@
-"""One HTTP exchange with a client: its headers, its body within limits, one answer, and its going away."""
+"""One HTTP exchange with a client: the body within its limits, one response, and a disconnect."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from gateway.config.server import HttpLimits
 from gateway.errors import ClientClosed, GatewayError, RequestTimeout, RequestTooLarge
 from gateway.http.headers import Headers
 
-_ids = Random()  # noqa: S311 - names need no secrecy, and urandom is a system call
+_ids = Random()  # noqa: S311 - request ids are no secret, and urandom is a system call
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
 PEER = "thinkmeter.peer"
-"""Where the server puts the connection's peer into the scope."""
+"""The key under which `HttpProtocol` puts the connection's `Peer` into the ASGI scope."""
 
 
 class Peer:
-    """The other end of a client's connection, and who wants to know when it goes away."""
+    """The client at the other end of a connection, and the blocks to cancel when it disconnects."""
 
     def __init__(self) -> None:
         self.gone = False
         self.watchers: list[CancelOnDisconnect] = []
 
     def leave(self) -> None:
-        """The connection is lost."""
+        """Cancel the watching blocks, because the connection is lost."""
         self.gone = True
         for watcher in self.watchers:
             watcher.stop()
 
 
 class Exchange:
-    """A request being answered. It starts an answer at most once and knows whether it has."""
+    """One request and its response, which is started at most once."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, limits: HttpLimits) -> None:
         self.raw_headers: Headers = scope["headers"]
@@ -46,9 +46,9 @@ class Exchange:
         self._send = send
         self._limits = limits
         self.status = 0
-        """Status of the response; 0 until it starts."""
+        """The status of the response; 0 until it starts."""
         self.error: GatewayError | None = None
-        """What the client was told of an error, or would have been."""
+        """The error that was sent to the client, or would have been if it had stayed connected."""
         self.started = False
         self.finished = False
         self._streams = False
@@ -60,7 +60,10 @@ class Exchange:
     # --- the request -------------------------------------------------------------------------------
 
     async def body(self) -> bytes:
-        """The whole request body; raises RequestTooLarge, RequestTimeout or ClientClosed."""
+        """Read the whole request body.
+
+        Raises: RequestTooLarge, RequestTimeout, ClientClosed.
+        """
         declared = self.headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared) > self._limits.body_bytes:
             raise self._too_large()
@@ -90,16 +93,16 @@ class Exchange:
         return RequestTooLarge(f"The request body is larger than {self._limits.body_bytes} bytes")
 
     def cancel_on_disconnect(self) -> CancelOnDisconnect:
-        """Run a block until the client goes away: then the block is cancelled.
+        """Cancel the block inside `async with` when the client disconnects.
 
         Raises: ClientClosed.
         """
         return CancelOnDisconnect(self, self._peer)
 
-    # --- the answer --------------------------------------------------------------------------------
+    # --- the response ------------------------------------------------------------------------------
 
     async def start(self, status: int, headers: Headers, *, streams: bool = False) -> None:
-        """Send status and headers, ours included; with `streams`, later errors become events."""
+        """Send the status and the headers, with ours added; with `streams`, later errors become events."""
         self.started, self._streams = True, streams
         self.status = status
         headers = [*headers, *self._own_headers(status)]
@@ -119,12 +122,15 @@ class Exchange:
         await self._send({"type": "http.response.body", "body": block, "more_body": False})
 
     async def respond(self, status: int, headers: Headers, body: bytes) -> None:
-        """Send a whole answer."""
+        """Send a whole response."""
         await self.start(status, [*headers, (b"content-length", b"%d" % len(body))])
         await self.finish(body)
 
     async def fail(self, error: GatewayError) -> None:
-        """Tell the client of an error: as the answer, or as the last event of a stream already begun."""
+        """Send an error as the response, or as the last event of a stream that has begun.
+
+        Raises: GatewayError.
+        """
         self.error = error
         if isinstance(error, ClientClosed) or self.finished:
             self.status = error.status
@@ -134,10 +140,10 @@ class Exchange:
         elif self._streams:
             await self.finish(error.sse())
         else:
-            raise error  # half a body cannot be mended: the server closes the connection
+            raise error  # half a body cannot be completed: the server closes the connection
 
     def relay(self, message: Message) -> Message:
-        """Note an answer that FastAPI sends itself, and add our header to it."""
+        """Track a response that FastAPI sends itself, and add our headers to it."""
         if message["type"] == "http.response.start":
             self.started = True
             self.status = message["status"]
@@ -148,7 +154,7 @@ class Exchange:
 
 
 class CancelOnDisconnect:
-    """See `Exchange.cancel_on_disconnect`. The server calls `stop`, so no task has to wait for the event."""
+    """See `Exchange.cancel_on_disconnect`. The protocol calls `stop`, so no task has to wait for it."""
 
     def __init__(self, exchange: Exchange, peer: Peer) -> None:
         self._exchange = exchange
@@ -171,7 +177,7 @@ class CancelOnDisconnect:
             raise ClientClosed("The client closed the connection") from None
 
     def stop(self) -> None:
-        """Cancel the block, unless its answer is on its way whole."""
+        """Cancel the block, unless its whole response has been sent."""
         if not self._exchange.finished:
             self._stopped = True
             self._task.cancel()

@@ -1,4 +1,4 @@
-"""Which headers pass, in either direction. Pure."""
+"""Which headers pass through the gateway, in either direction."""
 
 from __future__ import annotations
 
@@ -15,25 +15,28 @@ _NOT_RETURNED = _HOP_BY_HOP | frozenset(b"server date x-request-id set-cookie".s
 
 
 def forwarded(headers: Headers, ours: Headers) -> Headers:
-    """The client's headers that go to a backend: no hop-by-hop, no credentials; `ours` replace theirs."""
+    """The headers for a backend: the client's without hop-by-hop headers and credentials, and `ours`.
+
+    A header in `ours` replaces the client's header of the same name.
+    """
     replaced = {name.lower() for name, _ in ours} | _named(headers)
     kept = [h for h in headers if h[0] not in _NOT_FORWARDED and h[0] not in replaced]
     return kept + ours
 
 
 def returned(headers: Headers) -> Headers:
-    """A backend's headers, their names in lower case, that go to the client."""
+    """The headers of a backend, with names in lower case, that go to the client."""
     named = _named(headers)
     return [h for h in headers if h[0] not in _NOT_RETURNED and h[0] not in named]
 
 
 def bearer(headers: Mapping[bytes, bytes]) -> str | None:
-    """The token of `Authorization: Bearer TOKEN`, which may be empty; None without one."""
+    """TOKEN in `Authorization: Bearer TOKEN`, which may be empty; None without such a header."""
     scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
     return token.strip().decode(errors="replace") if scheme.lower() == b"bearer" else None
 
 
 def _named(headers: Headers) -> set[bytes]:
-    """The headers that `Connection` declares to be hop-by-hop."""
+    """The names that a `Connection` header declares to be hop-by-hop: `Connection: close, X-Trace`."""
     values = [value for key, value in headers if key == b"connection"]
     return {name.strip().lower() for value in values for name in value.split(b",")}

@@ -1,4 +1,4 @@
-"""The HTTP server: uvicorn with limits on headers, OpenAI-shaped refusals, and a drain on SIGTERM."""
+"""The HTTP server: uvicorn, which drains on SIGTERM before it stops."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ log = logging.getLogger("thinkmeter.server")
 
 
 class Server(uvicorn.Server):
-    """Closes the port `drain_delay` seconds after the first SIGTERM; `drain` is called at once."""
+    """Calls `drain` on a signal, and on SIGTERM keeps the port open for `drain_delay` seconds more.
+
+    In that time load balancers notice that the gateway is not ready. A second signal closes the port at once.
+    """
 
     def __init__(self, config: uvicorn.Config, *, drain: Callable[[], None], drain_delay: float = 0) -> None:
         super().__init__(config)
@@ -46,7 +49,7 @@ def run(
     *,
     drain: Callable[[], None],
 ) -> None:
-    """Serve until a signal; returns when all requests are answered or `drain_timeout` is over."""
+    """Serve until a signal; return when all responses are complete or `drain_timeout` has passed."""
     options: dict[str, Any] = {"loop": "uvloop", "http": protocol, "ws": "none", "lifespan": "on"}
     config = uvicorn.Config(
         app,
@@ -62,6 +65,6 @@ def run(
         **options,
     )
     gc.collect()
-    gc.freeze()  # what is loaded now stays: keep the collector from walking it again and again
+    gc.freeze()  # all that is loaded by now stays: the collector need not traverse it again
     gc.set_threshold(20_000, 20, 20)
     Server(config, drain=drain, drain_delay=settings.drain_delay).run()
