@@ -1,4 +1,4 @@
-"""`python -m gateway` is `thinkmeter`."""
+"""Makes `python -m gateway` run the `thinkmeter` command."""
 
 from gateway.cli.main import main
 

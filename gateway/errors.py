@@ -1,30 +1,30 @@
-"""The exception tree, and its one encoding: OpenAI's error object.
+"""The exceptions of the gateway, and their one encoding: OpenAI's error object.
 
 GatewayError
-├── RequestError                 the client can mend it (4xx)
-│   ├── InvalidRequest           400  a value is wrong
+├── RequestError                 the client can correct it (4xx)
+│   ├── InvalidRequest           400  a field has a wrong value
 │   │   ├── InvalidJson          400  the body is not JSON
-│   │   └── ContextLengthExceeded 400 prompt + completion do not fit the model
-│   ├── InvalidApiKey            401
-│   ├── ModelNotAllowed          403
-│   ├── ModelNotFound            404
-│   ├── RouteNotFound            404
-│   ├── BudgetNotFound           404
-│   ├── MethodNotAllowed         405
-│   ├── RequestTimeout           408  the body did not arrive in time
-│   ├── RequestTooLarge          413
-│   ├── HeadersTooLarge          431
-│   ├── TokensExceeded           429  a token budget's window is full
-│   └── InsufficientQuota        429  a long budget is spent: trying again soon is no use
-├── BackendError                 502  a backend answered something unusable
-│   ├── BackendDisconnected      502  a backend closed before its answer was complete
+│   │   └── ContextLengthExceeded 400 prompt and completion do not fit the model
+│   ├── InvalidApiKey            401  no key, or an unknown one
+│   ├── ModelNotAllowed          403  the key may not use this model
+│   ├── ModelNotFound            404  no such model, or no such tier of it
+│   ├── RouteNotFound            404  no such path
+│   ├── BudgetNotFound           404  no such budget, or no such holder of it
+│   ├── MethodNotAllowed         405  the path exists, the method does not
+│   ├── RequestTimeout           408  the request did not arrive in time
+│   ├── RequestTooLarge          413  the body is too large
+│   ├── HeadersTooLarge          431  too many headers, or too large ones
+│   └── TokensExceeded           429  the window of a token budget is full
+│       └── InsufficientQuota    429  a budget of an hour or longer is spent: retrying soon is no use
+├── BackendError                 502  the response of a backend is unusable
+│   ├── BackendDisconnected      502  a backend closed the connection before its response was complete
 │   ├── BackendOverloaded        429  every replica asks to slow down
 │   ├── NoBackend                503  no replica can be reached
-│   └── BackendTimeout           504
-├── BudgetUnavailable            503  Redis is away, and the budget's policy is to refuse
-├── ShuttingDown                 503  the gateway drains and its grace period is over
-├── ClientClosed                 499  logged, never sent: nobody listens any more
-└── InternalError                500  a fault of ours; the cause goes to the log only
+│   └── BackendTimeout           504  a backend took too long
+├── BudgetUnavailable            503  Redis is unreachable, and the budget's policy is to refuse
+├── ShuttingDown                 503  the gateway stops and the drain timeout has passed
+├── ClientClosed                 499  logged but never sent: the client has disconnected
+└── InternalError                500  a fault of the gateway, whose cause goes to the log only
 """
 
 from __future__ import annotations
@@ -35,18 +35,22 @@ from typing import ClassVar
 
 import orjson
 
-_LONGEST = 800  # characters of a message: it may quote the client or a backend
+_LONGEST = 800  # characters of a message, which may quote the client or a backend
 
 
 class GatewayError(Exception):
-    """A failure with an answer. `message` is shown to the client: no addresses, no tracebacks."""
+    """A failure that is reported to the client."""
 
     status: ClassVar[int] = 500
+    """The HTTP status."""
     type: ClassVar[str] = "server_error"
+    """OpenAI's class of error, such as `invalid_request_error`."""
     code: ClassVar[str] = "internal_error"
+    """What happened, for programs: see docs/errors.md."""
     level: ClassVar[int] = logging.ERROR
+    """The severity; only errors of level ERROR are logged on a line of their own."""
     retryable: ClassVar[bool] = False
-    """Whether another replica may do better, as long as nothing was sent to the client."""
+    """Another replica may succeed, so the request is retried if nothing was sent to the client yet."""
 
     def __init__(
         self,
@@ -56,7 +60,10 @@ class GatewayError(Exception):
         retry_after: float | None = None,
         detail: str | None = None,
     ) -> None:
-        """`retry_after` is in seconds; `detail` goes to the log and never to the client."""
+        """`message` is shown to the client: no addresses, no tracebacks. `detail` goes to the log only.
+
+        `param` names the field at fault; `retry_after` is in seconds.
+        """
         self.message = message if len(message) <= _LONGEST else message[:_LONGEST] + "…"
         super().__init__(self.message)
         self.param = param
@@ -64,7 +71,7 @@ class GatewayError(Exception):
         self.detail = detail
 
     def body(self) -> bytes:
-        """The JSON error object, as OpenAI's clients expect it."""
+        """The error object in JSON: `{"error":{"message":…,"type":…,"param":…,"code":…}}`."""
         error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
         return orjson.dumps({"error": error})
 
@@ -80,7 +87,7 @@ class GatewayError(Exception):
 
 
 class RequestError(GatewayError):
-    """The client can mend it."""
+    """The fault is in the request, and the client can correct it."""
 
     status = 400
     type = "invalid_request_error"
@@ -89,7 +96,7 @@ class RequestError(GatewayError):
 
 
 class InvalidRequest(RequestError):
-    """A field holds a value we cannot use."""
+    """A field has a wrong type or value."""
 
     code = "invalid_value"
 
@@ -107,7 +114,7 @@ class ContextLengthExceeded(InvalidRequest):
 
 
 class InvalidApiKey(RequestError):
-    """No key, or one we do not know."""
+    """No key, or an unknown one."""
 
     status = 401
     code = "invalid_api_key"
@@ -159,7 +166,7 @@ class MethodNotAllowed(RequestError):
 
 
 class RequestTimeout(RequestError):
-    """The request body did not arrive in time."""
+    """The headers or the body did not arrive in time."""
 
     status = 408
     code = "request_timeout"
@@ -180,7 +187,7 @@ class HeadersTooLarge(RequestError):
 
 
 class TokensExceeded(RequestError):
-    """The window of a token budget is full for now; `limits` are the rate-limit headers."""
+    """The window of a token budget is full."""
 
     status = 429
     type = "tokens"
@@ -193,6 +200,7 @@ class TokensExceeded(RequestError):
         retry_after: float | None = None,
         limits: list[tuple[bytes, bytes]] | None = None,
     ) -> None:
+        """`limits` are the `x-ratelimit-…` headers."""
         super().__init__(message, retry_after=retry_after)
         self.limits = limits or []
 
@@ -212,7 +220,7 @@ class InsufficientQuota(TokensExceeded):
 
 
 class BackendError(GatewayError):
-    """A backend answered something we cannot pass on."""
+    """A backend failed, or its response cannot be passed on."""
 
     status = 502
     code = "backend_error"
@@ -220,7 +228,7 @@ class BackendError(GatewayError):
 
 
 class BackendDisconnected(BackendError):
-    """A backend closed the connection before its answer was complete."""
+    """A backend closed the connection before its response was complete."""
 
     code = "backend_disconnected"
     retryable = True
@@ -252,7 +260,7 @@ class BackendTimeout(BackendError):
 
 
 class BudgetUnavailable(GatewayError):
-    """Redis is away, and a budget of the request says to refuse then."""
+    """Redis is unreachable, and a budget of the request has the policy to refuse in that case."""
 
     status = 503
     code = "budget_unavailable"
@@ -260,7 +268,7 @@ class BudgetUnavailable(GatewayError):
 
 
 class ShuttingDown(GatewayError):
-    """The gateway is stopping and the grace period of this request is over."""
+    """The gateway is stopping, and the drain timeout has passed."""
 
     status = 503
     code = "shutting_down"
@@ -268,7 +276,7 @@ class ShuttingDown(GatewayError):
 
 
 class ClientClosed(GatewayError):
-    """The client went away, or stopped reading; nobody is there to be told."""
+    """The client disconnected or stopped reading, so the error is only logged."""
 
     status = 499
     code = "client_closed"
@@ -276,9 +284,9 @@ class ClientClosed(GatewayError):
 
 
 class InternalError(GatewayError):
-    """A fault of ours."""
+    """A fault of the gateway."""
 
 
 def all_errors(root: type[GatewayError] = GatewayError) -> list[type[GatewayError]]:
-    """Every error class, for the documentation test and the metrics' label set."""
+    """Every error class, for tests that all are documented and counted."""
     return [root, *(found for child in root.__subclasses__() for found in all_errors(child))]

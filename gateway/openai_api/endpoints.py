@@ -1,4 +1,4 @@
-"""The three endpoints that reach a backend, and what differs between them."""
+"""The three endpoints that are forwarded to a backend, and how they differ."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from gateway.openai_api.requests import Request, parse_chat, parse_completion, p
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One kind of request: how it is read, and what a tier can change in it."""
+    """One endpoint: how its requests are parsed, and what a tier can change in them."""
 
     path: str
     parse: Callable[[bytes], Request]
     has_tiers: bool = True
-    """Whether the model generates text, so that a tier is chosen."""
+    """The model generates text, so a tier is chosen."""
     has_template: bool = False
-    """Whether the backend renders a chat template, so that a tier can set the thinking beside the cap."""
+    """The backend renders a chat template, so a tier can control the thinking and not only the length."""
     cap_field: str = "max_tokens"
-    """The field that caps the completion."""
+    """The field that limits the completion."""
     default_max_tokens: int | None = None
-    """The API's own cap for a request that states none."""
+    """The length that the API defines for a request without `max_tokens`."""
 
     def with_default_length(self, request: Request) -> Request:
-        """The request with the API's own default cap stated, where the client stated none."""
+        """The request, with the API's default length as the client's limit if it has no `max_tokens`."""
         if self.default_max_tokens is None or "max_tokens" in request.fields:
             return request
         return replace(

@@ -1,4 +1,4 @@
-"""Reads what backends send beside responses: error bodies and model cards."""
+"""Reads error bodies and model lists of backends."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import Struct
 
 
 class ErrorObject(Struct):
-    """A backend's error, as far as it could be read."""
+    """A backend's error, as far as it can be read."""
 
     message: str = ""
     param: str | None = None
@@ -17,12 +17,12 @@ class ErrorObject(Struct):
 
     @property
     def status(self) -> int | None:
-        """vLLM repeats the HTTP status as the code."""
+        """The HTTP status, which vLLM repeats as the code."""
         return self.code if isinstance(self.code, int) else None
 
 
 def read_error(body: bytes) -> ErrorObject:
-    """A backend's error body, whatever its shape; an empty message if it has none."""
+    """Read an error body, such as `{"error":{"message":…}}`; the message is empty if there is none."""
     try:
         outer = msgspec.json.decode(body, type=dict[str, Any])
         error = outer.get("error", outer)
@@ -44,7 +44,7 @@ class _ModelList(Struct):
 
 
 def read_context(body: bytes, served_name: str) -> int | None:
-    """`max_model_len` of a model in a backend's /v1/models; None if it does not say."""
+    """The `max_model_len` of a model in a response of /v1/models; None if it has none."""
     try:
         cards = msgspec.json.decode(body, type=_ModelList).data
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -1,7 +1,7 @@
-"""The OpenAI wire format of requests: the fields we read, and what the client limits. No I/O.
+"""Parses OpenAI requests: the fields that the gateway reads, and the limits that the client sets. No I/O.
 
-Bodies are never re-modelled: a request is a mapping of top-level fields to the bytes the client sent, so
-whatever we do not read passes through untouched.
+A request keeps its top-level fields as the bytes that the client sent, so fields that the gateway does not
+read pass through unchanged.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gateway.config.models import EFFORTS
 from gateway.errors import InvalidJson, InvalidRequest
 
 Fields = dict[str, Raw]
-"""A JSON object's top level; the values are the client's own bytes."""
+"""The top-level fields of a JSON object. Each value is the bytes that the client sent."""
 
 _TRUE, _NULL = Raw(b"true"), Raw(b"null")
 
@@ -25,7 +25,7 @@ AtLeastOne = Annotated[int, Meta(ge=1)]
 
 
 class Part(Struct):
-    """One part of a message: text, image, audio…; only text is read."""
+    """One part of a message, such as a text or an image; only texts are read."""
 
     text: str | None = None
 
@@ -41,12 +41,12 @@ class StreamOptions(Struct):
 
     @property
     def counts(self) -> bool:
-        """Whether every chunk is to say how many tokens there were; vLLM does so beside the usage only."""
+        """The client asks for a running count in every chunk, for which vLLM needs both options."""
         return bool(self.include_usage and self.continuous_usage_stats)
 
 
 class Reasoning(Struct):
-    """OpenRouter's and OpenAI Responses' `reasoning` object."""
+    """The `reasoning` object of OpenRouter and of OpenAI's Responses API."""
 
     effort: str | None = None
     max_tokens: Annotated[int, Meta(ge=0)] | None = None
@@ -62,7 +62,7 @@ class Thinking(Struct):
 
 
 class ChatTemplate(Struct):
-    """The template variables that switch thinking, under the names the families use."""
+    """The chat template variables that control thinking, under the names of all model families."""
 
     enable_thinking: bool | None = None
     thinking: bool | None = None
@@ -102,36 +102,41 @@ class EmbeddingBody(Struct):
 
 @dataclass(frozen=True, slots=True)
 class ClientLimits:
-    """What the client asked of the reasoning, in one form for all dialects; every field is a ceiling.
-
-    thinking: most reasoning tokens (0 = none). max_tokens: most completion tokens, reasoning included.
-    """
+    """The client's limits, in one form for all dialects of the API. Each is an upper bound."""
 
     effort: str | None = None
+    """The highest reasoning effort, such as `low`."""
     thinking: int | None = None
+    """The most reasoning tokens; 0 means no reasoning."""
     max_tokens: int | None = None
+    """The most completion tokens, reasoning included."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A parsed request. `prompt` is what the head judges, `conversation` what rules search."""
+    """A parsed request."""
 
     fields: Fields
     model: str
     stream: bool = False
     client_limits: ClientLimits = ClientLimits()
     prompt: str = ""
+    """The text that the head predicts for, of a chat the last user message; empty for token ids."""
     conversation: str = ""
+    """The end of all texts, which the operator's rules search."""
     metadata: dict[str, Any] | None = None
     tools: bool = False
     wants_usage: bool = False
+    """The client asked for a usage event at the end of the stream."""
     wants_counts: bool = False
+    """The client asked for a running count in every chunk."""
     choices: int = 1
+    """How many completions the backend generates, over all prompts."""
     prompts: int = 1
 
     @property
     def shows_reasoning(self) -> bool:
-        """Whether the reasoning is sent, so that it can be counted as it passes; vLLM hides it on demand."""
+        """The backend sends the reasoning text, so it can be counted as it passes."""
         return self.fields.get("include_reasoning", _TRUE) in (_TRUE, _NULL)
 
 
@@ -142,13 +147,16 @@ _embedding = msgspec.json.Decoder(EmbeddingBody)
 _encoder = msgspec.json.Encoder()
 
 encode = _encoder.encode
-"""JSON bytes of anything made of Structs, plain data and Raw."""
+"""Encode Structs, plain data and Raw as JSON."""
 
-_SEARCHED = 20_000  # characters of conversation that rules may search: bounds a slow regular expression
+_SEARCHED = 20_000  # characters of conversation that rules search, so that no regular expression takes long
 
 
 def parse_chat(body: bytes) -> Request:
-    """Read a chat completion request; raises InvalidJson or InvalidRequest."""
+    """Parse a chat completion request.
+
+    Raises: InvalidJson, InvalidRequest.
+    """
     fields, chat = _decode(_fields, body), _decode(_chat, body)
     if chat.reasoning and chat.reasoning.exclude:
         fields.setdefault("include_reasoning", Raw(b"false"))
@@ -158,7 +166,7 @@ def parse_chat(body: bytes) -> Request:
         fields=fields,
         model=chat.model,
         stream=bool(chat.stream),
-        client_limits=_wish(chat),
+        client_limits=_client_limits(chat),
         prompt=(asked or texts or [""])[-1],
         conversation="\n".join(texts)[-_SEARCHED:],
         metadata=chat.metadata,
@@ -170,7 +178,10 @@ def parse_chat(body: bytes) -> Request:
 
 
 def parse_completion(body: bytes) -> Request:
-    """Read a legacy completion request; raises InvalidJson or InvalidRequest."""
+    """Parse a legacy completion request.
+
+    Raises: InvalidJson, InvalidRequest.
+    """
     fields, completion = _decode(_fields, body), _decode(_completion, body)
     prompt = completion.prompt
     prompts = _prompts(prompt, completion.prompt_embeds)
@@ -195,8 +206,11 @@ def parse_completion(body: bytes) -> Request:
 
 
 def _prompts(prompt: str | list[str | int | list[int]] | None, embeds: str | list[str] | None) -> int:
-    """How many prompts a legacy completion holds: a list of numbers is one, already in tokens; those that
-    vLLM takes as vectors come on top."""
+    """How many prompts a legacy completion has.
+
+    `"a"` and `[1,2]`, which is one prompt in token ids, are one; `["a","b"]` and `[[1],[2]]` are two. Prompts
+    given as embeddings count in addition.
+    """
     vectors = len(embeds) if isinstance(embeds, list) else 1 if embeds else 0
     if isinstance(prompt, list):
         return vectors + (sum(not isinstance(item, int) for item in prompt) or 1)
@@ -204,7 +218,10 @@ def _prompts(prompt: str | list[str | int | list[int]] | None, embeds: str | lis
 
 
 def parse_embedding(body: bytes) -> Request:
-    """Read the one field of an embedding request that concerns us."""
+    """Parse the one field of an embedding request that the gateway reads.
+
+    Raises: InvalidJson, InvalidRequest.
+    """
     return Request(fields=_decode(_fields, body), model=_decode(_embedding, body).model)
 
 
@@ -212,14 +229,17 @@ T = TypeVar("T")
 
 
 def with_usage(options: Raw | None, *, counts: bool = False) -> Raw:
-    """The client's `stream_options` with usage asked for; with `counts`, a running count in every chunk."""
+    """The client's `stream_options` with usage turned on; with `counts`, also running counts."""
     given = {} if options is None or bytes(options) == b"null" else _fields.decode(options)
     asked = {"include_usage": True} | ({"continuous_usage_stats": True} if counts else {})
     return Raw(encode(given | asked))
 
 
 def decode_as(kind: type[T], body: bytes) -> T:
-    """A small request of our own; raises InvalidJson or InvalidRequest."""
+    """Parse the body of a request to the gateway's own API.
+
+    Raises: InvalidJson, InvalidRequest.
+    """
     return _decode(msgspec.json.Decoder(kind), body)
 
 
@@ -244,7 +264,8 @@ def _text(content: str | list[Part | str] | None) -> str:
     return "\n".join(part if isinstance(part, str) else part.text or "" for part in content or ())
 
 
-def _wish(chat: ChatBody) -> ClientLimits:
+def _client_limits(chat: ChatBody) -> ClientLimits:
+    """The lowest effort and the lowest budget of all that the request states."""
     efforts = [chat.reasoning_effort]
     budgets = [chat.thinking_token_budget if chat.thinking_token_budget != -1 else None]
     if reasoning := chat.reasoning:
@@ -269,5 +290,5 @@ _RANKS = {effort: rank for rank, effort in enumerate(EFFORTS)}
 
 
 def effort_rank(effort: str) -> int:
-    """Position on the effort ladder; a word we do not know ranks lowest, so that it never means *more*."""
+    """The position of an effort, lowest first; an unknown word ranks lowest, so it never adds thinking."""
     return _RANKS.get(effort.lower(), 0)

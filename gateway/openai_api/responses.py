@@ -1,4 +1,4 @@
-"""Reads the token usage of a whole (not streamed) response."""
+"""Reads the token usage of a whole response, one that is not streamed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _response = msgspec.json.Decoder(ResponseBody)
 
 
 def read_usage(body: bytes) -> TokenUsage | None:
-    """Tokens of a whole (not streamed) response; None when it is not a response at all."""
+    """The token usage of a whole response; None if the body is not a response."""
     try:
         response = _response.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

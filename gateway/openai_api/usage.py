@@ -1,4 +1,4 @@
-"""Token counts of one response, from whatever a backend reports."""
+"""The token usage of one response, from what a backend reports."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 from msgspec import Struct
 
 SLACK = 16
-"""Reasoning tokens over a budget that still count as honoured: end marks, a closing phrase."""
+"""Reasoning tokens beyond a thinking budget that do not violate it: an end mark, a closing phrase."""
 
 
 class CompletionDetails(Struct):
@@ -28,36 +28,38 @@ class ReportedUsage(Struct):
 
 @dataclass(slots=True)
 class TokenUsage:
-    """Tokens of one answer. None is unknown and never zero.
-
-    source: "backend" (its own count of the whole answer), "counted" (its running count or one token for
-    every delta that passed, whichever is more) or "none".
-    deltas: that passed, where nobody counted the whole answer.
-    reasoning_estimated: the split was made here, because the backend did not say.
-    truncated: the answer ended at the length limit before its first visible character.
-    """
+    """The tokens of one response. None means unknown, never zero."""
 
     prompt: int | None = None
+    """Prompt tokens."""
     completion: int | None = None
+    """Completion tokens, reasoning included."""
     reasoning: int | None = None
+    """Reasoning tokens."""
     cached: int | None = None
+    """Prompt tokens that the backend had in its prefix cache."""
     source: Literal["backend", "counted", "none"] = "none"
+    """`backend` is its count of the whole response, `counted` its running count, or one per delta if more."""
     deltas: int = 0
+    """How many deltas passed, if the source is `counted`."""
     reasoning_estimated: bool = False
+    """The backend did not report `reasoning`, so it is a share of `completion` by length of text."""
     finish_reason: str | None = None
+    """Why the response ended, such as `stop` or `length`."""
     truncated: bool = False
+    """The response reached the length limit before its first visible character."""
 
 
 def valid_count(tokens: int | None) -> int | None:
-    """A number of tokens, unless it can be none: a broken backend's -1 must not reach the metrics."""
+    """The number, or None if it is impossible: the -1 of a broken backend must not reach the metrics."""
     return tokens if tokens is not None and 0 <= tokens < 2**53 else None
 
 
 def from_backend(usage: ReportedUsage, reasoning: int, visible: int) -> TokenUsage:
-    """The backend's count; reasoning split off by proportion where the backend does not say.
+    """The token usage that a backend reported, with reasoning tokens estimated if it reported none.
 
-    `reasoning` and `visible` are amounts in any one unit. A backend that reports 0 reasoning tokens beside
-    reasoning text is not believed.
+    The estimate divides the completion by the amounts of `reasoning` and `visible` text, both in the same
+    unit. A report of 0 reasoning tokens is not believed if there was reasoning text.
     """
     tokens = TokenUsage(
         valid_count(usage.prompt_tokens), valid_count(usage.completion_tokens), source="backend"
