@@ -1,4 +1,4 @@
-"""Which headers pass, in either direction."""
+"""Which headers pass through the gateway, in either direction."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def test_hop_by_hop_headers_stay(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["authorization", "x-api-key", "cookie"])
 def test_credentials_are_not_forwarded(name: str) -> None:
-    """What the client proves itself with is for the gateway alone."""
+    """The credentials of the client are for the gateway alone."""
     assert forwarded([(name.encode(), b"s3cret")], []) == []
 
 
 @pytest.mark.parametrize("name", [b"set-cookie", b"server", b"date", b"x-request-id"])
 def test_backend_does_not_speak_for_the_gateway(name: bytes) -> None:
-    """Cookies and what the gateway says itself are not passed back."""
+    """Cookies, and headers that the gateway sets itself, are not returned."""
     assert returned([(name, b"x")]) == []
 
 
 def test_connection_names_more() -> None:
-    """Headers that `Connection` declares to be hop-by-hop stay, in either direction."""
+    """Headers that `Connection` declares to be hop-by-hop do not pass, in either direction."""
     headers = [
         (b"connection", b"X-One , keep-alive"),
         (b"x-one", b"1"),
@@ -43,7 +43,7 @@ def test_connection_names_more() -> None:
 
 
 def test_everything_else_passes() -> None:
-    """Headers we do not know keep their values, bytes above ASCII included."""
+    """Unknown headers keep their values, including bytes above ASCII."""
     headers = [(b"traceparent", b"00-ab"), (b"x-name", "é".encode("latin-1")), (b"x-name", b"\xff")]
 
     assert forwarded(headers, []) == headers
@@ -55,7 +55,7 @@ def test_everything_else_passes() -> None:
 
 
 def test_ours_replace_theirs() -> None:
-    """What the gateway says itself takes the place of what the client said, however it is spelt."""
+    """A header of the gateway replaces the client's header of the same name, in any case."""
     client = [(b"x-request-id", b"theirs"), (b"content-type", b"text/plain"), (b"accept-encoding", b"gzip")]
     ours = [(b"Content-Type", b"application/json"), (b"X-Request-Id", b"ours")]
 

@@ -1,4 +1,4 @@
-"""Requests: what is read of them, how a limits is understood, and what passes untouched."""
+"""Parsing of requests: the fields that are read, the client's limits, and what passes unchanged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gateway.openai_api.requests import (
 )
 from tests.making import chat, chat_body
 
-WISHES: list[tuple[dict[str, Any], ClientLimits]] = [
+LIMITS: list[tuple[dict[str, Any], ClientLimits]] = [
     ({}, ClientLimits()),
     *(({"reasoning_effort": effort}, ClientLimits(effort=effort)) for effort in EFFORTS),
     ({"reasoning_effort": None}, ClientLimits()),
@@ -68,14 +68,14 @@ WISHES: list[tuple[dict[str, Any], ClientLimits]] = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "limits"), WISHES, ids=lambda value: str(value)[:60])
-def test_wish_of_every_dialect(fields: dict[str, Any], limits: ClientLimits) -> None:
-    """Every way to speak of reasoning comes down to the same ceilings, and the lowest of several holds."""
+@pytest.mark.parametrize(("fields", "limits"), LIMITS, ids=lambda value: str(value)[:60])
+def test_client_limits_in_every_dialect(fields: dict[str, Any], limits: ClientLimits) -> None:
+    """Every way to limit reasoning is read into the same limits, and the lowest of several applies."""
     assert chat(**fields).client_limits == limits
 
 
 def test_unknown_effort_ranks_lowest() -> None:
-    """A word we do not know never means more than any effort, and case does not matter."""
+    """An unknown word never ranks higher than an effort, and case does not matter."""
     assert all(effort_rank("enormous") <= effort_rank(effort) for effort in EFFORTS)
     assert [effort_rank(effort.upper()) for effort in EFFORTS] == list(range(len(EFFORTS)))
 
@@ -89,7 +89,7 @@ def test_unknown_effort_ranks_lowest() -> None:
         ({"thinking_token_budget": -1}, ClientLimits()),
     ],
 )
-def test_wish_of_a_completion(fields: dict[str, Any], limits: ClientLimits) -> None:
+def test_client_limits_of_a_completion(fields: dict[str, Any], limits: ClientLimits) -> None:
     """A legacy completion has two ways to limit its length."""
     assert (
         parse_completion(json.dumps({"model": "m", "prompt": "p"} | fields).encode()).client_limits == limits
@@ -111,12 +111,12 @@ def test_wish_of_a_completion(fields: dict[str, Any], limits: ClientLimits) -> N
     ],
 )
 def test_prompt_is_the_last_question(messages: list[Any], prompt: str) -> None:
-    """The head judges the last message of the user; where there is none, the last of all."""
+    """The head predicts for the last user message, or for the last message if no user wrote one."""
     assert parse_chat(json.dumps({"model": "m", "messages": messages}).encode()).prompt == prompt
 
 
 def test_conversation_is_the_end_of_all_messages() -> None:
-    """Rules search every role's text, of a long conversation its last 20,000 characters."""
+    """Rules search the texts of all roles, and only the last 20,000 characters of a long conversation."""
     messages = [{"role": "system", "content": "first"}, {"role": "user", "content": "x" * 19_999}]
     conversation = parse_chat(json.dumps({"model": "m", "messages": messages}).encode()).conversation
 
@@ -127,12 +127,12 @@ def test_conversation_is_the_end_of_all_messages() -> None:
     ("prompt", "read"), [("a", "a"), (["a", "b"], "a\nb"), ([1, 2], ""), ([[1], [2]], ""), (None, "")]
 )
 def test_prompt_of_a_completion(prompt: Any, read: str) -> None:
-    """Texts are joined, token ids are nothing we can judge."""
+    """Several texts are joined; token ids have no text to predict for."""
     assert parse_completion(json.dumps({"model": "m", "prompt": prompt}).encode()).prompt == read
 
 
 def test_flags() -> None:
-    """Streaming, tools and the limits for usage are read; null and an empty list mean no."""
+    """Streaming, tools and the request for usage are read; null and an empty list mean no."""
     asked = chat(stream=True, tools=[{"type": "function"}], stream_options={"include_usage": True})
     unasked = chat(stream=None, tools=[], stream_options=None)
 
@@ -142,12 +142,12 @@ def test_flags() -> None:
 
 @pytest.mark.parametrize(("n", "choices"), [(None, 1), (1, 1), (4, 4), (0, 1), (-3, 1)])
 def test_answers_asked_for(n: int | None, choices: int) -> None:
-    """`n` answers are counted; what makes no sense is for the backend to refuse."""
+    """The number of answers is `n`, and 1 for an invalid `n`, which the backend refuses."""
     assert chat(n=n).choices == choices
 
 
 def test_excluded_reasoning() -> None:
-    """`reasoning.exclude` becomes vLLM's field, unless the client set that one itself."""
+    """`reasoning.exclude` sets vLLM's `include_reasoning`, unless the client set that field itself."""
     assert bytes(chat(reasoning={"exclude": True}).fields["include_reasoning"]) == b"false"
     own = chat(reasoning={"exclude": True}, include_reasoning=True)
     assert bytes(own.fields["include_reasoning"]) == b"true"
@@ -155,12 +155,12 @@ def test_excluded_reasoning() -> None:
 
 @pytest.mark.parametrize("options", [None, Raw(b"null"), Raw(b'{"include_usage":false}'), Raw(b"{}")])
 def test_usage_is_asked_for(options: Raw | None) -> None:
-    """Whatever the client said, usage is asked upstream."""
+    """The backend is asked for usage whether or not the client asked for it."""
     assert json.loads(bytes(with_usage(options))) == {"include_usage": True}
 
 
 def test_running_counts_are_asked_for() -> None:
-    """Under a budget every chunk is to say how many tokens there were."""
+    """For a budget, the backend is also asked for a running count in every chunk."""
     assert json.loads(bytes(with_usage(None, counts=True))) == {
         "include_usage": True,
         "continuous_usage_stats": True,
@@ -168,7 +168,7 @@ def test_running_counts_are_asked_for() -> None:
 
 
 def test_asking_for_usage_keeps_other_options() -> None:
-    """Options we do not know keep their bytes."""
+    """Unknown options keep their bytes."""
     assert bytes(with_usage(Raw(b'{"x":1e-7}'))) == b'{"x":1e-7,"include_usage":true}'
 
 
@@ -191,7 +191,7 @@ def test_asking_for_usage_keeps_other_options() -> None:
     ],
 )
 def test_wrong_value_is_named(fields: dict[str, Any], param: str) -> None:
-    """A value we cannot use is refused, and the error says which."""
+    """A wrong type or value is refused, and `param` names the field."""
     with pytest.raises(InvalidRequest) as caught:
         parse_chat(chat_body(**fields))
 
@@ -208,7 +208,7 @@ def test_wrong_value_is_named(fields: dict[str, Any], param: str) -> None:
     ],
 )
 def test_missing_field_is_named(parse: Any, body: bytes, param: str) -> None:
-    """What is missing is the error's `param`."""
+    """If a required field is missing, `param` names it."""
     with pytest.raises(InvalidRequest) as caught:
         parse(body)
 
@@ -229,7 +229,7 @@ def test_missing_field_is_named(parse: Any, body: bytes, param: str) -> None:
     ids=lambda body: str(body[:50]),
 )
 def test_not_json(body: bytes) -> None:
-    """Bodies that are not JSON are told apart from wrong values, however deep they nest."""
+    """A body that is not JSON, or is nested too deeply, has an error of its own."""
     with pytest.raises(InvalidJson):
         parse_chat(body)
 
@@ -246,7 +246,7 @@ read_fields = st.sampled_from(
 
 @given(st.binary() | st.dictionaries(read_fields, json_values).map(lambda value: json.dumps(value).encode()))
 def test_any_body_is_read_or_refused(body: bytes) -> None:
-    """Nothing but our own two errors leaves the parsers."""
+    """The parsers raise no other exceptions than InvalidRequest and InvalidJson."""
     for parse in (parse_chat, parse_completion, parse_embedding):
         try:
             parse(body)
@@ -259,7 +259,7 @@ unread = st.text().filter(lambda name: name not in protocol.ChatBody.__struct_fi
 
 @given(st.dictionaries(unread, json_values, max_size=4))
 def test_fields_are_what_the_client_sent(extra: dict[str, Any]) -> None:
-    """A request that is encoded again is the one that came, unknown fields included."""
+    """Encoding a parsed request gives the JSON that the client sent, unknown fields included."""
     sent = extra | {"model": "m", "messages": []}
 
     assert json.loads(protocol.encode(parse_chat(json.dumps(sent).encode()).fields)) == sent

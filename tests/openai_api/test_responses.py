@@ -1,4 +1,4 @@
-"""What is read from whole bodies of a backend: token usage, errors, model lists."""
+"""Reading of whole bodies from a backend: token usage, errors and model lists."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ CUT = {"finish_reason": "length", "truncated": True}
     ],
 )
 def test_whole_answer(body: bytes, usage: dict[str, Any]) -> None:
-    """Tokens of an answer: unknown is None, a missing split is estimated, absurd counts are unknown."""
+    """An unknown or impossible count is None, and reasoning that is not reported is estimated."""
     assert read_usage(body) == TokenUsage(**usage)
 
 
@@ -56,13 +56,13 @@ def test_whole_answer(body: bytes, usage: dict[str, Any]) -> None:
     st.binary() | st.sampled_from([b"[" * 100_000, b'{"choices":null}', b"null", b'"text"', b"[]", b"\xff"])
 )
 def test_any_answer_is_read_or_not(body: bytes) -> None:
-    """A body that is no answer is None, and nothing is raised."""
+    """Any other body has no usage, and reading it raises nothing."""
     assert read_usage(body) in (None, TokenUsage())
 
 
 @given(st.integers(-(10**20), 10**20), st.integers(-(10**20), 10**20), st.integers(0, 50), st.integers(0, 50))
 def test_counts_are_never_absurd(completion: int, reasoning: int, thought: int, said: int) -> None:
-    """Whatever a broken backend reports, a count is unknown or a number that a metric can take."""
+    """If a broken backend reports an impossible count, it is unknown and never reaches a metric."""
     details = {"reasoning_tokens": reasoning}
     usage = {"completion_tokens": completion, "completion_tokens_details": details}
     usage = read_usage(answer({"content": "a" * said, "reasoning": "b" * thought}, usage))
@@ -88,7 +88,7 @@ def test_counts_are_never_absurd(completion: int, reasoning: int, thought: int, 
     ],
 )
 def test_error_of_a_backend(body: bytes, message: str, status: int | None) -> None:
-    """vLLM's, older and FastAPI's error shapes are read; anything else has no message."""
+    """The error shapes of new and old vLLM and of FastAPI are read; any other has no message."""
     error = read_error(body)
 
     assert (error.message, error.status) == (message, status)
@@ -105,5 +105,5 @@ def test_error_of_a_backend(body: bytes, message: str, status: int | None) -> No
     ],
 )
 def test_context_of_a_model(body: bytes, context: int | None) -> None:
-    """The context of the model asked about, or None where the backend does not say."""
+    """The context length of the named model, or None if the backend does not report one."""
     assert read_context(body, "m") == context

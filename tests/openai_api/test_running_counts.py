@@ -1,4 +1,4 @@
-"""Token counts that come in every chunk of a stream, or beside its last choice."""
+"""Token counts that a backend sends in every chunk of a stream, or only beside the last choice."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.making import USAGE, event
 
 
 def running(count: int | None, index: int = 0, **fields: Any) -> dict[str, Any]:
-    """A chunk with one delta of a choice and the tokens of that choice so far, as vLLM sends them."""
+    """A chunk with one delta and the tokens of its choice so far, as vLLM sends it."""
     details = {"reasoning_tokens": 0}
     usage = {"prompt_tokens": 5, "completion_tokens": count, "completion_tokens_details": details}
     choice = {"index": index, "delta": {"content": 'a,"usage":{} b'}}
@@ -20,7 +20,7 @@ def running(count: int | None, index: int = 0, **fields: Any) -> dict[str, Any]:
 
 
 def test_running_counts_that_the_client_asked_for_are_kept() -> None:
-    """Usage in every chunk, as a client may ask of vLLM, is forwarded, and the last of it counts."""
+    """Running counts that the client asked for are forwarded, and the last one is the usage."""
     events = b"".join(event(running(count)) for count in (1, 2, None))
     reader = StreamReader(strip_usage=False)
 
@@ -35,8 +35,8 @@ def test_running_counts_that_the_client_asked_for_are_kept() -> None:
 
 
 @pytest.mark.parametrize("spaced", [False, True])
-def test_running_counts_of_our_own_are_left_out(spaced: bool) -> None:
-    """A running count asked for on our own account is taken out of its event, and of nothing else."""
+def test_running_counts_that_the_client_did_not_ask_for_are_removed(spaced: bool) -> None:
+    """Running counts that only the gateway asked for are removed, and the rest of the event stays."""
     bare = {"choices": running(0)["choices"]}
     first = running(7) | {"prompt_text": None}  # vLLM's first chunk names other things after the usage
     separators = (", ", ": ") if spaced else (",", ":")
@@ -52,7 +52,7 @@ def test_running_counts_of_our_own_are_left_out(spaced: bool) -> None:
 
 @pytest.mark.parametrize("usage", [{}, {"completion_tokens": -5}, {"completion_tokens": "x"}])
 def test_running_counts_that_say_nothing(usage: dict[str, Any]) -> None:
-    """Where no running count names a number, the deltas count, and a stream with an end is never free."""
+    """If no running count has a number, deltas are counted, so that a complete stream is never free."""
     reader = StreamReader(strip_usage=True, strip_counts=True)
     reader.feed(event(running(1) | {"usage": usage}) + b"data: [DONE]\n\n")
 
@@ -60,15 +60,15 @@ def test_running_counts_that_say_nothing(usage: dict[str, Any]) -> None:
 
 
 def test_running_counts_beside_chunks_without() -> None:
-    """Chunks without a count do not shift the counts to other choices."""
+    """Chunks without a count do not assign counts to the wrong choices."""
     reader = StreamReader(strip_usage=True, strip_counts=True)
     reader.feed(b"".join(map(event, [running(4, 0), {"choices": running(0, 2)["choices"]}, running(6, 1)])))
 
     assert reader.passed() == 10
 
 
-def test_what_is_not_sent_is_no_more_than_what_is_counted() -> None:
-    """Tokens that may be hidden are added to the deltas; a running count holds them already."""
+def test_unseen_tokens_are_added_to_deltas_only() -> None:
+    """Tokens that the backend does not send are added to the deltas; a running count includes them."""
     reader = StreamReader(strip_usage=True, strip_counts=True)
     reader.feed(event(running(500)))
 
@@ -76,7 +76,7 @@ def test_what_is_not_sent_is_no_more_than_what_is_counted() -> None:
 
 
 def test_running_counts_of_several_choices() -> None:
-    """vLLM's running counts are each choice's own: what a cut stream has cost is their sum."""
+    """A running count of vLLM covers one choice, so the usage of a broken stream is their sum."""
     chunks = [running(4, 0), running(6, 1), running(9, 0), running(5, 2)]
     reader = StreamReader(strip_usage=True, strip_counts=True, prompts=3)
     reader.feed(b"".join(map(event, chunks)))
@@ -88,7 +88,7 @@ def test_running_counts_of_several_choices() -> None:
 @pytest.mark.parametrize("wanted", [True, False])
 @pytest.mark.parametrize("at_once", [True, False])
 def test_usage_beside_the_last_choice(wanted: bool, at_once: bool) -> None:
-    """A backend that reports its usage in its last chunk only is heard, also by a client that asked."""
+    """Usage that comes only beside the last choice is read, and sent to a client that asked for usage."""
     bare = {"id": "c", "choices": running(0)["choices"]}
     events = [event(bare), event(bare | {"usage": USAGE}), b"data: [DONE]\n\n"]
     reader = StreamReader(strip_usage=not wanted, strip_counts=True)
@@ -102,7 +102,7 @@ def test_usage_beside_the_last_choice(wanted: bool, at_once: bool) -> None:
 
 
 def test_usage_beside_the_last_of_each_choice() -> None:
-    """Where each choice has its own usage, the client is told the sum, and once only."""
+    """If each choice has its own usage, the client gets one event with the sum."""
     reader = StreamReader(strip_usage=False, strip_counts=True)
     forwarded = reader.feed(event(running(4, 0)) + event(running(6, 1)) + b"data: [DONE]\n\n")
     with_usage = StreamReader(strip_usage=False, strip_counts=True)

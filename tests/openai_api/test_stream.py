@@ -1,4 +1,4 @@
-"""Tokens read beside the bytes of a stream that is cut anywhere."""
+"""Reading of streams that the network cuts at any byte."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ TRAPS = (
     "\r\n\r\n",
     "\u2028é😀",
 )
-"""Text a model may write that looks like the protocol around it."""
+"""Texts that a model may write and that look like the protocol around them."""
 
 REASONING = (("reasoning",), ("reasoning_content",), ("reasoning", "reasoning_content"))
 
 
 @dataclass(frozen=True)
 class Stream:
-    """A stream as a backend sends it, and what a reader should find in it."""
+    """A stream as a backend sends it, and what the reader should find in it."""
 
     events: list[bytes]
     usage: int | None
-    """Position of the event that carries nothing but usage."""
+    """The position of the event that carries nothing but usage."""
     visible: int
     reasoning: int
     finish: str | None
@@ -54,7 +54,7 @@ class Stream:
 
 @st.composite
 def streams(draw: st.DrawFn) -> Stream:
-    """Streams in compact or spaced JSON, with LF or CRLF, comments between, and traps in the text."""
+    """Streams in compact or spaced JSON, with LF or CRLF, with comments between events and traps in texts."""
     end = draw(st.sampled_from(["\n\n", "\r\n\r\n"]))
     separators = draw(st.sampled_from([(",", ":"), (", ", ": ")]))
     ascii_only, names = draw(st.booleans()), draw(st.sampled_from(REASONING))
@@ -86,14 +86,14 @@ def streams(draw: st.DrawFn) -> Stream:
 
 @st.composite
 def split(draw: st.DrawFn, whole: bytes) -> list[bytes]:
-    """The bytes in pieces, cut anywhere."""
+    """The bytes in pieces, cut at any byte."""
     cuts = sorted(draw(st.lists(st.integers(0, len(whole)), max_size=12)))
     return [whole[a:b] for a, b in pairwise([0, *cuts, len(whole)]) if b > a]
 
 
 @given(st.data(), streams(), st.booleans())
 def test_any_split_reads_the_same(data: st.DataObject, stream: Stream, strip: bool) -> None:
-    """However the network cuts a stream, the same bytes are forwarded and the same tokens counted."""
+    """Wherever the network cuts a stream, the same bytes are forwarded and the same tokens counted."""
     at_once, in_pieces = StreamReader(strip_usage=strip), StreamReader(strip_usage=strip)
 
     forwarded = b"".join(in_pieces.feed(piece) for piece in data.draw(split(stream.bytes)))
@@ -111,13 +111,13 @@ def test_forwards_byte_for_byte(stream: Stream) -> None:
 
 @given(streams())
 def test_strips_the_usage_event_alone(stream: Stream) -> None:
-    """A client that did not ask gets everything but the one event that carries nothing else."""
+    """A client that did not ask for usage gets all events except the one that carries nothing else."""
     assert StreamReader(strip_usage=True).feed(stream.bytes) == b"".join(stream.stripped)
 
 
 @given(st.data(), streams(), st.booleans())
 def test_never_half_an_event(data: st.DataObject, stream: Stream, strip: bool) -> None:
-    """At every moment, what was forwarded ends where an event ends."""
+    """The bytes forwarded so far always end where an event ends."""
     reader, sent = StreamReader(strip_usage=strip), 0
     kept = stream.stripped if strip else stream.events
     ends = {0, *accumulate(map(len, kept))}
@@ -129,7 +129,7 @@ def test_never_half_an_event(data: st.DataObject, stream: Stream, strip: bool) -
 
 @given(streams())
 def test_usage(stream: Stream) -> None:
-    """The backend's own count if it came, else one token for every delta; no text passes for protocol."""
+    """The backend's count is used if there is one, else one token per delta; no text is read as protocol."""
     reader = StreamReader(strip_usage=True)
     reader.feed(stream.bytes)
     usage, passed = reader.token_usage(), stream.visible + stream.reasoning
@@ -147,7 +147,7 @@ def test_usage(stream: Stream) -> None:
 
 @given(st.data(), streams())
 def test_done_only_at_the_end_mark(data: st.DataObject, stream: Stream) -> None:
-    """A stream cut anywhere before its end mark is not done, whatever its text says."""
+    """A stream cut before its end mark is not done, even if its text contains the mark."""
     reader = StreamReader(strip_usage=False)
     reader.feed(stream.bytes[: data.draw(st.integers(0, len(stream.bytes) - 1))])
 
@@ -156,7 +156,7 @@ def test_done_only_at_the_end_mark(data: st.DataObject, stream: Stream) -> None:
 
 @given(st.lists(st.binary(max_size=30) | st.sampled_from([b"\n\n", b"data: ", b'{"usage":{', b"\r\n\r\n"])))
 def test_garbage_passes(pieces: list[bytes]) -> None:
-    """Bytes that are no events at all are passed on or held, never changed, and never break the reader."""
+    """Bytes that are not events are forwarded or held back, but never changed, and never raise an error."""
     reader = StreamReader(strip_usage=False)
     forwarded = b"".join(map(reader.feed, pieces))
 
@@ -164,8 +164,8 @@ def test_garbage_passes(pieces: list[bytes]) -> None:
     assert reader.token_usage()
 
 
-def test_event_without_end_is_not_kept_for_ever() -> None:
-    """An event that never ends is passed on in pieces, so that a backend cannot fill our memory."""
+def test_event_without_end_is_forwarded_in_pieces() -> None:
+    """An event that never ends is forwarded in pieces, so that a backend cannot fill the memory."""
     reader = StreamReader(strip_usage=True)
     forwarded = [reader.feed(b"x" * 400_000) for _ in range(9)]
 
@@ -173,7 +173,7 @@ def test_event_without_end_is_not_kept_for_ever() -> None:
 
 
 def test_other_event_without_choices_is_kept() -> None:
-    """An event that has no choices and no usage is none of ours."""
+    """An event without choices and without usage of its own is forwarded."""
     other = event({"choices": [], "prompt_filter_results": [{"usage": {"completion_tokens": 3}}]})
     reader = StreamReader(strip_usage=True)
 
@@ -182,7 +182,7 @@ def test_other_event_without_choices_is_kept() -> None:
 
 
 def test_error_inside_a_stream() -> None:
-    """An error the backend reports inside the stream is seen, and forwarded."""
+    """An error that the backend reports inside the stream is noticed and forwarded."""
     broken = event({"error": {"message": "engine died", "code": 500}})
     reader = StreamReader(strip_usage=True)
 
@@ -191,7 +191,7 @@ def test_error_inside_a_stream() -> None:
 
 
 def test_counts_every_kind_of_text() -> None:
-    """Completions' text and arguments of tool calls are tokens too; nulls and empty texts are not."""
+    """Completion texts and arguments of tool calls count as deltas; nulls and empty texts do not."""
     reader = StreamReader(strip_usage=True)
     reader.feed(event({"choices": [{"text": "a"}]}) + event({"choices": [{"text": ""}]}))
     call = {"function": {"name": "f", "arguments": "{"}}

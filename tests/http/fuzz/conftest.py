@@ -1,4 +1,4 @@
-"""Whatever is sent: never a 500, never a hang, never a lost slot, and the next request is served."""
+"""For any input: no 500, no hang, no slot left taken, and the next request is served."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def live() -> Iterator[Live]:
 
 @pytest.fixture(autouse=True)
 def nothing_of_ours_failed(live: Live, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """No test may leave an exception in the log, or a slot taken."""
+    """No test may leave an error in the log or a slot taken."""
     yield
     errors = [r for r in caplog.get_records("call") if r.levelno >= logging.ERROR]
     assert [record.getMessage() for record in errors] == []

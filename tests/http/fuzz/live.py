@@ -1,4 +1,4 @@
-"""A gateway for blocking clients, requests to it, and what counts as a fair response."""
+"""A gateway for blocking clients, requests to it, and the responses that are allowed."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ CHAT, COMPLETIONS, EMBEDDINGS, ROUTE = ROUTES = (
     "/v1/route",
 )
 SECONDS = 10.0
-"""More than any one of these may take on a busy machine; a hang takes longer."""
+"""Longer than any request takes on a busy machine, so a timeout means that the gateway hangs."""
 
 
 class Live:
-    """A gateway and its backend in a thread of their own, so that blocking clients can talk to them."""
+    """A gateway and its backend in a thread of their own, for clients that block."""
 
     def __init__(self) -> None:
         self._ready = threading.Event()
@@ -36,7 +36,7 @@ class Live:
 
     async def _serve(self) -> None:
         self._stop, self._loop = asyncio.Event(), asyncio.get_running_loop()
-        # no answer of the fake may depend on what the fuzz puts into `metadata`
+        # light: the fake must not take instructions from generated values in `metadata`
         async with (
             Backend("tiny", light=True) as self.backend,
             serving(configuration(self.backend.url)) as self.running,
@@ -63,13 +63,13 @@ class Live:
             connection.close()
 
     def assert_serving(self) -> None:
-        """Nothing of what came before is left, and an honest request is answered."""
+        """A valid request is served, and no earlier request is still in flight."""
         answer = self.post(CHAT, encoded({}))
         assert (answer.status, answer.headers["x-thinkmeter-backend"]) == (200, "a")
         asyncio.run_coroutine_threadsafe(self._idle(), self._loop).result(SECONDS)
 
     async def _idle(self) -> None:
-        """Wait until no request is under way; a client has its answer a moment before its slot is free."""
+        """Wait until no request is in flight: a client has its response shortly before its slot is free."""
         gateway = self.running.gateway
         async with asyncio.timeout(SECONDS / 2):
             while any(backend.in_flight for _, backend in gateway.snapshot.backends()) or (
@@ -79,14 +79,14 @@ class Live:
 
 
 def encoded(fields: dict[str, Any], *, without: str | None = None) -> bytes:
-    """A request that is good on every route but for these fields."""
+    """A request that is valid on every route, except for these fields."""
     messages = [{"role": "user", "content": "hello"}]
     body = {"model": "tiny", "messages": messages, "prompt": "hello", "input": "hello"} | fields
     return json.dumps({name: value for name, value in body.items() if name != without}).encode()
 
 
 def assert_fair(answer: Answer, sent: bytes) -> None:
-    """Served, or refused as the client's own mistake."""
+    """The request was served, or refused with a documented 4xx error."""
     assert answer.status == 200 or 400 <= answer.status < 500, (sent[:300], answer)
     if answer.status != 200:
         assert_error(answer, answer.status, answer.code)

@@ -1,4 +1,4 @@
-"""Bodies that are not what they should be, and any bytes at all."""
+"""Invalid bodies, chosen by hand and generated."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ BODIES: dict[str, bytes] = {
 @pytest.mark.parametrize("path", ROUTES)
 @pytest.mark.parametrize("name", BODIES)
 def test_odd_body(live: Live, name: str, path: str) -> None:
-    """A body that is not what it should be is served, or refused as the client's mistake."""
+    """A hand-made invalid body is served or refused."""
     assert_fair(live.post(path, BODIES[name]), BODIES[name])
 
 
 @FUZZ
 @given(path=st.sampled_from(ROUTES), body=JSON.map(lambda value: json.dumps(value).encode()) | st.binary())
 def test_any_body(live: Live, path: str, body: bytes) -> None:
-    """Any JSON value, and any bytes, are served or refused."""
+    """Any JSON value, and any bytes, are served or refused as a body."""
     assert_fair(live.post(path, body), body)
 
 
@@ -89,7 +89,7 @@ def test_any_body(live: Live, path: str, body: bytes) -> None:
     )
 )
 def test_any_header(live: Live, headers: dict[str, str]) -> None:
-    """Any header value that HTTP can carry leaves the request served or refused."""
+    """A request with any header value that HTTP allows is served or refused."""
     carried = {n: "".join(c for c in v if c not in "\r\n\0").strip() for n, v in headers.items()}
     answer = live.post(CHAT, GOOD, **carried)
 

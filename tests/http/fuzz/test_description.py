@@ -16,7 +16,7 @@ from tests.http.raw_http import Answer
 
 @pytest.fixture(scope="module")
 def operations(live: Live) -> dict[str, Any]:
-    """What the gateway says that it serves."""
+    """The operations in the gateway's own description."""
     schema = schemathesis.openapi.from_url(f"{live.running.url}/openapi.json")
     return {found.ok().label: found.ok() for found in schema.get_all_operations()}
 
@@ -32,7 +32,7 @@ OPERATIONS = [
 
 
 def test_every_operation_is_tried(operations: dict[str, Any]) -> None:
-    """The list above is what the gateway describes."""
+    """The list above has every operation that the gateway describes."""
     assert set(OPERATIONS) == set(operations) - {"GET /console/events"}  # which never ends
 
 
@@ -44,7 +44,7 @@ def test_every_operation_is_tried(operations: dict[str, Any]) -> None:
     ],
 )
 def test_own_description(operations: dict[str, Any], label: str, mode: GenerationMode) -> None:
-    """Requests made from our own OpenAPI description, good and bad, get no server error and fair refusals."""
+    """Requests generated from the description, valid and invalid, are served or refused."""
 
     @settings(parent=FUZZ, max_examples=20)
     @given(case=operations[label].as_strategy(generation_mode=mode))

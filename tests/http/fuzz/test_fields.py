@@ -1,4 +1,4 @@
-"""Every kind of value in every field that the gateway reads."""
+"""Values of every kind in every field that the gateway reads."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ VALUES: list[Any] = [
 @pytest.mark.parametrize("path", ROUTES)
 @pytest.mark.parametrize("field", sorted(READ_FIELDS))
 def test_odd_value(live: Live, field: str, path: str) -> None:
-    """Every kind of value in every field we read, itself or one level down, is served or refused."""
+    """A value of any kind in a field that is read, or one level below it, is served or refused."""
     for value in VALUES:
         nested: list[Any] = [{name: value} for name in NESTED_FIELDS.get(field, [])]
         if field == "messages":
@@ -74,8 +74,8 @@ def test_odd_value(live: Live, field: str, path: str) -> None:
                 assert_fair(live.post(path, body), body)
 
 
-def test_every_field_we_read_is_tried() -> None:
-    """The list above does not fall behind the code."""
+def test_every_field_that_is_read_is_tried() -> None:
+    """The list above has every field that the code reads."""
     from gateway.openai_api.requests import ChatBody, CompletionBody, EmbeddingBody
 
     read = {f for body in (ChatBody, CompletionBody, EmbeddingBody) for f in body.__struct_fields__}
@@ -86,7 +86,7 @@ def test_every_field_we_read_is_tried() -> None:
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
 @pytest.mark.parametrize("value", [0, -1, -(10**18), 1.5, "7", True, [7]])
 def test_bad_limit_is_refused(live: Live, field: str, value: Any) -> None:
-    """A limit that is no positive integer is the client's mistake, and `param` names it."""
+    """A limit that is not a positive integer gets a 400, and `param` names it."""
     answer = live.post(CHAT, encoded({field: value}))
 
     assert_error(answer, 400, "invalid_value")
@@ -104,5 +104,5 @@ ALMOST = st.dictionaries(
 @FUZZ
 @given(path=st.sampled_from(ROUTES), body=ALMOST)
 def test_almost_good_body(live: Live, path: str, body: bytes) -> None:
-    """A request with a few odd fields is served or refused."""
+    """A request with a few invalid fields is served or refused."""
     assert_fair(live.post(path, body), body)

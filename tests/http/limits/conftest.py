@@ -21,7 +21,7 @@ LIMITS = {
 
 @pytest.fixture
 async def tight(backend: Backend) -> AsyncIterator[Running]:
-    """A gateway with small limits; in the end every slot must be free and every port still served."""
+    """A gateway with small limits. After the test it must serve a request and have no other in flight."""
     async with serving(configuration(backend.url, limits=LIMITS)) as running:
         yield running
         backend.clear()

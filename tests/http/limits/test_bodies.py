@@ -1,4 +1,4 @@
-"""Limits of a request body: its size, its time, and clients that leave in the middle of it."""
+"""Limits on the size and time of a request body, and clients that disconnect in the middle of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.serving import Running
 
 
 async def test_declared_body_is_refused_before_it_is_sent(tight: Running) -> None:
-    """A content-length of 50 MiB is answered with 413 at once, without a byte of the body."""
+    """A content-length of 50 MiB gets a 413 at once, before a byte of the body is sent."""
     head = post(PATH, b"").replace(b"content-length: 0", b"content-length: %d" % (50 * MIB))
 
     answer = await exchange(tight.url, head)
@@ -23,7 +23,7 @@ async def test_declared_body_is_refused_before_it_is_sent(tight: Running) -> Non
 
 
 async def test_chunked_body_is_refused_as_soon_as_it_is_too_large(tight: Running) -> None:
-    """50 MiB in chunks, without a declared length: 413 while most of it is still at the client."""
+    """50 MiB in chunks, without a declared length, get a 413 while most of it is still to be sent."""
     async with connect(tight.url) as (reader, writer):
         chunk = b"10000\r\n" + b" " * 65_536 + b"\r\n"
         sent = 0
@@ -39,11 +39,11 @@ async def test_chunked_body_is_refused_as_soon_as_it_is_too_large(tight: Running
             sent += 65_536
 
         assert_error(await answer, 413, "request_too_large")
-        assert sent < 25 * MIB  # what the sockets' buffers hold comes on top of the limit
+        assert sent < 25 * MIB  # the limit, and what the buffers of the sockets hold
 
 
-async def test_official_client_is_told_of_its_large_body(running: Running) -> None:
-    """A client that sends 50 MiB blindly gets the 413 and not a broken connection."""
+async def test_official_client_gets_413_for_a_large_body(running: Running) -> None:
+    """A client that sends 50 MiB without waiting gets the 413 and not a broken connection."""
     async with running.client() as client:
         with pytest.raises(openai.APIStatusError) as refused:
             await client.embeddings.create(model="tiny", input="x" * 50 * MIB)
@@ -52,7 +52,7 @@ async def test_official_client_is_told_of_its_large_body(running: Running) -> No
 
 
 async def test_large_body_within_the_limit_is_served(running: Running, backend: Backend) -> None:
-    """With default limits a body of 20 MiB (images) is forwarded whole."""
+    """With default limits, a body of 20 MiB, such as an image, is forwarded whole."""
     content = [{"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 20 * MIB}}]
     body = {"model": "tiny", "messages": [{"role": "user", "content": content}]}
 
@@ -65,7 +65,7 @@ async def test_large_body_within_the_limit_is_served(running: Running, backend: 
 @pytest.mark.parametrize("sent", [b"", b'{"model'], ids=["nothing", "a beginning"])
 @pytest.mark.parametrize("path", [PATH, "/v1/completions", "/v1/embeddings", "/v1/route"])
 async def test_slow_body(tight: Running, path: str, sent: bytes) -> None:
-    """A body that does not arrive within body_seconds is given up with 408, even if it never begins."""
+    """A body that does not arrive within `body_seconds` gets a 408, even if it never begins."""
     head = post(path, b"").replace(b"content-length: 0", b"content-length: 1000")
 
     answer = await exchange(tight.url, head + sent)
@@ -75,7 +75,7 @@ async def test_slow_body(tight: Running, path: str, sent: bytes) -> None:
 
 
 async def test_body_that_trickles(tight: Running) -> None:
-    """A body that keeps coming, a byte at a time, is given up too."""
+    """A body that arrives a byte at a time gets a 408 too."""
     async with connect(tight.url) as (reader, writer):
         answer = asyncio.create_task(read_response(reader))
 
@@ -88,8 +88,8 @@ async def test_body_that_trickles(tight: Running) -> None:
 
 
 @pytest.mark.parametrize("path", [PATH, "/v1/route"])
-async def test_client_leaves_inside_its_body(tight: Running, path: str) -> None:
-    """A client that goes away in the middle of its body leaves nothing behind."""
+async def test_client_disconnects_inside_its_body(tight: Running, path: str) -> None:
+    """A client that disconnects in the middle of its body is recorded as `client_closed`."""
     async with connect(tight.url) as (_, writer):
         writer.write(post(path, BODY)[:-5])
         await writer.drain()
@@ -100,8 +100,8 @@ async def test_client_leaves_inside_its_body(tight: Running, path: str) -> None:
         assert (path, "client_closed") == (record.route, record.error and record.error.code)
 
 
-async def test_body_after_an_early_answer(tight: Running) -> None:
-    """An answer given before the body was read does not make the rest of the body a header flood."""
+async def test_body_after_an_early_response(tight: Running) -> None:
+    """The rest of a body that comes after the response is not taken for headers that are too large."""
     async with connect(tight.url) as (reader, writer):
         rest = b" " * (500_000)
         head = post("/v1/nothing", rest)[: -len(rest)]
@@ -114,7 +114,7 @@ async def test_body_after_an_early_answer(tight: Running) -> None:
 
 
 async def test_expect_continue(tight: Running) -> None:
-    """A client that asks before sending its body is told to go on, or told 413 before it sends any."""
+    """A client that sends `Expect: 100-continue` gets a 100, or a 413 before it sends the body."""
     async with connect(tight.url) as (reader, writer):
         head, body = post(PATH, BODY, "expect: 100-continue")[: -len(BODY)], BODY
         writer.write(head)

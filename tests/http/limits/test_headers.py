@@ -1,4 +1,4 @@
-"""Limits of request headers: their size, their time, and connections that send nothing."""
+"""Limits on the size and time of request headers, and connections that send nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.serving import Running
     ids=["count", "bytes in many", "bytes in one"],
 )
 async def test_header_flood(tight: Running, backend: Backend, headers: list[str]) -> None:
-    """Too many header lines, or too many bytes of them: 431, and nothing is forwarded."""
+    """Too many headers, or too many bytes of them, get a 431, and nothing is forwarded."""
     answer = await exchange(tight.url, post(PATH, BODY, *headers))
 
     assert_error(answer, 431, "headers_too_large")
@@ -34,7 +34,7 @@ async def test_header_flood(tight: Running, backend: Backend, headers: list[str]
     ids=["value", "name", "path"],
 )
 async def test_endless_line(tight: Running, start: bytes) -> None:
-    """A line without an end is cut soon after the limit, however much the client has to say."""
+    """A line without an end gets a 431 soon after the limit, while the client is still sending."""
     async with connect(tight.url) as (reader, writer):
         answer = asyncio.create_task(read_response(reader))
         sent = 0
@@ -53,7 +53,7 @@ async def test_endless_line(tight: Running, start: bytes) -> None:
 
 
 async def test_endless_line_behind_a_running_request(tight: Running, backend: Backend) -> None:
-    """The limit holds for a pipelined request too, while the answer to the first one is still running."""
+    """The limit applies to a pipelined request too, while the first response is still streaming."""
     backend.default = Fault(after=1, end="stall")
     async with connect(tight.url) as (reader, writer):
         streamed = json.dumps(json.loads(BODY) | {"stream": True}).encode()
@@ -70,13 +70,13 @@ async def test_endless_line_behind_a_running_request(tight: Running, backend: Ba
                 break
             sent += 65_536
 
-        assert b"HTTP/1.1" not in await ended  # an answer under way is cut, never continued with another
+        assert b"HTTP/1.1" not in await ended  # the running response is cut, and no other follows in it
         assert sent < 25 * MIB
         await backend.wait_until(lambda b: b.aborted)
 
 
 async def test_slow_loris_headers(tight: Running) -> None:
-    """Headers that trickle are given up after header_seconds, however steadily they trickle."""
+    """Headers that arrive slowly get a 408 after `header_seconds`, however steadily they arrive."""
     async with connect(tight.url) as (reader, writer):
         answer = asyncio.create_task(read_response(reader))
 
@@ -89,13 +89,13 @@ async def test_slow_loris_headers(tight: Running) -> None:
 
 
 async def test_silent_connection_is_closed(tight: Running) -> None:
-    """A connection on which nothing is ever sent does not stay open."""
+    """A connection on which nothing is sent gets a 408 and is closed."""
     async with connect(tight.url) as (reader, _):
         assert b"408" in await closed(reader)
 
 
 async def test_connection_kept_alive_with_line_ends_is_closed(tight: Running) -> None:
-    """After an answer, blank lines are no request: they do not keep the connection beyond header_seconds."""
+    """Blank lines after a response are not a request, so the connection closes after `header_seconds`."""
     async with connect(tight.url) as (reader, writer):
         writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
         assert (await read_response(reader)).status == 200
@@ -106,7 +106,7 @@ async def test_connection_kept_alive_with_line_ends_is_closed(tight: Running) ->
 
 
 async def test_many_slow_connections_do_not_stop_others(tight: Running) -> None:
-    """Two hundred connections that hold half a request leave room for an honest one."""
+    """While 200 connections each hold half a request, another request is served."""
     async with AsyncExitStack() as stack:
         slow = [await stack.enter_async_context(connect(tight.url)) for _ in range(200)]
         for _, writer in slow:

@@ -1,4 +1,4 @@
-"""What cannot be parsed as HTTP, and requests that follow each other on one connection."""
+"""Bytes that are not HTTP, and several requests on one connection."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.serving import Running
     ],
 )
 async def test_invalid_http(tight: Running, line: bytes) -> None:
-    """Bytes that are no HTTP request are answered with 400 in OpenAI's shape, then the connection closes."""
+    """Bytes that are not an HTTP request get an error in OpenAI's shape, and the connection closes."""
     async with connect(tight.url) as (reader, writer):
         writer.write(line)
 
@@ -47,7 +47,7 @@ async def test_invalid_http(tight: Running, line: bytes) -> None:
 
 
 async def test_broken_chunk_ends_the_request(tight: Running) -> None:
-    """A chunk whose size is no number is a bad request; the request behind it is over."""
+    """A chunk whose size is not a number ends the request with a 400."""
     head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n".encode()
 
     answer = await exchange(tight.url, head + b"zz\r\n")
@@ -56,7 +56,7 @@ async def test_broken_chunk_ends_the_request(tight: Running) -> None:
 
 
 async def test_garbage_behind_a_running_stream(tight: Running, backend: Backend) -> None:
-    """Garbage sent while an answer is streaming ends the connection and puts nothing into the answer."""
+    """Garbage sent during a streamed response closes the connection and adds nothing to the response."""
     backend.default = Fault(after=2, end="stall")
     async with connect(tight.url) as (reader, writer):
         streamed = json.dumps(json.loads(BODY) | {"stream": True}).encode()
@@ -69,8 +69,8 @@ async def test_garbage_behind_a_running_stream(tight: Running, backend: Backend)
         await backend.wait_until(lambda b: b.aborted)
 
 
-async def test_pipelining_client_leaves(tight: Running, backend: Backend) -> None:
-    """A client that leaves stops its running request even when another waits behind it."""
+async def test_pipelining_client_disconnects(tight: Running, backend: Backend) -> None:
+    """A disconnect cancels the running request even if another one waits behind it."""
     backend.default = Fault(after=1, end="stall")
     async with connect(tight.url) as (reader, writer):
         streamed = json.dumps(json.loads(BODY) | {"stream": True}).encode()
@@ -85,7 +85,7 @@ async def test_pipelining_client_leaves(tight: Running, backend: Backend) -> Non
 
 @pytest.mark.parametrize("upgrade", ["h2c", "websocket"])
 async def test_upgrade_is_declined(tight: Running, upgrade: str, caplog: pytest.LogCaptureFixture) -> None:
-    """An offer to change the protocol is ignored: body, next request and all are served as HTTP/1.1."""
+    """An offer to change the protocol is ignored: this request and the next are served as HTTP/1.1."""
     offer = ("connection: upgrade, http2-settings", f"upgrade: {upgrade}", "http2-settings: AAMAAABk")
     chunked = f"POST {PATH} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n" + "\r\n".join(offer)
     with caplog.at_level(logging.WARNING):
@@ -107,7 +107,7 @@ async def test_upgrade_is_declined(tight: Running, upgrade: str, caplog: pytest.
 
 
 async def test_pipelined_requests_are_answered_in_order(tight: Running) -> None:
-    """Two requests in one write get two answers, in their order."""
+    """Two requests in one write get two responses, in the same order."""
     async with connect(tight.url) as (reader, writer):
         writer.write(post(PATH, BODY, "x-request-id: one") + post(PATH, BODY, "x-request-id: two"))
 
