@@ -22,6 +22,8 @@ TIERS = {"direct": 0, "short": 24, "medium": 96, "long": 320}
 """Thinking tokens of each tier, the same as in the shipped outcome table."""
 ANSWER = 16
 
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -68,15 +70,19 @@ def server(
                 process.wait()
 
 
+def ignore_signals() -> dict[signal.Signals, Any]:
+    """Ignore a second Ctrl-C, which would leave servers behind. Returns the handlers of before."""
+    return {name: signal.signal(name, signal.SIG_IGN) for name in _STOPPING}
+
+
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Ignore a second Ctrl-C while a server stops; it would leave the server's Redis behind."""
-    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(name, signal.SIG_IGN) for name in names]
+    """Ignore a second Ctrl-C while a server stops."""
+    before = ignore_signals()
     try:
         yield
     finally:
-        for name, handler in zip(names, before, strict=True):
+        for name, handler in before.items():
             signal.signal(name, handler)
 
 

@@ -115,6 +115,9 @@ def show(asked_for: argparse.Namespace) -> None:
         try:
             with view.live or contextlib.nullcontext():
                 asyncio.run(run(traffic, view, plan, asked_for.seed))
+        except BaseException:
+            servers.ignore_signals()  # from here on everything stops: a second Ctrl-C must not interrupt that
+            raise
         finally:
             tell(view, traffic.asked, plan)
         if sys.stdin.isatty() and sys.stdout.isatty() and not asked_for.once:
