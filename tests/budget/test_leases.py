@@ -119,3 +119,15 @@ async def test_keys_expire(store: Store, server: RealRedis) -> None:
 
     assert len(left) == 6  # hash and leases of both windows, the journal, the probe
     assert all(milliseconds > 0 for milliseconds in left.values())
+
+
+async def test_nothing_is_limited_by_a_window_it_wants_nothing_of(store: Store) -> None:
+    """A request without tokens, such as an embedding under a completion budget, passes an overrun window."""
+    id_, _ = await reserved(store, COMMAND)
+    store.journal.settle(id_, COMMAND.windows, [(5_000, 0)])
+    assert await use(store, WINDOW) == (5_000, 0)
+
+    _, reply = await reserved(store, ReserveCommand((WINDOW,), (0,), ((0,),)))
+
+    _, (state,) = await store.status([WINDOW])
+    assert (reply.candidate, reply.blocker, state.limited) == (1, 0, 0)

@@ -67,12 +67,13 @@ local function time_until(w, amount)
   return RUNNING_WAIT, 1
 end
 
--- The window that lacks the most room for the wanted candidate; 0 if it fits into all.
+-- The window that lacks the most room for the wanted candidate; 0 if it fits into all. A window of which the request
+-- wants nothing is never in the way, even if it is over its cap.
 local function find_blocker(request)
   local worst, most = 0, 0
   for p, w in ipairs(request.windows) do
     local missing = request.wanted_amounts[p] - room_in(w)
-    if missing > most then worst, most = p, missing end
+    if request.wanted_amounts[p] > 0 and missing > most then worst, most = p, missing end
   end
   return worst
 end
