@@ -199,10 +199,15 @@ def options() -> argparse.Namespace:
     parser.add_argument("--trials", default=",".join(TRIALS), help=f"comma-separated: {', '.join(TRIALS)}")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one repetition, a third of the time")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="also measure another checkout")
     parser.add_argument("--soak", type=int, metavar="N", help="only the memory soak, over N streams")
     parser.add_argument("--out", type=Path, help="also write everything as JSON")
     chosen = parser.parse_args()
     chosen.names = [name for name in f"{chosen.targets},{chosen.peers}".split(",") if name]
+    if chosen.against:
+        others = targets.before(chosen.against)
+        TARGETS.update({target.name: target for target in others})
+        chosen.names += [target.name for target in others]
     for unknown in [*(set(chosen.names) - set(TARGETS)), *(set(chosen.trials.split(",")) - set(TRIALS))]:
         parser.error(f"unknown: {unknown}")
     return chosen

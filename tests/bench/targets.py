@@ -62,14 +62,17 @@ class Target(msgspec.Struct, kw_only=True, frozen=True):
     environment: dict[str, str] = {}
     key: str = ""
     ready: str = "/health"
+    checkout: Path = ROOT
+    """Where the command runs; `{python}` is the one of its virtual environment, if it has one."""
 
     @property
     def headers(self) -> dict[str, str]:
         return {"authorization": f"Bearer {self.key}"} if self.key else {}
 
 
-def ours(name: str, head: str, about: str) -> Target:
+def ours(name: str, head: str, about: str, checkout: Path = ROOT) -> Target:
     return Target(
+        checkout=checkout,
         name=name,
         about=about,
         command="{python} -m gateway serve {config}",
@@ -115,6 +118,15 @@ OWN = ("direct", "thinkmeter", "thinkmeter-head", "mini")
 PEERS = tuple(name for name in TARGETS if name not in OWN)
 
 
+def before(checkout: Path) -> list[Target]:
+    """This gateway as another checkout has it, to compare two commits in one run."""
+    about = "`{}` of the other checkout"
+    return [
+        ours("before", "baseline", about.format("thinkmeter"), checkout.resolve()),
+        ours("before-head", "general", about.format("thinkmeter-head"), checkout.resolve()),
+    ]
+
+
 def install(target: Target) -> str | None:
     """Create the target's venv unless it exists. If that fails, return the reason."""
     if not target.packages:
@@ -155,13 +167,17 @@ def pinned(command: list[str], core: int) -> list[str]:
 
 
 def spawn(
-    command: list[str], *, core: int, log: IO[bytes], environment: dict[str, str]
+    command: list[str], *, core: int, log: IO[bytes], environment: dict[str, str], folder: Path = ROOT
 ) -> subprocess.Popen[bytes]:
     """Start a process group pinned to one core."""
     return subprocess.Popen(
         pinned(command, core),
-        stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env=os.environ | environment, start_new_session=True,
-    )  # fmt: skip
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        cwd=folder,
+        env=os.environ | environment,
+        start_new_session=True,
+    )
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -197,12 +213,14 @@ def running(target: Target, *, port: int, upstream: str, core: int, folder: Path
         return
     config = folder / f"{target.name}.yaml"
     config.write_text(target.config.format(port=port, upstream=upstream, key=KEY))
-    fill = {"port": port, "upstream": upstream, "config": config, "python": sys.executable}
+    python = target.checkout / ".venv/bin/python"
+    fill = {"port": port, "upstream": upstream, "config": config}
+    fill["python"] = python if python.exists() else sys.executable
     fill["bin"] = VENVS / target.name / "bin"
     log = folder / f"{target.name}.log"
     with log.open("wb") as sink:
         command = [part.format(**fill) for part in target.command.split()]
-        process = spawn(command, core=core, log=sink, environment=target.environment)
+        process = spawn(command, core=core, log=sink, environment=target.environment, folder=target.checkout)
         try:
             wait_ready(process, f"http://127.0.0.1:{port}{target.ready}", log)
             yield proc.tree(process.pid)
