@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from gateway.config.access import Key
 from gateway.config.models import Model
@@ -45,16 +43,6 @@ class Bounds:
         return bound.index if bound else None
 
 
-class NamedBound(NamedTuple):
-    """A bound as configured: with the name of a tier instead of its position."""
-
-    tier: str | None
-    """None sets no bound."""
-    reason: Reason
-    rule: str | None = None
-    """The rule that sets it, if one does."""
-
-
 def collect_bounds(
     ladder: TierLadder,
     *,
@@ -65,27 +53,27 @@ def collect_bounds(
     pin: str | None,
 ) -> Bounds:
     """Collect the bounds set by the model, the key, the matching rules and the client; keep the tightest."""
-    floors: list[NamedBound] = [NamedBound(model.floor, "model_floor")]
-    ceilings: list[NamedBound] = []
+
+    def bound(tier: str | None, reason: Reason, rule: str | None = None) -> list[Bound]:
+        """A bound as configured, by the name of a tier; none where the configuration names no tier."""
+        return [] if tier is None else [Bound(ladder.index(tier), reason, rule)]
+
+    floors = bound(model.floor, "model_floor")
+    ceilings = [Bound(ladder.highest(limits), "client_ceiling")]
+    fixed: list[Bound] = []
     if key:
-        floors.append(NamedBound(key.floor, "key_floor"))
-        ceilings.append(NamedBound(key.ceiling, "key_ceiling"))
-    floors += [NamedBound(rule.floor, "rule_floor", rule.name) for rule in rules]
-    ceilings += [NamedBound(rule.ceiling, "rule_ceiling", rule.name) for rule in rules]
-    fixed: list[NamedBound] = [NamedBound(rule.tier, "rule_tier", rule.name) for rule in rules]
+        floors += bound(key.floor, "key_floor")
+        ceilings += bound(key.ceiling, "key_ceiling")
+    for rule in rules:
+        floors += bound(rule.floor, "rule_floor", rule.name)
+        ceilings += bound(rule.ceiling, "rule_ceiling", rule.name)
+        fixed += bound(rule.tier, "rule_tier", rule.name)
     return Bounds(
-        ceiling=min(
-            [Bound(ladder.highest(limits), "client_ceiling"), *_named(ladder, ceilings)],
-            key=lambda bound: bound.index,
-        ),
-        floor=max(_named(ladder, floors), key=lambda bound: bound.index, default=None),
-        fixed=next(_named(ladder, fixed), None),
+        ceiling=min(ceilings, key=lambda bound: bound.index),
+        floor=max(floors, key=lambda bound: bound.index, default=None),
+        fixed=fixed[0] if fixed else None,
         pin=None if pin is None else ladder.index(pin),
     )
-
-
-def _named(ladder: TierLadder, limits: Iterable[NamedBound]) -> Iterator[Bound]:
-    return (Bound(ladder.index(tier), reason, rule) for tier, reason, rule in limits if tier is not None)
 
 
 @dataclass(frozen=True, slots=True)
