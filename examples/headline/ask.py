@@ -21,14 +21,14 @@ TEMPERATURE = 0.7
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Answers to N questions, S samples each: text (None: no number) and completion tokens per sample [N].
-
-    tiers: the tier of each answer.
-    """
+    """Answers to N questions, with S samples of each."""
 
     texts: list[list[str | None]]
+    """[N][S]; None where the answer is no number."""
     tokens: Floats
+    """Completion tokens per sample, [N]."""
     tiers: list[str]
+    """The tier of each answer."""
 
     def right(self, questions: Sequence[Question]) -> Floats:
         """Whether the first sample is right, [N]."""

@@ -46,7 +46,7 @@ TiersOption = Annotated[
 ShareOption = Annotated[
     float, typer.Option(min=0.05, max=2.0, help="The cap, as a share of what traffic would use at price 0.")
 ]
-ReserveOption = Annotated[str, typer.Option(help="What is set aside for a request: strict (its cap) or p95.")]
+ReserveOption = Annotated[str, typer.Option(help="What is reserved for a request: strict (its cap) or p95.")]
 ScenarioOption = Annotated[list[str] | None, typer.Option("--scenario", help="Only these; may be repeated.")]
 
 

@@ -10,43 +10,17 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from base64 import b64encode
 from collections import deque
-from functools import cache, lru_cache
-from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
+from functools import cache
 
 import httptools
 
 from gateway.errors import BackendDisconnected, BackendError, GatewayError, NoBackend
 from gateway.http.headers import Headers
+from gateway.upstream.origin import Origin, parse_origin
 
 _WINDOW = 1 << 18  # with more unread bytes than this, the connection is not read until they are taken
 _HEADER_BYTES = 1 << 16
-
-
-class Origin(NamedTuple):
-    """A server, and what its address adds to every request."""
-
-    host: str
-    port: int
-    tls: bool
-    path: bytes
-    """Prefix of every request path."""
-    lines: bytes
-    """Header lines: `Host`, and `Authorization` if the address has a user."""
-
-
-@lru_cache(maxsize=1024)
-def _origin(base: str) -> Origin:
-    """Parse a base address such as http://10.0.0.1:8000 or https://user:password@host/prefix."""
-    url = urlsplit(base)
-    tls = url.scheme == "https"
-    lines = b"Host: " + url.netloc.rpartition("@")[2].encode() + b"\r\n"
-    if url.username is not None:
-        login = f"{unquote(url.username)}:{unquote(url.password or '')}".encode()
-        lines += b"Authorization: Basic " + b64encode(login) + b"\r\n"
-    return Origin(url.hostname or "", url.port or (443 if tls else 80), tls, url.path.encode(), lines)
 
 
 class HttpResponse:
@@ -79,7 +53,10 @@ class HttpResponse:
             await self._arrival()
 
     async def block(self) -> bytes:
-        """Wait for more of the body; returns all that has arrived, or b"" at the end. Raises as `begun`."""
+        """Wait for more of the body; returns all that has arrived, or b"" at the end.
+
+        Raises: BackendDisconnected, BackendError.
+        """
         while not self.blocks and not self.complete:
             await self._arrival()
         block = b"".join(self.blocks)
@@ -248,7 +225,7 @@ class HttpClient:
 
         Raises: NoBackend, BackendDisconnected, BackendError.
         """
-        origin = _origin(base)
+        origin = parse_origin(base)
         connection = self._kept(origin) or await self._connect(origin, connect)
         lines = [name + b": " + value + b"\r\n" for name, value in headers]
         target = origin.path + path.encode()
