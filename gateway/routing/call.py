@@ -21,6 +21,8 @@ from gateway.routing.tiers import Length, TierLadder
 from gateway.upstream.pool import Pool
 from router_model.allocation import PriceTable
 
+_NO_DEMAND = Demand(())
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -81,7 +83,7 @@ class Plan(Struct, frozen=True):
         """The tokens that the call needs from its budgets."""
         call = self.call
         if not call.limits:
-            return Demand(())
+            return _NO_DEMAND
         if self.routing is None:
             return Demand((TierDemand(0),), prompt=prompt_bound(call.body))  # the sum over all inputs
         return self.routing.demand(

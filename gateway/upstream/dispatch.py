@@ -116,10 +116,7 @@ class Upstream:
         gets the 400 at once. `GatewayError.retryable` tells the two apart.
         """
         tried: set[Backend] = set()
-        failure: GatewayError = NoBackend(
-            f"No healthy backend serves the model {pool.model!r} right now",
-            retry_after=pool.health.interval,
-        )
+        failure: GatewayError | None = None
         for _ in range(1 + pool.retries):
             backend = pool.pick(time.monotonic(), tried, request.affinity)
             # `pick` returns a replica a second time if no other is left. Asking it again helps only after a
@@ -136,7 +133,10 @@ class Upstream:
                     break
                 number = len(request.tried)
                 log.warning("backend %s, attempt %d: %s (%s)", backend.name, number, error, error.detail)
-        raise failure
+        raise failure or NoBackend(
+            f"No healthy backend serves the model {pool.model!r} right now",
+            retry_after=pool.health.interval,
+        )
 
     async def _attempt(
         self, backend: Backend, request: UpstreamRequest, end: float, timeouts: Timeouts
