@@ -71,7 +71,7 @@ class UpstreamResponse:
         #
         # Example: idle is 60 s, and a block arrives every 20 ms. The deadline is moved every 7.5 s, not 50
         # times per second, and set to 67.5 s from then. A stream that falls silent is thus ended after 60 to
-        # 67.5 s of silence (or 52.5 to 60 s, if the silence begins in the first 7.5 s).
+        # 67.5 s of silence.
         loop = asyncio.get_running_loop()
         moved = loop.time()
 
@@ -84,7 +84,7 @@ class UpstreamResponse:
 
         self._touched = touched
         try:
-            async with asyncio.timeout_at(min(moved + idle, end)) as deadline:
+            async with asyncio.timeout_at(min(moved + idle * 1.125, end)) as deadline:
                 yield self
         except TimeoutError:
             # which of the two were we waiting for when the time ran out?

@@ -1,0 +1,51 @@
+"""The timeouts of an open response."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gateway.circuit_breaker import CircuitBreaker
+from gateway.config.models import Replica
+from gateway.errors import BackendTimeout
+from gateway.upstream.pool import Backend
+from gateway.upstream.response import UpstreamResponse
+
+
+class FallsSilent:
+    """A response that sends one more block after `seconds`, and nothing after that."""
+
+    status = 200
+    headers = ()
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._sent = False
+
+    async def block(self) -> bytes:
+        await asyncio.sleep(3600 if self._sent else self._seconds)
+        self._sent = True
+        return b"more"
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3])
+async def test_no_stream_is_ended_before_its_idle_timeout(share: float) -> None:
+    """The deadline moves in steps, but the silence before it is never shorter than configured."""
+    idle = 0.4
+    source: Any = FallsSilent(share * idle)
+    backend = Backend("a", Replica(url="http://a"), CircuitBreaker(), healthy=True)
+    response = UpstreamResponse(backend, source, b"first")
+    loop = asyncio.get_running_loop()
+    heard = loop.time()
+
+    with pytest.raises(BackendTimeout):
+        async with response.timeouts(idle, loop.time() + 60):
+            async for _ in response.blocks():
+                heard = loop.time()
+
+    assert loop.time() - heard >= idle
