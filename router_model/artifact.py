@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FORMAT = 1
-MANIFEST, ARRAYS = "manifest.json", "head.npz"
+MANIFEST = "manifest.json"
 LARGEST = 8 << 20  # bytes
 
 TRUNK = ("rarity", "mean", "scale", "latents", "counts", "shift", "hidden", "hidden_bias")
