@@ -34,6 +34,8 @@ from gateway.upstream.health import HealthChecks
 from gateway.upstream.pool import Backend, Pool
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
     from gateway.telemetry.tracing import Tracing
 
 log = logging.getLogger("thinkmeter")
@@ -50,8 +52,17 @@ class Gateway:
     The hot routes are plain ASGI in front of FastAPI's router, which alone costs a third of the throughput.
     """
 
-    def __init__(self, snapshot: Snapshot, path: Path | None = None) -> None:
-        """`path` is watched for changes when given."""
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        path: Path | None = None,
+        *,
+        span_provider: Callable[[], TracerProvider] | None = None,
+    ) -> None:
+        """`path` is the configuration file to watch for changes, if any.
+
+        span_provider: makes the provider of spans under `server.tracing`, in place of one that exports them.
+        """
         self.settings = settings = snapshot.settings
         """The settings at the start of the process."""
         self.draining = False
@@ -71,7 +82,7 @@ class Gateway:
         self.sinks: list[Sink] = [self.metrics.count, self.console.remember]
         if settings.server.access_log:
             self.sinks.append(write_access_line)
-        self.tracing = _tracing() if settings.server.tracing else None
+        self.tracing = _tracing(span_provider) if settings.server.tracing else None
         if self.tracing:
             self.sinks.append(self.tracing.end)
         self._hot = {endpoint.path: endpoint for endpoint in ENDPOINTS}
@@ -200,7 +211,7 @@ class Gateway:
             sink(record)
 
 
-def _tracing() -> Tracing:
+def _tracing(span_provider: Callable[[], TracerProvider] | None) -> Tracing:
     from gateway.telemetry.tracing import Tracing, exporting_provider  # noqa: PLC0415 - an optional extra
 
-    return Tracing(exporting_provider())
+    return Tracing((span_provider or exporting_provider)())

@@ -96,12 +96,18 @@ def _patient(settings: Settings) -> Settings:
 
 @contextlib.asynccontextmanager
 async def serving(
-    settings: Mapping[str, Any], environ: Mapping[str, str] | None = None, path: Path | None = None
+    settings: Mapping[str, Any],
+    environ: Mapping[str, str] | None = None,
+    path: Path | None = None,
+    **parts: Any,
 ) -> AsyncIterator[Running]:
-    """The gateway on a free port, in this event loop. At the end it stops as it would after SIGTERM."""
+    """The gateway on a free port, in this event loop. At the end it stops as it would after SIGTERM.
+
+    parts: further arguments of `Gateway`.
+    """
     read = parse(yaml.safe_dump(dict(settings)), environ or {})
     snapshot = Snapshot.build(_patient(read), "test")
-    gateway = Gateway(snapshot, path)
+    gateway = Gateway(snapshot, path, **parts)
     records: list[Record] = []
     gateway.sinks.append(records.append)
     protocol = gateway.http_protocol()

@@ -8,7 +8,6 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from gateway.telemetry import tracing
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
 from tests.serving import configuration, serving
@@ -17,18 +16,16 @@ CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 @pytest.fixture
-def exported(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
-    """Spans are kept in memory instead of being sent to a collector."""
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(tracing, "exporting_provider", lambda: provider)
-    return exporter
+def exported() -> InMemorySpanExporter:
+    """Keeps spans in memory instead of sending them to a collector."""
+    return InMemorySpanExporter()
 
 
 async def request(backend: Backend, model: str, exporter: InMemorySpanExporter) -> ReadableSpan:
     settings = configuration(backend.url, server={"tracing": True, "access_log": False})
-    async with serving(settings) as running:
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    async with serving(settings, span_provider=lambda: provider) as running:
         running.http.headers["traceparent"] = CALLER
         await running.chat("hello", model=model)
         await running.recorded(1)
