@@ -19,7 +19,6 @@ from gateway.openai_api.endpoints import Endpoint
 from gateway.openai_api.requests import Request
 from gateway.routing.call import Call
 from gateway.routing.router import Router
-from gateway.routing.tiers import TierLadder
 from gateway.upstream.pool import Backend, Pool, pools_of
 from router_model.artifact import ArtifactError
 from router_model.encoders.base import Source
@@ -61,14 +60,14 @@ class Snapshot:
         notes = []
         try:
             predictor = _open_head(settings)
-            for name, model in settings.models.items():
-                ladder = TierLadder.of(model, settings.tiers_of(model), settings.families[model.family])
+            router = Router(settings, predictor, digest)
+            for name in settings.models:
+                ladder = router.targets[name].ladder
                 predictor.predict("", name, ladder.lengths)
                 if isinstance(predictor, Head) and len(ladder.names) > 1:
                     notes.append(predictor.caveat(name, ladder.lengths))
         except ArtifactError as error:
             raise ConfigError([Problem(None, "head", str(error))]) from None
-        router = Router(settings, predictor, digest)
         return cls(settings, router, BudgetLimits(settings), pools_of(settings), tuple(filter(None, notes)))
 
     def keeping(self, previous: Snapshot) -> Snapshot:
