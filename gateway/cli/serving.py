@@ -135,9 +135,13 @@ def route(
 
 
 async def _plan(snapshot: Snapshot, call: Call) -> Plan:
-    from gateway.app import Gateway
+    from gateway.budget.ledger import open_budget
+    from gateway.budget.observer import NullObserver
+    from gateway.pipeline import Pipeline
+    from gateway.upstream.dispatch import Upstream
 
-    return await Gateway(snapshot).pipeline.plan(call, snapshot)
+    pipeline = Pipeline(snapshot, Upstream(), open_budget(snapshot.settings, NullObserver()))
+    return await pipeline.plan(call, snapshot)
 
 
 @commands.command("hash-key")
