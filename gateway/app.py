@@ -72,7 +72,7 @@ class Gateway:
         self.ledger = open_budget(settings, self.metrics.budget)
         self.overview = BudgetOverview(self.ledger.store, self.ledger.pricing, self.metrics.budget)
         self.pipeline = Pipeline(snapshot, self.upstream, self.ledger)
-        self.health = HealthChecks(self.upstream, lambda: self.snapshot.pools)
+        self.health = HealthChecks(self.upstream, self.backends)
         self.console = Console(
             lambda: self.snapshot,
             draining=lambda: self.draining,

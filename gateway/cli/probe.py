@@ -41,11 +41,10 @@ class Finding:
 async def probe_all(settings: Settings) -> list[Finding]:
     """Every check on every backend of a configuration, in its order."""
     upstream, pools = Upstream(), pools_of(settings)
-    await HealthChecks(upstream, lambda: pools).check()
+    backends = [(pool, backend) for pool in pools.values() for backend in pool.backends]
+    await HealthChecks(upstream, lambda: backends).check()
     try:
-        probes = [
-            _Probe(upstream, settings, pool, backend) for pool in pools.values() for backend in pool.backends
-        ]
+        probes = [_Probe(upstream, settings, pool, backend) for pool, backend in backends]
         return [finding for found in await asyncio.gather(*(p.run() for p in probes)) for finding in found]
     finally:
         upstream.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from gateway.errors import GatewayError
 from gateway.openai_api.errors import read_context
@@ -16,12 +16,12 @@ log = logging.getLogger("thinkmeter.upstream")
 
 
 class HealthChecks:
-    """Checks all replicas of the current pools periodically."""
+    """Checks all replicas periodically."""
 
-    def __init__(self, upstream: Upstream, pools: Callable[[], Mapping[str, Pool]]) -> None:
-        """`pools` returns the pools of the configuration in use, by model."""
+    def __init__(self, upstream: Upstream, backends: Callable[[], list[tuple[Pool, Backend]]]) -> None:
+        """`backends` returns every replica of the configuration in use, with its pool."""
         self._upstream = upstream
-        self._pools = pools
+        self._backends = backends
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -38,17 +38,15 @@ class HealthChecks:
     def ready(self) -> bool:
         """Whether at least one replica of any model can get requests."""
         now = time.monotonic()
-        backends = (backend for pool in self._pools().values() for backend in pool.backends)
-        return any(backend.healthy and backend.usable(now) for backend in backends)
+        return any(backend.healthy and backend.usable(now) for _, backend in self._backends())
 
     async def check(self) -> None:
         """Check every replica once, all at the same time."""
-        pools = self._pools().values()
-        await asyncio.gather(*(self._check(pool, backend) for pool in pools for backend in pool.backends))
+        await asyncio.gather(*(self._check(pool, backend) for pool, backend in self._backends()))
 
     async def _keep_checking(self) -> None:
         while True:
-            await asyncio.sleep(min(pool.health.interval for pool in self._pools().values()))
+            await asyncio.sleep(min(pool.health.interval for pool, _ in self._backends()))
             self._upstream.close_idle()
             await self.check()
 
