@@ -54,20 +54,28 @@ class Upstream:
         self._client.close()
 
     async def ask(
-        self, replica: Replica, method: bytes, path: str, body: bytes = b"", *, connect: float
+        self,
+        replica: Replica,
+        method: bytes,
+        path: str,
+        body: bytes = b"",
+        *,
+        connect: float,
+        repeatable: bool = False,
     ) -> tuple[int, bytes]:
         """Send a small request outside the request path (health check, probe, embedding).
 
         Returns the status and the body. `connect` is the time to open a connection, in seconds.
+        repeatable: a POST may be sent twice, as a GET always may.
 
         Raises: NoBackend, BackendDisconnected, BackendError.
         """
         try:
             return await self._ask(replica, method, path, body, connect)
         except BackendDisconnected:
-            if method != b"GET":
+            if method != b"GET" and not repeatable:
                 raise
-            # the server may have closed the kept-alive connection just then, and a GET is safe to repeat
+            # the server may have closed the kept-alive connection just then
             return await self._ask(replica, method, path, body, connect)
 
     async def _ask(

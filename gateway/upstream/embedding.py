@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from functools import partial
 
 from gateway.circuit_breaker import CircuitBreaker
 from gateway.config.models import EncoderSettings
-from gateway.errors import BackendDisconnected, GatewayError
+from gateway.errors import GatewayError
 from gateway.upstream.dispatch import Upstream
 from router_model.arrays import Singles as Vectors
 from router_model.encoders.base import EncoderError
@@ -58,13 +57,14 @@ class Embeddings:
     async def _embed(self, encoder: Embedder, settings: EncoderSettings, texts: list[str]) -> Vectors:
         if not isinstance(encoder, RemoteEncoder):
             return await asyncio.to_thread(encoder.embed, texts)
-        replica, question = settings.replica, encoder.request(texts)
-        ask = partial(self._upstream.ask, replica, b"POST", encoder.path, question, connect=settings.timeout)
-        try:
-            status, body = await ask()
-        except BackendDisconnected:
-            # the server may have closed the kept-alive connection just then; embedding is safe to repeat
-            status, body = await ask()
+        status, body = await self._upstream.ask(
+            settings.replica,
+            b"POST",
+            encoder.path,
+            encoder.request(texts),
+            connect=settings.timeout,
+            repeatable=True,
+        )
         if status != 200:
             raise EncoderError(f"{settings.source}: status {status}")  # the body may repeat the prompt
         return encoder.vectors(body, len(texts))
