@@ -36,8 +36,9 @@ def add_routes(
 
     @app.get("/admin/budgets", summary="Use of all budgets, by holder", tags=["admin"])
     async def budgets(request: Request) -> Response:
-        _authorize(snapshot(), request)
-        return await _answer(ledger, overview, list(snapshot().budgets.limits.values()))
+        current = snapshot()
+        _authorize(current, request)
+        return await _answer(ledger, overview, list(current.budgets.limits.values()))
 
     @app.get("/admin/budgets/{name}", summary="Use of one budget, by holder", tags=["admin"])
     async def budget(name: str, request: Request) -> Response:
