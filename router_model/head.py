@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,10 +15,11 @@ from router_model import artifact
 from router_model.allocation import PriceTable, demand
 from router_model.arrays import Singles
 from router_model.encoders.base import Encoder, EncoderError, Features, Source
-from router_model.encoders.ngrams import FEATURE_VERSION, HASHED, ngram_features
+from router_model.encoders.ngrams import DENSE, FEATURE_VERSION, HASHED, ngram_features
 from router_model.encoders.open import opened
 from router_model.head_parts import Curves, TierMapping, Trunk, map_tiers
 from router_model.predictor import Prediction, TierLength
+from router_model.prior import Prior, PriorLadder
 from router_model.prompts import fingerprints
 
 ARTIFACTS = Path(__file__).parent / "artifacts"
@@ -39,6 +40,8 @@ class Head:
     trained: NDArray[np.uint64]
     """`fingerprints` of all training prompts, ascending."""
     manifest: Mapping[str, Any]
+    prior: Prior
+    """Decides for models without curves."""
     encoder: Encoder = HASHED
     """The encoder it was trained with."""
 
@@ -69,23 +72,26 @@ class Head:
                 name=entry["name"],
                 tiers=tuple(entry["tiers"]),
                 shrink=float(entry["shrink"]),
-                bound=bool(entry.get("bound", False)),
                 lengths=dict(sorted(entry["lengths"].items(), key=lambda item: float(item[1]))),
                 **parts,
             )
         ngram_features("")  # builds the lookup tables now instead of during the first request
         sample = arrays["sample"].astype(np.float32)
-        return cls(str(manifest["name"]), digest, trunk, sets, sample, arrays["trained"], manifest, encoder)
+        known = Prior.of(arrays) if "prior.bias" in arrays else shipped_prior()
+        trained = arrays["trained"]
+        return cls(str(manifest["name"]), digest, trunk, sets, sample, trained, manifest, known, encoder)
 
     def predict(self, prompt: str, model: str, tiers: Sequence[TierLength]) -> Prediction:
         """See `Predictor.predict`; `match` says how tiers are matched to measured ones."""
-        inputs, abstains = self._average, True
+        mapping = self._mapping(model, tuple(tiers))
         features = self.encoder.features(prompt)
+        if isinstance(mapping, PriorLadder):
+            return mapping.predict(None if features is None else features.dense)
+        inputs, abstains = self._average, True
         if features is not None:
             seen, strangeness = self.trunk.see(features)
             if strangeness <= self.trunk.strange:
                 inputs, abstains = seen, False
-        mapping = self._mapping(model, tuple(tiers))
         correct, tokens = mapping.outcomes(inputs)
         p95 = np.minimum(np.ceil(tokens * mapping.spread), mapping.limit)
         right = tuple(correct.tolist())
@@ -104,16 +110,18 @@ class Head:
         ]
         return np.array(seen, np.float32).reshape(len(prompts), -1)
 
-    def _mapping(self, model: str, tiers: tuple[TierLength, ...]) -> TierMapping:
+    def _mapping(self, model: str, tiers: tuple[TierLength, ...]) -> TierMapping | PriorLadder:
         mapping = self._mappings.get((model, tiers))
         if mapping is None:
             if len(self._mappings) >= _MAPPINGS:
                 self._mappings.clear()
-            mapping = self._mappings[model, tiers] = map_tiers(*self.match(model, tiers), tiers)
+            found = self.match(model, tiers)
+            mapping = PriorLadder.of(self.prior, tiers) if found is None else map_tiers(*found, tiers)
+            self._mappings[model, tiers] = mapping
         return mapping
 
     @cached_property
-    def _mappings(self) -> dict[tuple[str, tuple[TierLength, ...]], TierMapping]:
+    def _mappings(self) -> dict[tuple[str, tuple[TierLength, ...]], TierMapping | PriorLadder]:
         return {}
 
     def trained_on(self, prompts: Sequence[str]) -> NDArray[np.bool_]:
@@ -125,51 +133,55 @@ class Head:
         average: Singles = self.sample.mean(axis=0)
         return average
 
-    def match(self, model: str, tiers: Sequence[TierLength]) -> tuple[Curves, list[int] | None]:
-        """The curves for a model's tiers and, where tiers are known by name, their columns.
+    def match(self, model: str, tiers: Sequence[TierLength]) -> tuple[Curves, list[int] | None] | None:
+        """The curves of a model and, where its tiers are known by name, their columns; None without curves.
 
-        First choice is the set of the model's name, then any unbound set that knows all tier names, then the
-        reference set, in which lengths are interpolated.
-
-        Raises: ArtifactError, if the head has no such set.
+        Tiers that are not known by name are interpolated by length, if the curves have lengths.
         """
         names = [tier.name for tier in tiers]
-        named = self.sets.get(model)
-        free = [curves for curves in self.sets.values() if not curves.bound]
-        for curves in (*([named] if named else []), *free):
-            if set(names) <= set(curves.tiers):
-                return curves, [curves.tiers.index(name) for name in names]
-        for curves in (*([named] if named else []), *free):
-            if curves.lengths:
-                return curves, None
-        raise artifact.ArtifactError(
-            f"{self.version} knows no tiers called {', '.join(names)} and no lengths to compare them with;"
-            f" calibrate it for {model}"
-        )
+        own = self.sets.get(model)
+        if own is None:
+            return None
+        if set(names) <= set(own.tiers):
+            return own, [own.tiers.index(name) for name in names]
+        return (own, None) if own.lengths else None
 
     def caveat(self, model: str, tiers: Sequence[TierLength]) -> str | None:
-        """Where a model's estimates come from if it was never measured; None if it was."""
-        curves, columns = self.match(model, tiers)
-        if curves.name == model and columns is not None:
+        """What to know about a model's estimates if it was not measured at exactly these tiers."""
+        found = self.match(model, tiers)
+        if found is None:
+            return (
+                f"the head {self.name} never saw the model {model}: it is decided by the prior, which knows"
+                " reasoning models in general; `thinkmeter calibrate` teaches the head this model"
+            )
+        if found[1] is not None:
             return None
-        if columns is not None:
-            how = f"its tiers are taken for those of the same names that were measured on {curves.name}"
-        else:
-            longest = max(curves.lengths.values())
-            beyond = [tier.name for tier in tiers if tier.thinking > longest]
-            how = f"its tiers are interpolated by length between those measured on {curves.name}"
-            if beyond:
-                how += f", and beyond {longest:,.0f} reasoning tokens ({', '.join(beyond)}) extrapolated"
-        return f"the head {self.name} never saw the model {model}: {how}; `thinkmeter calibrate` measures it"
+        longest = max(found[0].lengths.values())
+        beyond = [tier.name for tier in tiers if tier.thinking > longest]
+        how = f"the tiers of the model {model} are interpolated by length between those that were measured"
+        if beyond:
+            how += f", and beyond {longest:,.0f} reasoning tokens ({', '.join(beyond)}) extrapolated"
+        return f"{how}; `thinkmeter calibrate` measures them"
 
     def price_table(self, model: str, tiers: Sequence[TierLength], points: int = 64) -> PriceTable | None:
         """λ*(B) for these tiers on the mix of prompts that the head was trained on."""
-        correct, tokens = self._mapping(model, tuple(tiers)).outcomes(self.sample)
+        mapping = self._mapping(model, tuple(tiers))
+        if isinstance(mapping, PriorLadder):
+            counts = self.sample[:, -DENSE:] * self.trunk.scale + self.trunk.mean
+            correct, tokens = mapping.outcomes(self.prior.read(counts))
+        else:
+            correct, tokens = mapping.outcomes(self.sample)
         budgets, prices = demand(correct, tokens)
         shown = (
             np.unique(np.linspace(0, len(budgets) - 1, points).astype(np.int64)) if len(budgets) else slice(0)
         )
         return PriceTable.of_points(budgets[shown], prices[shown])
+
+
+@cache
+def shipped_prior() -> Prior:
+    """The prior of the head `general`, for heads that were not trained on tables of real thinking."""
+    return Prior.of(artifact.read_artifact(ARTIFACTS / "general", FEATURE_VERSION)[1])
 
 
 def load_named(name: str | Path, source: Source | None = None, remembers: int = 1 << 17) -> Head:

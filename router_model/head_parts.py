@@ -39,9 +39,7 @@ class Curves:
     offset: Singles
     """The tiers' mean differences, [T], which replace the part that did not hold."""
     lengths: Mapping[str, float] = field(default_factory=dict)
-    """Reasoning tokens of some tiers, rising. Only curves with lengths serve models not measured."""
-    bound: bool = False
-    """Whether the curves serve only the model of their name."""
+    """Reasoning tokens of some tiers, rising. With them, other tiers of the model can be interpolated."""
 
     def outcomes(self, inputs: Singles) -> tuple[Floats, Floats]:
         """P(right) and E[tokens] for inputs [..., inputs], each [..., T]."""

@@ -36,6 +36,9 @@ class Prediction:
     abstains: bool = False
     """The prompt is too unlike the training data. The other fields are then the predictor's averages."""
 
+    prior: bool = False
+    """The model was never measured. The other fields then hold for reasoning models in general."""
+
 
 class Predictor(Protocol):
     """Pure and synchronous. It runs on the event loop, so it must stay far below a millisecond."""

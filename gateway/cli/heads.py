@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.progress import (
@@ -22,7 +22,11 @@ from gateway.cli.terminal import err
 from router_model.artifact import ArtifactError
 from router_model.encoders.base import Encoder, EncoderError, Source
 from router_model.encoders.open import opened
-from router_model.training.outcomes import OutcomeError, read_table
+from router_model.head import Head
+from router_model.training.outcomes import OutcomeError, OutcomeTable, read_table
+
+if TYPE_CHECKING:  # needs scipy
+    from router_model.training.prior import Ladder
 
 commands = typer.Typer()
 
@@ -100,6 +104,14 @@ def train_command(
         str | None,
         typer.Option(help="Names for the tables' models, comma-separated; default the tables' names."),
     ] = None,
+    rungs: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TABLE:TIER=TOKENS,...",
+            help="The thinking budgets of a reasoning model's tiers in a table, 0 for none; may be repeated."
+            " Three such models give the head a prior of its own for models that it never saw.",
+        ),
+    ] = None,
     place: EncoderPlace = None,
     model: EncoderModel = None,
     pooling: Pooling = "mean",
@@ -118,11 +130,56 @@ def train_command(
     if len(names) != len(tables):
         fail(f"--model-set names {len(names)} models for {len(tables)} tables")
     try:
+        ladders = list(_ladders(tables, rungs or []))
         with _shares() as progress:
-            head = training.train(tables, out_dir, seed, names, progress, encoder)
+            head = training.train(tables, out_dir.name, seed, names, progress, encoder, ladders)
+        _refuse_harm(head, ladders)
+        head = training.save(head, out_dir)
     except (OutcomeError, EncoderError, ArtifactError, OSError) as error:
         fail(error)
     err.print(f"{out_dir}: {head.version}, {len(head.sets)} sets of tiers", soft_wrap=True, highlight=False)
+
+
+def _ladders(tables: Sequence[OutcomeTable], options: Sequence[str]) -> Iterator[Ladder]:
+    """The reasoning models of the tables: those that the options describe, and tables that state budgets."""
+    from router_model.training.prior import Ladder
+
+    by_name = {table.name: table for table in tables}
+    described = set()
+    for option in options:
+        name, colon, rungs = option.partition(":")
+        if not colon or name not in by_name:
+            fail(
+                f"--rungs {option}: begin with the name of a table, one of {', '.join(by_name)}, and a colon"
+            )
+        described.add(name)
+        yield Ladder(by_name[name], budgets_of(rungs))
+    for table in tables:
+        if len(table.lengths) > 1 and table.name not in described:
+            yield Ladder(table, table.lengths)
+
+
+def budgets_of(rungs: str) -> dict[str, float]:
+    """The thinking budgets in an option `TIER=TOKENS,...`."""
+    found: dict[str, float] = {}
+    for part in rungs.split(","):
+        tier, equals, tokens = part.strip().rpartition("=")
+        if not equals or not tier or tier in found or not tokens.isdecimal():
+            fail(f"--rungs {rungs}: name each tier once with its thinking tokens, as in direct=0,short=1024")
+        found[tier] = float(tokens)
+    return found
+
+
+def _refuse_harm(head: Head, ladders: Sequence[Ladder]) -> None:
+    """Fail if the head would do harm in front of a model that it never saw, by replaying those it knows."""
+    from gateway.simulation.price_sweep import faults, sweep_prices
+
+    found = [fault for each in ladders for fault in faults(sweep_prices(head, each), plain=each.plain)]
+    if found:
+        fail(
+            "nothing was written, because for a model that it never saw the head does harm:\n"
+            + "\n".join(found)
+        )
 
 
 @commands.command("calibrate")

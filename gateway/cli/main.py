@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from gateway.cli import budget, heads, results, serving
+from gateway.cli import budget, heads, results, serving, simulate
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-for group in (serving.commands, budget.commands, heads.commands, results.commands):
+for group in (serving.commands, budget.commands, heads.commands, results.commands, simulate.commands):
     cli.add_typer(group)
 
 

@@ -130,7 +130,8 @@ def choose(bounds: Bounds, prediction: Prediction, price: float) -> Choice:
         return Choice(index, bounds.ceiling.reason, bounds.ceiling.rule, eligible)
     if bounds.pin is not None:
         return Choice(index, "pinned", None, eligible)
-    return Choice(index, "abstained" if prediction.abstains else "price", None, eligible)
+    reason: Reason = "prior" if prediction.prior else "abstained" if prediction.abstains else "price"
+    return Choice(index, reason, None, eligible)
 
 
 def _only(index: int) -> range:

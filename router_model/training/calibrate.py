@@ -56,9 +56,7 @@ def calibrate(
     weights[latents] = narrow[:-1]
     weights[-1] = narrow[-1]
     correction = correct_by(raw, table)
-    curves = replace(
-        corrected(uncorrected(table, weights, lengths or rising(table.lengths)), correction), bound=True
-    )
+    curves = corrected(uncorrected(table, weights, lengths or rising(table.lengths)), correction)
     manifest = dict(head.manifest)
     for part, entry in (
         ("data", {"sha256": table.digest, "prompts": len(table)}),

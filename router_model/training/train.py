@@ -15,19 +15,19 @@ from router_model import artifact
 from router_model.arrays import Floats
 from router_model.encoders.base import Encoder
 from router_model.encoders.ngrams import FEATURE_VERSION, HASHED
-from router_model.head import Head
+from router_model.head import Head, shipped_prior
 from router_model.head_parts import Curves
+from router_model.prior import Prior
 from router_model.prompts import fingerprints
 from router_model.training import network, tier_curves
 from router_model.training.network import Network, Targets
 from router_model.training.outcomes import FOLDS, OutcomeError, OutcomeTable, log_tokens
+from router_model.training.prior import Ladder, fit_prior
 from router_model.training.smoothing import Smoothing, choose_smoothing
 from router_model.training.trunk import Corpus, Latents, StageCallback, learn
 
 _SAMPLE = 512
 _BLENDS = (0.0, 0.25, 0.5, 0.75, 1.0)
-CAPPED = {"cap256": 0.0, "cap512": 256.0, "cap1024": 768.0, "cap2048": 1792.0}
-"""Reasoning tokens beyond the shortest cap: the reference for models that were never measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +81,12 @@ def fit_head(
     name: str = "head",
     progress: StageCallback = quiet,
     encoder: Encoder = HASHED,
+    *,
+    prior: Prior | None = None,
 ) -> Trained:
     """Train on tables that each hold the outcomes of one model or family of models.
+
+    prior: for models without curves; by default that of the shipped head.
 
     Raises: OutcomeError, EncoderError.
     """
@@ -109,7 +113,7 @@ def fit_head(
         correction = tier_curves.correct_by(raw, view.table)
         column = _column(corpus, index)
         weights = _weights(view, whole, moments[:, column], column, blend) @ smoothing.matrix
-        own = tier_curves.uncorrected(view.table, weights, _lengths(view.table, alone=len(tables) == 1))
+        own = tier_curves.uncorrected(view.table, weights, tier_curves.rising(view.table.lengths))
         plain[own.name], sets[own.name] = own, tier_curves.corrected(own, correction)
         estimates[own.name] = tier_curves.apply_correction(correction, raw, view.table)
         logits[own.name] = raw * correction.scale + correction.move
@@ -129,7 +133,7 @@ def fit_head(
         "versions": {"numpy": np.__version__, "python": platform.python_version()},
     }
     progress("done", 1.0)
-    head = Head(name, "unsaved", trunk, sets, sample, trained, manifest, encoder)
+    head = Head(name, "unsaved", trunk, sets, sample, trained, manifest, prior or shipped_prior(), encoder)
     return Trained(head, plain, views, estimates, logits)
 
 
@@ -221,27 +225,12 @@ def _weights(
     return mixed
 
 
-def _lengths(table: OutcomeTable, *, alone: bool) -> dict[str, float]:
-    """Reasoning tokens of the tiers of a table that can serve as the reference for models not measured.
-
-    They are the thinking budgets that the table states. Without them, for a head's only table, they are the
-    tokens that each tier wrote beyond the cheapest one.
-    """
-    known = dict(table.lengths) or {tier: CAPPED[tier] for tier in table.tiers if tier in CAPPED}
-    if not known and alone:
-        means = np.nanmean(table.tokens, axis=0)
-        order = np.argsort(means)
-        known = {table.tiers[column]: round(float(means[column] - means.min()), 1) for column in order}
-    return tier_curves.rising(known)
-
-
 def _entry(curves: Curves) -> dict[str, Any]:
     return {
         "name": curves.name,
         "tiers": list(curves.tiers),
         "shrink": curves.shrink,
         "lengths": dict(curves.lengths),
-        "bound": curves.bound,
     }
 
 
@@ -253,24 +242,27 @@ def save(head: Head, directory: Path) -> Head:
         arrays["trunk.plane"] = head.trunk.plane
     for index, curves in enumerate(head.sets.values()):
         arrays |= {f"set{index}.{name}": getattr(curves, name) for name in artifact.CURVES}
-    arrays |= {"sample": head.sample.astype(np.float16), "trained": head.trained}
-    manifest = dict(head.manifest) | {"sets": [_entry(curves) for curves in head.sets.values()]}
+    arrays |= head.prior.record | {"sample": head.sample.astype(np.float16), "trained": head.trained}
+    entries = [_entry(curves) for curves in head.sets.values()]
+    manifest = dict(head.manifest) | {"sets": entries}
     digest = artifact.write_artifact(directory, manifest, arrays)
     return replace(head, digest=digest, manifest=manifest)
 
 
 def train(  # noqa: PLR0917
     tables: Sequence[OutcomeTable],
-    out: Path,
+    name: str,
     seed: int = 0,
     names: Sequence[str] | None = None,
     progress: StageCallback = quiet,
     encoder: Encoder = HASHED,
+    ladders: Sequence[Ladder] = (),
 ) -> Head:
-    """Train a head on tables read with `partial=True` and write it to the directory `out`.
+    """Train a head on tables read with `partial=True`; `save` writes it.
 
-    names: names of the tables' models; the tables' own names by default.
+    names: names of the tables' models; the tables' own names by default. ladders: the models of real
+    thinking that the prior is fitted to.
     """
     called = [replace(t, name=n) for t, n in zip(tables, names or [t.name for t in tables], strict=True)]
     settings = TrainingSettings(latents=8 if len(tables) == 1 else 5, seed=seed)
-    return save(fit_head(called, settings, out.name, progress, encoder).head, out)
+    return fit_head(called, settings, name, progress, encoder, prior=fit_prior(ladders)).head

@@ -108,7 +108,7 @@ def test_other_models_keep_their_curves(calibrated: Path, tmp_path: Path) -> Non
     path.write_text(yaml.safe_dump({"models": {"mine": model, "other": model}, "head": str(calibrated)}))
     report = " ".join(CliRunner().invoke(cli, ["check", str(path)]).stdout.split())
     assert "never saw the model other" in report
-    assert "beyond 1,792 reasoning tokens (medium, long) extrapolated" in report
+    assert "decided by the prior" in report
     assert "never saw the model mine" not in report
 
 

@@ -32,7 +32,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("head") / "words"
     with embeddings() as server:
         encoder = opened(Source(server.url, model="words"))
-        train.train([replace(made.table(160), name="tiny")], out, encoder=encoder)
+        train.save(train.train([replace(made.table(160), name="tiny")], "head", encoder=encoder), out)
     return out
 
 
@@ -140,7 +140,7 @@ async def test_sentence_encoder_in_the_process(backend: Backend, tmp_path: Path)
     folder = bert.write(bert.random_weights(0), tmp_path / "bert", 4)
     bert.write_tokenizer(folder)
     table = replace(made.table(160), name="tiny")
-    train.train([table], tmp_path / "head", encoder=opened(Source(str(folder))))
+    train.save(train.train([table], "head", encoder=opened(Source(str(folder)))), tmp_path / "head")
     async with serving(settings(backend, tmp_path / "head", str(folder))) as running:
         found = await asyncio.gather(*(chosen(running, text) for text in (EASY, HARD) * 8))
 

@@ -50,7 +50,8 @@ def test_unknown_model(embedder: Replica) -> None:
 async def test_trained_and_served(embedder: Replica, tmp_path: Path) -> None:
     """A head that was trained over the API decides in the gateway by the embedding, and does not abstain."""
     table = replace(made.table(120), name="tiny")
-    train.train([table], tmp_path / "head", encoder=opened(Source(embedder.url, model="tiny")))
+    head = train.train([table], "head", encoder=opened(Source(embedder.url, model="tiny")))
+    train.save(head, tmp_path / "head")
     assert Head.load(tmp_path / "head", Source(embedder.url)).encoder.identity["model"] == "tiny"
     encoder = {"source": embedder.url, "timeout": 60}
     async with Backend("tiny") as backend:

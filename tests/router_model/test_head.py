@@ -73,11 +73,21 @@ def test_abstains_from_the_unfamiliar(saved: Path) -> None:
 
 
 def test_known_tiers_go_by_name_in_any_order(saved: Path) -> None:
-    """A model of another name with the same tier names uses their curves."""
+    """A model that was measured uses its curves, whatever the order of its tiers."""
     head = Head.load(saved)
-    turned = head.predict(HARD, "unheard-of", ASKED[::-1])
+    turned = head.predict(HARD, "made", ASKED[::-1])
 
     assert turned.correct == head.predict(HARD, "made", ASKED).correct[::-1]
+    assert not turned.prior
+
+
+def test_prior_decides_for_other_models(saved: Path) -> None:
+    """A model of another name never uses these curves, even if its tiers have the same names."""
+    head = Head.load(saved)
+    found = head.predict(HARD, "unheard-of", ASKED)
+
+    assert found.prior
+    assert found == load_named("general").predict(HARD, "unheard-of", ASKED)
 
 
 def test_other_lengths_are_interpolated(trained: Trained) -> None:
@@ -85,7 +95,7 @@ def test_other_lengths_are_interpolated(trained: Trained) -> None:
     curves = replace(trained.head.sets["made"], lengths={"direct": 0.0, "short": 100.0, "long": 600.0})
     head = replace(trained.head, sets={"made": curves})
     lengths = [TierLength(f"t{n}", n, 50) for n in (0, 50, 100, 300, 600, 2400, 9600, 40_000)]
-    found, known = head.predict(HARD, "x", lengths), head.predict(HARD, "made", ASKED)
+    found, known = head.predict(HARD, "made", lengths), head.predict(HARD, "made", ASKED)
 
     assert list(found.correct) == sorted(found.correct)
     assert list(found.tokens) == sorted(found.tokens)

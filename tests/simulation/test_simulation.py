@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from gateway.budget.pacing import PaceSettings
 from gateway.cli.main import cli
-from gateway.cli.results import EXAMPLE
+from gateway.cli.simulate import EXAMPLE
 from gateway.simulation.controllers import Fixed, Paced, RawDual
 from gateway.simulation.experiment import Hindsight, World, loaded, score_run, trailing, world
 from gateway.simulation.limiter import REFUSED, Limiter

@@ -146,7 +146,7 @@ def trained(server: Embeddings, table: OutcomeTable, folder: Path) -> Head:
     from router_model.training import train
 
     encoder = opened(Source(server.url, model="words"))
-    return train.train([table], folder / "head", encoder=encoder)
+    return train.save(train.train([table], "head", encoder=encoder), folder / "head")
 
 
 def test_served_embeddings(server: Embeddings, table: OutcomeTable, tmp_path: Path) -> None:
@@ -169,7 +169,8 @@ def test_another_encoder_is_refused(
     """A head says what is missing or wrong: no encoder, another kind, another model, another server."""
     from router_model.training import train
 
-    train.train([table], tmp_path / "sentence", encoder=opened(Source(str(folder))))
+    head = train.train([table], "sentence", encoder=opened(Source(str(folder))))
+    train.save(head, tmp_path / "sentence")
     trained(server, table, tmp_path)
     other = bert.write(bert.random_weights(1), tmp_path / "other", HEADS)
     bert.write_tokenizer(other)

@@ -65,7 +65,7 @@ def test_corrections_improve_calibration(trained: Trained) -> None:
 def test_same_seed_same_bytes(table: OutcomeTable, tmp_path: Path) -> None:
     """Training is deterministic down to the digest."""
     small = table.take(np.arange(120))
-    one, two = (train.train([small], tmp_path / name, 3, ["m"]) for name in ("a", "b"))
+    one, two = (train.save(train.train([small], "m", 3, ["m"]), tmp_path / name) for name in ("a", "b"))
 
     assert one.digest == two.digest
     assert set(one.sets) == {"m"}
