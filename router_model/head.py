@@ -126,14 +126,14 @@ class Head:
         return average
 
     def match(self, model: str, tiers: Sequence[TierLength]) -> tuple[Curves, list[int] | None]:
-        """The curves for a model's tiers and, where tiers are known by name, their columns.
+        """The curves for a model's ladder and, where its tiers are known by name, their columns.
 
         First choice is the set of the model's name, then any unbound set that knows all tier names, then the
         reference set, in which lengths are interpolated.
 
         Raises: ArtifactError, if the head has no such set.
         """
-        names = [tier.name for tier in tiers]
+        names = [tier.name for tier in tiers if tier.name is not None]
         named = self.sets.get(model)
         free = [curves for curves in self.sets.values() if not curves.bound]
         for curves in (*([named] if named else []), *free):
@@ -156,7 +156,7 @@ class Head:
             how = f"its tiers are taken for those of the same names that were measured on {curves.name}"
         else:
             longest = max(curves.lengths.values())
-            beyond = [tier.name for tier in tiers if tier.thinking > longest]
+            beyond = [tier.name for tier in tiers if tier.name and tier.thinking > longest]
             how = f"its tiers are interpolated by length between those measured on {curves.name}"
             if beyond:
                 how += f", and beyond {longest:,.0f} reasoning tokens ({', '.join(beyond)}) extrapolated"

@@ -114,22 +114,30 @@ def outside(vector: Singles, plane: Singles) -> float:
 
 @dataclass(frozen=True, slots=True)
 class TierMapping:
-    """How a model's tiers are read off a set of curves; made once per model and set of tiers."""
+    """How a model's rungs are read off a set of curves; made once per model and ladder."""
 
     curves: Curves
     columns: NDArray[np.intp]
-    """The measured tiers that are used."""
+    """The measured tiers that are used; the one at or below each rung if there is a `share`."""
     blend: Floats | None
-    """Interpolation between them, [asked, columns]; None if the tiers asked about are the columns."""
+    """Interpolation between them, [asked, columns]; None if they are not interpolated by length."""
     limit: Floats
-    """Completion tokens that each tier may write, [asked]."""
+    """Completion tokens that each rung may write, [asked]."""
     spread: Floats
     """95th percentile over mean of the tokens, [asked]."""
+    above: NDArray[np.intp] | None = None
+    """The measured tier at or above each rung, [asked]; None if every rung is a measured tier."""
+    share: Floats | None = None
+    """How far each rung lies from the tier below it to the one above, 0 to 1, [asked]."""
 
     def outcomes(self, inputs: Singles) -> tuple[Floats, Floats]:
         """P(right) and E[tokens] for inputs [..., inputs], each [..., asked]."""
-        correct, tokens = self.curves.outcomes(inputs)
-        correct, tokens = correct.take(self.columns, -1), tokens.take(self.columns, -1)
+        right, spent = self.curves.outcomes(inputs)
+        correct, tokens = right.take(self.columns, -1), spent.take(self.columns, -1)
+        if self.above is not None and self.share is not None:
+            # both are exact at a share of 0, and equal estimates stay equal
+            correct = correct + self.share * (right.take(self.above, -1) - correct)
+            tokens = tokens * (spent.take(self.above, -1) / tokens) ** self.share
         if self.blend is not None:
             rising, longer = np.maximum.accumulate(correct, -1), np.maximum.accumulate(tokens, -1)
             # rounded, so that equal estimates stay equal
@@ -139,15 +147,17 @@ class TierMapping:
 
 
 def map_tiers(curves: Curves, columns: list[int] | None, tiers: Sequence[TierLength]) -> TierMapping:
-    """The mapping for tiers known by name (`columns`), or for tiers interpolated between the measured ones.
+    """The mapping for a ladder whose tiers are known by name, or interpolated between the measured ones.
 
-    Interpolation is linear in ln(1 + reasoning tokens) and never falls. Nothing was measured beyond the
-    longest tier, so there the curves continue at half the slope of the last interval, for at most two
-    octaves. Tokens never exceed what a tier may write.
+    columns: the measured tiers of the named ones in `tiers`; None if not all are known. Known tiers keep
+    their estimates, and the rungs between them are interpolated: P(right) and the logarithm of the tokens are
+    linear in ln(1 + reasoning tokens). Tiers that are not known are interpolated by length, and never fall.
+    Nothing was measured beyond the longest tier, so there the curves continue at half the slope of the last
+    interval, for at most two octaves. Tokens never exceed what a rung may write.
     """
     limit = np.array([max(tier.thinking + tier.answer, 1) for tier in tiers], float)
     if columns is not None:
-        return TierMapping(curves, np.array(columns), None, limit, curves.spread[columns].astype(float))
+        return _between_known(curves, columns, tiers, limit)
     known = [curves.tiers.index(tier) for tier in curves.lengths]
     measured = np.log1p(list(curves.lengths.values()))
     wanted = np.log1p([max(tier.thinking, 0) for tier in tiers])
@@ -159,3 +169,38 @@ def map_tiers(curves: Curves, columns: list[int] | None, tiers: Sequence[TierLen
     blend[:, -1] += beyond
     blend[:, -2] -= beyond
     return TierMapping(curves, np.array(known), blend, limit, spread)
+
+
+def _between_known(
+    curves: Curves, columns: list[int], tiers: Sequence[TierLength], limit: Floats
+) -> TierMapping:
+    """The mapping for a ladder whose named tiers are the columns.
+
+    Other measured tiers are used too, if the curves have lengths in which the named tiers have exactly the
+    thinking tokens of the ladder.
+    """
+    if len(columns) == len(tiers):
+        return TierMapping(curves, np.array(columns), None, limit, curves.spread[columns].astype(float))
+    named = {tier.name: tier.thinking for tier in tiers if tier.name is not None}
+    points = [(float(thinking), column) for thinking, column in zip(named.values(), columns, strict=True)]
+    if all(curves.lengths.get(name) == thinking for name, thinking in named.items()):
+        points += [
+            (thinking, curves.tiers.index(name))
+            for name, thinking in curves.lengths.items()
+            if name not in named
+        ]
+    points.sort(key=lambda point: point[0])
+    at = np.log1p([thinking for thinking, _ in points])
+    column = np.array([column for _, column in points])
+    wanted = np.log1p([tier.thinking for tier in tiers])
+    upper = np.clip(np.searchsorted(at, wanted), 1, len(at) - 1)
+    lower = upper - 1
+    share = (wanted - at[lower]) / np.maximum(at[upper] - at[lower], 1e-9)
+    below, above = column[lower], column[upper]
+    known = [index for index, tier in enumerate(tiers) if tier.name is not None]
+    below[known] = above[known] = columns
+    share = np.where(np.isin(np.arange(len(tiers)), known), 0.0, np.clip(share, 0, 1))
+    spread = curves.spread.astype(float)
+    return TierMapping(
+        curves, below, None, limit, spread[below] + share * (spread[above] - spread[below]), above, share
+    )

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 from router_model.allocation import PriceTable
 
 
 class TierLength(NamedTuple):
-    """One tier of a model as a predictor sees it; lengths in tokens."""
+    """One rung of a model's ladder as a predictor sees it; lengths in tokens."""
 
-    name: str
+    name: str | None
+    """The name of the tier; None for a rung between two named tiers."""
     thinking: int
     answer: int
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Estimates for one prompt. `correct`, `tokens` and `p95` have one entry per tier asked about."""
+    """Estimates for one prompt. `correct`, `tokens` and `p95` have one entry per rung asked about."""
 
     difficulty: float
     """0 (trivial) to 1 (hopeless without thinking): 1 − P(right at the cheapest tier)."""
@@ -46,9 +49,23 @@ class Predictor(Protocol):
         ...
 
     def predict(self, prompt: str, model: str, tiers: Sequence[TierLength]) -> Prediction:
-        """Estimates for `tiers` of `model`, cheapest first."""
+        """Estimates for the rungs `tiers` of `model`, cheapest first. The first and the last have a name."""
         ...
 
     def price_table(self, model: str, tiers: Sequence[TierLength]) -> PriceTable | None:
         """λ*(B) on the prompts the predictor was trained on; None if there were none."""
         ...
+
+
+def ranks(tiers: Sequence[TierLength]) -> tuple[float, ...]:
+    """The position of every rung among the named tiers: 0 for the first tier, 1 for the second.
+
+    A rung between two named tiers stands between their ranks, linear in ln(1 + thinking).
+    """
+    named = [at for at, tier in enumerate(tiers) if tier.name is not None]
+    found = [float(named.index(at)) if at in named else math.nan for at in range(len(tiers))]
+    for rank, (low, high) in enumerate(pairwise(named)):
+        start, end = (math.log1p(tiers[at].thinking) for at in (low, high))
+        for at in range(low + 1, high):
+            found[at] = rank + (math.log1p(tiers[at].thinking) - start) / (end - start)
+    return tuple(found)
