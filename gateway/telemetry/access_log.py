@@ -72,8 +72,13 @@ def access_line(record: Record) -> bytes:
     return orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _rounded(rungs: Rungs) -> dict[str, object]:
-    """The estimates of all rungs in a third of the bytes: P(right) to 0.0001, tokens to 0.1."""
+def _rounded(rungs: Rungs) -> dict[str, object] | None:
+    """The estimates of all rungs in a third of the bytes: P(right) to 0.0001, tokens to 0.1.
+
+    None if the rungs are the named tiers, whose estimates the line has already.
+    """
+    if len(rungs.named) == len(rungs.thinking):
+        return None
     return {
         "thinking": rungs.thinking,
         "correct": [round(correct, 4) for correct in rungs.correct],

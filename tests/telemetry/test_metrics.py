@@ -195,6 +195,10 @@ def test_access_line() -> None:
         "decision_id": "d1",
         "correct": DECISION.correct,
         "propensity": 1.0,
+        "rung": 1,
+        "rung_correct": 0.5,
+        "rung_tokens": 99.0,
+        "rungs": None,  # they are the tiers, whose estimates are there already
         "backend": "a",
         "overhead_ms": 0.4,
         "first_byte_ms": 250.0,
