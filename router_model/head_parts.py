@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from router_model import artifact
 from router_model.arrays import Floats, Singles
 from router_model.encoders.base import Features
-from router_model.predictor import TierLength
+from router_model.predictor import TierLength, gain_position, shortest_thinking
 
 _CLIP = 4.0  # standard deviations beyond which a count carries no more information
 _OCTAVES = 2.0  # how far beyond the longest measured tier the curves may continue to rise
@@ -112,32 +113,42 @@ def outside(vector: Singles, plane: Singles) -> float:
     return 1 - float(inside @ inside)
 
 
+class Between(NamedTuple):
+    """Where rungs lie between the measured tiers around them."""
+
+    above: NDArray[np.intp]
+    """The measured tier at or above each rung, [asked]."""
+    gained: Floats
+    """The share of the way that P(right) has gone from the tier below to the one above, [asked]."""
+    spent: Floats
+    """The share of the way that ln E[tokens] has gone, [asked]."""
+
+
 @dataclass(frozen=True, slots=True)
 class TierMapping:
     """How a model's rungs are read off a set of curves; made once per model and ladder."""
 
     curves: Curves
     columns: NDArray[np.intp]
-    """The measured tiers that are used; the one at or below each rung if there is a `share`."""
+    """The measured tiers that are used; with `between`, the one at or below each rung."""
     blend: Floats | None
     """Interpolation between them, [asked, columns]; None if they are not interpolated by length."""
     limit: Floats
     """Completion tokens that each rung may write, [asked]."""
     spread: Floats
     """95th percentile over mean of the tokens, [asked]."""
-    above: NDArray[np.intp] | None = None
-    """The measured tier at or above each rung, [asked]; None if every rung is a measured tier."""
-    share: Floats | None = None
-    """How far each rung lies from the tier below it to the one above, 0 to 1, [asked]."""
+    between: Between | None = None
+    """Interpolation between known tiers; None if every rung is a measured tier, or for `blend`."""
 
     def outcomes(self, inputs: Singles) -> tuple[Floats, Floats]:
         """P(right) and E[tokens] for inputs [..., inputs], each [..., asked]."""
-        right, spent = self.curves.outcomes(inputs)
-        correct, tokens = right.take(self.columns, -1), spent.take(self.columns, -1)
-        if self.above is not None and self.share is not None:
+        right, used = self.curves.outcomes(inputs)
+        correct, tokens = right.take(self.columns, -1), used.take(self.columns, -1)
+        if self.between is not None:
+            above, gained, spent = self.between
             # both are exact at a share of 0, and equal estimates stay equal
-            correct = correct + self.share * (right.take(self.above, -1) - correct)
-            tokens = tokens * (spent.take(self.above, -1) / tokens) ** self.share
+            correct = correct + gained * (right.take(above, -1) - correct)
+            tokens = tokens * (used.take(above, -1) / tokens) ** spent
         if self.blend is not None:
             rising, longer = np.maximum.accumulate(correct, -1), np.maximum.accumulate(tokens, -1)
             # rounded, so that equal estimates stay equal
@@ -150,8 +161,9 @@ def map_tiers(curves: Curves, columns: list[int] | None, tiers: Sequence[TierLen
     """The mapping for a ladder whose tiers are known by name, or interpolated between the measured ones.
 
     columns: the measured tiers of the named ones in `tiers`; None if not all are known. Known tiers keep
-    their estimates, and the rungs between them are interpolated: P(right) and the logarithm of the tokens are
-    linear in ln(1 + reasoning tokens). Tiers that are not known are interpolated by length, and never fall.
+    their estimates, and the rungs between them are interpolated: P(right) is linear in the `gain_position`,
+    and ln E[tokens] in ln(1 + reasoning tokens). Tiers that are not known are interpolated by length, and
+    never fall.
     Nothing was measured beyond the longest tier, so there the curves continue at half the slope of the last
     interval, for at most two octaves. Tokens never exceed what a rung may write.
     """
@@ -190,17 +202,23 @@ def _between_known(
             if name not in named
         ]
     points.sort(key=lambda point: point[0])
-    at = np.log1p([thinking for thinking, _ in points])
+    at, asked = [thinking for thinking, _ in points], [float(tier.thinking) for tier in tiers]
     column = np.array([column for _, column in points])
-    wanted = np.log1p([tier.thinking for tier in tiers])
-    upper = np.clip(np.searchsorted(at, wanted), 1, len(at) - 1)
-    lower = upper - 1
-    share = (wanted - at[lower]) / np.maximum(at[upper] - at[lower], 1e-9)
-    below, above = column[lower], column[upper]
+    upper = np.clip(np.searchsorted(at, asked), 1, len(at) - 1)
+    below, above = column[upper - 1], column[upper]
     known = [index for index, tier in enumerate(tiers) if tier.name is not None]
     below[known] = above[known] = columns
-    share = np.where(np.isin(np.arange(len(tiers)), known), 0.0, np.clip(share, 0, 1))
+
+    def share(positions: Floats, wanted: Floats) -> Floats:
+        """How far each rung lies from the point below it to the one above."""
+        low, high = positions[upper - 1], positions[upper]
+        found: Floats = np.clip((wanted - low) / np.maximum(high - low, 1e-9), 0, 1)
+        found[known] = 0
+        return found
+
+    shortest = shortest_thinking(at)
+    gained = share(gain_position(np.array(at), shortest), gain_position(np.array(asked), shortest))
+    spent = share(np.log1p(at), np.log1p(asked))
     spread = curves.spread.astype(float)
-    return TierMapping(
-        curves, below, None, limit, spread[below] + share * (spread[above] - spread[below]), above, share
-    )
+    spread = spread[below] + spent * (spread[above] - spread[below])
+    return TierMapping(curves, below, None, limit, spread, Between(above, gained, spent))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -120,11 +119,20 @@ def test_rungs_between_known_tiers(saved: Path) -> None:
 
 def test_rungs_are_linear_in_the_logarithm(saved: Path) -> None:
     """Half way in ln(1 + thinking), P(right) is the arithmetic mean and the tokens are the geometric one."""
-    asked = [ASKED[0], TierLength(None, 9, 500), TierLength("short", 99, 500)]
+    asked = [TierLength("short", 9, 500), TierLength(None, 99, 500), TierLength("long", 999, 500)]
     found = Head.load(saved).predict(HARD, "made", asked)
 
     assert found.correct[1] == pytest.approx((found.correct[0] + found.correct[2]) / 2)
     assert found.tokens[1] == pytest.approx((found.tokens[0] * found.tokens[2]) ** 0.5)
+
+
+def test_a_quarter_of_the_shortest_tier_gains_nothing(saved: Path) -> None:
+    """Up to a quarter of the shortest thinking tier P(right) stays that of no thinking, but tokens rise."""
+    asked = [ASKED[0], *(TierLength(None, n, 500) for n in (9, 24, 50)), TierLength("short", 99, 500)]
+    found = Head.load(saved).predict(HARD, "made", asked)
+
+    assert found.correct[0] == found.correct[1] == found.correct[2] != found.correct[3]
+    assert list(found.tokens) == sorted(set(found.tokens))
 
 
 def test_equal_tiers_have_equal_rungs_between_them(trained: Trained) -> None:
@@ -149,10 +157,9 @@ def test_other_measured_tiers_are_used_if_their_lengths_fit(trained: Trained) ->
         head = replace(trained.head, sets={"made": replace(curves, lengths=lengths)})
         return head.predict(HARD, "made", asked).correct[1]
 
-    by_name = known.correct[0] + math.log(101) / math.log(601) * (known.correct[2] - known.correct[0])
     assert middle({"direct": 0.0, "short": 100.0, "long": 600.0}) == pytest.approx(known.correct[1])
-    assert middle({"direct": 0.0, "short": 100.0, "long": 500.0}) == pytest.approx(by_name)
-    assert middle({}) == pytest.approx(by_name)
+    assert middle({"direct": 0.0, "short": 100.0, "long": 500.0}) == known.correct[0]
+    assert middle({}) == known.correct[0]
 
 
 def test_price_table(saved: Path) -> None:
