@@ -65,7 +65,7 @@ class Snapshot:
                 ladder = router.targets[name].ladder
                 predictor.predict("", name, ladder.lengths)
                 if isinstance(predictor, Head) and len(ladder.names) > 1:
-                    notes.append(predictor.caveat(name, ladder.lengths))
+                    notes.append(predictor.caveat(name, ladder.named_lengths))
         except ArtifactError as error:
             raise ConfigError([Problem(None, "head", str(error))]) from None
         return cls(settings, router, BudgetLimits(settings), pools_of(settings), tuple(filter(None, notes)))

@@ -138,7 +138,7 @@ class Head:
 
         Tiers that are not known by name are interpolated by length, if the curves have lengths.
         """
-        names = [tier.name for tier in tiers]
+        names = [tier.name for tier in tiers if tier.name is not None]
         own = self.sets.get(model)
         if own is None:
             return None
@@ -157,7 +157,7 @@ class Head:
         if found[1] is not None:
             return None
         longest = max(found[0].lengths.values())
-        beyond = [tier.name for tier in tiers if tier.thinking > longest]
+        beyond = [tier.name for tier in tiers if tier.name and tier.thinking > longest]
         how = f"the tiers of the model {model} are interpolated by length between those that were measured"
         if beyond:
             how += f", and beyond {longest:,.0f} reasoning tokens ({', '.join(beyond)}) extrapolated"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from router_model import artifact
 from router_model.arrays import Floats, Singles
 from router_model.encoders.base import Features
-from router_model.predictor import TierLength
+from router_model.predictor import TierLength, gain_position, shortest_thinking
 
 _CLIP = 4.0  # standard deviations beyond which a count carries no more information
 _OCTAVES = 2.0  # how far beyond the longest measured tier the curves may continue to rise
@@ -110,24 +111,42 @@ def outside(vector: Singles, plane: Singles) -> float:
     return 1 - float(inside @ inside)
 
 
+class Between(NamedTuple):
+    """Where rungs lie between the measured tiers around them."""
+
+    above: NDArray[np.intp]
+    """The measured tier at or above each rung, [asked]."""
+    gained: Floats
+    """The share of the way that P(right) has gone from the tier below to the one above, [asked]."""
+    spent: Floats
+    """The share of the way that ln E[tokens] has gone, [asked]."""
+
+
 @dataclass(frozen=True, slots=True)
 class TierMapping:
-    """How a model's tiers are read off a set of curves; made once per model and set of tiers."""
+    """How a model's rungs are read off a set of curves; made once per model and ladder."""
 
     curves: Curves
     columns: NDArray[np.intp]
-    """The measured tiers that are used."""
+    """The measured tiers that are used; with `between`, the one at or below each rung."""
     blend: Floats | None
-    """Interpolation between them, [asked, columns]; None if the tiers asked about are the columns."""
+    """Interpolation between them, [asked, columns]; None if they are not interpolated by length."""
     limit: Floats
-    """Completion tokens that each tier may write, [asked]."""
+    """Completion tokens that each rung may write, [asked]."""
     spread: Floats
     """95th percentile over mean of the tokens, [asked]."""
+    between: Between | None = None
+    """Interpolation between known tiers; None if every rung is a measured tier, or for `blend`."""
 
     def outcomes(self, inputs: Singles) -> tuple[Floats, Floats]:
         """P(right) and E[tokens] for inputs [..., inputs], each [..., asked]."""
-        correct, tokens = self.curves.outcomes(inputs)
-        correct, tokens = correct.take(self.columns, -1), tokens.take(self.columns, -1)
+        right, used = self.curves.outcomes(inputs)
+        correct, tokens = right.take(self.columns, -1), used.take(self.columns, -1)
+        if self.between is not None:
+            above, gained, spent = self.between
+            # both are exact at a share of 0, and equal estimates stay equal
+            correct = correct + gained * (right.take(above, -1) - correct)
+            tokens = tokens * (used.take(above, -1) / tokens) ** spent
         if self.blend is not None:
             rising, longer = np.maximum.accumulate(correct, -1), np.maximum.accumulate(tokens, -1)
             # rounded, so that equal estimates stay equal
@@ -137,15 +156,18 @@ class TierMapping:
 
 
 def map_tiers(curves: Curves, columns: list[int] | None, tiers: Sequence[TierLength]) -> TierMapping:
-    """The mapping for tiers known by name (`columns`), or for tiers interpolated between the measured ones.
+    """The mapping for a ladder whose tiers are known by name, or interpolated between the measured ones.
 
-    Interpolation is linear in ln(1 + reasoning tokens) and never falls. Nothing was measured beyond the
-    longest tier, so there the curves continue at half the slope of the last interval, for at most two
-    octaves. Tokens never exceed what a tier may write.
+    columns: the measured tiers of the named ones in `tiers`; None if not all are known. Known tiers keep
+    their estimates, and the rungs between them are interpolated: P(right) is linear in the `gain_position`,
+    and ln E[tokens] in ln(1 + reasoning tokens). Tiers that are not known are interpolated by length, and
+    never fall.
+    Nothing was measured beyond the longest tier, so there the curves continue at half the slope of the last
+    interval, for at most two octaves. Tokens never exceed what a rung may write.
     """
     limit = np.array([max(tier.thinking + tier.answer, 1) for tier in tiers], float)
     if columns is not None:
-        return TierMapping(curves, np.array(columns), None, limit, curves.spread[columns].astype(float))
+        return _between_known(curves, columns, tiers, limit)
     known = [curves.tiers.index(tier) for tier in curves.lengths]
     measured = np.log1p(list(curves.lengths.values()))
     wanted = np.log1p([max(tier.thinking, 0) for tier in tiers])
@@ -157,3 +179,44 @@ def map_tiers(curves: Curves, columns: list[int] | None, tiers: Sequence[TierLen
     blend[:, -1] += beyond
     blend[:, -2] -= beyond
     return TierMapping(curves, np.array(known), blend, limit, spread)
+
+
+def _between_known(
+    curves: Curves, columns: list[int], tiers: Sequence[TierLength], limit: Floats
+) -> TierMapping:
+    """The mapping for a ladder whose named tiers are the columns.
+
+    Other measured tiers are used too, if the curves have lengths in which the named tiers have exactly the
+    thinking tokens of the ladder.
+    """
+    if len(columns) == len(tiers):
+        return TierMapping(curves, np.array(columns), None, limit, curves.spread[columns].astype(float))
+    named = {tier.name: tier.thinking for tier in tiers if tier.name is not None}
+    points = [(float(thinking), column) for thinking, column in zip(named.values(), columns, strict=True)]
+    if all(curves.lengths.get(name) == thinking for name, thinking in named.items()):
+        points += [
+            (thinking, curves.tiers.index(name))
+            for name, thinking in curves.lengths.items()
+            if name not in named
+        ]
+    points.sort(key=lambda point: point[0])
+    at, asked = [thinking for thinking, _ in points], [float(tier.thinking) for tier in tiers]
+    column = np.array([column for _, column in points])
+    upper = np.clip(np.searchsorted(at, asked), 1, len(at) - 1)
+    below, above = column[upper - 1], column[upper]
+    known = [index for index, tier in enumerate(tiers) if tier.name is not None]
+    below[known] = above[known] = columns
+
+    def share(positions: Floats, wanted: Floats) -> Floats:
+        """How far each rung lies from the point below it to the one above."""
+        low, high = positions[upper - 1], positions[upper]
+        found: Floats = np.clip((wanted - low) / np.maximum(high - low, 1e-9), 0, 1)
+        found[known] = 0
+        return found
+
+    shortest = shortest_thinking(at)
+    gained = share(gain_position(np.array(at), shortest), gain_position(np.array(asked), shortest))
+    spent = share(np.log1p(at), np.log1p(asked))
+    spread = curves.spread.astype(float)
+    spread = spread[below] + spent * (spread[above] - spread[below])
+    return TierMapping(curves, below, None, limit, spread, Between(above, gained, spent))

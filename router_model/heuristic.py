@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 from router_model.allocation import PriceTable
-from router_model.predictor import Prediction, TierLength
+from router_model.predictor import Prediction, TierLength, ranks
 
 _SCANNED = 20_000  # characters read at most, to bound the worst case
 _HARD_WORDS = frozenset(
@@ -35,8 +36,16 @@ def difficulty(prompt: str) -> float:
     return 1 / (1 + math.exp(-score))
 
 
+@lru_cache(maxsize=1024)
+def _exponents(tiers: tuple[TierLength, ...]) -> tuple[float, ...]:
+    """1 + 2·r for each rung, where r is its rank among the named tiers as a share of the highest rank."""
+    found = ranks(tiers)
+    top = max(found[-1], 1.0)
+    return tuple(1 + 2 * rank / top for rank in found)
+
+
 class HeuristicBaseline:
-    """P(right) = 1 − d^(1 + 2·r) for the tier at relative rank r in [0, 1], and thinking in proportion to d.
+    """P(right) = 1 − d^(1 + 2·r) for the rung at relative rank r in [0, 1], and thinking in proportion to d.
 
     With this formula thinking gains nothing on trivial prompts (d → 0) and on hopeless ones (d → 1).
     """
@@ -46,8 +55,7 @@ class HeuristicBaseline:
     def predict(self, prompt: str, model: str, tiers: Sequence[TierLength]) -> Prediction:
         """See `Predictor.predict`; `model` is ignored."""
         hardness = difficulty(prompt)
-        top = max(len(tiers) - 1, 1)
-        correct = tuple(1 - hardness ** (1 + 2 * rank / top) for rank in range(len(tiers)))
+        correct = tuple(1 - hardness**exponent for exponent in _exponents(tuple(tiers)))
         tokens = tuple(hardness * tier.thinking + 0.25 * tier.answer for tier in tiers)
         return Prediction(hardness, correct, tokens)
 

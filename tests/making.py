@@ -15,6 +15,7 @@ from gateway.config.rules import Rule
 from gateway.config.settings import Settings
 from gateway.openai_api.requests import ClientLimits, Fields, Request, encode, parse_chat
 from gateway.routing import policy
+from gateway.routing.decision import Decision, Rungs
 from gateway.routing.policy import Bounds
 from gateway.routing.tiers import TierLadder
 from router_model.allocation import PriceTable
@@ -41,8 +42,8 @@ def settings(**sections: Any) -> Settings:
 
 
 def ladder(tiers: dict[str, Any] = TIERS, family: dict[str, Any] = SWITCH, **model: Any) -> TierLadder:
-    """The ladder of a model with these tiers, built fast enough for property tests."""
-    entry = {"family": "f", "replicas": [{"url": "http://a"}], "tiers": tiers} | model
+    """The ladder of a model, built fast for property tests; of its tiers alone unless it has `rungs`."""
+    entry = {"family": "f", "replicas": [{"url": "http://a"}], "tiers": tiers, "rungs": None} | model
     made = Settings.model_validate({"families": {"f": family}, "models": {"tiny": entry}})
     return TierLadder.of(made.models["tiny"], made.tiers_of(made.models["tiny"]), made.families["f"])
 
@@ -88,7 +89,31 @@ ladders = st.builds(
     st.dictionaries(st.sampled_from(names), tier_values, min_size=1, max_size=5),
     families,
     thinking_budget=st.booleans(),
+    rungs=st.none() | st.integers(2, 32),
 )
+
+
+def decision(tier: str, correct: dict[str, float], tokens: dict[str, float], **changes: Any) -> Decision:
+    """A decision for a named tier, of a model that has no other rungs than the tiers of these estimates."""
+    names = tuple(correct)
+    at = names.index(tier)
+    eligible = changes.pop("eligible", names)
+    usual: dict[str, Any] = {"id": "d1", "model": "tiny", "reason": "price", "rule": None}
+    usual |= {"requested": "adaptive", "thinking": 100 * at, "cap": 32, "difficulty": 0.5, "price": 1.0}
+    usual |= {"propensity": 1.0, "versions": {"head": "h"}}
+    rungs = Rungs(
+        thinking=tuple(100 * rung for rung in range(len(names))),
+        correct=tuple(correct.values()),
+        tokens=tuple(tokens.values()),
+        named=tuple(range(len(names))),
+        lowest=names.index(eligible[0]),
+        highest=names.index(eligible[-1]),
+    )
+    chosen = {"rung": at, "rung_correct": correct[tier], "rung_tokens": tokens[tier], "rungs": rungs}
+    estimates = {"tier": tier, "correct": correct, "tokens": tokens, "eligible": eligible}
+    return Decision(**(usual | chosen | estimates | changes))
+
+
 TABLE = PriceTable([10, 30, 60, 100], [20, 6, 1, 0.01])
 """A price table: the price at each of four numbers of tokens per request."""
 
@@ -115,9 +140,9 @@ def bounds_of(
 
 @st.composite
 def positions(draw: st.DrawFn) -> tuple[TierLadder, int]:
-    """A ladder and the position of a tier on it."""
+    """A ladder and the position of a rung on it."""
     made = draw(ladders)
-    return made, draw(st.integers(0, len(made.names) - 1))
+    return made, draw(st.integers(0, len(made.rungs) - 1))
 
 
 USAGE = {"prompt_tokens": 7, "total_tokens": 49, "completion_tokens": 42}

@@ -74,7 +74,7 @@ class Fallback:
             raise BudgetUnavailable(
                 "The token budget cannot be checked right now", retry_after=1, detail=str(cause)
             )
-        reservation = Reservation(next(self._ids), limits, demand, demand.wanted, fallback=policy)
+        reservation = Reservation(next(self._ids), limits, demand, 0, fallback=policy)
         if policy == "degrade":
             reservation.tier = len(demand.tiers) - 1
             self._reserve_locally(reservation, now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -35,9 +35,9 @@ class Demand:
     """What a request may spend."""
 
     tiers: tuple[TierDemand, ...]
-    """The tiers it may get, most expensive first."""
-    wanted: int = 0
-    """Position in `tiers` of the one to try first."""
+    """The rung that is wanted, then the cheaper ones that it may be shortened to."""
+    longest: int = 0
+    """The most completion tokens per choice that the request could have wanted."""
     choices: int = 1
     """Completions that the request asks for."""
     prompt: int = 0
@@ -49,8 +49,8 @@ class Demand:
 
     @property
     def largest(self) -> int:
-        """The most tokens that may be reserved."""
-        return self.prompt + self.choices * self.tiers[0].max_tokens
+        """The most tokens that could have been reserved."""
+        return self.prompt + self.choices * max(self.longest, self.tiers[0].max_tokens)
 
     def fixed(self, limit: Limit) -> int:
         """Tokens that the budget counts however short the completion is."""
@@ -62,13 +62,17 @@ class Demand:
         per_choice = min(likely, clamp or tier.max_tokens, tier.max_tokens)
         return self.fixed(limit) + self.choices * per_choice
 
+    def fits(self, limits: tuple[Limit, ...], tier: TierDemand, rooms: Sequence[int]) -> bool:
+        """Whether a tier fits into windows with so much room, as the script decides it."""
+        amounts = (self.amount(limit, tier) for limit in limits)
+        return all(not tokens or tokens <= room for tokens, room in zip(amounts, rooms, strict=True))
+
     def command(self, limits: tuple[Limit, ...], *, again: bool = False) -> ReserveCommand:
         """The command that reserves tokens. again: the request was refused before; do not count it twice."""
         return ReserveCommand(
             windows=tuple(limit.window for limit in limits),
             fixed=tuple(self.fixed(limit) for limit in limits),
             amounts=tuple(tuple(self.amount(limit, tier) for limit in limits) for tier in self.tiers),
-            wanted=self.wanted + 1,
             choices=self.choices,
             minimum=self.minimum,
             soft=self.soft,
@@ -133,7 +137,7 @@ class Reservation:
     @property
     def shortened(self) -> bool:
         """Whether the budget granted less than the request wanted."""
-        return self.tier != self.demand.wanted or self.clamp > 0
+        return self.tier > 0 or self.clamp > 0
 
     def amounts(self) -> list[int]:
         """Tokens reserved under each limit."""

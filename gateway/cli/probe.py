@@ -84,13 +84,14 @@ class _Probe:
             for temperature in (0.0, 0.7):
                 yield await self._tiny_budget(temperature)
         if self._family.efforts:
-            for length, effort in zip(self._ladder.lengths, self._ladder.efforts, strict=True):
-                if length.thinking:
-                    yield await self._effort(length.name, effort)
+            tiers = zip(self._ladder.names, self._ladder.tiers, self._ladder.efforts, strict=True)
+            for name, tier, effort in tiers:
+                if tier.thinking:
+                    yield await self._effort(name, effort)
 
     def _tiers_fit(self) -> Iterator[Finding]:
         context = self._backend.context
-        for length in self._ladder.lengths:
+        for length in self._ladder.named_lengths:
             needed = length.thinking + length.answer
             if context and needed > context:
                 detail = f"{needed} tokens, context {context}: will be cut"
@@ -140,7 +141,7 @@ class _Probe:
         messages = [{"role": "user", "content": _PROMPT}]
         body = {"model": self._pool.served_name, "messages": messages, "temperature": temperature}
         request: Request = parse_chat(encode(body))
-        fields: Fields = self._ladder.apply(request.fields, tier, length)
+        fields: Fields = self._ladder.apply(request.fields, self._ladder.index(tier), length)
         try:
             async with asyncio.timeout(self._settings.timeouts.total):
                 status, answer = await self._upstream.ask(

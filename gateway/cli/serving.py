@@ -18,6 +18,7 @@ from gateway.config.access import key_digest
 
 if TYPE_CHECKING:
     from gateway.routing.call import Call, Plan
+    from gateway.routing.decision import Decision
     from gateway.snapshot import Snapshot
 
 commands = typer.Typer()
@@ -66,12 +67,14 @@ def check(config: ConfigArgument) -> None:
     """Say what is wrong with a configuration, with the line; exit status 2 if anything is."""
     snapshot = build_snapshot(config)
     settings = snapshot.settings
-    table = Table("model", "family", "replicas", "tiers (thinking + answer)", title=f"{config}: valid")
+    columns = ("model", "family", "replicas", "tiers (thinking + answer)", "rungs (thinking)")
+    table = Table(*columns, title=f"{config}: valid")
     for name, model in settings.models.items():
         tiers = ", ".join(
             f"{tier} {t.thinking}+{t.answer or '∞'}" for tier, t in settings.tiers_of(model).items()
         )
-        table.add_row(name, model.family, str(len(model.replicas)), tiers)
+        rungs = " ".join(map(str, snapshot.router.targets[name].ladder.thinking))
+        table.add_row(name, model.family, str(len(model.replicas)), tiers, rungs)
     out.print(table)
     out.print(f"{len(settings.keys)} API keys, {len(settings.rules)} rules, price {settings.price:g}")
     out.print(f"head {snapshot.router.predictor.version}")
@@ -104,7 +107,6 @@ def route(
     """Show the decision for a prompt, without asking any backend."""
     from gateway.errors import GatewayError
     from gateway.openai_api.endpoints import CHAT
-    from router_model.allocation import value
     from router_model.encoders.base import EncoderError
 
     snapshot = build_snapshot(config)
@@ -123,15 +125,26 @@ def route(
     decision = asyncio.run(_plan(snapshot, call)).decision
     if decision is None:
         raise RuntimeError("a chat always has a tier")
-    table = Table("tier", "P(right)", "tokens", "value", title=f"{decision.tier}: {decision.reason}")
-    for tier, correct in decision.correct.items():
-        tokens = decision.tokens[tier]
-        row = (tier, f"{correct:.3f}", f"{tokens:.0f}", f"{value(correct, tokens, decision.price):.3f}")
-        table.add_row(*row, style="bold" if tier == decision.tier else None)
-    out.print(table)
-    out.print(
-        f"difficulty {decision.difficulty:.3f}, price {decision.price:g} per 1,000 tokens", highlight=False
-    )
+    out.print(_estimates(decision))
+    given = f"{decision.thinking:,} thinking tokens"
+    price = f"price {decision.price:g} per 1,000 tokens"
+    out.print(f"{given}, difficulty {decision.difficulty:.3f}, {price}", highlight=False)
+
+
+def _estimates(decision: Decision) -> Table:
+    """The named tiers and the chosen rung, with their estimates."""
+    from router_model.allocation import value
+
+    rungs, names = decision.rungs, list(decision.correct)
+    title = f"{decision.tier}: {decision.reason}"
+    table = Table("tier", "thinking", "P(right)", "tokens", "value", title=title)
+    for at in sorted({*rungs.named, decision.rung}):
+        name = names[rungs.named.index(at)] if at in rungs.named else ""
+        correct, tokens = rungs.correct[at], rungs.tokens[at]
+        worth = value(correct, tokens, decision.price)
+        row = (name, f"{rungs.thinking[at]:,}", f"{correct:.3f}", f"{tokens:.0f}", f"{worth:.3f}")
+        table.add_row(*row, style="bold" if at == decision.rung else None)
+    return table
 
 
 async def _plan(snapshot: Snapshot, call: Call) -> Plan:

@@ -131,6 +131,9 @@ class Model(Section):
     thinking_budget: bool = Field(
         True, description="Whether to send a thinking budget; false for backends that refuse it."
     )
+    rungs: Annotated[int, Field(ge=2, le=32)] | None = Field(
+        13, description="Thinking budgets to choose from, tiers included; null for the tiers alone."
+    )
 
 
 def tiers_with_efforts(tiers: dict[str, Tier]) -> dict[str, Tier]:

@@ -68,7 +68,7 @@ class Settings(Section):
         0.0,
         ge=0,
         le=0.5,
-        description="Share of adaptive requests whose tier is drawn at random; none while a budget is tight.",
+        description="Share of adaptive requests whose rung is drawn at random; none while a budget is tight.",
     )
     families: dict[str, Family] = Field(
         default_factory=dict, description="Entries added to the built-in table of model families."

@@ -35,13 +35,13 @@ class Sums:
     right: float = 0.0
     """Right answers that the head expects, over the requests in `chosen`."""
     right_longest: float = 0.0
-    """Right answers that the head expects if each of these had got its longest eligible tier."""
+    """Right answers that the head expects if each of these had got its longest eligible rung."""
     chosen: int = 0
-    """Successful requests with more than one eligible tier and known token usage."""
+    """Successful requests with more than one eligible rung and known token usage."""
     comparable: int = 0
     """Completion tokens of the requests in `chosen`."""
     saved: float = 0.0
-    """Tokens that the head expects of the longest eligible tier, minus the tokens used; may be negative."""
+    """Tokens that the head expects of the longest eligible rung, minus the tokens used; may be negative."""
 
     def add(self, record: Record) -> None:
         """Count one finished request, if a tier was decided for it."""
@@ -52,14 +52,14 @@ class Sums:
         self.errors += record.error is not None
         self.tokens += used or 0
         self.tiers[decision.tier] = self.tiers.get(decision.tier, 0) + 1
-        if used is None or record.error or len(decision.eligible) < 2:
+        rungs = decision.rungs
+        if used is None or record.error or rungs.lowest == rungs.highest:
             return
-        longest = decision.eligible[-1]
         self.chosen += 1
-        self.right += decision.correct[decision.tier]
-        self.right_longest += decision.correct[longest]
+        self.right += decision.rung_correct
+        self.right_longest += rungs.correct[rungs.highest]
         self.comparable += used
-        self.saved += decision.tokens[longest] * record.choices - used
+        self.saved += rungs.tokens[rungs.highest] * record.choices - used
 
 
 @dataclass(slots=True)
@@ -209,5 +209,6 @@ def _shown(record: Record) -> dict[str, Any]:
             tier: value(correct, decision.tokens[tier], decision.price)
             for tier, correct in decision.correct.items()
         },
+        "rung_value": value(decision.rung_correct, decision.rung_tokens, decision.price),
         "explanation": explain(decision),
     }

@@ -97,7 +97,9 @@ class Plan(Struct, frozen=True):
         """The plan with the tier and the token limit that the budgets granted."""
         if reservation is None:
             return self
-        decision = self.routing.granted(reservation) if self.routing else None
+        decision = None
+        if self.routing:
+            decision = self.routing.granted(reservation, self.call.settings.reservations)
         return replace(self, decision=decision, reservation=reservation)
 
     def fields(self) -> Fields:
@@ -108,7 +110,7 @@ class Plan(Struct, frozen=True):
         if decision:
             length = Length(decision.thinking, decision.cap)
             if endpoint.has_template:
-                fields = ladder.apply(fields, decision.tier, length)
+                fields = ladder.apply(fields, decision.rung, length)
             else:
                 fields = ladder.clamp(fields, length)
             # Under a strict budget, send a limit even if the tier has none: nothing beyond it is reserved.

@@ -1,4 +1,4 @@
-"""The record of one routing decision: the tier, the reason, and every input."""
+"""The record of one routing decision: the rung, its tier, the reason, and every input."""
 
 from __future__ import annotations
 
@@ -25,31 +25,62 @@ Reason = Literal[
 """Why a tier was chosen. The set is closed."""
 
 
+class Rungs(Struct, frozen=True):
+    """The head's estimates for every rung of the model's ladder, shortest first.
+
+    With the price they are all that the choice was made from, so it can be replayed at any price.
+    """
+
+    thinking: tuple[int, ...]
+    """Reasoning tokens."""
+    correct: tuple[float, ...]
+    """P(right)."""
+    tokens: tuple[float, ...]
+    """Expected completion tokens."""
+    named: tuple[int, ...]
+    """Positions of the rungs that are named tiers."""
+    lowest: int
+    """Position of the shortest eligible rung."""
+    highest: int
+    """Position of the longest eligible rung."""
+
+
 class Decision(Struct, frozen=True):
     """The decision for one request, with all its inputs, so that it can be replayed."""
 
     id: str
     model: str
     tier: str
+    """The named tier at or below the chosen rung."""
     reason: Reason
     rule: str | None
     """The rule behind the reason, if there is one."""
     requested: str
     """The tier that the client pins or allows at most; `adaptive` if it leaves the choice to the gateway."""
     eligible: tuple[str, ...]
+    """The named tiers among the eligible rungs."""
     thinking: int
-    """Reasoning tokens granted."""
+    """Reasoning tokens granted: those of the rung, or fewer if a limit cuts it."""
     cap: int | None
     """Completion tokens granted, reasoning included; None if there is no limit."""
     difficulty: float
     correct: dict[str, float]
-    """P(right) by tier, as the head estimates it."""
+    """P(right) by named tier, as the head estimates it."""
     tokens: dict[str, float]
-    """Expected completion tokens by tier, as the head estimates them."""
+    """Expected completion tokens by named tier, as the head estimates them."""
     price: float
     """Probability of a right answer that 1,000 tokens must buy."""
     propensity: float
-    """Probability that this request gets this tier, exploration and limiter included."""
+    """Probability that this request gets this rung, exploration and limiter included."""
     versions: dict[str, str]
+    rung: int
+    """Position of the chosen rung on the model's ladder."""
+    rung_correct: float
+    """P(right) at the chosen rung."""
+    rung_tokens: float
+    """Expected completion tokens at the chosen rung."""
+    rungs: Rungs
     wanted: str | None = None
     """The tier before a budget shortened the request; None if none did."""
+    wanted_rung: int | None = None
+    """Position of the rung before a budget shortened the request; None if none did."""

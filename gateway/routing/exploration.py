@@ -1,23 +1,23 @@
-"""Exploration: sometimes draws a random tier, and says how probable the granted tier was. No I/O."""
+"""Exploration: sometimes draws a random rung, and says how probable the granted rung was. No I/O."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 
 class Draw(NamedTuple):
-    """The result of a random draw of a tier."""
+    """The result of a random draw of a rung."""
 
-    tier: int
-    """Position of the drawn tier."""
+    rung: int
+    """Position of the drawn rung."""
     probabilities: dict[int, float]
-    """How likely each eligible tier was to be drawn, by position."""
+    """How likely each eligible rung was to be drawn, by position."""
 
 
 def explore(best: int, eligible: Sequence[int], epsilon: float, uniform: float) -> Draw:
-    """Draw any eligible tier with probability ε, all equally likely; otherwise take the best one.
+    """Draw any eligible rung with probability ε, all equally likely; otherwise take the best one.
 
     uniform: a random number in [0, 1). Use ε = 0 while a budget is tight.
     """
@@ -28,16 +28,10 @@ def explore(best: int, eligible: Sequence[int], epsilon: float, uniform: float) 
     return Draw(best, probabilities)
 
 
-def propensity(draw: Draw, granted: int, fits: Iterable[int]) -> float:
-    """The probability that this tier is granted, limiter included; 0 if that is impossible.
+def propensity(draw: Draw, granted: int | None, grant: Callable[[int], int | None]) -> float:
+    """The probability that this rung is granted, limiter included; 0 if that is impossible.
 
-    fits: the tiers for which the budgets had room. The limiter grants the highest of them at or below the
-    drawn tier, so several draws can lead to one tier. For example, with room for tiers 0 and 1, draws of 1
-    and 2 both lead to tier 1.
+    grant: what the limiter makes of a drawn rung; None if it cuts the cheapest one. Several draws can lead to
+    one rung. For example, with room for rungs 0 and 1, draws of 1 and 2 both lead to rung 1.
     """
-    room = sorted(fits)
-    return math.fsum(
-        probability
-        for drawn, probability in draw.probabilities.items()
-        if max((k for k in room if k <= drawn), default=None) == granted
-    )
+    return math.fsum(share for drawn, share in draw.probabilities.items() if grant(drawn) == granted)

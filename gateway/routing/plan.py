@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,58 +42,70 @@ class RoutingPlan:
     def guaranteed(self) -> int:
         """Reasoning tokens that a floor or a fixed tier promises, so that no budget may take them away."""
         guarantee = self.bounds.guarantee
-        return 0 if guarantee is None else self.ladder.tiers[guarantee].thinking
+        return 0 if guarantee is None else self.ladder.thinking[guarantee]
 
     @property
-    def tiers(self) -> tuple[int, ...]:
-        """Positions of the tiers that a budget may grant, most expensive first; only one if it is fixed."""
-        wanted = self.ladder.index(self.decision.tier)
+    def span(self) -> range:
+        """Positions of the rungs that the request could have got, by choice, by chance or by a budget."""
+        wanted, eligible = self.decision.rung, self.choice.eligible
         if self.bounds.fixed:
-            return (wanted,)
+            return range(wanted, wanted + 1)
         low = self.bounds.floor.index if self.bounds.floor else 0
-        eligible = [self.ladder.index(name) for name in self.decision.eligible]
-        return tuple(range(max(wanted, *eligible), min(low, wanted) - 1, -1))
+        return range(min(low, wanted), max(wanted + 1, eligible.stop))
+
+    def candidates(self, wanted: int) -> tuple[int, ...]:
+        """The rungs that a budget may grant if this one is wanted: itself, then the named tiers below.
+
+        Only named tiers, because a message to Redis holds the amounts of every candidate in every window.
+        """
+        below = (index for index in reversed(self.ladder.named) if self.span.start <= index < wanted)
+        return (wanted, *below)
 
     def estimates(self, choices: int) -> tuple[list[float], list[float]]:
-        """P(right) and the expected completion tokens of all choices, by tier that a budget may grant."""
-        correct, tokens = self.prediction.correct, self.prediction.tokens
-        return [correct[k] for k in self.tiers], [tokens[k] * choices for k in self.tiers]
+        """P(right) and the expected completion tokens of all choices, by rung that the request could get."""
+        rungs = slice(self.span.start, self.span.stop)
+        tokens = [count * choices for count in self.prediction.tokens[rungs]]
+        return list(self.prediction.correct[rungs]), tokens
 
     def length(self, index: int) -> Length:
         return self.ladder.length(index, self.client_limits, self.guaranteed, self.context)
 
+    def max_tokens(self, index: int, longest_answer: int) -> int:
+        """The most completion tokens that a rung may generate."""
+        length = self.length(index)
+        if length.max_tokens is not None:
+            return length.max_tokens
+        most = length.thinking + longest_answer
+        return min(most, self.context or most)
+
     def tier_demand(self, index: int, longest_answer: int) -> TierDemand:
-        length, prediction = self.length(index), self.prediction
-        max_tokens = length.max_tokens
-        if max_tokens is None:
-            max_tokens = length.thinking + longest_answer
-            max_tokens = min(max_tokens, self.context or max_tokens)
+        max_tokens, prediction = self.max_tokens(index, longest_answer), self.prediction
         likely = math.ceil(prediction.p95[index]) if prediction.p95 else None
         return TierDemand(max_tokens, likely, min(round(prediction.tokens[index]), max_tokens))
 
     def demand(self, reservations: Reservations, *, choices: int, body: bytes, prompts: int = 1) -> Demand:
-        """What the ledger must know to reserve tokens: the need of every tier, and how far to shorten.
+        """What the ledger must know to reserve tokens: the need of every candidate, and how far to shorten.
 
         prompts: number of prompts in the body.
         """
-        tiers = self.tiers
-        demands = tuple(self.tier_demand(index, reservations.longest_answer) for index in tiers)
-        kept = min(self.guaranteed, self.ladder.tiers[tiers[-1]].thinking)
+        candidates = self.candidates(self.decision.rung)
+        demands = tuple(self.tier_demand(index, reservations.longest_answer) for index in candidates)
+        kept = min(self.guaranteed, self.ladder.thinking[candidates[-1]])
         return Demand(
             tiers=demands,
-            wanted=tiers.index(self.ladder.index(self.decision.tier)),
+            longest=self.max_tokens(self.span.stop - 1, reservations.longest_answer),
             choices=choices,
             prompt=prompt_bound(body, self.context, prompts),
             minimum=min(kept + reservations.shortest_answer, demands[-1].max_tokens),
             soft=not kept,
         )
 
-    def granted(self, reservation: Reservation) -> Decision:
+    def granted(self, reservation: Reservation, reservations: Reservations) -> Decision:
         """The decision as the budgets granted it.
 
         They may have granted a cheaper tier or fewer tokens, or set a token limit where the tier has none.
         """
-        index = self.tiers[reservation.tier]
+        index = self.candidates(self.decision.rung)[reservation.tier]
         length = self.length(index)
         if reservation.clamp:
             length = self._cut(index, reservation.clamp)
@@ -100,36 +113,55 @@ class RoutingPlan:
             length = Length(length.thinking, reservation.max_tokens)
         changes: dict[str, Any] = {"thinking": length.thinking, "cap": length.max_tokens}
         if self.choice.draw:
-            changes["propensity"] = self._propensity(self.choice.draw, index, reservation)
+            granted = None if reservation.clamp else index
+            changes["propensity"] = self._propensity(self.choice.draw, granted, reservation, reservations)
         if reservation.shortened:
             changes |= {
-                "tier": self.ladder.names[index],
+                "tier": self.ladder.tier_at(index),
                 "reason": "budget",
                 "rule": None,
+                "rung": index,
+                "rung_correct": self.prediction.correct[index],
+                "rung_tokens": self.prediction.tokens[index],
                 "wanted": self.decision.tier,
+                "wanted_rung": self.decision.rung,
             }
         return with_fields(self.decision, **changes)
 
-    def _propensity(self, draw: Draw, index: int, reservation: Reservation) -> float:
-        """The probability of the granted tier, which the log needs to compare policies later.
+    def _propensity(
+        self, draw: Draw, granted: int | None, reservation: Reservation, reservations: Reservations
+    ) -> float:
+        """The probability of the granted rung, which the log needs to compare policies later.
 
-        The budget can turn several draws into the same tier, so their probabilities add up.
+        The budget can turn several draws into the same rung, so their probabilities add up. What it would
+        have made of the other draws follows from the room that the windows had.
+
+        granted: None if no candidate fitted as a whole, so that the cheapest one was cut.
         """
-        if not reservation.reply:  # Redis was away: `degrade` grants the cheapest tier whatever was drawn
-            return 1.0 if reservation.fallback == "degrade" else draw.probabilities[index]
-        if reservation.clamp:  # no tier fits as a whole, so every draw leads to the cheapest one, cut
-            return 1.0
-        room = [tier for at, tier in enumerate(self.tiers) if reservation.reply.fits >> at & 1]
-        return propensity(draw, index, room)
+        reply = reservation.reply
+        if not reply:  # Redis was away: `degrade` grants the cheapest tier whatever was drawn
+            return 1.0 if reservation.fallback == "degrade" else draw.probabilities[self.decision.rung]
+
+        def fits(index: int) -> bool:
+            need = self.tier_demand(index, reservations.longest_answer)
+            return reservation.demand.fits(reservation.limits, need, reply.rooms)
+
+        room = {index for index in self.span if fits(index)}
+        return propensity(draw, granted, lambda drawn: _first(self.candidates(drawn), room))
 
     def _cut(self, index: int, clamp: int) -> Length:
         """The length of a tier cut to `clamp` completion tokens, which always cover the guarantee."""
-        kept = min(self.guaranteed, self.ladder.tiers[index].thinking)
+        kept = min(self.guaranteed, self.ladder.thinking[index])
         # `length` grants guaranteed reasoning on top of the client's limit, so subtract it first.
         most = min(clamp - kept, self.client_limits.max_tokens or clamp)
         length = self.ladder.length(index, replace(self.client_limits, max_tokens=most), kept, self.context)
         max_tokens = clamp if length.max_tokens is None else min(length.max_tokens, clamp)
         return Length(min(length.thinking, max_tokens), max_tokens)
+
+
+def _first(candidates: Iterable[int], room: Container[int]) -> int | None:
+    """The first candidate with room; None if none has it."""
+    return next((index for index in candidates if index in room), None)
 
 
 def prompt_bound(body: bytes, context: int | None = None, prompts: int = 1) -> int:

@@ -1,4 +1,4 @@
-"""Chooses a tier: bounds limit the choice, then the price decides. No I/O, no clock, no randomness."""
+"""Chooses a rung: bounds limit the choice, then the price decides. No I/O, no clock, no randomness."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gateway.config.access import Key
 from gateway.config.models import Model
 from gateway.config.rules import Rule
 from gateway.openai_api.requests import ClientLimits
-from gateway.routing.decision import Decision, Reason
+from gateway.routing.decision import Decision, Reason, Rungs
 from gateway.routing.exploration import Draw, explore
 from gateway.routing.tiers import TierLadder
 from router_model.allocation import best_tier
@@ -17,10 +17,10 @@ from router_model.predictor import Prediction
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """One bound on the tier, and where it comes from."""
+    """One bound on the rung, and where it comes from."""
 
     index: int
-    """Position of the tier on the ladder."""
+    """Position of the rung on the ladder."""
     reason: Reason
     """The reason of a decision that this bound changes."""
     rule: str | None = None
@@ -38,7 +38,7 @@ class Bounds:
 
     @property
     def guarantee(self) -> int | None:
-        """The tier whose reasoning tokens are promised, whatever the client's limits are."""
+        """The rung whose reasoning tokens are promised, whatever the client's limits are."""
         bound = self.fixed or self.floor
         return bound.index if bound else None
 
@@ -78,34 +78,34 @@ def collect_bounds(
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A chosen tier, before it is recorded as a decision."""
+    """A chosen rung, before it is recorded as a decision."""
 
     index: int
-    """Position of the tier on the ladder."""
+    """Position of the rung on the ladder."""
     reason: Reason
     rule: str | None
     """The rule behind the reason, if there is one."""
     eligible: range
-    """Positions that the tier was chosen from."""
+    """Positions that the rung was chosen from."""
     draw: Draw | None = None
     """The random draw, if exploration was on."""
 
 
 def explore_choice(choice: Choice, epsilon: float, uniform: float) -> Choice:
-    """Replace the choice by any eligible tier with probability ε.
+    """Replace the choice by any eligible rung with probability ε.
 
     uniform: a random number in [0, 1).
     """
     if not epsilon or len(choice.eligible) == 1:
         return choice
     draw = explore(choice.index, choice.eligible, epsilon, uniform)
-    if draw.tier == choice.index:
+    if draw.rung == choice.index:
         return replace(choice, draw=draw)
-    return Choice(draw.tier, "explored", None, choice.eligible, draw)
+    return Choice(draw.rung, "explored", None, choice.eligible, draw)
 
 
 def choose(bounds: Bounds, prediction: Prediction, price: float) -> Choice:
-    """Choose the eligible tier with the highest value (`allocation.value`), the cheaper one on a tie.
+    """Choose the eligible rung with the highest value (`allocation.value`), the cheaper one on a tie.
 
     What counts is the *gain* in P(right), so a hopeless prompt gets as few tokens as a trivial one.
     """
@@ -119,7 +119,9 @@ def choose(bounds: Bounds, prediction: Prediction, price: float) -> Choice:
     if bounds.pin is None:
         wanted = best_tier(prediction.correct, prediction.tokens, price)
         eligible = range(low, high + 1)
-        index = best_tier(prediction.correct, prediction.tokens, price, eligible)
+        index = wanted  # the best of all, if eligible, is the best of the eligible
+        if wanted not in eligible:
+            index = best_tier(prediction.correct, prediction.tokens, price, eligible)
     else:
         wanted = bounds.pin
         index = min(max(wanted, low), high)
@@ -141,10 +143,10 @@ def _only(index: int) -> range:
 def _requested(ladder: TierLadder, bounds: Bounds, limits: ClientLimits) -> str:
     """The tier that the client pins or allows at most; "adaptive" if it leaves the choice to the gateway."""
     if bounds.pin is not None:
-        return ladder.names[bounds.pin]
+        return ladder.tier_at(bounds.pin)
     if limits.effort is None and limits.thinking is None:
         return "adaptive"
-    return ladder.names[ladder.highest(limits)]
+    return ladder.tier_at(ladder.highest(limits))
 
 
 def build_decision(
@@ -164,22 +166,34 @@ def build_decision(
 
     context: the model's context length. The backend refuses a larger token limit, so none is ever sent.
     """
-    guaranteed = 0 if bounds.guarantee is None else ladder.tiers[bounds.guarantee].thinking
-    length = ladder.length(choice.index, limits, guaranteed, context)
+    guaranteed = 0 if bounds.guarantee is None else ladder.thinking[bounds.guarantee]
+    index, eligible = choice.index, choice.eligible
+    length = ladder.length(index, limits, guaranteed, context)
     return Decision(
         id=decision_id,
         model=model,
-        tier=ladder.names[choice.index],
+        tier=ladder.tier_at(index),
         reason=choice.reason,
         rule=choice.rule,
         requested=_requested(ladder, bounds, limits),
-        eligible=ladder.names[choice.eligible.start : choice.eligible.stop],
+        eligible=ladder.names_in(eligible),
         thinking=length.thinking,
         cap=length.max_tokens,
         difficulty=prediction.difficulty,
-        correct=dict(zip(ladder.names, prediction.correct, strict=True)),
-        tokens=dict(zip(ladder.names, prediction.tokens, strict=True)),
+        correct=ladder.by_tier(prediction.correct),
+        tokens=ladder.by_tier(prediction.tokens),
         price=price,
-        propensity=choice.draw.probabilities[choice.index] if choice.draw else 1.0,
+        propensity=choice.draw.probabilities[index] if choice.draw else 1.0,
         versions=versions,
+        rung=index,
+        rung_correct=prediction.correct[index],
+        rung_tokens=prediction.tokens[index],
+        rungs=Rungs(
+            thinking=ladder.thinking,
+            correct=prediction.correct,
+            tokens=prediction.tokens,
+            named=ladder.named,
+            lowest=eligible.start,
+            highest=eligible.stop - 1,
+        ),
     )

@@ -1,7 +1,8 @@
-"""The tiers of a model: how many tokens each may use, and how one is written into a request. No I/O."""
+"""The ladder of a model: how many tokens each rung may use, and how one is written into a request. No I/O."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,6 +13,7 @@ from msgspec import Raw
 
 from gateway.config.models import EFFORTS, Family, Model, Tier
 from gateway.openai_api.requests import ChatTemplate, ClientLimits, Fields, effort_rank, encode
+from gateway.routing.rungs import build_rungs
 from router_model.predictor import TierLength
 
 _ALIASES = ("reasoning", "thinking", "thinking_token_budget", "reasoning_effort", "max_tokens")
@@ -36,27 +38,52 @@ class Length:
 
 
 class TierLadder:
-    """The tiers of one model, cheapest first."""
+    """The rungs of one model, cheapest first: its named tiers, and thinking budgets between them."""
 
-    def __init__(self, tiers: dict[str, Tier], family: Family, *, sends_thinking_budget: bool) -> None:
+    def __init__(
+        self, tiers: dict[str, Tier], family: Family, *, sends_thinking_budget: bool, rungs: int | None = None
+    ) -> None:
+        """rungs: how many rungs to make, if the family takes a number; None for the named tiers alone."""
         self.names = tuple(tiers)
         self.tiers = tuple(tiers.values())
+        """The named tiers."""
         self.ranks = tuple(effort_rank(tier.effort or "none") for tier in self.tiers)
-        self.lengths = tuple(
-            TierLength(name, tier.thinking, tier.answer or 4096) for name, tier in tiers.items()
-        )
-        """The tiers as the head sees them."""
         self._family = family
         self.efforts = tuple(map(self._effort, self.tiers))
         """The effort that each tier is sent as, in the family's own scale."""
         self._sends_thinking_budget = sends_thinking_budget
         self.enforces_thinking_budget = sends_thinking_budget and "$budget" in str(family.thinking)
         """Whether requests carry a thinking budget in tokens, so that any length between two tiers works."""
+        self.rungs = build_rungs(self.tiers, (rungs or 0) if self._differs_in_numbers else 0)
+        self.named = tuple(at for at, rung in enumerate(self.rungs) if rung.named)
+        """The rungs that are named tiers: one position for each name."""
+        self.thinking = tuple(rung.thinking for rung in self.rungs)
+        """Reasoning tokens of every rung."""
+        self.lengths = tuple(
+            TierLength(self.names[rung.tier] if rung.named else None, rung.thinking, rung.answer or 4096)
+            for rung in self.rungs
+        )
+        """The rungs as the head sees them."""
+        self.named_lengths = tuple(self.lengths[at] for at in self.named)
         self._overlays = lru_cache(maxsize=1024)(self._render)
 
     @classmethod
     def of(cls, model: Model, tiers: dict[str, Tier], family: Family) -> TierLadder:
-        return cls(tiers, family, sends_thinking_budget=model.thinking_budget)
+        return cls(tiers, family, sends_thinking_budget=model.thinking_budget, rungs=model.rungs)
+
+    @property
+    def _differs_in_numbers(self) -> bool:
+        """Whether the thinking tiers differ in their budgets alone, so that a budget between two is one too.
+
+        Not so if the family is told an effort and the tiers differ in it, or if a tier has its own overlay.
+        """
+        tells_effort = "$effort" in str(self._family.thinking)
+        words = {
+            (effort if tells_effort else "", str(tier.overlay))
+            for tier, effort in zip(self.tiers, self.efforts, strict=True)
+            if tier.thinking
+        }
+        return self.enforces_thinking_budget and len(words) == 1
 
     @property
     def changes_requests(self) -> bool:
@@ -66,21 +93,33 @@ class TierLadder:
         return len(self.tiers) > 1 or only.answer is not None or bool(adds)
 
     def index(self, name: str) -> int:
-        """Position of a tier. In a model with one tier, every name means that tier."""
-        return self.names.index(name) if len(self.names) > 1 else 0
+        """Position of a named tier's rung. In a model with one tier, every name means that tier."""
+        return self.named[self.names.index(name)] if len(self.names) > 1 else 0
+
+    def tier_at(self, index: int) -> str:
+        """The name by which a rung goes: that of the named tier at or below it."""
+        return self.names[self.rungs[index].tier]
+
+    def names_in(self, span: range) -> tuple[str, ...]:
+        """The names by which the rungs of a span go, each once."""
+        first, last = self.rungs[span.start], self.rungs[span.stop - 1]
+        return self.names[first.tier : last.tier + 1]
+
+    def by_tier(self, values: Sequence[float]) -> dict[str, float]:
+        """The values of the named tiers, by name, of values of all rungs."""
+        return {name: values[at] for name, at in zip(self.names, self.named, strict=True)}
 
     def highest(self, limits: ClientLimits) -> int:
-        """The highest tier that the client's limits allow; an effort between two tiers rounds down."""
-        top = len(self.tiers) - 1
+        """The highest rung that the client's limits allow; an effort between two tiers rounds down."""
+        top = len(self.rungs) - 1
         if limits.effort is not None:
             most = effort_rank(limits.effort)
-            top = max((i for i, rank in enumerate(self.ranks) if rank <= most), default=0)
+            ranks = zip(self.named, self.ranks, strict=True)
+            top = max((at for at, rank in ranks if rank <= most), default=0)
         if limits.thinking is not None:
-            within = max(
-                (i for i, tier in enumerate(self.tiers) if tier.thinking <= limits.thinking), default=0
-            )
-            if self.enforces_thinking_budget and self.tiers[within].thinking < limits.thinking:
-                # With tiers of 400 and 800 tokens, a limit of 500 allows the tier of 800, cut to 500.
+            within = max(bisect_right(self.thinking, limits.thinking) - 1, 0)
+            if self.enforces_thinking_budget and self.thinking[within] < limits.thinking:
+                # With rungs of 400 and 504 tokens, a limit of 500 allows the rung of 504, cut to 500.
                 within += 1
             top = min(top, within)
         return top
@@ -88,12 +127,12 @@ class TierLadder:
     def length(
         self, index: int, limits: ClientLimits, guaranteed: int = 0, context: int | None = None
     ) -> Length:
-        """How many tokens a tier may use within the client's limits.
+        """How many tokens a rung may use within the client's limits.
 
         If `max_tokens` is too small for reasoning and answer, the answer keeps its size, up to half of
         `max_tokens`, and reasoning gets the rest: reasoning that leaves no room for an answer is wasted.
         `guaranteed` reasoning tokens outrank the client's limits; its `max_tokens` then bounds the answer
-        alone. Nothing exceeds `context`. For example, a tier with `thinking: 400` and `answer: 100` gets:
+        alone. Nothing exceeds `context`. For example, a rung with `thinking: 400` and `answer: 100` gets:
 
             client's max_tokens   guaranteed   thinking   max_tokens
             none                           0        400          500
@@ -101,10 +140,10 @@ class TierLadder:
             100                            0         50          100   half for each
             60                           200        200          260   60 for the answer
         """
-        tier = self.tiers[index]
-        answer = _UNLIMITED if tier.answer is None else tier.answer
-        guaranteed = min(guaranteed, tier.thinking)
-        thinking = tier.thinking if limits.thinking is None else min(tier.thinking, limits.thinking)
+        rung = self.rungs[index]
+        answer = _UNLIMITED if rung.answer is None else rung.answer
+        guaranteed = min(guaranteed, rung.thinking)
+        thinking = rung.thinking if limits.thinking is None else min(rung.thinking, limits.thinking)
         full = max(thinking, guaranteed) + answer
         max_tokens = full if limits.max_tokens is None else min(full, limits.max_tokens)
         if guaranteed:
@@ -113,15 +152,15 @@ class TierLadder:
             max_tokens = min(max_tokens, context)
         for_answer = min(answer, (max_tokens + 1) // 2)
         thinking = min(max(min(thinking, max_tokens - for_answer), guaranteed), max_tokens)
-        unlimited = tier.answer is None and limits.max_tokens is None
+        unlimited = rung.answer is None and limits.max_tokens is None
         return Length(thinking, None if unlimited else max_tokens)
 
-    def apply(self, fields: Fields, tier: str, length: Length) -> Fields:
-        """The request's fields with the tier written into them; all other fields keep the client's bytes."""
+    def apply(self, fields: Fields, index: int, length: Length) -> Fields:
+        """The request's fields with a rung written into them; all other fields keep the client's bytes."""
         if not self.changes_requests:
             return fields
         applied = {name: value for name, value in fields.items() if name not in _ALIASES}
-        for name, value in self._overlays(self.index(tier), length.thinking).items():
+        for name, value in self._overlays(self.rungs[index].sent_as, length.thinking).items():
             applied[name] = value if isinstance(value, Raw) else self._merge(name, applied.get(name), value)
         if length.max_tokens is not None:
             applied["max_completion_tokens"] = Raw(b"%d" % length.max_tokens)

@@ -36,17 +36,15 @@ def window(prefix: str, budget: str, seconds: float, holder: str, tokens: int) -
 class ReserveCommand(NamedTuple):
     """A request for tokens in one or more windows.
 
-    The script reserves the first candidate from `wanted` on that fits into all windows. If none fits, it cuts
-    the last candidate to as many completion tokens per choice as fit, but not below `minimum`.
+    The script reserves the first candidate that fits into all windows. If none fits, it cuts the last
+    candidate to as many completion tokens per choice as fit, but not below `minimum`.
     """
 
     windows: tuple[Window, ...]
     fixed: tuple[int, ...]
     """Tokens of the prompt by window; 0 if its budget does not count prompts."""
     amounts: tuple[tuple[int, ...], ...]
-    """Tokens to reserve, by candidate (most expensive first) and window."""
-    wanted: int = 1
-    """The first candidate to try, counted from 1."""
+    """Tokens to reserve, by candidate (the wanted one, then ever cheaper ones) and window."""
     choices: int = 1
     """Completions that the request asks for."""
     minimum: int = 1
@@ -90,8 +88,8 @@ class ReserveReply(NamedTuple):
     """Reserved tokens of the blocker, before this request."""
     blocker_cap: int
     """Cap of the blocker."""
-    fits: int
-    """The candidates that had room: bit 0 stands for the first."""
+    rooms: Sequence[int]
+    """Tokens left in every window before this request; negative if it is over its cap."""
 
 
 class WindowState(NamedTuple):
@@ -174,7 +172,7 @@ def reserve_call(
     keys = ScriptKeys(caps)
     body: list[Any] = [len(commands)]
     for command, id_ in zip(commands, ids, strict=True):
-        body += (id_, command.choices, command.minimum, int(command.soft), command.arrivals, command.wanted)
+        body += (id_, command.choices, command.minimum, int(command.soft), command.arrivals)
         body += (len(command.amounts), len(command.windows))
         for window, fixed in zip(command.windows, command.fixed, strict=True):
             body += (keys.index(window), fixed)

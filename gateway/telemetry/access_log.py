@@ -7,6 +7,7 @@ import sys
 import orjson
 
 from gateway.errors import InvalidRequest
+from gateway.routing.decision import Rungs
 from gateway.telemetry.record import Record
 
 _PROBES = {"/healthz", "/readyz", "/metrics"}
@@ -40,7 +41,12 @@ def access_line(record: Record) -> bytes:
             "eligible": decision.eligible,
             "thinking": decision.thinking,
             "cap": decision.cap,
+            "rung": decision.rung,
+            "rung_correct": decision.rung_correct,
+            "rung_tokens": decision.rung_tokens,
             "wanted": decision.wanted,
+            "wanted_rung": decision.wanted_rung,
+            "rungs": _rounded(decision.rungs),
             "versions": decision.versions,
         }
     if record.backend:
@@ -64,6 +70,23 @@ def access_line(record: Record) -> bytes:
         message = None if quotes else error.message
         entry |= {"error": error.code, "message": message, "detail": error.detail}
     return orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _rounded(rungs: Rungs) -> dict[str, object] | None:
+    """The estimates of all rungs in a third of the bytes: P(right) to 0.0001, tokens to 0.1.
+
+    None if the rungs are the named tiers, whose estimates the line has already.
+    """
+    if len(rungs.named) == len(rungs.thinking):
+        return None
+    return {
+        "thinking": rungs.thinking,
+        "correct": [round(correct, 4) for correct in rungs.correct],
+        "tokens": [round(tokens, 1) for tokens in rungs.tokens],
+        "named": rungs.named,
+        "lowest": rungs.lowest,
+        "highest": rungs.highest,
+    }
 
 
 def write_access_line(record: Record) -> None:

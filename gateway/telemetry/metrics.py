@@ -77,7 +77,7 @@ class Metrics:
         self.predicted = counter("predicted_tokens", text, "model tier")
         text = "Responses that the head expected to be right."
         self.right = counter("predicted_correct", text, "model tier")
-        text = "Completion tokens that the head expected at the longest eligible tier."
+        text = "Completion tokens that the head expected at the longest eligible rung."
         self.longest = counter("longest_tokens", text, "model")
         Info("thinkmeter_build", "The running version.", registry=registry).info({"version": __version__})
         ProcessCollector(registry=registry)
@@ -125,10 +125,10 @@ class Metrics:
         if usage.completion is not None:
             self._of(self.completion, model, tier).observe(usage.completion)
             if decision:
-                longest = decision.eligible[-1]
-                self._of(self.predicted, model, tier).inc(decision.tokens[tier] * record.choices)
-                self._of(self.right, model, tier).inc(decision.correct[tier])
-                self._of(self.longest, model).inc(decision.tokens[longest] * record.choices)
+                rungs = decision.rungs
+                self._of(self.predicted, model, tier).inc(decision.rung_tokens * record.choices)
+                self._of(self.right, model, tier).inc(decision.rung_correct)
+                self._of(self.longest, model).inc(rungs.tokens[rungs.highest] * record.choices)
         if (
             decision
             and decision.thinking

@@ -132,21 +132,18 @@ class Budgets(RuleBasedStateMachine):
         target=ids,
         which=st.sampled_from([(0,), (1,), (0, 1)]),
         caps=st.lists(st.integers(0, 200), min_size=1, max_size=4, unique=True),
-        wanted=st.integers(1, 4),
         choices=st.integers(1, 3),
         fixed=st.integers(0, 30),
         minimum=st.integers(1, 60),
         soft=st.booleans(),
     )
     def reserve(
-        self, which: tuple[int, ...], caps: list[int], wanted: int, choices: int, fixed: int, minimum: int,
-        soft: bool,
-    ) -> str:  # fmt: skip
+        self, which: tuple[int, ...], caps: list[int], choices: int, fixed: int, minimum: int, soft: bool
+    ) -> str:
         windows = tuple(self.windows[i] for i in which)
         steps = sorted(caps, reverse=True)
-        wanted = min(wanted, len(steps))
         amounts = tuple(tuple(fixed + choices * cap for _ in windows) for cap in steps)
-        ask = ReserveCommand(windows, (fixed,) * len(windows), amounts, wanted, choices, minimum, soft)
+        ask = ReserveCommand(windows, (fixed,) * len(windows), amounts, choices, minimum, soft)
         id_, grant = self.run(self.store.reserve(ask))
         self.check_grant(ask, grant, self.models_of(windows))
         if not grant.candidate:
@@ -163,23 +160,21 @@ class Budgets(RuleBasedStateMachine):
         """What was granted had room; what was passed over had none, give or take one bucket."""
         sure = [m.cap - m.reserved() - m.within(self.now, m.length) for m in models]
         doubtful = [m.cap - m.reserved() - m.within(self.now, m.length + m.length // BUCKETS) for m in models]
-        for position, amounts in enumerate(ask.amounts, 1):
-            fits_bit = bool(grant.fits >> (position - 1) & 1)
-            if fits_bit:
-                assert all(a <= room for a, room in zip(amounts, sure, strict=True))
-            else:
-                assert any(a > room for a, room in zip(amounts, doubtful, strict=True))
-            if grant.candidate and not grant.clamp:
-                assert (position == grant.candidate) <= fits_bit
-                assert not (ask.wanted <= position < grant.candidate and fits_bit)
+        assert all(low <= room <= high for low, room, high in zip(doubtful, grant.rooms, sure, strict=True))
+
+        def fits(amounts: tuple[int, ...]) -> bool:
+            return all(not n or n <= room for n, room in zip(amounts, grant.rooms, strict=True))
+
+        whole_one = grant.candidate and not grant.clamp
+        passed_over = ask.amounts[: grant.candidate - 1] if whole_one else ask.amounts
+        assert not any(map(fits, passed_over))
+        assert not whole_one or fits(ask.amounts[grant.candidate - 1])
         if grant.clamp:
             cut = [f + ask.choices * grant.clamp for f in ask.fixed]
             assert grant.candidate == len(ask.amounts)
             assert all(tokens <= room for tokens, room in zip(cut, sure, strict=True))
             whole = min((m.cap - f) // ask.choices for m, f in zip(models, ask.fixed, strict=True))
             assert grant.clamp >= (min(ask.minimum, whole) if ask.soft else ask.minimum)
-        if not grant.candidate:
-            assert not grant.fits >> (ask.wanted - 1)
 
     @rule(id_=consumes(ids), share=st.floats(0, 1), twice=st.booleans())
     def settle(self, id_: str, share: float, twice: bool) -> None:

@@ -10,12 +10,13 @@ from tests.cli.command import run, write
 
 
 def test_check_valid(valid: str) -> None:
-    """A valid file gives status 0, and a table of models and tiers."""
+    """A valid file gives status 0, and a table of models, tiers and rungs."""
     result = run("check", valid)
 
     assert result.exit_code == 0
     assert "valid" in result.stdout
     assert "direct 0+32, short 16+32, medium 64+32, long 256+32" in result.stdout
+    assert "0 6 8 11 16 23 32 45 64 91 128 181 256" in result.stdout
     assert "0 API keys, 0 rules, price 0.05" in result.stdout
     assert result.stderr == ""
 

@@ -20,6 +20,7 @@ def test_route(valid: str) -> None:
         "long",
         "P(right)",
         "difficulty 0.",
+        "thinking tokens, ",
         "price 0.05 per 1,000 tokens",
     ):
         assert part in result.stdout

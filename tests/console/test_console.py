@@ -12,10 +12,10 @@ import pytest
 from gateway.console.state import KEPT_DECISIONS, Console, Sums
 from gateway.errors import BackendError
 from gateway.openai_api.usage import TokenUsage
-from gateway.routing.decision import Decision
 from gateway.telemetry.record import Record
 from tests.console.stream import next_of, watching
 from tests.fakes.backend import Backend
+from tests.making import decision
 from tests.serving import Running, configuration, serving
 
 SECRET = "the-word-nobody-may-read"
@@ -182,11 +182,8 @@ async def test_the_stream_ends_when_the_gateway_drains(running: Running) -> None
 def record(
     tier: str = "short", eligible: tuple[str, ...] = ("short", "long"), used: int | None = 30, **rest: Any
 ) -> Record:
-    decision = Decision(
-        *("id", "tiny", tier, "price", None, "adaptive", eligible, 0, 32, 0.5),
-        *({"short": 0.5, "long": 0.75}, {"short": 20.0, "long": 100.0}, 1.0, 1.0, {}),
-    )
-    return Record("id", decision=decision, usage=TokenUsage(completion=used), **rest)
+    made = decision(tier, {"short": 0.5, "long": 0.75}, {"short": 20.0, "long": 100.0}, eligible=eligible)
+    return Record("id", decision=made, usage=TokenUsage(completion=used), **rest)
 
 
 def test_estimates_are_against_the_longest_tier_allowed() -> None:

@@ -10,12 +10,12 @@ from prometheus_client import Info
 from gateway.circuit_breaker import CircuitBreaker
 from gateway.config.models import Replica
 from gateway.errors import BackendError
-from gateway.routing.decision import Decision
 from gateway.telemetry.access_log import access_line
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import Record
 from gateway.upstream.pool import Backend, Pool
 from tests.docs.pages import PAGES, assert_same, named, page, rows, section
+from tests.making import decision
 
 
 def existing_metrics() -> dict[str, tuple[str, set[str]]]:
@@ -60,11 +60,8 @@ def test_metrics_in_prose_exist() -> None:
 
 def test_every_log_field_is_documented() -> None:
     """All fields of the access log are listed, and no others."""
-    decision = Decision(
-        *("id", "tiny", "direct", "price", None, "adaptive", ("direct",), 0, 32, 0.5),
-        *({"direct": 0.5}, {"direct": 8.0}, 0.02, 1.0, {"gateway": "0"}),
-    )
-    record = Record("id", "/v1/chat/completions", decision=decision, backend="a", error=BackendError("x"))
+    made = decision("direct", {"direct": 0.5}, {"direct": 8.0})
+    record = Record("id", "/v1/chat/completions", decision=made, backend="a", error=BackendError("x"))
     text = section(page("metrics.md"), "The access log")
 
     assert_same(re.findall(r"`([^`]+)`", text), yaml.safe_load(access_line(record)), "metrics.md")

@@ -20,6 +20,7 @@ ALWAYS = {"time", "request_id", "route", "status", "key", "model", "stream", "du
 DECIDED = {
     *("decision_id", "tier", "requested", "reason", "rule", "difficulty", "correct", "tokens", "price"),
     *("propensity", "eligible", "thinking", "cap", "wanted", "versions"),
+    *("rung", "rung_correct", "rung_tokens", "wanted_rung", "rungs"),
 }
 SERVED = {
     *("backend", "attempts", "overhead_ms", "first_byte_ms", "prompt_tokens", "completion_tokens"),

@@ -46,11 +46,13 @@ async def test_decision_maximises_the_stated_value(running: Running) -> None:
     for prompt in ("hi", "Prove the theorem step by step and compute the integral", "x " * 5000):
         body = {"model": "tiny", "messages": [{"role": "user", "content": prompt}]}
         decision = (await route(running, body)).json["decision"]
+        rungs = decision["rungs"]
         value = {
-            tier: decision["correct"][tier] - decision["price"] * decision["tokens"][tier] / 1000
-            for tier in decision["eligible"]
+            rung: rungs["correct"][rung] - decision["price"] * rungs["tokens"][rung] / 1000
+            for rung in range(rungs["lowest"], rungs["highest"] + 1)
         }
-        assert decision["tier"] == max(value, key=value.__getitem__)
+        assert decision["rung"] == max(value, key=value.__getitem__)
+        assert [rungs["correct"][at] for at in rungs["named"]] == list(decision["correct"].values())
 
 
 async def test_nothing_is_forwarded(running: Running, backend: Backend) -> None:

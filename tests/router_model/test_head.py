@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,73 @@ def test_other_lengths_are_interpolated(trained: Trained) -> None:
     assert found.correct[2] == pytest.approx(max(known.correct[:2]))
     assert found.correct[-1] == found.correct[-2] <= 1
     assert found.tokens[0] <= 50
+
+
+def ladder(*between: int) -> list[TierLength]:
+    """The usual tiers, with rungs of so many thinking tokens between them."""
+    return sorted(ASKED + [TierLength(None, n, 50) for n in between], key=lambda tier: tier.thinking)
+
+
+def test_rungs_between_known_tiers(saved: Path) -> None:
+    """Known tiers keep their exact estimates, and a rung lies between its two neighbours, in order."""
+    head, rungs = Head.load(saved), ladder(10, 30, 250, 251, 400)
+    prompts = synthetic(60, 8, learnable=True).prompts
+    whole = [head.predict(prompt, "made", ASKED) for prompt in prompts]
+    finer = [head.predict(prompt, "made", rungs) for prompt in prompts]
+    at = [index for index, rung in enumerate(rungs) if rung.name]
+
+    for few, many in zip(whole, finer, strict=True):
+        for before, after in ((few.correct, many.correct), (few.tokens, many.tokens)):
+            assert tuple(after[k] for k in at) == before
+            for low, high in pairwise(at):
+                span = list(after[low : high + 1])
+                assert span in (sorted(span), sorted(span, reverse=True))
+        assert tuple(many.p95[k] for k in at) == few.p95
+
+
+def test_rungs_are_linear_in_the_logarithm(saved: Path) -> None:
+    """Half way in ln(1 + thinking), P(right) is the arithmetic mean and the tokens are the geometric one."""
+    asked = [TierLength("short", 9, 500), TierLength(None, 99, 500), TierLength("long", 999, 500)]
+    found = Head.load(saved).predict(HARD, "made", asked)
+
+    assert found.correct[1] == pytest.approx((found.correct[0] + found.correct[2]) / 2)
+    assert found.tokens[1] == pytest.approx((found.tokens[0] * found.tokens[2]) ** 0.5)
+
+
+def test_a_quarter_of_the_shortest_tier_gains_nothing(saved: Path) -> None:
+    """Up to a quarter of the shortest thinking tier P(right) stays that of no thinking, but tokens rise."""
+    asked = [ASKED[0], *(TierLength(None, n, 500) for n in (9, 24, 50)), TierLength("short", 99, 500)]
+    found = Head.load(saved).predict(HARD, "made", asked)
+
+    assert found.correct[0] == found.correct[1] == found.correct[2] != found.correct[3]
+    assert list(found.tokens) == sorted(set(found.tokens))
+
+
+def test_equal_tiers_have_equal_rungs_between_them(trained: Trained) -> None:
+    """Where a longer tier gains nothing, no rung below it does, not even in the last digit."""
+    curves = trained.head.sets["made"]
+    count = len(curves.tiers)
+    weights, bias, offset = curves.weights.copy(), curves.bias.copy(), curves.offset.copy()
+    weights[:, 1:count], bias[1:count], offset[1:] = weights[:, :1], bias[0], offset[0]
+    flat = replace(curves, weights=weights, bias=bias, offset=offset)
+    head = replace(trained.head, sets={"made": flat})
+
+    assert len(set(head.predict(HARD, "made", ladder(7, 33, 333)).correct)) == 1
+
+
+def test_other_measured_tiers_are_used_if_their_lengths_fit(trained: Trained) -> None:
+    """A rung as long as another measured tier has its estimates, if the lengths of the named tiers fit."""
+    curves = trained.head.sets["made"]
+    asked = [ASKED[0], TierLength(None, 100, 50), ASKED[2]]
+    known = trained.head.predict(HARD, "made", ASKED)
+
+    def middle(lengths: dict[str, float]) -> float:
+        head = replace(trained.head, sets={"made": replace(curves, lengths=lengths)})
+        return head.predict(HARD, "made", asked).correct[1]
+
+    assert middle({"direct": 0.0, "short": 100.0, "long": 600.0}) == pytest.approx(known.correct[1])
+    assert middle({"direct": 0.0, "short": 100.0, "long": 500.0}) == known.correct[0]
+    assert middle({}) == known.correct[0]
 
 
 def test_price_table(saved: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router_model.heuristic import HeuristicBaseline, difficulty
-from router_model.predictor import Predictor, TierLength
+from router_model.predictor import Predictor, TierLength, ranks
 
 prompts = (
     st.text() | st.text("prove sum x=*∑", max_size=500) | st.sampled_from(["a" * 100_000, "= " * 50_000])
@@ -79,3 +79,28 @@ def test_prediction_is_pure(prompt: str, lengths: list[TierLength]) -> None:
     head: Predictor = HeuristicBaseline()
 
     assert head.predict(prompt, "a", lengths) == head.predict(prompt, "b", lengths)
+
+
+def test_rungs_do_not_change_the_tiers() -> None:
+    """Named tiers have the same estimates with rungs between them, which lie between those of the tiers."""
+    named = [TierLength("direct", 0, 50), TierLength("short", 100, 50), TierLength("long", 600, 50)]
+    between = [TierLength(None, 40, 50), TierLength(None, 300, 50)]
+    rungs = sorted(named + between, key=lambda tier: tier.thinking)
+    head = HeuristicBaseline()
+    few, many = (head.predict("What is the sum of 3 and 4?", "m", asked) for asked in (named, rungs))
+
+    assert many.correct[::2] == few.correct
+    assert many.tokens[::2] == few.tokens
+    assert list(many.correct) == sorted(set(many.correct))
+
+
+@given(st.lists(st.integers(0, 50_000), min_size=2, max_size=9, unique=True).map(sorted), st.data())
+def test_ranks(thinking: list[int], data: st.DataObject) -> None:
+    """Named tiers rank 0, 1, 2, …, and the ranks of all rungs never fall with their thinking tokens."""
+    inner = data.draw(st.sets(st.integers(1, len(thinking) - 1)))
+    names = {0, len(thinking) - 1} | inner
+    asked = [TierLength(str(at) if at in names else None, n, 50) for at, n in enumerate(thinking)]
+    found = ranks(asked)
+
+    assert [found[at] for at in sorted(names)] == list(range(len(names)))
+    assert list(found) == sorted(found)

@@ -11,16 +11,17 @@ from hypothesis import strategies as st
 from msgspec.structs import replace as with_fields
 
 from gateway.budget.limits import Limit, duration, span
-from gateway.budget.reservation import Outcome, Reservation
-from gateway.config.budgets import Budget, Reservations
+from gateway.budget.reservation import Demand, Outcome, Reservation
+from gateway.config.budgets import Budget, FailurePolicy, Reservations
 from gateway.openai_api.requests import ClientLimits
 from gateway.openai_api.usage import TokenUsage
 from gateway.routing import policy
+from gateway.routing.decision import Decision
 from gateway.routing.exploration import Draw
 from gateway.routing.plan import RoutingPlan, prompt_bound
 from gateway.routing.policy import Bound, Bounds
 from gateway.routing.tiers import TierLadder
-from gateway.store.commands import window
+from gateway.store.commands import ReserveReply, window
 from router_model.predictor import Prediction
 from tests.making import any_limits, ladder, ladders
 
@@ -32,17 +33,17 @@ def limit(**budget: Any) -> Limit:
 
 @st.composite
 def plans(draw: Any) -> RoutingPlan:
-    """Plans over any ladder, client limits and bounds."""
+    """Plans over any ladder, client limits and bounds. Only named tiers are floors, fixed or pinned."""
     tiers: TierLadder = draw(ladders)
-    count = len(tiers.names)
-    position = st.integers(0, count - 1)
-    floor = draw(st.none() | position)
-    fixed = draw(st.none() | position)
+    count = len(tiers.rungs)
+    named = st.sampled_from(tiers.named)
+    floor = draw(st.none() | named)
+    fixed = draw(st.none() | named)
     bounds = Bounds(
-        ceiling=Bound(draw(position), "client_ceiling"),
+        ceiling=Bound(draw(st.integers(0, count - 1)), "client_ceiling"),
         floor=None if floor is None else Bound(floor, "model_floor"),
         fixed=None if fixed is None else Bound(fixed, "rule_tier"),
-        pin=draw(st.none() | position),
+        pin=draw(st.none() | named),
     )
     estimates = st.lists(st.floats(1, 9000), min_size=count, max_size=count).map(tuple)
     shares = st.lists(st.floats(0, 1), min_size=count, max_size=count).map(tuple)
@@ -76,61 +77,107 @@ def planned(
     return RoutingPlan(tiers, bounds, limits, prediction, context, choice, decision)
 
 
-@pytest.mark.parametrize("drawn", ["direct", "long"])
-def test_propensity_without_redis(drawn: str) -> None:
-    """`degrade` grants the cheapest tier whatever was drawn; `open` grants what was drawn."""
-    tiers = ladder()
-    bounds = Bounds(Bound(3, "client_ceiling"))
-    prediction = Prediction(0.5, (0.2, 0.4, 0.6, 0.8), (50.0, 100.0, 200.0, 400.0))
-    plan = planned(tiers, bounds, ClientLimits(), prediction, 0.0, None)
-    position = tiers.index(drawn)
-    draw = Draw(position, {0: 0.1, 1: 0.1, 2: 0.1, 3: 0.7})
-    choice = replace(plan.choice, index=position, draw=draw)
-    plan = replace(plan, choice=choice, decision=with_fields(plan.decision, tier=drawn))
-    demand = plan.demand(Reservations(), choices=1, body=b"")
-    cheapest = len(demand.tiers) - 1
+def drawn(plan: RoutingPlan, rung: int, draw: Draw) -> RoutingPlan:
+    """The plan, had this rung been drawn."""
+    decision = with_fields(plan.decision, rung=rung, tier=plan.ladder.tier_at(rung))
+    return replace(plan, choice=replace(plan.choice, index=rung, draw=draw), decision=decision)
 
-    degraded = plan.granted(Reservation("r", (limit(),), demand, cheapest, fallback="degrade"))
-    opened = plan.granted(Reservation("r", (limit(),), demand, demand.wanted, fallback="open"))
+
+@pytest.mark.parametrize("tier", ["direct", "long"])
+def test_propensity_without_redis(tier: str) -> None:
+    """`degrade` grants the cheapest tier whatever was drawn; `open` grants what was drawn."""
+    tiers = ladder(rungs=9)
+    bounds = Bounds(Bound(8, "client_ceiling"))
+    prediction = Prediction(0.5, tuple(n / 9 for n in range(9)), tuple(100.0 * n for n in range(9)))
+    plan = planned(tiers, bounds, ClientLimits(), prediction, 0.0, None)
+    position = tiers.index(tier)
+    draw = Draw(position, {rung: (0.02 if rung < 8 else 0.84) for rung in range(9)})
+    plan = drawn(plan, position, draw)
+    demand = plan.demand(Reservations(), choices=1, body=b"")
+
+    def without_redis(granted: int, fallback: FailurePolicy) -> Decision:
+        reservation = Reservation("r", (limit(),), demand, granted, fallback=fallback)
+        return plan.granted(reservation, Reservations())
+
+    degraded, opened = without_redis(len(demand.tiers) - 1, "degrade"), without_redis(0, "open")
 
     assert (degraded.tier, degraded.propensity) == ("direct", 1.0)
-    assert (opened.tier, opened.propensity) == (drawn, draw.probabilities[position])
+    assert (opened.tier, opened.propensity) == (tier, draw.probabilities[position])
+
+
+def reply(candidate: int, clamp: int, rooms: list[int]) -> ReserveReply:
+    return ReserveReply(candidate, clamp, 1, 0, 0, 1000, 0, 0, 0, 0, 0, 0, rooms)
+
+
+def limited(demand: Demand, limits: tuple[Limit, ...], rooms: list[int]) -> tuple[int, int]:
+    """What reserve.lua grants, if it need not refuse: the candidate, and 7 tokens if the last one is cut."""
+    for position, tier in enumerate(demand.tiers):
+        amounts = [demand.amount(limit, tier) for limit in limits]
+        if all(amount <= room for amount, room in zip(amounts, rooms, strict=True)):
+            return position, 0
+    return len(demand.tiers) - 1, 7
+
+
+@given(plans(), st.lists(st.integers(0, 60_000), min_size=2, max_size=2), st.sampled_from(["strict", "p95"]))
+def test_propensity_counts_every_draw(plan: RoutingPlan, rooms: list[int], reserve: str) -> None:
+    """The propensity of what is granted is the sum over all draws that the limiter turns into it."""
+    count = len(plan.choice.eligible)
+    draw = Draw(0, {rung: (k + 1) / (count * (count + 1) / 2) for k, rung in enumerate(plan.choice.eligible)})
+    limits = (limit(reserve=reserve), limit(count="total", reserve=reserve))
+    outcomes = {}
+    for rung in plan.choice.eligible:
+        had = drawn(plan, rung, draw)
+        demand = had.demand(Reservations(), choices=2, body=b"x" * 40)
+        tier, clamp = limited(demand, limits, rooms)
+        reservation = Reservation("r", limits, demand, tier, clamp, reply(tier + 1, clamp, rooms))
+        granted = had.granted(reservation, Reservations())
+        outcomes[rung] = (granted.rung, clamp), granted.propensity
+
+    for outcome, propensity in outcomes.values():
+        share = sum(draw.probabilities[rung] for rung, (other, _) in outcomes.items() if other == outcome)
+        assert propensity == pytest.approx(share)
 
 
 @given(plans(), st.integers(1, 4), st.data())
 def test_what_is_granted_was_reserved(plan: RoutingPlan, choices: int, data: st.DataObject) -> None:
     """The token limit sent upstream never exceeds the reservation, and no cut goes below the guarantee."""
     demand = plan.demand(Reservations(shortest_answer=50), choices=choices, body=b"x" * 40)
-    tier = data.draw(st.integers(demand.wanted, len(demand.tiers) - 1))
+    tier = data.draw(st.integers(0, len(demand.tiers) - 1))
     cut = tier == len(demand.tiers) - 1 and data.draw(st.booleans())
     clamp = data.draw(st.integers(demand.minimum, demand.tiers[-1].max_tokens)) if cut else 0
     reservation = Reservation("r", (limit(), limit(count="total")), demand, tier, clamp)
 
-    granted = plan.granted(reservation)
+    granted = plan.granted(reservation, Reservations())
 
     assert granted.cap is not None
     assert granted.thinking <= granted.cap <= reservation.max_tokens
     completion, total = reservation.amounts()
     assert completion == choices * reservation.max_tokens
     assert total == completion + prompt_bound(b"x" * 40, plan.context)
-    index = plan.ladder.index(granted.tier)
     lowest = plan.bounds.fixed or plan.bounds.floor
     if lowest:
-        assert index >= lowest.index
-        promised = plan.ladder.length(index, plan.client_limits, plan.guaranteed, plan.context).thinking
-        kept = min(plan.guaranteed, plan.ladder.tiers[index].thinking)
+        assert granted.rung >= lowest.index
+        promised = plan.length(granted.rung).thinking
+        kept = min(plan.guaranteed, plan.ladder.thinking[granted.rung])
         assert granted.thinking >= min(kept, promised)
+    assert granted.tier == plan.ladder.tier_at(granted.rung)
+    assert granted.rung_tokens == plan.prediction.tokens[granted.rung]
     assert (granted.reason == "budget") == reservation.shortened
-    assert granted.wanted == (plan.decision.tier if reservation.shortened else None)
+    was = (plan.decision.tier, plan.decision.rung) if reservation.shortened else (None, None)
+    assert (granted.wanted, granted.wanted_rung) == was
 
 
 @given(plans())
-def test_tiers_fall(plan: RoutingPlan) -> None:
-    """A plan lists its tiers from the most expensive down, and wants the tier of the decision."""
+def test_candidates_fall(plan: RoutingPlan) -> None:
+    """A budget may grant the wanted rung, or a named tier below it down to the floor."""
     demand = plan.demand(Reservations(), choices=1, body=b"")
+    wanted, *below = plan.candidates(plan.decision.rung)
 
-    assert list(plan.tiers) == sorted(plan.tiers, reverse=True)
-    assert plan.ladder.names[plan.tiers[demand.wanted]] == plan.decision.tier
+    assert wanted == plan.decision.rung
+    assert below == sorted(below, reverse=True)
+    assert set(below) == {at for at in plan.ladder.named if at in plan.span and at < wanted}
+    longest = plan.max_tokens(plan.span[-1], Reservations().longest_answer)
+    assert demand.largest == demand.prompt + max(longest, demand.tiers[0].max_tokens)
     assert all(0 <= t.expected <= t.max_tokens for t in demand.tiers)
     assert 0 < demand.minimum <= max(demand.tiers[-1].max_tokens, 1) or demand.tiers[-1].max_tokens == 0
 

@@ -152,7 +152,7 @@ def test_decision_is_a_full_record(
     data: st.DataObject, made: Any, limits: ClientLimits, price: float, context: int | None
 ) -> None:
     """A decision records its inputs, and its length respects the client's limits and the guarantee."""
-    count = len(made.names)
+    count = len(made.rungs)
     floor = data.draw(st.none() | st.sampled_from(made.names))
     estimates = st.lists(st.floats(0, 1), min_size=count, max_size=count).map(tuple)
     prediction = Prediction(data.draw(st.floats(0, 1)), data.draw(estimates), data.draw(estimates))
@@ -172,7 +172,7 @@ def test_decision_is_a_full_record(
         context=context,
         versions={"v": "1"},
     )
-    guaranteed = made.tiers[made.index(floor)].thinking if floor else 0
+    guaranteed = made.thinking[made.index(floor)] if floor else 0
 
     assert decision.tier in decision.eligible
     assert set(decision.eligible) <= set(made.names)

@@ -15,7 +15,7 @@ from gateway.routing.router import Router
 from gateway.snapshot import Snapshot
 from gateway.upstream.pool import pools_of
 from router_model.allocation import PriceTable
-from router_model.predictor import Prediction, TierLength
+from router_model.predictor import Prediction, TierLength, ranks
 from tests.making import TIERS, chat, settings
 
 KEYS = [
@@ -34,7 +34,8 @@ class Hopeful:
     version = "hopeful-1"
 
     def predict(self, prompt: str, model: str, tiers: Sequence[TierLength]) -> Prediction:
-        chances = tuple((i + 1) / len(tiers) for i in range(len(tiers)))
+        rising = ranks(tiers)
+        chances = tuple((rank + 1) / (rising[-1] + 1) for rank in rising)
         return Prediction(0.5, chances, tuple(float(tier.thinking) for tier in tiers))
 
     def price_table(self, model: str, tiers: Sequence[TierLength]) -> PriceTable | None:

@@ -53,7 +53,7 @@ def test_other_fields_keep_their_bytes(
     sent = fields | own
     body = "{" + ",".join(f"{json.dumps(name)}: {value}" for name, value in sent.items()) + "}"
     request = parse_chat(body.encode())
-    applied = made.apply(request.fields, made.names[index], made.length(index, limits))
+    applied = made.apply(request.fields, index, made.length(index, limits))
 
     kept = {name: bytes(value).decode() for name, value in applied.items() if name not in OURS}
     assert kept == {name: value for name, value in sent.items() if name not in OURS}
@@ -65,7 +65,7 @@ def test_one_dialect_is_left(position: tuple[TierLadder, int], limits: ClientLim
     made, index = position
     said = {"reasoning": {"effort": "max"}, "thinking": {"budget_tokens": 90_000}, "max_tokens": 90_000}
     length = made.length(index, limits)
-    applied = plain(made.apply(chat(**said, thinking_token_budget=90_000).fields, made.names[index], length))
+    applied = plain(made.apply(chat(**said, thinking_token_budget=90_000).fields, index, length))
 
     if made.changes_requests:
         assert not {"reasoning", "thinking", "max_tokens"} & applied.keys()
@@ -77,13 +77,13 @@ SHORT = Length(200, 300)
 
 
 def applied(made: TierLadder, tier: str = "short", length: Length = SHORT, **fields: Any) -> Any:
-    return plain(made.apply(chat(**fields).fields, tier, length))
+    return plain(made.apply(chat(**fields).fields, made.index(tier), length))
 
 
 def test_template_variables_are_merged() -> None:
     """The client's template variables stay, byte for byte, except for those about thinking."""
     fields: Fields = {"chat_template_kwargs": Raw(b'{"documents":[ 1e-7 ],"enable_thinking":false}')}
-    sent = ladder().apply(fields, "short", Length(200, 300))["chat_template_kwargs"]
+    sent = ladder().apply(fields, 1, Length(200, 300))["chat_template_kwargs"]
 
     assert bytes(sent) == b'{"documents":[ 1e-7 ],"enable_thinking":true}'
 
@@ -119,7 +119,7 @@ def test_model_without_reasoning_is_left_alone() -> None:
     made = ladder({"direct": {"thinking": 0, "answer": None}}, {"no_thinking": {}})
 
     assert not made.changes_requests
-    assert made.apply(fields, "direct", Length(0, 5)) is fields
+    assert made.apply(fields, 0, Length(0, 5)) is fields
 
 
 def test_single_tier_of_a_thinking_model_is_applied() -> None:

@@ -51,8 +51,8 @@ def test_unknown_effort_allows_the_least(made: TierLadder, limits: ClientLimits,
 
 @given(ladders)
 def test_no_limits_allow_everything(made: TierLadder) -> None:
-    """Without client limits every tier is allowed."""
-    assert made.highest(ClientLimits()) == len(made.names) - 1
+    """Without client limits every rung is allowed."""
+    assert made.highest(ClientLimits()) == len(made.rungs) - 1
 
 
 @pytest.mark.parametrize(
@@ -78,14 +78,14 @@ def test_highest_tier_of_the_usual_ladder(limits: ClientLimits, tier: str) -> No
     """An effort between two tiers rounds down; a thinking budget between two allows the upper one, cut."""
     made = ladder()
 
-    assert made.names[made.highest(limits)] == tier
+    assert made.tier_at(made.highest(limits)) == tier
 
 
 def test_budget_that_cannot_be_sent_rounds_down() -> None:
     """If the backend takes no thinking budget, one between two tiers allows only the lower tier."""
     made = ladder(thinking_budget=False)
 
-    assert made.names[made.highest(ClientLimits(thinking=399))] == "short"
+    assert made.tier_at(made.highest(ClientLimits(thinking=399))) == "short"
 
 
 def test_single_tier_takes_every_name() -> None:
@@ -104,11 +104,11 @@ def test_length_within_the_limits(
     made, index = position
     length = made.length(index, limits, 0, context)
 
-    assert 0 <= length.thinking <= made.tiers[index].thinking
+    assert 0 <= length.thinking <= made.rungs[index].thinking
     assert limits.thinking is None or length.thinking <= limits.thinking
     assert context is None or length.thinking <= context
     if length.max_tokens is None:
-        assert made.tiers[index].answer is None
+        assert made.rungs[index].answer is None
         assert limits.max_tokens is None
     else:
         assert length.thinking <= length.max_tokens
@@ -122,10 +122,10 @@ def test_guarantee(
 ) -> None:
     """Guaranteed reasoning outranks the client's limits; only the context can reduce it."""
     made, index = position
-    guaranteed = min(wanted, made.tiers[index].thinking)
+    guaranteed = min(wanted, made.rungs[index].thinking)
     length = made.length(index, limits, wanted, context)
 
-    assert min(guaranteed, context or guaranteed) <= length.thinking <= made.tiers[index].thinking
+    assert min(guaranteed, context or guaranteed) <= length.thinking <= made.rungs[index].thinking
     assert length.max_tokens is None or length.thinking <= length.max_tokens
     assert context is None or length.max_tokens is None or length.max_tokens <= context
 
@@ -139,8 +139,8 @@ def test_guarantee_does_not_shorten_the_answer(
     length = made.length(index, limits, guaranteed)
 
     if limits.max_tokens is not None and length.max_tokens is not None:
-        wanted = min(limits.max_tokens, made.tiers[index].answer or limits.max_tokens)
-        assert length.max_tokens - min(guaranteed, made.tiers[index].thinking) >= wanted
+        wanted = min(limits.max_tokens, made.rungs[index].answer or limits.max_tokens)
+        assert length.max_tokens - min(guaranteed, made.rungs[index].thinking) >= wanted
 
 
 @given(positions(), any_limits, CONTEXT)
@@ -153,7 +153,7 @@ def test_answer_keeps_its_room(
 
     if length.max_tokens is not None:
         assert length.max_tokens - length.thinking >= min(
-            made.tiers[index].answer or length.max_tokens, length.max_tokens // 2
+            made.rungs[index].answer or length.max_tokens, length.max_tokens // 2
         )
 
 
@@ -163,7 +163,7 @@ def test_thinking_budget_is_granted_exactly(position: tuple[TierLadder, int], wa
     made, index = position
 
     assert made.length(index, ClientLimits(thinking=wanted)).thinking == min(
-        wanted, made.tiers[index].thinking
+        wanted, made.rungs[index].thinking
     )
 
 
@@ -196,7 +196,7 @@ def test_tier_without_a_limit_still_thinks() -> None:
 
     assert made.length(0, ClientLimits()) == Length(400, None)
     assert made.length(0, ClientLimits(max_tokens=500)) == Length(250, 500)
-    assert plain(made.apply({}, "open", Length(400, None)))["thinking_token_budget"] == 400
+    assert plain(made.apply({}, 0, Length(400, None)))["thinking_token_budget"] == 400
 
 
 def _with(limits: ClientLimits, **changes: Any) -> ClientLimits:

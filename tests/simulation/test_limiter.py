@@ -58,15 +58,14 @@ class Pair:
         command = ReserveCommand(
             windows=(self.window,),
             fixed=(0,),
-            amounts=tuple((tokens,) for tokens in reversed(tiers)),
-            wanted=len(tiers) - wanted,
+            amounts=tuple((tokens,) for tokens in reversed(tiers[: wanted + 1])),
             minimum=tiers[0],
             soft=False,
         )
         id_, reply = await self.store.reserve(command)
         granted = self.limiter.reserve(self.now, wanted, tiers, enforced=True)
 
-        assert granted == (len(tiers) - reply.candidate if reply.candidate else REFUSED)
+        assert granted == (wanted + 1 - reply.candidate if reply.candidate else REFUSED)
         if reply.candidate:
             self.running.append((id_, tiers[granted]))
 

@@ -20,28 +20,19 @@ from gateway.errors import (
     all_errors,
 )
 from gateway.openai_api.usage import SLACK, TokenUsage
-from gateway.routing.decision import Decision
 from gateway.telemetry.access_log import access_line
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import Record
 from gateway.upstream.pool import Backend, Pool
+from tests.making import decision
 
-DECISION = Decision(
-    id="d1",
-    model="tiny",
-    tier="short",
-    reason="price",
-    rule=None,
-    requested="adaptive",
-    eligible=("direct", "short"),
+DECISION = decision(
+    "short",
+    {"direct": 0.25, "short": 0.5},
+    {"direct": 10.0, "short": 99.0},
     thinking=200,
     cap=300,
-    difficulty=0.5,
-    correct={"direct": 0.25, "short": 0.5},
-    tokens={"direct": 10.0, "short": 99.0},
     price=0.02,
-    propensity=1.0,
-    versions={"head": "h"},
 )
 USAGE = TokenUsage(7, 42, 30, 5, "backend", finish_reason="stop")
 
@@ -204,6 +195,10 @@ def test_access_line() -> None:
         "decision_id": "d1",
         "correct": DECISION.correct,
         "propensity": 1.0,
+        "rung": 1,
+        "rung_correct": 0.5,
+        "rung_tokens": 99.0,
+        "rungs": None,  # they are the tiers, whose estimates are there already
         "backend": "a",
         "overhead_ms": 0.4,
         "first_byte_ms": 250.0,

@@ -95,7 +95,7 @@ export function fillChart(past, now) {
   return s("svg", { viewBox: `0 0 ${wide} ${tall}`, preserveAspectRatio: "none", class: "fill", "aria-hidden": "true" }, area);
 }
 
-/** Which tier wins at which price, on a logarithmic scale, with a mark at the price of the decision. */
+/** Which rung wins at which price, on a logarithmic scale, with a mark at the price of the decision. */
 export function priceRuler(width, ranges, price, tiers) {
   const edges = ranges.flatMap((range) => [range.low, range.high]).concat(price).filter((edge) => edge > 0);
   const [from, to] = edges.length ? [Math.min(...edges) / 4, Math.max(...edges) * 4] : [0.001, 1];
@@ -106,10 +106,10 @@ export function priceRuler(width, ranges, price, tiers) {
   };
   const parts = [];
   let labelled = -Infinity; // where the last number ends, so that two do not overlap
-  for (const { tier, low, high } of ranges) {
+  for (const { tier, label, low, high } of ranges) {
     const [a, b] = [x(low), high === null ? right : x(high)];
     parts.push(s("rect", { x: a, width: Math.max(b - a - 1, 0.5), y: 22, height: 22, class: `tier-fill step-${step(tier, tiers)}` }));
-    if (b - a > tier.length * 7.2 + 10) parts.push(s("text", { x: (a + b) / 2, y: 37, "text-anchor": "middle", class: `in-tier step-${step(tier, tiers)}` }, tier));
+    if (b - a > label.length * 7.2 + 10) parts.push(s("text", { x: (a + b) / 2, y: 37, "text-anchor": "middle", class: `in-tier step-${step(tier, tiers)}` }, label));
     if (high !== null && b - labelled > 40) {
       labelled = b;
       const anchor = b < 30 ? "start" : b > width - 30 ? "end" : "middle";
@@ -122,6 +122,6 @@ export function priceRuler(width, ranges, price, tiers) {
     s("path", { d: `M${at} 26V20m-5 -6h10l-5 7z`, class: "needle" }),
     s("text", { x: at, y: 9, "text-anchor": anchor, class: "label strong" }, `price ${figure(price)}`),
   );
-  const words = ranges.map(({ tier, low, high }) => `${tier} from ${figure(low)}${high === null ? " up" : ` to ${figure(high)}`}`);
-  return s("svg", { width, height: 64, viewBox: `0 0 ${width} 64`, role: "img", "aria-label": `Tier by price: ${words.join(", ")}. The price was ${figure(price)}.` }, parts);
+  const words = ranges.map(({ label, low, high }) => `${label} from ${figure(low)}${high === null ? " up" : ` to ${figure(high)}`}`);
+  return s("svg", { width, height: 64, viewBox: `0 0 ${width} 64`, role: "img", "aria-label": `Rung by price: ${words.join(", ")}. The price was ${figure(price)}.` }, parts);
 }

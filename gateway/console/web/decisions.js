@@ -61,35 +61,57 @@ function row(entry, state) {
     h("td", {}, entry.error ? h("span", { class: "bad" }, entry.error.replaceAll("_", " ")) : reasonWords(decision.reason)),
     h("td", { class: "num wide" }, decision.difficulty.toFixed(2)),
     h("td", { class: "num" }, integer(entry.completion_tokens)),
-    h("td", { class: "num wide" }, integer(decision.tokens[decision.tier])),
+    h("td", { class: "num wide" }, integer(decision.rung_tokens)),
     h("td", { class: "num wide" }, entry.duration.toFixed(2)));
 }
 
 function explain(entry, state) {
   const place = get("why");
-  const { decision, explanation, value } = entry;
+  const { decision, explanation } = entry;
   const tiers = Object.keys(decision.correct);
+  const ranges = explanation.ranges.map((range) => ({ ...range, label: rungName(decision, range.rung, tiers) }));
   const width = Math.max(place.clientWidth - 40, 220);
   place.dataset.id = decision.id;
   place.replaceChildren(
     h("h3", {}, explanation.because),
     h("p", {}, explanation.longer),
     h("table", { class: "estimates" },
-      h("caption", { class: "visually-hidden" }, "Estimates for each tier"),
+      h("caption", { class: "visually-hidden" }, "Estimates for each tier and the chosen rung"),
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "tier"), h("th", { scope: "col", class: "num" }, "P(right)"), h("th", { scope: "col", class: "num" }, "tokens"), h("th", { scope: "col", class: "num" }, "value"), h("th", { scope: "col", class: "wide" }, h("span", { class: "visually-hidden" }, "P(right) as a bar")))),
-      h("tbody", {}, tiers.map((tier) => {
-        const drawn = h("span", { class: `tier-back step-${step(tier, tiers)}` });
-        drawn.style.width = `${decision.correct[tier] * 100}%`;
-        return h("tr", { class: tier === decision.tier ? "current" : decision.eligible.includes(tier) ? null : "barred" },
-          h("th", { scope: "row" }, tier, decision.eligible.includes(tier) ? null : h("span", { class: "small" }, " not eligible")),
-          h("td", { class: "num" }, percent(decision.correct[tier], 1)),
-          h("td", { class: "num" }, integer(decision.tokens[tier])),
-          h("td", { class: "num" }, signed(value[tier], 3)),
-          h("td", { class: "wide" }, h("div", { class: "meter", "aria-hidden": "true" }, drawn)));
-      }))),
-    h("p", { class: "small" }, "Value = P(right) − price × tokens ÷ 1,000. Which tier has the highest, at each price:"),
-    priceRuler(width, explanation.ranges, decision.price, tiers),
+      h("tbody", {}, shownRungs(decision).map((rung) => estimates(entry, rung, tiers)))),
+    h("p", { class: "small" }, "Value = P(right) − price × tokens ÷ 1,000. Which rung has the highest, at each price:"),
+    priceRuler(width, ranges, decision.price, tiers),
     facts(entry));
+}
+
+/** The positions of the named tiers and of the chosen rung. */
+function shownRungs({ rung, rungs }) {
+  return [...new Set([...rungs.named, rung])].sort((one, other) => one - other);
+}
+
+/** The named tier at or below a rung. */
+function tierOf({ rungs }, rung, tiers) {
+  return tiers[rungs.named.filter((at) => at <= rung).length - 1];
+}
+
+/** The name of a tier, or the thinking tokens of a rung between two tiers. */
+function rungName(decision, rung, tiers) {
+  return decision.rungs.named.includes(rung) ? tierOf(decision, rung, tiers) : integer(decision.rungs.thinking[rung]);
+}
+
+function estimates({ decision, value, rung_value: worth }, rung, tiers) {
+  const { rungs } = decision;
+  const tier = tierOf(decision, rung, tiers);
+  const named = rungs.named.includes(rung);
+  const eligible = rung >= rungs.lowest && rung <= rungs.highest;
+  const drawn = h("span", { class: `tier-back step-${step(tier, tiers)}` });
+  drawn.style.width = `${rungs.correct[rung] * 100}%`;
+  return h("tr", { class: rung === decision.rung ? "current" : eligible ? null : "barred" },
+    h("th", { scope: "row" }, rungName(decision, rung, tiers), named ? null : h("span", { class: "small" }, " thinking"), eligible ? null : h("span", { class: "small" }, " not eligible")),
+    h("td", { class: "num" }, percent(rungs.correct[rung], 1)),
+    h("td", { class: "num" }, integer(rungs.tokens[rung])),
+    h("td", { class: "num" }, signed(named ? value[tier] : worth, 3)),
+    h("td", { class: "wide" }, h("div", { class: "meter", "aria-hidden": "true" }, drawn)));
 }
 
 function facts(entry) {

@@ -1,15 +1,15 @@
 -- Reserves tokens for a batch of requests, each in one or more windows.
 -- KEYS: hash of the caps set by an admin, then hash and leases of every window.
 -- ARGV: lease, deadline (0 for none), number of windows, (bucket_ms, buckets) of each, cap of each, number of
---   requests, then for each request: id, choices, minimum, soft, arrivals, wanted, number of candidates, number of
---   its windows, (window, fixed) for each of those, then the amounts of each candidate in each of those windows,
---   most expensive candidate first.
+--   requests, then for each request: id, choices, minimum, soft, arrivals, number of candidates, number of its
+--   windows, (window, fixed) for each of those, then the amounts of each candidate in each of those windows, the
+--   wanted candidate first and then ever cheaper ones.
 -- Returns {now, reply...}, one reply per request; {now} alone after the deadline.
 --
--- Each request gets the first candidate, from `wanted` on, that fits into all its windows. If none fits, the last one
--- is cut to the most completion tokens per choice (`clamp`) that fit, but not below `minimum`. For example, a request
--- has candidates of 900, 500 and 100 tokens, wanted = 1 and a minimum of 40. With room for 600 tokens it gets the
--- second; with room for 60 the third, cut to 60; with room for 30 it is refused.
+-- Each request gets the first candidate that fits into all its windows. If none fits, the last one is cut to the most
+-- completion tokens per choice (`clamp`) that fit, but not below `minimum`. For example, a request has candidates of
+-- 900, 500 and 100 tokens and a minimum of 40. With room for 600 tokens it gets the second; with room for 60 the
+-- third, cut to 60; with room for 30 it is refused.
 -- A soft request also accepts less than `minimum`, if even the empty window could not hold that much.
 
 local RUNNING_WAIT = 1000  -- milliseconds until a new attempt if running requests are in the way: they end at any time
@@ -92,7 +92,7 @@ end
 
 local function next_request()
   local request = {id = next_text(), choices = next_number(), minimum = next_number(), soft = next_number(),
-    arrivals = next_number(), wanted = next_number(), windows = {}, fixed = {}, candidates = {}}
+    arrivals = next_number(), windows = {}, fixed = {}, candidates = {}}
   local candidates = next_number()
   for p = 1, next_number() do
     request.windows[p], request.fixed[p] = windows[next_number()], next_number()
@@ -102,31 +102,26 @@ local function next_request()
     for p = 1, #request.windows do amounts[p] = next_number() end
     request.candidates[c] = amounts
   end
-  request.wanted_amounts = request.candidates[request.wanted]
+  request.wanted_amounts = request.candidates[1]
   request.last_amounts = request.candidates[candidates]
   return request
 end
 
--- The candidate to reserve (0 for none), its clamp (0 if it is not cut), its amounts, and the bits of `fits`.
+-- The candidate to reserve (0 for none), its clamp (0 if it is not cut), and its amounts.
 local function choose(request)
-  local chosen, bits = 0, 0
   for c, amounts in ipairs(request.candidates) do
-    if fits_all(request, amounts) then
-      bits = bits + 2 ^ (c - 1)
-      if chosen == 0 and c >= request.wanted then chosen = c end
-    end
+    if fits_all(request, amounts) then return c, 0, amounts end
   end
-  if chosen > 0 then return chosen, 0, request.candidates[chosen], bits end
   local clamp, amounts = cut(request)
-  if clamp then return #request.candidates, clamp, amounts, bits end
-  return 0, 0, nil, bits
+  if clamp then return #request.candidates, clamp, amounts end
+  return 0, 0, nil
 end
 
 -- Decides about a request. `ReserveReply` in gateway/store/commands.py has the same fields in the same order.
 local function serve(request)
   for _, w in ipairs(request.windows) do w.arrivals = w.arrivals + request.arrivals end
   local blocker, wait, only_running = find_blocker(request), 0, 0
-  local candidate, clamp, amounts, fits = choose(request)
+  local candidate, clamp, amounts = choose(request)
   if candidate == 0 then blocker, wait, only_running = longest_wait(request) end
   local blocker_settled, blocker_reserved, blocker_cap = 0, 0, 0
   if blocker > 0 then
@@ -134,8 +129,9 @@ local function serve(request)
     w.limited = w.limited + request.arrivals
     blocker_settled, blocker_reserved, blocker_cap = w.settled, w.reserved, w.cap
   end
-  local tightest, room = 1, math.huge
+  local tightest, room, rooms = 1, math.huge, {}
   for p, w in ipairs(request.windows) do
+    rooms[p] = room_in(w)
     if amounts then hold(w, request.id, amounts[p], -1) end
     local left = room_in(w)
     if left < room then tightest, room = p, left end
@@ -155,7 +151,7 @@ local function serve(request)
     blocker_settled,  -- settled tokens of the blocker
     blocker_reserved,  -- reserved tokens of the blocker, before this request
     blocker_cap,  -- cap of the blocker
-    fits,  -- the candidates that had room, as bits: bit 0 stands for the first
+    rooms,  -- tokens left in every window before this request; negative if it is over its cap
   }
 end
 
