@@ -68,7 +68,7 @@ class Gateway:
         self.draining = False
         self._path = path
         self.upstream = Upstream()
-        self.metrics = Metrics(self.backends)
+        self.metrics = Metrics(self.backends, lambda: self.snapshot.evidence)
         self.ledger = open_budget(settings, self.metrics.budget)
         self.overview = BudgetOverview(self.ledger.store, self.ledger.pricing, self.metrics.budget)
         self.pipeline = Pipeline(snapshot, self.upstream, self.ledger)

@@ -7,7 +7,7 @@ was current when it began.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -24,7 +24,7 @@ from router_model.artifact import ArtifactError
 from router_model.encoders.base import Source
 from router_model.head import Head, load_named
 from router_model.heuristic import HeuristicBaseline
-from router_model.predictor import Predictor
+from router_model.predictor import Evidence, Predictor
 
 _REMEMBERED_EMBEDDINGS = 4096  # number of prompts whose embeddings an encoder caches
 
@@ -38,6 +38,8 @@ class Snapshot:
     budgets: BudgetLimits
     pools: Mapping[str, Pool]
     """The replicas of every model. Their health, breakers and load change while the snapshot is in use."""
+    evidence: Mapping[str, Evidence] = field(default_factory=dict)
+    """What the head's estimates rest on, by model; models with one tier have none."""
     notes: tuple[str, ...] = ()
     """Warnings about the head's estimates, one sentence per model."""
 
@@ -57,7 +59,7 @@ class Snapshot:
 
         Raises: ConfigError.
         """
-        notes = []
+        notes, evidence = [], {}
         try:
             predictor = _open_head(settings)
             router = Router(settings, predictor, digest)
@@ -66,9 +68,12 @@ class Snapshot:
                 predictor.predict("", name, ladder.lengths)
                 if isinstance(predictor, Head) and len(ladder.names) > 1:
                     notes.append(predictor.caveat(name, ladder.named_lengths))
+                    evidence[name] = predictor.evidence(name, ladder.named_lengths)
         except ArtifactError as error:
             raise ConfigError([Problem(None, "head", str(error))]) from None
-        return cls(settings, router, BudgetLimits(settings), pools_of(settings), tuple(filter(None, notes)))
+        return cls(
+            settings, router, BudgetLimits(settings), pools_of(settings), evidence, tuple(filter(None, notes))
+        )
 
     def keeping(self, previous: Snapshot) -> Snapshot:
         """This snapshot with the health, breakers and load of those replicas that `previous` has too."""

@@ -18,11 +18,12 @@ from router_model.encoders.base import Encoder, EncoderError, Features, Source
 from router_model.encoders.ngrams import DENSE, FEATURE_VERSION, HASHED, ngram_features
 from router_model.encoders.open import opened
 from router_model.head_parts import Curves, TierMapping, Trunk, map_tiers
-from router_model.predictor import Prediction, TierLength
+from router_model.predictor import Evidence, Prediction, TierLength
 from router_model.prior import Prior, PriorLadder
 from router_model.prompts import fingerprints
 
 ARTIFACTS = Path(__file__).parent / "artifacts"
+_MIXED = 0.05  # weight of the prior from which on it is worth a warning
 _MAPPINGS = 1024  # models × tier ladders remembered; a gateway has a handful
 
 
@@ -146,6 +147,15 @@ class Head:
             return own, [own.tiers.index(name) for name in names]
         return (own, None) if own.lengths else None
 
+    def evidence(self, model: str, tiers: Sequence[TierLength]) -> Evidence:
+        """What the estimates for a model rest on."""
+        if self.match(model, tiers) is None:
+            return Evidence("prior", 0, 1.0)
+        prompts = int(self.manifest.get("data", {}).get(model, {}).get("prompts", 0))
+        pseudo = float(self.manifest.get("metrics", {}).get(model, {}).get("prior", {}).get("correct", 0.0))
+        share = pseudo / (prompts + pseudo) if pseudo else 0.0
+        return Evidence("mixed" if share >= _MIXED else "measured", prompts, share)
+
     def caveat(self, model: str, tiers: Sequence[TierLength]) -> str | None:
         """What to know about a model's estimates if it was not measured at exactly these tiers."""
         found = self.match(model, tiers)
@@ -153,6 +163,12 @@ class Head:
             return (
                 f"the head {self.name} never saw the model {model}: it is decided by the prior, which knows"
                 " reasoning models in general; `thinkmeter calibrate` teaches the head this model"
+            )
+        _, prompts, share = self.evidence(model, tiers)
+        if share >= _MIXED:
+            return (
+                f"the head {self.name} knows {prompts:,} outcomes of the model {model}: the prior still"
+                f" weighs {share:.0%} in its estimates; `thinkmeter calibrate` with more outcomes replaces it"
             )
         if found[1] is not None:
             return None

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -47,6 +47,17 @@ class Prediction:
 
     prior: bool = False
     """The model was never measured. The other fields then hold for reasoning models in general."""
+
+
+class Evidence(NamedTuple):
+    """What the estimates for a model rest on."""
+
+    stage: Literal["prior", "mixed", "measured"]
+    """The prior alone, few own outcomes beside the prior, or own outcomes."""
+    prompts: int
+    """Number of prompts that the model was measured on."""
+    prior_share: float
+    """Weight of the prior in the estimates, in [0, 1]."""
 
 
 class Predictor(Protocol):

@@ -132,6 +132,7 @@ class Console:
                 for name, target in current.router.targets.items()
                 if target.pin is None
             },
+            "evidence": {name: found._asdict() for name, found in current.evidence.items()},
             "backends": [
                 {
                     "model": pool.model,

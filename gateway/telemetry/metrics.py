@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import TypeVar
 
@@ -25,6 +25,7 @@ from gateway.openai_api.usage import SLACK
 from gateway.telemetry.budget_metrics import BudgetMetrics
 from gateway.telemetry.record import Record
 from gateway.upstream.pool import Backend, Pool
+from router_model.predictor import Evidence
 
 # otherwise every counter and histogram has a second series with the time of its creation
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -40,7 +41,12 @@ _UNIT = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 class Metrics:
     """All metrics of one gateway, in their own registry. Labels take values from closed sets only."""
 
-    def __init__(self, backends: Callable[[], Iterable[tuple[Pool, Backend]]]) -> None:
+    def __init__(
+        self,
+        backends: Callable[[], Iterable[tuple[Pool, Backend]]],
+        evidence: Callable[[], Mapping[str, Evidence]] = dict,
+    ) -> None:
+        """backends, evidence: return those of the snapshot in use."""
         self.registry = registry = CollectorRegistry()
 
         def counter(name: str, text: str, labels: str) -> Counter:
@@ -82,6 +88,7 @@ class Metrics:
         Info("thinkmeter_build", "The running version.", registry=registry).info({"version": __version__})
         ProcessCollector(registry=registry)
         registry.register(_Backends(backends))
+        registry.register(_PriorShare(evidence))
         self.budget = BudgetMetrics(registry)
         self._of = cache(_labelled)
 
@@ -167,3 +174,17 @@ class _Backends(Collector):
             busy.add_metric(values, backend.in_flight)
             breaker.add_metric(values, {"closed": 0, "half_open": 1, "open": 2}[backend.breaker.state(now)])
         yield from (up, busy, breaker)
+
+
+class _PriorShare(Collector):
+    """What the head's estimates rest on, read at the time of a scrape."""
+
+    def __init__(self, evidence: Callable[[], Mapping[str, Evidence]]) -> None:
+        self._evidence = evidence
+
+    def collect(self) -> Iterator[Metric]:
+        text = "Weight of the prior in a model's estimates: 1 if it was never measured, 0 if it was."
+        share = GaugeMetricFamily("thinkmeter_prior_share", text, labels=["model"])
+        for model, found in self._evidence().items():
+            share.add_metric([model], found.prior_share)
+        yield share

@@ -14,6 +14,7 @@ from gateway.telemetry.access_log import access_line
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import Record
 from gateway.upstream.pool import Backend, Pool
+from router_model.predictor import Evidence
 from tests.docs.pages import PAGES, assert_same, named, page, rows, section
 from tests.making import decision
 
@@ -21,7 +22,8 @@ from tests.making import decision
 def existing_metrics() -> dict[str, tuple[str, set[str]]]:
     """Type and labels of every metric, by the name under which it is exposed."""
     replica = Backend("a", Replica.model_validate({"url": "http://a"}), CircuitBreaker())
-    metrics = Metrics(lambda: [(Pool("tiny", "tiny", [replica]), replica)])
+    evidence = {"tiny": Evidence("prior", 0, 1.0)}
+    metrics = Metrics(lambda: [(Pool("tiny", "tiny", [replica]), replica)], lambda: evidence)
     types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", metrics.exposition().decode(), re.MULTILINE))
     labels: dict[str, set[str]] = {}
     for collector in metrics.registry._collector_to_names:

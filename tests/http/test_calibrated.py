@@ -143,3 +143,25 @@ def test_mistakes(tmp_path: Path) -> None:
         assert result.exit_code == 2
         assert message in " ".join(result.stderr.split())
     assert not (tmp_path / "out").exists()
+
+
+async def test_evidence_shows(calibrated: Path, backend: Backend) -> None:
+    """Metrics, console and the reason of a decision say which model the head was never taught."""
+    model = configuration(backend.url)["models"]["tiny"] | {"served_name": "tiny"}
+    settings = configuration(backend.url) | {
+        "models": {"mine": model, "other": model},
+        "head": str(calibrated),
+    }
+    async with serving(settings) as running:
+        body = {"model": "other", "messages": [{"role": "user", "content": "What is 3 plus 4?"}]}
+        decision = (await ask(running.http, running.url, "/v1/route", body)).json["decision"]
+        async with running.http.get(f"{running.url}/metrics") as response:
+            metrics_page = await response.text()
+        evidence = running.gateway.console.snapshot()["evidence"]
+
+    assert decision["reason"] == "prior"
+    assert 'thinkmeter_prior_share{model="other"} 1.0' in metrics_page
+    assert 'thinkmeter_prior_share{model="mine"} 0.0' in metrics_page
+    assert evidence["other"] == {"stage": "prior", "prompts": 0, "prior_share": 1.0}
+    assert evidence["mine"]["stage"] == "measured"
+    assert evidence["mine"]["prompts"] == KNOWN

@@ -15,7 +15,7 @@ pytest.importorskip("sklearn")
 
 from router_model import artifact
 from router_model.head import ARTIFACTS, Head, load_named
-from router_model.predictor import TierLength
+from router_model.predictor import Evidence, TierLength
 from router_model.training.train import Trained
 from tests.router_model.synthetic import synthetic
 
@@ -89,6 +89,23 @@ def test_prior_decides_for_other_models(saved: Path) -> None:
 
     assert found.prior
     assert found == load_named("general").predict(HARD, "unheard-of", ASKED)
+
+
+def test_evidence(saved: Path) -> None:
+    """The head says whether a model's estimates rest on the prior, on own outcomes, or on both."""
+    head = Head.load(saved)
+    few = {
+        **head.manifest["metrics"],
+        "made": head.manifest["metrics"]["made"] | {"prior": {"correct": 500.0}},
+    }
+    mixed = replace(head, manifest={**head.manifest, "metrics": few})
+
+    assert head.evidence("made", ASKED) == Evidence("measured", 500, 0.0)
+    assert head.caveat("made", ASKED) is None
+    assert mixed.evidence("made", ASKED) == Evidence("mixed", 500, 0.5)
+    assert "weighs 50%" in mixed.caveat("made", ASKED)
+    assert head.evidence("other", ASKED) == Evidence("prior", 0, 1.0)
+    assert "decided by the prior" in head.caveat("other", ASKED)
 
 
 def test_other_lengths_are_interpolated(trained: Trained) -> None:

@@ -70,6 +70,9 @@ export function drawBudgets({ snapshot, fills }) {
   get("budgets").replaceChildren(...(rows.length ? rows : [h("li", { class: "empty" }, "No budget is configured, so the price is the configured one.")]));
 }
 
+const evidence = (found) => !found || found.stage === "measured" ? ""
+  : found.stage === "prior" ? " · never measured, decided by the prior" : ` · ${integer(found.prompts)} own outcomes, prior ${percent(found.prior_share)}`;
+
 export function drawBackends({ snapshot }) {
   get("backends").replaceChildren(...snapshot.backends.map((backend) => {
     const up = backend.healthy && backend.breaker === "closed";
@@ -78,7 +81,7 @@ export function drawBackends({ snapshot }) {
       h("div", { class: "row" },
         h("span", {}, h("span", { class: `dot ${up ? "good" : "bad"}`, "aria-hidden": "true" }), ` `, h("b", {}, backend.name), ` ${word}`),
         h("span", {}, `${integer(backend.in_flight)} in flight`)),
-      h("div", { class: "row small" }, h("span", {}, backend.model), h("span", {}, backend.context ? `context ${integer(backend.context)}` : "")));
+      h("div", { class: "row small" }, h("span", {}, backend.model + evidence(snapshot.evidence[backend.model])), h("span", {}, backend.context ? `context ${integer(backend.context)}` : "")));
   }));
 }
 
