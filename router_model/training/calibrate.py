@@ -14,6 +14,7 @@ from router_model.arrays import Floats
 from router_model.encoders.ngrams import DENSE
 from router_model.head import Head
 from router_model.prompts import fingerprints
+from router_model.training.ibpo import FirstStage, improve, linear_without
 from router_model.training.outcomes import FOLDS, OutcomeError, OutcomeTable, folds
 from router_model.training.tier_curves import (
     FEWEST,
@@ -52,10 +53,13 @@ def calibrate(
     weights[-1] = narrow[-1]
     correction = correct_by(raw, table)
     curves = replace(corrected(uncorrected(table, weights, lengths), correction), bound=True)
+    without = linear_without(seen[:, latents], table, fold) * correction.scale + correction.move
+    whole = seen @ curves.weights + curves.bias
+    curves, second = improve(FirstStage(table, seen[:, latents], latents, fold, whole, without, curves), seed)
     manifest = dict(head.manifest)
     for part, entry in (
         ("data", {"sha256": table.digest, "prompts": len(table)}),
-        ("metrics", metrics(table, raw, correction)),
+        ("metrics", metrics(table, raw, correction) | {"second_stage": second}),
     ):
         manifest[part] = {**manifest.get(part, {}), table.name: entry}
     return replace(

@@ -1,4 +1,4 @@
-"""Trains a head: cross-fitted latents, a hidden layer, tier curves, corrections, and the artefact."""
+"""Trains a head: cross-fitted latents, a hidden layer, tier curves, corrections, IBPO, and the artefact."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from router_model.arrays import Floats
 from router_model.encoders.base import Encoder
 from router_model.encoders.ngrams import FEATURE_VERSION, HASHED
 from router_model.head import Head
-from router_model.head_parts import Curves
+from router_model.head_parts import Curves, Trunk
 from router_model.prompts import fingerprints
-from router_model.training import network, tier_curves
+from router_model.training import ibpo, network, tier_curves
+from router_model.training.ibpo import FirstStage
 from router_model.training.network import Network, Targets
 from router_model.training.outcomes import FOLDS, OutcomeError, OutcomeTable, log_tokens
 from router_model.training.tier_curves import Correction
@@ -37,6 +38,8 @@ class TrainingSettings:
     latents: int = 8
     members: int = 2
     seed: int = 0
+    objective: str = ibpo.DEFAULT
+    """Of the second stage; a name in `objectives.OBJECTIVES`."""
 
 
 class TableView(NamedTuple):
@@ -55,6 +58,8 @@ class TableView(NamedTuple):
     """Cross-fitted logits and log tokens by regression, [N, 2T]."""
     deep: Floats
     """The same by the network, [N, 2T]."""
+    deep_without: Floats
+    """For all prompts by the network trained without each fold, [FOLDS, N, 2T]."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,8 @@ class Trained:
     views: tuple[TableView, ...]
     estimates: dict[str, tuple[Floats, Floats]]
     """Cross-fitted, corrected P(right) and E[tokens], each [N, T], by table."""
-    raw: dict[str, Floats]
-    """The same as logits and log tokens, [N, 2T]."""
+    stages: dict[str, FirstStage]
+    """Where the second stage starts, by table."""
 
 
 def quiet(stage: str, share: float) -> None:
@@ -82,7 +87,7 @@ def fit_head(
     progress: StageCallback = quiet,
     encoder: Encoder = HASHED,
 ) -> Trained:
-    """Train on tables that each hold the outcomes of one model or family of models.
+    """The first stage: train on tables that each hold the outcomes of one model or family of models.
 
     Raises: OutcomeError, EncoderError.
     """
@@ -102,7 +107,7 @@ def fit_head(
     trunk = latents.trunk(whole.hidden, whole.hidden_bias)
     progress("tier curves", 0.95)
     views = tuple(_views(corpus, latents, deep))
-    plain, sets, metrics, estimates, logits = {}, {}, {}, {}, {}
+    plain, sets, metrics, estimates, stages = {}, {}, {}, {}, {}
     for index, view in enumerate(views):
         blend, correction = _choose_blend(view)
         weights = _weights(view, whole, moments[:, _column(corpus, index)], _column(corpus, index), blend)
@@ -110,7 +115,7 @@ def fit_head(
         plain[own.name], sets[own.name] = own, tier_curves.corrected(own, correction)
         raw = blend * view.deep + (1 - blend) * view.linear
         estimates[own.name] = tier_curves.apply_correction(correction, raw, view.table)
-        logits[own.name] = raw * correction.scale + correction.move
+        stages[own.name] = _stage(view, sets[own.name], correction, blend, trunk, latents)
         metrics[own.name] = tier_curves.metrics(view.table, raw, correction) | {"network_share": blend}
     rows = np.random.default_rng(settings.seed).permutation(len(latents.inputs))[:_SAMPLE]
     sample = trunk.above(latents.inputs[rows].astype(np.float32)).astype(np.float16).astype(np.float32)
@@ -126,12 +131,25 @@ def fit_head(
         "versions": {"numpy": np.__version__, "python": platform.python_version()},
     }
     progress("done", 1.0)
-    return Trained(
-        Head(name, "unsaved", trunk, sets, sample, trained, manifest, encoder),
-        plain,
-        views,
-        estimates,
-        logits,
+    head = Head(name, "unsaved", trunk, sets, sample, trained, manifest, encoder)
+    return Trained(head, plain, views, estimates, stages)
+
+
+def _stage(  # noqa: PLR0917
+    view: TableView, curves: Curves, correction: Correction, blend: float, trunk: Trunk, latents: Latents
+) -> FirstStage:
+    """What the second stage of one table starts from."""
+    first = len(trunk.hidden_bias)
+    seen = trunk.above(latents.inputs[view.rows].astype(np.float32))
+    without = (1 - blend) * ibpo.linear_without(view.latents, view.table, view.fold)
+    return FirstStage(
+        table=view.table,
+        latents=view.latents,
+        rows=slice(first + view.columns.start, first + view.columns.stop),
+        fold=view.fold,
+        whole=(seen @ curves.weights + curves.bias).astype(float),
+        without=(without + blend * view.deep_without) * correction.scale + correction.move,
+        curves=curves,
     )
 
 
@@ -168,12 +186,11 @@ def _targets(corpus: Corpus) -> tuple[Targets, Floats]:
 
 
 def _cross_network(inputs: Floats, targets: Targets, fold: NDArray[np.int64], seed: int) -> Floats:
-    """Outputs [P, 2T], for each prompt by a network that was trained without its fold."""
-    outputs = np.zeros((len(inputs), 2 * targets.correct.shape[1]))
-    for part in range(FOLDS):
-        here = fold == part
-        if here.any():
-            outputs[here] = network.fit_network(inputs[~here], targets.take(~here), seed + part)(inputs[here])
+    """Outputs for all prompts by a network that was trained without each fold, [FOLDS, P, 2T]."""
+    outputs = np.zeros((FOLDS, len(inputs), 2 * targets.correct.shape[1]))
+    for part in np.unique(fold):
+        kept = fold != part
+        outputs[part] = network.fit_network(inputs[kept], targets.take(kept), seed + int(part))(inputs)
     return outputs
 
 
@@ -188,9 +205,9 @@ def _views(corpus: Corpus, latents: Latents, deep: Floats) -> Iterator[TableView
     for index, (table, rows) in enumerate(zip(corpus.tables, corpus.rows, strict=True)):
         seen, fold = latents.inputs[rows, latents.columns[index]], corpus.fold[rows]
         linear = tier_curves.cross_regress(seen, table, fold)
-        yield TableView(
-            table, rows, latents.columns[index], seen, fold, linear, deep[rows][:, _column(corpus, index)]
-        )
+        without = deep[:, rows][:, :, _column(corpus, index)]
+        own = without[fold, np.arange(len(rows))]
+        yield TableView(table, rows, latents.columns[index], seen, fold, linear, own, without)
 
 
 def _choose_blend(view: TableView) -> tuple[float, Correction]:
@@ -270,10 +287,11 @@ def train(  # noqa: PLR0917
     progress: StageCallback = quiet,
     encoder: Encoder = HASHED,
 ) -> Head:
-    """Train a head on tables read with `partial=True` and write it to the directory `out`.
+    """Train a head, both stages, on tables read with `partial=True` and write it to the directory `out`.
 
     names: names of the tables' models; the tables' own names by default.
     """
     called = [replace(t, name=n) for t, n in zip(tables, names or [t.name for t in tables], strict=True)]
     settings = TrainingSettings(latents=8 if len(tables) == 1 else 5, seed=seed)
-    return save(fit_head(called, settings, out.name, progress, encoder).head, out)
+    first = fit_head(called, settings, out.name, progress, encoder)
+    return save(ibpo.improve_head(first.head, first.stages, seed, settings.objective), out)
