@@ -54,13 +54,13 @@ def first_stage(table: OutcomeTable, latents: Floats) -> FirstStage:
 @pytest.fixture(scope="module")
 def stage() -> FirstStage:
     """A first stage whose decisions can be improved."""
-    return first_stage(*bent(600, 0))
+    return first_stage(*bent(300, 0))
 
 
 def decided(first: FirstStage, objective: str) -> float:
     """What the second stage gains on fresh outcomes."""
     curves, _ = improve(first, 0, objective)
-    table, latents = bent(2000, 1)
+    table, latents = bent(1000, 1)
     inputs = latents.astype(np.float32)
     return float(gains(first.curves.outcomes(inputs), curves.outcomes(inputs), table).mean())
 
@@ -121,13 +121,18 @@ def test_same_seed_same_bytes(stage: FirstStage) -> None:
     assert one.weights.tobytes() != other.weights.tobytes()
 
 
-def test_tokens_stay_expectations(stage: FirstStage) -> None:
-    """The mean of the estimated tokens is within 2 % of what was measured, at every tier."""
-    curves, entry = improve(stage, 0)
-    _, tokens = curves.outcomes(stage.latents.astype(np.float32))
+def test_tokens_stay_expectations() -> None:
+    """Logarithms underestimate tokens that vary. After the second stage their mean is right."""
+    table, latents = bent(400, 0)
+    varied = table.tokens * np.random.default_rng(0).lognormal(0, 0.5, table.tokens.shape)
+    first = first_stage(replace(table, tokens=varied), latents)
+    curves, entry = improve(first, 0)
+    inputs = latents.astype(np.float32)
+    before, after = (some.outcomes(inputs)[1].mean(axis=0) for some in (first.curves, curves))
 
     assert entry["kept"]
-    np.testing.assert_allclose(tokens.mean(axis=0), stage.table.tokens.mean(axis=0), rtol=0.02)
+    assert (before < 0.92 * varied.mean(axis=0)).all()
+    np.testing.assert_allclose(after, varied.mean(axis=0), rtol=0.05)
 
 
 def test_gains_of_the_same_decisions_are_zero(stage: FirstStage) -> None:
