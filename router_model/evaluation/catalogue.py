@@ -15,7 +15,7 @@ from router_model.evaluation.baselines import (
 )
 from router_model.evaluation.factorisation import Factorisation
 from router_model.evaluation.methods import Method
-from router_model.evaluation.ours import HeadMethod, PolicyMethod
+from router_model.evaluation.ours import FIRST_STAGE, HeadMethod, PolicyMethod
 from router_model.heuristic import difficulty
 
 
@@ -37,7 +37,9 @@ def ours() -> tuple[Method, ...]:
     """The head and the methods that start from it."""
     return (
         HeadMethod(),
-        HeadMethod("head, joint objective", joint=True),
+        HeadMethod(FIRST_STAGE, objective=None),
         PolicyMethod("IBPO, priced", ibpo.priced),
         PolicyMethod("IBPO, as published", ibpo.published),
+        PolicyMethod("IBPO, as published, mixed", ibpo.mixed),
+        PolicyMethod("IBPO, as published, ranked", ibpo.ranked),
     )

@@ -1,65 +1,35 @@
-"""IBPO: policies learnt from the optimal allocation of tokens, and a head fine-tuned for its decisions.
+"""IBPO beside the head: policies learnt from the optimal allocation of tokens.
 
 Yu et al., "Think Smarter not Harder: Adaptive Reasoning with Inference Aware Optimization" (ICML 2025),
-limit the share of long answers in a batch. `published` keeps their form: hard labels from single outcomes,
-one policy for each limit. `priced` learns from cross-fitted, shrunk outcomes with soft labels weighted by
-regret, and takes the price as an input, so that one policy serves every budget. `fine_tuned` trains the
-curves of a head on outcome loss plus the regret of the decisions that follow from them.
+limit the share of long answers in a batch. `published` keeps their form: hard labels from the outcomes of
+groups of samples, one policy for each limit. `mixed` and `ranked` let the same labels spend any budget.
+`priced` learns from cross-fitted, shrunk outcomes with soft labels weighted by regret, and takes the price as
+an input. The second stage of the head itself is `router_model.training.ibpo`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
 
-from router_model.allocation import UNIT, allocate, demand, value
+from router_model.allocation import UNIT, allocate, value
 from router_model.arrays import Floats
-from router_model.head_parts import Curves
 from router_model.training import tier_curves
-from router_model.training.adam import Adam
-from router_model.training.outcomes import OutcomeTable, log_tokens
+from router_model.training.objectives import Evidence, evidence, softmax
+from router_model.training.outcomes import OutcomeTable
 from router_model.training.train import Trained
 
-_PRIOR = 4.0  # number of samples that a cross-fitted estimate is worth
-_PRICES = 12
 _TEMPERATURES = (0.03, 0.1, 0.3)
 _SHARES = (0.25, 0.5, 0.75)  # q+, as in the paper
 _RIDGE = 0.01
 
 
-class Evidence(NamedTuple):
-    """Outcomes shrunk towards cross-fitted estimates, [N, T], and falling prices that span the budgets."""
-
-    correct: Floats
-    tokens: Floats
-    prices: Floats
-
-    def utility(self, price: float) -> Floats:
-        """The value of every tier, [N, T]."""
-        return value(self.correct, self.tokens, price)
-
-
-def evidence(trained: Trained) -> Evidence:
-    """(m · outcome + 4 · estimate) / (m + 4) for m samples, and prices at which estimates change tiers."""
+def learnt_from(trained: Trained) -> Evidence:
+    """The evidence of a head's first table."""
     table = trained.views[0].table
-    correct, tokens = trained.estimates[table.name]
-    samples = table.samples
-    _, steps = demand(correct, tokens)
-    high, low = np.quantile(steps, (0.98, 0.02)) if len(steps) else (1.0, 1.0)
-    return Evidence(
-        (samples * np.nan_to_num(table.correct) + _PRIOR * correct) / (samples + _PRIOR),
-        (samples * np.nan_to_num(table.tokens) + _PRIOR * tokens) / (samples + _PRIOR),
-        np.geomspace(max(high, 1e-6), max(low, 1e-7), _PRICES),
-    )
-
-
-def _softmax(scores: Floats) -> Floats:
-    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    shares: Floats = powers / powers.sum(axis=-1, keepdims=True)
-    return shares
+    return evidence(table.correct, table.tokens, trained.estimates[table.name], table.samples)
 
 
 @dataclass(frozen=True)
@@ -87,7 +57,7 @@ class Priced:
 def priced(trained: Trained, seed: int) -> Priced:
     """IBPO with a price as input. The temperature is the best one on a held-out fold."""
     del seed
-    view, seen = trained.views[0], evidence(trained)
+    view, seen = trained.views[0], learnt_from(trained)
     kept = view.fold != 0
     best = _TEMPERATURES[1]
     if kept.any() and not kept.all():
@@ -115,7 +85,7 @@ def _imitate(latents: Floats, seen: Evidence, temperature: float) -> Priced:
     logs = np.log(seen.prices)
     empty = Priced(np.zeros(0), float(logs.mean()), float(logs.std()) + 1e-6)
     utility = np.vstack([seen.utility(price) for price in seen.prices])
-    targets = _softmax(utility / temperature)
+    targets = softmax(utility / temperature)
     weight = utility.max(axis=1) - utility.mean(axis=1)
     weight = weight / (weight.mean() + 1e-12)
     features = np.vstack([empty.features(latents, price) for price in seen.prices])
@@ -124,7 +94,7 @@ def _imitate(latents: Floats, seen: Evidence, temperature: float) -> Priced:
     def loss(flat: Floats) -> tuple[float, Floats]:
         weights = flat.reshape(shape)
         scores = features @ weights
-        shares = _softmax(scores)
+        shares = softmax(scores)
         entropy = -(weight * (targets * np.log(shares + 1e-12)).sum(axis=1)).mean()
         slope = features.T @ (weight[:, None] * (shares - targets)) / len(weight)
         return entropy + _RIDGE / 2 * float((weights**2).sum()), (slope + _RIDGE * weights).ravel()
@@ -148,17 +118,26 @@ class Published:
     def choose(self, latents: Floats, price: float) -> Floats:
         """The long tier where its probability exceeds one half, [N, T] of 0 and 1."""
         place = float(np.log(np.clip(price, 1e-9, 1e9)))
-        _, weights = min(self.models, key=lambda model: abs(model[0] - place))
-        long = latents @ weights[:-1] + weights[-1] > 0
-        chosen = np.zeros((len(latents), self.count))
-        chosen[np.arange(len(latents)), np.where(long, self.ends[1], self.ends[0])] = 1.0
+        nearest = min(range(len(self.models)), key=lambda index: abs(self.models[index][0] - place))
+        return self.beyond(self.scores(latents, nearest), 0.0)
+
+    def scores(self, latents: Floats, index: int) -> Floats:
+        """Logits of P(long) by one classifier, [N]."""
+        weights = self.models[index][1]
+        logits: Floats = latents @ weights[:-1] + weights[-1]
+        return logits
+
+    def beyond(self, scores: Floats, threshold: float) -> Floats:
+        """The long tier where scores [N] exceed the threshold, the standard tier elsewhere, [N, T]."""
+        chosen: Floats = np.eye(self.count)[np.where(scores > threshold, self.ends[1], self.ends[0])]
         return chosen
 
 
-def published(trained: Trained, seed: int) -> Published:
+def published(trained: Trained, seed: int, *, every: bool = False) -> Published:
     """The paper's form: in each batch, the share q⁺ of prompts with the largest reward margin should be long.
 
-    Prompts whose group has no right answer are ignored. A batch is the whole table.
+    A batch is the whole table. A group's reward is the mean over its samples, as many as the table has.
+    Prompts whose group has no right answer are ignored, as in the paper, unless `every` is set.
     """
     del seed
     view = trained.views[0]
@@ -170,53 +149,69 @@ def published(trained: Trained, seed: int) -> Published:
     models = []
     for share in _SHARES:
         long = allocate(pair, density, share).probabilities[:, 1] > 0.5
-        feasible = np.where(long, pair[:, 1], pair[:, 0]) > 0
+        feasible = (np.where(long, pair[:, 1], pair[:, 0]) > 0) | every
         weights = tier_curves.logistic(view.latents, long.astype(float), feasible.astype(float), penalty=1.0)
         margin = float(np.quantile(pair[:, 1] - pair[:, 0], 1 - share))
         models.append((float(np.log(max(margin, 0.02 * (1 - share)) / max(extra, 1e-9) * UNIT)), weights))
     return Published(tuple(models), ends, len(table.tiers))
 
 
-_STEPS, _RATE = 200, 0.01
-_REGRET, _HOME = 1.0, 0.02  # weights of the regret and of the distance from the outcome curves
+@dataclass(frozen=True)
+class Mixed:
+    """The published policies and the fixed tiers: at each price, whichever was worth most in training.
 
-
-def fine_tuned(trained: Trained, seed: int) -> Curves:
-    """Curves that minimise outcome loss + regret of priced decisions, starting from the outcome curves.
-
-    Decisions are soft: a tier has probability ∝ exp(utility / τ), where τ is a twentieth of the span of
-    utilities. Prices are drawn anew for each prompt and step, over the whole range of budgets.
+    Neighbouring prices may be mixed at random, so this reaches the hull of all of them.
     """
-    view, seen = trained.views[0], evidence(trained)
-    curves = trained.head.sets[view.table.name]
-    first = len(trained.head.trunk.hidden_bias) + view.columns.start
-    own = slice(first, first + view.columns.stop - view.columns.start)
-    draw = np.random.default_rng(seed)
-    weights = np.zeros((view.latents.shape[1] + 1, 2 * len(curves.tiers)))
-    optimiser = Adam(weights)
-    inputs = np.hstack([view.latents, np.ones((len(view.table), 1))])
-    start = trained.raw[view.table.name]
-    for step in range(1, _STEPS + 1):
-        price = np.exp(draw.uniform(np.log(seen.prices[-1]), np.log(seen.prices[0]), (len(inputs), 1)))
-        slope = _slopes(start + inputs @ weights, view.table, seen, price)
-        optimiser.step(inputs.T @ slope + _HOME * weights, _RATE * (1 - step / _STEPS))
-    changed = curves.weights.copy()
-    changed[own] += weights[:-1].astype(np.float32)
-    return replace(curves, weights=changed, bias=curves.bias + weights[-1].astype(np.float32))
+
+    policy: Published
+    correct: Floats
+    """Share of right answers of each candidate on the training prompts: the policies, then the tiers."""
+    tokens: Floats
+    """Mean tokens, likewise."""
+
+    def choose(self, latents: Floats, price: float) -> Floats:
+        """One candidate's tiers for all prompts, [N, T] of 0 and 1."""
+        worth = value(self.correct, self.tokens, min(price, 1e9))
+        best = int(worth.argmax())
+        tier = best - len(self.policy.models)
+        if tier >= 0:
+            return np.tile(np.eye(self.policy.count)[tier], (len(latents), 1))
+        return self.policy.beyond(self.policy.scores(latents, best), 0.0)
 
 
-def _slopes(raw: Floats, table: OutcomeTable, seen: Evidence, price: Floats) -> Floats:
-    """Gradient of the mean loss with respect to logits and log tokens, [N, 2T]."""
-    count = len(table.tiers)
-    correct = 1 / (1 + np.exp(-np.clip(raw[:, :count], -30, 30)))
-    tokens = np.exp(np.minimum(raw[:, count:], 20))
-    gain = value(correct, tokens, price)
-    span = np.maximum((gain.max(axis=1) - gain.min(axis=1)).mean() / 20, 1e-4)
-    shares = _softmax(gain / span)
-    worth = value(seen.correct, seen.tokens, price)
-    pull = -shares * (worth - (shares * worth).sum(axis=1, keepdims=True)) / span * _REGRET
-    slope = np.empty_like(raw)
-    weight, logs = tier_curves.sample_weights(table), log_tokens(table)
-    slope[:, :count] = weight * (correct - np.nan_to_num(table.correct)) + pull * correct * (1 - correct)
-    slope[:, count:] = 0.5 * weight * np.clip(raw[:, count:] - logs, -2, 2) - pull * price * tokens / UNIT
-    return slope / len(raw)
+def mixed(trained: Trained, seed: int) -> Mixed:
+    """`published`, mixed with fixed tiers."""
+    policy, view = published(trained, seed), trained.views[0]
+    correct, tokens = np.nan_to_num(view.table.correct), np.nan_to_num(view.table.tokens)
+    chosen = [policy.beyond(policy.scores(view.latents, index), 0.0) for index in range(len(policy.models))]
+    chosen += [np.tile(tier, (len(view.table), 1)) for tier in np.eye(policy.count)]
+    reached = [[(choice * part).sum(axis=1).mean() for choice in chosen] for part in (correct, tokens)]
+    return Mixed(policy, *np.array(reached))
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Long for the prompts with the highest P(long). The price sets their share, from none to all."""
+
+    policy: Published
+    scores: Floats
+    """Logits of P(long) of the training prompts, rising."""
+    middle: float
+    """The price at which half are long. Any falling share gives the same curve of accuracy against tokens."""
+
+    def choose(self, latents: Floats, price: float) -> Floats:
+        """[N, T] of 0 and 1."""
+        share = 0.0 if np.isinf(price) else self.middle / (self.middle + price)
+        if price <= 0 or share <= 0:
+            threshold = -np.inf if price <= 0 else np.inf
+        else:
+            threshold = float(np.quantile(self.scores, 1 - share))
+        return self.policy.beyond(self.policy.scores(latents, 1), threshold)
+
+
+def ranked(trained: Trained, seed: int) -> Ranked:
+    """Prompts in the order of the published P(long) at q⁺ = 50 %. Those without a right answer are kept."""
+    policy, view = published(trained, seed, every=True), trained.views[0]
+    means = np.nan_to_num(view.table.tokens).mean(axis=0)
+    middle = 0.3 * UNIT / max(float(means.max() - means.min()), 1e-9)  # in the midst of the results' prices
+    return Ranked(policy, np.sort(policy.scores(view.latents, 1)), middle)

@@ -1,24 +1,28 @@
-"""Our own methods: the head, fine-tuned or not, and the IBPO policies."""
+"""Our own methods: the head, after one or both stages of training, and the IBPO policies."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 from router_model.arrays import Floats
 from router_model.encoders.base import Encoder
 from router_model.encoders.ngrams import DENSE, HASHED
-from router_model.evaluation import ibpo
 from router_model.evaluation.methods import Estimates
 from router_model.head import Head
 from router_model.head_parts import Curves
 from router_model.training import train
+from router_model.training.ibpo import DEFAULT, improve_head
 from router_model.training.outcomes import OutcomeTable
 
 SHIPPED = "head"
-"""The method behind `thinkmeter train` and the shipped heads."""
+"""The method behind `thinkmeter train`."""
+
+FIRST_STAGE = "head, first stage"
+"""The same without IBPO."""
 
 
 _KEPT = 32
@@ -59,19 +63,19 @@ class FittedHead:
 
 @dataclass(frozen=True)
 class HeadMethod:
-    """Outcome regression as the gateway serves it. `joint` adds fine-tuning for decisions."""
+    """A head as the gateway serves it, by default after both stages of training."""
 
     name: str = SHIPPED
-    joint: bool = False
+    objective: str | None = DEFAULT
+    """Of the second stage; None for the first stage alone."""
     encoder: Encoder = HASHED
 
     def fit(self, table: OutcomeTable, seed: int) -> FittedHead:
         """Learn from one table."""
         start = trained(table, seed, self.encoder)
         head = start.head
-        if self.joint:
-            curves = ibpo.fine_tuned(start, seed)
-            head = replace(head, sets={curves.name: curves})
+        if self.objective is not None:
+            head = improve_head(head, start.stages, seed, self.objective)
         return FittedHead(head, start.plain[table.name])
 
 
@@ -82,12 +86,20 @@ def _latents(head: Head, prompts: tuple[str, ...]) -> Floats:
     return head.see(prompts)[:, first:-DENSE].astype(float)
 
 
+class LatentPolicy(Protocol):
+    """A policy that reads latents."""
+
+    def choose(self, latents: Floats, price: float) -> Floats:
+        """Probability of each tier, [N, T]."""
+        ...
+
+
 @dataclass(frozen=True)
 class FittedPolicy:
     """A policy on a head's latents."""
 
     head: Head
-    policy: ibpo.Priced | ibpo.Published
+    policy: LatentPolicy
 
     def choose(self, table: OutcomeTable, price: float) -> Floats:
         """See `methods.Chooser`."""
@@ -99,7 +111,7 @@ class PolicyMethod:
     """A policy learnt from allocations, on the head's latents."""
 
     name: str
-    learn: Callable[[train.Trained, int], ibpo.Priced | ibpo.Published]
+    learn: Callable[[train.Trained, int], LatentPolicy]
 
     def fit(self, table: OutcomeTable, seed: int) -> FittedPolicy:
         """Learn from one table."""

@@ -14,6 +14,7 @@ from router_model.arrays import Floats
 from router_model.encoders.ngrams import DENSE
 from router_model.head import Head
 from router_model.prompts import fingerprints
+from router_model.training.ibpo import FirstStage, improve, linear_without
 from router_model.training.outcomes import FOLDS, OutcomeError, OutcomeTable, folds
 from router_model.training.smoothing import choose_smoothing
 from router_model.training.tier_curves import (
@@ -57,10 +58,23 @@ def calibrate(
     weights[-1] = narrow[-1]
     correction = correct_by(raw, table)
     curves = corrected(uncorrected(table, weights, lengths or rising(table.lengths)), correction)
+    without = linear_without(seen[:, latents], table, fold) @ smoothing.matrix
+    first = FirstStage(
+        table=table,
+        latents=seen[:, latents],
+        rows=latents,
+        fold=fold,
+        whole=seen @ curves.weights + curves.bias,
+        without=without * correction.scale + correction.move,
+        curves=curves,
+        smoothing=smoothing.matrix,
+    )
+    curves, second = improve(first, seed)
+    chosen = {"smoothing": smoothing.penalties, "second_stage": second}
     manifest = dict(head.manifest)
     for part, entry in (
         ("data", {"sha256": table.digest, "prompts": len(table)}),
-        ("metrics", metrics(table, raw, correction) | {"smoothing": smoothing.penalties}),
+        ("metrics", metrics(table, raw, correction) | chosen),
     ):
         manifest[part] = {**manifest.get(part, {}), table.name: entry}
     return replace(

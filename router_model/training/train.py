@@ -1,4 +1,4 @@
-"""Trains a head: cross-fitted latents, a hidden layer, tier curves, corrections, and the artefact."""
+"""Trains a head: cross-fitted latents, a hidden layer, tier curves, corrections, IBPO, and the artefact."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from router_model.arrays import Floats
 from router_model.encoders.base import Encoder
 from router_model.encoders.ngrams import FEATURE_VERSION, HASHED
 from router_model.head import Head, shipped_prior
-from router_model.head_parts import Curves
+from router_model.head_parts import Curves, Trunk
 from router_model.prior import Prior
 from router_model.prompts import fingerprints
-from router_model.training import network, tier_curves
+from router_model.training import ibpo, network, tier_curves
+from router_model.training.ibpo import FirstStage
 from router_model.training.network import Network, Targets
 from router_model.training.outcomes import FOLDS, OutcomeError, OutcomeTable, log_tokens
 from router_model.training.prior import Ladder, fit_prior
 from router_model.training.smoothing import Smoothing, choose_smoothing
+from router_model.training.tier_curves import Correction
 from router_model.training.trunk import Corpus, Latents, StageCallback, learn
 
 _SAMPLE = 512
@@ -37,6 +39,8 @@ class TrainingSettings:
     latents: int = 8
     members: int = 2
     seed: int = 0
+    objective: str = ibpo.DEFAULT
+    """Of the second stage; a name in `objectives.OBJECTIVES`."""
 
 
 class TableView(NamedTuple):
@@ -55,6 +59,8 @@ class TableView(NamedTuple):
     """Cross-fitted logits and log tokens by regression, [N, 2T]."""
     deep: Floats
     """The same by the network, [N, 2T]."""
+    deep_without: Floats
+    """For all prompts by the network trained without each fold, [FOLDS, N, 2T]."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,8 @@ class Trained:
     views: tuple[TableView, ...]
     estimates: dict[str, tuple[Floats, Floats]]
     """Cross-fitted, corrected P(right) and E[tokens], each [N, T], by table."""
-    raw: dict[str, Floats]
-    """The same as logits and log tokens, [N, 2T]."""
+    stages: dict[str, FirstStage]
+    """Where the second stage starts, by table."""
 
 
 def quiet(stage: str, share: float) -> None:
@@ -84,7 +90,7 @@ def fit_head(
     *,
     prior: Prior | None = None,
 ) -> Trained:
-    """Train on tables that each hold the outcomes of one model or family of models.
+    """The first stage: train on tables that each hold the outcomes of one model or family of models.
 
     prior: for models without curves; by default that of the shipped head.
 
@@ -106,7 +112,7 @@ def fit_head(
     trunk = latents.trunk(whole.hidden, whole.hidden_bias)
     progress("tier curves", 0.95)
     views = tuple(_views(corpus, latents, deep))
-    plain, sets, metrics, estimates, logits = {}, {}, {}, {}, {}
+    plain, sets, metrics, estimates, stages = {}, {}, {}, {}, {}
     for index, view in enumerate(views):
         blend, smoothing = _choose_blend(view)
         raw = (blend * view.deep + (1 - blend) * view.linear) @ smoothing.matrix
@@ -116,7 +122,7 @@ def fit_head(
         own = tier_curves.uncorrected(view.table, weights, tier_curves.rising(view.table.lengths))
         plain[own.name], sets[own.name] = own, tier_curves.corrected(own, correction)
         estimates[own.name] = tier_curves.apply_correction(correction, raw, view.table)
-        logits[own.name] = raw * correction.scale + correction.move
+        stages[own.name] = _stage(view, sets[own.name], correction, blend, smoothing, trunk, latents)
         chosen = {"network_share": blend, "smoothing": smoothing.penalties}
         metrics[own.name] = tier_curves.metrics(view.table, raw, correction) | chosen
     rows = np.random.default_rng(settings.seed).permutation(len(latents.inputs))[:_SAMPLE]
@@ -134,7 +140,33 @@ def fit_head(
     }
     progress("done", 1.0)
     head = Head(name, "unsaved", trunk, sets, sample, trained, manifest, prior or shipped_prior(), encoder)
-    return Trained(head, plain, views, estimates, logits)
+    return Trained(head, plain, views, estimates, stages)
+
+
+def _stage(  # noqa: PLR0917
+    view: TableView,
+    curves: Curves,
+    correction: Correction,
+    blend: float,
+    smoothing: Smoothing,
+    trunk: Trunk,
+    latents: Latents,
+) -> FirstStage:
+    """What the second stage of one table starts from."""
+    first = len(trunk.hidden_bias)
+    seen = trunk.above(latents.inputs[view.rows].astype(np.float32))
+    linear = ibpo.linear_without(view.latents, view.table, view.fold)
+    without = ((1 - blend) * linear + blend * view.deep_without) @ smoothing.matrix
+    return FirstStage(
+        table=view.table,
+        latents=view.latents,
+        rows=slice(first + view.columns.start, first + view.columns.stop),
+        fold=view.fold,
+        whole=(seen @ curves.weights + curves.bias).astype(float),
+        without=without * correction.scale + correction.move,
+        curves=curves,
+        smoothing=smoothing.matrix,
+    )
 
 
 def _check(tables: Sequence[OutcomeTable]) -> None:
@@ -170,12 +202,11 @@ def _targets(corpus: Corpus) -> tuple[Targets, Floats]:
 
 
 def _cross_network(inputs: Floats, targets: Targets, fold: NDArray[np.int64], seed: int) -> Floats:
-    """Outputs [P, 2T], for each prompt by a network that was trained without its fold."""
-    outputs = np.zeros((len(inputs), 2 * targets.correct.shape[1]))
-    for part in range(FOLDS):
-        here = fold == part
-        if here.any():
-            outputs[here] = network.fit_network(inputs[~here], targets.take(~here), seed + part)(inputs[here])
+    """Outputs for all prompts by a network that was trained without each fold, [FOLDS, P, 2T]."""
+    outputs = np.zeros((FOLDS, len(inputs), 2 * targets.correct.shape[1]))
+    for part in np.unique(fold):
+        kept = fold != part
+        outputs[part] = network.fit_network(inputs[kept], targets.take(kept), seed + int(part))(inputs)
     return outputs
 
 
@@ -190,9 +221,9 @@ def _views(corpus: Corpus, latents: Latents, deep: Floats) -> Iterator[TableView
     for index, (table, rows) in enumerate(zip(corpus.tables, corpus.rows, strict=True)):
         seen, fold = latents.inputs[rows, latents.columns[index]], corpus.fold[rows]
         linear = tier_curves.cross_regress(seen, table, fold)
-        yield TableView(
-            table, rows, latents.columns[index], seen, fold, linear, deep[rows][:, _column(corpus, index)]
-        )
+        without = deep[:, rows][:, :, _column(corpus, index)]
+        own = without[fold, np.arange(len(rows))]
+        yield TableView(table, rows, latents.columns[index], seen, fold, linear, own, without)
 
 
 def _choose_blend(view: TableView) -> tuple[float, Smoothing]:
@@ -258,11 +289,12 @@ def train(  # noqa: PLR0917
     encoder: Encoder = HASHED,
     ladders: Sequence[Ladder] = (),
 ) -> Head:
-    """Train a head on tables read with `partial=True`; `save` writes it.
+    """Train a head, both stages, on tables read with `partial=True`; `save` writes it.
 
     names: names of the tables' models; the tables' own names by default. ladders: the models of real
     thinking that the prior is fitted to.
     """
     called = [replace(t, name=n) for t, n in zip(tables, names or [t.name for t in tables], strict=True)]
     settings = TrainingSettings(latents=8 if len(tables) == 1 else 5, seed=seed)
-    return fit_head(called, settings, name, progress, encoder, prior=fit_prior(ladders)).head
+    first = fit_head(called, settings, name, progress, encoder, prior=fit_prior(ladders))
+    return ibpo.improve_head(first.head, first.stages, seed, settings.objective)
