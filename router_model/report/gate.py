@@ -29,7 +29,7 @@ from router_model.report.settings import FURTHER, SETTINGS, TINY, Setting
 from router_model.training.objectives import OBJECTIVES
 from router_model.training.outcomes import FOLDS, OutcomeTable
 
-MARGIN = 0.2
+ALLOWED_LOSS = 0.2
 """Points of AIQ that the second stage may lose on a table."""
 
 _THINKING = (
@@ -112,7 +112,7 @@ def _groups(table: OutcomeTable, path: Path) -> Callable[[int], Iterator[NDArray
     return drawn
 
 
-def measure(trial: Trial, methods: Sequence[HeadMethod], draws: int) -> dict[str, Any]:
+def try_methods(trial: Trial, methods: Sequence[HeadMethod], draws: int) -> dict[str, Any]:
     """AIQ gain of each method over the best fixed mix, and how it differs from the first stage, in points."""
     cells: dict[str, list[Cell]] = {method.name: [] for method in methods}
     for seed, tests in enumerate(trial.tests):
@@ -154,14 +154,14 @@ def _calibration(table: OutcomeTable, cells: Sequence[Cell]) -> float:
 
 
 def verdict(results: Mapping[str, Mapping[str, Any]], method: str) -> dict[str, Any]:
-    """Whether a method passes: on no table seen is it worse by more than MARGIN, and it is better elsewhere.
+    """Whether a method passes: not worse by more than ALLOWED_LOSS on any table seen, and better elsewhere.
 
-    Better means: worse by more than MARGIN in no trial of unseen prompts, and above zero in their mean.
+    Better means: worse by more than ALLOWED_LOSS in no trial of unseen prompts, and above zero in their mean.
     """
     differences = {key: trial["methods"][method]["difference"][0] for key, trial in results.items()}
     inside = {key: points for key, points in differences.items() if results[key]["seen"]}
     outside = {key: points for key, points in differences.items() if not results[key]["seen"]}
-    failed = [key for key, points in differences.items() if points < -MARGIN]
+    failed = [key for key, points in differences.items() if points < -ALLOWED_LOSS]
     mean = float(np.mean(list(outside.values()))) if outside else float("nan")
     return {
         "passes": not failed and mean > 0,
@@ -171,7 +171,7 @@ def verdict(results: Mapping[str, Mapping[str, Any]], method: str) -> dict[str, 
     }
 
 
-def main() -> None:
+def run_gate() -> None:
     """Measure, print one line per trial and method, and write the file. A file that exists is continued."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of outcome tables")
@@ -188,7 +188,7 @@ def main() -> None:
     for trial in trials(asked.data, asked.tiny, asked.seeds):
         if trial.key in results or (asked.only and trial.key not in asked.only):
             continue
-        results[trial.key] = measure(trial, methods, asked.draws)
+        results[trial.key] = try_methods(trial, methods, asked.draws)
         asked.out.write_text(json.dumps(results, indent=1) + "\n")
         for name, figures in results[trial.key]["methods"].items():
             sys.stdout.write(f"{trial.key} | {name} | {figures}\n")
@@ -199,4 +199,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_gate()

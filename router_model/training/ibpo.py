@@ -104,7 +104,7 @@ def improve(first: FirstStage, seed: int, objective: str = DEFAULT) -> tuple[Cur
         after[here] += first.latents[here] @ change[:-1] + change[-1]
     again = tier_curves.correct_by(after, table)
     after[:, count:] += again.longer
-    gain = gains(first.served(before), first.served(after), table)
+    gain = gains_over(first.served(before), first.served(after), table)
     error = float(gain.std() / np.sqrt(max(len(gain), 1)))
     mean = float(gain.sum() / max(len(gain), 1))
     kept = len(gain) >= tier_curves.FEWEST and mean >= -max(MARGIN, error)
@@ -119,7 +119,7 @@ def improve(first: FirstStage, seed: int, objective: str = DEFAULT) -> tuple[Cur
     return replace(first.curves, weights=weights, bias=bias, spread=again.spread.astype(np.float32)), entry
 
 
-def gains(before: tuple[Floats, Floats], after: tuple[Floats, Floats], table: OutcomeTable) -> Floats:
+def gains_over(before: tuple[Floats, Floats], after: tuple[Floats, Floats], table: OutcomeTable) -> Floats:
     """What decisions by other estimates gain, mean over evenly spaced budgets.
 
     There is one figure for each prompt that was measured at all tiers. Extra tokens are charged at what they

@@ -16,7 +16,7 @@ from router_model.arrays import Floats
 from router_model.head import Head
 from router_model.training import ibpo, tier_curves, train
 from router_model.training.calibrate import calibrate
-from router_model.training.ibpo import FirstStage, gains, improve
+from router_model.training.ibpo import FirstStage, gains_over, improve
 from router_model.training.objectives import OBJECTIVES, Decisions, Objective, apart, policy_gradient
 from router_model.training.outcomes import FOLDS, OutcomeTable
 from tests.router_model.synthetic import synthetic
@@ -63,7 +63,7 @@ def decided(first: FirstStage, objective: str) -> float:
     curves, _ = improve(first, 0, objective)
     table, latents = bent(1000, 1)
     inputs = latents.astype(np.float32)
-    return float(gains(first.curves.outcomes(inputs), curves.outcomes(inputs), table).mean())
+    return float(gains_over(first.curves.outcomes(inputs), curves.outcomes(inputs), table).mean())
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_gains_of_the_same_decisions_are_zero(stage: FirstStage) -> None:
     """Estimates that only differ in scale decide alike at their own prices."""
     correct, tokens = stage.served(stage.crossed)
 
-    assert np.abs(gains((correct, tokens), (correct, 2 * tokens), stage.table)).max() == 0
+    assert np.abs(gains_over((correct, tokens), (correct, 2 * tokens), stage.table)).max() == 0
 
 
 def _said(head: Head) -> Mapping[str, Any]:
