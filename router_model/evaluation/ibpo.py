@@ -17,7 +17,7 @@ from scipy.optimize import minimize
 from router_model.allocation import UNIT, allocate, value
 from router_model.arrays import Floats
 from router_model.training import tier_curves
-from router_model.training.objectives import Evidence, evidence, softmax
+from router_model.training.objectives import Shrunk, evidence, softmax
 from router_model.training.outcomes import OutcomeTable
 from router_model.training.train import Trained
 
@@ -26,7 +26,7 @@ _SHARES = (0.25, 0.5, 0.75)  # q+, as in the paper
 _RIDGE = 0.01
 
 
-def learnt_from(trained: Trained) -> Evidence:
+def learnt_from(trained: Trained) -> Shrunk:
     """The evidence of a head's first table."""
     table = trained.views[0].table
     return evidence(table.correct, table.tokens, trained.estimates[table.name], table.samples)
@@ -61,8 +61,8 @@ def priced(trained: Trained, seed: int) -> Priced:
     kept = view.fold != 0
     best = _TEMPERATURES[1]
     if kept.any() and not kept.all():
-        held = Evidence(seen.correct[~kept], seen.tokens[~kept], seen.prices)
-        part = Evidence(seen.correct[kept], seen.tokens[kept], seen.prices)
+        held = Shrunk(seen.correct[~kept], seen.tokens[~kept], seen.prices)
+        part = Shrunk(seen.correct[kept], seen.tokens[kept], seen.prices)
         worth = {
             t: _worth(_imitate(view.latents[kept], part, t), view.latents[~kept], held) for t in _TEMPERATURES
         }
@@ -70,7 +70,7 @@ def priced(trained: Trained, seed: int) -> Priced:
     return _imitate(view.latents, seen, best)
 
 
-def _worth(policy: Priced, latents: Floats, seen: Evidence) -> float:
+def _worth(policy: Priced, latents: Floats, seen: Shrunk) -> float:
     """Mean utility of the choices over the prices, scaled by the range that a choice can change."""
     total = 0.0
     for price in seen.prices:
@@ -80,7 +80,7 @@ def _worth(policy: Priced, latents: Floats, seen: Evidence) -> float:
     return total
 
 
-def _imitate(latents: Floats, seen: Evidence, temperature: float) -> Priced:
+def _imitate(latents: Floats, seen: Shrunk, temperature: float) -> Priced:
     """Minimise cross-entropy to soft allocations: targets ∝ exp(utility / τ), weights max − mean utility."""
     logs = np.log(seen.prices)
     empty = Priced(np.zeros(0), float(logs.mean()), float(logs.std()) + 1e-6)

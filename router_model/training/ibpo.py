@@ -21,7 +21,7 @@ from router_model.head import Head
 from router_model.head_parts import Curves
 from router_model.training import tier_curves
 from router_model.training.adam import Adam
-from router_model.training.objectives import OBJECTIVES, Decisions, Evidence, Objective, evidence
+from router_model.training.objectives import OBJECTIVES, Decisions, Objective, Shrunk, evidence
 from router_model.training.outcomes import FOLDS, OutcomeTable, log_tokens
 
 DEFAULT = "policy gradient"
@@ -183,7 +183,7 @@ def _read(raw: Floats, curves: Curves) -> _Read:
 def _fitted(  # noqa: PLR0917
     first: FirstStage,
     start: Floats,
-    seen: Evidence,
+    seen: Shrunk,
     kept: NDArray[np.bool_],
     objective: Objective,
     seed: int,
@@ -194,7 +194,7 @@ def _fitted(  # noqa: PLR0917
     start: the raw predictions before the change, [N, 2T].
     """
     table, raw, curves = first.table.take(kept), start[kept], first.curves
-    seen = Evidence(seen.correct[kept], seen.tokens[kept], seen.prices)
+    seen = Shrunk(seen.correct[kept], seen.tokens[kept], seen.prices)
     inputs = np.hstack([first.latents[kept], np.ones((len(table), 1))])
     weights, outcome, logs = (
         tier_curves.sample_weights(table),

@@ -24,7 +24,7 @@ _ROWS = 2048  # decisions per step
 _BATCH, _BATCHES, _BUDGETS = 256, 8, 8
 
 
-class Evidence(NamedTuple):
+class Shrunk(NamedTuple):
     """What a policy learns from: outcomes that are shrunk towards estimates, and prices."""
 
     correct: Floats
@@ -39,14 +39,14 @@ class Evidence(NamedTuple):
         return value(self.correct, self.tokens, price)
 
 
-def evidence(correct: Floats, tokens: Floats, estimates: tuple[Floats, Floats], samples: Ints) -> Evidence:
+def evidence(correct: Floats, tokens: Floats, estimates: tuple[Floats, Floats], samples: Ints) -> Shrunk:
     """(m · outcome + 4 · estimate) / (m + 4) for m samples, and the dual prices of the estimates' allocation.
 
     correct, tokens: measured, [N, T]; ignored where there are no samples. estimates: cross-fitted.
     """
     _, steps = demand(*estimates)
     high, low = np.quantile(steps, (0.98, 0.02)) if len(steps) else (1.0, 1.0)
-    return Evidence(
+    return Shrunk(
         _shrunk(correct, estimates[0], samples),
         _shrunk(tokens, estimates[1], samples),
         np.geomspace(max(high, 1e-6), max(low, 1e-7), _PRICES),
@@ -126,7 +126,7 @@ Drawn = Iterator[tuple[Ints, Floats]]
 """Rows [M] and their prices [M, 1] for each step of training, without end."""
 
 
-def apart(seen: Evidence, draw: np.random.Generator) -> Drawn:
+def apart(seen: Shrunk, draw: np.random.Generator) -> Drawn:
     """Each prompt has its own price, log-uniform over the range of the evidence's prices."""
     low, high = np.log(seen.prices[-1]), np.log(seen.prices[0])
     count = len(seen.correct)
@@ -136,7 +136,7 @@ def apart(seen: Evidence, draw: np.random.Generator) -> Drawn:
         yield rows, np.exp(draw.uniform(low, high, (len(rows), 1)))
 
 
-def coupled(seen: Evidence, draw: np.random.Generator) -> Drawn:
+def coupled(seen: Shrunk, draw: np.random.Generator) -> Drawn:
     """A batch shares one price: the dual price of its own exact allocation, at each of eight budgets.
 
     Budgets are evenly spread over what the allocation of the batch can spend, with a random start.
@@ -167,7 +167,7 @@ class Objective:
 
     slope: Callable[[Decisions], Floats]
     """Slope of the loss in the predicted values, [M, T]. Every row sums to 0."""
-    prices: Callable[[Evidence, np.random.Generator], Drawn]
+    prices: Callable[[Shrunk, np.random.Generator], Drawn]
 
 
 OBJECTIVES = {

@@ -15,7 +15,7 @@ from router_model.arrays import Floats
 from router_model.training.objectives import (
     OBJECTIVES,
     Decisions,
-    Evidence,
+    Shrunk,
     coupled,
     evidence,
     policy_gradient,
@@ -94,7 +94,7 @@ def test_a_coupled_batch_pays_its_own_dual_prices() -> None:
     """All prompts of a batch share a price, which the exact allocation of the batch has at some budget."""
     draw = np.random.default_rng(0)
     tokens = np.cumsum(draw.uniform(1, 100, (300, 3)), axis=1)
-    seen = Evidence(draw.uniform(0, 1, (300, 3)), tokens, np.array([1.0, 0.1]))
+    seen = Shrunk(draw.uniform(0, 1, (300, 3)), tokens, np.array([1.0, 0.1]))
 
     for rows, price in islice(coupled(seen, draw), 20):
         batch = np.unique(rows)
@@ -108,7 +108,7 @@ def test_a_coupled_batch_pays_its_own_dual_prices() -> None:
 
 def test_a_coupled_batch_without_steps_draws_prices() -> None:
     """If the cheapest tier is best for every prompt, prices come from the evidence."""
-    seen = Evidence(np.tile([0.9, 0.1], (30, 1)), np.tile([1.0, 2.0], (30, 1)), np.array([2.0, 0.5]))
+    seen = Shrunk(np.tile([0.9, 0.1], (30, 1)), np.tile([1.0, 2.0], (30, 1)), np.array([2.0, 0.5]))
     rows, price = next(coupled(seen, np.random.default_rng(0)))
 
     assert rows.tolist() == list(range(30))
