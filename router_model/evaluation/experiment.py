@@ -19,7 +19,7 @@ from router_model.evaluation import cost_quality
 from router_model.evaluation.cost_quality import Sweep
 from router_model.evaluation.methods import Estimates, Estimator, Method, Uncalibrated
 from router_model.evaluation.oracle import oracle
-from router_model.training.outcomes import FOLDS, OutcomeTable, folds
+from router_model.training.outcomes import FOLDS, OutcomeError, OutcomeTable, folds
 
 LARGE = 600  # number of prompts above which a held-out fifth per seed is enough to test on
 _RELATIVE_PRICES = np.concatenate([[np.inf], np.geomspace(20, 0.005, 60), [0.0]])
@@ -150,6 +150,54 @@ def left_out(
         method.name: [cross_fit(method, table, seed, [test], tick) for seed in seeds] for method in methods
     }
     return assemble(table, "fitted to other tables or data sets", cells, [test for _ in seeds])
+
+
+def left_out_groups(
+    table: OutcomeTable,
+    groups: Sequence[str],
+    methods: Sequence[Method],
+    seeds: Sequence[int],
+    tick: FitCallback,
+) -> Comparison:
+    """Measure every prompt with methods that were fitted to the other groups of prompts only.
+
+    groups: the group of each prompt, [N]. This shows what a method is worth on kinds of prompts that it never
+    saw, where cross-validation over single prompts shows how well it recognises the kinds that it knows.
+
+    Raises: OutcomeError, unless there are two groups.
+    """
+    named = np.array(groups)
+    if len(named) != len(table):
+        raise OutcomeError(f"{table.name}: {len(named)} groups for {len(table)} prompts")
+    tests = [named == group for group in np.unique(named)]
+    if len(tests) < 2:
+        raise OutcomeError(f"{table.name}: leaving groups of prompts out needs at least two groups")
+    cells = {
+        method.name: [cross_fit(method, table, seed, tests, tick) for seed in seeds] for method in methods
+    }
+    everything = np.ones(len(table), np.bool_)
+    setting = f"{len(tests)} groups of prompts, each one left out"
+    return assemble(table, setting, cells, [everything for _ in seeds])
+
+
+def category_groups(table: OutcomeTable, count: int = FOLDS, seed: int = 0) -> tuple[str, ...]:
+    """The group of each prompt, [N]: all of a category's prompts are in one of at most `count` groups.
+
+    The largest categories are placed first, each into the smallest group; the seed breaks ties.
+
+    Raises: OutcomeError, if the table has no categories.
+    """
+    if not table.categories:
+        raise OutcomeError(f"{table.name}: no row has a category")
+    names, sizes = np.unique(table.categories, return_counts=True)
+    order = np.lexsort((np.random.default_rng(seed).random(len(names)), -sizes))
+    filled = np.zeros(count, np.int64)
+    group: dict[str, str] = {}
+    for at in order:
+        smallest = int(filled.argmin())
+        group[names[at]] = f"group {smallest + 1}"
+        filled[smallest] += sizes[at]
+    return tuple(group[category] for category in table.categories)
 
 
 def within(whole: Comparison, dataset: str) -> Comparison:

@@ -38,6 +38,7 @@ class _Row(msgspec.Struct):
     tiers: Annotated[dict[str, _Outcome], msgspec.Meta(min_length=1)]
     id: str | int | None = None
     dataset: str | None = None
+    category: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class OutcomeTable:
     """Generations behind each cell, [N, T]; 0 where nothing was measured."""
     digest: str
     """SHA-256 of the file."""
+    categories: tuple[str, ...] = ()
+    """What kind of prompt each row is, "" where unknown, [N]; empty if no row says."""
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -81,6 +84,7 @@ class OutcomeTable:
             correct=self.correct[positions],
             tokens=self.tokens[positions],
             samples=self.samples[positions],
+            categories=tuple(self.categories[i] for i in positions) if self.categories else (),
         )
 
     def select(self, tiers: Sequence[str]) -> OutcomeTable:
@@ -221,6 +225,7 @@ def _tabulated(name: str, rows: Sequence[_Row], digest: str) -> OutcomeTable:
         tokens=tokens,
         samples=samples,
         digest=digest,
+        categories=tuple(row.category or "" for row in rows) if any(row.category for row in rows) else (),
     )
 
 

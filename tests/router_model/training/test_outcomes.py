@@ -187,3 +187,13 @@ def test_split_of_a_real_table() -> None:
     assert sorted(sum((part.prompts for part in parts), ())) == sorted(table.prompts)
     assert [round(len(part) / len(table), 1) for part in parts] == [0.6, 0.2, 0.2]
     assert np.bincount(folds(table, 5, 7)).min() > len(table) / 5 * 0.8
+
+
+def test_categories(tmp_path: Path) -> None:
+    """Categories follow their rows; a row without one has "", and a table without any has none."""
+    named = row("a", x=(1, 10, 1)) | {"category": "sums"}
+    some = read_table(written(tmp_path / "some.jsonl", named, row("b", x=(0, 20, 1)), row("A", x=(0, 20, 1))))
+
+    assert some.categories == ("sums", "")
+    assert some.take([1]).categories == ("",)
+    assert read_table(written(tmp_path / "none.jsonl", row("b", x=(0, 20, 1)))).categories == ()
