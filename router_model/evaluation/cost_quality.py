@@ -102,6 +102,13 @@ def fixed(correct: Floats, tokens: Floats, rows: NDArray[np.intp]) -> Sweep:
     return Sweep(rows, tokens.T[order], correct.T[order])
 
 
+def best_fixed(correct: Floats, tokens: Floats, rows: NDArray[np.intp]) -> Sweep:
+    """The fixed tiers that the best random mixes use, as a sweep: the corners of their hull."""
+    every = fixed(correct, tokens, rows)
+    corners = hull(every.correct.mean(axis=1).tolist(), every.tokens.mean(axis=1).tolist())
+    return Sweep(rows, every.tokens[corners], every.correct[corners])
+
+
 def at_shares(sweep: Sweep, tiers: Curve, count: int = 41) -> Sweep:
     """The decisions at `count` even shares of the extra budget of these tiers, mixed between two prices.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -163,7 +163,8 @@ def left_out_groups(
 
     groups: the group of each prompt, [N]. This shows what a method is worth on kinds of prompts that it never
     saw, where cross-validation over single prompts shows how well it recognises the kinds that it knows. Each
-    group is decided by another fit, and is therefore measured at shares of its own budget, see `at_shares`.
+    group is decided by another fit, and is therefore measured at shares of its own budget (see `at_shares`)
+    against the best mixes of fixed tiers within the group.
 
     Raises: OutcomeError, unless there are two groups.
     """
@@ -182,24 +183,31 @@ def left_out_groups(
     }
     everything = np.ones(len(table), np.bool_)
     setting = f"{len(tests)} groups of prompts, each one left out"
-    return assemble(table, setting, cells, [everything for _ in seeds])
+    whole = assemble(table, setting, cells, [everything for _ in seeds])
+    rows = [np.flatnonzero(test) for test in tests]
+    mixes = [cost_quality.best_fixed(table.correct[part], table.tokens[part], part) for part in rows]
+    return replace(whole, tiers=[_at_own_shares(table, mixes) for _ in seeds])
+
+
+def _at_own_shares(table: OutcomeTable, parts: Sequence[Sweep]) -> Sweep:
+    """One sweep of the sweeps of several parts, each at shares of its own extra budget."""
+    sweeps = []
+    for part in parts:
+        tiers = cost_quality.fixed(table.correct[part.rows], table.tokens[part.rows], part.rows).curve()
+        sweeps.append(cost_quality.at_shares(part, tiers))
+    return Sweep(
+        np.concatenate([sweep.rows for sweep in sweeps]),
+        np.concatenate([sweep.tokens for sweep in sweeps], axis=1),
+        np.concatenate([sweep.correct for sweep in sweeps], axis=1),
+    )
 
 
 def _joined_parts(table: OutcomeTable, cells: Sequence[Cell]) -> Cell:
-    """One cell of the cells of several parts, each at shares of its own extra budget."""
-    sweeps = []
-    for cell in cells:
-        rows = cell.sweep.rows
-        tiers = cost_quality.fixed(table.correct[rows], table.tokens[rows], rows).curve()
-        sweeps.append(cost_quality.at_shares(cell.sweep, tiers))
+    """One cell of the cells of several parts."""
     raw = [cell.uncalibrated for cell in cells if cell.uncalibrated]
     estimates = [cell.estimates for cell in cells if cell.estimates]
     return Cell(
-        Sweep(
-            np.concatenate([sweep.rows for sweep in sweeps]),
-            np.concatenate([sweep.tokens for sweep in sweeps], axis=1),
-            np.concatenate([sweep.correct for sweep in sweeps], axis=1),
-        ),
+        _at_own_shares(table, [cell.sweep for cell in cells]),
         _joined(estimates) if estimates else None,
         _joined(raw) if raw else None,
         float(np.mean([cell.seconds for cell in cells])),

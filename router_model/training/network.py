@@ -88,6 +88,15 @@ def fit_network(inputs: Array, targets: Targets, seed: int) -> Network:
     return Network(**{name: part.astype(np.float64) for name, part in parts.items()})
 
 
+def cross_fit(inputs: Array, targets: Targets, fold: NDArray[np.int64], seed: int) -> Array:
+    """Outputs [P, 2T], for each prompt by a network that was trained without its fold."""
+    outputs = np.zeros((len(inputs), 2 * targets.correct.shape[1]))
+    for part in np.unique(fold):
+        here = fold == part
+        outputs[here] = fit_network(inputs[~here], targets.take(~here), seed + int(part))(inputs[here])
+    return outputs
+
+
 def _gradients(
     parts: dict[str, Array], inputs: Array, targets: Targets, rows: NDArray[np.int64]
 ) -> dict[str, Array]:

@@ -23,6 +23,10 @@ FOLDS = 5
 """Parts of every cross-validation and cross-fitting."""
 
 
+FEWEST = 20
+"""Outcomes of a tier below which nothing is learnt of it."""
+
+
 class OutcomeError(ValueError):
     """The table cannot be used. If a line is at fault, the message begins with `file:line:`."""
 
@@ -104,6 +108,24 @@ class OutcomeTable:
             samples=self.samples[:, columns],
         )
         return table.take((table.samples > 0).all(axis=1))
+
+
+def check_enough(table: OutcomeTable, purpose: str) -> None:
+    """Refuse a table from which no curves can be learnt.
+
+    purpose: what the table is for, for the message. Raises: OutcomeError.
+    """
+    if len(table) < FEWEST:
+        raise OutcomeError(f"{table.name}: {len(table)} prompts are too few to {purpose} on; give {FEWEST}")
+    if len(table.tiers) < 2:
+        raise OutcomeError(f"{table.name}: {table.tiers[0]} is its only tier, so there is nothing to choose")
+    for column, tier in enumerate(table.tiers):
+        known = int((table.samples[:, column] > 0).sum())
+        if known < FEWEST:
+            raise OutcomeError(
+                f"{table.name}: {known} outcomes of the tier {tier} are too few to {purpose} on;"
+                f" give {FEWEST} or leave the tier out"
+            )
 
 
 class Split(NamedTuple):

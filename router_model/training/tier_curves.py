@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 
 from router_model.arrays import Floats, Singles
 from router_model.head_parts import Curves
-from router_model.training.outcomes import FOLDS, OutcomeTable, log_tokens
+from router_model.training.outcomes import FEWEST, FOLDS, OutcomeTable, log_tokens
 
 _PENALTY = 10.0  # on standardised latents; 1/C in scikit-learn's terms
 _MOST_SAMPLES = 8  # further samples of one prompt add no weight, because prompts differ too
-FEWEST = 20
-"""Prompts below which nothing is calibrated."""
 
 
 def sample_weights(table: OutcomeTable) -> Floats:
@@ -79,13 +77,15 @@ def regress(inputs: Floats, table: OutcomeTable, penalty: float = _PENALTY) -> F
     return np.stack(columns, axis=1)
 
 
-def cross_regress(inputs: Floats, table: OutcomeTable, fold: NDArray[np.int64]) -> Floats:
+def cross_regress(
+    inputs: Floats, table: OutcomeTable, fold: NDArray[np.int64], penalty: float = _PENALTY
+) -> Floats:
     """Predictions [N, 2T] for each prompt, by `regress` without the prompt's fold."""
     predictions = np.zeros((len(table), 2 * len(table.tiers)))
     for part in range(FOLDS):
         here = fold == part
         if here.any():
-            weights = regress(inputs[~here], table.take(~here))
+            weights = regress(inputs[~here], table.take(~here), penalty)
             predictions[here] = inputs[here] @ weights[:-1] + weights[-1]
     return predictions
 

@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router_model import artifact
-from router_model.arrays import Floats
+from router_model.arrays import Floats, Singles
 from router_model.encoders.base import Encoder
 from router_model.encoders.ngrams import DENSE, FEATURE_VERSION, HASHED
 from router_model.head import Head
-from router_model.head_parts import Curves
+from router_model.head_parts import Curves, Trunk
 from router_model.prompts import fingerprints
 from router_model.training import network, tier_curves
+from router_model.training.choice import CONSTANTS, Fit, best_fit
 from router_model.training.network import Network, Targets
-from router_model.training.outcomes import FOLDS, OutcomeError, OutcomeTable, log_tokens
-from router_model.training.tier_curves import Correction
+from router_model.training.outcomes import OutcomeError, OutcomeTable, check_enough, log_tokens
 from router_model.training.trunk import Corpus, Latents, StageCallback, learn, reach
 
 _SAMPLE = 512
@@ -92,7 +92,7 @@ def fit_head(
     latents = learn(corpus, settings.latents, lambda stage, share: progress(stage, 0.6 * share))
     targets, moments = _targets(corpus)
     progress("networks", 0.6)
-    deep = _cross_network(latents.inputs, targets, corpus.fold, settings.seed) * moments[1] + moments[0]
+    deep = network.cross_fit(latents.inputs, targets, corpus.fold, settings.seed) * moments[1] + moments[0]
     progress("networks", 0.8)
     members = [
         network.fit_network(latents.inputs, targets, settings.seed + index)
@@ -104,31 +104,29 @@ def fit_head(
     views = tuple(_views(corpus, latents, deep))
     plain, sets, metrics, estimates, logits = {}, {}, {}, {}, {}
     for index, view in enumerate(views):
-        blend, correction = _choose_blend(view)
+        blend = _choose_blend(view)
         weights = _weights(view, whole, moments[:, _column(corpus, index)], _column(corpus, index), blend)
-        own = tier_curves.uncorrected(view.table, weights, _lengths(view.table, alone=len(tables) == 1))
-        size = latents.inputs[view.rows, -DENSE]
-        own = replace(own, by_length=tier_curves.by_length(view.table, size))
+        full = Fit("head", blend * view.deep + (1 - blend) * view.linear, weights)
+        fit = _choose_fit(full, view, latents.inputs)
+        raw, correction = fit.raw, tier_curves.correct_by(fit.raw, view.table)
+        own = tier_curves.uncorrected(view.table, fit.weights, _lengths(view.table, alone=len(tables) == 1))
+        if fit.name != CONSTANTS:
+            size = latents.inputs[view.rows, -DENSE]
+            own = replace(own, by_length=tier_curves.by_length(view.table, size))
         plain[own.name], sets[own.name] = own, tier_curves.corrected(own, correction)
-        raw = blend * view.deep + (1 - blend) * view.linear
         estimates[own.name] = tier_curves.apply_correction(correction, raw, view.table)
         logits[own.name] = raw * correction.scale + correction.move
-        metrics[own.name] = tier_curves.metrics(view.table, raw, correction) | {"network_share": blend}
-    rows = np.random.default_rng(settings.seed).permutation(len(latents.inputs))[:_SAMPLE]
-    sample = trunk.above(latents.inputs[rows].astype(np.float32)).astype(np.float16).astype(np.float32)
-    examples = sample[:, -DENSE:]
-    trunk = replace(trunk, examples=examples, reach=reach(latents.inputs[:, -DENSE:], examples, rows))
+        metrics[own.name] = tier_curves.metrics(view.table, raw, correction)
+        metrics[own.name] |= {"fit": fit.name, "network_share": blend if fit is full else 0.0}
+    trunk, sample = _with_examples(trunk, latents.inputs, settings.seed)
     trained = np.unique(fingerprints([prompt for table in tables for prompt in table.prompts]))
     manifest = {
         "name": name,
-        "feature_version": FEATURE_VERSION,
-        "encoder": dict(encoder.identity),
         "settings": asdict(settings),
+        "metrics": metrics,
+        **_origin(tables, encoder),
         "strange": trunk.strange,
         "reach": trunk.reach,
-        "data": {table.name: {"sha256": table.digest, "prompts": len(table)} for table in tables},
-        "metrics": metrics,
-        "versions": {"numpy": np.__version__, "python": platform.python_version()},
     }
     progress("done", 1.0)
     return Trained(
@@ -140,6 +138,24 @@ def fit_head(
     )
 
 
+def _with_examples(trunk: Trunk, inputs: Floats, seed: int) -> tuple[Trunk, Singles]:
+    """The trunk with M of P training prompts as examples, given [P, R + DENSE], and their inputs."""
+    rows = np.random.default_rng(seed).permutation(len(inputs))[:_SAMPLE]
+    sample = trunk.above(inputs[rows].astype(np.float32)).astype(np.float16).astype(np.float32)
+    counts = sample[:, -DENSE:]
+    return replace(trunk, examples=counts, reach=reach(inputs[:, -DENSE:], counts, rows)), sample
+
+
+def _origin(tables: Sequence[OutcomeTable], encoder: Encoder) -> dict[str, Any]:
+    """The entries of a manifest about what a head was trained from and with."""
+    return {
+        "feature_version": FEATURE_VERSION,
+        "encoder": dict(encoder.identity),
+        "data": {table.name: {"sha256": table.digest, "prompts": len(table)} for table in tables},
+        "versions": {"numpy": np.__version__, "python": platform.python_version()},
+    }
+
+
 def _check(tables: Sequence[OutcomeTable]) -> None:
     names = [table.name for table in tables]
     if not tables:
@@ -147,8 +163,7 @@ def _check(tables: Sequence[OutcomeTable]) -> None:
     if len(set(names)) < len(names):
         raise OutcomeError(f"two tables are called {max(names, key=names.count)}")
     for table in tables:
-        if len(table) < 2 * FOLDS:
-            raise OutcomeError(f"{table.name}: {len(table)} prompts are too few to train on")
+        check_enough(table, "train")
 
 
 def _targets(corpus: Corpus) -> tuple[Targets, Floats]:
@@ -172,16 +187,6 @@ def _targets(corpus: Corpus) -> tuple[Targets, Floats]:
     return Targets(correct, (logs - centre) / scale, weight), moments
 
 
-def _cross_network(inputs: Floats, targets: Targets, fold: NDArray[np.int64], seed: int) -> Floats:
-    """Outputs [P, 2T], for each prompt by a network that was trained without its fold."""
-    outputs = np.zeros((len(inputs), 2 * targets.correct.shape[1]))
-    for part in range(FOLDS):
-        here = fold == part
-        if here.any():
-            outputs[here] = network.fit_network(inputs[~here], targets.take(~here), seed + part)(inputs[here])
-    return outputs
-
-
 def _column(corpus: Corpus, index: int) -> NDArray[np.int64]:
     """The positions of a table's logits and log tokens among the networks' outputs."""
     counts = [len(table.tiers) for table in corpus.tables]
@@ -198,8 +203,17 @@ def _views(corpus: Corpus, latents: Latents, deep: Floats) -> Iterator[TableView
         )
 
 
-def _choose_blend(view: TableView) -> tuple[float, Correction]:
-    """How much of the network to mix into the linear curves, by cross-fitted deviance, and the corrections.
+def _choose_fit(full: Fit, view: TableView, inputs: Floats) -> Fit:
+    """See `choice.best_fit`. inputs [P, R + DENSE]: cross-fitted latents and counts of the whole corpus."""
+    above = len(full.weights) - 1 - inputs.shape[1]  # the hidden layer, which the simple fits do not use
+    seen = np.hstack([np.zeros((len(view.table), above)), inputs[view.rows]])
+    own = slice(above + view.columns.start, above + view.columns.stop)
+    counts = slice(seen.shape[1] - DENSE, seen.shape[1])
+    return best_fit(full, seen, own, counts, view.table, view.fold)
+
+
+def _choose_blend(view: TableView) -> float:
+    """How much of the network to mix into the linear curves, by cross-fitted deviance.
 
     The smallest share within two standard errors of the best one wins, so curves stay simple if they can.
     """
@@ -210,7 +224,7 @@ def _choose_blend(view: TableView) -> tuple[float, Correction]:
         worse = loss[blend] - loss[best]
         if worse.mean() <= 2 * worse.std() / np.sqrt(len(worse)):
             break
-    return blend, tier_curves.correct_by(mixed[blend], view.table)
+    return blend
 
 
 def _weights(
