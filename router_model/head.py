@@ -18,7 +18,7 @@ from router_model.arrays import Singles
 from router_model.encoders.base import Encoder, EncoderError, Features, Source
 from router_model.encoders.ngrams import DENSE, FEATURE_VERSION, HASHED, ngram_features
 from router_model.encoders.open import opened
-from router_model.head_parts import Curves, TierMapping, Trunk, map_tiers
+from router_model.head_parts import Curves, TierMapping, Trunk, map_tiers, squared
 from router_model.predictor import Prediction, TierLength
 from router_model.prompts import fingerprints
 
@@ -67,7 +67,8 @@ class Head:
             **parts,
             strange=float(manifest["strange"]),
             plane=arrays.get("trunk.plane"),
-            examples=sample[:, -DENSE:],
+            examples=(examples := np.ascontiguousarray(sample[:, -DENSE:])),
+            squares=squared(examples),
             reach=float(manifest.get("reach", math.inf)),
         )
         sets = {}

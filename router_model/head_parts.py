@@ -96,6 +96,8 @@ class Trunk:
     """The leading directions of the training data, [K, SIZE], if the features are an embedding."""
     examples: Singles = field(default_factory=lambda: np.zeros((0, DENSE), np.float32))
     """Standardised counts of some training prompts, [M, DENSE]."""
+    squares: Singles = field(default_factory=lambda: np.zeros(0, np.float32))
+    """Squared length of each example, [M]: with these a distance is one matrix product."""
     reach: float = math.inf
     """Distance to the nearest example above which a prompt counts as unlike the training data."""
 
@@ -110,7 +112,7 @@ class Trunk:
         )
         strangeness = (rarity(seen) if self.plane is None else outside(values, self.plane)) / self.strange
         if len(self.examples):
-            strangeness = max(strangeness, distance(counts, self.examples) / self.reach)
+            strangeness = max(strangeness, distance(counts, self.examples, self.squares) / self.reach)
         return self.above(np.concatenate((latents, counts))), unknown_share(strangeness)
 
     def above(self, inputs: Singles) -> Singles:
@@ -123,10 +125,16 @@ def unknown_share(strangeness: float) -> float:
     return min(max((strangeness - 1) / _RAMP, 0.0), 1.0)
 
 
-def distance(counts: Singles, examples: Singles) -> float:
+def distance(counts: Singles, examples: Singles, squares: Singles) -> float:
     """Euclidean distance from counts [DENSE] to the nearest of the examples [M, DENSE]."""
-    away = examples - counts
-    return math.sqrt(float(np.einsum("ij,ij->i", away, away).min()))
+    nearest = float((squares - examples @ (2 * counts)).min()) + float(counts @ counts)
+    return math.sqrt(max(nearest, 0.0))
+
+
+def squared(examples: Singles) -> Singles:
+    """Squared length of each row, [M]."""
+    lengths: Singles = (examples**2).sum(axis=1)
+    return lengths
 
 
 def rarity(seen: Singles) -> float:

@@ -16,7 +16,7 @@ from router_model.arrays import Floats, Singles
 from router_model.encoders.base import Encoder
 from router_model.encoders.ngrams import DENSE, FEATURE_VERSION, HASHED
 from router_model.head import Head
-from router_model.head_parts import Curves, Trunk
+from router_model.head_parts import Curves, Trunk, squared
 from router_model.prompts import fingerprints
 from router_model.training import network, tier_curves
 from router_model.training.choice import CONSTANTS, Fit, best_fit
@@ -129,21 +129,19 @@ def fit_head(
         "reach": trunk.reach,
     }
     progress("done", 1.0)
-    return Trained(
-        Head(name, "unsaved", trunk, sets, sample, trained, manifest, encoder),
-        plain,
-        views,
-        estimates,
-        logits,
-    )
+    head = Head(name, "unsaved", trunk, sets, sample, trained, manifest, encoder)
+    return Trained(head, plain, views, estimates, logits)
 
 
 def _with_examples(trunk: Trunk, inputs: Floats, seed: int) -> tuple[Trunk, Singles]:
     """The trunk with M of P training prompts as examples, given [P, R + DENSE], and their inputs."""
     rows = np.random.default_rng(seed).permutation(len(inputs))[:_SAMPLE]
     sample = trunk.above(inputs[rows].astype(np.float32)).astype(np.float16).astype(np.float32)
-    counts = sample[:, -DENSE:]
-    return replace(trunk, examples=counts, reach=reach(inputs[:, -DENSE:], counts, rows)), sample
+    counts, away = (
+        np.ascontiguousarray(sample[:, -DENSE:]),
+        reach(inputs[:, -DENSE:], sample[:, -DENSE:], rows),
+    )
+    return replace(trunk, examples=counts, squares=squared(counts), reach=away), sample
 
 
 def _origin(tables: Sequence[OutcomeTable], encoder: Encoder) -> dict[str, Any]:
