@@ -138,6 +138,8 @@ def train_command(
     except (OutcomeError, EncoderError, ArtifactError, OSError) as error:
         fail(error)
     err.print(f"{out_dir}: {head.version}, {len(head.sets)} sets of tiers", soft_wrap=True, highlight=False)
+    for name in head.sets:
+        _print_fallback(name, head.manifest["metrics"][name]["fit"])
 
 
 def _ladders(tables: Sequence[OutcomeTable], options: Sequence[str]) -> Iterator[Ladder]:
@@ -221,6 +223,20 @@ def calibrate_command(
         soft_wrap=True,
         highlight=False,
     )
+    _print_fallback(table.name, metrics["fit"])
+
+
+_FALLBACKS = {
+    "constants": "all prompts get the same estimates, because nothing about them could be learnt",
+    "length": "only the length of a prompt decides, because no more could be learnt",
+    "ridge": "a ridge on latents and counts decides, because it is as good as the full head",
+}
+
+
+def _print_fallback(name: str, fit: str) -> None:
+    """Say so where something simpler than the head was as good on prompts left out."""
+    if fit in _FALLBACKS:
+        err.print(f"{name}: {_FALLBACKS[fit]}", style="yellow", soft_wrap=True, highlight=False)
 
 
 def head_of(name: str, source: Source | None, hint: str = "") -> Any:

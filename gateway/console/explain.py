@@ -22,7 +22,7 @@ _BECAUSE = {
     "rule_tier": "Rule {rule} fixes {tier}.",
     "budget": "The token budget had no room for a longer tier than {tier}.",
     "prior": "The model was never measured; for reasoning models in general {tier} is worth most.",
-    "abstained": "The prompt is unlike the head's training data; on average {tier} is worth most.",
+    "abstained": "The prompt is unlike the head's training data; judged by its length, {tier} is worth most.",
     "explored": "{tier} was drawn at random, to learn how other tiers do.",
 }
 

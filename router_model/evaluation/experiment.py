@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from router_model.evaluation import cost_quality
 from router_model.evaluation.cost_quality import Sweep
 from router_model.evaluation.methods import Estimates, Estimator, Method, Uncalibrated
 from router_model.evaluation.oracle import oracle
-from router_model.training.outcomes import FOLDS, OutcomeTable, folds
+from router_model.training.outcomes import FOLDS, OutcomeError, OutcomeTable, folds
 
 LARGE = 600  # number of prompts above which a held-out fifth per seed is enough to test on
 _RELATIVE_PRICES = np.concatenate([[np.inf], np.geomspace(20, 0.005, 60), [0.0]])
@@ -150,6 +150,88 @@ def left_out(
         method.name: [cross_fit(method, table, seed, [test], tick) for seed in seeds] for method in methods
     }
     return assemble(table, "fitted to other tables or data sets", cells, [test for _ in seeds])
+
+
+def left_out_groups(
+    table: OutcomeTable,
+    groups: Sequence[str],
+    methods: Sequence[Method],
+    seeds: Sequence[int],
+    tick: FitCallback,
+) -> Comparison:
+    """Measure every prompt with methods that were fitted to the other groups of prompts only.
+
+    groups: the group of each prompt, [N]. This shows what a method is worth on kinds of prompts that it never
+    saw, where cross-validation over single prompts shows how well it recognises the kinds that it knows. Each
+    group is decided by another fit, and is therefore measured at shares of its own budget (see `at_shares`)
+    against the best mixes of fixed tiers within the group.
+
+    Raises: OutcomeError, unless there are two groups.
+    """
+    named = np.array(groups)
+    if len(named) != len(table):
+        raise OutcomeError(f"{table.name}: {len(named)} groups for {len(table)} prompts")
+    tests = [named == group for group in np.unique(named)]
+    if len(tests) < 2:
+        raise OutcomeError(f"{table.name}: leaving groups of prompts out needs at least two groups")
+    cells = {
+        method.name: [
+            _joined_parts(table, [cross_fit(method, table, seed, [test], tick) for test in tests])
+            for seed in seeds
+        ]
+        for method in methods
+    }
+    everything = np.ones(len(table), np.bool_)
+    setting = f"{len(tests)} groups of prompts, each one left out"
+    whole = assemble(table, setting, cells, [everything for _ in seeds])
+    rows = [np.flatnonzero(test) for test in tests]
+    mixes = [cost_quality.best_fixed(table.correct[part], table.tokens[part], part) for part in rows]
+    return replace(whole, tiers=[_at_own_shares(table, mixes) for _ in seeds])
+
+
+def _at_own_shares(table: OutcomeTable, parts: Sequence[Sweep]) -> Sweep:
+    """One sweep of the sweeps of several parts, each at shares of its own extra budget."""
+    sweeps = []
+    for part in parts:
+        tiers = cost_quality.fixed(table.correct[part.rows], table.tokens[part.rows], part.rows).curve()
+        sweeps.append(cost_quality.at_shares(part, tiers))
+    return Sweep(
+        np.concatenate([sweep.rows for sweep in sweeps]),
+        np.concatenate([sweep.tokens for sweep in sweeps], axis=1),
+        np.concatenate([sweep.correct for sweep in sweeps], axis=1),
+    )
+
+
+def _joined_parts(table: OutcomeTable, cells: Sequence[Cell]) -> Cell:
+    """One cell of the cells of several parts."""
+    raw = [cell.uncalibrated for cell in cells if cell.uncalibrated]
+    estimates = [cell.estimates for cell in cells if cell.estimates]
+    return Cell(
+        _at_own_shares(table, [cell.sweep for cell in cells]),
+        _joined(estimates) if estimates else None,
+        _joined(raw) if raw else None,
+        float(np.mean([cell.seconds for cell in cells])),
+    )
+
+
+def category_groups(table: OutcomeTable, count: int = FOLDS, seed: int = 0) -> tuple[str, ...]:
+    """The group of each prompt, [N]: all of a category's prompts are in one of at most `count` groups.
+
+    The largest categories are placed first, each into the smallest group; the seed breaks ties.
+
+    Raises: OutcomeError, if the table has no categories.
+    """
+    if not table.categories:
+        raise OutcomeError(f"{table.name}: no row has a category")
+    names, sizes = np.unique(table.categories, return_counts=True)
+    order = np.lexsort((np.random.default_rng(seed).random(len(names)), -sizes))
+    filled = np.zeros(count, np.int64)
+    group: dict[str, str] = {}
+    for at in order:
+        smallest = int(filled.argmin())
+        group[names[at]] = f"group {smallest + 1}"
+        filled[smallest] += sizes[at]
+    return tuple(group[category] for category in table.categories)
 
 
 def within(whole: Comparison, dataset: str) -> Comparison:

@@ -111,4 +111,5 @@ def joined(table: OutcomeTable, further: OutcomeTable) -> OutcomeTable:
         tokens=np.concatenate([table.tokens, rest.tokens]),
         samples=np.concatenate([table.samples, rest.samples]),
         digest=table.digest,
+        categories=table.categories + rest.categories if table.categories and rest.categories else (),
     )

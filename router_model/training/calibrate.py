@@ -14,11 +14,14 @@ from router_model.arrays import Floats
 from router_model.encoders.ngrams import DENSE
 from router_model.head import Head
 from router_model.prompts import fingerprints
-from router_model.training.ibpo import FirstStage, improve, linear_without
-from router_model.training.outcomes import FOLDS, OutcomeError, OutcomeTable, folds
+from router_model.training import home as homes
+from router_model.training.choice import CONSTANTS, Fit, best_fit
+from router_model.training.home import Home
+from router_model.training.ibpo import SKIPPED, FirstStage, improve, linear_without
+from router_model.training.outcomes import FOLDS, OutcomeError, OutcomeTable, check_enough, folds
 from router_model.training.smoothing import choose_smoothing
 from router_model.training.tier_curves import (
-    FEWEST,
+    by_length,
     correct_by,
     corrected,
     cross_regress,
@@ -31,55 +34,81 @@ from router_model.training.tier_curves import (
 
 def inputs_of(head: Head, table: OutcomeTable) -> Floats:
     """The inputs of the curves for each prompt, [N, H + R + DENSE]."""
-    return head.see(table.prompts).astype(float)
+    return head.see(table.prompts)[0].astype(float)
 
 
 def calibrate(
-    head: Head, table: OutcomeTable, seed: int = 0, lengths: Mapping[str, float] | None = None
+    head: Head,
+    table: OutcomeTable,
+    seed: int = 0,
+    lengths: Mapping[str, float] | None = None,
+    home: Home | None = None,
 ) -> Head:
     """A head that also knows the tiers of the model that the table is named after. The trunk stays the same.
 
     lengths: reasoning tokens of the tiers, rising, if other tiers of this model are to be interpolated; by
-    default the thinking budgets that the table states.
+    default the thinking budgets that the table states. home: what was expected of the model before; few
+    outcomes stay near it. By default the prior says it, if the thinking budgets are known.
 
-    Raises: OutcomeError, below 20 prompts.
+    Raises: OutcomeError, below 20 prompts, for a single tier, or for lengths that do not rise.
     """
-    if len(table) < FEWEST:
-        raise OutcomeError(f"{table.name}: {len(table)} prompts are too few to calibrate on; give {FEWEST}")
+    check_enough(table, "calibrate")
+    lengths = lengths or rising(table.lengths)
+    _check_lengths(table, lengths)
+    home = home or homes.expected(head.prior, table, lengths)
+    if home is not None:
+        homes.check(home, table)
     seen = inputs_of(head, table)
-    latents = slice(len(head.trunk.hidden_bias), seen.shape[1] - DENSE)
+    width = seen.shape[1]
+    latents, counts = slice(len(head.trunk.hidden_bias), width - DENSE), slice(width - DENSE, width)
     fold = folds(table, FOLDS, seed)
-    fitted = cross_regress(seen[:, latents], table, fold)
-    smoothing = choose_smoothing(fitted, table)
-    raw = fitted @ smoothing.matrix
-    narrow = regress(seen[:, latents], table) @ smoothing.matrix
-    weights = np.zeros((seen.shape[1] + 1, narrow.shape[1]))
-    weights[latents] = narrow[:-1]
-    weights[-1] = narrow[-1]
+    narrow = regress(seen[:, latents], table)
+    weights = np.zeros((width + 1, narrow.shape[1]))
+    weights[latents], weights[-1] = narrow[:-1], narrow[-1]
+    full = Fit("head", cross_regress(seen[:, latents], table, fold), weights)
+    fit = best_fit(full, seen, latents, counts, table, fold)
+    smoothing = choose_smoothing(fit.raw, table)
+    raw = fit.raw @ smoothing.matrix
     correction = correct_by(raw, table)
-    curves = corrected(uncorrected(table, weights, lengths or rising(table.lengths)), correction)
-    without = linear_without(seen[:, latents], table, fold) @ smoothing.matrix
-    first = FirstStage(
-        table=table,
-        latents=seen[:, latents],
-        rows=latents,
-        fold=fold,
-        whole=seen @ curves.weights + curves.bias,
-        without=without * correction.scale + correction.move,
-        curves=curves,
-        smoothing=smoothing.matrix,
-    )
-    curves, second = improve(first, seed)
-    chosen = {"smoothing": smoothing.penalties, "second_stage": second}
+    curves = corrected(uncorrected(table, fit.weights @ smoothing.matrix, lengths), correction)
+    if fit.name != CONSTANTS:
+        curves = replace(curves, by_length=by_length(table, seen[:, -DENSE]))
+    second = SKIPPED
+    if fit is full:
+        without = linear_without(seen[:, latents], table, fold) @ smoothing.matrix
+        first = FirstStage(
+            table=table,
+            latents=seen[:, latents],
+            rows=latents,
+            fold=fold,
+            whole=seen @ curves.weights + curves.bias,
+            without=without * correction.scale + correction.move,
+            curves=curves,
+            smoothing=smoothing.matrix,
+        )
+        curves, second = improve(first, seed)
+    entry = metrics(table, raw, correction)
+    entry |= {"fit": fit.name, "smoothing": smoothing.penalties, "second_stage": second}
+    if home is not None:
+        strength = homes.strengths(raw * correction.scale + correction.move, table, home)
+        curves = homes.towards(curves, home, len(table), strength)
+        entry["prior"] = {"correct": strength[0], "tokens": strength[1]}
     manifest = dict(head.manifest)
-    for part, entry in (
-        ("data", {"sha256": table.digest, "prompts": len(table)}),
-        ("metrics", metrics(table, raw, correction) | chosen),
-    ):
-        manifest[part] = {**manifest.get(part, {}), table.name: entry}
+    for part, value in (("data", {"sha256": table.digest, "prompts": len(table)}), ("metrics", entry)):
+        manifest[part] = {**manifest.get(part, {}), table.name: value}
     return replace(
         head,
         sets={**head.sets, table.name: curves},
         trained=np.union1d(head.trained, fingerprints(table.prompts)),
         manifest=manifest,
     )
+
+
+def _check_lengths(table: OutcomeTable, lengths: Mapping[str, float]) -> None:
+    """Refuse lengths of unknown tiers, and lengths that do not rise. Raises: OutcomeError."""
+    unknown = sorted(set(lengths) - set(table.tiers))
+    if unknown:
+        raise OutcomeError(f"{table.name}: a length for {unknown[0]}, which is not among its tiers")
+    values = np.array(list(lengths.values()), float)
+    if len(values) and (len(values) < 2 or not np.isfinite(values).all() or (np.diff(values) <= 0).any()):
+        raise OutcomeError(f"{table.name}: the lengths of the tiers must rise: {dict(lengths)}")

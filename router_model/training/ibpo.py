@@ -22,13 +22,16 @@ from router_model.head_parts import Curves
 from router_model.training import tier_curves
 from router_model.training.adam import Adam
 from router_model.training.objectives import OBJECTIVES, Decisions, Objective, Shrunk, evidence
-from router_model.training.outcomes import FOLDS, OutcomeTable, log_tokens
+from router_model.training.outcomes import FEWEST, FOLDS, OutcomeTable, log_tokens
 
 DEFAULT = "policy gradient"
 """The objective that `train` and `calibrate` use."""
 
 MARGIN = 0.002
 """The second stage may lose this much value on a table's held-out folds and still be kept."""
+
+SKIPPED = {"objective": None, "kept": False}
+"""The manifest's entry for a table whose first stage is a simple fit."""
 
 _STEPS, _RATE = 200, 0.01
 _HOME = 0.02  # weight of the squared distance from the first stage
@@ -79,7 +82,8 @@ def linear_without(latents: Floats, table: OutcomeTable, fold: Ints) -> Floats:
 
 def improve_head(head: Head, stages: Mapping[str, FirstStage], seed: int, objective: str = DEFAULT) -> Head:
     """The head after the second stage of each set of curves; its manifest's metrics gain `second_stage`."""
-    sets, metrics = dict(head.sets), dict(head.manifest["metrics"])
+    sets = dict(head.sets)
+    metrics = {name: entry | {"second_stage": SKIPPED} for name, entry in head.manifest["metrics"].items()}
     for name, first in stages.items():
         sets[name], entry = improve(first, seed, objective)
         metrics[name] = metrics[name] | {"second_stage": entry}
@@ -107,7 +111,7 @@ def improve(first: FirstStage, seed: int, objective: str = DEFAULT) -> tuple[Cur
     gain = gains_over(first.served(before), first.served(after), table)
     error = float(gain.std() / np.sqrt(max(len(gain), 1)))
     mean = float(gain.sum() / max(len(gain), 1))
-    kept = len(gain) >= tier_curves.FEWEST and mean >= -max(MARGIN, error)
+    kept = len(gain) >= FEWEST and mean >= -max(MARGIN, error)
     entry = {"objective": objective, "kept": kept, "gain": round(mean, 5), "gain_error": round(error, 5)}
     if not kept:
         return first.curves, entry

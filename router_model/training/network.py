@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router_model.training.adam import Adam
+from router_model.training.outcomes import FOLDS
 
 Array = NDArray[Any]
 """float32 during training, float64 otherwise."""
@@ -86,6 +87,15 @@ def fit_network(inputs: Array, targets: Targets, seed: int) -> Network:
         for name, part in parts.items():
             optimisers[name].step(gradients[name] + decay.get(name, 0.0) * part, pace)
     return Network(**{name: part.astype(np.float64) for name, part in parts.items()})
+
+
+def without_folds(inputs: Array, targets: Targets, fold: NDArray[np.int64], seed: int) -> Array:
+    """Outputs for all P prompts by a network that was trained without each fold, [FOLDS, P, 2T]."""
+    outputs = np.zeros((FOLDS, len(inputs), 2 * targets.correct.shape[1]))
+    for part in np.unique(fold):
+        kept = fold != part
+        outputs[part] = fit_network(inputs[kept], targets.take(kept), seed + int(part))(inputs)
+    return outputs
 
 
 def _gradients(

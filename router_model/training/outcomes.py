@@ -1,4 +1,4 @@
-"""Outcome tables: what happened when prompts ran at tiers. Reading, validation, merging, splits by prompt."""
+"""Outcome tables: what happened when prompts ran at tiers. Reading, validation, merging, folds by prompt."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -17,10 +17,12 @@ from numpy.typing import ArrayLike
 from router_model.arrays import Floats, Ints
 from router_model.prompts import normalised, places
 
-TRAIN_SHARE, CALIBRATION_SHARE = 0.6, 0.2
-
 FOLDS = 5
 """Parts of every cross-validation and cross-fitting."""
+
+
+FEWEST = 20
+"""Outcomes of a tier below which nothing is learnt of it."""
 
 
 class OutcomeError(ValueError):
@@ -39,6 +41,7 @@ class _Row(msgspec.Struct):
     tiers: Annotated[dict[str, _Outcome], msgspec.Meta(min_length=1)]
     id: str | int | None = None
     dataset: str | None = None
+    category: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class OutcomeTable:
     """SHA-256 of the file."""
     lengths: Mapping[str, float] = field(default_factory=dict)
     """Thinking budgets in tokens, of the tiers whose cells state one."""
+    categories: tuple[str, ...] = ()
+    """What kind of prompt each row is, "" where unknown, [N]; empty if no row says."""
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -85,6 +90,7 @@ class OutcomeTable:
             correct=self.correct[positions],
             tokens=self.tokens[positions],
             samples=self.samples[positions],
+            categories=tuple(self.categories[i] for i in positions) if self.categories else (),
         )
 
     def select(self, tiers: Sequence[str]) -> OutcomeTable:
@@ -107,12 +113,22 @@ class OutcomeTable:
         return table.take((table.samples > 0).all(axis=1))
 
 
-class Split(NamedTuple):
-    """Three parts of one table that share no prompt."""
+def check_enough(table: OutcomeTable, purpose: str) -> None:
+    """Refuse a table from which no curves can be learnt.
 
-    train: OutcomeTable
-    calibration: OutcomeTable
-    test: OutcomeTable
+    purpose: what the table is for, for the message. Raises: OutcomeError.
+    """
+    if len(table) < FEWEST:
+        raise OutcomeError(f"{table.name}: {len(table)} prompts are too few to {purpose} on; give {FEWEST}")
+    if len(table.tiers) < 2:
+        raise OutcomeError(f"{table.name}: {table.tiers[0]} is its only tier, so there is nothing to choose")
+    for column, tier in enumerate(table.tiers):
+        known = int((table.samples[:, column] > 0).sum())
+        if known < FEWEST:
+            raise OutcomeError(
+                f"{table.name}: {known} outcomes of the tier {tier} are too few to {purpose} on;"
+                f" give {FEWEST} or leave the tier out"
+            )
 
 
 def read_table(
@@ -231,6 +247,7 @@ def _tabulated(source: Path, rows: Sequence[_Row], digest: str) -> OutcomeTable:
         samples=samples,
         digest=digest,
         lengths=_lengths(source, rows),
+        categories=tuple(row.category or "" for row in rows) if any(row.category for row in rows) else (),
     )
 
 
@@ -267,14 +284,6 @@ def _merged(table: OutcomeTable) -> OutcomeTable:
 
     kept = table.take(np.unique(group, return_index=True)[1])
     return replace(kept, correct=mean(table.correct), tokens=mean(table.tokens), samples=samples)
-
-
-def split(table: OutcomeTable, seed: int) -> Split:
-    """About 60 % to train on, 20 % to calibrate on, 20 % to test on."""
-    place = places(table.prompts, seed)
-    train = place < TRAIN_SHARE
-    test = place >= TRAIN_SHARE + CALIBRATION_SHARE
-    return Split(table.take(train), table.take(~train & ~test), table.take(test))
 
 
 def folds(table: OutcomeTable, count: int, seed: int) -> Ints:

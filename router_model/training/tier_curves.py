@@ -9,14 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router_model.arrays import Floats
+from router_model.arrays import Floats, Singles
 from router_model.head_parts import Curves
-from router_model.training.outcomes import FOLDS, OutcomeTable, log_tokens
+from router_model.training.outcomes import FEWEST, FOLDS, OutcomeTable, log_tokens
 
 _PENALTY = 10.0  # on standardised latents; 1/C in scikit-learn's terms
 _MOST_SAMPLES = 8  # further samples of one prompt add no weight, because prompts differ too
-FEWEST = 20
-"""Prompts below which nothing is calibrated."""
 
 
 def sample_weights(table: OutcomeTable) -> Floats:
@@ -79,13 +77,15 @@ def regress(inputs: Floats, table: OutcomeTable, penalty: float = _PENALTY) -> F
     return np.stack(columns, axis=1)
 
 
-def cross_regress(inputs: Floats, table: OutcomeTable, fold: NDArray[np.int64]) -> Floats:
+def cross_regress(
+    inputs: Floats, table: OutcomeTable, fold: NDArray[np.int64], penalty: float = _PENALTY
+) -> Floats:
     """Predictions [N, 2T] for each prompt, by `regress` without the prompt's fold."""
     predictions = np.zeros((len(table), 2 * len(table.tiers)))
     for part in range(FOLDS):
         here = fold == part
         if here.any():
-            weights = regress(inputs[~here], table.take(~here))
+            weights = regress(inputs[~here], table.take(~here), penalty)
             predictions[here] = inputs[here] @ weights[:-1] + weights[-1]
     return predictions
 
@@ -203,6 +203,10 @@ def uncorrected(table: OutcomeTable, weights: Floats, lengths: Mapping[str, floa
         spread=np.ones(count, single),
         shrink=1.0,
         offset=np.zeros(count, single),
+        average=np.nanmean(table.correct, axis=0).astype(single),
+        by_length=np.stack([np.log(np.maximum(np.nanmean(table.tokens, axis=0), 1)), np.zeros(count)]).astype(
+            single
+        ),
         lengths=lengths or {},
     )
 
@@ -211,6 +215,20 @@ def rising(lengths: Mapping[str, float]) -> dict[str, float]:
     """The lengths in rising order; none if two tiers have the same, because their order is then unknown."""
     ordered = dict(sorted(lengths.items(), key=lambda item: item[1]))
     return ordered if len(set(ordered.values())) == len(ordered) > 1 else {}
+
+
+def by_length(table: OutcomeTable, size: Floats) -> Singles:
+    """ln E[tokens] on the standardised log length [N] of the prompts alone, see `Curves.by_length`.
+
+    The intercepts move from the mean of the logarithms to that of the tokens (Duan, 1983).
+    """
+    weight, logs = sample_weights(table), log_tokens(table)
+    fits = [linear(size[:, None], logs[:, k], weight[:, k], penalty=1.0) for k in range(len(table.tiers))]
+    slope, shift = np.stack(fits, axis=1)
+    guessed = np.exp(size[:, None] * slope + shift)
+    known = table.samples > 0
+    bias = np.nansum(table.tokens, axis=0) / np.maximum(np.where(known, guessed, 0).sum(axis=0), 1e-9)
+    return np.stack([shift + np.log(np.maximum(bias, 1e-9)), slope]).astype(np.float32)
 
 
 def metrics(table: OutcomeTable, raw: Floats, correction: Correction) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,24 +12,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router_model import artifact
-from router_model.arrays import Floats
+from router_model.arrays import Floats, Singles
 from router_model.encoders.base import Encoder
-from router_model.encoders.ngrams import FEATURE_VERSION, HASHED
+from router_model.encoders.ngrams import DENSE, FEATURE_VERSION, HASHED
 from router_model.head import Head, shipped_prior
-from router_model.head_parts import Curves, Trunk
+from router_model.head_parts import Curves, Trunk, squared
 from router_model.prior import Prior
 from router_model.prompts import fingerprints
 from router_model.training import ibpo, network, tier_curves
+from router_model.training.choice import CONSTANTS
 from router_model.training.ibpo import FirstStage
 from router_model.training.network import Network, Targets
-from router_model.training.outcomes import FOLDS, OutcomeError, OutcomeTable, log_tokens
+from router_model.training.outcomes import OutcomeError, OutcomeTable, check_enough, log_tokens
 from router_model.training.prior import Ladder, fit_prior
-from router_model.training.smoothing import Smoothing, choose_smoothing
-from router_model.training.tier_curves import Correction
-from router_model.training.trunk import Corpus, Latents, StageCallback, learn
+from router_model.training.smoothing import choose_smoothing
+from router_model.training.table_views import (
+    TableView,
+    choose_blend,
+    choose_fit,
+    first_stage,
+    full_fit,
+    table_views,
+)
+from router_model.training.trunk import Corpus, StageCallback, learn, reach
 
 _SAMPLE = 512
-_BLENDS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,26 +50,6 @@ class TrainingSettings:
     """Of the second stage; a name in `objectives.OBJECTIVES`."""
 
 
-class TableView(NamedTuple):
-    """How the stages after the trunk see the N prompts of one table."""
-
-    table: OutcomeTable
-    rows: NDArray[np.int64]
-    """Where the prompts are in the corpus, [N]."""
-    columns: slice
-    """The table's own latents among all."""
-    latents: Floats
-    """Cross-fitted, [N, R of the table]."""
-    fold: NDArray[np.int64]
-    """[N]"""
-    linear: Floats
-    """Cross-fitted logits and log tokens by regression, [N, 2T]."""
-    deep: Floats
-    """The same by the network, [N, 2T]."""
-    deep_without: Floats
-    """For all prompts by the network trained without each fold, [FOLDS, N, 2T]."""
-
-
 @dataclass(frozen=True)
 class Trained:
     """A trained head, and what its training saw, for methods that continue from here."""
@@ -74,7 +61,7 @@ class Trained:
     estimates: dict[str, tuple[Floats, Floats]]
     """Cross-fitted, corrected P(right) and E[tokens], each [N, T], by table."""
     stages: dict[str, FirstStage]
-    """Where the second stage starts, by table."""
+    """Where the second stage starts, by table; tables with a simple fit have none."""
 
 
 def quiet(stage: str, share: float) -> None:
@@ -102,7 +89,7 @@ def fit_head(
     latents = learn(corpus, settings.latents, lambda stage, share: progress(stage, 0.6 * share))
     targets, moments = _targets(corpus)
     progress("networks", 0.6)
-    deep = _cross_network(latents.inputs, targets, corpus.fold, settings.seed) * moments[1] + moments[0]
+    deep = network.without_folds(latents.inputs, targets, corpus.fold, settings.seed)
     progress("networks", 0.8)
     members = [
         network.fit_network(latents.inputs, targets, settings.seed + index)
@@ -111,62 +98,85 @@ def fit_head(
     whole = network.mean(members)
     trunk = latents.trunk(whole.hidden, whole.hidden_bias)
     progress("tier curves", 0.95)
-    views = tuple(_views(corpus, latents, deep))
-    plain, sets, metrics, estimates, stages = {}, {}, {}, {}, {}
-    for index, view in enumerate(views):
-        blend, smoothing = _choose_blend(view)
-        raw = (blend * view.deep + (1 - blend) * view.linear) @ smoothing.matrix
-        correction = tier_curves.correct_by(raw, view.table)
-        column = _column(corpus, index)
-        weights = _weights(view, whole, moments[:, column], column, blend) @ smoothing.matrix
-        own = tier_curves.uncorrected(view.table, weights, tier_curves.rising(view.table.lengths))
-        plain[own.name], sets[own.name] = own, tier_curves.corrected(own, correction)
-        estimates[own.name] = tier_curves.apply_correction(correction, raw, view.table)
-        stages[own.name] = _stage(view, sets[own.name], correction, blend, smoothing, trunk, latents)
-        chosen = {"network_share": blend, "smoothing": smoothing.penalties}
-        metrics[own.name] = tier_curves.metrics(view.table, raw, correction) | chosen
-    rows = np.random.default_rng(settings.seed).permutation(len(latents.inputs))[:_SAMPLE]
-    sample = trunk.above(latents.inputs[rows].astype(np.float32)).astype(np.float16).astype(np.float32)
-    trained = np.unique(fingerprints([prompt for table in tables for prompt in table.prompts]))
+    views = tuple(table_views(corpus, latents, deep * moments[1] + moments[0]))
+    fits = [_fit_table(view, whole, moments, trunk, latents.inputs) for view in views]
+    trunk, sample = _with_examples(trunk, latents.inputs, settings.seed)
     manifest = {
         "name": name,
-        "feature_version": FEATURE_VERSION,
-        "encoder": dict(encoder.identity),
         "settings": asdict(settings),
+        "metrics": {fit.curves.name: fit.metrics for fit in fits},
+        **_origin(tables, encoder),
         "strange": trunk.strange,
-        "data": {table.name: {"sha256": table.digest, "prompts": len(table)} for table in tables},
-        "metrics": metrics,
-        "versions": {"numpy": np.__version__, "python": platform.python_version()},
+        "reach": trunk.reach,
     }
     progress("done", 1.0)
+    trained = np.unique(fingerprints([prompt for table in tables for prompt in table.prompts]))
+    sets = {fit.curves.name: fit.curves for fit in fits}
     head = Head(name, "unsaved", trunk, sets, sample, trained, manifest, prior or shipped_prior(), encoder)
-    return Trained(head, plain, views, estimates, stages)
-
-
-def _stage(  # noqa: PLR0917
-    view: TableView,
-    curves: Curves,
-    correction: Correction,
-    blend: float,
-    smoothing: Smoothing,
-    trunk: Trunk,
-    latents: Latents,
-) -> FirstStage:
-    """What the second stage of one table starts from."""
-    first = len(trunk.hidden_bias)
-    seen = trunk.above(latents.inputs[view.rows].astype(np.float32))
-    linear = ibpo.linear_without(view.latents, view.table, view.fold)
-    without = ((1 - blend) * linear + blend * view.deep_without) @ smoothing.matrix
-    return FirstStage(
-        table=view.table,
-        latents=view.latents,
-        rows=slice(first + view.columns.start, first + view.columns.stop),
-        fold=view.fold,
-        whole=(seen @ curves.weights + curves.bias).astype(float),
-        without=without * correction.scale + correction.move,
-        curves=curves,
-        smoothing=smoothing.matrix,
+    return Trained(
+        head,
+        plain={fit.curves.name: fit.plain for fit in fits},
+        views=views,
+        estimates={fit.curves.name: fit.estimates for fit in fits},
+        stages={fit.curves.name: fit.stage for fit in fits if fit.stage},
     )
+
+
+class _TableFit(NamedTuple):
+    """The curves of one table, and what came with them."""
+
+    plain: Curves
+    """Before correction."""
+    curves: Curves
+    estimates: tuple[Floats, Floats]
+    metrics: dict[str, Any]
+    stage: FirstStage | None
+    """None if the table supports no more than a simple fit, whose decisions are not improved."""
+
+
+def _fit_table(view: TableView, whole: Network, moments: Floats, trunk: Trunk, inputs: Floats) -> _TableFit:
+    """Choose the fit, smooth it over the thinking budgets, and correct it by what was left out."""
+    blend = choose_blend(view)
+    full = full_fit(view, whole, moments, blend)
+    fit = choose_fit(full, view, inputs)
+    smoothing = choose_smoothing(fit.raw, view.table)
+    raw = fit.raw @ smoothing.matrix
+    correction = tier_curves.correct_by(raw, view.table)
+    own = tier_curves.uncorrected(
+        view.table, fit.weights @ smoothing.matrix, tier_curves.rising(view.table.lengths)
+    )
+    if fit.name != CONSTANTS:
+        own = replace(own, by_length=tier_curves.by_length(view.table, inputs[view.rows, -DENSE]))
+    curves = tier_curves.corrected(own, correction)
+    chosen = {
+        "fit": fit.name,
+        "network_share": blend if fit is full else 0.0,
+        "smoothing": smoothing.penalties,
+    }
+    stage = first_stage(view, curves, correction, blend, smoothing, trunk, inputs) if fit is full else None
+    estimates = tier_curves.apply_correction(correction, raw, view.table)
+    return _TableFit(own, curves, estimates, tier_curves.metrics(view.table, raw, correction) | chosen, stage)
+
+
+def _with_examples(trunk: Trunk, inputs: Floats, seed: int) -> tuple[Trunk, Singles]:
+    """The trunk with M of P training prompts as examples, given [P, R + DENSE], and their inputs."""
+    rows = np.random.default_rng(seed).permutation(len(inputs))[:_SAMPLE]
+    sample = trunk.above(inputs[rows].astype(np.float32)).astype(np.float16).astype(np.float32)
+    counts, away = (
+        np.ascontiguousarray(sample[:, -DENSE:]),
+        reach(inputs[:, -DENSE:], sample[:, -DENSE:], rows),
+    )
+    return replace(trunk, examples=counts, squares=squared(counts), reach=away), sample
+
+
+def _origin(tables: Sequence[OutcomeTable], encoder: Encoder) -> dict[str, Any]:
+    """The entries of a manifest about what a head was trained from and with."""
+    return {
+        "feature_version": FEATURE_VERSION,
+        "encoder": dict(encoder.identity),
+        "data": {table.name: {"sha256": table.digest, "prompts": len(table)} for table in tables},
+        "versions": {"numpy": np.__version__, "python": platform.python_version()},
+    }
 
 
 def _check(tables: Sequence[OutcomeTable]) -> None:
@@ -176,8 +186,7 @@ def _check(tables: Sequence[OutcomeTable]) -> None:
     if len(set(names)) < len(names):
         raise OutcomeError(f"two tables are called {max(names, key=names.count)}")
     for table in tables:
-        if len(table) < 2 * FOLDS:
-            raise OutcomeError(f"{table.name}: {len(table)} prompts are too few to train on")
+        check_enough(table, "train")
 
 
 def _targets(corpus: Corpus) -> tuple[Targets, Floats]:
@@ -201,61 +210,6 @@ def _targets(corpus: Corpus) -> tuple[Targets, Floats]:
     return Targets(correct, (logs - centre) / scale, weight), moments
 
 
-def _cross_network(inputs: Floats, targets: Targets, fold: NDArray[np.int64], seed: int) -> Floats:
-    """Outputs for all prompts by a network that was trained without each fold, [FOLDS, P, 2T]."""
-    outputs = np.zeros((FOLDS, len(inputs), 2 * targets.correct.shape[1]))
-    for part in np.unique(fold):
-        kept = fold != part
-        outputs[part] = network.fit_network(inputs[kept], targets.take(kept), seed + int(part))(inputs)
-    return outputs
-
-
-def _column(corpus: Corpus, index: int) -> NDArray[np.int64]:
-    """The positions of a table's logits and log tokens among the networks' outputs."""
-    counts = [len(table.tiers) for table in corpus.tables]
-    own = np.arange(counts[index]) + sum(counts[:index])
-    return np.concatenate((own, own + sum(counts)))
-
-
-def _views(corpus: Corpus, latents: Latents, deep: Floats) -> Iterator[TableView]:
-    for index, (table, rows) in enumerate(zip(corpus.tables, corpus.rows, strict=True)):
-        seen, fold = latents.inputs[rows, latents.columns[index]], corpus.fold[rows]
-        linear = tier_curves.cross_regress(seen, table, fold)
-        without = deep[:, rows][:, :, _column(corpus, index)]
-        own = without[fold, np.arange(len(rows))]
-        yield TableView(table, rows, latents.columns[index], seen, fold, linear, own, without)
-
-
-def _choose_blend(view: TableView) -> tuple[float, Smoothing]:
-    """How much of the network to mix into the linear curves, by cross-fitted deviance, and the smoothing.
-
-    The smallest share within two standard errors of the best one wins, so curves stay simple if they can.
-    """
-    mixed = {blend: blend * view.deep + (1 - blend) * view.linear for blend in _BLENDS}
-    loss = {blend: tier_curves.deviance(raw, view.table) for blend, raw in mixed.items()}
-    best = min(_BLENDS, key=lambda blend: loss[blend].mean())
-    for blend in _BLENDS:
-        worse = loss[blend] - loss[best]
-        if worse.mean() <= 2 * worse.std() / np.sqrt(len(worse)):
-            break
-    return blend, choose_smoothing(mixed[blend], view.table)
-
-
-def _weights(
-    view: TableView, whole: Network, moments: Floats, outputs: NDArray[np.int64], blend: float
-) -> Floats:
-    """The blend of linear curves and network as one linear map of the inputs, intercept last."""
-    deep = np.vstack([whole.weights, whole.skip, whole.shift])[:, outputs] * moments[1]
-    deep[-1] += moments[0]
-    flat = tier_curves.regress(view.latents, view.table)
-    linear = np.zeros_like(deep)
-    first = len(whole.hidden_bias)
-    linear[first + view.columns.start : first + view.columns.stop] = flat[:-1]
-    linear[-1] = flat[-1]
-    mixed: Floats = blend * deep + (1 - blend) * linear
-    return mixed
-
-
 def _entry(curves: Curves) -> dict[str, Any]:
     return {
         "name": curves.name,
@@ -272,7 +226,9 @@ def save(head: Head, directory: Path) -> Head:
     if head.trunk.plane is not None:
         arrays["trunk.plane"] = head.trunk.plane
     for index, curves in enumerate(head.sets.values()):
-        arrays |= {f"set{index}.{name}": getattr(curves, name) for name in artifact.CURVES}
+        arrays |= {
+            f"set{index}.{name}": getattr(curves, name) for name in (*artifact.CURVES, *artifact.ALONE)
+        }
     arrays |= head.prior.record | {"sample": head.sample.astype(np.float16), "trained": head.trained}
     entries = [_entry(curves) for curves in head.sets.values()]
     manifest = dict(head.manifest) | {"sets": entries}

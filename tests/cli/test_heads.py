@@ -184,6 +184,48 @@ def test_train_on_a_broken_table(tmp_path: Path) -> None:
     assert not (tmp_path / "head").exists()
 
 
+TRAIN, CALIBRATE = ["train", "{data}", "--out", "{out}"], ["calibrate", "{head}", "{data}", "--out", "{out}"]
+
+
+def run(command: list[str], rows: list[dict], head: Path, folder: Path) -> tuple[int, str, Path]:
+    """Exit status, standard error on one line, and the head's folder, of a command on these rows."""
+    data, out = folder / "rows.jsonl", folder / "out"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    names = {"data": data, "head": head, "out": out}
+    found = CliRunner().invoke(cli, [part.format(**names) for part in command])
+    return found.exit_code, " ".join(found.stderr.split()), out
+
+
+@pytest.mark.parametrize("command", [TRAIN, CALIBRATE])
+def test_tables_that_teach_nothing_are_refused(command: list[str], head: Path, tmp_path: Path) -> None:
+    """Too few prompts, a single tier, a rare tier, and values that are no numbers: one error, and no head."""
+    plain = odd("plain", 40)
+    single = [{**row, "tiers": {"a": row["tiers"]["a"]}} for row in plain]
+    rare = [*plain[:10], *single[10:]]
+    broken = [*plain[:5], {**plain[5], "tiers": {"a": {"correct": math.nan, "tokens": 1.0}}}]
+    for rows, says in (
+        (odd("plain", 19), "19 prompts are too few"),
+        (single, "a is its only tier"),
+        (rare, "10 outcomes of the tier b are too few"),
+        (broken, "rows.jsonl:6:"),
+    ):
+        status, error, out = run(command, rows, head, tmp_path)
+        assert status == 2
+        assert says in error
+        assert not out.exists()
+
+
+@pytest.mark.parametrize("command", [TRAIN, CALIBRATE])
+@pytest.mark.parametrize(("kind", "count"), [("right", 20), ("wrong", 40)])
+def test_fallback_is_stated(command: list[str], kind: str, count: int, head: Path, tmp_path: Path) -> None:
+    """If nothing can be learnt about prompts, the command and the manifest say that constants decide."""
+    status, error, out = run(command, odd(kind, count), head, tmp_path)
+
+    assert status == 0, error
+    assert "rows: all prompts get the same estimates" in error
+    assert json.loads((out / "manifest.json").read_text())["metrics"]["rows"]["fit"] == "constants"
+
+
 def test_results_without_tables(tmp_path: Path) -> None:
     """A folder without any of the tables is an error, not an empty page."""
     found = CliRunner().invoke(cli, ["results", "--data", str(tmp_path)])

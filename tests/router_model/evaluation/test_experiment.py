@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from router_model.evaluation import cost_quality, experiment, oracle, saved_head
 from router_model.evaluation.methods import Estimates
-from router_model.training.outcomes import OutcomeTable
+from router_model.training.outcomes import OutcomeError, OutcomeTable
 from tests.router_model import made
 
 
@@ -128,6 +130,89 @@ def test_left_out_data_set_is_not_trained_on() -> None:
     tested = {table.prompts[row] for row in comparison.tiers[0].rows}
     assert tested == {p for p, d in zip(table.prompts, table.datasets, strict=True) if d == "b"}
     assert tested.isdisjoint(memory.known)
+
+
+def test_left_out_groups_are_not_trained_on() -> None:
+    """Every prompt is measured once, by a method that saw no prompt of its group."""
+    table = made.table(80)
+    groups = ["proof" if "prove" in prompt else "sum" for prompt in table.prompts]
+    asked: list[set[str]] = []
+
+    class Asking(Memory):
+        """Remembers which groups it is asked about, and checks that it knows none of their prompts."""
+
+        def estimate(self, table: OutcomeTable) -> Estimates:
+            """The group of the prompts; see `Memory.estimate`."""
+            asked.append({"proof" if "prove" in prompt else "sum" for prompt in table.prompts})
+            assert not set(table.prompts) & set(self.known)
+            assert all(("prove" in prompt) != (asked[-1] == {"proof"}) for prompt in self.known)
+            return super().estimate(table)
+
+    comparison = experiment.left_out_groups(table, groups, [Asking()], [0, 1], lambda _: None)
+
+    assert sorted(map(sorted, asked)) == [["proof"], ["proof"], ["sum"], ["sum"]]
+    for cell, tiers in zip(comparison.cells["memory"], comparison.tiers, strict=True):
+        assert sorted(cell.sweep.rows) == sorted(tiers.rows) == list(range(80))
+
+
+class Constants:
+    """Knows the mean outcomes of the tiers and nothing of prompts."""
+
+    name = "constants"
+
+    def fit(self, train: OutcomeTable, seed: int) -> Constants:
+        """Remember the means."""
+        self.means = train.correct.mean(axis=0), train.tokens.mean(axis=0)
+        return self
+
+    def estimate(self, table: OutcomeTable) -> Estimates:
+        """The means for every prompt."""
+        return Estimates(*(np.tile(mean, (len(table), 1)) for mean in self.means))
+
+
+def test_knowing_nothing_is_worth_the_mix() -> None:
+    """Constants of other groups earn what the mix earns, however much the groups differ in their levels."""
+    table = made.table(400)
+    groups = ["proof" if "prove" in prompt else "sum" for prompt in table.prompts]
+    chance = np.where([[group == "proof"] for group in groups], [0.1, 0.4], [0.5, 0.9])
+    table = replace(table, correct=np.random.default_rng(0).binomial(1, chance).astype(float))
+
+    comparison = experiment.left_out_groups(table, groups, [Constants()], [0], lambda _: None)
+    (cell,), tiers = comparison.cells["constants"], comparison.tiers[0].curve()
+
+    curve = cell.sweep.curve()
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        budget = cost_quality.budget_of(tiers, share)
+        assert cost_quality.at_budget(curve, budget).accuracy == pytest.approx(
+            cost_quality.mix_at(tiers, budget), abs=1e-6
+        )
+
+
+def test_groups_that_cannot_be_left_out() -> None:
+    """One group, and groups for another number of prompts."""
+    table = made.table(20)
+
+    for groups, says in ((["a"] * 20, "two groups"), (["a", "b"], "2 groups for 20 prompts")):
+        with pytest.raises(OutcomeError, match=says):
+            experiment.left_out_groups(table, groups, [Memory()], [0], lambda _: None)
+
+
+@given(st.lists(st.sampled_from("abcdefghi"), min_size=1, max_size=60), st.integers(1, 6), st.integers(0, 9))
+def test_category_groups(categories: list[str], count: int, seed: int) -> None:
+    """A category is never split, there are at most `count` groups, and no group is empty for nothing."""
+    table = replace(made.table(len(categories)), categories=tuple(categories))
+
+    groups = experiment.category_groups(table, count, seed)
+
+    assert len(set(zip(categories, groups, strict=True))) == len(set(categories))
+    assert len(set(groups)) == min(count, len(set(categories)))
+    assert groups == experiment.category_groups(table, count, seed)
+
+
+def test_no_categories() -> None:
+    """A table that names no categories cannot be grouped by them."""
+    with pytest.raises(OutcomeError, match="no row has a category"):
+        experiment.category_groups(made.table(20))
 
 
 def test_within_keeps_the_decisions() -> None:

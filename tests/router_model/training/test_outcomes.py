@@ -1,4 +1,4 @@
-"""Outcome tables: the format, what is refused and where, merging, and splits by prompt."""
+"""Outcome tables: the format, what is refused and where, merging, and folds by prompt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from router_model.training.outcomes import OutcomeError, folds, read_table, split
+from router_model.training.outcomes import OutcomeError, folds, read_table
 
 HERE = Path(__file__).parents[3]
 TINY = HERE / "examples/tiny_reasoner/measured/outcomes.jsonl.gz"
@@ -222,11 +222,18 @@ def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         read_table(tmp_path / "t.parquet")
 
 
-def test_split_of_a_real_table() -> None:
-    """60 / 20 / 20, every prompt in exactly one part; folds of about the same size."""
+def test_folds_of_a_real_table() -> None:
+    """Folds of about the same size."""
     table = read_table(TINY)
-    parts = split(table, 7)
 
-    assert sorted(sum((part.prompts for part in parts), ())) == sorted(table.prompts)
-    assert [round(len(part) / len(table), 1) for part in parts] == [0.6, 0.2, 0.2]
     assert np.bincount(folds(table, 5, 7)).min() > len(table) / 5 * 0.8
+
+
+def test_categories(tmp_path: Path) -> None:
+    """Categories follow their rows; a row without one has "", and a table without any has none."""
+    named = row("a", x=(1, 10, 1)) | {"category": "sums"}
+    some = read_table(written(tmp_path / "some.jsonl", named, row("b", x=(0, 20, 1)), row("A", x=(0, 20, 1))))
+
+    assert some.categories == ("sums", "")
+    assert some.take([1]).categories == ("",)
+    assert read_table(written(tmp_path / "none.jsonl", row("b", x=(0, 20, 1)))).categories == ()

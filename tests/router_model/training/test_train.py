@@ -14,9 +14,11 @@ from router_model.evaluation.methods import Estimates
 from router_model.evaluation.metrics import calibration_error
 from router_model.evaluation.ours import FittedHead
 from router_model.head import Head
+from router_model.head_parts import Curves
 from router_model.predictor import TierLength
 from router_model.training import tier_curves, train
 from router_model.training.calibrate import calibrate, inputs_of
+from router_model.training.home import Home
 from router_model.training.outcomes import OutcomeError, OutcomeTable
 from router_model.training.train import Trained, TrainingSettings
 from tests.router_model.synthetic import gain_over_mix, synthetic
@@ -49,7 +51,7 @@ def test_loses_nothing_where_there_is_none() -> None:
 
 def test_corrections_improve_calibration(trained: Trained) -> None:
     """Overconfident predictions become better calibrated; what is served is calibrated on new prompts."""
-    fresh = synthetic(1500, 5, learnable=True)
+    fresh = synthetic(500, 5, learnable=True)
     view = trained.views[0]
     raw = 3 * view.linear
     repaired = tier_curves.apply_correction(tier_curves.correct_by(raw, view.table), raw, view.table)[0]
@@ -83,6 +85,28 @@ def test_calibrates_a_new_model(saved: Path) -> None:
     assert tuned.trunk is head.trunk
     with pytest.raises(OutcomeError, match="too few"):
         calibrate(head, other.take(np.arange(5)))
+
+
+def test_calibrates_near_a_prior(saved: Path) -> None:
+    """With 20 outcomes the estimates stay near a prior that is right; bad priors and lengths are refused."""
+    head, whole = Head.load(saved), synthetic(2000, 10, learnable=False, samples=1, name="new")
+    few, rate = whole.take(np.arange(20)), whole.correct.mean(axis=0)
+    prior = Home(np.log(rate / (1 - rate)), np.log(whole.tokens).mean(axis=0))
+    near = calibrate(head, few, home=prior)
+    seen = near.see(whole.prompts[:200])[0]
+
+    def error(curves: Curves) -> float:
+        return float(np.abs(curves.outcomes(seen)[0] - rate).mean())
+
+    assert error(near.sets["new"]) < error(calibrate(head, few).sets["new"])
+    assert near.manifest["metrics"]["new"]["prior"]["correct"] > 0
+    for wrong, says in (
+        ({"home": Home(np.zeros(2), np.zeros(2))}, "finite value for each of 3"),
+        ({"lengths": {"direct": 5.0, "long": 5.0}}, "must rise"),
+        ({"lengths": {"other": 5.0, "long": 6.0}}, "not among its tiers"),
+    ):
+        with pytest.raises(OutcomeError, match=says):
+            calibrate(head, few, **wrong)
 
 
 def test_several_tables_with_gaps(table: OutcomeTable) -> None:
