@@ -23,7 +23,7 @@ from router_model.encoders.open import opened
 from router_model.training import train
 
 TIERS = {"short": {"thinking": 0, "answer": 200}, "long": {"thinking": 200, "answer": 200}}
-EASY, HARD = made.EASY.format(1, 2), made.HARD.format(3, 4)
+EASY, HARD = made.EASY.format(31, 38), made.HARD.format(33, 40)
 
 
 @pytest.fixture(scope="module")
