@@ -24,10 +24,10 @@ from router_model.training.prior import Ladder
 DEFAULT_PRICE = float(Settings.model_fields["price"].default)
 _PRICES = np.unique([0.0, DEFAULT_PRICE, *np.geomspace(1e-4, 1e4, 161)])
 
-SMALL = 300
+FEW_PROMPTS = 300
 """Number of prompts below which a measured share of right answers is known to two points only."""
-LOSS, SMALL_LOSS = 0.01, 0.02
-"""How far the policy may fall below the line through the fixed budgets; the second, below SMALL prompts."""
+LOSS, FEW_LOSS = 0.01, 0.02
+"""How far the policy may fall below the line through the fixed budgets; the second, of few prompts."""
 WORTH = 0.02
 """How far its value at the default price may fall below that of the best fixed budget."""
 FACTOR = 1.5
@@ -143,7 +143,7 @@ def faults(swept: PriceSweep, *, plain: bool) -> Iterator[str]:
 
     plain: the cheapest tier does not think, so that the default price can be judged.
     """
-    allowed = SMALL_LOSS if swept.prompts < SMALL else LOSS
+    allowed = FEW_LOSS if swept.prompts < FEW_PROMPTS else LOSS
     if swept.loss > allowed:
         yield (
             f"{swept.table}: {100 * swept.loss:.1f} points below the fixed thinking budgets at price"

@@ -10,17 +10,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from router_model.arrays import Floats
+from router_model.arrays import Floats, Ints
 from router_model.encoders.ngrams import DENSE
 from router_model.head import Head
+from router_model.head_parts import Curves
 from router_model.prompts import fingerprints
 from router_model.training import home as homes
 from router_model.training.choice import CONSTANTS, Fit, best_fit
 from router_model.training.home import Home
 from router_model.training.ibpo import SKIPPED, FirstStage, improve, linear_without
 from router_model.training.outcomes import FOLDS, OutcomeError, OutcomeTable, check_enough, folds
-from router_model.training.smoothing import choose_smoothing
+from router_model.training.smoothing import Smoothing, choose_smoothing
 from router_model.training.tier_curves import (
+    Correction,
     by_length,
     correct_by,
     corrected,
@@ -57,7 +59,7 @@ def calibrate(
     _check_lengths(table, lengths)
     home = home or homes.expected(head.prior, table, lengths)
     if home is not None:
-        homes.check(home, table)
+        homes.check_home(home, table)
     seen = inputs_of(head, table)
     width = seen.shape[1]
     latents, counts = slice(len(head.trunk.hidden_bias), width - DENSE), slice(width - DENSE, width)
@@ -75,17 +77,7 @@ def calibrate(
         curves = replace(curves, by_length=by_length(table, seen[:, -DENSE]))
     second = SKIPPED
     if fit is full:
-        without = linear_without(seen[:, latents], table, fold) @ smoothing.matrix
-        first = FirstStage(
-            table=table,
-            latents=seen[:, latents],
-            rows=latents,
-            fold=fold,
-            whole=seen @ curves.weights + curves.bias,
-            without=without * correction.scale + correction.move,
-            curves=curves,
-            smoothing=smoothing.matrix,
-        )
+        first = _first_stage(table, seen, latents, fold, smoothing, correction, curves)
         curves, second = improve(first, seed)
     entry = metrics(table, raw, correction)
     entry |= {"fit": fit.name, "smoothing": smoothing.penalties, "second_stage": second}
@@ -101,6 +93,29 @@ def calibrate(
         sets={**head.sets, table.name: curves},
         trained=np.union1d(head.trained, fingerprints(table.prompts)),
         manifest=manifest,
+    )
+
+
+def _first_stage(  # noqa: PLR0917
+    table: OutcomeTable,
+    seen: Floats,
+    latents: slice,
+    fold: Ints,
+    smoothing: Smoothing,
+    correction: Correction,
+    curves: Curves,
+) -> FirstStage:
+    """What the second stage starts from, for the inputs `seen` of which `latents` are used."""
+    without = linear_without(seen[:, latents], table, fold) @ smoothing.matrix
+    return FirstStage(
+        table=table,
+        latents=seen[:, latents],
+        rows=latents,
+        fold=fold,
+        whole=seen @ curves.weights + curves.bias,
+        without=without * correction.scale + correction.move,
+        curves=curves,
+        smoothing=smoothing.matrix,
     )
 
 

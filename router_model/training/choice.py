@@ -68,10 +68,10 @@ def best_fit(  # noqa: PLR0917
     """
     if len(table) >= SMALL and not is_flat(table):
         return full
-    return choose([*simple_fits(inputs, latents, counts, table, fold), full], table)
+    return simplest([*simple_fits(inputs, latents, counts, table, fold), full], table)
 
 
-def choose(fits: Sequence[Fit], table: OutcomeTable) -> Fit:
+def simplest(fits: Sequence[Fit], table: OutcomeTable) -> Fit:
     """The first fit whose decisions are within a standard error of the best; `fits` are simplest first."""
     earned = [decided(fit.raw, table) for fit in fits]
     best = max(earned, key=lambda each: float(each.mean()))

@@ -50,7 +50,7 @@ def expected(prior: Prior, table: OutcomeTable, lengths: Mapping[str, float]) ->
     return Home(np.log(right / (1 - right))[order], np.log(tokens)[order])
 
 
-def check(home: Home, table: OutcomeTable) -> None:
+def check_home(home: Home, table: OutcomeTable) -> None:
     """Refuse a prior for other tiers or with values that are not finite. Raises: OutcomeError."""
     count = len(table.tiers)
     values = np.concatenate((home.logits, home.log_tokens))

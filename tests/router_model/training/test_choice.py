@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from router_model.encoders.ngrams import DENSE
 from router_model.training import tier_curves
-from router_model.training.choice import Fit, best_fit, choose, decided, is_flat, simple_fits
-from router_model.training.home import Home, check, strengths, towards
+from router_model.training.choice import Fit, best_fit, decided, is_flat, simple_fits, simplest
+from router_model.training.home import Home, check_home, strengths, towards
 from router_model.training.outcomes import FOLDS, OutcomeError, OutcomeTable, check_enough, folds
 from tests.router_model import made
 
@@ -86,8 +86,8 @@ def test_simplest_of_equals() -> None:
     knowing[:, 1] = 3.0
     nothing = np.zeros((1, 4))
 
-    assert choose([Fit("a", same, nothing), Fit("b", same, nothing)], table).name == "a"
-    assert choose([Fit("a", same, nothing), Fit("b", knowing, nothing)], table).name == "b"
+    assert simplest([Fit("a", same, nothing), Fit("b", same, nothing)], table).name == "a"
+    assert simplest([Fit("a", same, nothing), Fit("b", knowing, nothing)], table).name == "b"
     assert decided(knowing, table).mean() > decided(same, table).mean() + 0.05
 
 
@@ -148,4 +148,4 @@ def test_unusable_priors() -> None:
     table = made.table(40)
     for home in (Home(np.zeros(3), np.zeros(3)), Home(np.zeros(2), np.array([np.nan, 1.0]))):
         with pytest.raises(OutcomeError, match="finite value for each of 2 tiers"):
-            check(home, table)
+            check_home(home, table)
