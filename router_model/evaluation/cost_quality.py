@@ -9,7 +9,7 @@ plus the share f of the way to the most expensive one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,39 @@ class Sweep:
         return Sweep(self.rows[chosen], self.tokens[:, chosen], self.correct[:, chosen])
 
 
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """Which tier each prompt gets at falling prices."""
+
+    rows: NDArray[np.intp]
+    """The prompts' rows in the table."""
+    chosen: NDArray[Any]
+    """The position of the tier, [prices, prompts]; or the probability of each, [prices, prompts, tiers]."""
+
+    def scored(self, outcomes: tuple[Floats, Floats]) -> Sweep:
+        """What the decisions earn and cost. outcomes: (correct, tokens) of the same prompts, each [N, T]."""
+        correct, tokens = outcomes
+        if self.chosen.ndim == 3:
+            return Sweep(self.rows, (self.chosen * tokens).sum(axis=2), (self.chosen * correct).sum(axis=2))
+        each = np.arange(len(self.rows))
+        return Sweep(self.rows, tokens[each, self.chosen], correct[each, self.chosen])
+
+    def within(self, keep: NDArray[np.bool_]) -> Decisions:
+        """The part on the prompts that `keep` marks among all prompts of the table."""
+        chosen = keep[self.rows]
+        return Decisions(self.rows[chosen], self.chosen[:, chosen])
+
+    def permuted(self, keys: Floats) -> Decisions:
+        """The same decisions, each made for another prompt. keys: random numbers, one per row of the table.
+
+        Decisions on the same prompts are permuted in the same way by the same keys, whatever their order.
+        """
+        order = self.rows.argsort()
+        moved = np.empty_like(order)
+        moved[order] = order[keys[self.rows[order]].argsort()]
+        return Decisions(self.rows, self.chosen[:, moved])
+
+
 def prices(correct: Floats, tokens: Floats, count: int = 64) -> Floats:
     """Falling prices, infinity to 0, at which decisions by estimates [N, T] change, evenly in tokens."""
     climbs = [steps(*row) for row in zip(correct.tolist(), tokens.tolist(), strict=True)]
@@ -75,25 +108,30 @@ def prices(correct: Floats, tokens: Floats, count: int = 64) -> Floats:
     return np.concatenate([[np.inf], just_below, [0.0]])
 
 
+def decide(
+    estimates: tuple[Floats, Floats],
+    outcomes: tuple[Floats, Floats],
+    rows: NDArray[np.intp],
+    at: Floats | None = None,
+) -> Decisions:
+    """Decide by estimates (correct, tokens), [N, T], of prompts with outcomes (correct, tokens), [N, T].
+
+    Of the outcomes only the mean tokens are used: row 0 is the cheapest tier for all prompts. at: the prices;
+    by default those where decisions change.
+    """
+    picks = [np.full(len(rows), outcomes[1].mean(axis=0).argmin())]
+    picks += [best_tiers(*estimates, price) for price in (prices(*estimates) if at is None else at)]
+    return Decisions(rows, np.stack(picks))
+
+
 def sweep(
     estimates: tuple[Floats, Floats],
     outcomes: tuple[Floats, Floats],
     rows: NDArray[np.intp],
     at: Floats | None = None,
 ) -> Sweep:
-    """Decide by estimates (correct, tokens) and score by outcomes (correct, tokens), each [N, T].
-
-    Row 0 is the cheapest tier for all prompts. at: the prices; by default those where decisions change.
-    """
-    correct, tokens = outcomes
-    each = np.arange(len(rows))
-    picks = [np.full(len(rows), tokens.mean(axis=0).argmin())]
-    picks += [best_tiers(*estimates, price) for price in (prices(*estimates) if at is None else at)]
-    return Sweep(
-        rows,
-        np.stack([tokens[each, pick] for pick in picks]),
-        np.stack([correct[each, pick] for pick in picks]),
-    )
+    """Decide by estimates as in `decide` and score by outcomes (correct, tokens), each [N, T]."""
+    return decide(estimates, outcomes, rows, at).scored(outcomes)
 
 
 def fixed(correct: Floats, tokens: Floats, rows: NDArray[np.intp]) -> Sweep:
@@ -138,7 +176,7 @@ def area(curve: Curve, low: float, high: float) -> float:
     if high <= low:
         return float("nan")
     x, y = curve.hull()
-    budgets = np.unique(np.concatenate([[low, high], x[(x > low) & (x < high)]]))
+    budgets = np.concatenate([[low], x[(x > low) & (x < high)], [high]])
     return float(np.trapezoid(np.interp(budgets, x, y), budgets) / (high - low))
 
 

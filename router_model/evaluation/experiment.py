@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from router_model.allocation import UNIT
 from router_model.arrays import Floats
 from router_model.evaluation import cost_quality
-from router_model.evaluation.cost_quality import Sweep
+from router_model.evaluation.cost_quality import Decisions, Sweep
 from router_model.evaluation.methods import Estimates, Estimator, Method, Uncalibrated
 from router_model.evaluation.oracle import oracle
 from router_model.training.outcomes import FOLDS, OutcomeError, OutcomeTable, folds
@@ -37,6 +37,8 @@ class Cell(NamedTuple):
     uncalibrated: Estimates | None = None
     seconds: float = 0.0
     """CPU time per fit."""
+    decisions: Decisions | None = None
+    """For the prompts `sweep.rows`; None if they are not known."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def cross_fit(
     method: Method, table: OutcomeTable, seed: int, tests: Iterable[NDArray[np.bool_]], tick: FitCallback
 ) -> Cell:
     """Fit outside of each test part and predict inside of it, at the same prices for all parts."""
-    estimates, raw, tokens, correct, rows = [], [], [], [], []
+    estimates, raw, shares, rows = [], [], [], []
     prices = relative_prices(table)
     seconds = 0.0
     for test in tests:
@@ -90,34 +92,30 @@ def cross_fit(
             if isinstance(fitted, Uncalibrated):
                 raw.append(fitted.uncalibrated(held_out))
         else:
-            chosen = np.stack([fitted.choose(held_out, price) for price in prices])
-            tokens.append((chosen * held_out.tokens).sum(axis=2))
-            correct.append((chosen * held_out.correct).sum(axis=2))
+            shares.append(np.stack([fitted.choose(held_out, price) for price in prices]))
         tick(method.name)
-    cell = _cell(table, np.concatenate(rows), estimates, raw, tokens, correct)
+    cell = _cell(table, np.concatenate(rows), estimates, raw, shares)
     return cell._replace(seconds=seconds / len(rows))
 
 
-def _cell(  # noqa: PLR0917
+def _cell(
     table: OutcomeTable,
     rows: NDArray[np.intp],
     estimates: list[Estimates],
     raw: list[Estimates],
-    tokens: list[Floats],
-    correct: list[Floats],
+    shares: list[Floats],
 ) -> Cell:
     truth = Estimates(table.correct[rows], table.tokens[rows])
     if estimates:
         joined = _joined(estimates)
-        return Cell(cost_quality.sweep(joined, truth, rows), joined, _joined(raw) if raw else None)
-    cheapest = truth.tokens.mean(axis=0).argmin()
-    return Cell(
-        Sweep(
-            rows,
-            np.concatenate([truth.tokens[:, cheapest][None], np.concatenate(tokens, axis=1)]),
-            np.concatenate([truth.correct[:, cheapest][None], np.concatenate(correct, axis=1)]),
-        )
-    )
+        decisions = cost_quality.decide(joined, truth, rows)
+        before = _joined(raw) if raw else None
+        return Cell(decisions.scored(truth), joined, before, decisions=decisions)
+    cheapest = np.zeros((1, *truth.tokens.shape))
+    cheapest[..., truth.tokens.mean(axis=0).argmin()] = 1.0
+    every = np.concatenate([cheapest, np.concatenate(shares, axis=1)])
+    decisions = Decisions(rows, every.astype(np.float32))
+    return Cell(decisions.scored(truth), decisions=decisions)
 
 
 def _joined(estimates: Sequence[Estimates]) -> Estimates:
@@ -214,7 +212,12 @@ def _kept(cell: Cell, keep: NDArray[np.bool_]) -> Cell:
     def those(estimates: Estimates | None) -> Estimates | None:
         return estimates and Estimates(estimates.correct[chosen], estimates.tokens[chosen])
 
-    return Cell(cell.sweep.within(keep), those(cell.estimates), those(cell.uncalibrated))
+    return cell._replace(
+        sweep=cell.sweep.within(keep),
+        estimates=those(cell.estimates),
+        uncalibrated=those(cell.uncalibrated),
+        decisions=cell.decisions and cell.decisions.within(keep),
+    )
 
 
 def assemble(
@@ -232,3 +235,27 @@ def assemble(
         cost_quality.fixed(table.correct[test], table.tokens[test], np.flatnonzero(test)) for test in tested
     ]
     return Comparison(table, setting, cells, tiers, [whole.within(test) for test in tested], kind)
+
+
+def against(comparison: Comparison, rungs: Estimates) -> Comparison:
+    """The same decisions against the mixes of more fixed rungs than the methods chose from.
+
+    rungs: outcomes of all rungs for every prompt of the table, [N, K].
+    """
+    tiers = [
+        cost_quality.fixed(rungs.correct[own.rows], rungs.tokens[own.rows], own.rows)
+        for own in comparison.tiers
+    ]
+    return replace(comparison, tiers=tiers)
+
+
+def informed(comparison: Comparison, method: str) -> Comparison:
+    """With oracles that also know a method's estimates, if oracles are split-sample; else as it was."""
+    cells = comparison.cells[method]
+    if comparison.oracle_kind != "split-sample" or any(cell.estimates is None for cell in cells):
+        return comparison
+    oracles, kind = [], comparison.oracle_kind
+    for seed, cell in enumerate(cells):
+        best, kind = oracle(comparison.table.take(cell.sweep.rows), seed, draws=8, prior=cell.estimates)
+        oracles.append(Sweep(cell.sweep.rows, best.tokens, best.correct))
+    return replace(comparison, oracle=oracles, oracle_kind=kind)
