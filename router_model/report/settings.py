@@ -51,6 +51,8 @@ class Setting:
     """Cross-validate for every seed although the table is large."""
     rungs: tuple[str, ...] = ()
     """All tiers of the fixed mix, cheapest first, if methods choose from a part of them."""
+    ladder: bool = False
+    """All tiers of the table are in the fixed mix, whichever they are."""
     caps: tuple[int, ...] = ()
     """The cap of each rung, if the table holds runs that were cut: caps in between are computed."""
     cascades: tuple[str, ...] = ()
@@ -69,7 +71,7 @@ class Setting:
         if path is None or not path.exists():
             return None
         named = dict.fromkeys((*self.tiers, *self.rungs, *self.cascades, *(self.drafts or ())))
-        table = read_table(path, tuple(named) or None)
+        table = read_table(path, None if self.ladder else tuple(named) or None)
         further = path.with_name(FURTHER)
         if self.file == TINY and further.exists():
             return joined(table, read_table(further, table.tiers))
@@ -81,6 +83,8 @@ class Setting:
 
     def fixed(self, table: OutcomeTable) -> Estimates:
         """Outcomes of everything that the fixed mix may use, [N, K]."""
+        if self.ladder:
+            return Estimates(table.correct, table.tokens)
         every = table.select(self.rungs) if self.rungs else self.offered(table)
         return uniform_caps(every, self.caps) if self.caps else Estimates(every.correct, every.tokens)
 
@@ -122,7 +126,7 @@ SETTINGS = (
     Setting(
         TINY, "tiny reasoner", TINY, ("direct", "short", "medium", "long"),
         "Our own small reasoning model, four samples per cell. Methods are trained on 4,000 other questions.",
-        "tiny", families=6,
+        "tiny", ladder=True, families=6,
     ),
     Setting(
         "gym", "reasoning gym", "reasoning_gym_tiers", ("llama-4-scout", "llama-4-maverick"),
