@@ -21,6 +21,8 @@ LARGEST = 8 << 20  # bytes
 
 TRUNK = ("rarity", "mean", "scale", "latents", "counts", "shift", "hidden", "hidden_bias")
 CURVES = ("weights", "bias", "low", "high", "spread", "offset")
+ALONE = ("average", "by_length")
+"""Curves on the length of a prompt alone. Heads trained before there were any lack them."""
 UNSEEN = 16.0
 """The rarity of an n-gram that was never seen in training."""
 

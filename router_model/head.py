@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ from router_model import artifact
 from router_model.allocation import PriceTable, demand
 from router_model.arrays import Singles
 from router_model.encoders.base import Encoder, EncoderError, Features, Source
-from router_model.encoders.ngrams import FEATURE_VERSION, HASHED, ngram_features
+from router_model.encoders.ngrams import DENSE, FEATURE_VERSION, HASHED, ngram_features
 from router_model.encoders.open import opened
 from router_model.head_parts import Curves, TierMapping, Trunk, map_tiers
 from router_model.predictor import Prediction, TierLength
@@ -61,10 +62,21 @@ class Head:
         except EncoderError as error:
             raise artifact.ArtifactError(f"{directory}: {error}") from None
         parts = {name: arrays[f"trunk.{name}"].astype(np.float32) for name in artifact.TRUNK}
-        trunk = Trunk(**parts, strange=float(manifest["strange"]), plane=arrays.get("trunk.plane"))
+        sample = arrays["sample"].astype(np.float32)
+        trunk = Trunk(
+            **parts,
+            strange=float(manifest["strange"]),
+            plane=arrays.get("trunk.plane"),
+            examples=sample[:, -DENSE:],
+            reach=float(manifest.get("reach", math.inf)),
+        )
         sets = {}
         for index, entry in enumerate(manifest["sets"]):
             parts = {name: arrays[f"set{index}.{name}"] for name in artifact.CURVES}
+            if f"set{index}.by_length" in arrays:
+                parts |= {name: arrays[f"set{index}.{name}"] for name in artifact.ALONE}
+            else:
+                parts |= _averages(parts, sample.mean(axis=0))
             sets[entry["name"]] = Curves(
                 name=entry["name"],
                 tiers=tuple(entry["tiers"]),
@@ -74,35 +86,31 @@ class Head:
                 **parts,
             )
         ngram_features("")  # builds the lookup tables now instead of during the first request
-        sample = arrays["sample"].astype(np.float32)
         return cls(str(manifest["name"]), digest, trunk, sets, sample, arrays["trained"], manifest, encoder)
 
     def predict(self, prompt: str, model: str, tiers: Sequence[TierLength]) -> Prediction:
         """See `Predictor.predict`; `match` says how tiers are matched to measured ones."""
-        inputs, abstains = self._average, True
         features = self.encoder.features(prompt)
-        if features is not None:
-            seen, strangeness = self.trunk.see(features)
-            if strangeness <= self.trunk.strange:
-                inputs, abstains = seen, False
+        inputs, unknown = (self._length_alone(prompt), 1.0) if features is None else self.trunk.see(features)
         mapping = self._mapping(model, tuple(tiers))
-        correct, tokens = mapping.outcomes(inputs)
+        correct, tokens = mapping.outcomes(inputs, unknown)
         p95 = np.minimum(np.ceil(tokens * mapping.spread), mapping.limit)
         right = tuple(correct.tolist())
-        return Prediction(1 - right[0], right, tuple(tokens.tolist()), tuple(p95.tolist()), abstains)
+        return Prediction(1 - right[0], right, tuple(tokens.tolist()), tuple(p95.tolist()), unknown > 0)
 
-    def see(self, prompts: Sequence[str]) -> Singles:
-        """The inputs of the curves for each prompt, [N, H + R + DENSE].
+    def see(self, prompts: Sequence[str]) -> tuple[Singles, Singles]:
+        """The inputs of the curves for each prompt, [N, H + R + DENSE], and how unknown each one is, [N].
 
         Raises: EncoderError.
         """
         matrix = self.encoder.encode_all(prompts)
         rows = [slice(*matrix.indptr[index : index + 2]) for index in range(len(prompts))]
         seen = [
-            self.trunk.see(Features(matrix.indices[row], matrix.values[row], matrix.dense[index]))[0]
+            self.trunk.see(Features(matrix.indices[row], matrix.values[row], matrix.dense[index]))
             for index, row in enumerate(rows)
         ]
-        return np.array(seen, np.float32).reshape(len(prompts), -1)
+        inputs = np.array([each for each, _ in seen], np.float32).reshape(len(prompts), -1)
+        return inputs, np.array([unknown for _, unknown in seen], np.float32)
 
     def _mapping(self, model: str, tiers: tuple[TierLength, ...]) -> TierMapping:
         mapping = self._mappings.get((model, tiers))
@@ -124,6 +132,12 @@ class Head:
     def _average(self) -> Singles:
         average: Singles = self.sample.mean(axis=0)
         return average
+
+    def _length_alone(self, prompt: str) -> Singles:
+        """Average inputs with the length of this prompt, for when its embedding is not at hand."""
+        inputs = self._average.copy()
+        inputs[-DENSE] = (math.log1p(len(prompt)) - self.trunk.mean[0]) / self.trunk.scale[0]
+        return inputs
 
     def match(self, model: str, tiers: Sequence[TierLength]) -> tuple[Curves, list[int] | None]:
         """The curves for a model's tiers and, where tiers are known by name, their columns.
@@ -170,6 +184,12 @@ class Head:
             np.unique(np.linspace(0, len(budgets) - 1, points).astype(np.int64)) if len(budgets) else slice(0)
         )
         return PriceTable.of_points(budgets[shown], prices[shown])
+
+
+def _averages(curves: Mapping[str, Singles], inputs: Singles) -> dict[str, Singles]:
+    """What stands in for the curves on length alone in a head trained before there were any: its averages."""
+    logits, logs = np.split(inputs @ curves["weights"] + curves["bias"], 2)
+    return {"average": 1 / (1 + np.exp(-logits)), "by_length": np.stack([logs, np.zeros_like(logs)])}
 
 
 def load_named(name: str | Path, source: Source | None = None, remembers: int = 1 << 17) -> Head:

@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from router_model import artifact
 from router_model.arrays import Floats, Singles
 from router_model.encoders.base import Features
+from router_model.encoders.ngrams import DENSE
 from router_model.predictor import TierLength
 
 _CLIP = 4.0  # standard deviations beyond which a count carries no more information
+_BELIEVED = 0.25  # share of the predicted deviation of P(right) that is kept for an unknown prompt
+_RAMP = 0.5  # beyond the threshold of strangeness: where a prompt counts as wholly unknown
 _OCTAVES = 2.0  # how far beyond the longest measured tier the curves may continue to rise
 
 
@@ -38,20 +41,33 @@ class Curves:
     """In [0, 1]: how much of the predicted differences between tiers held on prompts not trained on."""
     offset: Singles
     """The tiers' mean differences, [T], which replace the part that did not hold."""
+    average: Singles
+    """Mean P(right) of the training prompts, [T]."""
+    by_length: Singles
+    """ln E[tokens] from the length of a prompt alone: intercepts, then slopes on the first count, [2, T]."""
     lengths: Mapping[str, float] = field(default_factory=dict)
     """Reasoning tokens of some tiers, rising. Only curves with lengths serve models not measured."""
     bound: bool = False
     """Whether the curves serve only the model of their name."""
 
-    def outcomes(self, inputs: Singles) -> tuple[Floats, Floats]:
-        """P(right) and E[tokens] for inputs [..., inputs], each [..., T]."""
+    def outcomes(self, inputs: Singles, unknown: Singles | float = 0.0) -> tuple[Floats, Floats]:
+        """P(right) and E[tokens] for inputs [..., inputs], each [..., T].
+
+        unknown: in [0, 1], how far each prompt is outside of what the trunk knows, [...]. The length alone
+        predicts the tokens of an unknown prompt, and P(right) stays near the average.
+        """
         raw = inputs @ self.weights + self.bias
         count = len(self.tiers)
         correct = 1 / (1 + np.exp(-np.minimum(np.maximum(raw[..., :count], -30), 30)))  # np.clip is slower
         centre = correct.mean(axis=-1, keepdims=True)
         gain = self.shrink * (correct - centre) + (1 - self.shrink) * self.offset
-        tokens = np.clip(np.exp(np.minimum(raw[..., count:], 20)), self.low, self.high)
-        return np.clip(centre + gain, 0, 1).astype(np.float64), tokens.astype(np.float64)
+        correct, logs = np.clip(centre + gain, 0, 1), raw[..., count:]
+        if np.any(unknown):
+            share = np.asarray(unknown, np.float32)[..., None]
+            correct = correct + share * (1 - _BELIEVED) * (self.average - correct)
+            logs = logs + share * (self.by_length[0] + inputs[..., -DENSE, None] * self.by_length[1] - logs)
+        tokens = np.clip(np.exp(np.minimum(logs, 20)), self.low, self.high)
+        return correct.astype(np.float64), tokens.astype(np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +94,13 @@ class Trunk:
     """Mean rarity, or share outside of the plane, above which a prompt counts as unlike the training data."""
     plane: Singles | None = None
     """The leading directions of the training data, [K, SIZE], if the features are an embedding."""
+    examples: Singles = field(default_factory=lambda: np.zeros((0, DENSE), np.float32))
+    """Standardised counts of some training prompts, [M, DENSE]."""
+    reach: float = math.inf
+    """Distance to the nearest example above which a prompt counts as unlike the training data."""
 
     def see(self, features: Features) -> tuple[Singles, float]:
-        """The inputs [H + R + DENSE], and how unlike the training data the prompt is (see `strange`)."""
+        """The inputs [H + R + DENSE], and how unknown the prompt is: 0 to 1, see `unknown_share`."""
         seen = self.rarity.take(features.indices)  # half the time of indexing
         values = features.values * seen
         length = math.sqrt(float(values @ values)) or 1.0
@@ -88,12 +108,25 @@ class Trunk:
         latents = (
             (values / length) @ self.latents.take(features.indices, 0) + counts @ self.counts + self.shift
         )
-        strangeness = rarity(seen) if self.plane is None else outside(values, self.plane)
-        return self.above(np.concatenate((latents, counts))), strangeness
+        strangeness = (rarity(seen) if self.plane is None else outside(values, self.plane)) / self.strange
+        if len(self.examples):
+            strangeness = max(strangeness, distance(counts, self.examples) / self.reach)
+        return self.above(np.concatenate((latents, counts))), unknown_share(strangeness)
 
     def above(self, inputs: Singles) -> Singles:
         """Prepend the hidden layer to z and the counts: [..., R + DENSE] -> [..., H + R + DENSE]."""
         return np.concatenate((np.tanh(inputs @ self.hidden + self.hidden_bias), inputs), axis=-1)
+
+
+def unknown_share(strangeness: float) -> float:
+    """0 up to the threshold of strangeness, which is 1, rising to 1 at half beyond it."""
+    return min(max((strangeness - 1) / _RAMP, 0.0), 1.0)
+
+
+def distance(counts: Singles, examples: Singles) -> float:
+    """Euclidean distance from counts [DENSE] to the nearest of the examples [M, DENSE]."""
+    away = examples - counts
+    return math.sqrt(float(np.einsum("ij,ij->i", away, away).min()))
 
 
 def rarity(seen: Singles) -> float:
@@ -126,9 +159,9 @@ class TierMapping:
     spread: Floats
     """95th percentile over mean of the tokens, [asked]."""
 
-    def outcomes(self, inputs: Singles) -> tuple[Floats, Floats]:
-        """P(right) and E[tokens] for inputs [..., inputs], each [..., asked]."""
-        correct, tokens = self.curves.outcomes(inputs)
+    def outcomes(self, inputs: Singles, unknown: Singles | float = 0.0) -> tuple[Floats, Floats]:
+        """P(right) and E[tokens] for inputs [..., inputs], each [..., asked]; see `Curves.outcomes`."""
+        correct, tokens = self.curves.outcomes(inputs, unknown)
         correct, tokens = correct.take(self.columns, -1), tokens.take(self.columns, -1)
         if self.blend is not None:
             rising, longer = np.maximum.accumulate(correct, -1), np.maximum.accumulate(tokens, -1)

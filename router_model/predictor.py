@@ -34,7 +34,7 @@ class Prediction:
     """95th percentile of completion tokens; empty if unknown."""
 
     abstains: bool = False
-    """The prompt is too unlike the training data. The other fields are then the predictor's averages."""
+    """The prompt is unlike the training data. Its length then decides more than its words."""
 
 
 class Predictor(Protocol):

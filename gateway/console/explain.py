@@ -22,7 +22,7 @@ _BECAUSE = {
     "rule_floor": "Rule {rule} guarantees {tier}; a shorter tier would have been chosen.",
     "rule_tier": "Rule {rule} fixes {tier}.",
     "budget": "The token budget had no room for a longer tier than {tier}.",
-    "abstained": "The prompt is unlike the head's training data; on average {tier} is worth most.",
+    "abstained": "The prompt is unlike the head's training data; judged by its length, {tier} is worth most.",
     "explored": "{tier} was drawn at random, to learn how other tiers do.",
 }
 

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 Reason = Literal[
     "price",  # the best value at today's price
-    "abstained",  # the best value on average: the prompt is unlike the head's training data
+    "abstained",  # the best value judged by length: the prompt is unlike the head's training data
     "pinned",  # the client named the tier
     "explored",  # drawn at random, to learn how the other tiers do
     "only_tier",  # the model has one tier

@@ -140,6 +140,30 @@ def fixed(correct: Floats, tokens: Floats, rows: NDArray[np.intp]) -> Sweep:
     return Sweep(rows, tokens.T[order], correct.T[order])
 
 
+def at_shares(sweep: Sweep, tiers: Curve, count: int = 41) -> Sweep:
+    """The decisions at `count` even shares of the extra budget of these tiers, mixed between two prices.
+
+    Parts of a table that were each decided by another method are then compared at the same share of their own
+    budgets. One price for all would compare the levels of the methods' estimates.
+    """
+    curve = sweep.curve()
+    rows = []
+    for share in np.linspace(0, 1, count):
+        over = np.flatnonzero(curve.tokens > budget_of(tiers, share) * (1 + 1e-12))
+        right = int(over[0]) if over.size else len(curve.tokens) - 1
+        left = max(right - 1, 0) if over.size else right
+        rise = curve.tokens[right] - curve.tokens[left]
+        mixed = (budget_of(tiers, share) - curve.tokens[left]) / rise if rise > 0 else 0.0
+        rows.append((left, right, min(max(mixed, 0.0), 1.0)))
+    lefts, rights, shares = (np.array(column) for column in zip(*rows, strict=True))
+    part = shares[:, None]
+    return Sweep(
+        sweep.rows,
+        (1 - part) * sweep.tokens[lefts.astype(int)] + part * sweep.tokens[rights.astype(int)],
+        (1 - part) * sweep.correct[lefts.astype(int)] + part * sweep.correct[rights.astype(int)],
+    )
+
+
 def at_budget(curve: Curve, budget: float) -> Point:
     """The point between two prices where the curve first exceeds the budget; its end if it never does."""
     over = np.flatnonzero(curve.tokens > budget * (1 + 1e-12))

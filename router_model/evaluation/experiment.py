@@ -160,7 +160,8 @@ def left_out_groups(
     """Measure every prompt with methods that were fitted to the other groups of prompts only.
 
     groups: the group of each prompt, [N]. This shows what a method is worth on kinds of prompts that it never
-    saw, where cross-validation over single prompts shows how well it recognises the kinds that it knows.
+    saw, where cross-validation over single prompts shows how well it recognises the kinds that it knows. Each
+    group is decided by another fit, and is therefore measured at shares of its own budget, see `at_shares`.
 
     Raises: OutcomeError, unless there are two groups.
     """
@@ -171,11 +172,36 @@ def left_out_groups(
     if len(tests) < 2:
         raise OutcomeError(f"{table.name}: leaving groups of prompts out needs at least two groups")
     cells = {
-        method.name: [cross_fit(method, table, seed, tests, tick) for seed in seeds] for method in methods
+        method.name: [
+            _joined_parts(table, [cross_fit(method, table, seed, [test], tick) for test in tests])
+            for seed in seeds
+        ]
+        for method in methods
     }
     everything = np.ones(len(table), np.bool_)
     setting = f"{len(tests)} groups of prompts, each one left out"
     return assemble(table, setting, cells, [everything for _ in seeds])
+
+
+def _joined_parts(table: OutcomeTable, cells: Sequence[Cell]) -> Cell:
+    """One cell of the cells of several parts, each at shares of its own extra budget."""
+    sweeps = []
+    for cell in cells:
+        rows = cell.sweep.rows
+        tiers = cost_quality.fixed(table.correct[rows], table.tokens[rows], rows).curve()
+        sweeps.append(cost_quality.at_shares(cell.sweep, tiers))
+    raw = [cell.uncalibrated for cell in cells if cell.uncalibrated]
+    estimates = [cell.estimates for cell in cells if cell.estimates]
+    return Cell(
+        Sweep(
+            np.concatenate([sweep.rows for sweep in sweeps]),
+            np.concatenate([sweep.tokens for sweep in sweeps], axis=1),
+            np.concatenate([sweep.correct for sweep in sweeps], axis=1),
+        ),
+        _joined(estimates) if estimates else None,
+        _joined(raw) if raw else None,
+        float(np.mean([cell.seconds for cell in cells])),
+    )
 
 
 def category_groups(table: OutcomeTable, count: int = FOLDS, seed: int = 0) -> tuple[str, ...]:

@@ -53,7 +53,7 @@ class FittedHead:
 
     def _by(self, curves: Curves, table: OutcomeTable) -> Estimates:
         columns = [curves.tiers.index(tier) for tier in table.tiers]
-        correct, tokens = curves.outcomes(self.head.see(table.prompts))
+        correct, tokens = curves.outcomes(*self.head.see(table.prompts))
         return Estimates(correct[:, columns], tokens[:, columns])
 
 
@@ -79,7 +79,7 @@ class HeadMethod:
 def _latents(head: Head, prompts: tuple[str, ...]) -> Floats:
     """z of each prompt, [N, R]. Cached, because it is needed at every price."""
     first = len(head.trunk.hidden_bias)
-    return head.see(prompts)[:, first:-DENSE].astype(float)
+    return head.see(prompts)[0][:, first:-DENSE].astype(float)
 
 
 @dataclass(frozen=True)

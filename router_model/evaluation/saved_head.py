@@ -72,7 +72,7 @@ def estimate_unseen(head: Head, table: OutcomeTable, seed: int) -> tuple[Outcome
     for known in (*([named] if named else []), *head.sets.values()):
         if set(table.tiers) <= set(known.tiers):
             columns = [known.tiers.index(tier) for tier in table.tiers]
-            correct, tokens = known.outcomes(head.see(kept.prompts))
+            correct, tokens = known.outcomes(*head.see(kept.prompts))
             return kept, Estimates(correct[:, columns], tokens[:, columns]), f"tiers of {known.name}{note}"
     estimates = Estimates(np.zeros_like(kept.correct), np.zeros_like(kept.tokens))
     tests = list(parts(kept, seed))
@@ -83,6 +83,6 @@ def estimate_unseen(head: Head, table: OutcomeTable, seed: int) -> tuple[Outcome
     for test in tests:
         tuned = calibrate(head, kept.take(~test), seed)
         seen = tuned.see(kept.take(test).prompts)
-        estimates.correct[test], estimates.tokens[test] = tuned.sets[kept.name].outcomes(seen)
+        estimates.correct[test], estimates.tokens[test] = tuned.sets[kept.name].outcomes(*seen)
     how = f"new tiers, calibrated on four fifths and measured on the other, five times{note}"
     return kept, estimates, how

@@ -17,6 +17,7 @@ from router_model.prompts import fingerprints
 from router_model.training.outcomes import FOLDS, OutcomeError, OutcomeTable, folds
 from router_model.training.tier_curves import (
     FEWEST,
+    by_length,
     correct_by,
     corrected,
     cross_regress,
@@ -28,7 +29,7 @@ from router_model.training.tier_curves import (
 
 def inputs_of(head: Head, table: OutcomeTable) -> Floats:
     """The inputs of the curves for each prompt, [N, H + R + DENSE]."""
-    return head.see(table.prompts).astype(float)
+    return head.see(table.prompts)[0].astype(float)
 
 
 def calibrate(
@@ -51,7 +52,11 @@ def calibrate(
     weights[latents] = narrow[:-1]
     weights[-1] = narrow[-1]
     correction = correct_by(raw, table)
-    curves = replace(corrected(uncorrected(table, weights, lengths), correction), bound=True)
+    curves = replace(
+        corrected(uncorrected(table, weights, lengths), correction),
+        by_length=by_length(table, seen[:, -DENSE]),
+        bound=True,
+    )
     manifest = dict(head.manifest)
     for part, entry in (
         ("data", {"sha256": table.digest, "prompts": len(table)}),

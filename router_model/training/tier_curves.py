@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router_model.arrays import Floats
+from router_model.arrays import Floats, Singles
 from router_model.head_parts import Curves
 from router_model.training.outcomes import FOLDS, OutcomeTable, log_tokens
 
@@ -203,8 +203,26 @@ def uncorrected(table: OutcomeTable, weights: Floats, lengths: Mapping[str, floa
         spread=np.ones(count, single),
         shrink=1.0,
         offset=np.zeros(count, single),
+        average=np.nanmean(table.correct, axis=0).astype(single),
+        by_length=np.stack([np.log(np.maximum(np.nanmean(table.tokens, axis=0), 1)), np.zeros(count)]).astype(
+            single
+        ),
         lengths=lengths or {},
     )
+
+
+def by_length(table: OutcomeTable, size: Floats) -> Singles:
+    """ln E[tokens] on the standardised log length [N] of the prompts alone, see `Curves.by_length`.
+
+    The intercepts move from the mean of the logarithms to that of the tokens (Duan, 1983).
+    """
+    weight, logs = sample_weights(table), log_tokens(table)
+    fits = [linear(size[:, None], logs[:, k], weight[:, k], penalty=1.0) for k in range(len(table.tiers))]
+    slope, shift = np.stack(fits, axis=1)
+    guessed = np.exp(size[:, None] * slope + shift)
+    known = table.samples > 0
+    bias = np.nansum(table.tokens, axis=0) / np.maximum(np.where(known, guessed, 0).sum(axis=0), 1e-9)
+    return np.stack([shift + np.log(np.maximum(bias, 1e-9)), slope]).astype(np.float32)
 
 
 def metrics(table: OutcomeTable, raw: Floats, correction: Correction) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from router_model import artifact
 from router_model.arrays import Floats
 from router_model.encoders.base import Encoder
-from router_model.encoders.ngrams import FEATURE_VERSION, HASHED
+from router_model.encoders.ngrams import DENSE, FEATURE_VERSION, HASHED
 from router_model.head import Head
 from router_model.head_parts import Curves
 from router_model.prompts import fingerprints
@@ -22,7 +22,7 @@ from router_model.training import network, tier_curves
 from router_model.training.network import Network, Targets
 from router_model.training.outcomes import FOLDS, OutcomeError, OutcomeTable, log_tokens
 from router_model.training.tier_curves import Correction
-from router_model.training.trunk import Corpus, Latents, StageCallback, learn
+from router_model.training.trunk import Corpus, Latents, StageCallback, learn, reach
 
 _SAMPLE = 512
 _BLENDS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -107,6 +107,8 @@ def fit_head(
         blend, correction = _choose_blend(view)
         weights = _weights(view, whole, moments[:, _column(corpus, index)], _column(corpus, index), blend)
         own = tier_curves.uncorrected(view.table, weights, _lengths(view.table, alone=len(tables) == 1))
+        size = latents.inputs[view.rows, -DENSE]
+        own = replace(own, by_length=tier_curves.by_length(view.table, size))
         plain[own.name], sets[own.name] = own, tier_curves.corrected(own, correction)
         raw = blend * view.deep + (1 - blend) * view.linear
         estimates[own.name] = tier_curves.apply_correction(correction, raw, view.table)
@@ -114,6 +116,8 @@ def fit_head(
         metrics[own.name] = tier_curves.metrics(view.table, raw, correction) | {"network_share": blend}
     rows = np.random.default_rng(settings.seed).permutation(len(latents.inputs))[:_SAMPLE]
     sample = trunk.above(latents.inputs[rows].astype(np.float32)).astype(np.float16).astype(np.float32)
+    examples = sample[:, -DENSE:]
+    trunk = replace(trunk, examples=examples, reach=reach(latents.inputs[:, -DENSE:], examples, rows))
     trained = np.unique(fingerprints([prompt for table in tables for prompt in table.prompts]))
     manifest = {
         "name": name,
@@ -121,6 +125,7 @@ def fit_head(
         "encoder": dict(encoder.identity),
         "settings": asdict(settings),
         "strange": trunk.strange,
+        "reach": trunk.reach,
         "data": {table.name: {"sha256": table.digest, "prompts": len(table)} for table in tables},
         "metrics": metrics,
         "versions": {"numpy": np.__version__, "python": platform.python_version()},
@@ -255,7 +260,9 @@ def save(head: Head, directory: Path) -> Head:
     if head.trunk.plane is not None:
         arrays["trunk.plane"] = head.trunk.plane
     for index, curves in enumerate(head.sets.values()):
-        arrays |= {f"set{index}.{name}": getattr(curves, name) for name in artifact.CURVES}
+        arrays |= {
+            f"set{index}.{name}": getattr(curves, name) for name in (*artifact.CURVES, *artifact.ALONE)
+        }
     arrays |= {"sample": head.sample.astype(np.float16), "trained": head.trained}
     manifest = dict(head.manifest) | {"sets": [_entry(curves) for curves in head.sets.values()]}
     digest = artifact.write_artifact(directory, manifest, arrays)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, diags, hstack
 
-from router_model.arrays import Floats
+from router_model.arrays import Floats, Singles
 from router_model.artifact import UNSEEN
 from router_model.encoders.base import Encoder
 from router_model.encoders.ngrams import DENSE, HASHED
@@ -29,6 +29,8 @@ StageCallback = Callable[[str, float], None]
 """Called with the current stage and the share of the work that is finished."""
 
 STRANGE = 0.99  # quantile of the training prompts' rarity, each one measured without itself
+NEAR = 0.95  # quantile of the training prompts' distances to the nearest example
+_NEAREST = 4.0  # distance, in standard deviations, that never counts as strange
 _COUNTS_WEIGHT = 0.05  # weight of a standardised count beside an n-gram vector of unit length
 _ALPHA = 3.0  # ridge penalty; cross-validation is flat between 1 and 8
 _ROUNDS = 40
@@ -185,6 +187,16 @@ def _strange(present: Any, documents: Floats, count: int) -> float:
     others = np.where(documents > 1, np.log((1 + count) / np.maximum(documents, 1)) + 1, UNSEEN)
     size = np.asarray(present.sum(axis=1)).ravel()
     return float(np.quantile((present @ others) / np.maximum(size, 1), STRANGE))
+
+
+def reach(counts: Floats, examples: Singles, rows: NDArray[np.int64]) -> float:
+    """The distance to the nearest other example that one in twenty training prompts exceeds.
+
+    counts [P, DENSE] of all training prompts; examples [M, DENSE] are those of the prompts `rows`.
+    """
+    squares = (counts**2).sum(axis=1)[:, None] + (examples**2).sum(axis=1) - 2 * counts @ examples.T
+    squares[rows, np.arange(len(rows))] = np.inf
+    return max(float(np.sqrt(np.quantile(np.maximum(squares.min(axis=1), 0), NEAR))), _NEAREST)
 
 
 def _fit(

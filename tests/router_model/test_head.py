@@ -13,13 +13,16 @@ from hypothesis import strategies as st
 pytest.importorskip("sklearn")
 
 from router_model import artifact
+from router_model.encoders.ngrams import DENSE
 from router_model.head import ARTIFACTS, Head, load_named
+from router_model.head_parts import unknown_share
 from router_model.predictor import TierLength
 from router_model.training.train import Trained
 from tests.router_model.synthetic import synthetic
 
 ASKED = [TierLength("direct", 0, 50), TierLength("short", 100, 50), TierLength("long", 600, 50)]
-EASY, HARD = "river stone: what is 11 + 12?", "river stone: what is 11 + 12" + " + 13" * 10 + "?"
+EASY = "river stone cloud table 40: what is 11 + 72?"
+HARD = "river stone cloud table 41: what is 11 + 72 + 35 + 90 + 48 + 63 + 27 + 84 + 56 + 19 + 71 + 33?"
 
 
 def test_survives_the_disk(trained: Trained, saved: Path) -> None:
@@ -60,16 +63,46 @@ def test_any_prompt(saved: Path, prompt: str) -> None:
 
 
 def test_abstains_from_the_unfamiliar(saved: Path) -> None:
-    """Far from the training data the head abstains and gives its averages, the same for all such prompts."""
+    """Far from the training data the head abstains: only the length of a prompt then tells it from others."""
     head = Head.load(saved)
-    poem = head.predict("Übersetze bitte: Wer reitet so spät durch Nacht und Wind?", "made", ASKED)
-    code = head.predict("SELECT * FROM users WHERE id IN (SELECT owner FROM pets)", "made", ASKED)
+    poem = head.predict("Wer reitet so spät durch Nacht und Wind? Es ist der Vater", "made", ASKED)
+    code = head.predict("SELECT * FROM users WHERE id IN (SELECT owner FROM pets);", "made", ASKED)
+    essay = head.predict("Write about the history of trade between nations. " * 30, "made", ASKED)
 
     assert poem.abstains
     assert code.abstains
-    assert poem == code
+    assert essay.abstains
+    assert poem.tokens == pytest.approx(code.tokens, rel=1e-3)  # the same length
+    assert essay.tokens[2] > 1.5 * poem.tokens[2]  # longer sums have longer answers
     known = [head.predict(p, "made", ASKED).abstains for p in synthetic(300, 6, learnable=True).prompts]
-    assert np.mean(known) < 0.05
+    assert np.mean(known) < 0.1
+
+
+def test_unknown_prompts_stay_near_the_average(saved: Path) -> None:
+    """The more unknown a prompt, the nearer P(right) is to the average, and the tokens to those by length."""
+    head = Head.load(saved)
+    curves = head.sets["made"]
+    inputs = np.repeat(head.see([HARD])[0], 5, axis=0)
+    correct, tokens = curves.outcomes(inputs, np.linspace(0, 1, 5, dtype=np.float32))
+    alone = np.exp(curves.by_length[0] + inputs[0, -DENSE] * curves.by_length[1])
+
+    away = np.abs(correct - curves.average)
+    assert (np.diff(away, axis=0) <= 1e-6).all()
+    assert away[-1] == pytest.approx(away[0] / 4, abs=1e-5)
+    assert tokens[-1] == pytest.approx(np.clip(alone, curves.low, curves.high), rel=1e-4)
+    assert (tokens[0], correct[0]) == (
+        pytest.approx(curves.outcomes(inputs[0])[1]),
+        pytest.approx(curves.outcomes(inputs[0])[0]),
+    )
+
+
+@given(st.floats(0, 100), st.floats(0, 100))
+def test_unknown_share(one: float, other: float) -> None:
+    """The share is 0 up to the threshold, stays within 0 and 1, and never falls with strangeness."""
+    low, high = sorted((one, other))
+
+    assert 0 <= unknown_share(low) <= unknown_share(high) <= 1
+    assert (unknown_share(low) > 0) == (low > 1)
 
 
 def test_known_tiers_go_by_name_in_any_order(saved: Path) -> None:

@@ -155,6 +155,39 @@ def test_left_out_groups_are_not_trained_on() -> None:
         assert sorted(cell.sweep.rows) == sorted(tiers.rows) == list(range(80))
 
 
+class Constants:
+    """Knows the mean outcomes of the tiers and nothing of prompts."""
+
+    name = "constants"
+
+    def fit(self, train: OutcomeTable, seed: int) -> Constants:
+        """Remember the means."""
+        self.means = train.correct.mean(axis=0), train.tokens.mean(axis=0)
+        return self
+
+    def estimate(self, table: OutcomeTable) -> Estimates:
+        """The means for every prompt."""
+        return Estimates(*(np.tile(mean, (len(table), 1)) for mean in self.means))
+
+
+def test_knowing_nothing_is_worth_the_mix() -> None:
+    """Constants of other groups earn what the mix earns, however much the groups differ in their levels."""
+    table = made.table(400)
+    groups = ["proof" if "prove" in prompt else "sum" for prompt in table.prompts]
+    chance = np.where([[group == "proof"] for group in groups], [0.1, 0.4], [0.5, 0.9])
+    table = replace(table, correct=np.random.default_rng(0).binomial(1, chance).astype(float))
+
+    comparison = experiment.left_out_groups(table, groups, [Constants()], [0], lambda _: None)
+    (cell,), tiers = comparison.cells["constants"], comparison.tiers[0].curve()
+
+    curve = cell.sweep.curve()
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        budget = cost_quality.budget_of(tiers, share)
+        assert cost_quality.at_budget(curve, budget).accuracy == pytest.approx(
+            cost_quality.mix_at(tiers, budget), abs=1e-6
+        )
+
+
 def test_groups_that_cannot_be_left_out() -> None:
     """One group, and groups for another number of prompts."""
     table = made.table(20)

@@ -49,7 +49,7 @@ def test_loses_nothing_where_there_is_none() -> None:
 
 def test_corrections_improve_calibration(trained: Trained) -> None:
     """Overconfident predictions become better calibrated; what is served is calibrated on new prompts."""
-    fresh = synthetic(1500, 5, learnable=True)
+    fresh = synthetic(500, 5, learnable=True)
     view = trained.views[0]
     raw = 3 * view.linear
     repaired = tier_curves.apply_correction(tier_curves.correct_by(raw, view.table), raw, view.table)[0]
