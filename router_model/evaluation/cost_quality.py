@@ -140,28 +140,25 @@ def fixed(correct: Floats, tokens: Floats, rows: NDArray[np.intp]) -> Sweep:
     return Sweep(rows, tokens.T[order], correct.T[order])
 
 
-def at_shares(sweep: Sweep, tiers: Curve, count: int = 41) -> Sweep:
-    """The decisions at `count` even shares of the extra budget of these tiers, mixed between two prices.
+def at_shares(decisions: Decisions, curve: Curve, tiers: Curve, count: int = 41) -> Decisions:
+    """The decisions at `count` even shares of the extra budget of the tiers, mixed between two prices.
 
-    Parts of a table that were each decided by another method are then compared at the same share of their own
-    budgets. One price for all would compare the levels of the methods' estimates.
+    curve: what the decisions reach. Parts of a table that were each decided by another method are then
+    compared at the same share of their own budgets. One price for all would compare the levels of the
+    methods' estimates.
     """
-    curve = sweep.curve()
+    one_hot = np.eye(len(tiers.tokens), dtype=np.float32)
+    chosen = one_hot[decisions.chosen] if decisions.chosen.ndim == 2 else decisions.chosen
     rows = []
     for share in np.linspace(0, 1, count):
-        over = np.flatnonzero(curve.tokens > budget_of(tiers, share) * (1 + 1e-12))
+        budget = budget_of(tiers, share)
+        over = np.flatnonzero(curve.tokens > budget * (1 + 1e-12))
         right = int(over[0]) if over.size else len(curve.tokens) - 1
         left = max(right - 1, 0) if over.size else right
         rise = curve.tokens[right] - curve.tokens[left]
-        mixed = (budget_of(tiers, share) - curve.tokens[left]) / rise if rise > 0 else 0.0
-        rows.append((left, right, min(max(mixed, 0.0), 1.0)))
-    lefts, rights, shares = (np.array(column) for column in zip(*rows, strict=True))
-    part = shares[:, None]
-    return Sweep(
-        sweep.rows,
-        (1 - part) * sweep.tokens[lefts.astype(int)] + part * sweep.tokens[rights.astype(int)],
-        (1 - part) * sweep.correct[lefts.astype(int)] + part * sweep.correct[rights.astype(int)],
-    )
+        part = min(max((budget - curve.tokens[left]) / rise, 0.0), 1.0) if rise > 0 else 0.0
+        rows.append((1 - part) * chosen[left] + part * chosen[right])
+    return Decisions(decisions.rows, np.stack(rows))
 
 
 def at_budget(curve: Curve, budget: float) -> Point:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -185,22 +185,23 @@ def left_out_groups(
 
 def _joined_parts(table: OutcomeTable, cells: Sequence[Cell]) -> Cell:
     """One cell of the cells of several parts, each at shares of its own extra budget."""
-    sweeps = []
+    parts = []
     for cell in cells:
+        assert cell.decisions is not None  # noqa: S101  (`cross_fit` always has them)
         rows = cell.sweep.rows
         tiers = cost_quality.fixed(table.correct[rows], table.tokens[rows], rows).curve()
-        sweeps.append(cost_quality.at_shares(cell.sweep, tiers))
+        parts.append(cost_quality.at_shares(cell.decisions, cell.sweep.curve(), tiers))
+    decisions = Decisions(
+        np.concatenate([part.rows for part in parts]), np.concatenate([part.chosen for part in parts], axis=1)
+    )
     raw = [cell.uncalibrated for cell in cells if cell.uncalibrated]
     estimates = [cell.estimates for cell in cells if cell.estimates]
     return Cell(
-        Sweep(
-            np.concatenate([sweep.rows for sweep in sweeps]),
-            np.concatenate([sweep.tokens for sweep in sweeps], axis=1),
-            np.concatenate([sweep.correct for sweep in sweeps], axis=1),
-        ),
+        decisions.scored((table.correct[decisions.rows], table.tokens[decisions.rows])),
         _joined(estimates) if estimates else None,
         _joined(raw) if raw else None,
         float(np.mean([cell.seconds for cell in cells])),
+        decisions,
     )
 
 
@@ -261,27 +262,3 @@ def assemble(
         cost_quality.fixed(table.correct[test], table.tokens[test], np.flatnonzero(test)) for test in tested
     ]
     return Comparison(table, setting, cells, tiers, [whole.within(test) for test in tested], kind)
-
-
-def against(comparison: Comparison, rungs: Estimates) -> Comparison:
-    """The same decisions against the mixes of more fixed rungs than the methods chose from.
-
-    rungs: outcomes of all rungs for every prompt of the table, [N, K].
-    """
-    tiers = [
-        cost_quality.fixed(rungs.correct[own.rows], rungs.tokens[own.rows], own.rows)
-        for own in comparison.tiers
-    ]
-    return replace(comparison, tiers=tiers)
-
-
-def informed(comparison: Comparison, method: str) -> Comparison:
-    """With oracles that also know a method's estimates, if oracles are split-sample; else as it was."""
-    cells = comparison.cells[method]
-    if comparison.oracle_kind != "split-sample" or any(cell.estimates is None for cell in cells):
-        return comparison
-    oracles, kind = [], comparison.oracle_kind
-    for seed, cell in enumerate(cells):
-        best, kind = oracle(comparison.table.take(cell.sweep.rows), seed, draws=8, prior=cell.estimates)
-        oracles.append(Sweep(cell.sweep.rows, best.tokens, best.correct))
-    return replace(comparison, oracle=oracles, oracle_kind=kind)

@@ -59,7 +59,7 @@ def calibrated(
         known[random.permutation(len(table))[: evidence.prompts]] = True
         tuned = calibrate(head, thinned(table.take(known), evidence.samples, random), seed)
         rest = table.take(~known)
-        estimates = Estimates(*tuned.sets[table.name].outcomes(tuned.see(rest.prompts)))
+        estimates = Estimates(*tuned.sets[table.name].outcomes(*tuned.see(rest.prompts)))
         truth = outcomes_of(rest)
         decisions = cost_quality.decide(estimates, truth, np.flatnonzero(~known))
         cells.append(Cell(decisions.scored(truth), estimates, decisions=decisions))

@@ -13,7 +13,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from router_model.evaluation import experiment, learning
+from router_model.evaluation import experiment, learning, yardsticks
 from router_model.evaluation.experiment import Comparison
 from router_model.evaluation.methods import Method
 from router_model.head import Head
@@ -159,7 +159,7 @@ def _measured(
     offered, fixed = setting.offered(table), setting.fixed(table)
     found: Found = {"settings": {}, "rivals": {}, "learning": {}}
     for key, title, comparison in _views(setting, offered, plan, tick):
-        whole = experiment.against(experiment.informed(comparison, plan.shipped), fixed)
+        whole = yardsticks.against(yardsticks.informed(comparison, plan.shipped), fixed)
         summary = summarise(whole, title, setting.unit, plan.shipped, plan.draws)
         found["settings"][key] = {"note": setting.note, "kind": setting.kind, **summary}
         if key == setting.key and (ways := rivals_of(setting, table, tiny)):
