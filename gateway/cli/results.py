@@ -213,7 +213,7 @@ def results(
     wanted = names_of(only)
     try:
         chosen = [setting for setting in settings.SETTINGS if wanted is None or setting.key in wanted]
-        tables = [(setting, table) for setting in chosen if (table := setting.table(data, tiny)) is not None]
+        tables = [(setting, table) for setting in chosen if (table := setting.whole(data, tiny)) is not None]
     except OutcomeError as error:
         fail(error)
     if not tables:

@@ -40,7 +40,7 @@ class Setting:
     tiers: tuple[str, ...]
     """The tiers that methods choose from; empty for all tiers of the table."""
     note: str
-    kind: str
+    kind: str = "thinking"
     """A key of `KINDS`."""
     costs: Mapping[str, float] = field(default_factory=dict)
     """Factors for the tokens of some tiers."""
@@ -53,6 +53,8 @@ class Setting:
     """All tiers of the fixed mix, cheapest first, if methods choose from a part of them."""
     ladder: bool = False
     """All tiers of the table are in the fixed mix, whichever they are."""
+    fewest: int = 2
+    """The setting is left out if the table has fewer tiers."""
     caps: tuple[int, ...] = ()
     """The cap of each rung, if the table holds runs that were cut: caps in between are computed."""
     cascades: tuple[str, ...] = ()
@@ -63,7 +65,15 @@ class Setting:
     """Number of groups of categories to leave out; none if 0."""
 
     def table(self, folder: Path, tiny: Path | None) -> OutcomeTable | None:
-        """The table with its costs and every tier that the setting names; None if there is no file.
+        """The table with its costs and the tiers that methods choose from; None if there is no file.
+
+        Raises: OutcomeError.
+        """
+        table = self.whole(folder, tiny)
+        return self.offered(table) if table else None
+
+    def whole(self, folder: Path, tiny: Path | None) -> OutcomeTable | None:
+        """The table with every tier that the setting names, those of the fixed mix and of rivals too.
 
         Raises: OutcomeError.
         """
@@ -72,6 +82,8 @@ class Setting:
             return None
         named = dict.fromkeys((*self.tiers, *self.rungs, *self.cascades, *(self.drafts or ())))
         table = read_table(path, None if self.ladder else tuple(named) or None)
+        if len(table.tiers) < self.fewest:
+            return None
         further = path.with_name(FURTHER)
         if self.file == TINY and further.exists():
             return joined(table, read_table(further, table.tiers))
@@ -124,8 +136,13 @@ SETTINGS = (
         "The thought was ended after 256, 512 or 1,024 tokens and an answer forced.", "forced",
     ),
     Setting(
-        TINY, "tiny reasoner", TINY, ("direct", "short", "medium", "long"),
-        "Our own small reasoning model, four samples per cell. Methods are trained on 4,000 other questions.",
+        "rungs", "tiny reasoner, every budget", TINY, (),
+        "Our own small reasoning model, four samples per cell, at every thinking budget that was measured."
+        " Methods are trained on 4,000 other questions.", "tiny", ladder=True, fewest=5,
+    ),
+    Setting(
+        TINY, "tiny reasoner, four tiers", TINY, ("direct", "short", "medium", "long"),
+        "The same model at its named tiers. The fixed mix still has every measured budget.",
         "tiny", ladder=True, families=6,
     ),
     Setting(

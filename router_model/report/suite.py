@@ -28,7 +28,7 @@ from router_model.training.outcomes import FOLDS, OutcomeTable
 FEW = 2  # seeds for families that were left out: the families differ far more than the seeds
 REPLAYS = "replays.json"
 """A file beside the results with replays of models that were never measured (`sections.never_measured`)."""
-UNSEEN = ("head", "head, joint objective", "prompt length", "TF-IDF ridge", "gradient boosting")
+UNSEEN = ("head, first stage", "head, joint objective", "prompt length", "TF-IDF ridge", "gradient boosting")
 """Methods that are also measured on families of prompts that they never saw."""
 LEARNT = (TINY, "bbh27b")
 """Settings for the learning curve of `calibrate`: the included head has seen none of their prompts."""

