@@ -118,11 +118,10 @@ def _findings(summaries: Mapping[str, Summary], shipped: str) -> Iterator[str]:
     yield from _against_simple(summaries)
     yield from _families(summaries, shipped)
     if withdrawn := summaries.get(WITHDRAWN):
-        own = withdrawn["methods"][shipped]
+        own = withdrawn["methods"][shipped]["measures"]["aiq_gain"]
         yield (
-            "* **Withdrawn:** an earlier page claimed a gain on GSM8K alone. The same decisions, dealt out at"
-            f" random, gain {100 * own['by_chance']:+.2f} there by chance. Less that, and with one cap for"
-            f" all in the mix, the head has {in_points(own['measures']['aiq_gain'], 2)}.\n"
+            "* **Withdrawn:** an earlier page claimed a gain on GSM8K alone, over a mix of two caps. Less"
+            f" chance, and with one cap for all in the mix, the head has {in_points(own, 2)} there.\n"
         )
 
 
@@ -162,6 +161,6 @@ def _families(summaries: Mapping[str, Summary], shipped: str) -> Iterator[str]:
             pairs.append(f"{whole['title']} {100 * known:+.1f} → {100 * unseen:+.1f}")
     if pairs:
         yield (
-            "* **On families of prompts that it never saw**, little of the gain is left (AIQ gain on known →"
-            f" unseen families): {'; '.join(pairs)}.\n"
+            "* **On families of prompts that it never saw**, AIQ gains change so (known → unseen families):"
+            f" {'; '.join(pairs)}.\n"
         )

@@ -70,7 +70,7 @@ def page(
         aims.table(aims.aims(summaries, shipped)),
         (
             "Earlier aims on the tables of output caps were levels of a length predictor against a mix of two"
-            " caps. They are replaced, because one cap for everybody gains most of that without a router.\n"
+            " caps. They are replaced: one cap for everybody has most of that gain without a router.\n"
         ),
         *sections.families(summaries, shipped),
         *sections.rivals(results.get("rivals", {}), summaries),

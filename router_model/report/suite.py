@@ -167,7 +167,7 @@ def _measured(
         tick(f"{title}: intervals")
     if plan.head and setting.key in LEARNT:
         found["learning"][setting.key] = learning_curve(
-            plan.head, _tested(offered), setting.title, plan.seeds, plan.draws, tick
+            plan.head, _tested(offered), setting.title, plan.seeds, min(plan.draws, 200), tick
         )
     return found
 

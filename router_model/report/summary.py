@@ -20,7 +20,7 @@ Interval = list[float | None]
 
 _GRID = 41  # budgets at which curves are stored
 _ECE_DRAWS = 100
-PERMUTATIONS = 100
+PERMUTATIONS = 50
 """Permutations behind the gain by chance of each method; as many as `draws` for the shipped one."""
 
 
