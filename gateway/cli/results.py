@@ -186,9 +186,10 @@ def results(
     tiny: Annotated[Path | None, typer.Option(help="The tiny reasoner's table.")] = None,
     page: Annotated[Path, typer.Option(help="The page to write.")] = Path("docs/results.md"),
     seeds: Annotated[int, typer.Option(min=1, help="Repetitions with other folds.")] = 5,
-    draws: Annotated[int, typer.Option(min=20, help="Resamples behind each interval.")] = 300,
+    draws: Annotated[int, typer.Option(min=20, help="Resamples behind each interval.")] = 500,
     only: Annotated[str | None, typer.Option(help="Measure these settings anew and keep the others.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a run was interrupted.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Tables measured at the same time.")] = os.cpu_count() or 1,
 ) -> None:
     """Measure every method on every table and write the page of results, its JSON and its figures."""
     need_extra()
@@ -198,11 +199,13 @@ def results(
     from router_model.evaluation.ours import SHIPPED
     from router_model.report import settings, suite
 
-    plan = suite.MeasurementPlan((*baselines(), *ours()), SHIPPED, range(seeds), draws)
+    plan = suite.MeasurementPlan(
+        (*baselines(), *ours()), SHIPPED, range(seeds), draws, head_of("general", None)
+    )
     wanted = names_of(only)
     try:
         chosen = [setting for setting in settings.SETTINGS if wanted is None or setting.key in wanted]
-        tables = [(setting, table) for setting in chosen if (table := setting.table(data, tiny)) is not None]
+        tables = [(setting, table) for setting in chosen if (table := setting.whole(data, tiny)) is not None]
     except OutcomeError as error:
         fail(error)
     if not tables:
@@ -216,7 +219,7 @@ def results(
         def tick(step: str) -> None:
             progress.update(bar, description=step, advance=1)
 
-        measured = suite.measure(plan, tables, tiny, tick, kept)
+        measured = suite.measure(plan, tables, tiny, tick, kept, jobs)
     measured |= {"command": "make results", "machine": machine()}
     suite.write_results(suite.merged(measured, page.with_suffix("")) if wanted else measured, page)
     kept.path.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ plus the share f of the way to the most expensive one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,39 @@ class Sweep:
         return Sweep(self.rows[chosen], self.tokens[:, chosen], self.correct[:, chosen])
 
 
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """Which tier each prompt gets at falling prices."""
+
+    rows: NDArray[np.intp]
+    """The prompts' rows in the table."""
+    chosen: NDArray[Any]
+    """The position of the tier, [prices, prompts]; or the probability of each, [prices, prompts, tiers]."""
+
+    def scored(self, outcomes: tuple[Floats, Floats]) -> Sweep:
+        """What the decisions earn and cost. outcomes: (correct, tokens) of the same prompts, each [N, T]."""
+        correct, tokens = outcomes
+        if self.chosen.ndim == 3:
+            return Sweep(self.rows, (self.chosen * tokens).sum(axis=2), (self.chosen * correct).sum(axis=2))
+        each = np.arange(len(self.rows))
+        return Sweep(self.rows, tokens[each, self.chosen], correct[each, self.chosen])
+
+    def within(self, keep: NDArray[np.bool_]) -> Decisions:
+        """The part on the prompts that `keep` marks among all prompts of the table."""
+        chosen = keep[self.rows]
+        return Decisions(self.rows[chosen], self.chosen[:, chosen])
+
+    def permuted(self, keys: Floats) -> Decisions:
+        """The same decisions, each made for another prompt. keys: random numbers, one per row of the table.
+
+        Decisions on the same prompts are permuted in the same way by the same keys, whatever their order.
+        """
+        order = self.rows.argsort()
+        moved = np.empty_like(order)
+        moved[order] = order[keys[self.rows[order]].argsort()]
+        return Decisions(self.rows, self.chosen[:, moved])
+
+
 def prices(correct: Floats, tokens: Floats, count: int = 64) -> Floats:
     """Falling prices, infinity to 0, at which decisions by estimates [N, T] change, evenly in tokens."""
     climbs = [steps(*row) for row in zip(correct.tolist(), tokens.tolist(), strict=True)]
@@ -75,25 +108,30 @@ def prices(correct: Floats, tokens: Floats, count: int = 64) -> Floats:
     return np.concatenate([[np.inf], just_below, [0.0]])
 
 
+def decide(
+    estimates: tuple[Floats, Floats],
+    outcomes: tuple[Floats, Floats],
+    rows: NDArray[np.intp],
+    at: Floats | None = None,
+) -> Decisions:
+    """Decide by estimates (correct, tokens), [N, T], of prompts with outcomes (correct, tokens), [N, T].
+
+    Of the outcomes only the mean tokens are used: row 0 is the cheapest tier for all prompts. at: the prices;
+    by default those where decisions change.
+    """
+    picks = [np.full(len(rows), outcomes[1].mean(axis=0).argmin())]
+    picks += [best_tiers(*estimates, price) for price in (prices(*estimates) if at is None else at)]
+    return Decisions(rows, np.stack(picks))
+
+
 def sweep(
     estimates: tuple[Floats, Floats],
     outcomes: tuple[Floats, Floats],
     rows: NDArray[np.intp],
     at: Floats | None = None,
 ) -> Sweep:
-    """Decide by estimates (correct, tokens) and score by outcomes (correct, tokens), each [N, T].
-
-    Row 0 is the cheapest tier for all prompts. at: the prices; by default those where decisions change.
-    """
-    correct, tokens = outcomes
-    each = np.arange(len(rows))
-    picks = [np.full(len(rows), tokens.mean(axis=0).argmin())]
-    picks += [best_tiers(*estimates, price) for price in (prices(*estimates) if at is None else at)]
-    return Sweep(
-        rows,
-        np.stack([tokens[each, pick] for pick in picks]),
-        np.stack([correct[each, pick] for pick in picks]),
-    )
+    """Decide by estimates as in `decide` and score by outcomes (correct, tokens), each [N, T]."""
+    return decide(estimates, outcomes, rows, at).scored(outcomes)
 
 
 def fixed(correct: Floats, tokens: Floats, rows: NDArray[np.intp]) -> Sweep:
@@ -102,35 +140,25 @@ def fixed(correct: Floats, tokens: Floats, rows: NDArray[np.intp]) -> Sweep:
     return Sweep(rows, tokens.T[order], correct.T[order])
 
 
-def best_fixed(correct: Floats, tokens: Floats, rows: NDArray[np.intp]) -> Sweep:
-    """The fixed tiers that the best random mixes use, as a sweep: the corners of their hull."""
-    every = fixed(correct, tokens, rows)
-    corners = hull(every.correct.mean(axis=1).tolist(), every.tokens.mean(axis=1).tolist())
-    return Sweep(rows, every.tokens[corners], every.correct[corners])
+def at_shares(decisions: Decisions, curve: Curve, tiers: Curve, count: int = 41) -> Decisions:
+    """The decisions at `count` even shares of the extra budget of the tiers, mixed between two prices.
 
-
-def at_shares(sweep: Sweep, tiers: Curve, count: int = 41) -> Sweep:
-    """The decisions at `count` even shares of the extra budget of these tiers, mixed between two prices.
-
-    Parts of a table that were each decided by another method are then compared at the same share of their own
-    budgets. One price for all would compare the levels of the methods' estimates.
+    curve: what the decisions reach. Parts of a table that were each decided by another method are then
+    compared at the same share of their own budgets. One price for all would compare the levels of the
+    methods' estimates.
     """
-    curve = sweep.curve()
+    one_hot = np.eye(len(tiers.tokens), dtype=np.float32)
+    chosen = one_hot[decisions.chosen] if decisions.chosen.ndim == 2 else decisions.chosen
     rows = []
     for share in np.linspace(0, 1, count):
-        over = np.flatnonzero(curve.tokens > budget_of(tiers, share) * (1 + 1e-12))
+        budget = budget_of(tiers, share)
+        over = np.flatnonzero(curve.tokens > budget * (1 + 1e-12))
         right = int(over[0]) if over.size else len(curve.tokens) - 1
         left = max(right - 1, 0) if over.size else right
         rise = curve.tokens[right] - curve.tokens[left]
-        mixed = (budget_of(tiers, share) - curve.tokens[left]) / rise if rise > 0 else 0.0
-        rows.append((left, right, min(max(mixed, 0.0), 1.0)))
-    lefts, rights, shares = (np.array(column) for column in zip(*rows, strict=True))
-    part = shares[:, None]
-    return Sweep(
-        sweep.rows,
-        (1 - part) * sweep.tokens[lefts.astype(int)] + part * sweep.tokens[rights.astype(int)],
-        (1 - part) * sweep.correct[lefts.astype(int)] + part * sweep.correct[rights.astype(int)],
-    )
+        part = min(max((budget - curve.tokens[left]) / rise, 0.0), 1.0) if rise > 0 else 0.0
+        rows.append((1 - part) * chosen[left] + part * chosen[right])
+    return Decisions(decisions.rows, np.stack(rows))
 
 
 def at_budget(curve: Curve, budget: float) -> Point:
@@ -169,7 +197,7 @@ def area(curve: Curve, low: float, high: float) -> float:
     if high <= low:
         return float("nan")
     x, y = curve.hull()
-    budgets = np.unique(np.concatenate([[low, high], x[(x > low) & (x < high)]]))
+    budgets = np.concatenate([[low], x[(x > low) & (x < high)], [high]])
     return float(np.trapezoid(np.interp(budgets, x, y), budgets) / (high - low))
 
 

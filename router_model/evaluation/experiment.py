@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from router_model.allocation import UNIT
 from router_model.arrays import Floats
 from router_model.evaluation import cost_quality
-from router_model.evaluation.cost_quality import Sweep
+from router_model.evaluation.cost_quality import Decisions, Sweep
 from router_model.evaluation.methods import Estimates, Estimator, Method, Uncalibrated
 from router_model.evaluation.oracle import oracle
 from router_model.training.outcomes import FOLDS, OutcomeError, OutcomeTable, folds
@@ -37,6 +37,8 @@ class Cell(NamedTuple):
     uncalibrated: Estimates | None = None
     seconds: float = 0.0
     """CPU time per fit."""
+    decisions: Decisions | None = None
+    """For the prompts `sweep.rows`; None if they are not known."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def cross_fit(
     method: Method, table: OutcomeTable, seed: int, tests: Iterable[NDArray[np.bool_]], tick: FitCallback
 ) -> Cell:
     """Fit outside of each test part and predict inside of it, at the same prices for all parts."""
-    estimates, raw, tokens, correct, rows = [], [], [], [], []
+    estimates, raw, shares, rows = [], [], [], []
     prices = relative_prices(table)
     seconds = 0.0
     for test in tests:
@@ -90,34 +92,30 @@ def cross_fit(
             if isinstance(fitted, Uncalibrated):
                 raw.append(fitted.uncalibrated(held_out))
         else:
-            chosen = np.stack([fitted.choose(held_out, price) for price in prices])
-            tokens.append((chosen * held_out.tokens).sum(axis=2))
-            correct.append((chosen * held_out.correct).sum(axis=2))
+            shares.append(np.stack([fitted.choose(held_out, price) for price in prices]))
         tick(method.name)
-    cell = _cell(table, np.concatenate(rows), estimates, raw, tokens, correct)
+    cell = _cell(table, np.concatenate(rows), estimates, raw, shares)
     return cell._replace(seconds=seconds / len(rows))
 
 
-def _cell(  # noqa: PLR0917
+def _cell(
     table: OutcomeTable,
     rows: NDArray[np.intp],
     estimates: list[Estimates],
     raw: list[Estimates],
-    tokens: list[Floats],
-    correct: list[Floats],
+    shares: list[Floats],
 ) -> Cell:
     truth = Estimates(table.correct[rows], table.tokens[rows])
     if estimates:
         joined = _joined(estimates)
-        return Cell(cost_quality.sweep(joined, truth, rows), joined, _joined(raw) if raw else None)
-    cheapest = truth.tokens.mean(axis=0).argmin()
-    return Cell(
-        Sweep(
-            rows,
-            np.concatenate([truth.tokens[:, cheapest][None], np.concatenate(tokens, axis=1)]),
-            np.concatenate([truth.correct[:, cheapest][None], np.concatenate(correct, axis=1)]),
-        )
-    )
+        decisions = cost_quality.decide(joined, truth, rows)
+        before = _joined(raw) if raw else None
+        return Cell(decisions.scored(truth), joined, before, decisions=decisions)
+    cheapest = np.zeros((1, *truth.tokens.shape))
+    cheapest[..., truth.tokens.mean(axis=0).argmin()] = 1.0
+    every = np.concatenate([cheapest, np.concatenate(shares, axis=1)])
+    decisions = Decisions(rows, every.astype(np.float32))
+    return Cell(decisions.scored(truth), decisions=decisions)
 
 
 def _joined(estimates: Sequence[Estimates]) -> Estimates:
@@ -163,8 +161,7 @@ def left_out_groups(
 
     groups: the group of each prompt, [N]. This shows what a method is worth on kinds of prompts that it never
     saw, where cross-validation over single prompts shows how well it recognises the kinds that it knows. Each
-    group is decided by another fit, and is therefore measured at shares of its own budget (see `at_shares`)
-    against the best mixes of fixed tiers within the group.
+    group is decided by another fit, and is therefore measured at shares of its own budget, see `at_shares`.
 
     Raises: OutcomeError, unless there are two groups.
     """
@@ -183,34 +180,28 @@ def left_out_groups(
     }
     everything = np.ones(len(table), np.bool_)
     setting = f"{len(tests)} groups of prompts, each one left out"
-    whole = assemble(table, setting, cells, [everything for _ in seeds])
-    rows = [np.flatnonzero(test) for test in tests]
-    mixes = [cost_quality.best_fixed(table.correct[part], table.tokens[part], part) for part in rows]
-    return replace(whole, tiers=[_at_own_shares(table, mixes) for _ in seeds])
-
-
-def _at_own_shares(table: OutcomeTable, parts: Sequence[Sweep]) -> Sweep:
-    """One sweep of the sweeps of several parts, each at shares of its own extra budget."""
-    sweeps = []
-    for part in parts:
-        tiers = cost_quality.fixed(table.correct[part.rows], table.tokens[part.rows], part.rows).curve()
-        sweeps.append(cost_quality.at_shares(part, tiers))
-    return Sweep(
-        np.concatenate([sweep.rows for sweep in sweeps]),
-        np.concatenate([sweep.tokens for sweep in sweeps], axis=1),
-        np.concatenate([sweep.correct for sweep in sweeps], axis=1),
-    )
+    return assemble(table, setting, cells, [everything for _ in seeds])
 
 
 def _joined_parts(table: OutcomeTable, cells: Sequence[Cell]) -> Cell:
-    """One cell of the cells of several parts."""
+    """One cell of the cells of several parts, each at shares of its own extra budget."""
+    parts = []
+    for cell in cells:
+        assert cell.decisions is not None  # noqa: S101  (`cross_fit` always has them)
+        rows = cell.sweep.rows
+        tiers = cost_quality.fixed(table.correct[rows], table.tokens[rows], rows).curve()
+        parts.append(cost_quality.at_shares(cell.decisions, cell.sweep.curve(), tiers))
+    decisions = Decisions(
+        np.concatenate([part.rows for part in parts]), np.concatenate([part.chosen for part in parts], axis=1)
+    )
     raw = [cell.uncalibrated for cell in cells if cell.uncalibrated]
     estimates = [cell.estimates for cell in cells if cell.estimates]
     return Cell(
-        _at_own_shares(table, [cell.sweep for cell in cells]),
+        decisions.scored((table.correct[decisions.rows], table.tokens[decisions.rows])),
         _joined(estimates) if estimates else None,
         _joined(raw) if raw else None,
         float(np.mean([cell.seconds for cell in cells])),
+        decisions,
     )
 
 
@@ -248,7 +239,12 @@ def _kept(cell: Cell, keep: NDArray[np.bool_]) -> Cell:
     def those(estimates: Estimates | None) -> Estimates | None:
         return estimates and Estimates(estimates.correct[chosen], estimates.tokens[chosen])
 
-    return Cell(cell.sweep.within(keep), those(cell.estimates), those(cell.uncalibrated))
+    return cell._replace(
+        sweep=cell.sweep.within(keep),
+        estimates=those(cell.estimates),
+        uncalibrated=those(cell.uncalibrated),
+        decisions=cell.decisions and cell.decisions.within(keep),
+    )
 
 
 def assemble(

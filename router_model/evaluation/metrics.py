@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,32 +16,59 @@ BUDGETS = {"tight": 0.1, "lean": 0.25, "middle": 0.5, "ample": 0.75, "loose": 0.
 _FLAT = 0.01  # shares of a gap between weakest and strongest tier below this have no meaning
 
 
-def measures(curve: Curve, tiers: Curve, oracle: Curve | None = None) -> dict[str, float]:
+class Ground(NamedTuple):
+    """What the fixed tiers reach without a router, which every method is compared with."""
+
+    tiers: Curve
+    corners: Curve
+    """Of their hull."""
+    ends: tuple[float, float]
+    """Mean tokens of the cheapest and of the most expensive tier."""
+    budgets: dict[str, tuple[float, float]]
+    """Tokens and the mix's accuracy at each of `BUDGETS`."""
+    area: float
+
+    @classmethod
+    def of(cls, tiers: Curve) -> Ground:
+        """Of the curve of fixed tiers."""
+        low, high = ends(tiers)
+        corners = tiers.hull()
+        budgets = {name: low + extra * (high - low) for name, extra in BUDGETS.items()}
+        mixed = {name: (budget, float(np.interp(budget, *corners))) for name, budget in budgets.items()}
+        return cls(tiers, corners, (low, high), mixed, area(corners, low, high))
+
+
+def gains(curve: Curve, ground: Ground) -> dict[str, float]:
+    """Accuracy above the best mix of the fixed tiers at equal tokens, as shares of 1.
+
+    gain_*: at a named budget. aiq_gain: mean over the budgets, of the hulls of both (RouterBench §4).
+    """
+    found = {
+        f"gain_{name}": at_budget(curve, budget).accuracy - mixed
+        for name, (budget, mixed) in ground.budgets.items()
+    }
+    return found | {"aiq_gain": area(curve, *ground.ends) - ground.area}
+
+
+def measures(curve: Curve, ground: Ground, oracle: Curve | None = None) -> dict[str, float]:
     """All figures that are reported of one curve, as shares of 1; NaN where a figure has no meaning.
 
-    gain_*: accuracy above the mix at a named budget. saved_*: share of tokens saved at the mix's accuracy
-    there. saved_best: tokens saved at the accuracy of the best single tier. gap_*: share of the gap between
-    mix and oracle that is closed. aiq, aiq_gain: RouterBench. apgr: recovered share of the gap between
-    weakest and strongest tier, mean over budgets (RouteLLM §4, with tokens in place of calls).
+    Beside `gains`: saved_*: share of tokens saved at the mix's accuracy at a named budget. saved_best: tokens
+    saved at the accuracy of the best single tier. gap_*: share of the gap between mix and oracle that is
+    closed. aiq: RouterBench. apgr: recovered share of the gap between weakest and strongest tier, mean over
+    budgets (RouteLLM §4, with tokens in place of calls).
     """
-    low, high = ends(tiers)
-    figures: dict[str, float] = {}
-    corners = tiers.hull()
-    for name, extra in BUDGETS.items():
-        budget = low + extra * (high - low)
-        reached, mixed = at_budget(curve, budget), float(np.interp(budget, *corners))
-        figures[f"tokens_{name}"], figures[f"accuracy_{name}"] = reached
-        figures[f"gain_{name}"] = reached.accuracy - mixed
+    figures = gains(curve, ground)
+    for name, (budget, mixed) in ground.budgets.items():
+        figures[f"tokens_{name}"], figures[f"accuracy_{name}"] = at_budget(curve, budget)
         figures[f"saved_{name}"] = 1 - tokens_for(curve, mixed) / budget
         if oracle is not None:
-            best = at_budget(oracle, budget).accuracy
-            figures[f"gap_{name}"] = (
-                (reached.accuracy - mixed) / (best - mixed) if best - mixed > _FLAT else np.nan
-            )
+            gap = at_budget(oracle, budget).accuracy - mixed
+            figures[f"gap_{name}"] = figures[f"gain_{name}"] / gap if gap > _FLAT else np.nan
+    tiers = ground.tiers
     top = int(tiers.correct.argmax())
     figures["saved_best"] = 1 - tokens_for(curve, float(tiers.correct[top])) / float(tiers.tokens[top])
-    figures["aiq"] = area(curve, low, high)
-    figures["aiq_gain"] = figures["aiq"] - area(tiers, low, high)
+    figures["aiq"] = figures["aiq_gain"] + ground.area
     figures["apgr"] = _recovered(curve, tiers)
     return figures
 
@@ -74,7 +102,7 @@ def bootstrap(  # noqa: PLR0917
         weights = random.multinomial(prompts, np.full(prompts, 1 / prompts)).astype(float) if draw else None
         runs = np.bincount(random.integers(0, seeds, seeds), minlength=seeds) if draw else np.ones(seeds)
         used = np.flatnonzero(runs)
-        ground = {run: tiers[run].curve(weights) for run in used}
+        ground = {run: Ground.of(tiers[run].curve(weights)) for run in used}
         best = {run: oracle[run].curve(weights) if oracle else None for run in used}
         for name, of_method in sweeps.items():
             rows = [measures(of_method[run].curve(weights), ground[run], best[run]) for run in used]
@@ -102,3 +130,21 @@ def calibration_error(predicted: Floats, outcome: Floats, bins: int = 10) -> flo
     place = np.searchsorted(edges, predicted, side="right")
     gaps = np.bincount(place, predicted - outcome)
     return float(np.abs(gaps).sum() / len(predicted))
+
+
+def chance(values: Floats) -> float:
+    """One-sided p-value that a figure is above zero, from its resamples (entry 0 is the figure itself)."""
+    draws = values[1:]
+    return float((1 + (draws <= 0).sum() + np.isnan(draws).sum()) / (1 + len(draws)))
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """p-values corrected for testing all of them at once (Holm, 1979): each is significant below the level.
+
+    The k-th smallest of m is multiplied by m − k + 1, and none is smaller than the one before it.
+    """
+    order = np.argsort(values, kind="stable")
+    steps = np.asarray(values, float)[order] * np.arange(len(values), 0, -1)
+    corrected = np.empty(len(values))
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return corrected.tolist()

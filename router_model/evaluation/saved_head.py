@@ -18,7 +18,9 @@ from router_model.training.outcomes import OutcomeError, OutcomeTable
 def score_estimates(estimates: Estimates, table: OutcomeTable) -> Cell:
     """Score a head's estimates for all prompts of a table."""
     rows = np.arange(len(table))
-    return Cell(cost_quality.sweep(estimates, outcomes_of(table), rows), estimates)
+    truth = outcomes_of(table)
+    decisions = cost_quality.decide(estimates, truth, rows)
+    return Cell(decisions.scored(truth), estimates, decisions=decisions)
 
 
 def scored(table: OutcomeTable, setting: str, name: str, cells: Sequence[Cell]) -> Comparison:

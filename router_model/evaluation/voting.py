@@ -1,4 +1,7 @@
-"""Self-consistency: ask one tier several times and take the most frequent answer (Wang et al., 2023)."""
+"""Self-consistency: ask one tier several times and take the most frequent answer (Wang et al., 2023).
+
+Adaptive consistency stops asking once the majority is settled (Aggarwal et al., 2023).
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,19 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from functools import cache
+from itertools import combinations, permutations
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import msgspec
 import numpy as np
 
 from router_model.arrays import Floats
-from router_model.evaluation.cost_quality import Sweep, at_budget, mix_at
 from router_model.training.outcomes import OutcomeTable
+
+SURE = (0.85, 0.95, 1.0)
+"""Probabilities at which adaptive consistency stops; at 1 only when nothing can change any more."""
 
 
 class _Cell(msgspec.Struct):
@@ -30,132 +36,133 @@ class _Row(msgspec.Struct):
     tiers: dict[str, _Cell]
 
 
-class Ballot(NamedTuple):
-    """The majority of `votes` samples of a tier: expected correctness and tokens of each prompt, [N]."""
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A fixed way to answer: expected correctness and tokens of each prompt, [N]."""
 
-    tier: str
-    votes: int
+    name: str
     correct: Floats
     tokens: Floats
 
 
-@dataclass(frozen=True, slots=True)
-class Contest:
-    """Routing against voting at the tokens of one ballot.
-
-    `mix`, `voting` and `routing` are gains over a single sample of the ballot's tier, `more` is routing over
-    voting. Lists are [estimate, lower, upper], with 95 % percentile bounds over resampled prompts.
-    """
-
-    tier: str
-    votes: int
-    tokens: float
-    single: float
-    mix: list[float]
-    voting: list[float]
-    routing: list[float]
-    more: list[float]
+Votes = tuple[tuple[int, bool], ...]
+"""The samples of one cell: a number for each different answer, -1 for none, and whether it is right."""
 
 
-def majority(answers: Sequence[str], right: Sequence[bool | int], votes: int) -> float:
+def votes_of(answers: Sequence[str], right: Sequence[bool | int]) -> Votes:
+    """The samples of one cell, with answers numbered in the order in which they first appear."""
+    numbers: dict[str, int] = {}
+    return tuple(
+        (numbers.setdefault(answer, len(numbers)) if answer else -1, bool(good))
+        for answer, good in zip(answers, right, strict=True)
+    )
+
+
+@cache
+def majority(samples: Votes, votes: int) -> float:
     """P(right) of the most frequent of `votes` answers, over all choices of samples; random among ties.
 
     An empty answer is no vote. Without any vote the result is wrong.
     """
-    earned = 0.0
-    for chosen in combinations(range(len(answers)), votes):
-        count = Counter(answers[sample] for sample in chosen if answers[sample])
-        most = max(count.values(), default=0)
-        leaders = {answer for answer, times in count.items() if times == most}
-        won = {answers[sample] for sample in chosen if right[sample]} & leaders
-        earned += len(won) / len(leaders) if leaders else 0.0
-    return earned / math.comb(len(answers), votes)
+    chosen = list(combinations(samples, votes))
+    return sum(map(_elected, chosen)) / len(chosen)
 
 
-def ballots(path: Path, ids: Sequence[str]) -> list[Ballot]:
-    """All ballots of a table whose cells hold `answers` and `right`, one entry per sample; empty for others.
+@cache
+def adaptive(samples: Votes, votes: int, sure: float) -> tuple[float, float]:
+    """P(right) and expected number of votes if voting stops as soon as the majority is settled.
 
-    ids: the prompts, in order.
+    At most `votes` samples are drawn, in random order. Voting stops when the runner-up cannot catch up any
+    more, or when the leader is the true majority with probability `sure` (Aggarwal et al., 2023, §3: the
+    Beta posterior of the two most frequent answers).
+    """
+    right, spent = 0.0, 0
+    orders = list(permutations(samples, votes))
+    for order in orders:
+        asked = next(used for used in range(1, votes + 1) if _settled(order[:used], votes, sure))
+        right += _elected(order[:asked])
+        spent += asked
+    return right / len(orders), spent / len(orders)
+
+
+def _elected(cast: Votes) -> float:
+    """P(right) of the most frequent of these answers."""
+    count = Counter(answer for answer, _ in cast if answer >= 0)
+    most = max(count.values(), default=0)
+    leaders = {answer for answer, times in count.items() if times == most}
+    won = {answer for answer, good in cast if good} & leaders
+    return len(won) / len(leaders) if leaders else 0.0
+
+
+def _settled(cast: Votes, votes: int, sure: float) -> bool:
+    count = Counter(answer for answer, _ in cast if answer >= 0)
+    first, second = ([*sorted(count.values(), reverse=True), 0, 0])[:2]
+    left = votes - len(cast)
+    return left == 0 or first - second > left or leads(first, second) >= sure
+
+
+def leads(first: int, second: int) -> float:
+    """P(the leader is more frequent than the runner-up), after so many votes for each.
+
+    The posterior Beta(first + 1, second + 1) above 1/2, which is a binomial sum for whole numbers.
+    """
+    tosses = first + second + 1
+    below: int = sum(math.comb(tosses, heads) for heads in range(first + 1))
+    return below / float(1 << tosses)
+
+
+def ballots(path: Path, ids: Sequence[str]) -> tuple[list[Option], list[Option]]:
+    """Self-consistency and adaptive consistency at every tier and number of votes; empty without answers.
+
+    The table's cells must hold `answers` and `right`, one entry per sample. ids: the prompts, in order.
     """
     content = path.read_bytes()
     text = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
     decoder = msgspec.json.Decoder(_Row)
     rows = {row.id: row.tiers for row in map(decoder.decode, filter(None, text.split(b"\n")))}
     chosen = [rows[name] for name in ids]
-    cast = []
+    fixed: list[Option] = []
+    early: list[Option] = []
     for tier in chosen[0]:
-        samples = min(min(len(row[tier].answers), len(row[tier].right)) for row in chosen)
-        tokens = np.array([row[tier].tokens for row in chosen])
-        for votes in range(1, samples + 1):
-            correct = [
-                majority(row[tier].answers[:samples], row[tier].right[:samples], votes) for row in chosen
-            ]
-            cast.append(Ballot(tier, votes, np.array(correct), tokens * votes))
-    return cast
+        cells = [row[tier] for row in chosen]
+        samples = min(min(len(cell.answers), len(cell.right)) for cell in cells)
+        if samples:
+            cast = [votes_of(cell.answers[:samples], cell.right[:samples]) for cell in cells]
+            options = _options(tier, cast, np.array([cell.tokens for cell in cells]))
+            fixed, early = fixed + options[0], early + options[1]
+    return fixed, early
 
 
-def upper_bounds(table: OutcomeTable) -> list[Ballot]:
-    """Upper bounds on ballots, for a table that only holds shares of right answers.
+def upper_bounds(table: OutcomeTable) -> tuple[list[Option], list[Option]]:
+    """Upper bounds on `ballots`, for a table that only holds shares of right answers.
 
     They assume that no two wrong answers agree, so real voting can only do worse. Empty if a cell has fewer
     than three samples.
     """
     samples = int(table.samples.min())
-    cast = []
+    fixed: list[Option] = []
+    early: list[Option] = []
+    if samples < 3:
+        return fixed, early
     for column, tier in enumerate(table.tiers):
         right = np.rint(table.correct[:, column] * samples).astype(int)
-        for votes in range(1, samples + 1 if samples > 2 else 0):
-            won = [
-                majority(
-                    ["right"] * good + [f"wrong {number}" for number in range(samples - good)],
-                    [True] * good + [False] * (samples - good),
-                    votes,
-                )
-                for good in range(samples + 1)
-            ]
-            cast.append(Ballot(tier, votes, np.array(won)[right], table.tokens[:, column] * votes))
-    return cast
+        cast = [
+            tuple((0, True) if at < good else (at + 1, False) for at in range(samples))
+            for good in right.tolist()
+        ]
+        options = _options(tier, cast, table.tokens[:, column])
+        fixed, early = fixed + options[0], early + options[1]
+    return fixed, early
 
 
-def contests(
-    cast: Sequence[Ballot], routed: Sequence[Sweep], tiers: Sequence[Sweep], draws: int, seed: int
-) -> list[Contest]:
-    """The router against ballots of three or more votes that cost no more than the most expensive tier.
-
-    routed, tiers: one sweep per seed. Voting is measured on the same prompts, and seeds are averaged.
-    """
-    random = np.random.default_rng(seed)
-    prompts = len(cast[0].correct)
-    weights = random.multinomial(prompts, np.full(prompts, 1 / prompts), size=draws).astype(float)
-    every = np.vstack([np.ones(prompts), weights])
-    limit = float(tiers[0].curve().tokens.max())
-    wanted = [ballot for ballot in cast if ballot.votes >= 3 and ballot.tokens.mean() <= limit]
-    singles = {ballot.tier: ballot for ballot in cast if ballot.votes == 1}
-    totals = np.zeros((len(wanted), len(every), 5))
-    for own, fixed in zip(routed, tiers, strict=True):
-        for draw, row in enumerate(every):
-            curve, ground = own.curve(row), fixed.curve(row)
-            here = row[fixed.rows] / row[fixed.rows].sum()
-            for position, ballot in enumerate(wanted):
-                spent = float(ballot.tokens[fixed.rows] @ here)
-                totals[position, draw] += (
-                    spent,
-                    singles[ballot.tier].correct[fixed.rows] @ here,
-                    mix_at(ground, spent),
-                    ballot.correct[fixed.rows] @ here,
-                    at_budget(curve, spent).accuracy,
-                )
-    return [_contest(ballot, *totals[position].T / len(routed)) for position, ballot in enumerate(wanted)]
-
-
-def _contest(  # noqa: PLR0917
-    ballot: Ballot, spent: Floats, single: Floats, mix: Floats, voting: Floats, routing: Floats
-) -> Contest:
-    return Contest(
-        ballot.tier, ballot.votes, float(spent[0]), float(single[0]), _interval(mix - single),
-        _interval(voting - single), _interval(routing - single), _interval(routing - voting),
-    )  # fmt: skip
-
-
-def _interval(values: Floats) -> list[float]:
-    return [float(values[0]), *np.percentile(values[1:], [2.5, 97.5]).tolist()]
+def _options(tier: str, cast: Sequence[Votes], tokens: Floats) -> tuple[list[Option], list[Option]]:
+    """Voting and adaptive voting at one tier."""
+    fixed, early = [], []
+    for votes in range(3, len(cast[0]) + 1):  # two votes with a random tie are a single sample
+        correct = np.array([majority(samples, votes) for samples in cast])
+        fixed.append(Option(f"{tier} × {votes}", correct, tokens * votes))
+    for votes in range(2, len(cast[0]) + 1):
+        for sure in SURE:
+            right, asked = np.array([adaptive(samples, votes, sure) for samples in cast]).T
+            early.append(Option(f"{tier} × {votes}, until {sure:.0%} sure", right, tokens * asked))
+    return fixed, early

@@ -5,60 +5,94 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from router_model.report.aims import aims
+from router_model.report import aims, sections
+from router_model.report.settings import KINDS
 from router_model.report.summary import Summary, calibration, in_points, table
 
 _METHOD = """\
-Methods never see the prompts on which they are scored. The first table, and all tables of fewer than 600
-prompts, are cross-validated in five folds, pooled, once per seed. From the other tables a fifth is held
-out, a different one per seed. Every method gives estimates or decisions at a price. The price falls from
-infinity to zero, and each price yields mean tokens and mean accuracy from the measured outcomes of the
-chosen tiers. Neighbouring prices are mixed at random, so a curve is linear between its points.
+Methods never see the prompts on which they are scored. Tables of fewer than 600 prompts, and the one with
+two caps, are cross-validated in five folds, pooled, once per seed. From larger tables a fifth is held out, a
+different one per seed. Every method gives estimates or decisions at a price. The price falls from infinity to
+zero, and each price yields mean tokens and mean accuracy from the measured outcomes of the chosen tiers.
+Neighbouring prices are mixed at random, so a curve is linear between its points.
 
-* **Best fixed mix**: the upper convex hull of the fixed tiers. It is the best that a router can reach
-  without any knowledge of the prompt.
+* **Best fixed mix**: the upper convex hull of all fixed rungs of a table. It is the best that can be reached
+  without any knowledge of the prompt, with hindsight. Where a table holds answers or thoughts that were cut,
+  it contains one `max_tokens` for everybody at lengths between the measured ones: a run of L tokens costs
+  min(L, N) at cap N, and is right if it ends before N and is right in full (a run that is cut stays as right
+  as at the next shorter measured cap).
 * **Extra budget**: the cheapest tier uses 0 %, the most expensive 100 %. The five budgets are 10, 25, 50,
   75 and 90 %.
 * **Tokens saved**: at the accuracy of the best mix at the middle budget. Negative means more tokens than
   the mix.
 * **AIQ gain**: mean accuracy of the curve's concave hull over the budgets (AIQ of RouterBench) minus the
   mix's.
-* **APGR**: mean share of the gap between the cheapest and the most expensive tier that is recovered
-  (RouteLLM, over tokens); omitted where the two are nearly equal. A random mix of two tiers has 0.5.
-* **Oracle gap**: share of the way from the mix to the oracle at the middle budget. *Split-sample* oracles
-  choose on all samples of a cell except one, and score on that one. *Clairvoyant* oracles choose and
-  score on the same single sample. They know chance outcomes in advance, so no router can reach them.
+* **Less chance**: the hull of a noisy curve lies above the curve, so even a method that knows nothing seems
+  to gain. All gains are therefore reported less the mean gain of the same decisions, dealt out to the
+  prompts at random. A method whose permuted decisions lose is not credited for that. The column *by chance*
+  says what was taken from the AIQ gain.
+* **p**: the larger one of two p-values, that the AIQ gain is above that of permuted decisions and that it is
+  above zero in resampled experiments; corrected for all claims at once (Holm).
 * In cross-validation, a method without any information can look worse than the mix: when the test fold has
   worse outcomes than average, the folds used for training have better ones, and one price is set for all
   folds.
 * **Intervals**: 95 %, percentile bootstrap over prompts and seeds, with the same resamples for all
-  methods. Bold means above zero.
+  methods. Bold means above zero; only p is corrected for the number of claims.
 * **ECE**: expected calibration error in points, in ten bins of equal size. It is never negative, so its
   intervals lie high.
 """
 
 
-def page(results: Mapping[str, Any], folder: str, headline: Mapping[str, Any] | None = None) -> str:
-    """The whole page. folder: where the figures are. headline: what `make headline` measured."""
+def page(
+    results: Mapping[str, Any],
+    folder: str,
+    replays: Sequence[Mapping[str, Any]] | None = None,
+) -> str:
+    """The whole page. folder: where the figures are. replays: models that were never measured."""
     summaries: Mapping[str, Summary] = results["settings"]
     shipped = results["shipped"]
     parts = [
         "# Results\n",
-        f"How well the router head spends tokens, compared with simpler methods. Shipped: **{shipped}**.\n",
+        (
+            "How many more answers are right, at equal tokens, if the router head chooses the length or the"
+            " model for each prompt, instead of the best fixed mix that needs no router? Outcomes"
+            f" are measured, decisions are replayed. Shipped: **{shipped}**.\n"
+        ),
+        "## In short\n",
+        aims.message(summaries, shipped),
+        (
+            "Points over the best fixed mix at 25, 50 and 75 % of the extra budget and over all budgets"
+            " (AIQ), less what chance gains, with 95 % intervals; p is corrected for all claims:\n"
+        ),
+        sections.overview(summaries, shipped),
+        f"![Accuracy against tokens]({folder}/curves.svg)\n",
+        "## Aims\n",
+        aims.table(aims.aims(summaries, shipped)),
+        (
+            "Earlier aims on the tables of output caps were levels of a length predictor against a mix of two"
+            " caps. They are replaced: one cap for everybody has most of that gain without a router.\n"
+        ),
+        *sections.families(summaries, shipped),
+        *sections.rivals(results.get("rivals", {}), summaries),
+        *sections.ibpo(summaries, shipped),
+        "## The way to the oracle\n",
+        sections.oracles(summaries, shipped),
+        *sections.learning(results.get("learning", {})),
+        *sections.never_measured(replays),
+        "## End to end\n",
+        (
+            "[The headline](headline.md) measures the whole path: the tiny reasoner on a real vLLM, behind"
+            " the gateway, at prices that were set in advance.\n"
+        ),
+        "## How it was measured\n",
+        _METHOD,
         (
             f"Measured by `{results.get('command', 'thinkmeter results')}` in {results['minutes']:g} minutes"
             f" on {results.get('machine', 'an unnamed machine')}, with {results['seeds']} seeds and"
             f" {results['draws']} resamples."
             f" [`results.json`]({folder}/results.json) has all figures with more digits.\n"
         ),
-        f"![Accuracy against tokens]({folder}/curves.svg)\n",
-        "## In short\n",
-        *aims(summaries, shipped, results.get("voting", [])),
-        "## How it was measured\n",
-        _METHOD,
         *_settings(summaries, shipped, folder),
-        *_voting(results.get("voting"), bound=results.get("voting_is_bound", False)),
-        *(_headline(headline) if headline else ()),
         *_calibration(summaries, shipped, folder),
         f"## Every method compared with {shipped}\n",
         *_verdicts(summaries, shipped),
@@ -86,70 +120,32 @@ def _description(summary: Summary) -> str:
 
 
 def _settings(summaries: Mapping[str, Summary], shipped: str, folder: str) -> Iterator[str]:
-    yield "## Gains over the best fixed mix\n"
-    yield f"Points over the mix at equal tokens.\n\n![Gain at the middle budget]({folder}/gains.svg)\n"
-    if any("-" in key for key in summaries):
-        yield (
-            "In a pooled table, a method can gain much just by recognising which data set a prompt is from."
-            " So each data set is also measured separately. *Alone* compares the same decisions with that"
-            " data set's own mixes. *Never seen* uses methods fitted only to the other data set."
-            f"\n\n![Each data set separately]({folder}/apart.svg)\n"
-        )
-    for summary in summaries.values():
-        yield f"### {summary['title']}\n"
-        yield f"{summary['note']} {_description(summary)}\n"
-        yield table(summary, shipped)
-
-
-def _voting(contests: Sequence[Mapping[str, Any]] | None, *, bound: bool) -> Iterator[str]:
-    if not contests:
-        return
-    yield "## Against self-consistency\n"
+    yield "## All methods, table by table\n"
     yield (
-        "Self-consistency asks the tiny reasoner k times at one tier and takes the most frequent answer. The"
-        " router and the best mix are shown at the same tokens. The figures are points over a single sample"
-        " of that tier.\n"
+        "Points over the fixed mix at equal tokens, less chance.\n\n"
+        f"![At the middle budget]({folder}/gains.svg)\n"
     )
-    if bound:
-        yield (
-            "The table holds shares of right answers, not the answers themselves. The figures for voting"
-            " are therefore upper bounds: they assume that no two wrong answers agree.\n"
-        )
-    lines = ["| tier × votes | tokens | one sample | voting | mix | router | router − voting |"]
-    lines.append("|---|--:|--:|--:|--:|--:|--:|")
-    lines += [
-        f"| {contest['tier']} × {contest['votes']} | {contest['tokens']:.0f}"
-        f" | {100 * contest['single']:.1f} % |"
-        f" {in_points(contest['voting'])} | {in_points(contest['mix'])} | {in_points(contest['routing'])} |"
-        f" {in_points(contest['more'])} |"
-        for contest in contests
-    ]
-    yield "\n".join(lines) + "\n"
+    for kind, name in KINDS.items():
+        views = [each for each in summaries.values() if each["kind"] == kind]
+        if not views:
+            continue
+        yield f"### {name}\n"
+        if kind == "length":
+            yield _LENGTH
+        for summary in views:
+            yield f"#### {summary['title']}\n"
+            yield f"{summary['note']} {_description(summary)}\n"
+            yield table(summary, shipped)
 
 
-def _headline(headline: Mapping[str, Any]) -> Iterator[str]:
-    yield "## End to end\n"
-    yield (
-        f"Here the tiny reasoner in {headline['engine']} answered {headline['questions']:,} new questions"
-        " through the gateway, at a price that was set in advance for each budget. The cells are right"
-        " answers in %; all methods use as many tokens as adaptive did. The oracle knows chance outcomes in"
-        " advance. [The headline](headline.md) has the method and a comparison with the paper;"
-        " `make headline` reproduces it.\n"
-    )
-    ways = {"adaptive": "adaptive", "best_mix": "best fixed mix"}
-    ways |= {"self_consistency": "self-consistency", "oracle": "oracle"}
-    lines = [f"| budget, tokens | used | {' | '.join(ways.values())} | adaptive − mix |"]
-    lines.append("|--:|--:|--:|--:|--:|--:|--:|")
-    for row in headline["budgets"]:
-        cells = [
-            f"{100 * share['accuracy']:.1f} ({100 * share['low']:.1f} to {100 * share['high']:.1f})"
-            for share in (row[way] for way in ways)
-        ]
-        over = row["over_mix"]
-        gain = in_points((over["gain"], over["low"], over["high"]))
-        budget = f"{row['budget']:.1f} ({row['times_direct']:.1f}×)"
-        lines.append(f"| {budget} | {row['adaptive']['tokens']:.1f} | {' | '.join(cells)} | {gain} |")
-    yield "\n".join(lines) + "\n"
+_LENGTH = """\
+These tables hold one answer per prompt, without thinking, cut at several caps: tokens are min(L, cap), and an
+answer that was cut is almost always wrong. Choosing a cap is predicting the length of the answer, and says
+nothing about thinking. One cap for everybody is in the fixed mix. In a pooled table, a method can gain much
+just by recognising which data set a prompt is from, so each data set is also measured separately. *Alone*
+compares the same decisions with that data set's own mixes. *Never seen* uses methods fitted only to the other
+data set.
+"""
 
 
 def _calibration(summaries: Mapping[str, Summary], shipped: str, folder: str) -> Iterator[str]:

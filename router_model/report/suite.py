@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from router_model.evaluation import experiment, voting
+from threadpoolctl import threadpool_limits
+
+from router_model.evaluation import experiment, learning, yardsticks
 from router_model.evaluation.experiment import Comparison
 from router_model.evaluation.methods import Method
+from router_model.head import Head
 from router_model.report import plots
+from router_model.report.extra import against_rivals, learning_curve, rivals_of
 from router_model.report.page import page as page_of
 from router_model.report.page import short_page
 from router_model.report.settings import FURTHER, SETTINGS, TINY, TOKENS, Setting
 from router_model.report.summary import summarise
 from router_model.training.outcomes import FOLDS, OutcomeTable
+
+FEW = 2  # seeds for families that were left out: the families differ far more than the seeds
+REPLAYS = "replays.json"
+"""A file beside the results with replays of models that were never measured (`sections.never_measured`)."""
+UNSEEN = ("head, first stage", "head, joint objective", "prompt length", "TF-IDF ridge", "gradient boosting")
+"""Methods that are also measured on families of prompts that they never saw."""
+LEARNT = (TINY, "bbh27b")
+"""Settings for the learning curve of `calibrate`: the included head has seen none of their prompts."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +44,13 @@ class MeasurementPlan:
     seeds: Sequence[int]
     draws: int
     """Resamples behind each interval."""
+    head: Head | None = None
+    """The head whose learning curve is measured; None to leave it out."""
+
+    @property
+    def unseen(self) -> list[Method]:
+        """The methods for families that were left out."""
+        return [method for method in self.methods if method.name in (self.shipped, *UNSEEN)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,38 +76,105 @@ class Kept:
         new.replace(self.path)
 
 
-def measure(
+def measure(  # noqa: PLR0917
     plan: MeasurementPlan,
     tables: Sequence[tuple[Setting, OutcomeTable]],
     tiny: Path | None,
     tick: Callable[[str], object],
     kept: Kept | None = None,
+    jobs: int = 1,
 ) -> dict[str, Any]:
-    """Measure all settings; returns one JSON object. `tick` is called at each step, `kept` saves progress."""
+    """Measure all settings; returns one JSON object. `tick` is called at each step, `kept` saves progress.
+
+    jobs: processes that measure tables side by side. The figures do not depend on it.
+    """
     started = time.perf_counter()
     results: dict[str, Any] = {
         "shipped": plan.shipped,
         "seeds": len(plan.seeds),
         "draws": plan.draws,
         "settings": {},
+        "rivals": {},
+        "learning": {},
         "minutes": 0.0,
     }
     results |= kept.read(results) if kept else {}
     before = results["minutes"]
-    for setting, table in tables:
-        if setting.key in results["settings"]:
-            continue
-        whole = _whole(setting, table, plan, tick)
-        for key, title, comparison in _views(setting, whole, plan, tick):
-            summary = summarise(comparison, title, setting.unit, plan.shipped, plan.draws)
-            results["settings"][key] = {"note": setting.note, **summary}
-            tick(f"{title}: intervals")
-        if setting.key == TINY and tiny:
-            results["voting"], results["voting_is_bound"] = _voting(tiny, table, whole, plan)
+    waiting = [(setting, table) for setting, table in tables if setting.key not in results["settings"]]
+    for found in _each(waiting, plan, tiny, tick, jobs):
+        for part, figures in found.items():
+            results[part] |= figures
         results["minutes"] = round(before + (time.perf_counter() - started) / 60, 1)
         if kept:
             kept.write(results)
-    return results
+    return {**results, "settings": _ordered(results["settings"])}
+
+
+Found = dict[str, dict[str, Any]]
+"""Settings, rivals and learning curves of one table."""
+
+
+def _each(
+    waiting: Sequence[tuple[Setting, OutcomeTable]],
+    plan: MeasurementPlan,
+    tiny: Path | None,
+    tick: Callable[[str], object],
+    jobs: int,
+) -> Iterator[Found]:
+    """The figures of each table as soon as they are there. Large tables begin first if `jobs` are many."""
+    if jobs == 1 or len(waiting) < 2:
+        yield from (_measured(setting, table, plan, tiny, tick) for setting, table in waiting)
+        return
+    largest = sorted(waiting, key=lambda pair: -step_count(plan, [pair]) * len(pair[1]))
+    # A forked process has the plan and the tables already; they need not be pickled, and rules cannot be.
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(jobs, fork, _begin, (largest, plan, tiny)) as pool:
+        running = {pool.submit(_one, at): pair for at, pair in enumerate(largest)}
+        for done in as_completed(running):
+            for _ in range(step_count(plan, [running[done]])):
+                tick(running[done][0].title)
+            yield done.result()
+
+
+_work: list[tuple[Sequence[tuple[Setting, OutcomeTable]], MeasurementPlan, Path | None]] = []
+
+
+def _begin(tables: Sequence[tuple[Setting, OutcomeTable]], plan: MeasurementPlan, tiny: Path | None) -> None:
+    _work.append((tables, plan, tiny))
+
+
+def _one(at: int) -> Found:
+    tables, plan, tiny = _work[0]
+    with threadpool_limits(1):
+        return _measured(*tables[at], plan, tiny, lambda _: None)
+
+
+def _measured(
+    setting: Setting,
+    table: OutcomeTable,
+    plan: MeasurementPlan,
+    tiny: Path | None,
+    tick: Callable[[str], object],
+) -> Found:
+    offered, fixed = setting.offered(table), setting.fixed(table)
+    found: Found = {"settings": {}, "rivals": {}, "learning": {}}
+    for key, title, comparison in _views(setting, offered, plan, tick):
+        whole = yardsticks.against(yardsticks.informed(comparison, plan.shipped), fixed)
+        summary = summarise(whole, title, setting.unit, plan.shipped, plan.draws)
+        found["settings"][key] = {"note": setting.note, "kind": setting.kind, **summary}
+        if key == setting.key and (ways := rivals_of(setting, table, tiny)):
+            found["rivals"][key] = against_rivals(ways, whole, plan.shipped, plan.draws)
+        tick(f"{title}: intervals")
+    if plan.head and setting.key in LEARNT:
+        found["learning"][setting.key] = learning_curve(
+            plan.head, _tested(offered), setting.title, plan.seeds, min(plan.draws, 200), tick
+        )
+    return found
+
+
+def _tested(table: OutcomeTable) -> OutcomeTable:
+    """The prompts to test on, without those that are only there to train on."""
+    return table.take([name != FURTHER for name in table.datasets])
 
 
 def _whole(
@@ -102,49 +190,53 @@ def _every(setting: Setting, table: OutcomeTable) -> bool:
 
 
 def _views(
-    setting: Setting, whole: Comparison, plan: MeasurementPlan, tick: Callable[[str], object]
+    setting: Setting, table: OutcomeTable, plan: MeasurementPlan, tick: Callable[[str], object]
 ) -> Iterator[tuple[str, str, Comparison]]:
+    whole = _whole(setting, table, plan, tick)
     yield setting.key, setting.title, whole
     for dataset, title in setting.apart.items():
         yield f"{setting.key}-within-{dataset}", title, experiment.within(whole, dataset)
     for dataset, title in setting.apart.items():
-        unseen = experiment.left_out(whole.table, dataset, plan.methods, plan.seeds, tick)
+        unseen = experiment.left_out(table, dataset, plan.methods, plan.seeds, tick)
         yield f"{setting.key}-unseen-{dataset}", f"{title.removesuffix(' alone')}, never seen", unseen
+    if setting.families and table.categories:
+        groups = experiment.category_groups(table, setting.families)
+        unseen = experiment.left_out_groups(table, groups, plan.unseen, plan.seeds[:FEW], tick)
+        yield f"{setting.key}-families", f"{setting.title}, unseen families", unseen
 
 
 def step_count(plan: MeasurementPlan, tables: Sequence[tuple[Setting, OutcomeTable]]) -> int:
     """How often `measure` calls `tick`."""
     count = 0
     for setting, table in tables:
-        fits = FOLDS if _every(setting, table) else 1
+        fits = FOLDS if _every(setting, table) and FURTHER not in table.datasets else 1
         apart = len(setting.apart)
         count += len(plan.methods) * len(plan.seeds) * (fits + apart) + 1 + 2 * apart
+        if setting.families and table.categories:
+            count += len(plan.unseen) * len(plan.seeds[:FEW]) * setting.families + 1
+        if plan.head and setting.key in LEARNT:
+            count += len(learning.steps(_tested(setting.offered(table)))) * len(plan.seeds)
     return count
 
 
-def _voting(
-    path: Path, table: OutcomeTable, whole: Comparison, plan: MeasurementPlan
-) -> tuple[list[dict[str, Any]], bool]:
-    """Contests, and whether voting is only bounded from above because the table lacks single answers."""
-    tested = table.take([name != FURTHER for name in table.datasets])  # these come first
-    exact = voting.ballots(path, tested.ids)
-    cast = exact or voting.upper_bounds(tested)
-    routed = [cell.sweep for cell in whole.cells[plan.shipped]]
-    contests = voting.contests(cast, routed, whole.tiers, plan.draws, seed=0) if cast else []
-    return [asdict(contest) for contest in contests], not exact
+def _ordered(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The views of all tables in the order of the page."""
+    order = {setting.key: place for place, setting in enumerate(SETTINGS)}
+    return {key: settings[key] for key in sorted(settings, key=lambda key: order[key.partition("-")[0]])}
 
 
 def merged(results: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The settings of an earlier report, with those that were measured again replaced; minutes add up."""
+    """An earlier report, with the settings that were measured again replaced; minutes add up."""
     try:
         earlier = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return results
-    everything = {**earlier["settings"], **results["settings"]}
-    order = [setting.key for setting in SETTINGS]
-    kept = sorted(everything, key=lambda key: order.index(key.partition("-")[0]))
+    both = {
+        part: {**earlier.get(part, {}), **results.get(part, {})}
+        for part in ("settings", "rivals", "learning")
+    }
     minutes = round(results["minutes"] + earlier["minutes"], 1)
-    return {**earlier, **results, "settings": {key: everything[key] for key in kept}, "minutes": minutes}
+    return {**earlier, **results, **both, "settings": _ordered(both["settings"]), "minutes": minutes}
 
 
 def write_results(results: Mapping[str, Any], page: Path) -> None:
@@ -154,16 +246,13 @@ def write_results(results: Mapping[str, Any], page: Path) -> None:
     (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     summaries, shipped = results["settings"], results["shipped"]
     main = [summary for key, summary in summaries.items() if "-" not in key]
-    rival = next((name for name in ("kNN",) if name in main[0]["methods"]), shipped)
+    rival = next((name for name in ("TF-IDF ridge", "kNN") if name in main[0]["methods"]), shipped)
     plots.curves(main, shipped, rival, folder / "curves")
     plots.gains(main, shipped, folder / "gains")
-    apart = [summary for key, summary in summaries.items() if "-" in key]
-    if apart:
-        plots.curves(apart, shipped, rival, folder / "apart")
     plots.reliability(main[:4], shipped, folder / "reliability")
-    beside = page.with_name("headline.json")
-    headline = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else None
-    page.write_text(page_of(results, folder.name, headline), encoding="utf-8")
+    replays = folder / REPLAYS
+    rows = json.loads(replays.read_text(encoding="utf-8")) if replays.exists() else None
+    page.write_text(page_of(results, folder.name, rows), encoding="utf-8")
 
 
 def write_comparisons(comparisons: Sequence[Comparison], folder: Path, draws: int = 300) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from router_model.arrays import Floats
 from router_model.evaluation import cost_quality, metrics
+from router_model.evaluation.chance import Chance, by_chance
 from router_model.evaluation.experiment import Cell, Comparison
 from router_model.evaluation.metrics import BUDGETS
 from router_model.training.outcomes import OutcomeTable
@@ -19,6 +20,8 @@ Interval = list[float | None]
 
 _GRID = 41  # budgets at which curves are stored
 _ECE_DRAWS = 100
+PERMUTATIONS = 50
+"""Permutations behind the gain by chance of each method; as many as `draws` for the shipped one."""
 
 
 def summarise(  # noqa: PLR0917
@@ -26,13 +29,22 @@ def summarise(  # noqa: PLR0917
 ) -> Summary:
     """All figures of one comparison as JSON values; NaN becomes null.
 
-    `measures` are [estimate, lower, upper] (`metrics.measures`); `ahead`: by how much `shipped` leads.
+    `measures` are [estimate, lower, upper] (`metrics.measures`), gains less what the same decisions gain when
+    they are permuted over the prompts (`chance`). `ahead`: by how much `shipped` leads. `p_value`: that the
+    AIQ gain is above zero, the larger one of the permutations' and the bootstrap's.
     """
     ground, best = comparison.tiers[0].curve(), comparison.oracle[0].curve()
     sweeps = {name: [cell.sweep for cell in cells] for name, cells in comparison.cells.items()}
     resampled = metrics.bootstrap(
         sweeps, comparison.tiers, comparison.oracle, len(comparison.table), draws, seed
     )
+    chances = {
+        name: by_chance(
+            comparison.table, cells, comparison.tiers, draws if name == shipped else PERMUTATIONS, seed
+        )
+        for name, cells in comparison.cells.items()
+    }
+    net = {name: _net(resampled[name], chances[name]) for name in sweeps}
     budgets = np.linspace(*cost_quality.ends(ground), _GRID)
     return {
         "title": title,
@@ -52,12 +64,13 @@ def summarise(  # noqa: PLR0917
         },
         "methods": {
             name: {
-                "measures": {key: json_interval(values) for key, values in resampled[name].items()},
+                "measures": {key: json_interval(values) for key, values in net[name].items()},
                 "ahead": {
-                    key: json_interval(resampled[shipped][key] - values)
-                    for key, values in resampled[name].items()
+                    key: json_interval(net[shipped][key] - net[name][key])
+                    for key in resampled[name]
                     if key.startswith("gain") or key == "aiq_gain"
                 },
+                **_chance(resampled[name], net[name], chances[name]),
                 "curve": _curve(cells, budgets),
                 "seconds": round(float(np.mean([cell.seconds for cell in cells])), 2),
                 **_calibration(comparison.table, cells, seed),
@@ -65,6 +78,26 @@ def summarise(  # noqa: PLR0917
             for name, cells in comparison.cells.items()
         },
     }  # fmt: skip
+
+
+def _net(figures: Mapping[str, Floats], found: Chance | None) -> Mapping[str, Floats]:
+    """The figures of `metrics.bootstrap`, with gains less those by chance."""
+    if found is None:
+        return figures
+    net = dict(figures)
+    for key in found.measured:
+        here, drawn = found.bias(key)
+        net[key] = figures[key] - np.concatenate([[here], np.full(len(figures[key]) - 1, drawn)])
+    return net
+
+
+def _chance(figures: Mapping[str, Floats], net: Mapping[str, Floats], found: Chance | None) -> dict[str, Any]:
+    """The AIQ gain by chance, and the p-value that the method's is above it and above zero."""
+    if found is None:
+        return {}
+    key = "aiq_gain"
+    sure = max(found.p_value(key, float(figures[key][0])), metrics.chance(net[key]))
+    return {"by_chance": round(found.bias(key)[0], 5), "p_value": round(sure, 5)}
 
 
 def json_interval(values: Floats) -> Interval:
@@ -126,35 +159,38 @@ def _errors(
     return np.array(means)
 
 
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first column is text and whose others are figures."""
+    lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
 def table(summary: Summary, shipped: str) -> str:
     """Markdown: one row per method, with points over the mix at the five budgets and the other figures."""
     named = [f"{name} ({extra:.0%})" for name, extra in BUDGETS.items()]
-    head = ["method", *named, "tokens saved", "AIQ gain", "APGR", "oracle gap"]
-    lines = [_row(head), _row(["---", *["--:"] * (len(head) - 1)])]
     mix = [f"{100 * summary['mix'][name]:.1f} %" for name in BUDGETS]
-    lines.append(_row(["*best fixed mix, right answers*", *mix, "", "", "", ""]))
+    rows = [["*best fixed mix, right answers*", *mix, "", "", ""]]
     for name, method in summary["methods"].items():
         measures = method["measures"]
         cells = [in_points(measures[f"gain_{budget}"]) for budget in BUDGETS]
         cells += [
             plain(measures["saved_middle"], 100, " %", 0), in_points(measures["aiq_gain"], 2),
-            plain(measures["apgr"], 1, "", 2), plain(measures["gap_middle"], 100, " %", 0),
+            in_points([method.get("by_chance"), None, None], 2),
         ]  # fmt: skip
-        lines.append(_row([f"**{name}**" if name == shipped else name, *cells]))
-    return "\n".join(lines) + "\n"
+        rows.append([f"**{name}**" if name == shipped else name, *cells])
+    return markdown(["method", *named, "tokens saved", "AIQ gain", "by chance"], rows)
 
 
 def calibration(summaries: Sequence[Summary], methods: Sequence[str]) -> str:
     """Markdown: expected calibration error by tier in points, before and after calibration."""
-    head = ["setting", *methods]
-    lines = [_row(head), _row(["---", *["--:"] * len(methods)])]
+    rows = []
     for summary in summaries:
         cells = []
         for name in methods:
             errors = summary["methods"].get(name, {}).get("ece", {})
             cells.append(", ".join(_error(tier, error) for tier, error in errors.items()) or "–")
-        lines.append(_row([summary["title"], *cells]))
-    return "\n".join(lines) + "\n"
+        rows.append([summary["title"], *cells])
+    return markdown(["setting", *methods], rows)
 
 
 def _error(tier: str, error: Mapping[str, Interval]) -> str:
@@ -185,7 +221,3 @@ def plain(bounds: Interval, scale: float, unit: str, digits: int) -> str:
         if low is None or high is None
         else f"{text} ({scale * low:.{digits}f} to {scale * high:.{digits}f})"
     )
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

@@ -6,9 +6,12 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from router_model.evaluation import cost_quality, metrics
 from router_model.evaluation.cost_quality import Curve
+from router_model.evaluation.metrics import Ground
 
 TWO = Curve(np.array([100.0, 300.0]), np.array([0.6, 0.8]))
 
@@ -21,7 +24,7 @@ def outcomes(random: np.random.Generator, prompts: int = 12, tiers: int = 3) -> 
 
 def test_mix_against_itself() -> None:
     """The straight mix of two tiers gains nothing, saves nothing and recovers half the gap on average."""
-    found = metrics.measures(TWO, TWO, Curve(np.array([100.0, 150.0]), np.array([0.6, 0.9])))
+    found = metrics.measures(TWO, Ground.of(TWO), Curve(np.array([100.0, 150.0]), np.array([0.6, 0.9])))
 
     assert found["apgr"] == pytest.approx(0.5)
     for name in metrics.BUDGETS:
@@ -35,14 +38,14 @@ def test_the_oracle_against_itself() -> None:
     """The oracle closes the whole gap to the oracle."""
     best = Curve(np.array([100.0, 150.0]), np.array([0.6, 0.9]))
 
-    assert metrics.measures(best, TWO, best)["gap_middle"] == pytest.approx(1)
+    assert metrics.measures(best, Ground.of(TWO), best)["gap_middle"] == pytest.approx(1)
 
 
 def test_equal_tiers_have_no_gap_to_recover() -> None:
     """The share of a gap is NaN where there is no gap."""
     flat = Curve(np.array([1.0, 9.0]), np.array([0.5, 0.505]))
 
-    assert math.isnan(metrics.measures(flat, flat)["apgr"])
+    assert math.isnan(metrics.measures(flat, Ground.of(flat))["apgr"])
 
 
 def test_bootstrap_pairs_methods() -> None:
@@ -92,3 +95,28 @@ def test_calibration_error() -> None:
 
     assert metrics.calibration_error(truth, truth) == 0
     assert metrics.calibration_error(np.full(100, 0.7), truth) == pytest.approx(0.2)
+
+
+def test_holm() -> None:
+    """By hand: .005 × 4, .01 × 3, .03 × 2, and .04 × 1 is raised to the one before it."""
+    assert metrics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert metrics.holm([0.6, 0.9]) == [1.0, 1.0]
+    assert metrics.holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_keeps_the_order(values: list[float]) -> None:
+    """Corrected values are no smaller than before, at most Bonferroni's, and in the same order."""
+    found = metrics.holm(values)
+
+    assert all(
+        value <= corrected <= min(1, len(values) * value) + 1e-12
+        for value, corrected in zip(values, found, strict=True)
+    )
+    order = np.argsort(values, kind="stable")
+    assert (np.diff(np.array(found)[order]) >= 0).all()
+
+
+def test_chance_of_resamples() -> None:
+    """One of four resamples is not above zero; the figure itself is not a resample."""
+    assert metrics.chance(np.array([-9.0, 1.0, 2.0, -1.0, 3.0])) == pytest.approx(2 / 5)
