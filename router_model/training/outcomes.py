@@ -5,8 +5,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -31,6 +31,7 @@ class _Outcome(msgspec.Struct):
     correct: Annotated[float, msgspec.Meta(ge=0, le=1)]
     tokens: Annotated[float, msgspec.Meta(ge=0, lt=1e9)]
     n: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1
+    thinking: Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)] | None = None
 
 
 class _Row(msgspec.Struct):
@@ -57,6 +58,8 @@ class OutcomeTable:
     """Generations behind each cell, [N, T]; 0 where nothing was measured."""
     digest: str
     """SHA-256 of the file."""
+    lengths: Mapping[str, float] = field(default_factory=dict)
+    """Thinking budgets in tokens, of the tiers whose cells state one."""
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -64,7 +67,8 @@ class OutcomeTable:
     @property
     def content(self) -> str:
         """A hash of everything that training reads. Unlike `digest` it differs between parts of one table."""
-        whole = hashlib.sha256(repr((self.name, self.tiers, self.prompts)).encode("utf-8", "surrogatepass"))
+        said = repr((self.name, self.tiers, dict(self.lengths), self.prompts))
+        whole = hashlib.sha256(said.encode("utf-8", "surrogatepass"))
         for cells in (self.correct, self.tokens, self.samples):
             whole.update(cells.tobytes())
         return whole.hexdigest()
@@ -98,6 +102,7 @@ class OutcomeTable:
             correct=self.correct[:, columns],
             tokens=self.tokens[:, columns],
             samples=self.samples[:, columns],
+            lengths={tier: self.lengths[tier] for tier in tiers if tier in self.lengths},
         )
         return table.take((table.samples > 0).all(axis=1))
 
@@ -129,8 +134,7 @@ def read_table(
     rows = _parquet(source, content) if source.suffix == ".parquet" else list(_lines(source, content))
     if not rows:
         raise OutcomeError(f"{source}: no outcomes")
-    name = source.name.split(".")[0]
-    table = _merged(_tabulated(name, rows, hashlib.sha256(content).hexdigest()))
+    table = _merged(_tabulated(source, rows, hashlib.sha256(content).hexdigest()))
     if tiers is None and not partial:
         tiers = [tier for column, tier in enumerate(table.tiers) if (table.samples[:, column] > 0).all()]
         if not tiers:
@@ -196,11 +200,16 @@ def _cell(cell: Any) -> Any:
     if not isinstance(cell, dict):
         return cell
     known = {name: value for name, value in cell.items() if value is not None}
-    count = known.get("n")
-    return known | {"n": int(count)} if isinstance(count, float) and count.is_integer() else known
+    whole = {
+        name: int(known[name])
+        for name in ("n", "thinking")
+        if isinstance(known.get(name), float) and known[name].is_integer()
+    }
+    return known | whole
 
 
-def _tabulated(name: str, rows: Sequence[_Row], digest: str) -> OutcomeTable:
+def _tabulated(source: Path, rows: Sequence[_Row], digest: str) -> OutcomeTable:
+    name = source.name.split(".")[0]
     tiers = tuple(dict.fromkeys(tier for row in rows for tier in row.tiers))
     column = {tier: at for at, tier in enumerate(tiers)}
     correct = np.full((len(rows), len(tiers)), np.nan)
@@ -221,7 +230,24 @@ def _tabulated(name: str, rows: Sequence[_Row], digest: str) -> OutcomeTable:
         tokens=tokens,
         samples=samples,
         digest=digest,
+        lengths=_lengths(source, rows),
     )
+
+
+def _lengths(source: Path, rows: Sequence[_Row]) -> dict[str, float]:
+    """The thinking budget of each tier whose cells state one.
+
+    Raises: OutcomeError, if two cells of one tier state different ones.
+    """
+    found: dict[str, float] = {}
+    for row in rows:
+        for tier, cell in row.tiers.items():
+            if cell.thinking is not None and found.setdefault(tier, cell.thinking) != cell.thinking:
+                raise OutcomeError(
+                    f"{source}: tier {tier!r} has the thinking budgets {found[tier]} and {cell.thinking};"
+                    " give each budget a tier of its own"
+                )
+    return found
 
 
 def _merged(table: OutcomeTable) -> OutcomeTable:

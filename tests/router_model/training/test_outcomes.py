@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,8 @@ def test_reads_gzip_and_plain_alike(tmp_path: Path) -> None:
         ('{"prompt": "p", "tiers": {"a": {"correct": 1, "tokens": -1}}}', ">= 0"),
         ('{"prompt": "p", "tiers": {"a": {"correct": NaN, "tokens": 1}}}', "malformed"),
         ('{"prompt": "p", "tiers": {"a": {"correct": 1, "tokens": 1, "n": 0}}}', ">= 1"),
+        ('{"prompt": "p", "tiers": {"a": {"correct": 1, "tokens": 1, "thinking": -1}}}', ">= 0"),
+        ('{"prompt": "p", "tiers": {"a": {"correct": 1, "tokens": 1, "thinking": 0.5}}}', "Expected `int"),
         ('{"prompt": 7, "tiers": {"a": {"correct": 1, "tokens": 1}}}', "Expected `str`"),
     ],
 )
@@ -98,6 +101,34 @@ def test_tiers(tmp_path: Path) -> None:
     assert np.isnan(gaps.correct[1, 1])
 
 
+def thinking(prompt: str, **budgets: int | None) -> dict:
+    """A line of a table whose tiers state these thinking budgets."""
+    one = row(prompt, **{tier: (1, 10, 1) for tier in budgets})
+    for tier, budget in budgets.items():
+        if budget is not None:
+            one["tiers"][tier]["thinking"] = budget
+    return one
+
+
+def test_reads_the_thinking_budgets_that_cells_state(tmp_path: Path) -> None:
+    """A tier has the budget of any of its cells; a tier that states none has no length."""
+    path = written(tmp_path / "t.jsonl", thinking("a", x=0, y=None, z=96), thinking("b", x=0, y=None, z=None))
+    table = read_table(path)
+
+    assert table.lengths == {"x": 0, "z": 96}
+    assert read_table(path, ["z", "y"]).lengths == {"z": 96}
+    assert table.take([0]).lengths == table.lengths
+    assert table.content != replace(table, lengths={}).content
+
+
+def test_refuses_two_thinking_budgets_of_one_tier(tmp_path: Path) -> None:
+    """The tier and both budgets are named."""
+    path = written(tmp_path / "t.jsonl", thinking("a", x=24), thinking("b", x=96))
+
+    with pytest.raises(OutcomeError, match=r"t\.jsonl: tier 'x' has the thinking budgets 24 and 96"):
+        read_table(path)
+
+
 def test_merges_the_same_prompt(tmp_path: Path) -> None:
     """Prompts that differ in case or space alone become one row, weighted by samples."""
     path = written(
@@ -118,14 +149,25 @@ def test_merges_the_same_prompt(tmp_path: Path) -> None:
 def test_parquet(tmp_path: Path, kind: str) -> None:
     """Parquet gives the same table as JSON Lines: nulls are gaps, maps and structs are equivalent."""
     rows = [row("a", x=(1, 10, 1), y=(0, 5, 4)), row("b", x=(0, 20, 1)), row("A", x=(0, 30, 3))]
+    for one in rows:
+        one["tiers"]["x"]["thinking"] = 24
     columns = pa.Table.from_pylist(rows)
-    cell = pa.struct([("correct", pa.float64()), ("tokens", pa.float64()), ("n", pa.int64())])
+    cell = pa.struct(
+        [("correct", pa.float64()), ("tokens", pa.float64()), ("n", pa.int64()), ("thinking", pa.int64())]
+    )
     if kind == "map":
         pairs = [list(one["tiers"].items()) for one in rows]
         tiers = pa.array(pairs, pa.map_(pa.string(), cell))
         columns = pa.table({"prompt": [one["prompt"] for one in rows], "tiers": tiers})
     if kind == "frame":  # as data frames write them: floats throughout
-        floats = pa.struct([("correct", pa.float64()), ("tokens", pa.float64()), ("n", pa.float64())])
+        floats = pa.struct(
+            [
+                ("correct", pa.float64()),
+                ("tokens", pa.float64()),
+                ("n", pa.float64()),
+                ("thinking", pa.float64()),
+            ]
+        )
         tiers = pa.array([one["tiers"] for one in rows], pa.struct([("x", floats), ("y", floats)]))
         columns = pa.table({"prompt": [one["prompt"] for one in rows], "tiers": tiers})
     parquet.write_table(columns, tmp_path / "t.parquet")
@@ -136,6 +178,7 @@ def test_parquet(tmp_path: Path, kind: str) -> None:
     assert table.tiers == same.tiers == ("x", "y")
     assert table.samples.tolist() == [[4, 4], [1, 0]]
     assert table.prompts == same.prompts
+    assert table.lengths == same.lengths == {"x": 24}
     assert np.array_equal(table.correct, same.correct, equal_nan=True)
     assert np.array_equal(table.tokens, same.tokens, equal_nan=True)
 
