@@ -15,6 +15,7 @@ from router_model.encoders.ngrams import DENSE
 from router_model.head import Head
 from router_model.prompts import fingerprints
 from router_model.training.outcomes import FOLDS, OutcomeError, OutcomeTable, folds
+from router_model.training.smoothing import choose_smoothing
 from router_model.training.tier_curves import (
     FEWEST,
     correct_by,
@@ -22,6 +23,7 @@ from router_model.training.tier_curves import (
     cross_regress,
     metrics,
     regress,
+    rising,
     uncorrected,
 )
 
@@ -36,7 +38,8 @@ def calibrate(
 ) -> Head:
     """A head that also knows the tiers of the model that the table is named after. The trunk stays the same.
 
-    lengths: reasoning tokens of the tiers, rising, if other tiers of this model are to be interpolated.
+    lengths: reasoning tokens of the tiers, rising, if other tiers of this model are to be interpolated; by
+    default the thinking budgets that the table states.
 
     Raises: OutcomeError, below 20 prompts.
     """
@@ -45,17 +48,21 @@ def calibrate(
     seen = inputs_of(head, table)
     latents = slice(len(head.trunk.hidden_bias), seen.shape[1] - DENSE)
     fold = folds(table, FOLDS, seed)
-    raw = cross_regress(seen[:, latents], table, fold)
-    narrow = regress(seen[:, latents], table)
+    fitted = cross_regress(seen[:, latents], table, fold)
+    smoothing = choose_smoothing(fitted, table)
+    raw = fitted @ smoothing.matrix
+    narrow = regress(seen[:, latents], table) @ smoothing.matrix
     weights = np.zeros((seen.shape[1] + 1, narrow.shape[1]))
     weights[latents] = narrow[:-1]
     weights[-1] = narrow[-1]
     correction = correct_by(raw, table)
-    curves = replace(corrected(uncorrected(table, weights, lengths), correction), bound=True)
+    curves = replace(
+        corrected(uncorrected(table, weights, lengths or rising(table.lengths)), correction), bound=True
+    )
     manifest = dict(head.manifest)
     for part, entry in (
         ("data", {"sha256": table.digest, "prompts": len(table)}),
-        ("metrics", metrics(table, raw, correction)),
+        ("metrics", metrics(table, raw, correction) | {"smoothing": smoothing.penalties}),
     ):
         manifest[part] = {**manifest.get(part, {}), table.name: entry}
     return replace(

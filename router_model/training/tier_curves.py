@@ -207,6 +207,12 @@ def uncorrected(table: OutcomeTable, weights: Floats, lengths: Mapping[str, floa
     )
 
 
+def rising(lengths: Mapping[str, float]) -> dict[str, float]:
+    """The lengths in rising order; none if two tiers have the same, because their order is then unknown."""
+    ordered = dict(sorted(lengths.items(), key=lambda item: item[1]))
+    return ordered if len(set(ordered.values())) == len(ordered) > 1 else {}
+
+
 def metrics(table: OutcomeTable, raw: Floats, correction: Correction) -> dict[str, Any]:
     """The entry of a manifest about a set of curves, from cross-fitted predictions [N, 2T]."""
     constant = np.zeros_like(raw)
@@ -217,4 +223,27 @@ def metrics(table: OutcomeTable, raw: Floats, correction: Correction) -> dict[st
         "gain_believed": round(correction.shrink, 4),
         "deviance": round(float(deviance(raw, table).mean()), 4),
         "deviance_of_constant": round(float(deviance(constant, table).mean()), 4),
+        "tiers": _means(table, *apply_correction(correction, raw, table)),
     }
+
+
+def _means(table: OutcomeTable, correct: Floats, tokens: Floats) -> dict[str, dict[str, float]]:
+    """By tier, the mean of cross-fitted P(right) and E[tokens], each [N, T], and its standard error.
+
+    The error is that of the mean difference between outcome and estimate over the measured prompts.
+    """
+    entries: dict[str, dict[str, float]] = {}
+    for column, tier in enumerate(table.tiers):
+        known = table.samples[:, column] > 0
+        size = np.sqrt(max(int(known.sum()), 1))
+        entry = entries[tier] = {}
+        for name, estimate, outcome, digits in (
+            ("correct", correct, table.correct, 4),
+            ("tokens", tokens, table.tokens, 2),
+        ):
+            error = (outcome - estimate)[known, column].std() / size
+            entry |= {
+                name: round(float(estimate[known, column].mean()), digits),
+                f"{name}_error": round(float(error), digits),
+            }
+    return entries

@@ -21,7 +21,7 @@ from router_model.prompts import fingerprints
 from router_model.training import network, tier_curves
 from router_model.training.network import Network, Targets
 from router_model.training.outcomes import FOLDS, OutcomeError, OutcomeTable, log_tokens
-from router_model.training.tier_curves import Correction
+from router_model.training.smoothing import Smoothing, choose_smoothing
 from router_model.training.trunk import Corpus, Latents, StageCallback, learn
 
 _SAMPLE = 512
@@ -104,14 +104,17 @@ def fit_head(
     views = tuple(_views(corpus, latents, deep))
     plain, sets, metrics, estimates, logits = {}, {}, {}, {}, {}
     for index, view in enumerate(views):
-        blend, correction = _choose_blend(view)
-        weights = _weights(view, whole, moments[:, _column(corpus, index)], _column(corpus, index), blend)
+        blend, smoothing = _choose_blend(view)
+        raw = (blend * view.deep + (1 - blend) * view.linear) @ smoothing.matrix
+        correction = tier_curves.correct_by(raw, view.table)
+        column = _column(corpus, index)
+        weights = _weights(view, whole, moments[:, column], column, blend) @ smoothing.matrix
         own = tier_curves.uncorrected(view.table, weights, _lengths(view.table, alone=len(tables) == 1))
         plain[own.name], sets[own.name] = own, tier_curves.corrected(own, correction)
-        raw = blend * view.deep + (1 - blend) * view.linear
         estimates[own.name] = tier_curves.apply_correction(correction, raw, view.table)
         logits[own.name] = raw * correction.scale + correction.move
-        metrics[own.name] = tier_curves.metrics(view.table, raw, correction) | {"network_share": blend}
+        chosen = {"network_share": blend, "smoothing": smoothing.penalties}
+        metrics[own.name] = tier_curves.metrics(view.table, raw, correction) | chosen
     rows = np.random.default_rng(settings.seed).permutation(len(latents.inputs))[:_SAMPLE]
     sample = trunk.above(latents.inputs[rows].astype(np.float32)).astype(np.float16).astype(np.float32)
     trained = np.unique(fingerprints([prompt for table in tables for prompt in table.prompts]))
@@ -126,13 +129,8 @@ def fit_head(
         "versions": {"numpy": np.__version__, "python": platform.python_version()},
     }
     progress("done", 1.0)
-    return Trained(
-        Head(name, "unsaved", trunk, sets, sample, trained, manifest, encoder),
-        plain,
-        views,
-        estimates,
-        logits,
-    )
+    head = Head(name, "unsaved", trunk, sets, sample, trained, manifest, encoder)
+    return Trained(head, plain, views, estimates, logits)
 
 
 def _check(tables: Sequence[OutcomeTable]) -> None:
@@ -193,8 +191,8 @@ def _views(corpus: Corpus, latents: Latents, deep: Floats) -> Iterator[TableView
         )
 
 
-def _choose_blend(view: TableView) -> tuple[float, Correction]:
-    """How much of the network to mix into the linear curves, by cross-fitted deviance, and the corrections.
+def _choose_blend(view: TableView) -> tuple[float, Smoothing]:
+    """How much of the network to mix into the linear curves, by cross-fitted deviance, and the smoothing.
 
     The smallest share within two standard errors of the best one wins, so curves stay simple if they can.
     """
@@ -205,7 +203,7 @@ def _choose_blend(view: TableView) -> tuple[float, Correction]:
         worse = loss[blend] - loss[best]
         if worse.mean() <= 2 * worse.std() / np.sqrt(len(worse)):
             break
-    return blend, tier_curves.correct_by(mixed[blend], view.table)
+    return blend, choose_smoothing(mixed[blend], view.table)
 
 
 def _weights(
@@ -226,16 +224,15 @@ def _weights(
 def _lengths(table: OutcomeTable, *, alone: bool) -> dict[str, float]:
     """Reasoning tokens of the tiers of a table that can serve as the reference for models not measured.
 
-    For a head's only table they are the tokens that each tier wrote beyond the cheapest one.
+    They are the thinking budgets that the table states. Without them, for a head's only table, they are the
+    tokens that each tier wrote beyond the cheapest one.
     """
-    known = {tier: CAPPED[tier] for tier in table.tiers if tier in CAPPED}
+    known = dict(table.lengths) or {tier: CAPPED[tier] for tier in table.tiers if tier in CAPPED}
     if not known and alone:
         means = np.nanmean(table.tokens, axis=0)
         order = np.argsort(means)
         known = {table.tiers[column]: round(float(means[column] - means.min()), 1) for column in order}
-    rising = dict(sorted(known.items(), key=lambda item: item[1]))
-    distinct = len(set(rising.values())) == len(rising) > 1
-    return rising if distinct else {}
+    return tier_curves.rising(known)
 
 
 def _entry(curves: Curves) -> dict[str, Any]:
