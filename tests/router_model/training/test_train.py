@@ -85,6 +85,30 @@ def test_calibrates_a_new_model(saved: Path) -> None:
         calibrate(head, other.take(np.arange(5)))
 
 
+def test_the_manifest_says_how_sure_each_tier_is(trained: Trained, table: OutcomeTable) -> None:
+    """The means are those of the outcomes, within their errors, which are smaller than those of guesses."""
+    entries = trained.head.manifest["metrics"]["made"]["tiers"]
+
+    assert list(entries) == list(table.tiers)
+    for column, tier in enumerate(table.tiers):
+        for name, outcome in (("correct", table.correct[:, column]), ("tokens", table.tokens[:, column])):
+            mean, error = entries[tier][name], entries[tier][f"{name}_error"]
+            assert mean == pytest.approx(outcome.mean(), abs=4 * error + 0.01)
+            assert 0 <= error <= outcome.std() / np.sqrt(len(table)) + 1e-4
+
+
+def test_budgets_that_a_table_states_become_lengths_of_the_curves(saved: Path) -> None:
+    """A calibrated model can then be asked at any thinking budget."""
+    budgets = {"long": 600.0, "direct": 0.0, "short": 100.0}
+    other = replace(synthetic(120, 8, learnable=True, name="new"), lengths=budgets)
+    tuned = calibrate(Head.load(saved), other)
+    between = tuned.predict(HARD, "new", [TierLength(None, budget, 50) for budget in (100, 200, 600)])
+
+    assert list(tuned.sets["new"].lengths.items()) == sorted(budgets.items(), key=lambda item: item[1])
+    assert between.correct[0] < between.correct[1] < between.correct[2]
+    assert between.tokens[0] < between.tokens[1] < between.tokens[2]
+
+
 def test_several_tables_with_gaps(table: OutcomeTable) -> None:
     """Several tables are trained on together; they may share prompts and lack cells."""
     samples = np.where(np.arange(1500).reshape(500, 3) % 7 == 0, 0, table.samples)
