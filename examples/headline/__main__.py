@@ -77,7 +77,7 @@ def described(asked_for: argparse.Namespace) -> dict[str, Any]:
     rungs = ",".join(map(str, asked_for.rungs))
     return {
         "command": f"python -m examples.headline --engine {asked_for.engine}"
-        f" --questions {asked_for.questions} --rungs {rungs}",
+        f" --questions {asked_for.questions} --calibration {asked_for.calibration} --rungs {rungs}",
         "engine": "vLLM's CPU build" if asked_for.engine == "vllm" else "its embedded engine",
         "temperature": ask.TEMPERATURE,
         "questions": asked_for.questions,

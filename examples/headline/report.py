@@ -37,7 +37,8 @@ MEANING = """\
 - **Best fixed mix**: draws the thinking budget of each question at random among all rungs, with the shares
   that do best *on these questions*. No fixed policy does better here, and in practice one would do worse.
 - **Self-consistency**: takes several samples at one thinking budget, and the most frequent answer wins. The
-  best mix of all budgets and numbers of votes ({samples}) is taken, again on these questions.
+  best mix of all budgets and numbers of votes ({samples}) is taken, again on these questions. Where it equals
+  the best fixed mix, a single vote is best: the tokens gain more in longer thoughts than in more votes.
 - **Oracle**: knows every outcome beforehand, including chance. No method can reach it.
 
 ## Fixed thinking budgets
@@ -50,7 +51,8 @@ Yu et al. ([Think Smarter not Harder](https://arxiv.org/abs/2501.17974), ICML 20
 relative to their base model, +8.08 % at 2.16 times and +11.2 % at 4.32 times the tokens, about twice what
 self-consistency gains there. Model, task and kind of budget are different here. The tiny model's answers
 without thinking are mostly guesses and cost 3 tokens, so gains relative to them look large and say little.
-What can be compared is the distance between choosing where to think and voting.
+What can be compared is the distance between choosing where to think and voting. Voting may choose any fixed
+budget here, and a single vote.
 
 | budget | adaptive, relative to always direct | self-consistency, relative to always direct |
 |---|---|---|
