@@ -115,11 +115,17 @@ def gateway(folder: Path, settings: Mapping[str, Any], port: int | None = None) 
         yield url
 
 
-def settings(backend: str, **changes: Any) -> dict[str, Any]:
-    """Configuration for the tiny reasoner at `backend`, with the head trained for it."""
-    model = {
+def settings(
+    backend: str, *, tiers: Mapping[str, int] = TIERS, model: Mapping[str, Any] | None = None, **changes: Any
+) -> dict[str, Any]:
+    """Configuration for the tiny reasoner at `backend`, with the head trained for it.
+
+    tiers: thinking tokens by tier. model: further settings of the model. changes: settings beside the model.
+    """
+    described = {
         "family": "qwen3",
         "replicas": [{"name": "tiny-0", "url": backend}],
-        "tiers": {name: {"thinking": thinking, "answer": ANSWER} for name, thinking in TIERS.items()},
+        "tiers": {name: {"thinking": thinking, "answer": ANSWER} for name, thinking in tiers.items()},
+        **(model or {}),
     }
-    return {"models": {"tiny": model}, "head": "tiny", "server": {"access_log": False}} | changes
+    return {"models": {"tiny": described}, "head": "tiny", "server": {"access_log": False}} | changes

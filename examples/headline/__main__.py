@@ -1,20 +1,19 @@
 """Measures the headline end to end: real generations through the gateway at several budgets.
 
-    python -m examples.headline [--engine vllm|embedded] [--questions 3000]
+    python -m examples.headline [--engine vllm|embedded] [--questions 3000] [--rungs 4,9,16]
 
-Asks every question at every fixed tier (cheap tiers several times, for self-consistency), and adaptively at
-one price per budget. Prints the table, and writes headline.json, headline.md and headline.svg into `--out`.
+Asks every question at every thinking budget of the ladders (cheap ones several times, for
+self-consistency), and adaptively with each ladder at one price per budget. Prints the table, and writes
+headline.json, headline.md and headline.svg into `--out`.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,8 @@ from rich.progress import Progress
 from examples import servers
 from examples.demo.traffic import fresh_questions
 from examples.headline import ask, report
-from examples.headline.result import Bootstrap, Way, alone, compare, fixed_ways, vote_ways
-from examples.tiny_reasoner.task import Question
-from router_model.allocation import allocate
+from examples.headline.experiment import Experiment
 
-TIMES_DIRECT = (1.5, 2.0, 3.0, 4.0)
-EXTRA_SHARES = (0.1, 0.25, 0.5, 0.75)
-"""Further budgets, as shares of the way from the cheapest tier's tokens to the longest tier's."""
-SAMPLES = {"direct": 16, "short": 4, "medium": 1, "long": 1}
 WEIGHTS = servers.ROOT / "examples" / "tiny_reasoner" / "weights"
 
 
@@ -42,9 +35,17 @@ def options() -> argparse.Namespace:
     parser.add_argument("--vllm-python", type=Path, default=servers.ROOT / ".venv-vllm" / "bin" / "python")
     parser.add_argument("--questions", type=int, default=3_000)
     parser.add_argument("--calibration", type=int, default=1_000, help="questions that the prices are set on")
+    parser.add_argument(
+        "--rungs", type=counts, default=(4, 9, 16), help="numbers of rungs to compare, separated by commas"
+    )
     parser.add_argument("--seed", type=int, default=2_026)
     parser.add_argument("--out", type=Path, default=servers.ROOT / "docs")
     return parser.parse_args()
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """Numbers of rungs, rising."""
+    return tuple(sorted({int(count) for count in text.split(",")}))
 
 
 @contextmanager
@@ -71,54 +72,17 @@ def vllm(python: Path, folder: Path) -> Iterator[str]:
         yield url
 
 
-def pinned(url: str, questions: list[Question], progress: Progress) -> dict[str, ask.Answers]:
-    """Answers at every fixed tier."""
-    found = {}
-    for tier, samples in SAMPLES.items():
-        bar = progress.add_task(f"{tier} × {samples}", total=len(questions))
-        found[tier] = asyncio.run(
-            ask.answers(url, f"tiny:{tier}", questions, samples, partial(progress.advance, bar))
-        )
-    return found
-
-
-def budgets(fixed: list[Way]) -> list[dict[str, float]]:
-    """All budgets, ascending, in tokens per question and in multiples of the cheapest tier's tokens."""
-    direct, longest = float(fixed[0].tokens.mean()), float(fixed[-1].tokens.mean())
-    tokens = [times * direct for times in TIMES_DIRECT]
-    tokens += [direct + share * (longest - direct) for share in EXTRA_SHARES]
-    return [{"budget": round(t, 3), "times_direct": round(t / direct, 3)} for t in sorted(tokens)]
-
-
-def measure(backend: str, folder: Path, asked_for: argparse.Namespace, progress: Progress) -> dict[str, Any]:
-    """Measure everything; returns the content of headline.json."""
-    drawn = fresh_questions(asked_for.questions + asked_for.calibration, asked_for.seed)
-    questions, others = drawn[: asked_for.questions], drawn[asked_for.questions :]
-    with servers.gateway(folder, servers.settings(backend)) as url:
-        correct, tokens, head = asyncio.run(ask.estimates(url, others))
-        given = pinned(url, questions, progress)
-    fixed, votes, boot = fixed_ways(given, questions), vote_ways(given, questions), Bootstrap(len(questions))
-    rows = []
-    for budget in budgets(fixed):
-        price = min(allocate(correct, tokens, budget["budget"]).price, 1_000.0)
-        bar = progress.add_task(f"adaptive, {budget['budget']:.1f} tokens", total=len(questions))
-        with servers.gateway(folder, servers.settings(backend, price=price)) as url:
-            found = asyncio.run(ask.answers(url, "tiny", questions, 1, partial(progress.advance, bar)))
-        adaptive = Way("adaptive", found.right(questions), found.tokens)
-        shares = {tier: found.tiers.count(tier) / len(questions) for tier in servers.TIERS}
-        row = compare(budget, adaptive, fixed, votes, boot)
-        rows.append(row | {"price": round(price, 6), "tiers": shares})
+def described(asked_for: argparse.Namespace) -> dict[str, Any]:
+    """The part of headline.json that says what was run."""
+    rungs = ",".join(map(str, asked_for.rungs))
     return {
-        "command": f"python -m examples.headline --engine {asked_for.engine} --questions {len(questions)}",
+        "command": f"python -m examples.headline --engine {asked_for.engine}"
+        f" --questions {asked_for.questions} --calibration {asked_for.calibration} --rungs {rungs}",
         "engine": "vLLM's CPU build" if asked_for.engine == "vllm" else "its embedded engine",
-        "head": head,
         "temperature": ask.TEMPERATURE,
-        "questions": len(questions),
-        "calibration": len(others),
+        "questions": asked_for.questions,
+        "calibration": asked_for.calibration,
         "seed": asked_for.seed,
-        "samples": SAMPLES,
-        "fixed": [alone(way, boot) for way in fixed],
-        "budgets": rows,
     }
 
 
@@ -131,7 +95,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, ExitStack() as running, Progress() as progress:
         folder = Path(name)
         start = vllm(asked_for.vllm_python, folder) if asked_for.engine == "vllm" else servers.engine(folder)
-        result = measure(running.enter_context(start), folder, asked_for, progress)
+        drawn = fresh_questions(asked_for.questions + asked_for.calibration, asked_for.seed)
+        questions, others = drawn[: asked_for.questions], drawn[asked_for.questions :]
+        experiment = Experiment(running.enter_context(start), folder, questions, others, progress)
+        result = described(asked_for) | experiment.measure(asked_for.rungs)
     asked_for.out.mkdir(parents=True, exist_ok=True)
     (asked_for.out / "headline.json").write_text(json.dumps(result, indent=2) + "\n")
     (asked_for.out / "headline.md").write_text(report.page(result))
@@ -139,7 +106,7 @@ def main() -> None:
         report.plot(result, asked_for.out / "headline.svg")
     except ImportError:
         print("no plot: matplotlib is not installed (pip install '.[train]' in the clone)")
-    print(report.fixed_table(result), report.table(result), sep="\n\n")
+    print(report.fixed_table(result), report.table(result["budgets"]), sep="\n\n")
 
 
 if __name__ == "__main__":

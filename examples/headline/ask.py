@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any
 
 import numpy as np
 import openai
@@ -27,8 +27,8 @@ class Answers:
     """[N][S]; None where the answer is no number."""
     tokens: Floats
     """Completion tokens per sample, [N]."""
-    tiers: list[str]
-    """The tier of each answer."""
+    thinking: list[int]
+    """The thinking budget of each answer."""
 
     def right(self, questions: Sequence[Question]) -> Floats:
         """Whether the first sample is right, [N]."""
@@ -36,39 +36,55 @@ class Answers:
         return np.array([float(texts[0] == question.answer) for texts, question in pairs])
 
 
+def name_of(budget: int) -> str:
+    """What a fixed thinking budget is called: the tier that has it, otherwise its number of tokens."""
+    return next((tier for tier, tokens in TIERS.items() if tokens == budget), f"{budget}_tokens")
+
+
 def client(url: str) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", timeout=600)
 
 
-async def estimates(url: str, questions: Sequence[Question]) -> tuple[Floats, Floats, str]:
-    """P(right) and expected tokens, [N, T], from the gateway's head, and the head's version."""
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """The rungs that the gateway chooses among, and the head's estimates for N questions."""
+
+    thinking: list[int]
+    """Thinking tokens of each rung, rising, [T]."""
+    correct: Floats
+    """P(right), [N, T]."""
+    tokens: Floats
+    """Expected completion tokens, [N, T]."""
+    head: str
+    """The version of the head."""
+
+
+async def ladder(url: str, questions: Sequence[Question]) -> Ladder:
+    """What the gateway would decide from, by dry runs."""
     slots = asyncio.Semaphore(AT_ONCE)
 
-    async def one(question: Question) -> dict[str, dict[str, dict[str, float | str]]]:
+    async def one(question: Question) -> Any:
         async with slots:
             body = {"model": "tiny", "messages": [{"role": "user", "content": question.text}]}
-            found = await asker.post("/route", body=body, cast_to=object)
-            return cast("dict[str, dict[str, dict[str, float | str]]]", found)
+            return await asker.post("/route", body=body, cast_to=object)
 
     async with client(url) as asker:
         decisions = [entry["decision"] for entry in await asyncio.gather(*map(one, questions))]
-    correct, tokens = (
-        np.array([[float(d[name][tier]) for tier in TIERS] for d in decisions])
-        for name in ("correct", "tokens")
-    )
-    return correct, tokens, str(decisions[0]["versions"]["head"])
+    rungs = [decision["rungs"] for decision in decisions]
+    correct, tokens = (np.array([rung[name] for rung in rungs]) for name in ("correct", "tokens"))
+    return Ladder(list(rungs[0]["thinking"]), correct, tokens, str(decisions[0]["versions"]["head"]))
 
 
 async def answers(
     url: str, model: str, questions: Sequence[Question], samples: int, tick: Callable[[], object]
 ) -> Answers:
-    """Real answers through the gateway, at its tier or, with `tiny:TIER`, at a pinned one.
+    """Real answers through the gateway, at its rung or, with `tiny:TIER`, at a pinned tier.
 
     Sends no seeds, because vLLM's CPU build (0.32) crashes on a seed when it prefills a prompt in chunks.
     """
     slots = asyncio.Semaphore(AT_ONCE)
 
-    async def one(question: Question) -> tuple[list[str | None], float, str]:
+    async def one(question: Question) -> tuple[list[str | None], float, int]:
         async with slots:
             raw = await asker.chat.completions.with_raw_response.create(
                 model=model,
@@ -81,7 +97,8 @@ async def answers(
             raise RuntimeError("the gateway did not pass on the usage")
         tick()
         texts = [read_number(choice.message.content or "") for choice in completion.choices]
-        return texts, completion.usage.completion_tokens / samples, raw.headers["x-thinkmeter-tier"]
+        thinking = int(raw.headers["x-thinkmeter-thinking-budget"])
+        return texts, completion.usage.completion_tokens / samples, thinking
 
     async with client(url) as asker:
         rows = await asyncio.gather(*map(one, questions))

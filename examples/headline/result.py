@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from examples.demo.score import RESAMPLES, mix_at
-from examples.headline.ask import Answers
+from examples.demo.score import RESAMPLES
+from examples.headline.ask import Answers, name_of
 from examples.tiny_reasoner.task import Question
 from router_model.allocation import allocate
 
@@ -37,20 +37,22 @@ class Way:
     tokens: Floats
 
 
-def fixed_ways(pinned: Mapping[str, Answers], questions: Sequence[Question]) -> list[Way]:
-    return [Way(tier, given.right(questions), given.tokens) for tier, given in pinned.items()]
+def fixed_ways(pinned: Mapping[int, Answers], questions: Sequence[Question]) -> dict[int, Way]:
+    """The methods that give every question the same thinking budget, by budget."""
+    return {
+        budget: Way(name_of(budget), given.right(questions), given.tokens) for budget, given in pinned.items()
+    }
 
 
-def vote_ways(pinned: Mapping[str, Answers], questions: Sequence[Question]) -> list[list[Way]]:
-    """Per tier, the methods for every number of votes up to the number of samples."""
-    found = []
-    for tier, given in pinned.items():
-        ways = []
+def vote_ways(pinned: Mapping[int, Answers], questions: Sequence[Question]) -> dict[int, list[Way]]:
+    """Per thinking budget, the methods for every number of votes up to the number of samples."""
+    found: dict[int, list[Way]] = {}
+    for budget, given in pinned.items():
+        ways = found[budget] = []
         for votes in range(1, len(given.texts[0]) + 1):
             pairs = zip(given.texts, questions, strict=True)
             right = np.array([majority(texts, votes, question.answer) for texts, question in pairs])
-            ways.append(Way(f"{tier} × {votes}", right, given.tokens * votes))
-        found.append(ways)
+            ways.append(Way(f"{name_of(budget)} × {votes}", right, given.tokens * votes))
     return found
 
 
@@ -66,16 +68,15 @@ class Bootstrap:
         return np.asarray(self._weights @ values)
 
     def mix(self, ways: Sequence[Way], tokens: Floats) -> Floats:
-        """The best mix of the methods at these mean tokens, [1 + RESAMPLES]."""
-        rights = np.stack([self.means(way.right) for way in ways], axis=1).tolist()
-        spent = np.stack([self.means(way.tokens) for way in ways], axis=1).tolist()
-        return np.array([mix_at(a, t, b) for a, t, b in zip(rights, spent, tokens.tolist(), strict=True)])
-
-    def voting(self, tiers: Sequence[Sequence[Way]], tokens: Floats) -> Floats:
-        """The best tier's votes, mixed over its numbers of votes, among tiers that afford one vote."""
-        curves = [self.mix(ways, tokens) for ways in tiers]
-        fits = [np.full(len(tokens), True), *(self.means(w[0].tokens) <= tokens for w in tiers[1:])]
-        best: Floats = np.max(np.where(np.stack(fits), np.stack(curves), -np.inf), axis=0)
+        """The best mix of the methods at these mean tokens, [1 + RESAMPLES]; see `score.mix_at`."""
+        rights, spent = (
+            np.stack([self.means(getattr(way, name)) for way in ways]) for name in ("right", "tokens")
+        )
+        best: Floats = np.where(spent <= np.maximum(tokens, spent.min(axis=0)), rights, 0.0).max(axis=0)
+        for right, used in zip(rights, spent, strict=True):
+            apart = (used <= tokens) & (tokens < spent)
+            share = (tokens - used) / np.where(apart, spent - used, 1.0)
+            best = np.maximum(best, np.where(apart, right + (rights - right) * share, 0.0).max(axis=0))
         return best
 
     def oracle(self, ways: Sequence[Way], tokens: Floats) -> Floats:
@@ -110,15 +111,17 @@ def compare(
     budget: dict[str, float],
     adaptive: Way,
     fixed: Sequence[Way],
-    votes: Sequence[Sequence[Way]],
+    votes: Sequence[Way],
     boot: Bootstrap,
 ) -> dict[str, Any]:
-    """One row, all methods at the tokens that adaptive used. relative_gain: over the cheapest tier.
+    """One row, all methods at the tokens that adaptive used. relative_gain: over the cheapest fixed budget.
 
-    budget: `budget`, tokens per question, and `times_direct`, the same in multiples of the cheapest tier's.
+    budget: `budget`, tokens per question, and `times_direct`, the same in multiples of the cheapest one's.
+    fixed: the rungs of the ladder, cheapest first. votes: self-consistency at each rung, for each number of
+    votes; the best mix of them is taken.
     """
     right, tokens = boot.means(adaptive.right), boot.means(adaptive.tokens)
-    mix, voting = boot.mix(fixed, tokens), boot.voting(votes, tokens)
+    mix, voting = boot.mix(fixed, tokens), boot.mix(votes, tokens)
     base = boot.means(fixed[0].right)
     return {
         **budget,
@@ -133,6 +136,11 @@ def compare(
     }
 
 
+def over(adaptive: Way, coarser: Sequence[Way], boot: Bootstrap) -> dict[str, float]:
+    """Right answers beyond the best mix of a coarser ladder's runs, at the tokens that adaptive used."""
+    return _difference(boot.means(adaptive.right), boot.mix(coarser, boot.means(adaptive.tokens)))
+
+
 def alone(way: Way, boot: Bootstrap) -> dict[str, Any]:
-    """The row of one fixed tier."""
+    """The row of one fixed thinking budget."""
     return {"name": way.name} | _cell(boot.means(way.right), boot.means(way.tokens))

@@ -5,102 +5,48 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.progress import Progress
 
+from examples.servers import TIERS
 from examples.tiny_reasoner import report
 from examples.tiny_reasoner.card import card as model_card
-from examples.tiny_reasoner.chat import render
-from examples.tiny_reasoner.engine import Engine, Finish, Sampling, Sequence
-from examples.tiny_reasoner.task import Question, grade, held_out_set
+from examples.tiny_reasoner.cuts import Model, Sample, direct_samples, thinking_samples
+from examples.tiny_reasoner.task import Question, held_out_set
 
 HERE = Path(__file__).parent
-TIERS = {"direct": 0, "short": 24, "medium": 96, "long": 320}
-ANSWER_ROOM = 16
-QUESTIONS, SAMPLES, TEMPERATURE = 2_000, 4, 0.7
+BUDGETS = (0, 4, 6, 8, 12, 17, 24, 29, 36, 44, 53, 65, 79, 96, 117, 143, 175, 214, 262, 320)
+"""The measured thinking budgets: geometric between 4 and the budgets of the tiers."""
+QUESTIONS, SAMPLES, TEMPERATURE, SEED = 2_000, 4, 0.7, 1
 FURTHER = 4_000
+_NAMES = {budget: tier for tier, budget in TIERS.items()}
 
 
-@dataclass(slots=True)
-class Outcome:
-    """Outcome of the samples of one question at one tier."""
-
-    correct: list[bool] = field(default_factory=list)
-    tokens: list[int] = field(default_factory=list)
-
-    def row(self) -> dict[str, float | int]:
-        """The row of the outcome table."""
-        count = len(self.correct)
-        return {
-            "correct": sum(self.correct) / count,
-            "tokens": sum(self.tokens) / count,
-            "n": count,
-        }
+def name(budget: int) -> str:
+    """The name in the outcome table: that of the tier with this budget, otherwise the budget itself."""
+    return _NAMES.get(budget, str(budget))
 
 
-class Exam:
-    """Runs every question at every tier through the engine concurrently."""
-
-    def __init__(self, engine: Engine, temperature: float, samples: int) -> None:
-        self.engine, self.temperature, self.samples = engine, temperature, samples
-        self._left = 0
-        self._counting = threading.Lock()  # the engine delivers from several threads
-        self._done = threading.Event()
-        self._failed: Exception | None = None
-
-    def run(self, asked: list[Question], tick: Callable[[], object]) -> list[dict[str, Outcome]]:
-        """Outcomes by tier for each question."""
-        outcomes = [{tier: Outcome() for tier in TIERS} for _ in asked]
-        self._left = len(asked) * len(TIERS) * self.samples
-        for place, (tier, budget) in enumerate(TIERS.items()):
-            for index, question in enumerate(asked):
-                for sample in range(self.samples):
-                    seed = (index * len(TIERS) + place) * self.samples + sample
-                    self._submit(question, budget, outcomes[index][tier], seed, tick)
-        self._done.wait()
-        if self._failed is not None:
-            raise self._failed
-        return outcomes
-
-    def _submit(
-        self, question: Question, budget: int, outcome: Outcome, seed: int, tick: Callable[[], object]
-    ) -> None:
-        prompt = self.engine.tokenizer.encode(render(question.text, thinking=budget > 0))
-        sampling = Sampling(budget + ANSWER_ROOM, self.temperature, seed=seed, thinking_budget=budget)
-
-        def deliver(token: int, finish: Finish | None) -> None:
-            if finish is None:
-                return
-            right = grade(self.answer(sequence.tokens), question.answer)
-            with self._counting:
-                outcome.correct.append(right)
-                outcome.tokens.append(len(sequence.tokens))
-                tick()
-                self._left -= 1
-                if self._left == 0:
-                    self._done.set()
-
-        def fail(error: Exception) -> None:
-            self._failed = error
-            self._done.set()
-
-        sequence = Sequence(prompt, sampling, deliver, fail)
-        self.engine.submit(sequence)
-
-    def answer(self, tokens: list[int]) -> str:
-        """The text after the thought, without the end token."""
-        if self.engine.unthink in tokens:
-            tokens = tokens[tokens.index(self.engine.unthink) + 1 :]
-        return self.engine.tokenizer.decode(tokens)
+def cell(samples: list[Sample], budget: int) -> dict[str, float | int]:
+    """The cell of the outcome table for the samples of one question at one budget."""
+    count = len(samples)
+    return {
+        "correct": sum(sample.right for sample in samples) / count,
+        "tokens": sum(sample.tokens for sample in samples) / count,
+        "n": count,
+        "thinking": budget,
+    }
 
 
-def table(asked: list[Question], outcomes: list[dict[str, Outcome]], first: int = 0) -> list[dict[str, Any]]:
-    """The outcome table, one row per question; `first` is the number of the first question."""
+def table(
+    asked: list[Question], samples: dict[int, list[list[Sample]]], first: int = 0
+) -> list[dict[str, Any]]:
+    """The outcome table, one row per question; `first` is the number of the first question.
+
+    samples: by thinking budget and question.
+    """
     return [
         {
             "id": f"tiny-{first + index:04d}",
@@ -109,9 +55,9 @@ def table(asked: list[Question], outcomes: list[dict[str, Outcome]], first: int 
             "category": question.family,
             "level": question.difficulty,
             "answer": question.answer,
-            "tiers": {tier: outcome.row() for tier, outcome in by_tier.items()},
+            "tiers": {name(budget): cell(found[index], budget) for budget, found in samples.items()},
         }
-        for index, (question, by_tier) in enumerate(zip(asked, outcomes, strict=True))
+        for index, question in enumerate(asked)
     ]
 
 
@@ -136,20 +82,21 @@ def read_options() -> argparse.Namespace:
     add("--further", action="store_true", help="4,000 further questions, as data to train a router head on")
     add("--samples", type=int, default=SAMPLES)
     add("--temperature", type=float, default=TEMPERATURE)
+    add("--seed", type=int, default=SEED, help="the same seed and CTranslate2 give the same table")
     return parser.parse_args()
 
 
-def measure(model: Path, asked: list[Question], samples: int, temperature: float) -> list[dict[str, Outcome]]:
-    """Outcomes by tier for each question, with a progress bar."""
-    engine = Engine(model)
-    exam = Exam(engine, temperature, samples)
+def measure(
+    model: Path, asked: list[Question], samples: int, temperature: float, seed: int = SEED
+) -> dict[int, list[list[Sample]]]:
+    """Samples of each question by thinking budget, with a progress bar for each stage."""
     with Progress() as progress:
-        bar = progress.add_task("asking", total=len(asked) * len(TIERS) * samples)
-        engine.start()
-        try:
-            return exam.run(asked, lambda: progress.advance(bar))
-        finally:
-            engine.close()
+        bar = progress.add_task("sampling")
+        source = Model(
+            model, temperature, seed, lambda done, total: progress.update(bar, completed=done, total=total)
+        )
+        direct = direct_samples(source, asked, samples)
+        return {0: direct} | thinking_samples(source, asked, BUDGETS[1:], samples)
 
 
 def main() -> None:
@@ -159,7 +106,8 @@ def main() -> None:
     count = options.questions
     first, last = (count, count + FURTHER) if options.further else (0, count)
     asked = held_out_set(last)[first:]
-    rows = table(asked, measure(options.model, asked, options.samples, options.temperature), first)
+    samples = measure(options.model, asked, options.samples, options.temperature, options.seed)
+    rows = table(asked, samples, first)
     if options.further:
         write_table(rows, options.out / "training.jsonl.gz")
         return

@@ -7,11 +7,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from examples.servers import TIERS
+
 Row = dict[str, Any]
 
 
 def tiers(rows: Sequence[Row]) -> list[str]:
-    """The tiers, in the order of the table."""
+    """The named tiers, in the order of the table, whose other columns are thinking budgets between them."""
+    return [name for name in rows[0]["tiers"] if name in TIERS]
+
+
+def ladder(rows: Sequence[Row]) -> list[str]:
+    """All columns of the table, by rising thinking budget."""
     return list(rows[0]["tiers"])
 
 
@@ -34,7 +41,10 @@ def _line(name: str, rows: Sequence[Row], names: Sequence[str]) -> str:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Share right and mean completion tokens (in brackets): in total, by tenth of difficulty, by family."""
+    """Share right and mean completion tokens (in brackets): in total, by tenth of difficulty, by family.
+
+    A second table has both for every thinking budget.
+    """
     names = tiers(rows)
     head = "| | questions | " + " | ".join(names) + " |"
     lines = [head, "|---" * (len(names) + 2) + "|", _line("**all**", rows, names)]
@@ -47,6 +57,10 @@ def markdown(rows: Sequence[Row]) -> str:
         lines.append(_line(f"tenth {index + 1} ({steps} steps)", part, names))
     for family in sorted({row["category"] for row in rows}):
         lines.append(_line(family, [row for row in rows if row["category"] == family], names))
+    lines += ["", "| thinking budget | right | completion tokens |", "|--:|--:|--:|"]
+    for name in ladder(rows):
+        budget, right = rows[0]["tiers"][name]["thinking"], mean(rows, name, "correct")
+        lines.append(f"| {budget} | {right:.1%} | {mean(rows, name, 'tokens'):.1f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -74,7 +88,7 @@ def write(rows: Sequence[Row], out: Path) -> None:
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Plot accuracy by difficulty, and accuracy against tokens used, one line per tier."""
+    """Plot accuracy by difficulty, one line per tier, and accuracy against tokens used, at every budget."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -84,13 +98,15 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     names, groups = tiers(rows), parts(rows)
     colours = ["#b8c4ce", "#7fb3d5", "#2e86c1", "#1b4f72"]
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), width_ratios=(3, 2), layout="constrained")
+    spent, share = ([mean(rows, name, what) for name in ladder(rows)] for what in ("tokens", "correct"))
+    right.plot(spent, [100 * value for value in share], color="#7f8c8d", marker=".", linewidth=1)
     for name, colour in zip(names, colours, strict=False):
         shares = [mean(part, name, "correct") * 100 for part in groups]
         left.plot(range(1, len(groups) + 1), shares, marker="o", color=colour, linewidth=2, label=name)
-        spent, share = mean(rows, name, "tokens"), mean(rows, name, "correct") * 100
-        right.scatter([spent], [share], s=90, color=colour, zorder=3)
+        point = mean(rows, name, "tokens"), mean(rows, name, "correct") * 100
+        right.scatter(*point, s=90, color=colour, zorder=3)
         right.annotate(
-            f"{name}\n{share:.0f} %", (spent, share), xytext=(0, 10), ha="center", textcoords="offset points"
+            f"{name}\n{point[1]:.0f} %", point, xytext=(0, 10), ha="center", textcoords="offset points"
         )
     furthest = max(mean(rows, name, "tokens") for name in names)
     left.set(xlabel="tenth of the questions, easy to hard", ylabel="right answers, %", ylim=(0, 103))

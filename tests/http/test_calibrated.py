@@ -38,7 +38,8 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "".join(line for _, line in zip(range(KNOWN), lines, strict=False))
         )
     command = ["calibrate", "general", str(folder / "some.jsonl"), "--model-set", "mine"]
-    result = CliRunner().invoke(cli, [*command, "--out", str(folder / "head")])
+    command += ["--tiers", ",".join(TIERS), "--out", str(folder / "head")]
+    result = CliRunner().invoke(cli, command)
     assert result.exit_code == 0, result.output
     assert "knows mine (direct, short, medium, long)" in " ".join(result.stderr.split())
     return folder / "head"
