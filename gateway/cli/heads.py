@@ -108,8 +108,9 @@ def train_command(
         list[str] | None,
         typer.Option(
             metavar="TABLE:TIER=TOKENS,...",
-            help="The thinking budgets of a reasoning model's tiers in a table, 0 for none; may be repeated."
-            " Three such models give the head a prior of its own for models that it never saw.",
+            help="The thinking budgets of a reasoning model's tiers in a table, 0 for none; TABLE alone if it"
+            " states them. May be repeated. Three such models give the head a prior of its own for models"
+            " that it never saw, and it is refused if it does harm in front of them.",
         ),
     ] = None,
     place: EncoderPlace = None,
@@ -143,22 +144,15 @@ def train_command(
 
 
 def _ladders(tables: Sequence[OutcomeTable], options: Sequence[str]) -> Iterator[Ladder]:
-    """The reasoning models of the tables: those that the options describe, and tables that state budgets."""
+    """The reasoning models that the options describe."""
     from router_model.training.prior import Ladder
 
     by_name = {table.name: table for table in tables}
-    described = set()
     for option in options:
         name, colon, rungs = option.partition(":")
-        if not colon or name not in by_name:
-            fail(
-                f"--rungs {option}: begin with the name of a table, one of {', '.join(by_name)}, and a colon"
-            )
-        described.add(name)
-        yield Ladder(by_name[name], budgets_of(rungs))
-    for table in tables:
-        if len(table.lengths) > 1 and table.name not in described:
-            yield Ladder(table, table.lengths)
+        if name not in by_name:
+            fail(f"--rungs {option}: begin with the name of a table, one of {', '.join(by_name)}")
+        yield Ladder(by_name[name], budgets_of(rungs) if colon else by_name[name].lengths)
 
 
 def budgets_of(rungs: str) -> dict[str, float]:

@@ -201,5 +201,6 @@ def joined(table: OutcomeTable, further: OutcomeTable) -> OutcomeTable:
         correct=np.concatenate([table.correct, rest.correct]),
         tokens=np.concatenate([table.tokens, rest.tokens]),
         samples=np.concatenate([table.samples, rest.samples]),
+        lengths=table.lengths,
         categories=table.categories + rest.categories if table.categories and rest.categories else (),
     )
