@@ -16,7 +16,7 @@ from router_model.head import Head
 from router_model.head_parts import Curves
 from router_model.prompts import fingerprints
 from router_model.training import home as homes
-from router_model.training.choice import CONSTANTS, Fit, best_fit
+from router_model.training.choice import CONSTANTS, SMALL, Fit, best_fit
 from router_model.training.home import Home
 from router_model.training.ibpo import SKIPPED, FirstStage, improve, linear_without
 from router_model.training.outcomes import FOLDS, OutcomeError, OutcomeTable, check_enough, folds
@@ -76,7 +76,7 @@ def calibrate(
     if fit.name != CONSTANTS:
         curves = replace(curves, by_length=by_length(table, seen[:, -DENSE]))
     second = SKIPPED
-    if fit is full:
+    if fit is full and len(table) >= SMALL:
         first = _first_stage(table, seen, latents, fold, smoothing, correction, curves)
         curves, second = improve(first, seed)
     entry = metrics(table, raw, correction)

@@ -31,7 +31,7 @@ MARGIN = 0.002
 """The second stage may lose this much value on a table's held-out folds and still be kept."""
 
 SKIPPED = {"objective": None, "kept": False}
-"""The manifest's entry for a table whose first stage is a simple fit."""
+"""The manifest's entry for a table with a simple fit or of fewer prompts than `choice.SMALL`."""
 
 _STEPS, _RATE = 200, 0.01
 _HOME = 0.02  # weight of the squared distance from the first stage

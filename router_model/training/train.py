@@ -20,7 +20,7 @@ from router_model.head_parts import Curves, Trunk, squared
 from router_model.prior import Prior
 from router_model.prompts import fingerprints
 from router_model.training import ibpo, network, tier_curves
-from router_model.training.choice import CONSTANTS
+from router_model.training.choice import CONSTANTS, SMALL
 from router_model.training.ibpo import FirstStage
 from router_model.training.network import Network, Targets
 from router_model.training.outcomes import OutcomeError, OutcomeTable, check_enough, log_tokens
@@ -61,7 +61,7 @@ class Trained:
     estimates: dict[str, tuple[Floats, Floats]]
     """Cross-fitted, corrected P(right) and E[tokens], each [N, T], by table."""
     stages: dict[str, FirstStage]
-    """Where the second stage starts, by table; tables with a simple fit have none."""
+    """Where the second stage starts, by table; small tables have none."""
 
 
 def quiet(stage: str, share: float) -> None:
@@ -131,7 +131,7 @@ class _TableFit(NamedTuple):
     estimates: tuple[Floats, Floats]
     metrics: dict[str, Any]
     stage: FirstStage | None
-    """None if the table supports no more than a simple fit, whose decisions are not improved."""
+    """None for a simple fit or a small table, where a change of decisions is mostly noise."""
 
 
 def _fit_table(view: TableView, whole: Network, moments: Floats, trunk: Trunk, inputs: Floats) -> _TableFit:
@@ -153,7 +153,9 @@ def _fit_table(view: TableView, whole: Network, moments: Floats, trunk: Trunk, i
         "network_share": blend if fit is full else 0.0,
         "smoothing": smoothing.penalties,
     }
-    stage = first_stage(view, curves, correction, blend, smoothing, trunk, inputs) if fit is full else None
+    stage = None
+    if fit is full and len(view.table) >= SMALL:
+        stage = first_stage(view, curves, correction, blend, smoothing, trunk, inputs)
     estimates = tier_curves.apply_correction(correction, raw, view.table)
     return _TableFit(own, curves, estimates, tier_curves.metrics(view.table, raw, correction) | chosen, stage)
 
