@@ -12,7 +12,7 @@ from rich.table import Table
 
 from gateway.cli.heads import fail
 from gateway.cli.terminal import err, out
-from router_model.training.outcomes import OutcomeError, OutcomeTable, read_table
+from router_model.training.outcomes import OutcomeError, read_table
 
 if TYPE_CHECKING:
     from gateway.simulation.price_sweep import PriceSweep
@@ -48,8 +48,12 @@ def replay_tables(  # noqa: PLR0917
 
     own: number of prompts that the head is calibrated on first.
     """
+    from gateway.simulation.replays import with_evidence
+    from router_model.training.prior import Ladder
+
     try:
-        swept = [_replayed(head, read_table(path, partial=True), budgets, own, seed) for path in paths]
+        ladders = [Ladder(read_table(path, partial=True), budgets) for path in paths]
+        swept = [with_evidence(head, ladder, own, seed) for ladder in ladders]
     except OutcomeError as error:
         fail(error)
     records = [each.record() for each in swept]
@@ -58,27 +62,6 @@ def replay_tables(  # noqa: PLR0917
         return
     for each in swept:
         _show(each)
-
-
-def _replayed(
-    head: Head, table: OutcomeTable, budgets: Mapping[str, float], own: int, seed: int
-) -> PriceSweep:
-    from dataclasses import replace
-
-    from gateway.simulation.price_sweep import sweep_prices
-    from router_model.prompts import places
-    from router_model.training.calibrate import calibrate
-    from router_model.training.prior import Ladder
-
-    ladder = Ladder(table, budgets)
-    if not own:
-        return sweep_prices(head, ladder)
-    measured = ladder.measured
-    if own >= len(measured):
-        raise OutcomeError(f"{table.name}: --own {own} leaves none of {len(measured)} prompts to replay")
-    order = places(measured.prompts, seed).argsort()
-    known = replace(measured.take(order[:own]), lengths=budgets)
-    return sweep_prices(calibrate(head, known, seed), Ladder(measured.take(order[own:]), budgets), table.name)
 
 
 def _show(swept: PriceSweep) -> None:

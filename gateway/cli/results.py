@@ -195,6 +195,7 @@ def results(
     need_extra()
     from threadpoolctl import threadpool_limits
 
+    from gateway.simulation.replays import replay_rows
     from router_model.evaluation.catalogue import baselines, ours
     from router_model.evaluation.ours import SHIPPED
     from router_model.report import settings, suite
@@ -220,6 +221,9 @@ def results(
             progress.update(bar, description=step, advance=1)
 
         measured = suite.measure(plan, tables, tiny, tick, kept, jobs)
+        if wanted is None:
+            rows = replay_rows(data, range(3), err.print)
+            suite.keep_replays(list(rows), page.with_suffix(""))
     measured |= {"command": "make results", "machine": machine()}
     suite.write_results(suite.merged(measured, page.with_suffix("")) if wanted else measured, page)
     kept.path.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ WITHDRAWN = "mix-within-gsm8k"
 """The view for which an earlier page claimed a gain that is within chance."""
 LENGTH = "prompt length"
 
-Found = dict[str, float]
+Adjusted = dict[str, float]
 """Corrected p-values by view."""
 
 
@@ -37,7 +37,7 @@ def main_views(summaries: Mapping[str, Summary]) -> list[str]:
     return sorted(whole, key=lambda key: order.index(summaries[key]["kind"]))
 
 
-def corrected(summaries: Mapping[str, Summary], shipped: str) -> Found:
+def adjusted(summaries: Mapping[str, Summary], shipped: str) -> Adjusted:
     """p-values that the head's AIQ gain is above the mix and above chance, for all claims at once.
 
     The control is no claim.
@@ -50,7 +50,7 @@ def corrected(summaries: Mapping[str, Summary], shipped: str) -> Found:
 
 def aims(summaries: Mapping[str, Summary], shipped: str) -> list[Verdict]:
     """Every aim: gains on each table, unseen families no worse than prompt length, no loss on the control."""
-    found = corrected(summaries, shipped)
+    found = adjusted(summaries, shipped)
     verdicts = [_gains(summaries[key], shipped, sure) for key, sure in found.items()]
     verdicts += [_unseen(summary, shipped) for key, summary in summaries.items() if key.endswith("-families")]
     if CONTROL in summaries:
@@ -101,7 +101,7 @@ def message(summaries: Mapping[str, Summary], shipped: str) -> str:
 
 
 def _findings(summaries: Mapping[str, Summary], shipped: str) -> Iterator[str]:
-    found = corrected(summaries, shipped)
+    found = adjusted(summaries, shipped)
     groups: dict[str, list[str]] = {"shown": [], "open": [], "behind": []}
     for key in main_views(summaries):
         summary, sure = summaries[key], found.get(key, 1.0)

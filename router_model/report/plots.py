@@ -78,7 +78,9 @@ def _labels(axes: Axes, at: Any, lines: Sequence[tuple[Any, str, str]]) -> None:
         )  # fmt: skip
 
 
-def gains(summaries: Sequence[Mapping[str, Any]], shipped: str, path: Path, key: str = "gain_middle") -> None:
+def gain_bars(
+    summaries: Sequence[Mapping[str, Any]], shipped: str, path: Path, key: str = "gain_middle"
+) -> None:
     """Gain over the best fixed mix at the middle budget: one panel per setting, one row per method."""
     with mpl.rc_context(_STYLE):
         names = list(summaries[0]["methods"])[::-1]

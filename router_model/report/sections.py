@@ -6,16 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from router_model.evaluation.metrics import BUDGETS
-from router_model.report.aims import LENGTH, corrected, main_views, p_value
+from router_model.report.aims import LENGTH, adjusted, main_views, p_value
 from router_model.report.settings import KINDS
-from router_model.report.summary import Summary, in_points, markdown
+from router_model.report.summary import Summary, as_markdown, in_points
 
 _SHOWN = ("lean", "middle", "ample")
 
 
 def overview(summaries: Mapping[str, Summary], shipped: str) -> str:
     """One row per table: the head's gains over the fixed mix."""
-    sure = corrected(summaries, shipped)
+    sure = adjusted(summaries, shipped)
     head = ["table", "prompts", "mix at 50 %", *(f"{BUDGETS[name]:.0%}" for name in _SHOWN)]
     rows, kind = [], ""
     for key in main_views(summaries):
@@ -31,7 +31,7 @@ def overview(summaries: Mapping[str, Summary], shipped: str) -> str:
                 in_points(measures["aiq_gain"], 2), p_value(sure[key]) if key in sure else "control",
             ]
         )  # fmt: skip
-    return markdown([*head, "AIQ gain", "p"], rows)
+    return as_markdown([*head, "AIQ gain", "p"], rows)
 
 
 def rivals(found: Mapping[str, Mapping[str, Any]], summaries: Mapping[str, Summary]) -> Iterator[str]:
@@ -54,7 +54,7 @@ def rivals(found: Mapping[str, Mapping[str, Any]], summaries: Mapping[str, Summa
         for key, ways in found.items()
         for name, rival in ways.items()
     ]
-    yield markdown(["rival", *(f"{extra:.0%}" for extra in BUDGETS.values())], rows)
+    yield as_markdown(["rival", *(f"{extra:.0%}" for extra in BUDGETS.values())], rows)
     yield from _points(found, summaries)
     if any("upper bound" in name for ways in found.values() for name in ways):
         yield (
@@ -80,7 +80,7 @@ def _points(found: Mapping[str, Mapping[str, Any]], summaries: Mapping[str, Summ
             for tier in summaries[key]["tiers"]
         ]  # fmt: skip
         yield "What single options reach, beside the tiers:\n"
-        yield markdown(["table", "option", "tokens", "right"], sorted(rows, key=lambda row: row[0]))
+        yield as_markdown(["table", "option", "tokens", "right"], sorted(rows, key=lambda row: row[0]))
         yield (
             "The table with drafts says how many of four direct answers are right, not what they are. So it"
             " cannot tell whether two wrong drafts agree, and both extremes are shown.\n"
@@ -105,7 +105,7 @@ def ibpo(summaries: Mapping[str, Summary], shipped: str) -> Iterator[str]:
         [each["title"], *(in_points(each["methods"][name]["measures"]["aiq_gain"], 2) for name in columns)]
         for each in main
     ]
-    yield markdown(["table", *columns], rows)
+    yield as_markdown(["table", *columns], rows)
     for name in forms[1:]:
         above = [
             each["title"] for each in main if (each["methods"][name]["measures"]["aiq_gain"][1] or 0) > 0
@@ -138,7 +138,9 @@ def families(summaries: Mapping[str, Summary], shipped: str) -> Iterator[str]:
         at = " ".join(f"{100 * own[f'gain_{name}'][0]:+.1f}" for name in _SHOWN)
         rows.append([summary["title"].partition(",")[0] if whole is None else whole["title"],
                      in_points(known, 2), *gains, at])  # fmt: skip
-    yield markdown(["table", f"{shipped}, known", *(f"{name}, unseen" for name in names), "25 50 75 %"], rows)
+    yield as_markdown(
+        ["table", f"{shipped}, known", *(f"{name}, unseen" for name in names), "25 50 75 %"], rows
+    )
     yield f"At least {LENGTH} must be reached, because the length of a prompt is always known.\n"
 
 
@@ -159,7 +161,7 @@ def oracles(summaries: Mapping[str, Summary], shipped: str) -> str:
         " which counts as two samples. A dash: mix and oracle are less than a point apart. Tables of output"
         " caps are left out: their mix contains caps that neither oracle nor router may choose.\n\n"
     )
-    return text + markdown(["table", "oracle", *(f"{extra:.0%}" for extra in BUDGETS.values())], rows)
+    return text + as_markdown(["table", "oracle", *(f"{extra:.0%}" for extra in BUDGETS.values())], rows)
 
 
 def _percent(bounds: Sequence[float | None]) -> str:
@@ -185,27 +187,45 @@ def learning(curves: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             ]
             for point in curve["points"]
         ]  # fmt: skip
-        yield markdown(["prompts", "samples each", *(f"{BUDGETS[n]:.0%}" for n in _SHOWN), "AIQ gain"], rows)
+        yield as_markdown(
+            ["prompts", "samples each", *(f"{BUDGETS[n]:.0%}" for n in _SHOWN), "AIQ gain"], rows
+        )
 
 
 def never_measured(rows: Sequence[Mapping[str, Any]] | None) -> Iterator[str]:
-    """Models without any outcomes of their own: replays of measured tables through the decisions.
+    """Models without outcomes of their own, or with few: replays through the gateway's decisions.
 
-    rows: `table`, `way` (prior, calibrated on 50, ...), `points` as `saved_head.budget_points` gives them,
-    and `fixed`, the fixed tiers with `name`, `tokens` and `accuracy`.
+    rows: `table`, `own` prompts calibrated on, `prompts` replayed, the `fixed` tiers, tokens and accuracy at
+    the `default` price, `default_loss`, `loss`, `gain` and `token_ratio`.
     """
     if not rows:
         return
     yield "## Models that were never measured\n"
     yield (
-        "A model without outcomes of its own starts from a prior, which gives way to evidence. Here measured"
-        " tables are replayed as if their models were new: points over the best fixed mix at equal tokens.\n"
+        "A model without outcomes of its own is decided by the"
+        " [prior](head.md#a-model-that-was-never-measured), which gives way to evidence. Here measured tables"
+        " are replayed through the gateway's own decisions at every price, as if their models were new: with"
+        " the prior alone, fitted without the table, and after `calibrate` with 50, 200 and 800 of its"
+        " prompts, on the others (means of three draws). The head was trained on none of these data sets."
+        " *Below the line*: the worst point below the line through the fixed tiers at equal tokens, in"
+        " points. *Gain*: over the best fixed mix, mean over all budgets. *Default price*: tokens and right"
+        " answers at 0.02, and by how much its value differs from that of the best fixed tier. *Tokens*:"
+        " expected over used.\n"
     )
-    shares = [point["extra_budget"] for point in rows[0]["points"]]
-    cells = [
-        [row["table"], row["way"],
-         *(f"{100 * (point['accuracy'] - point['mix']):+.1f}" for point in row["points"]),
-         ", ".join(f"{t['name']} {100 * t['accuracy']:.1f} % at {t['tokens']:,.0f}" for t in row["fixed"])]
-        for row in rows
-    ]  # fmt: skip
-    yield markdown(["table", "estimates", *(f"{share:.0%}" for share in shares), "fixed tiers"], cells)
+    head = ["table", "estimates", "below the line", "gain", "default price", "value", "tokens", "fixed tiers"]
+    yield as_markdown(head, [_replay_cells(row) for row in rows])
+
+
+def _replay_cells(row: Mapping[str, Any]) -> list[str]:
+    default = row["default"]
+    fixed = [f"{100 * tier['accuracy']:.1f} % at {tier['tokens']:,.0f}" for tier in row["fixed"]]
+    return [
+        row["table"],
+        f"{row['own']} own" if row["own"] else "prior",
+        f"{100 * max(row['loss'], 0):.1f}",
+        f"{100 * row['gain']:+.1f}",
+        f"{default['tokens']:,.0f}, {100 * default['accuracy']:.1f} %",
+        f"{-row['default_loss']:+.3f}",
+        f"{row['token_ratio']:.2f}",
+        "" if row["own"] else ", ".join(fixed),
+    ]

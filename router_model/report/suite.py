@@ -28,7 +28,13 @@ from router_model.training.outcomes import FOLDS, OutcomeTable
 FEW = 2  # seeds for families that were left out: the families differ far more than the seeds
 REPLAYS = "replays.json"
 """A file beside the results with replays of models that were never measured (`sections.never_measured`)."""
-UNSEEN = ("head, first stage", "head, joint objective", "prompt length", "TF-IDF ridge", "gradient boosting")
+ON_UNSEEN = (
+    "head, first stage",
+    "head, joint objective",
+    "prompt length",
+    "TF-IDF ridge",
+    "gradient boosting",
+)
 """Methods that are also measured on families of prompts that they never saw."""
 LEARNT = (TINY, "bbh27b")
 """Settings for the learning curve of `calibrate`: the included head has seen none of their prompts."""
@@ -50,7 +56,7 @@ class MeasurementPlan:
     @property
     def unseen(self) -> list[Method]:
         """The methods for families that were left out."""
-        return [method for method in self.methods if method.name in (self.shipped, *UNSEEN)]
+        return [method for method in self.methods if method.name in (self.shipped, *ON_UNSEEN)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +245,12 @@ def merged(results: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {**earlier, **results, **both, "settings": _ordered(both["settings"]), "minutes": minutes}
 
 
+def keep_replays(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Write the replays of models that were never measured beside the results."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / REPLAYS).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
 def write_results(results: Mapping[str, Any], page: Path) -> None:
     """Write the page, and the JSON report and the figures into a folder of the same name."""
     folder = page.with_suffix("")
@@ -248,7 +260,7 @@ def write_results(results: Mapping[str, Any], page: Path) -> None:
     main = [summary for key, summary in summaries.items() if "-" not in key]
     rival = next((name for name in ("TF-IDF ridge", "kNN") if name in main[0]["methods"]), shipped)
     plots.curves(main, shipped, rival, folder / "curves")
-    plots.gains(main, shipped, folder / "gains")
+    plots.gain_bars(main, shipped, folder / "gains")
     plots.reliability(main[:4], shipped, folder / "reliability")
     replays = folder / REPLAYS
     rows = json.loads(replays.read_text(encoding="utf-8")) if replays.exists() else None

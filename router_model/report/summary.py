@@ -159,7 +159,7 @@ def _errors(
     return np.array(means)
 
 
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def as_markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table whose first column is text and whose others are figures."""
     lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
@@ -178,7 +178,7 @@ def table(summary: Summary, shipped: str) -> str:
             in_points([method.get("by_chance"), None, None], 2),
         ]  # fmt: skip
         rows.append([f"**{name}**" if name == shipped else name, *cells])
-    return markdown(["method", *named, "tokens saved", "AIQ gain", "by chance"], rows)
+    return as_markdown(["method", *named, "tokens saved", "AIQ gain", "by chance"], rows)
 
 
 def calibration(summaries: Sequence[Summary], methods: Sequence[str]) -> str:
@@ -190,7 +190,7 @@ def calibration(summaries: Sequence[Summary], methods: Sequence[str]) -> str:
             errors = summary["methods"].get(name, {}).get("ece", {})
             cells.append(", ".join(_error(tier, error) for tier, error in errors.items()) or "–")
         rows.append([summary["title"], *cells])
-    return markdown(["setting", *methods], rows)
+    return as_markdown(["setting", *methods], rows)
 
 
 def _error(tier: str, error: Mapping[str, Interval]) -> str:

@@ -64,6 +64,8 @@ def calibrate(
     width = seen.shape[1]
     latents, counts = slice(len(head.trunk.hidden_bias), width - DENSE), slice(width - DENSE, width)
     fold = folds(table, FOLDS, seed)
+    if len(np.unique(fold)) < FOLDS:  # prompts picked by their hash: nothing would be left out of a fit
+        fold = np.arange(len(table)) % FOLDS
     narrow = regress(seen[:, latents], table)
     weights = np.zeros((width + 1, narrow.shape[1]))
     weights[latents], weights[-1] = narrow[:-1], narrow[-1]

@@ -21,7 +21,7 @@ from router_model.head import Head
 from router_model.head_parts import Curves
 from router_model.training import tier_curves
 from router_model.training.adam import Adam
-from router_model.training.objectives import OBJECTIVES, Decisions, Objective, Shrunk, evidence
+from router_model.training.objectives import OBJECTIVES, Objective, Shrunk, Worths, evidence
 from router_model.training.outcomes import FEWEST, FOLDS, OutcomeTable, log_tokens
 
 DEFAULT = "policy gradient"
@@ -213,7 +213,7 @@ def _fitted(  # noqa: PLR0917
         at = raw[rows] + inputs[rows] @ change
         now, weight = _read(at, curves), weights[rows]
         pull = objective.slope(
-            Decisions(
+            Worths(
                 predicted=value(now.correct, now.tokens, price),
                 before=value(home.correct[rows], home.tokens[rows], price),
                 worth=value(seen.correct[rows], seen.tokens[rows], price),

@@ -75,7 +75,7 @@ def tilt(reference: Floats, worth: Floats, temperature: float) -> Floats:
     return softmax(np.log(np.maximum(reference, 1e-300)) + scaled)
 
 
-class Decisions(NamedTuple):
+class Worths(NamedTuple):
     """M priced decisions among T tiers, each [M, T]."""
 
     predicted: Floats
@@ -90,7 +90,7 @@ def _temperature(values: Floats, sharpness: float) -> float:
     return max(float((values.max(axis=1) - values.min(axis=1)).mean()) / sharpness, _LEAST)
 
 
-def policy_gradient(at: Decisions) -> Floats:
+def policy_gradient(at: Worths) -> Floats:
     """Slope of −Σ π·worth in v: −π (worth − Σ π·worth) / τ."""
     temperature = _temperature(at.predicted, _SHARPNESS)
     shares = softmax(at.predicted / temperature)
@@ -98,14 +98,14 @@ def policy_gradient(at: Decisions) -> Floats:
     return slope
 
 
-def tilted(at: Decisions) -> Floats:
+def tilted(at: Worths) -> Floats:
     """Slope of τ · KL(π* ‖ π) in v, where π* is the tilt of the first stage's policy: π − π*."""
     temperature = _temperature(at.predicted, _SHARPNESS)
     target = tilt(softmax(at.before / temperature), at.worth, _temperature(at.worth, _TILT))
     return softmax(at.predicted / temperature) - target
 
 
-def spo_plus(at: Decisions) -> Floats:
+def spo_plus(at: Worths) -> Floats:
     """Subgradient of the SPO+ loss in v: 2 (best(2v − worth) − best(worth)), with one-hot best tiers.
 
     Elmachtoub and Grigas, "Smart Predict, then Optimize" (2022), proposition 3, for a maximum.
@@ -117,7 +117,7 @@ def spo_plus(at: Decisions) -> Floats:
     return slope
 
 
-def indifferent(at: Decisions) -> Floats:
+def indifferent(at: Worths) -> Floats:
     """No slope: the outcome loss alone. This is the control, which learns as long but not for decisions."""
     return np.zeros_like(at.worth)
 
@@ -165,7 +165,7 @@ def coupled(seen: Shrunk, draw: np.random.Generator) -> Drawn:
 class Objective:
     """A loss of priced decisions and the source of the prices."""
 
-    slope: Callable[[Decisions], Floats]
+    slope: Callable[[Worths], Floats]
     """Slope of the loss in the predicted values, [M, T]. Every row sums to 0."""
     prices: Callable[[Shrunk, np.random.Generator], Drawn]
 

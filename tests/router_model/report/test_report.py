@@ -79,7 +79,7 @@ def test_claims_are_corrected_together(summary: Summary) -> None:
         "farel": with_gain(summary, [0.2, 0.1, 0.3], 0.001, "pairs"),
     }
 
-    assert aims.corrected(summaries, "kNN") == pytest.approx({"bbh27b": 0.06, "math27b": 0.08, "gym": 1.0})
+    assert aims.adjusted(summaries, "kNN") == pytest.approx({"bbh27b": 0.06, "math27b": 0.08, "gym": 1.0})
     assert [one.verdict for one in aims.aims(summaries, "kNN")] == [
         "not shown", "not shown", "**missed**", "reached",
     ]  # fmt: skip
@@ -127,16 +127,21 @@ def test_page_shows_what_others_measured(summary: Summary) -> None:
         },
         "shipped": "kNN", "seeds": 2, "draws": 30, "minutes": 1,
     }  # fmt: skip
-    point = {"extra_budget": 0.5, "tokens": 10.0, "accuracy": 0.62, "mix": 0.6}
-    fixed = [{"name": "direct", "tokens": 5.0, "accuracy": 0.4}]
-    replays = [{"table": "never", "way": "prior", "points": [point], "fixed": fixed}]
+    replay = {
+        "table": "never",
+        "fixed": [{"tier": "direct", "tokens": 5.0, "accuracy": 0.4}],
+        "default": {"tokens": 1234.0, "accuracy": 0.62},
+        "default_loss": -0.01, "loss": 0.004, "gain": 0.02, "token_ratio": 1.1,
+    }  # fmt: skip
+    replays = [replay | {"own": 0}, replay | {"own": 50}]
 
     text = page.page(found, "results", replays=replays)
 
     assert "| made: votes | +1.0 (0.0 to 2.0) / **+2.0 (1.0 to 3.0)** |" in text
     assert "| made | votes, once | 9 | 50.0 % |" in text
     assert "| 25 | 1 | +1.1 (0.0 to 2.0) |" in text
-    assert "| never | prior | +2.0 | direct 40.0 % at 5 |" in text
+    assert "| never | prior | 0.4 | +2.0 | 1,234, 62.0 % | +0.010 | 1.10 | 40.0 % at 5 |" in text
+    assert "| never | 50 own | 0.4 | +2.0 |" in text
 
 
 def test_written_report(summary: Summary, tmp_path: Path) -> None:

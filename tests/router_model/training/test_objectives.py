@@ -14,8 +14,8 @@ from router_model.allocation import allocate, demand
 from router_model.arrays import Floats
 from router_model.training.objectives import (
     OBJECTIVES,
-    Decisions,
     Shrunk,
+    Worths,
     coupled,
     evidence,
     policy_gradient,
@@ -26,7 +26,7 @@ from router_model.training.objectives import (
 
 SHAPE = (6, 3)
 values = arrays(float, SHAPE, elements=st.floats(-3, 3, width=16))
-decisions = st.builds(Decisions, values, values, values)
+decisions = st.builds(Worths, values, values, values)
 
 
 @given(values, values, st.floats(1e-3, 1e3))
@@ -52,13 +52,13 @@ def test_a_hot_tilt_is_its_reference(scores: Floats, worth: Floats) -> None:
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 @given(at=decisions)
-def test_only_differences_between_tiers_matter(name: str, at: Decisions) -> None:
+def test_only_differences_between_tiers_matter(name: str, at: Worths) -> None:
     """The slope of every objective sums to 0 over the tiers of a prompt."""
     np.testing.assert_allclose(OBJECTIVES[name].slope(at).sum(axis=1), 0, atol=1e-6)
 
 
 @given(decisions)
-def test_policy_gradient_by_differences(at: Decisions) -> None:
+def test_policy_gradient_by_differences(at: Worths) -> None:
     """The slope is that of minus the expected worth, at a fixed temperature."""
     temperature = max(float(np.ptp(at.predicted, axis=1).mean()) / 20, 1e-4)
 
@@ -74,7 +74,7 @@ def test_policy_gradient_by_differences(at: Decisions) -> None:
 
 
 @given(decisions, values)
-def test_spo_plus_bounds_the_regret_and_is_convex(at: Decisions, other: Floats) -> None:
+def test_spo_plus_bounds_the_regret_and_is_convex(at: Worths, other: Floats) -> None:
     """The loss is never below the regret of the decision, and never below its tangents."""
     best = at.worth.argmax(axis=1)
     each = np.arange(len(best))
