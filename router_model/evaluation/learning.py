@@ -21,7 +21,7 @@ SHARE = 0.75
 
 
 @dataclass(frozen=True, slots=True)
-class Amount:
+class Sample:
     """What a head was calibrated on."""
 
     prompts: int
@@ -29,12 +29,12 @@ class Amount:
     """Generations per prompt and tier."""
 
 
-def steps(table: OutcomeTable) -> list[Amount]:
+def curve_points(table: OutcomeTable) -> list[Sample]:
     """The sizes that a table allows: all numbers of prompts, with one sample and, at most, all of them."""
     most = int(table.samples.min())
     counts = sorted({1, *(many for many in (2, 4) if many <= most)})
     sizes = [size for size in SIZES if size <= SHARE * len(table)]
-    return [Amount(size, count) for count in counts for size in sizes]
+    return [Sample(size, count) for count in counts for size in sizes]
 
 
 def thinned(table: OutcomeTable, samples: int, random: np.random.Generator) -> OutcomeTable:
@@ -49,7 +49,7 @@ def thinned(table: OutcomeTable, samples: int, random: np.random.Generator) -> O
 
 
 def calibrated(
-    head: Head, table: OutcomeTable, evidence: Amount, seeds: Sequence[int], tick: Callable[[str], object]
+    head: Head, table: OutcomeTable, evidence: Sample, seeds: Sequence[int], tick: Callable[[str], object]
 ) -> Comparison:
     """The head, calibrated on other random prompts for each seed and measured on the rest of the table."""
     cells, tested = [], []

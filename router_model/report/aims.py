@@ -88,7 +88,7 @@ def p_value(sure: float) -> str:
     return "< 0.01" if sure < 0.01 else f"{sure:.2f}"
 
 
-def table(verdicts: Sequence[Verdict]) -> str:
+def verdict_table(verdicts: Sequence[Verdict]) -> str:
     """Markdown, one row per aim."""
     lines = ["| aim | AIQ gain, points | |", "|---|---|---|"]
     lines += [f"| {one.aim} | {one.measured} | {one.verdict} |" for one in verdicts]

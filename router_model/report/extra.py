@@ -76,7 +76,7 @@ def learning_curve(  # noqa: PLR0917
 ) -> dict[str, Any]:
     """Gains of the head, calibrated on more and more of a table's prompts."""
     points = []
-    for evidence in learning.steps(table):
+    for evidence in learning.curve_points(table):
         comparison = learning.calibrated(head, table, evidence, seeds, tick)
         (name,) = comparison.cells
         measures = summarise(comparison, title, TOKENS, name, draws)["methods"][name]["measures"]

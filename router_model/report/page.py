@@ -67,7 +67,7 @@ def page(
         sections.overview(summaries, shipped),
         f"![Accuracy against tokens]({folder}/curves.svg)\n",
         "## Aims\n",
-        aims.table(aims.aims(summaries, shipped)),
+        aims.verdict_table(aims.aims(summaries, shipped)),
         (
             "Earlier aims on the tables of output caps were levels of a length predictor against a mix of two"
             " caps. They are replaced: one cap for everybody has most of that gain without a router.\n"

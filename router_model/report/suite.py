@@ -221,7 +221,7 @@ def step_count(plan: MeasurementPlan, tables: Sequence[tuple[Setting, OutcomeTab
         if setting.families and table.categories:
             count += len(plan.unseen) * len(plan.seeds[:FEW]) * setting.families + 1
         if plan.head and setting.key in LEARNT:
-            count += len(learning.steps(_tested(setting.offered(table)))) * len(plan.seeds)
+            count += len(learning.curve_points(_tested(setting.offered(table)))) * len(plan.seeds)
     return count
 
 

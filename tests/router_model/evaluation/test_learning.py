@@ -31,9 +31,9 @@ def test_thinned(samples: int, seed: int) -> None:
 
 def test_steps() -> None:
     """No step calibrates on more than three quarters of a table or asks for samples that it lacks."""
-    found = learning.steps(made.table(150, samples=2))
+    found = learning.curve_points(made.table(150, samples=2))
 
-    assert found == [learning.Amount(size, count) for count in (1, 2) for size in (25, 50, 100)]
+    assert found == [learning.Sample(size, count) for count in (1, 2) for size in (25, 50, 100)]
 
 
 def test_measured_on_the_rest(trained) -> None:
@@ -41,7 +41,7 @@ def test_measured_on_the_rest(trained) -> None:
     table = synthetic(120, 7, learnable=True, name="new")
     ticks: list[str] = []
 
-    found = learning.calibrated(trained.head, table, learning.Amount(50, 2), [0, 1], ticks.append)
+    found = learning.calibrated(trained.head, table, learning.Sample(50, 2), [0, 1], ticks.append)
 
     (cells,) = found.cells.values()
     assert [len(cell.sweep.rows) for cell in cells] == [70, 70]
