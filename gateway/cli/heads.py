@@ -191,6 +191,14 @@ def calibrate_command(
     tiers: Annotated[
         str | None, typer.Option(help="Tiers to learn, comma-separated; default all in DATA.")
     ] = None,
+    rungs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIER=TOKENS,...",
+            help="The thinking budgets of all tiers, 0 for none, if DATA does not state them. With them, few"
+            " outcomes stay near the prior, and other budgets are interpolated.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Draws the folds.")] = 0,
     place: EncoderPlace = None,
     key: EncoderKey = None,
@@ -203,7 +211,8 @@ def calibrate_command(
     head = head_of(head_name, source_of(place, None, "mean", key))
     try:
         table = read_table(data, names_of(tiers), partial=tiers is None)
-        table = replace(table, name=model_set or table.name)
+        budgets = budgets_of(rungs) if rungs else table.lengths
+        table = replace(table, name=model_set or table.name, lengths=budgets)
         with err.status("calibrating"):
             saved = training.save(calibrate(head, table, seed), out_dir)
     except (OutcomeError, EncoderError, ArtifactError, OSError) as error:

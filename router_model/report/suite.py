@@ -36,7 +36,7 @@ ON_UNSEEN = (
     "gradient boosting",
 )
 """Methods that are also measured on families of prompts that they never saw."""
-LEARNT = (TINY, "bbh27b")
+LEARNT = (TINY,)
 """Settings for the learning curve of `calibrate`: the included head has seen none of their prompts."""
 
 

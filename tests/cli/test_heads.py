@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from examples.servers import TIERS
 from gateway.cli.main import cli
 from gateway.cli.simulate import EXAMPLE
+from router_model.head import Head
 from tests.router_model import made
 
 pytest.importorskip("sklearn")
@@ -292,3 +293,18 @@ def test_harmful_head_is_refused(tmp_path: Path) -> None:
     assert found.exit_code == 2
     assert "does harm" in found.output
     assert not (tmp_path / "head").exists()
+
+
+def test_calibrating_with_budgets(head: Path, data: Path, tmp_path: Path) -> None:
+    """With the thinking budgets of the tiers, the prior is where few outcomes start from."""
+    command = ["calibrate", str(head), str(data), "--model-set", "mine", "--out", str(tmp_path / "head")]
+    found = CliRunner().invoke(cli, [*command, "--rungs", "long=110,short=0"])
+
+    assert found.exit_code == 0, found.output
+    tuned = Head.load(tmp_path / "head")
+    assert tuned.sets["mine"].lengths == {"short": 0.0, "long": 110.0}
+    assert tuned.manifest["metrics"]["mine"]["prior"].keys() == {"correct", "tokens"}
+
+    found = CliRunner().invoke(cli, [*command, "--rungs", "short=0,longest=110"])
+    assert found.exit_code == 2
+    assert "longest" in found.output
