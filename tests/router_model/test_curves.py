@@ -29,6 +29,8 @@ def random_curves(lengths: list[int], seed: int) -> Curves:
         spread=np.ones(count, np.float32),
         shrink=1.0,
         offset=np.zeros(count, np.float32),
+        average=np.full(count, 0.5, np.float32),
+        by_length=np.zeros((2, count), np.float32),
         lengths={str(length): float(length) for length in lengths},
     )
 

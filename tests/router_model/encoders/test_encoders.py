@@ -156,7 +156,7 @@ def test_served_embeddings(server: Embeddings, table: OutcomeTable, tmp_path: Pa
     assert all(len(one["input"]) <= 32 and one["model"] == "words" for one in server.asked)
 
     again = Head.load(tmp_path / "head", Source(f"{server.url}/v1/"))
-    prompt = made.HARD.format(5, 6)
+    prompt = made.HARD.format(50, 56)
     head.see([prompt])
     again.see([prompt])
     assert again.predict(prompt, "made", ASKED) == head.predict(prompt, "made", ASKED)

@@ -17,7 +17,7 @@ from router_model.head import Head
 from router_model.training import ibpo, tier_curves, train
 from router_model.training.calibrate import calibrate
 from router_model.training.ibpo import FirstStage, gains_over, improve
-from router_model.training.objectives import OBJECTIVES, Decisions, Objective, apart, policy_gradient
+from router_model.training.objectives import OBJECTIVES, Objective, Worths, apart, policy_gradient
 from router_model.training.outcomes import FOLDS, OutcomeTable
 from tests.router_model.synthetic import synthetic
 
@@ -85,7 +85,7 @@ def test_decisions_improve_where_regret_is_possible(
 def test_a_worse_second_stage_is_refused(stage: FirstStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """An objective that makes decisions worse leaves the curves as they were, and the entry says so."""
 
-    def backwards(at: Decisions) -> Floats:
+    def backwards(at: Worths) -> Floats:
         return -30 * policy_gradient(at)
 
     monkeypatch.setitem(OBJECTIVES, "backwards", Objective(backwards, apart))
