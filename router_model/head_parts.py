@@ -58,14 +58,16 @@ class Curves:
         raw = inputs @ self.weights + self.bias
         count = len(self.tiers)
         correct = 1 / (1 + np.exp(-np.minimum(np.maximum(raw[..., :count], -30), 30)))  # np.clip is slower
-        centre = correct.mean(axis=-1, keepdims=True)
-        gain = self.shrink * (correct - centre) + (1 - self.shrink) * self.offset
-        correct, logs = np.clip(centre + gain, 0, 1), raw[..., count:]
-        if np.any(unknown):
+        if self.shrink < 1:
+            centre = correct.mean(axis=-1, keepdims=True)
+            gain = self.shrink * (correct - centre) + (1 - self.shrink) * self.offset
+            correct = np.minimum(np.maximum(centre + gain, 0), 1)
+        logs = raw[..., count:]
+        if isinstance(unknown, np.ndarray) or unknown > 0:
             share = np.asarray(unknown, np.float32)[..., None]
             correct = correct + share * (1 - _BELIEVED) * (self.average - correct)
             logs = logs + share * (self.by_length[0] + inputs[..., -DENSE, None] * self.by_length[1] - logs)
-        tokens = np.clip(np.exp(np.minimum(logs, 20)), self.low, self.high)
+        tokens = np.minimum(np.maximum(np.exp(np.minimum(logs, 20)), self.low), self.high)
         return correct.astype(np.float64), tokens.astype(np.float64)
 
 
@@ -105,7 +107,7 @@ class Trunk:
         seen = self.rarity.take(features.indices)  # half the time of indexing
         values = features.values * seen
         length = math.sqrt(float(values @ values)) or 1.0
-        counts = np.clip((features.dense - self.mean) / self.scale, -_CLIP, _CLIP)
+        counts = np.minimum(np.maximum((features.dense - self.mean) / self.scale, -_CLIP), _CLIP)
         latents = (
             (values / length) @ self.latents.take(features.indices, 0) + counts @ self.counts + self.shift
         )
