@@ -47,7 +47,7 @@ def test_replay_with_own_evidence() -> None:
         (("--replay", "--rungs", "direct=0,direct=1"), "name each tier once"),
         (("--replay", "--rungs", "direct=0,long=0"), "same thinking budget"),
         (("--replay", "--rungs", "direct=0,longest=9"), "no tier 'longest'"),
-        (("--replay", "--rungs", "direct=0,long=320", "--own", "5000"), "leaves none"),
+        (("--replay", "--rungs", "direct=0,long=320", "--own", "5000"), "leave none"),
     ],
 )
 def test_replay_mistakes(options: tuple[str, ...], message: str) -> None:
