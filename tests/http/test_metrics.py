@@ -170,6 +170,7 @@ ELSEWHERE = {
         *("price", "price_at_bound", "budget_stale_tokens", "budget_overrun_tokens", "budget_undelivered"),
         *("redis_errors", "predicted_tokens", "predicted_correct", "longest_tokens"),
     ],
+    "test_calibrated.py": ["prior_share"],
     "../budget/test_when_redis_fails.py": ["budget_fallbacks"],
 }
 
