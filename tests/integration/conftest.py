@@ -12,7 +12,8 @@ import pytest
 import yaml
 from openai import AsyncOpenAI, OpenAI
 
-from examples.tiny_reasoner import evaluate
+from examples import servers
+from examples.tiny_reasoner.cuts import ANSWER_ROOM
 from examples.tiny_reasoner.engine import Engine
 from examples.tiny_reasoner.serve import WEIGHTS
 from examples.tiny_reasoner.task import Question, grade, held_out_set
@@ -22,9 +23,7 @@ from .processes import Replica, Server, free_port, stopping, vllm_server
 
 REPOSITORY = Path(__file__).parents[2]
 # The outcome table of the tiny reasoner was measured with exactly these budgets.
-TIERS = {
-    name: {"thinking": budget, "answer": evaluate.ANSWER_ROOM} for name, budget in evaluate.TIERS.items()
-}
+TIERS = {name: {"thinking": budget, "answer": ANSWER_ROOM} for name, budget in servers.TIERS.items()}
 # Some tests need a response that takes longer than any thought of the tiny reasoner. Under this name the same
 # replicas may generate beyond the end of their answer, up to the cap.
 ENDLESS = {"direct": {"thinking": 0, "answer": 300}, "long": {"thinking": 15_000, "answer": 300}}

@@ -5,8 +5,8 @@ from collections.abc import Sequence as Ordered
 from dataclasses import dataclass
 
 from examples.tiny_reasoner.chat import render
+from examples.tiny_reasoner.cuts import ANSWER_ROOM
 from examples.tiny_reasoner.engine import Engine, Finish, Sampling, Sequence
-from examples.tiny_reasoner.evaluate import ANSWER_ROOM
 
 
 @dataclass(frozen=True)
