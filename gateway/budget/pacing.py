@@ -131,7 +131,8 @@ class PaceSettings:
             return min(self.burst * cap, left / self.taper) / self.window
         if cap <= 0:
             return 0.0
-        return min(left / (cap - self.full(cap) * cap), 1.0) * self.target(cap) * cap / self.window
+        stretch = max(cap - self.full(cap) * cap, _TINY)  # the smallest caps leave no stretch
+        return min(left / stretch, 1.0) * self.target(cap) * cap / self.window
 
 
 _BAND = 0.1  # share of the cap that larger errors count as: use can fall far below the aim, not rise above it
