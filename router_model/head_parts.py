@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from router_model import artifact
 from router_model.arrays import Floats, Singles
 from router_model.encoders.base import Features
-from router_model.encoders.ngrams import DENSE
+from router_model.encoders.ngrams import DENSE, standardised
 from router_model.predictor import TierLength, gain_position, shortest_thinking
 
-_CLIP = 4.0  # standard deviations beyond which a count carries no more information
 _BELIEVED = 0.25  # share of the predicted deviation of P(right) that is kept for an unknown prompt
 _RAMP = 0.5  # beyond the threshold of strangeness: where a prompt counts as wholly unknown
 _OCTAVES = 2.0  # how far beyond the longest measured tier the curves may continue to rise
@@ -107,7 +106,7 @@ class Trunk:
         seen = self.rarity.take(features.indices)  # half the time of indexing
         values = features.values * seen
         length = math.sqrt(float(values @ values)) or 1.0
-        counts = np.minimum(np.maximum((features.dense - self.mean) / self.scale, -_CLIP), _CLIP)
+        counts = standardised(features.dense, self.mean, self.scale)
         latents = (
             (values / length) @ self.latents.take(features.indices, 0) + counts @ self.counts + self.shift
         )

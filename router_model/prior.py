@@ -29,9 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router_model.arrays import Floats, Singles
+from router_model.encoders.ngrams import standardised
 from router_model.predictor import Prediction, TierLength
 
-_CLIP = 4.0  # standard deviations beyond which a count carries no more information
 _GRID = np.geomspace(4, 1 << 18, 64)  # thinking tokens at which the law is evaluated
 _LN_GRID = np.log(_GRID)
 _ODDS95 = 19.0  # odds of the 95th percentile
@@ -92,7 +92,7 @@ class Prior:
 
     def read(self, counts: Singles | Floats) -> Readings:
         """Counts [..., DENSE] -> readings [...]."""
-        standard = np.clip((counts - self.mean) / self.scale, -_CLIP, _CLIP)
+        standard = standardised(counts, self.mean, self.scale)
         seen = np.minimum(np.maximum(standard @ self.weights + self.bias, self.low), self.high)
         thought, answer, logit = np.moveaxis(seen, -1, 0)
         return Readings(thought, answer, 1 / (1 + np.exp(-logit)))

@@ -52,6 +52,7 @@ COUNTS = (
 )  # fmt: skip
 """Names of the dense features, in order."""
 DENSE = len(COUNTS)
+_MOST = 4.0  # standard deviations beyond which a count carries no more information
 
 
 class _Tables(NamedTuple):
@@ -106,6 +107,15 @@ def _kind(char: str) -> int:
     by_category = {"Nd": _DIGIT, "Lu": _UPPER, "Zl": _LINE, "Zp": _LINE}
     by_category |= dict.fromkeys(("Zs", "Cc", "Cf"), _SPACE)
     return by_category.get(category, _LETTER if category[0] in "LM" else _OTHER)
+
+
+def standardised(counts: NDArray[Any], mean: NDArray[Any], scale: NDArray[Any]) -> NDArray[Any]:
+    """Counts [..., DENSE] in standard deviations from their mean, cut off where they say no more.
+
+    All float32 when serving, float64 in training.
+    """
+    cut: NDArray[Any] = np.minimum(np.maximum((counts - mean) / scale, -_MOST), _MOST)  # np.clip is slower
+    return cut
 
 
 @cache

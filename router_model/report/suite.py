@@ -30,7 +30,6 @@ REPLAYS = "replays.json"
 """A file beside the results with replays of models that were never measured (`sections.never_measured`)."""
 ON_UNSEEN = (
     "head, first stage",
-    "head, joint objective",
     "prompt length",
     "TF-IDF ridge",
     "gradient boosting",

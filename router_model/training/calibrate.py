@@ -10,28 +10,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from router_model.arrays import Floats, Ints
+from router_model.arrays import Floats
 from router_model.encoders.ngrams import DENSE
 from router_model.head import Head
-from router_model.head_parts import Curves
 from router_model.prompts import fingerprints
 from router_model.training import home as homes
-from router_model.training.choice import CONSTANTS, SMALL, Fit, best_fit
+from router_model.training.choice import FULL, Fit, best_fit
 from router_model.training.home import Home
-from router_model.training.ibpo import SKIPPED, FirstStage, improve, linear_without
+from router_model.training.ibpo import SKIPPED, improve, linear_without
 from router_model.training.outcomes import FOLDS, OutcomeError, OutcomeTable, check_enough, folds
-from router_model.training.smoothing import Smoothing, choose_smoothing
-from router_model.training.tier_curves import (
-    Correction,
-    by_length,
-    correct_by,
-    corrected,
-    cross_regress,
-    metrics,
-    regress,
-    rising,
-    uncorrected,
-)
+from router_model.training.table_curves import curves_of
+from router_model.training.tier_curves import cross_regress, regress, rising
 
 
 def inputs_of(head: Head, table: OutcomeTable) -> Floats:
@@ -69,22 +58,16 @@ def calibrate(
     narrow = regress(seen[:, latents], table)
     weights = np.zeros((width + 1, narrow.shape[1]))
     weights[latents], weights[-1] = narrow[:-1], narrow[-1]
-    full = Fit("head", cross_regress(seen[:, latents], table, fold), weights)
-    fit = best_fit(full, seen, latents, counts, table, fold)
-    smoothing = choose_smoothing(fit.raw, table)
-    raw = fit.raw @ smoothing.matrix
-    correction = correct_by(raw, table)
-    curves = corrected(uncorrected(table, fit.weights @ smoothing.matrix, lengths), correction)
-    if fit.name != CONSTANTS:
-        curves = replace(curves, by_length=by_length(table, seen[:, -DENSE]))
-    second = SKIPPED
-    if fit is full and len(table) >= SMALL:
-        first = _first_stage(table, seen, latents, fold, smoothing, correction, curves)
+    full = Fit(FULL, cross_regress(seen[:, latents], table, fold), weights)
+    own = curves_of(best_fit(full, seen, latents, counts, table, fold), table, seen[:, -DENSE], lengths)
+    curves, second = own.curves, SKIPPED
+    if own.improvable:
+        without = linear_without(seen[:, latents], table, fold)
+        first = own.first_stage(seen[:, latents], latents, fold, seen, without)
         curves, second = improve(first, seed)
-    entry = metrics(table, raw, correction)
-    entry |= {"fit": fit.name, "smoothing": smoothing.penalties, "second_stage": second}
+    entry = own.metrics | {"second_stage": second}
     if home is not None:
-        strength = homes.strengths(raw * correction.scale + correction.move, table, home)
+        strength = homes.strengths(own.corrected, table, home)
         curves = homes.towards(curves, home, len(table), strength)
         entry["prior"] = {"correct": strength[0], "tokens": strength[1]}
     manifest = dict(head.manifest)
@@ -95,29 +78,6 @@ def calibrate(
         sets={**head.sets, table.name: curves},
         trained=np.union1d(head.trained, fingerprints(table.prompts)),
         manifest=manifest,
-    )
-
-
-def _first_stage(  # noqa: PLR0917
-    table: OutcomeTable,
-    seen: Floats,
-    latents: slice,
-    fold: Ints,
-    smoothing: Smoothing,
-    correction: Correction,
-    curves: Curves,
-) -> FirstStage:
-    """What the second stage starts from, for the inputs `seen` of which `latents` are used."""
-    without = linear_without(seen[:, latents], table, fold) @ smoothing.matrix
-    return FirstStage(
-        table=table,
-        latents=seen[:, latents],
-        rows=latents,
-        fold=fold,
-        whole=seen @ curves.weights + curves.bias,
-        without=without * correction.scale + correction.move,
-        curves=curves,
-        smoothing=smoothing.matrix,
     )
 
 

@@ -19,6 +19,8 @@ from router_model.training.outcomes import OutcomeTable
 
 SMALL = 500
 """Prompts from which on the full head needs no comparison."""
+FULL = "head"
+"""The name of the fit that uses everything the head sees."""
 CONSTANTS = "constants"
 """The name of the fit that treats all prompts alike."""
 _PRICES = np.geomspace(0.05, 5, 12)  # in the largest mean gain per largest mean extra tokens

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from router_model.arrays import Floats
-from router_model.encoders.ngrams import HASHED
+from router_model.encoders.ngrams import HASHED, standardised
 from router_model.prior import Prior
 from router_model.training.outcomes import OutcomeError, OutcomeTable
 from router_model.training.tier_curves import linear, logistic
@@ -86,7 +86,7 @@ def fit_prior(ladders: Sequence[Ladder]) -> Prior | None:
         return None
     everything = np.concatenate(counts)
     mean, scale = everything.mean(axis=0), everything.std(axis=0) + 1e-2
-    standard = [np.clip((each - mean) / scale, -4, 4) for each in counts]
+    standard = [standardised(each, mean, scale) for each in counts]
     weight = [np.full(len(table), 10 / math.sqrt(len(table))) for table, _ in parts]
     slopes, steepness = _fit_thoughts(_thoughts(parts, standard, weight, thinking))
     design, heavy = (np.concatenate([each[k] for k in plain]) for each in (standard, weight))

@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 
 from router_model.arrays import Floats
 from router_model.encoders.ngrams import DENSE
-from router_model.head_parts import Curves, Trunk
+from router_model.head_parts import Trunk
 from router_model.training import ibpo, tier_curves
-from router_model.training.choice import Fit, best_fit
+from router_model.training.choice import FULL, Fit, best_fit
 from router_model.training.ibpo import FirstStage
 from router_model.training.network import Network
 from router_model.training.outcomes import OutcomeTable
-from router_model.training.smoothing import Smoothing
-from router_model.training.tier_curves import Correction
+from router_model.training.table_curves import TableCurves
 from router_model.training.trunk import Corpus, Latents
 
 _BLENDS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -95,7 +94,7 @@ def full_fit(view: TableView, whole: Network, moments: Floats, blend: float) -> 
     linear[first + view.columns.start : first + view.columns.stop] = flat[:-1]
     linear[-1] = flat[-1]
     return Fit(
-        "head",
+        FULL,
         blend * view.deep + (1 - blend) * view.linear,
         blend * deep + (1 - blend) * linear,
     )
@@ -110,27 +109,14 @@ def choose_fit(full: Fit, view: TableView, inputs: Floats) -> Fit:
     return best_fit(full, seen, own, counts, view.table, view.fold)
 
 
-def first_stage(  # noqa: PLR0917
-    view: TableView,
-    curves: Curves,
-    correction: Correction,
-    blend: float,
-    smoothing: Smoothing,
-    trunk: Trunk,
-    inputs: Floats,
-) -> FirstStage:
+def first_stage(own: TableCurves, view: TableView, blend: float, trunk: Trunk, inputs: Floats) -> FirstStage:
     """What the second stage of one table starts from. inputs [P, R + DENSE]: see `choose_fit`."""
     first = len(trunk.hidden_bias)
-    seen = trunk.above(inputs[view.rows].astype(np.float32))
     linear = ibpo.linear_without(view.latents, view.table, view.fold)
-    without = ((1 - blend) * linear + blend * view.deep_without) @ smoothing.matrix
-    return FirstStage(
-        table=view.table,
-        latents=view.latents,
-        rows=slice(first + view.columns.start, first + view.columns.stop),
-        fold=view.fold,
-        whole=(seen @ curves.weights + curves.bias).astype(float),
-        without=without * correction.scale + correction.move,
-        curves=curves,
-        smoothing=smoothing.matrix,
+    return own.first_stage(
+        view.latents,
+        slice(first + view.columns.start, first + view.columns.stop),
+        view.fold,
+        trunk.above(inputs[view.rows].astype(np.float32)),
+        (1 - blend) * linear + blend * view.deep_without,
     )

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,12 @@ from router_model.head_parts import Curves, Trunk, squared
 from router_model.prior import Prior
 from router_model.prompts import fingerprints
 from router_model.training import ibpo, network, tier_curves
-from router_model.training.choice import CONSTANTS, SMALL
+from router_model.training.choice import FULL
 from router_model.training.ibpo import FirstStage
-from router_model.training.network import Network, Targets
+from router_model.training.network import Targets
 from router_model.training.outcomes import OutcomeError, OutcomeTable, check_enough, log_tokens
 from router_model.training.prior import Ladder, fit_prior
-from router_model.training.smoothing import choose_smoothing
+from router_model.training.table_curves import TableCurves, curves_of
 from router_model.training.table_views import (
     TableView,
     choose_blend,
@@ -99,65 +99,34 @@ def fit_head(
     trunk = latents.trunk(whole.hidden, whole.hidden_bias)
     progress("tier curves", 0.95)
     views = tuple(table_views(corpus, latents, deep * moments[1] + moments[0]))
-    fits = [_fit_table(view, whole, moments, trunk, latents.inputs) for view in views]
+    found: dict[str, TableCurves] = {}
+    stages = {}
+    for view in views:
+        blend = choose_blend(view)
+        fit = choose_fit(full_fit(view, whole, moments, blend), view, latents.inputs)
+        size, lengths = latents.inputs[view.rows, -DENSE], tier_curves.rising(view.table.lengths)
+        own = found[view.table.name] = curves_of(fit, view.table, size, lengths)
+        own.metrics["network_share"] = blend if fit.name == FULL else 0.0
+        if own.improvable:
+            stages[view.table.name] = first_stage(own, view, blend, trunk, latents.inputs)
     trunk, sample = _with_examples(trunk, latents.inputs, settings.seed)
     manifest = {
         "name": name,
         "settings": asdict(settings),
-        "metrics": {fit.curves.name: fit.metrics for fit in fits},
+        "metrics": {name: own.metrics for name, own in found.items()},
         **_origin(tables, encoder),
         "strange": trunk.strange,
         "reach": trunk.reach,
     }
     progress("done", 1.0)
     trained = np.unique(fingerprints([prompt for table in tables for prompt in table.prompts]))
-    sets = {fit.curves.name: fit.curves for fit in fits}
+    sets = {name: own.curves for name, own in found.items()}
     head = Head(name, "unsaved", trunk, sets, sample, trained, manifest, prior or shipped_prior(), encoder)
-    return Trained(
-        head,
-        plain={fit.curves.name: fit.plain for fit in fits},
-        views=views,
-        estimates={fit.curves.name: fit.estimates for fit in fits},
-        stages={fit.curves.name: fit.stage for fit in fits if fit.stage},
-    )
-
-
-class _TableFit(NamedTuple):
-    """The curves of one table, and what came with them."""
-
-    plain: Curves
-    """Before correction."""
-    curves: Curves
-    estimates: tuple[Floats, Floats]
-    metrics: dict[str, Any]
-    stage: FirstStage | None
-    """None for a simple fit or a small table, where a change of decisions is mostly noise."""
-
-
-def _fit_table(view: TableView, whole: Network, moments: Floats, trunk: Trunk, inputs: Floats) -> _TableFit:
-    """Choose the fit, smooth it over the thinking budgets, and correct it by what was left out."""
-    blend = choose_blend(view)
-    full = full_fit(view, whole, moments, blend)
-    fit = choose_fit(full, view, inputs)
-    smoothing = choose_smoothing(fit.raw, view.table)
-    raw = fit.raw @ smoothing.matrix
-    correction = tier_curves.correct_by(raw, view.table)
-    own = tier_curves.uncorrected(
-        view.table, fit.weights @ smoothing.matrix, tier_curves.rising(view.table.lengths)
-    )
-    if fit.name != CONSTANTS:
-        own = replace(own, by_length=tier_curves.by_length(view.table, inputs[view.rows, -DENSE]))
-    curves = tier_curves.corrected(own, correction)
-    chosen = {
-        "fit": fit.name,
-        "network_share": blend if fit is full else 0.0,
-        "smoothing": smoothing.penalties,
+    plain = {name: own.plain for name, own in found.items()}
+    estimates = {
+        name: tier_curves.apply_correction(own.correction, own.raw, own.table) for name, own in found.items()
     }
-    stage = None
-    if fit is full and len(view.table) >= SMALL:
-        stage = first_stage(view, curves, correction, blend, smoothing, trunk, inputs)
-    estimates = tier_curves.apply_correction(correction, raw, view.table)
-    return _TableFit(own, curves, estimates, tier_curves.metrics(view.table, raw, correction) | chosen, stage)
+    return Trained(head, plain, views, estimates, stages)
 
 
 def _with_examples(trunk: Trunk, inputs: Floats, seed: int) -> tuple[Trunk, Singles]:

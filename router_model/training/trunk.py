@@ -20,7 +20,7 @@ from scipy.sparse import csr_matrix, diags, hstack
 from router_model.arrays import Floats, Singles
 from router_model.artifact import UNSEEN
 from router_model.encoders.base import Encoder
-from router_model.encoders.ngrams import DENSE, HASHED
+from router_model.encoders.ngrams import DENSE, HASHED, standardised
 from router_model.head_parts import Trunk
 from router_model.prompts import places
 from router_model.training.outcomes import FOLDS, OutcomeTable
@@ -107,7 +107,7 @@ def learn(corpus: Corpus, most: int, progress: StageCallback) -> Latents:
     """Fit at most `most` latents per table."""
     rarity, strange, plane = _familiar(corpus)
     mean, scale = corpus.counts.mean(axis=0), corpus.counts.std(axis=0) + 1e-2
-    counts = np.clip((corpus.counts - mean) / scale, -4, 4)
+    counts = standardised(corpus.counts, mean, scale)
     design = hstack([_unit(corpus.grams @ diags(rarity)), csr_matrix(counts * _COUNTS_WEIGHT)]).tocsr()
     weights, shifts, latents = [], [], []
     for index, table in enumerate(corpus.tables):

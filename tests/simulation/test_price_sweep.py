@@ -13,6 +13,7 @@ pytest.importorskip("scipy")
 
 from examples.servers import TIERS
 from gateway.simulation.price_sweep import DEFAULT_PRICE, faults, sweep_prices
+from gateway.simulation.replays import KNOWN, Known
 from router_model.head import Head, load_named
 from router_model.training.outcomes import OutcomeTable, read_table
 from router_model.training.prior import Ladder
@@ -20,17 +21,6 @@ from router_model.training.prior import Ladder
 OWN = Path(__file__).parents[2] / "examples/tiny_reasoner/measured/outcomes.jsonl.gz"
 TABLES = os.environ.get("THINKMETER_TABLES")
 """A folder with tables of real thinking."""
-
-REAL = {
-    "bbh_qwen35_27b_thinking": "t1024=1024,t2048=2048,t4096=4096",
-    "math500_qwen35_27b_thinking": "t2048=2048,t4096=4096,t8192=8192",
-    "gsm8k_qwen35_27b_forced": "t128=128,t256=256,t512=512",
-    "gsm8k_qwen3_8b_forced": "t128=128,t256=256,t512=512",
-    "gsm8k_r1_llama8b_forced": "t256=256,t512=512,t1024=1024",
-    "gsm8k_qwen3_tiers": "qwen3-8b/nothink@2048=0,qwen3-8b/think@1024=1024,qwen3-8b/think@2048=2048",
-    "math500_qwen3_tiers": "qwen3-8b/nothink@2048=0,qwen3-8b-vllm/think@2048=2048",
-    "qwen3_8b_budget_mix": "cap2048=0,think2048=2048",
-}
 
 
 def on_and_off(prompts: int = 200) -> OutcomeTable:
@@ -117,12 +107,8 @@ def test_shuffling_is_found(general: Head) -> None:
 
 
 @pytest.mark.skipif(TABLES is None, reason="set THINKMETER_TABLES to a folder with tables of real thinking")
-@pytest.mark.parametrize(("name", "rungs"), REAL.items(), ids=list(REAL))
-def test_tables_of_real_thinking(general: Head, name: str, rungs: str) -> None:
+@pytest.mark.parametrize("known", KNOWN, ids=[known.title for known in KNOWN])
+def test_tables_of_real_thinking(general: Head, known: Known) -> None:
     """The same on measured outcomes of real reasoning models."""
-    pairs = (part.rpartition("=") for part in rungs.split(","))
-    ladder = Ladder(
-        read_table(Path(TABLES or "", f"{name}.jsonl.gz"), partial=True),
-        {tier: float(tokens) for tier, _, tokens in pairs},
-    )
+    ladder = Ladder(read_table(Path(TABLES or "", f"{known.file}.jsonl.gz"), partial=True), known.budgets)
     assert not list(faults(sweep_prices(general, ladder), plain=ladder.plain))
