@@ -87,6 +87,19 @@ redis_timeout: float | None = None
 """Replaces `redis.timeout` and may exceed what the settings allow; see the fixture `patient_redis`."""
 
 
+class _Brisk:
+    """asyncio as uvicorn sees it in tests: 0.1 s at each turn of its loops adds up over all tests."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(min(seconds, 0.005))
+
+
+uvicorn.server.asyncio = _Brisk()  # type: ignore[attr-defined,assignment]
+
+
 def _patient(settings: Settings) -> Settings:
     if redis_timeout is None:
         return settings
@@ -118,12 +131,6 @@ async def serving(
     server = Server(config, drain=gateway.drain, drain_delay=snapshot.settings.server.drain_delay)
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
 
-    async def main_loop() -> None:
-        await server.on_tick(0)
-        while not server.should_exit:  # uvicorn's own loop waits 0.1 s, which adds up over all tests
-            await asyncio.sleep(0.005)
-
-    server.main_loop = main_loop  # type: ignore[method-assign]
     task = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.005)
