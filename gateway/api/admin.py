@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from gateway.budget.ledger import Ledger
 from gateway.budget.limits import Limit
 from gateway.budget.overview import BudgetOverview, admin_row
-from gateway.config.access import matching_digest
+from gateway.config.access import fingerprint, key_digest
 from gateway.errors import BudgetNotFound, BudgetUnavailable, InvalidApiKey
 from gateway.http.exchange import Exchange
 from gateway.http.headers import bearer
@@ -97,8 +97,11 @@ def _authorize(snapshot: Snapshot, request: Request) -> None:
     exchange: Exchange = request.scope["thinkmeter.exchange"]
     if expected is None:
         raise InvalidApiKey("No admin key is configured: set `admin.key`")
-    if matching_digest(bearer(exchange.headers) or "", [expected]) is None:
-        raise InvalidApiKey("This is not the admin key")
+    secret = bearer(exchange.headers)
+    if not secret:
+        raise InvalidApiKey("No admin key was given: send it as `Authorization: Bearer KEY`")
+    if key_digest(secret) != expected:
+        raise InvalidApiKey("This is not the admin key", tried=fingerprint(secret))
 
 
 def _named(snapshot: Snapshot, path: str, request: Request, *, holder: bool = False) -> list[Limit]:

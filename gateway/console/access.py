@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.config.access import matching_digest
+from gateway.config.access import fingerprint, key_digest
 from gateway.config.settings import Settings
 from gateway.errors import InvalidApiKey, RouteNotFound
 from gateway.http.headers import bearer
@@ -28,8 +28,9 @@ def authorize(settings: Settings, headers: dict[bytes, bytes]) -> None:
     """
     if not enabled(settings):
         raise RouteNotFound("There is no route /console")
-    openers = _openers(settings)
-    if openers and matching_digest(bearer(headers) or "", openers) is None:
+    openers, secret = _openers(settings), bearer(headers)
+    if openers and (not secret or key_digest(secret) not in openers):
         raise InvalidApiKey(
-            "The console needs its own key, or the admin's: send it as `Authorization: Bearer KEY`"
+            "The console needs its own key, or the admin's: send it as `Authorization: Bearer KEY`",
+            tried=fingerprint(secret) if secret else None,
         )
