@@ -49,6 +49,9 @@ class Key(Section):
     models: list[str] | None = Field(None, description="Models that the key may use; default all.")
     floor: TierName | None = Field(None, description="At least this tier.")
     ceiling: TierName | None = Field(None, description="At most this tier.")
+    scheduling: bool = Field(
+        False, description="Whether its requests may schedule and place themselves at a backend."
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import (
     Field,
@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 from gateway.config.access import AdminSettings, ConsoleSettings, Key
 from gateway.config.base import Name, Section
 from gateway.config.budgets import Budget, Queue, RedisSettings, Reservations
+from gateway.config.forwarding import ForwardedHeader
 from gateway.config.models import (
     BreakerSettings,
     EncoderSettings,
@@ -52,6 +53,13 @@ class Settings(Section):
     )
     affinity_header: str | None = Field(
         None, description="Requests with the same value of this header go to the same replica."
+    )
+    forward_headers: list[ForwardedHeader] = Field(
+        default_factory=list, description="Further headers of clients that pass to the backends."
+    )
+    client_scheduling: Literal["drop", "refuse", "keep"] = Field(
+        "drop",
+        description="What happens to fields that schedule, place or transfer a request at a backend.",
     )
     price: float = Field(
         0.02, ge=0, le=1_000, description="Probability of a right answer that 1,000 tokens must buy."
