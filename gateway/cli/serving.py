@@ -15,6 +15,7 @@ from rich.table import Table
 from gateway import __version__
 from gateway.cli.terminal import ConfigArgument, build_snapshot, err, load_settings, out
 from gateway.config.access import key_digest
+from gateway.config.promises import broken_promises
 
 if TYPE_CHECKING:
     from gateway.routing.call import Call, Plan
@@ -46,6 +47,8 @@ def serve(
         raise typer.Exit(2)
     for note in snapshot.notes:
         logging.getLogger("thinkmeter.head").warning("%s", note)
+    for sentence in broken_promises(settings):
+        logging.getLogger("thinkmeter.config").warning("%s", sentence)
     if settings.budgets and not settings.redis.url:
         _check_server()
     Gateway(snapshot, config).run(host or server.host, server.port if port is None else port)
@@ -78,7 +81,7 @@ def check(config: ConfigArgument) -> None:
     out.print(table)
     out.print(f"{len(settings.keys)} API keys, {len(settings.rules)} rules, price {settings.price:g}")
     out.print(f"head {snapshot.router.predictor.version}")
-    for note in snapshot.notes:
+    for note in (*broken_promises(settings), *snapshot.notes):
         out.print(f"note: {note}", style="yellow", soft_wrap=True, highlight=False)
 
 

@@ -118,6 +118,7 @@ class Settings(Section):
             self._check_tier((*at, "floor"), model.floor, [name])
         for i, key in enumerate(self.keys):
             self._check_bounds(("keys", i), key.models, {"floor": key.floor, "ceiling": key.ceiling})
+            self._check_order(("keys", i, "floor"), key)
         for i, rule in enumerate(self.rules):
             bounds = {"tier": rule.tier, "floor": rule.floor, "ceiling": rule.ceiling}
             self._check_bounds(("rules", i), rule.when.model, bounds)
@@ -158,6 +159,15 @@ class Settings(Section):
             raise _wrong(at, f"unknown model {', '.join(unknown)}")
         for field, tier in bounds.items():
             self._check_tier((*at, field), tier, models)
+
+    def _check_order(self, at: SettingPath, key: Key) -> None:
+        """A key's floor must not be above its ceiling, in any model that it may use."""
+        if key.floor is None or key.ceiling is None:
+            return
+        for name in self.models if key.models is None else key.models:
+            tiers = list(self.tiers_of(self.models[name]))
+            if len(tiers) > 1 and tiers.index(key.floor) > tiers.index(key.ceiling):
+                raise _wrong(at, f"the floor {key.floor!r} is above the ceiling {key.ceiling!r}")
 
     def _check_tier(self, at: SettingPath, tier: str | None, models: list[str] | None) -> None:
         """A bound must name a tier of every model that it applies to, except for models with one tier."""
