@@ -19,6 +19,9 @@ from gateway.api import routes as api
 from gateway.budget.ledger import open_budget
 from gateway.budget.overview import BudgetOverview
 from gateway.config import watch as reload
+from gateway.config.changes import describe_changes, forbidden_changes
+from gateway.config.loader import ConfigError
+from gateway.config.settings import Settings
 from gateway.console.state import Console
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, ShuttingDown
 from gateway.http import protocol, server
@@ -111,8 +114,7 @@ class Gateway:
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
-        if not self.settings.keys:
-            log.warning("no API keys are configured: everybody who can reach this port may use it")
+        _warn_if_open(self.settings)
         await self.ledger.start()
         await self.health.start()
         watcher = asyncio.create_task(self._watch(self._path), name="config-watch") if self._path else None
@@ -144,14 +146,20 @@ class Gateway:
 
     async def _watch(self, path: Path) -> None:
         refused = self.metrics.reloads.labels("refused").inc
-        await reload.watch(path, Snapshot.load, self.reload, refused)
+        await reload.watch(path, Snapshot.read, self.reload, refused)
 
     def drain(self) -> None:
         """Turn `/readyz` to 503, so that balancers send no more requests."""
         self.draining = True
 
-    def reload(self, snapshot: Snapshot) -> None:
-        """Serve the next request with another snapshot. Requests under way keep theirs."""
+    def reload(self, snapshot: Snapshot) -> str:
+        """Serve the next request with another snapshot. Requests under way keep theirs.
+
+        Returns what changes. Raises: ConfigError, if only a restart may change that.
+        """
+        old = self.snapshot
+        if problems := forbidden_changes(old.settings, snapshot.settings):
+            raise ConfigError(problems)
         self.pipeline.snapshot = snapshot.keeping(self.snapshot)
         self.ledger.configure(snapshot.settings)
         self.ledger.start_soon()
@@ -159,7 +167,10 @@ class Gateway:
             get = attrgetter(setting)
             if get(snapshot.settings) != get(self.settings):
                 log.warning("a change of `%s` takes effect at the next start", setting)
+        _warn_if_open(snapshot.settings)
         self.metrics.reloads.labels("taken").inc()
+        digests = (old.router.versions["config"], snapshot.router.versions["config"])
+        return f"{describe_changes(old.settings, snapshot.settings)} ({' → '.join(digests)})"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -209,6 +220,11 @@ class Gateway:
             log.error("request %s: %s (%s)", record.request_id, record.error.message, record.error.detail)
         for sink in self.sinks:
             sink(record)
+
+
+def _warn_if_open(settings: Settings) -> None:
+    if not settings.keys:
+        log.warning("no API keys are configured: everybody who can reach this port may use it")
 
 
 def _tracing(span_provider: Callable[[], TracerProvider] | None) -> Tracing:

@@ -14,7 +14,7 @@ from typing import Self
 
 from gateway.budget.limits import BudgetLimits
 from gateway.config.access import Key
-from gateway.config.loader import ConfigError, Problem, load
+from gateway.config.loader import ConfigError, Problem, load, parse_file
 from gateway.config.settings import BASELINE, Settings
 from gateway.http.headers import FORWARDED, SCHEDULING
 from gateway.openai_api.endpoints import Endpoint
@@ -53,6 +53,14 @@ class Snapshot:
         Raises: ConfigError.
         """
         return cls.build(*load(path))
+
+    @classmethod
+    def read(cls, raw: bytes) -> Self:
+        """Build everything from the bytes of a configuration file. This can take seconds.
+
+        Raises: ConfigError.
+        """
+        return cls.build(*parse_file(raw))
 
     @classmethod
     def build(cls, settings: Settings, digest: str) -> Self:

@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response, StreamingResponse
 
 from gateway.config.settings import Settings
-from gateway.console.access import authorize, enabled
+from gateway.console.access import authorize
 from gateway.console.state import Console
 from gateway.errors import RouteNotFound
 from gateway.http.exchange import Exchange
@@ -36,7 +36,7 @@ def add_routes(app: FastAPI, console: Console, settings: Callable[[], Settings])
     }
 
     def page(name: str) -> Response:
-        if not enabled(settings()) or name not in pages:
+        if not settings().serves_console or name not in pages:
             raise RouteNotFound(f"There is no route /console/{name[:100]}")
         kind = _TYPES.get(name[name.rfind(".") :]) or mimetypes.guess_type(name)[0]
         return Response(pages[name], media_type=kind, headers=_HEADERS)

@@ -54,13 +54,29 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> tuple[Settings,
 
     Raises: ConfigError.
     """
+    return parse_file(read_file(path), environ)
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a configuration file.
+
+    Raises: ConfigError.
+    """
     try:
-        raw = path.read_bytes()
-        text = raw.decode()
+        return path.read_bytes()
     except OSError as error:
         raise ConfigError([Problem(None, "", f"cannot read {path}: {error.strerror}")]) from None
+
+
+def parse_file(raw: bytes, environ: Mapping[str, str] = os.environ) -> tuple[Settings, str]:
+    """Check the bytes of a configuration file. Returns what `load` returns.
+
+    Raises: ConfigError.
+    """
+    try:
+        text = raw.decode()
     except UnicodeDecodeError:
-        raise ConfigError([Problem(None, "", f"{path} is not UTF-8 text")]) from None
+        raise ConfigError([Problem(None, "", "the file is not UTF-8 text")]) from None
     return parse(text, environ), hashlib.sha256(raw).hexdigest()[:12]
 
 

@@ -143,6 +143,24 @@ class Settings(Section):
                 raise _wrong(("budgets", i, "match"), f"unknown {budget.scope} {', '.join(unknown)}")
         return self
 
+    @property
+    def console_keys(self) -> tuple[str, ...]:
+        """Digests of the keys that open the console: its own and the admin's. Empty if no key is needed."""
+        if self.console.hash is None and not self.keys:
+            return ()
+        return tuple(digest for digest in (self.console.hash, self.admin.hash) if digest is not None)
+
+    @property
+    def serves_console(self) -> bool:
+        """Whether the console is served: as configured, else if it needs no key or there is a key for it."""
+        by_default = not self.keys or bool(self.console_keys)
+        return by_default if self.console.enabled is None else self.console.enabled
+
+    @property
+    def console_is_open(self) -> bool:
+        """Whether everybody may see the console."""
+        return self.serves_console and not self.console_keys
+
     def holders(self, scope: str) -> tuple[str, ...]:
         """The names that may hold a budget of this scope: keys, teams or models, or "*" for everybody."""
         named: dict[str, Iterable[str]] = {
