@@ -20,7 +20,7 @@ from gateway.budget.ledger import open_budget
 from gateway.budget.overview import BudgetOverview
 from gateway.config import watch as reload
 from gateway.config.changes import describe_changes, forbidden_changes
-from gateway.config.loader import ConfigError
+from gateway.config.loader import ConfigError, reachable_example_keys
 from gateway.config.settings import Settings
 from gateway.console.state import Console
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, ShuttingDown
@@ -70,6 +70,7 @@ class Gateway:
         """The settings at the start of the process."""
         self.draining = False
         self._path = path
+        self._host = settings.server.host
         self.upstream = Upstream()
         self.metrics = Metrics(self.backends, lambda: self.snapshot.evidence)
         self.ledger = open_budget(settings, self.metrics.budget)
@@ -105,6 +106,7 @@ class Gateway:
 
     def run(self, host: str, port: int) -> None:
         """Serve on this address until a signal."""
+        self._host = host
         settings = self.settings.server.model_copy(update={"host": host, "port": port})
         server.run(self, settings, self.http_protocol(), drain=self.drain)
 
@@ -146,7 +148,13 @@ class Gateway:
 
     async def _watch(self, path: Path) -> None:
         refused = self.metrics.reloads.labels("refused").inc
-        await reload.watch(path, Snapshot.read, self.reload, refused)
+        await reload.watch(path, self._load, self.reload, refused)
+
+    def _load(self, raw: bytes) -> Snapshot:
+        snapshot = Snapshot.read(raw)
+        if problems := reachable_example_keys(snapshot.settings, lambda: raw, self._host):
+            raise ConfigError(problems)
+        return snapshot
 
     def drain(self) -> None:
         """Turn `/readyz` to 503, so that balancers send no more requests."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -201,57 +199,6 @@ async def test_keys_and_limits_of_the_new_file(backend: Backend, caplog: pytest.
         answer = await ask(running.http, running.url, CHAT, BODY, x_api_key="sk-a")
         assert answer.status == 200
     assert "a change of `limits` takes effect at the next start" in caplog.text
-
-
-HEAD, TAIL = "keys:\n", "- {name: web, key: sk-web}\nbudgets:\n- {name: b, window: 1m, tokens: 1000}\n"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [HEAD, "", "keys: []\n", HEAD + "- {name: web, key: sk-web}\n", "console: {enabled: true}\n"],
-    ids=["half a file", "no keys", "empty keys", "no budgets", "console"],
-)
-async def test_reload_cannot_open_the_gateway(
-    backend: Backend, tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str
-) -> None:
-    """A file without its keys or budgets is refused, with the reason, even if SIGHUP asks for it."""
-    path = tmp_path / "gateway.yaml"
-    beginning = yaml.safe_dump(configuration(backend.url, redis={"directory": str(tmp_path)}))
-    path.write_text(beginning + HEAD + TAIL)
-    async with serving(yaml.safe_load(path.read_text()), path=path) as running:
-        path.write_text(beginning + text)
-        async with asyncio.timeout(SECONDS):
-            while not running.gateway.metrics.reloads.labels("refused")._value.get():
-                os.kill(os.getpid(), signal.SIGHUP)
-                await asyncio.sleep(0.05)
-
-        assert (await running.chat()).status == 401
-        events = await ask(running.http, running.url, "/console/events", method="GET")
-        assert events.status in (401, 404)
-        answer = await ask(running.http, running.url, CHAT, BODY, x_api_key="sk-web")
-        assert answer.headers["x-thinkmeter-budget"] == "b"
-    assert "configuration refused, the old one stays" in caplog.text
-    assert "restart" in caplog.text or "budgets: []" in caplog.text
-
-
-async def test_reload_says_what_it_changes(
-    backend: Backend, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The log names what was added and removed, and both digests; an open gateway warns again."""
-    caplog.set_level("INFO", "thinkmeter")
-    path = tmp_path / "gateway.yaml"
-    write(tmp_path, configuration(backend.url))
-    async with serving(yaml.safe_load(path.read_text()), path=path) as running:
-        path.write_text(yaml.safe_dump(configuration(backend.url, rules=[{"name": "all", "tier": "short"}])))
-        async with asyncio.timeout(SECONDS):
-            while "configuration reloaded" not in caplog.text:
-                os.kill(os.getpid(), signal.SIGHUP)
-                await asyncio.sleep(0.05)
-        assert (await running.chat()).headers["x-thinkmeter-tier"] == "short"
-
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    assert f"configuration reloaded: rules (+all) (test → {digest})" in caplog.text
-    assert caplog.text.count("no API keys are configured") == 2
 
 
 async def test_only_settings_read_at_start_ask_for_a_restart(
