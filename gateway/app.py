@@ -216,6 +216,7 @@ class Gateway:
             await send(exchange.relay(message))
 
         scope["thinkmeter.exchange"] = exchange
+        scope["thinkmeter.record"] = record
         try:
             await self._rest(scope, receive, relay)
         finally:
@@ -223,6 +224,7 @@ class Gateway:
 
     def _finish(self, exchange: Exchange, record: Record) -> None:
         record.status, record.error = exchange.status, exchange.error or record.error
+        record.peer = exchange.peer_address
         record.duration = record.elapsed()
         if record.error and record.error.level >= logging.ERROR:
             log.error("request %s: %s (%s)", record.request_id, record.error.message, record.error.detail)

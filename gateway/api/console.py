@@ -14,6 +14,8 @@ from gateway.console.access import authorize
 from gateway.console.state import Console
 from gateway.errors import RouteNotFound
 from gateway.http.exchange import Exchange
+from gateway.telemetry.access_log import audit
+from gateway.telemetry.record import Record
 
 _HEADERS = {
     "Content-Security-Policy": (
@@ -48,7 +50,10 @@ def add_routes(app: FastAPI, console: Console, settings: Callable[[], Settings])
     @app.get("/console/events", summary="The data of the console, as server-sent events", tags=["operations"])
     async def events(request: Request) -> Response:
         exchange: Exchange = request.scope["thinkmeter.exchange"]
-        authorize(settings(), exchange.headers)
+        record: Record = request.scope["thinkmeter.record"]
+        record.key = authorize(settings(), exchange.headers)
+        if record.key:  # now, as the access log has no line before the console is closed
+            audit.info("%s opened the console with the key of the %s", exchange.peer_address, record.key)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(console.events(), media_type="text/event-stream", headers=headers)
 

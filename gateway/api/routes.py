@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from gateway.api import openapi
+from gateway.config.access import Key
 from gateway.errors import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, RouteNotFound
 from gateway.http.exchange import Exchange
 from gateway.openai_api import requests as protocol
@@ -17,6 +18,7 @@ from gateway.pipeline import Pipeline
 from gateway.routing.call import Target
 from gateway.routing.router import may_use
 from gateway.snapshot import Snapshot
+from gateway.telemetry.record import Record
 
 
 def json(body: object, status: int = 200) -> Response:
@@ -51,7 +53,7 @@ def add_routes(
     @app.get("/v1/models", summary="The models and pinned tiers that this key may use", tags=["openai"])
     async def models(request: Request) -> Response:
         snapshot = pipeline.snapshot
-        key = snapshot.router.identify(_exchange(request).headers)
+        key = _identify(request, snapshot)
         targets = snapshot.router.targets
         cards = [_card(snapshot, name, target) for name, target in targets.items() if may_use(target, key)]
         return json({"object": "list", "data": cards})
@@ -59,7 +61,7 @@ def add_routes(
     @app.get("/v1/models/{name:path}", summary="One model", tags=["openai"])
     async def model(name: str, request: Request) -> Response:
         snapshot = pipeline.snapshot
-        target = snapshot.router.target(name, snapshot.router.identify(_exchange(request).headers))
+        target = snapshot.router.target(name, _identify(request, snapshot))
         return json(_card(snapshot, name, target))
 
     _add_dry_run(app, pipeline)
@@ -76,7 +78,7 @@ def _add_dry_run(app: FastAPI, pipeline: Pipeline) -> None:
     )
     async def route(request: Request) -> Response:
         exchange, snapshot = _exchange(request), pipeline.snapshot
-        key = snapshot.router.identify(exchange.headers)
+        key = _identify(request, snapshot)
         chat = CHAT.parse(await exchange.body())
         plan = await pipeline.plan(snapshot.call(CHAT, key, exchange.headers, chat), snapshot)
         fields = plan.fields()
@@ -111,6 +113,14 @@ def _add_error_handlers(app: FastAPI) -> None:
 def _exchange(request: Request) -> Exchange:
     exchange: Exchange = request.scope["thinkmeter.exchange"]
     return exchange
+
+
+def _identify(request: Request, snapshot: Snapshot) -> Key | None:
+    """The client's key, noted for the access log. Raises: InvalidApiKey."""
+    record: Record = request.scope["thinkmeter.record"]
+    key = snapshot.router.identify(_exchange(request).headers)
+    record.key = key.name if key else None
+    return key
 
 
 def _failure(request: Request, error: GatewayError) -> Response:
