@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from gateway.budget.ledger import Ledger
 from gateway.budget.reservation import Demand, Outcome
+from gateway.budget.waiting import Turn
 from gateway.errors import BackendDisconnected, BackendError, BackendTimeout, ClientClosed
 from gateway.http.exchange import Exchange
 from gateway.http.headers import Headers, forwarded
@@ -47,7 +48,7 @@ class Pipeline:
         self._note(record, plan, demand)
         async with (
             exchange.cancel_on_disconnect(),
-            self._ledger.hold(call.limits, demand, snapshot.settings.queue) as reservation,  # waits for Redis
+            self._ledger.hold(call.limits, demand, _turn(call)) as reservation,  # waits for Redis
         ):
             plan = plan.granted(reservation)
             request = _upstream_request(plan, exchange, record)
@@ -86,6 +87,12 @@ class Pipeline:
             self._ledger.pricing.note(
                 call.limits, estimates, plan.routing.prices, demand, call.settings.price
             )
+
+
+def _turn(call: Call) -> Turn:
+    """How long the request may wait for room in its budgets, and for whom."""
+    queue = call.settings.queue
+    return Turn(queue.seconds, queue.requests, call.key.name if call.key else None)
 
 
 async def admit(exchange: Exchange, record: Record, endpoint: Endpoint, snapshot: Snapshot) -> Call:

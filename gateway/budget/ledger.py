@@ -15,7 +15,7 @@ from gateway.budget.limits import Limit
 from gateway.budget.observer import BudgetObserver
 from gateway.budget.pricing import Pricing
 from gateway.budget.reservation import Demand, Reservation, budget_error
-from gateway.config.budgets import Queue
+from gateway.budget.waiting import Turn, WaitingLine
 from gateway.config.settings import Settings
 from gateway.errors import BackendDisconnected, BackendTimeout, ClientClosed, GatewayError, TokensExceeded
 from gateway.store.commands import JournalEntry, ReserveReply
@@ -52,7 +52,7 @@ class Ledger:
         self._server = server
         self._lease = settings.reservations.lease
         self._active: dict[str, Reservation] = {}
-        self._queued = 0
+        self._line = WaitingLine()
         self._tasks: list[asyncio.Task[None]] = []
         self._started = False
         self._starting: asyncio.Task[None] | None = None
@@ -112,7 +112,7 @@ class Ledger:
     # --- one request -----------------------------------------------------------------------------------
 
     def hold(
-        self, limits: tuple[Limit, ...], demand: Demand, queue: Queue
+        self, limits: tuple[Limit, ...], demand: Demand, queue: Turn
     ) -> AbstractAsyncContextManager[Reservation | None]:
         """Reserve tokens for the block, and settle the reservation's `outcome` however the block ends.
 
@@ -125,7 +125,7 @@ class Ledger:
 
     @asynccontextmanager
     async def _held(
-        self, limits: tuple[Limit, ...], demand: Demand, queue: Queue
+        self, limits: tuple[Limit, ...], demand: Demand, queue: Turn
     ) -> AsyncIterator[Reservation]:
         reservation = await self._reserve(limits, demand, queue)
         self._active[reservation.id] = reservation
@@ -139,7 +139,7 @@ class Ledger:
             del self._active[reservation.id]
             self._settle(reservation, refused=refused)
 
-    async def _reserve(self, limits: tuple[Limit, ...], demand: Demand, queue: Queue) -> Reservation:
+    async def _reserve(self, limits: tuple[Limit, ...], demand: Demand, queue: Turn) -> Reservation:
         started, waited = time.monotonic(), 0.0
         try:
             id_, reply = await self.store.reserve(demand.command(limits))
@@ -156,27 +156,27 @@ class Ledger:
         return reservation
 
     async def _wait_for_room(
-        self, limits: tuple[Limit, ...], demand: Demand, reply: ReserveReply, queue: Queue, started: float
+        self, limits: tuple[Limit, ...], demand: Demand, reply: ReserveReply, queue: Turn, started: float
     ) -> tuple[str, ReserveReply]:
         """Try a refused request again until it fits, or has no chance to fit within its time in the queue.
 
         Raises: TokensExceeded, InsufficientQuota, StoreUnavailable.
         """
         left = queue.seconds
-        if self._queued >= queue.requests or not _worth_waiting(reply, left):
+        waiter = self._line.enter(queue) if _worth_waiting(reply, left) else None
+        if waiter is None:
             raise self._refused(limits, demand, reply)
         self._observer.decided(limits[reply.blocker - 1].budget.name, "queued")
-        self._queued += 1
         try:
-            while _worth_waiting(reply, left):
-                await asyncio.sleep(min(max(reply.wait / 1000, _SHORTEST_POLL), _POLL_SECONDS, left))
+            while _worth_waiting(reply, left) and not waiter.ousted:
+                await waiter.pause(min(max(reply.wait / 1000, _SHORTEST_POLL), _POLL_SECONDS, left))
                 id_, reply = await self.store.reserve(demand.command(limits, again=True))
                 if reply.candidate:
                     return id_, reply
                 left = queue.seconds - (time.monotonic() - started)
             raise self._refused(limits, demand, reply)
         finally:
-            self._queued -= 1
+            self._line.leave(waiter)
 
     def _refused(self, limits: tuple[Limit, ...], demand: Demand, reply: ReserveReply) -> TokensExceeded:
         blocker = limits[reply.blocker - 1]
