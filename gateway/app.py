@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,8 @@ from gateway.http.exchange import Exchange
 from gateway.openai_api.endpoints import ENDPOINTS
 from gateway.pipeline import Pipeline
 from gateway.snapshot import Snapshot
-from gateway.telemetry.access_log import write_access_line
+from gateway.telemetry.access_log import AccessLog
+from gateway.telemetry.log_writer import StandardStreams
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import Record
 from gateway.upstream.dispatch import Upstream
@@ -43,6 +45,9 @@ log = logging.getLogger("thinkmeter")
 _READ_AT_START = ("server", "limits", "redis", "reservations.lease")
 """Settings that a reload does not change, as what they configure lives as long as the process."""
 
+_FLUSH_SECONDS = 1.0
+"""How long the last log lines may take to be written. A reader that stalls must not stop the shutdown."""
+
 Sink = Callable[[Record], None]
 
 
@@ -57,10 +62,12 @@ class Gateway:
         snapshot: Snapshot,
         path: Path | None = None,
         *,
+        streams: StandardStreams | None = None,
         span_provider: Callable[[], TracerProvider] | None = None,
     ) -> None:
         """`path` is the configuration file to watch for changes, if any.
 
+        streams: where the access log goes; default the standard output of the process.
         span_provider: makes the provider of spans under `server.tracing`, in place of one that exports them.
         """
         self.settings = settings = snapshot.settings
@@ -68,7 +75,8 @@ class Gateway:
         self.draining = False
         self._path = path
         self.upstream = Upstream()
-        self.metrics = Metrics(self.backends, lambda: self.snapshot.evidence)
+        self.streams = streams or StandardStreams.of_process()
+        self.metrics = Metrics(self.backends, lambda: self.snapshot.evidence, self.streams.dropped)
         self.ledger = open_budget(settings, self.metrics.budget)
         self.overview = BudgetOverview(self.ledger.store, self.ledger.pricing, self.metrics.budget)
         self.pipeline = Pipeline(snapshot, self.upstream, self.ledger)
@@ -81,7 +89,7 @@ class Gateway:
         )
         self.sinks: list[Sink] = [self.metrics.count, self.console.remember]
         if settings.server.access_log:
-            self.sinks.append(write_access_line)
+            self.sinks.append(AccessLog(self.streams.output.put).write)
         self.tracing = _tracing(span_provider) if settings.server.tracing else None
         if self.tracing:
             self.sinks.append(self.tracing.end)
@@ -103,7 +111,8 @@ class Gateway:
     def run(self, host: str, port: int) -> None:
         """Serve on this address until a signal."""
         settings = self.settings.server.model_copy(update={"host": host, "port": port})
-        server.run(self, settings, self.http_protocol(), drain=self.drain)
+        stopped = partial(self.streams.flush, _FLUSH_SECONDS)
+        server.run(self, settings, self.http_protocol(), drain=self.drain, stopped=stopped)
 
     def http_protocol(self) -> type[protocol.HttpProtocol]:
         """uvicorn's protocol under the limits of this gateway."""

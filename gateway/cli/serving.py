@@ -32,10 +32,10 @@ def serve(
 ) -> None:
     """Run the gateway."""
     from gateway.app import Gateway
+    from gateway.telemetry.log_writer import StandardStreams
 
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    streams = StandardStreams.of_process()
+    streams.take_logging()
     snapshot = build_snapshot(config)
     settings = snapshot.settings
     server = settings.server
@@ -48,7 +48,8 @@ def serve(
         logging.getLogger("thinkmeter.head").warning("%s", note)
     if settings.budgets and not settings.redis.url:
         _check_server()
-    Gateway(snapshot, config).run(host or server.host, server.port if port is None else port)
+    gateway = Gateway(snapshot, config, streams=streams)
+    gateway.run(host or server.host, server.port if port is None else port)
 
 
 def _check_server() -> None:

@@ -16,7 +16,7 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
@@ -45,8 +45,12 @@ class Metrics:
         self,
         backends: Callable[[], Iterable[tuple[Pool, Backend]]],
         evidence: Callable[[], Mapping[str, Evidence]] = dict,
+        dropped_lines: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
-        """backends, evidence: return those of the snapshot in use."""
+        """backends, evidence: return those of the snapshot in use.
+
+        dropped_lines: returns how many log lines were lost, by stream.
+        """
         self.registry = registry = CollectorRegistry()
 
         def counter(name: str, text: str, labels: str) -> Counter:
@@ -89,6 +93,7 @@ class Metrics:
         ProcessCollector(registry=registry)
         registry.register(_Backends(backends))
         registry.register(_PriorShare(evidence))
+        registry.register(_DroppedLines(dropped_lines))
         self.budget = BudgetMetrics(registry)
         self._of = cache(_labelled)
 
@@ -188,3 +193,17 @@ class _PriorShare(Collector):
         for model, found in self._evidence().items():
             share.add_metric([model], found.prior_share)
         yield share
+
+
+class _DroppedLines(Collector):
+    """Log lines that were not written, read at the time of a scrape."""
+
+    def __init__(self, dropped: Callable[[], Mapping[str, int]]) -> None:
+        self._dropped = dropped
+
+    def collect(self) -> Iterator[Metric]:
+        text = "Log lines dropped, because their reader was too slow or the disk full."
+        lines = CounterMetricFamily("thinkmeter_log_lines_dropped", text, labels=["stream"])
+        for stream, count in self._dropped().items():
+            lines.add_metric([stream], count)
+        yield lines
