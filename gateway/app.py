@@ -31,6 +31,7 @@ from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.log_writer import StandardStreams
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import Record
+from gateway.telemetry.shared_copy import SharedCopy, Turnstile
 from gateway.upstream.dispatch import Upstream
 from gateway.upstream.health import HealthChecks
 from gateway.upstream.pool import Backend, Pool
@@ -47,6 +48,9 @@ _READ_AT_START = ("server", "limits", "redis", "reservations.lease")
 
 _FLUSH_SECONDS = 1.0
 """How long the last log lines may take to be written. A reader that stalls must not stop the shutdown."""
+
+_SCRAPES = 16
+"""Scrapes that are answered at once per `metrics.max_age`. A flood of them must not slow down requests."""
 
 Sink = Callable[[Record], None]
 
@@ -87,6 +91,9 @@ class Gateway:
             budgets=self.overview.console_rows,
             read_budgets=self.read_budgets,
         )
+        self._budgets = SharedCopy(self._read_budgets, self._max_age)
+        self._scraped = SharedCopy(self._exposition, self._max_age)
+        self._turnstile = Turnstile(_SCRAPES, self._max_age)
         self.sinks: list[Sink] = [self.metrics.count, self.console.remember]
         if settings.server.access_log:
             self.sinks.append(AccessLog(self.streams.output.put).write)
@@ -97,7 +104,7 @@ class Gateway:
         self._rest = FastAPI(title="Thinkmeter", version=__version__, lifespan=self._lifespan, redoc_url=None)
         console.add_routes(self._rest, self.console, lambda: self.snapshot.settings)
         admin.add_routes(self._rest, self.ledger, self.overview, lambda: self.snapshot)
-        api.add_routes(self._rest, self.pipeline, ready=self._readiness, metrics=self._exposition)
+        api.add_routes(self._rest, self.pipeline, ready=self._readiness, metrics=self._scrape)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -139,12 +146,26 @@ class Gateway:
                 self.tracing.close()
 
     async def read_budgets(self) -> None:
-        """Read all windows from Redis for the metrics and the console."""
-        await self.overview.refresh(self.snapshot.budgets)
+        """Read all windows from Redis for the metrics and the console, unless that was done just now."""
+        await self._budgets.get()
+
+    async def _read_budgets(self) -> None:
+        await self.overview.refresh(self.snapshot.budgets, self.snapshot.settings.metrics.holders)
+
+    async def _scrape(self) -> bytes:
+        await self._turnstile.enter()
+        return await self._scraped.get()
 
     async def _exposition(self) -> bytes:
         await self.read_budgets()
-        return self.metrics.exposition()
+        parts = []
+        for part in self.metrics.slices():
+            parts.append(part)
+            await asyncio.sleep(0)  # requests are served between two parts
+        return b"".join(parts)
+
+    def _max_age(self) -> float:
+        return self.snapshot.settings.metrics.max_age
 
     def _readiness(self) -> str:
         if self.draining:

@@ -44,6 +44,7 @@ def configuration(*urls: str, **changes: Any) -> dict[str, Any]:
     model = {"family": "qwen3", "replicas": replicas, "tiers": TIERS} | changes.pop("model", {})
     patient = {"timeout": 20}  # so that a backend on a busy machine does not count as down
     fixed = {"head": "baseline", "server": {"access_log": False}, "health": patient}
+    fixed["metrics"] = {"max_age": 0}  # a test looks right after the traffic
     return {"models": {"tiny": model}} | fixed | changes
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import FastAPI, Request, Response
 from msgspec import Meta, Struct
@@ -125,9 +125,7 @@ async def _change(snapshot: Snapshot, name: str, holder: str, request: Request) 
 
 async def _answer(ledger: Ledger, overview: BudgetOverview, limits: list[Limit]) -> Response:
     async with _Asking():
-        views = await overview.read(limits)
-    body: dict[str, Any] = {
-        "budgets": [admin_row(view) for view in views],
-        "redis": {"up": ledger.up},
-    }
-    return Response(protocol.encode(body), media_type="application/json")
+        # encoded as they are read: all rows at once would delay requests
+        rows = [protocol.encode(admin_row(view)) async for views in overview.slices(limits) for view in views]
+    body = b'{"budgets":[%b],"redis":%b}' % (b",".join(rows), protocol.encode({"up": ledger.up}))
+    return Response(body, media_type="application/json")

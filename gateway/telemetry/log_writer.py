@@ -19,7 +19,7 @@ log = logging.getLogger("thinkmeter.log")
 _LINES = 20_000
 _BYTES = 8 * 2**20
 _BATCH_BYTES = 64 * 1024
-_GATHER_SECONDS = 0.02  # lines of this time share a system call, and the thread wakes at most so often
+_GATHER_SECONDS = 0.02  # for the access log, which has a line per request
 _LINE_BREAK = ord("\n")
 _WARN_SECONDS = 60.0  # between two warnings about the same stream
 
@@ -52,10 +52,16 @@ class LogWriter:
     dropped and counted. So are lines that cannot be written, as on a full disk.
     """
 
-    def __init__(self, stream: str, fd: int | None, *, lines: int = _LINES, size: int = _BYTES) -> None:
-        """stream: its name. fd: None if it was closed before the start. lines, size: limits of the queue."""
+    def __init__(
+        self, stream: str, fd: int | None, *, gather: float = 0, lines: int = _LINES, size: int = _BYTES
+    ) -> None:
+        """stream: its name. fd: None if it was closed before the start. lines, size: limits of the queue.
+
+        gather: seconds in which lines gather to be written together. The thread wakes no more often.
+        """
         self.stream = stream
         self._fd = fd
+        self._gather = gather
         self._most_lines, self._most_bytes = lines, size
         self._queue: SimpleQueue[bytes] = SimpleQueue()
         # Each of the two sums is changed by one side only. Their difference is what waits.
@@ -99,7 +105,7 @@ class LogWriter:
     def _run(self) -> None:
         while True:
             batch = [self._queue.get()]
-            time.sleep(_GATHER_SECONDS)
+            time.sleep(self._gather)
             batch += self._waiting(_BATCH_BYTES - len(batch[0]))
             while batch:
                 self._write(batch)
@@ -168,7 +174,7 @@ class StandardStreams:
         A socket may have got its number since.
         """
         return cls(
-            LogWriter("stdout", None if sys.__stdout__ is None else 1),
+            LogWriter("stdout", None if sys.__stdout__ is None else 1, gather=_GATHER_SECONDS),
             LogWriter("stderr", None if sys.__stderr__ is None else 2),
         )
 

@@ -34,7 +34,7 @@ def existing_metrics() -> dict[str, tuple[str, set[str]]]:
             if isinstance(collector, Info):
                 name, own = f"{family.name}_info", set(family.samples[0].labels)
             elif not hasattr(collector, "_labelnames"):
-                own = set(family.samples[0].labels)
+                own = set(family._labelnames or family.samples[0].labels)
             labels[name] = own
     assert set(types) == set(labels)
     return {name: (types[name], labels[name]) for name in types}

@@ -172,6 +172,7 @@ ELSEWHERE = {
     ],
     "test_calibrated.py": ["prior_share"],
     "test_log_readers.py": ["log_lines_dropped"],
+    "test_scrapes.py": ["budget_holders_left_out"],
     "../budget/test_when_redis_fails.py": ["budget_fallbacks"],
 }
 
