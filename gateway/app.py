@@ -21,7 +21,7 @@ from gateway.budget.ledger import open_budget
 from gateway.budget.overview import BudgetOverview
 from gateway.config import watch as reload
 from gateway.console.state import Console
-from gateway.errors import GatewayError, InternalError, MethodNotAllowed, ShuttingDown
+from gateway.errors import GatewayError, InternalError, MethodNotAllowed, RouteNotFound, ShuttingDown
 from gateway.http import protocol, server
 from gateway.http.exchange import Exchange
 from gateway.openai_api.endpoints import ENDPOINTS
@@ -45,6 +45,9 @@ log = logging.getLogger("thinkmeter")
 
 _READ_AT_START = ("server", "limits", "redis", "reservations.lease")
 """Settings that a reload does not change, as what they configure lives as long as the process."""
+
+_ESCAPABLE = (b"/v1/models/", b"/admin/budgets/")
+"""Paths that end in a name. No other may have %-escapes, so that a balancer's rule for /metrics sees it."""
 
 _FLUSH_SECONDS = 1.0
 """How long the last log lines may take to be written. A reader that stalls must not stop the shutdown."""
@@ -222,6 +225,9 @@ class Gateway:
                 self.tracing.begin(exchange.headers, record)
             await self.pipeline.serve(exchange, record, endpoint)
             return
+
+        if b"%" in scope["raw_path"] and not scope["raw_path"].startswith(_ESCAPABLE):
+            raise RouteNotFound("There is no route with %-escapes, except in names of models and budgets")
 
         async def relay(message: Message) -> None:
             await send(exchange.relay(message))
