@@ -20,6 +20,9 @@ from gateway.api import routes as api
 from gateway.budget.ledger import open_budget
 from gateway.budget.overview import BudgetOverview
 from gateway.config import watch as reload
+from gateway.config.changes import describe_changes, forbidden_changes
+from gateway.config.loader import ConfigError, reachable_example_keys
+from gateway.config.settings import Settings
 from gateway.console.state import Console
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, RouteNotFound, ShuttingDown
 from gateway.http import protocol, server
@@ -81,6 +84,7 @@ class Gateway:
         """The settings at the start of the process."""
         self.draining = False
         self._path = path
+        self._host = settings.server.host
         self.upstream = Upstream()
         self.streams = streams or StandardStreams.of_process()
         self.metrics = Metrics(self.backends, lambda: self.snapshot.evidence, self.streams.dropped)
@@ -120,6 +124,7 @@ class Gateway:
 
     def run(self, host: str, port: int) -> None:
         """Serve on this address until a signal."""
+        self._host = host
         settings = self.settings.server.model_copy(update={"host": host, "port": port})
         stopped = partial(self.streams.flush, _FLUSH_SECONDS)
         server.run(self, settings, self.http_protocol(), drain=self.drain, stopped=stopped)
@@ -130,8 +135,7 @@ class Gateway:
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
-        if not self.settings.keys:
-            log.warning("no API keys are configured: everybody who can reach this port may use it")
+        _warn_if_open(self.settings)
         await self.ledger.start()
         await self.health.start()
         watcher = asyncio.create_task(self._watch(self._path), name="config-watch") if self._path else None
@@ -177,14 +181,26 @@ class Gateway:
 
     async def _watch(self, path: Path) -> None:
         refused = self.metrics.reloads.labels("refused").inc
-        await reload.watch(path, Snapshot.load, self.reload, refused)
+        await reload.watch(path, self._load, self.reload, refused)
+
+    def _load(self, raw: bytes) -> Snapshot:
+        snapshot = Snapshot.read(raw)
+        if problems := reachable_example_keys(snapshot.settings, lambda: raw, self._host):
+            raise ConfigError(problems)
+        return snapshot
 
     def drain(self) -> None:
         """Turn `/readyz` to 503, so that balancers send no more requests."""
         self.draining = True
 
-    def reload(self, snapshot: Snapshot) -> None:
-        """Serve the next request with another snapshot. Requests under way keep theirs."""
+    def reload(self, snapshot: Snapshot) -> str:
+        """Serve the next request with another snapshot. Requests under way keep theirs.
+
+        Returns what changes. Raises: ConfigError, if only a restart may change that.
+        """
+        old = self.snapshot
+        if problems := forbidden_changes(old.settings, snapshot.settings):
+            raise ConfigError(problems)
         self.pipeline.snapshot = snapshot.keeping(self.snapshot)
         self.ledger.configure(snapshot.settings)
         self.ledger.start_soon()
@@ -192,7 +208,10 @@ class Gateway:
             get = attrgetter(setting)
             if get(snapshot.settings) != get(self.settings):
                 log.warning("a change of `%s` takes effect at the next start", setting)
+        _warn_if_open(snapshot.settings)
         self.metrics.reloads.labels("taken").inc()
+        digests = (old.router.versions["config"], snapshot.router.versions["config"])
+        return f"{describe_changes(old.settings, snapshot.settings)} ({' → '.join(digests)})"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -233,6 +252,7 @@ class Gateway:
             await send(exchange.relay(message))
 
         scope["thinkmeter.exchange"] = exchange
+        scope["thinkmeter.record"] = record
         try:
             await self._rest(scope, receive, relay)
         finally:
@@ -240,11 +260,17 @@ class Gateway:
 
     def _finish(self, exchange: Exchange, record: Record) -> None:
         record.status, record.error = exchange.status, exchange.error or record.error
+        record.peer = exchange.peer_address
         record.duration = record.elapsed()
         if record.error and record.error.level >= logging.ERROR:
             log.error("request %s: %s (%s)", record.request_id, record.error.message, record.error.detail)
         for sink in self.sinks:
             sink(record)
+
+
+def _warn_if_open(settings: Settings) -> None:
+    if not settings.keys:
+        log.warning("no API keys are configured: everybody who can reach this port may use it")
 
 
 def _tracing(span_provider: Callable[[], TracerProvider] | None) -> Tracing:

@@ -119,6 +119,11 @@ class InvalidApiKey(RequestError):
     status = 401
     code = "invalid_api_key"
 
+    def __init__(self, message: str, *, tried: str | None = None) -> None:
+        """tried: the fingerprint of the key that was sent, for the log; None if there was no key."""
+        super().__init__(message)
+        self.tried = tried
+
     def headers(self) -> list[tuple[bytes, bytes]]:
         return [*super().headers(), (b"www-authenticate", b"Bearer")]
 

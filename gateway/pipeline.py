@@ -117,7 +117,7 @@ def _upstream_request(plan: Plan, exchange: Exchange, record: Record) -> Upstrea
     request = UpstreamRequest(
         call.endpoint.path,
         encode(plan.fields()),
-        forwarded(exchange.raw_headers, own_headers),
+        forwarded(exchange.raw_headers, own_headers, call.forwards),
         call.request.stream,
         call.affinity,
     )

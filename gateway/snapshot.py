@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 from gateway.budget.limits import BudgetLimits
 from gateway.config.access import Key
-from gateway.config.loader import ConfigError, Problem, load
+from gateway.config.loader import ConfigError, Problem, load, parse_file
 from gateway.config.settings import BASELINE, Settings
+from gateway.http.headers import FORWARDED, SCHEDULING
 from gateway.openai_api.endpoints import Endpoint
 from gateway.openai_api.requests import Request
+from gateway.openai_api.scheduling import without_scheduling
 from gateway.routing.call import Call
 from gateway.routing.router import Router
 from gateway.upstream.pool import Backend, Pool, pools_of
@@ -50,6 +53,14 @@ class Snapshot:
         Raises: ConfigError.
         """
         return cls.build(*load(path))
+
+    @classmethod
+    def read(cls, raw: bytes) -> Self:
+        """Build everything from the bytes of a configuration file. This can take seconds.
+
+        Raises: ConfigError.
+        """
+        return cls.build(*parse_file(raw))
 
     @classmethod
     def build(cls, settings: Settings, digest: str) -> Self:
@@ -93,14 +104,36 @@ class Snapshot:
     ) -> Call:
         """Admit a request: find its model, its backends and its budgets.
 
-        Raises: ModelNotFound, ModelNotAllowed.
+        Raises: ModelNotFound, ModelNotAllowed, InvalidRequest.
         """
+        policy = self.settings.client_scheduling
+        schedules = policy == "keep" or (key is not None and key.scheduling)
+        if not schedules:
+            request = without_scheduling(request, refuse=policy == "refuse")
         target = self.router.target(request.model, key)
         pool = self.pools[target.name]
         limits = self.budgets.of(key, target.name)
         if limits:
             request = endpoint.with_default_length(request)
-        return Call(endpoint, key, headers, request, body, target, pool, pool.context, limits, self.settings)
+        return Call(
+            endpoint,
+            key,
+            headers,
+            request,
+            body,
+            target,
+            pool,
+            pool.context,
+            limits,
+            self.settings,
+            self._forwards[schedules],
+        )
+
+    @cached_property
+    def _forwards(self) -> tuple[frozenset[bytes], frozenset[bytes]]:
+        """The headers that pass to a backend, without and with those that schedule."""
+        passing = FORWARDED.union(name.encode() for name in self.settings.forward_headers)
+        return passing, passing | SCHEDULING
 
 
 def _open_head(settings: Settings) -> Predictor:

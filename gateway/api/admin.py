@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
 from typing import Annotated
 
 from fastapi import FastAPI, Request, Response
@@ -10,15 +12,19 @@ from msgspec import Meta, Struct
 
 from gateway.budget.ledger import Ledger
 from gateway.budget.limits import Limit
+from gateway.budget.observer import WindowView
 from gateway.budget.overview import BudgetOverview, admin_row
-from gateway.config.access import matching_digest
+from gateway.config.access import fingerprint, key_digest
 from gateway.errors import BudgetNotFound, BudgetUnavailable, InvalidApiKey
 from gateway.http.exchange import Exchange
 from gateway.http.headers import bearer
 from gateway.openai_api import requests as protocol
 from gateway.snapshot import Snapshot
 from gateway.store.connection import StoreUnavailable
+from gateway.telemetry.access_log import audit
+from gateway.telemetry.record import BudgetChange, BudgetFigures, Record
 
+_Act = Callable[[], Awaitable[None]]
 Amount = Annotated[int, Meta(ge=1, le=10**13)]
 
 
@@ -33,6 +39,13 @@ def add_routes(
     app: FastAPI, ledger: Ledger, overview: BudgetOverview, snapshot: Callable[[], Snapshot]
 ) -> None:
     """Define the routes under /admin. `snapshot` returns the snapshot in use."""
+    store = ledger.store
+
+    async def carry_out(
+        request: Request, limit: Limit, action: str, act: _Act, tokens: int | None = None
+    ) -> Response:
+        change = BudgetChange(action, limit.budget.name, limit.holder, tokens)
+        return await _carry_out(ledger, overview, request, limit, change=change, act=act)
 
     @app.get("/admin/budgets", summary="Use of all budgets, by holder", tags=["admin"])
     async def budgets(request: Request) -> Response:
@@ -51,33 +64,57 @@ def add_routes(
 
     @app.put("/admin/budgets/{name}/{holder:path}", summary="Set another limit", tags=["admin"])
     async def set_cap(name: str, holder: str, request: Request) -> Response:
-        limit, change = await _change(snapshot(), name, holder, request)
-        async with _Asking():
-            await ledger.store.set_cap(limit.window, change.tokens)
-        return await _answer(ledger, overview, [limit])
+        limit, tokens = await _tokens(snapshot(), name, holder, request)
+        return await carry_out(
+            request, limit, "set_limit", partial(store.set_cap, limit.window, tokens), tokens
+        )
 
     @app.delete("/admin/budgets/{name}/{holder:path}", summary="Restore the configured limit", tags=["admin"])
     async def clear_cap(name: str, holder: str, request: Request) -> Response:
         limit = _limit(snapshot(), name, holder, request)
-        async with _Asking():
-            await ledger.store.set_cap(limit.window, None)
-        return await _answer(ledger, overview, [limit])
+        return await carry_out(request, limit, "restore_limit", partial(store.set_cap, limit.window, None))
 
     @app.post(
         "/admin/budgets/{name}/{holder:path}/top-up", summary="Add tokens for one window", tags=["admin"]
     )
     async def top_up(name: str, holder: str, request: Request) -> Response:
-        limit, change = await _change(snapshot(), name, holder, request)
-        async with _Asking():
-            await ledger.store.top_up(limit.window, change.tokens)
-        return await _answer(ledger, overview, [limit])
+        limit, tokens = await _tokens(snapshot(), name, holder, request)
+        act = partial(store.top_up, limit.window, tokens)
+        return await carry_out(request, limit, "top_up", act, tokens)
 
     @app.post("/admin/budgets/{name}/{holder:path}/reset", summary="Clear what was spent", tags=["admin"])
     async def reset(name: str, holder: str, request: Request) -> Response:
         limit = _limit(snapshot(), name, holder, request)
+        return await carry_out(request, limit, "reset", partial(store.reset, limit.window))
+
+
+async def _carry_out(
+    ledger: Ledger,
+    overview: BudgetOverview,
+    request: Request,
+    limit: Limit,
+    *,
+    change: BudgetChange,
+    act: _Act,
+) -> Response:
+    """Change a window, and note what it was before and what it is now."""
+    record: Record = request.scope["thinkmeter.record"]
+    record.change = change
+    try:
         async with _Asking():
-            await ledger.store.reset(limit.window)
-        return await _answer(ledger, overview, [limit])
+            (view,) = await overview.read([limit])
+            record.change = change = replace(change, before=_state(view))
+            await act()
+            (view,) = await overview.read([limit])
+            record.change = change = replace(change, after=_state(view))
+    finally:
+        peer = request.scope["thinkmeter.exchange"].peer_address
+        audit.info("admin at %s, request %s: %s", peer, record.request_id, change)
+    return _response(ledger, [protocol.encode(admin_row(view))])
+
+
+def _state(view: WindowView) -> BudgetFigures:
+    return BudgetFigures(view.cap, view.settled)
 
 
 class _Asking:
@@ -97,8 +134,13 @@ def _authorize(snapshot: Snapshot, request: Request) -> None:
     exchange: Exchange = request.scope["thinkmeter.exchange"]
     if expected is None:
         raise InvalidApiKey("No admin key is configured: set `admin.key`")
-    if matching_digest(bearer(exchange.headers) or "", [expected]) is None:
-        raise InvalidApiKey("This is not the admin key")
+    secret = bearer(exchange.headers)
+    if not secret:
+        raise InvalidApiKey("No admin key was given: send it as `Authorization: Bearer KEY`")
+    if key_digest(secret) != expected:
+        raise InvalidApiKey("This is not the admin key", tried=fingerprint(secret))
+    record: Record = request.scope["thinkmeter.record"]
+    record.key = "admin"
 
 
 def _named(snapshot: Snapshot, path: str, request: Request, *, holder: bool = False) -> list[Limit]:
@@ -117,15 +159,20 @@ def _limit(snapshot: Snapshot, name: str, holder: str, request: Request) -> Limi
     return _named(snapshot, f"{name}/{holder}", request, holder=True)[0]
 
 
-async def _change(snapshot: Snapshot, name: str, holder: str, request: Request) -> tuple[Limit, Change]:
+async def _tokens(snapshot: Snapshot, name: str, holder: str, request: Request) -> tuple[Limit, int]:
+    """The limit that the path names, and the tokens in the body."""
     limit = _limit(snapshot, name, holder, request)
     exchange: Exchange = request.scope["thinkmeter.exchange"]
-    return limit, protocol.decode_as(Change, await exchange.body())
+    return limit, protocol.decode_as(Change, await exchange.body()).tokens
 
 
 async def _answer(ledger: Ledger, overview: BudgetOverview, limits: list[Limit]) -> Response:
     async with _Asking():
         # encoded as they are read: all rows at once would delay requests
         rows = [protocol.encode(admin_row(view)) async for views in overview.slices(limits) for view in views]
+    return _response(ledger, rows)
+
+
+def _response(ledger: Ledger, rows: list[bytes]) -> Response:
     body = b'{"budgets":[%b],"redis":%b}' % (b",".join(rows), protocol.encode({"up": ledger.up}))
     return Response(body, media_type="application/json")

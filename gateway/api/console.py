@@ -10,10 +10,12 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response, StreamingResponse
 
 from gateway.config.settings import Settings
-from gateway.console.access import authorize, enabled
+from gateway.console.access import authorize
 from gateway.console.state import Console
 from gateway.errors import RouteNotFound
 from gateway.http.exchange import Exchange
+from gateway.telemetry.access_log import audit
+from gateway.telemetry.record import Record
 
 _HEADERS = {
     "Content-Security-Policy": (
@@ -36,7 +38,7 @@ def add_routes(app: FastAPI, console: Console, settings: Callable[[], Settings])
     }
 
     def page(name: str) -> Response:
-        if not enabled(settings()) or name not in pages:
+        if not settings().serves_console or name not in pages:
             raise RouteNotFound(f"There is no route /console/{name[:100]}")
         kind = _TYPES.get(name[name.rfind(".") :]) or mimetypes.guess_type(name)[0]
         return Response(pages[name], media_type=kind, headers=_HEADERS)
@@ -48,7 +50,10 @@ def add_routes(app: FastAPI, console: Console, settings: Callable[[], Settings])
     @app.get("/console/events", summary="The data of the console, as server-sent events", tags=["operations"])
     async def events(request: Request) -> Response:
         exchange: Exchange = request.scope["thinkmeter.exchange"]
-        authorize(settings(), exchange.headers)
+        record: Record = request.scope["thinkmeter.record"]
+        record.key = authorize(settings(), exchange.headers)
+        if record.key:  # now, as the access log has no line before the console is closed
+            audit.info("%s opened the console with the key of the %s", exchange.peer_address, record.key)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(console.events(), media_type="text/event-stream", headers=headers)
 

@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from gateway.api import openapi
-from gateway.config.access import matching_digest
+from gateway.config.access import Key, fingerprint, key_digest
 from gateway.errors import (
     GatewayError,
     InternalError,
@@ -26,6 +26,7 @@ from gateway.pipeline import Pipeline
 from gateway.routing.call import Target
 from gateway.routing.router import may_use
 from gateway.snapshot import Snapshot
+from gateway.telemetry.record import Record
 
 
 def json(body: object, status: int = 200) -> Response:
@@ -56,14 +57,16 @@ def add_routes(
     @app.get("/metrics", summary="Prometheus metrics", tags=["operations"])
     async def exposition(request: Request) -> Response:
         expected = pipeline.snapshot.settings.metrics.hash
-        if expected and matching_digest(bearer(_exchange(request).headers) or "", [expected]) is None:
-            raise InvalidApiKey("/metrics needs its key: send it as `Authorization: Bearer KEY`")
+        secret = bearer(_exchange(request).headers) or ""
+        if expected and key_digest(secret) != expected:
+            text = "/metrics needs its key: send it as `Authorization: Bearer KEY`"
+            raise InvalidApiKey(text, tried=fingerprint(secret) if secret else None)
         return Response(await metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/v1/models", summary="The models and pinned tiers that this key may use", tags=["openai"])
     async def models(request: Request) -> Response:
         snapshot = pipeline.snapshot
-        key = snapshot.router.identify(_exchange(request).headers)
+        key = _identify(request, snapshot)
         targets = snapshot.router.targets
         cards = [_card(snapshot, name, target) for name, target in targets.items() if may_use(target, key)]
         return json({"object": "list", "data": cards})
@@ -71,7 +74,7 @@ def add_routes(
     @app.get("/v1/models/{name:path}", summary="One model", tags=["openai"])
     async def model(name: str, request: Request) -> Response:
         snapshot = pipeline.snapshot
-        target = snapshot.router.target(name, snapshot.router.identify(_exchange(request).headers))
+        target = snapshot.router.target(name, _identify(request, snapshot))
         return json(_card(snapshot, name, target))
 
     _add_dry_run(app, pipeline)
@@ -88,7 +91,7 @@ def _add_dry_run(app: FastAPI, pipeline: Pipeline) -> None:
     )
     async def route(request: Request) -> Response:
         exchange, snapshot = _exchange(request), pipeline.snapshot
-        key = snapshot.router.identify(exchange.headers)
+        key = _identify(request, snapshot)
         chat = CHAT.parse(await exchange.body())
         plan = await pipeline.plan(snapshot.call(CHAT, key, exchange.headers, chat), snapshot)
         fields = plan.fields()
@@ -123,6 +126,14 @@ def _add_error_handlers(app: FastAPI) -> None:
 def _exchange(request: Request) -> Exchange:
     exchange: Exchange = request.scope["thinkmeter.exchange"]
     return exchange
+
+
+def _identify(request: Request, snapshot: Snapshot) -> Key | None:
+    """The client's key, noted for the access log. Raises: InvalidApiKey."""
+    record: Record = request.scope["thinkmeter.record"]
+    key = snapshot.router.identify(_exchange(request).headers)
+    record.key = key.name if key else None
+    return key
 
 
 def _failure(request: Request, error: GatewayError) -> Response:

@@ -13,8 +13,11 @@ import typer
 from rich.table import Table
 
 from gateway import __version__
-from gateway.cli.terminal import ConfigArgument, build_snapshot, err, load_settings, out
+from gateway.cli.terminal import ConfigArgument, build_snapshot, err, load_settings, out, refuse_example_keys
 from gateway.config.access import key_digest
+from gateway.config.examples import example_keys
+from gateway.config.loader import dotted, reachable_example_keys, read_file
+from gateway.config.promises import broken_promises
 
 if TYPE_CHECKING:
     from gateway.routing.call import Call, Plan
@@ -39,6 +42,8 @@ def serve(
     snapshot = build_snapshot(config)
     settings = snapshot.settings
     server = settings.server
+    host = server.host if host is None else host
+    refuse_example_keys(config, settings, host)
     if server.tracing and not find_spec("opentelemetry"):
         err.print(
             "server.tracing needs the `otel` extra: pip install '.[otel]' in the checkout", markup=False
@@ -46,10 +51,15 @@ def serve(
         raise typer.Exit(2)
     for note in snapshot.notes:
         logging.getLogger("thinkmeter.head").warning("%s", note)
+    config_log = logging.getLogger("thinkmeter.config")
+    for sentence in broken_promises(settings):
+        config_log.warning("%s", sentence)
+    for place in example_keys(settings):
+        config_log.warning("%s: a key like change-me of the examples, which everybody knows", dotted(place))
     if settings.budgets and not settings.redis.url:
         _check_server()
     gateway = Gateway(snapshot, config, streams=streams)
-    gateway.run(host or server.host, server.port if port is None else port)
+    gateway.run(host, server.port if port is None else port)
 
 
 def _check_server() -> None:
@@ -79,7 +89,8 @@ def check(config: ConfigArgument) -> None:
     out.print(table)
     out.print(f"{len(settings.keys)} API keys, {len(settings.rules)} rules, price {settings.price:g}")
     out.print(f"head {snapshot.router.predictor.version}")
-    for note in snapshot.notes:
+    known = reachable_example_keys(settings, lambda: read_file(config), settings.server.host)
+    for note in (*known, *broken_promises(settings), *snapshot.notes):
         out.print(f"note: {note}", style="yellow", soft_wrap=True, highlight=False)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from gateway.config.loader import ConfigError, load
+from gateway.config.loader import ConfigError, load, reachable_example_keys, read_file
 from gateway.config.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,6 +34,13 @@ def build_snapshot(path: Path) -> Snapshot:
 
     with _explained(path):
         return Snapshot.load(path)
+
+
+def refuse_example_keys(path: Path, settings: Settings, host: str) -> None:
+    """Exit if others can reach the host that will be listened on, and everybody knows one of the keys."""
+    with _explained(path):
+        if problems := reachable_example_keys(settings, lambda: read_file(path), host):
+            raise ConfigError(problems)
 
 
 @contextmanager

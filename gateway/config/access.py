@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
-from collections.abc import Iterable
 from typing import Any
 
 from pydantic import (
@@ -16,20 +14,17 @@ from gateway.config.base import Name, Section, TierName
 
 
 def key_digest(secret: str) -> str:
-    """SHA-256 of a key, in hex. Keys are kept in no other form."""
+    """SHA-256 of a key, in hex. Keys are kept in no other form.
+
+    Look up a key by its digest. How long that takes depends on the digest alone, and nobody can choose a
+    secret whose digest begins like that of another. So the time reveals nothing about the keys.
+    """
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def matching_digest(secret: str, digests: Iterable[str]) -> str | None:
-    """The one of the digests that belongs to the secret.
-
-    Every digest is compared, each in constant time, so that the duration reveals nothing.
-    """
-    given, match = key_digest(secret), None
-    for digest in digests:
-        if hmac.compare_digest(given, digest):
-            match = digest
-    return match
+def fingerprint(secret: str) -> str:
+    """The first 8 hex digits of the digest: names a key in the log without revealing it."""
+    return key_digest(secret)[:8]
 
 
 def hashed(data: Any) -> Any:
@@ -54,6 +49,9 @@ class Key(Section):
     models: list[str] | None = Field(None, description="Models that the key may use; default all.")
     floor: TierName | None = Field(None, description="At least this tier.")
     ceiling: TierName | None = Field(None, description="At most this tier.")
+    scheduling: bool = Field(
+        False, description="Whether its requests may schedule and place themselves at a backend."
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -16,12 +16,13 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from gateway.config.examples import example_keys, is_loopback
 from gateway.config.settings import SettingPath, Settings
 
 KEYS_VARIABLE = "THINKMETER_API_KEYS"
 """Environment variable with further API keys: `name=secret,name=secret`."""
 
-_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::([-?])([^}]*))?\}")
 
 _MERGE = "tag:yaml.org,2002:merge"
 
@@ -54,13 +55,29 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> tuple[Settings,
 
     Raises: ConfigError.
     """
+    return parse_file(read_file(path), environ)
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a configuration file.
+
+    Raises: ConfigError.
+    """
     try:
-        raw = path.read_bytes()
-        text = raw.decode()
+        return path.read_bytes()
     except OSError as error:
         raise ConfigError([Problem(None, "", f"cannot read {path}: {error.strerror}")]) from None
+
+
+def parse_file(raw: bytes, environ: Mapping[str, str] = os.environ) -> tuple[Settings, str]:
+    """Check the bytes of a configuration file. Returns what `load` returns.
+
+    Raises: ConfigError.
+    """
+    try:
+        text = raw.decode()
     except UnicodeDecodeError:
-        raise ConfigError([Problem(None, "", f"{path} is not UTF-8 text")]) from None
+        raise ConfigError([Problem(None, "", "the file is not UTF-8 text")]) from None
     return parse(text, environ), hashlib.sha256(raw).hexdigest()[:12]
 
 
@@ -78,6 +95,23 @@ def parse(text: str, environ: Mapping[str, str]) -> Settings:
     except ValidationError as error:
         problems = [_problem(entry, reader.lines) for entry in error.errors(include_url=False)]
         raise ConfigError(sorted(problems, key=lambda problem: problem.line or 0)) from None
+
+
+def reachable_example_keys(
+    settings: Settings, read: Callable[[], bytes], host: str, environ: Mapping[str, str] = os.environ
+) -> list[Problem]:
+    """The keys that everybody knows from the examples, if others can reach the host that is listened on.
+
+    read: returns the file of the settings. It is read again only to name the lines.
+    """
+    places = [] if is_loopback(host) else list(example_keys(settings))
+    if not places:
+        return []
+    reader = _Reader(environ)
+    reader.read(read().decode())
+    where = host or "all addresses"
+    message = f"everybody knows this key from the examples: set another, or listen on 127.0.0.1, not {where}"
+    return [_located(place, message, reader.lines) for place in places]
 
 
 @cache
@@ -174,10 +208,11 @@ class _Reader:
 
     def _resolve_references(self, loader: yaml.SafeLoader, node: yaml.ScalarNode, at: SettingPath) -> None:
         def value(match: re.Match[str]) -> str:
-            name, default = match.groups()
-            found = self._environ.get(name, default)
-            if found is None:
-                self._complain(node, at, f"environment variable {name} is not set")
+            name, operator, operand = match.groups()
+            found = self._environ.get(name, operand if operator == "-" else None)
+            if found is None or (operator == "?" and not found):
+                why = f": {operand}" if operator == "?" and operand else ""
+                self._complain(node, at, f"environment variable {name} is not set{why}")
                 return ""
             return str(found)
 
@@ -195,10 +230,11 @@ class _Reader:
             self._complain(node, at, f"not a valid {node.tag.rpartition(':')[2]}")
 
     def _complain(self, node: yaml.Node, at: SettingPath, message: str) -> None:
-        self._problems.append(Problem(node.start_mark.line + 1, _dotted(at), message))
+        self._problems.append(Problem(node.start_mark.line + 1, dotted(at), message))
 
 
-def _dotted(place: SettingPath) -> str:
+def dotted(place: SettingPath) -> str:
+    """The path of a setting as messages name it: "keys.0.name"."""
     return ".".join(map(str, place))
 
 
@@ -209,11 +245,15 @@ def _problem(entry: Any, lines: dict[SettingPath, int]) -> Problem:
         message = "unknown setting" + _suggestion(place)
     elif entry["type"] == "missing":
         message = "missing"
+    return _located(place, message, lines)
+
+
+def _located(place: SettingPath, message: str, lines: dict[SettingPath, int]) -> Problem:
     known = place
     # A missing setting has no line, so report the line of the section around it.
     while known and known not in lines:
         known = known[:-1]
-    return Problem(lines.get(known), _dotted(place), message)
+    return Problem(lines.get(known), dotted(place), message)
 
 
 def _suggestion(place: SettingPath) -> str:

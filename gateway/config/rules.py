@@ -43,6 +43,9 @@ class Rule(Section):
     tier: TierName | None = Field(None, description="Always this tier, whatever the client asks for.")
     floor: TierName | None = Field(None, description="At least this tier.")
     ceiling: TierName | None = Field(None, description="At most this tier.")
+    over_keys: bool = Field(
+        False, description="Whether the tier or the floor passes the ceiling of the client's key."
+    )
 
     @model_validator(mode="after")
     def _one_outcome(self) -> Self:
@@ -50,4 +53,6 @@ class Rule(Section):
             raise ValueError("a rule needs one of tier, floor, ceiling")
         if self.tier is not None and (self.floor or self.ceiling):
             raise ValueError("a rule with a fixed tier has no floor or ceiling")
+        if self.over_keys and not (self.tier or self.floor):
+            raise ValueError("`over_keys` needs a tier or a floor")
         return self

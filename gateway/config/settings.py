@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import (
     Field,
@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 from gateway.config.access import AdminSettings, ConsoleSettings, Key
 from gateway.config.base import Name, Section
 from gateway.config.budgets import Budget, Queue, RedisSettings, Reservations
+from gateway.config.forwarding import ForwardedHeader
 from gateway.config.models import (
     BreakerSettings,
     EncoderSettings,
@@ -52,6 +53,13 @@ class Settings(Section):
     )
     affinity_header: str | None = Field(
         None, description="Requests with the same value of this header go to the same replica."
+    )
+    forward_headers: list[ForwardedHeader] = Field(
+        default_factory=list, description="Further headers of clients that pass to the backends."
+    )
+    client_scheduling: Literal["drop", "refuse", "keep"] = Field(
+        "drop",
+        description="What happens to fields that schedule, place or transfer a request at a backend.",
     )
     price: float = Field(
         0.02, ge=0, le=1_000, description="Probability of a right answer that 1,000 tokens must buy."
@@ -111,6 +119,7 @@ class Settings(Section):
             self._check_tier((*at, "floor"), model.floor, [name])
         for i, key in enumerate(self.keys):
             self._check_bounds(("keys", i), key.models, {"floor": key.floor, "ceiling": key.ceiling})
+            self._check_order(("keys", i, "floor"), key)
         for i, rule in enumerate(self.rules):
             bounds = {"tier": rule.tier, "floor": rule.floor, "ceiling": rule.ceiling}
             self._check_bounds(("rules", i), rule.when.model, bounds)
@@ -135,6 +144,24 @@ class Settings(Section):
                 raise _wrong(("budgets", i, "match"), f"unknown {budget.scope} {', '.join(unknown)}")
         return self
 
+    @property
+    def console_keys(self) -> tuple[str, ...]:
+        """Digests of the keys that open the console: its own and the admin's. Empty if no key is needed."""
+        if self.console.hash is None and not self.keys:
+            return ()
+        return tuple(digest for digest in (self.console.hash, self.admin.hash) if digest is not None)
+
+    @property
+    def serves_console(self) -> bool:
+        """Whether the console is served: as configured, else if it needs no key or there is a key for it."""
+        by_default = not self.keys or bool(self.console_keys)
+        return by_default if self.console.enabled is None else self.console.enabled
+
+    @property
+    def console_is_open(self) -> bool:
+        """Whether everybody may see the console."""
+        return self.serves_console and not self.console_keys
+
     def holders(self, scope: str) -> tuple[str, ...]:
         """The names that may hold a budget of this scope: keys, teams or models, or "*" for everybody."""
         named: dict[str, Iterable[str]] = {
@@ -151,6 +178,15 @@ class Settings(Section):
             raise _wrong(at, f"unknown model {', '.join(unknown)}")
         for field, tier in bounds.items():
             self._check_tier((*at, field), tier, models)
+
+    def _check_order(self, at: SettingPath, key: Key) -> None:
+        """A key's floor must not be above its ceiling, in any model that it may use."""
+        if key.floor is None or key.ceiling is None:
+            return
+        for name in self.models if key.models is None else key.models:
+            tiers = list(self.tiers_of(self.models[name]))
+            if len(tiers) > 1 and tiers.index(key.floor) > tiers.index(key.ceiling):
+                raise _wrong(at, f"the floor {key.floor!r} is above the ceiling {key.ceiling!r}")
 
     def _check_tier(self, at: SettingPath, tier: str | None, models: list[str] | None) -> None:
         """A bound must name a tier of every model that it applies to, except for models with one tier."""

@@ -1,35 +1,29 @@
-"""Whether the console is served, and which keys open it. No I/O."""
+"""Who may see the console. No I/O."""
 
 from __future__ import annotations
 
-from gateway.config.access import matching_digest
+from gateway.config.access import fingerprint, key_digest
 from gateway.config.settings import Settings
 from gateway.errors import InvalidApiKey, RouteNotFound
 from gateway.http.headers import bearer
 
 
-def enabled(settings: Settings) -> bool:
-    """Whether the console is served: as configured, else if it needs no key or there is a key for it."""
-    by_default = not settings.keys or bool(_openers(settings))
-    return by_default if settings.console.enabled is None else settings.console.enabled
-
-
-def _openers(settings: Settings) -> list[str]:
-    """Digests of the keys that open the console: its own and the admin's. Empty if no key is needed."""
-    if settings.console.hash is None and not settings.keys:
-        return []
-    return [digest for digest in (settings.console.hash, settings.admin.hash) if digest is not None]
-
-
-def authorize(settings: Settings, headers: dict[bytes, bytes]) -> None:
+def authorize(settings: Settings, headers: dict[bytes, bytes]) -> str | None:
     """Check that the console is served, and that the request has a key that opens it.
+
+    Returns whose key it is, `admin` or `console`; None if no key is needed.
 
     Raises: RouteNotFound, InvalidApiKey.
     """
-    if not enabled(settings):
+    if not settings.serves_console:
         raise RouteNotFound("There is no route /console")
-    openers = _openers(settings)
-    if openers and matching_digest(bearer(headers) or "", openers) is None:
+    openers, secret = settings.console_keys, bearer(headers)
+    if not openers:
+        return None
+    digest = key_digest(secret) if secret else None
+    if digest not in openers:
         raise InvalidApiKey(
-            "The console needs its own key, or the admin's: send it as `Authorization: Bearer KEY`"
+            "The console needs its own key, or the admin's: send it as `Authorization: Bearer KEY`",
+            tried=fingerprint(secret) if secret else None,
         )
+    return "admin" if digest == settings.admin.hash else "console"

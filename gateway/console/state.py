@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gateway import __version__
-from gateway.console.access import enabled
 from gateway.console.explain import explain
 from gateway.openai_api import requests as protocol
 from gateway.snapshot import Snapshot
@@ -104,7 +103,7 @@ class Console:
 
     def remember(self, record: Record) -> None:
         """Keep one finished request, if the console is served."""
-        if record.decision is None or not enabled(self._current().settings):
+        if record.decision is None or not self._current().settings.serves_console:
             return
         now = int(self._clock())
         if not self._seconds or self._seconds[-1].at != now:

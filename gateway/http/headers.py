@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+
+from gateway.config.forwarding import HOP_BY_HOP
 
 Headers = list[tuple[bytes, bytes]]
 
-_HOP_BY_HOP = frozenset(
-    b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
-    b"transfer-encoding upgrade host content-length expect".split()
-)
-_NOT_FORWARDED = _HOP_BY_HOP | frozenset(b"authorization x-api-key cookie accept-encoding".split())
+_HOP_BY_HOP = frozenset(name.encode() for name in HOP_BY_HOP)
 _NOT_RETURNED = _HOP_BY_HOP | frozenset(b"server date x-request-id set-cookie".split())
+FORWARDED = frozenset(
+    b"accept accept-language user-agent openai-organization openai-project openai-beta "
+    b"traceparent tracestate baggage b3 x-b3-traceid x-b3-spanid x-b3-parentspanid x-b3-sampled "
+    b"x-b3-flags".split()
+)
+"""Headers that every client may send to a backend: what it accepts, who it is, and its trace context."""
+SCHEDULING = frozenset(b"x-vllm-priority x-data-parallel-rank".split())
+"""Headers with which a client orders or places its requests at a backend, as vLLM calls them."""
 
 
-def forwarded(headers: Headers, ours: Headers) -> Headers:
-    """The headers for a backend: the client's without hop-by-hop headers and credentials, and `ours`.
+def forwarded(headers: Headers, ours: Headers, allowed: Container[bytes]) -> Headers:
+    """The headers for a backend: those of the client that are allowed, and `ours`.
 
     A header in `ours` replaces the client's header of the same name.
     """
     replaced = {name.lower() for name, _ in ours} | _named(headers)
-    kept = [h for h in headers if h[0] not in _NOT_FORWARDED and h[0] not in replaced]
+    kept = [h for h in headers if h[0] in allowed and h[0] not in replaced]
     return kept + ours
 
 

@@ -13,6 +13,7 @@ from gateway.budget.reservation import Demand, Reservation, TierDemand
 from gateway.config.access import Key
 from gateway.config.models import Model
 from gateway.config.settings import Settings
+from gateway.http.headers import FORWARDED
 from gateway.openai_api.endpoints import Endpoint
 from gateway.openai_api.requests import Fields, Request, encode, with_usage
 from gateway.routing.decision import Decision
@@ -53,6 +54,8 @@ class Call(Struct, frozen=True):  # a Struct, as one is made per request and a f
     """The budgets that the request counts against."""
     settings: Settings
     """Settings of the snapshot that admitted the request."""
+    forwards: frozenset[bytes] = FORWARDED
+    """The client's headers that may pass to the backend."""
 
     @property
     def affinity(self) -> str | None:

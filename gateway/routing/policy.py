@@ -29,7 +29,10 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """All bounds of one request. `fixed` outranks `floor`, and `floor` outranks `ceiling` and `pin`."""
+    """All bounds of one request. `fixed` outranks `floor`, and `floor` outranks `ceiling` and `pin`.
+
+    None is above the ceiling of the client's key, unless a rule with `over_keys` sets it.
+    """
 
     ceiling: Bound
     floor: Bound | None = None
@@ -52,22 +55,32 @@ def collect_bounds(
     limits: ClientLimits,
     pin: str | None,
 ) -> Bounds:
-    """Collect the bounds set by the model, the key, the matching rules and the client; keep the tightest."""
+    """Collect the bounds set by the model, the key, the matching rules and the client; keep the tightest.
 
-    def bound(tier: str | None, reason: Reason, rule: str | None = None) -> list[Bound]:
+    A condition of a rule is often the client's to fulfil, such as a word in the prompt. So the key's ceiling
+    lowers every floor and fixed tier that is not explicitly above keys.
+    """
+    top = len(ladder.rungs) - 1
+    wall = top if key is None or key.ceiling is None else ladder.index(key.ceiling)
+
+    def bound(tier: str | None, reason: Reason, rule: str | None = None, most: int = top) -> list[Bound]:
         """A bound as configured, by the name of a tier; none where the configuration names no tier."""
-        return [] if tier is None else [Bound(ladder.index(tier), reason, rule)]
+        return [] if tier is None else [Bound(min(ladder.index(tier), most), reason, rule)]
 
-    floors = bound(model.floor, "model_floor")
+    floors = bound(model.floor, "model_floor", most=wall)
     ceilings = [Bound(ladder.highest(limits), "client_ceiling")]
     fixed: list[Bound] = []
     if key:
-        floors += bound(key.floor, "key_floor")
+        floors += bound(key.floor, "key_floor", most=wall)
         ceilings += bound(key.ceiling, "key_ceiling")
     for rule in rules:
-        floors += bound(rule.floor, "rule_floor", rule.name)
+        most = top if rule.over_keys else wall
+        floors += bound(rule.floor, "rule_floor", rule.name, most)
         ceilings += bound(rule.ceiling, "rule_ceiling", rule.name)
-        fixed += bound(rule.tier, "rule_tier", rule.name)
+        if rule.tier and ladder.index(rule.tier) > most:
+            fixed.append(Bound(most, "key_ceiling"))
+        else:
+            fixed += bound(rule.tier, "rule_tier", rule.name)
     return Bounds(
         ceiling=min(ceilings, key=lambda bound: bound.index),
         floor=max(floors, key=lambda bound: bound.index, default=None),
@@ -111,7 +124,7 @@ def choose(bounds: Bounds, prediction: Prediction, price: float) -> Choice:
     """
     count = len(prediction.correct)
     if bounds.fixed:
-        return Choice(bounds.fixed.index, "rule_tier", bounds.fixed.rule, _only(bounds.fixed.index))
+        return Choice(bounds.fixed.index, bounds.fixed.reason, bounds.fixed.rule, _only(bounds.fixed.index))
     if count == 1:
         return Choice(0, "only_tier", None, _only(0))
     low = bounds.floor.index if bounds.floor else 0

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from random import Random
 
 from gateway import __version__
-from gateway.config.access import Key, matching_digest
+from gateway.config.access import Key, fingerprint, key_digest
 from gateway.config.settings import Settings
 from gateway.errors import InvalidApiKey, ModelNotAllowed, ModelNotFound
 from gateway.http.headers import bearer
@@ -55,10 +55,10 @@ class Router:
             secret = headers.get(b"x-api-key", b"").decode(errors="replace")
         if not secret:
             raise InvalidApiKey("No API key was given: send it as `Authorization: Bearer KEY`")
-        digest = matching_digest(secret, self._keys)
-        if digest is None:
-            raise InvalidApiKey("The API key is not known")
-        return self._keys[digest]
+        key = self._keys.get(key_digest(secret))
+        if key is None:
+            raise InvalidApiKey("The API key is not known", tried=fingerprint(secret))
+        return key
 
     def target(self, name: str, key: Key | None) -> Target:
         """The model that a request names, with the tier it pins, if any.

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import orjson
 
-from gateway.errors import InvalidRequest
+from gateway.errors import GatewayError, InvalidApiKey, InvalidRequest
 from gateway.routing.decision import Rungs
 from gateway.telemetry.record import Record
+
+audit = logging.getLogger("thinkmeter.audit")
+"""Who changed a budget or opened the console, on standard error, also without the access log."""
 
 _PROBES = {"/healthz", "/readyz", "/metrics"}
 
@@ -21,6 +25,7 @@ def access_line(record: Record) -> bytes:
         "request_id": record.request_id,
         "route": record.route,
         "status": record.status,
+        "peer": record.peer,
         "key": record.key,
         "model": record.model,
         "stream": record.stream,
@@ -63,13 +68,20 @@ def access_line(record: Record) -> bytes:
             "truncated": usage.truncated,
             "cancelled": record.cancelled,
         }
+    if record.change:
+        entry["change"] = record.change
     if error:
-        # A message about an invalid request is left out, because it may quote the prompt. vLLM repeats the
-        # whole input, for example: "1 validation error: … input: {'messages': 'the prompt'}".
-        quotes = isinstance(error, InvalidRequest)
-        message = None if quotes else error.message
-        entry |= {"error": error.code, "message": message, "detail": error.detail}
+        entry |= _error_fields(error)
     return orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _error_fields(error: GatewayError) -> dict[str, object]:
+    # A message about an invalid request is left out, because it may quote the prompt. vLLM repeats the
+    # whole input, for example: "1 validation error: … input: {'messages': 'the prompt'}".
+    quotes = isinstance(error, InvalidRequest)
+    message = None if quotes else error.message
+    tried = {"tried_key": error.tried} if isinstance(error, InvalidApiKey) and error.tried else {}
+    return {"error": error.code, "message": message, "detail": error.detail, **tried}
 
 
 def _rounded(rungs: Rungs) -> dict[str, object] | None:

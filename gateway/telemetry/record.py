@@ -12,6 +12,29 @@ from gateway.openai_api.usage import TokenUsage
 from gateway.routing.decision import Decision
 
 
+@dataclass(frozen=True, slots=True)
+class BudgetFigures:
+    """What an admin can change in a window, in tokens."""
+
+    limit: int
+    spent: int
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetChange:
+    """What an admin did to a budget."""
+
+    action: str
+    """`set_limit`, `restore_limit`, `top_up` or `reset`."""
+    budget: str
+    holder: str
+    tokens: int | None = None
+    """The new limit, or the tokens added."""
+    before: BudgetFigures | None = None
+    after: BudgetFigures | None = None
+    """None if the change failed, or may have."""
+
+
 @dataclass(slots=True)
 class Record:
     """What happened to one request, filled in while it is served. Times are in seconds."""
@@ -26,7 +49,11 @@ class Record:
     admitted: float = 0.0
     """The performance counter when the request had been read. `overhead` counts from here."""
     status: int = 0
+    peer: str = ""
+    """The client's address; empty for a socket without addresses."""
     key: str | None = None
+    """The name of the API key; `admin` or `console` on their routes. None without a key, or a wrong one."""
+    change: BudgetChange | None = None
     model: str | None = None
     """Set only when the model is known to exist, because it labels metrics."""
     stream: bool = False

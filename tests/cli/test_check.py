@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.cli.command import run, write
+from tests.serving import configuration
 
 
 def test_check_valid(valid: str) -> None:
@@ -19,6 +21,27 @@ def test_check_valid(valid: str) -> None:
     assert "0 6 8 11 16 23 32 45 64 91 128 181 256" in result.stdout
     assert "0 API keys, 0 rules, price 0.05" in result.stdout
     assert result.stderr == ""
+
+
+def test_check_lists_promises_that_a_ceiling_breaks(tmp_path: Path) -> None:
+    """A rule or a model's floor above a key's ceiling is noted, unless the rule says `over_keys`."""
+    keys = [{"name": f"intern-{i}", "key": f"k{i}", "ceiling": "short"} for i in range(5)]
+    rules: list[dict[str, Any]] = [
+        {"name": "law", "tier": "long", "when": {"prompt": "law"}},
+        {"name": "urgent", "floor": "long", "over_keys": True},
+        {"name": "web-only", "tier": "long", "when": {"key": ["web"]}},
+        {"name": "tools", "floor": "short"},
+    ]
+    settings = configuration("http://a", model={"floor": "medium"}, rules=rules)
+    settings["keys"] = [*keys, {"name": "web", "key": "k"}]
+
+    result = run("check", write(tmp_path, settings))
+
+    notes = [line for line in result.stdout.splitlines() if line.startswith("note: ")]
+    assert result.exit_code == 0
+    assert [note.split(" ")[1:3] for note in notes] == [["rule", "'law'"], ["model", "'tiny'"]]
+    assert "intern-0 (short), intern-1 (short), intern-2 (short) and 2 more" in notes[0]
+    assert "web" not in "".join(notes)
 
 
 MISTAKES: list[tuple[str, list[str]]] = [

@@ -107,6 +107,7 @@ def test_all_mistakes_at_once_in_order() -> None:
         ("${HOST:-fallback}", {}, "fallback"),
         ("${HOST:-fallback}", {"HOST": "h"}, "h"),
         ('"${HOST:-}x"', {}, "x"),
+        ("${HOST:?set it}", {"HOST": "h"}, "h"),
         ("$HOST", {"HOST": "h"}, "$HOST"),
         ("${HOST}", {"HOST": "${OTHER}"}, "${OTHER}"),
         ('"${HOST}"', {"HOST": "a: {b: 'c"}, "a: {b: 'c"),

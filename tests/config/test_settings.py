@@ -107,6 +107,7 @@ def test_key_is_kept_as_its_hash() -> None:
         (Rule, {"name": "r"}),
         (Rule, {"name": "r", "tier": "long", "floor": "short"}),
         (Rule, {"name": "r", "tier": "long", "ceiling": "long"}),
+        (Rule, {"name": "r", "ceiling": "long", "over_keys": True}),
         (Rule, {"name": "r", "floor": "long", "when": {"prompt": "("}}),
         (Rule, {"floor": "long"}),
         (Tier, {}),
@@ -132,6 +133,10 @@ def test_invalid_section(section: Any, values: dict[str, Any]) -> None:
         ({"model": {"floor": "huge"}}, "models.tiny.floor: model 'tiny' has no tier 'huge'"),
         ({"keys": [{"name": "a", "key": "k", "models": ["x"]}]}, "keys.0: unknown model x"),
         ({"keys": [{"name": "a", "key": "k", "ceiling": "x"}]}, "keys.0.ceiling: model 'tiny' has no"),
+        (
+            {"keys": [{"name": "a", "key": "k", "floor": "long", "ceiling": "short"}]},
+            "keys.0.floor: the floor 'long' is above the ceiling 'short'",
+        ),
         ({"rules": [{"name": "r", "tier": "x"}]}, "rules.0.tier: model 'tiny' has no tier 'x'"),
         ({"rules": [{"name": "r", "tier": "long", "when": {"key": ["a"]}}]}, "when.key: unknown key a"),
         ({"rules": [{"name": "r", "tier": "long", "when": {"model": ["a"]}}]}, "rules.0: unknown model a"),

@@ -9,10 +9,10 @@ from prometheus_client import Info
 
 from gateway.circuit_breaker import CircuitBreaker
 from gateway.config.models import Replica
-from gateway.errors import BackendError
+from gateway.errors import BackendError, InvalidApiKey
 from gateway.telemetry.access_log import access_line
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.record import Record
+from gateway.telemetry.record import BudgetChange, BudgetFigures, Record
 from gateway.upstream.pool import Backend, Pool
 from router_model.predictor import Evidence
 from tests.docs.pages import PAGES, assert_same, named, page, rows, section
@@ -64,7 +64,13 @@ def test_metrics_in_prose_exist() -> None:
 def test_every_log_field_is_documented() -> None:
     """All fields of the access log are listed, and no others."""
     made = decision("direct", {"direct": 0.5}, {"direct": 8.0})
-    record = Record("id", "/v1/chat/completions", decision=made, backend="a", error=BackendError("x"))
+    change = BudgetChange("reset", "day", "*", before=BudgetFigures(1, 1), after=BudgetFigures(1, 0))
+    records = [
+        Record("id", "/v1/chat/completions", decision=made, backend="a", error=BackendError("x")),
+        Record("id", change=change, error=InvalidApiKey("x", tried="12345678")),
+    ]
+    lines = [yaml.safe_load(access_line(record)) for record in records]
+    inside = {*lines[1]["change"], *lines[1]["change"]["before"]}
     text = section(page("metrics.md"), "The access log")
 
-    assert_same(re.findall(r"`([^`]+)`", text), yaml.safe_load(access_line(record)), "metrics.md")
+    assert_same(re.findall(r"`([^`]+)`", text), {*lines[0], *lines[1], *inside}, "metrics.md")

@@ -16,7 +16,7 @@ from tests.serving import Running, configuration, serving
 CHAT = "/v1/chat/completions"
 MARKER = "m4rker"
 
-ALWAYS = {"time", "request_id", "route", "status", "key", "model", "stream", "duration_ms"}
+ALWAYS = {"time", "request_id", "route", "status", "peer", "key", "model", "stream", "duration_ms"}
 DECIDED = {
     *("decision_id", "tier", "requested", "reason", "rule", "difficulty", "correct", "tokens", "price"),
     *("propensity", "eligible", "thinking", "cap", "wanted", "versions"),

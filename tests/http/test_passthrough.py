@@ -52,7 +52,7 @@ FIELDS: list[dict[str, Any]] = [
     {"n": 3, "logprobs": True, "top_logprobs": 5, "logit_bias": {"50": -100}},
     {"messages": MESSAGES},
     {"stop": ["a", "\n"], "seed": 7, "user": "u", "temperature": 0.1, "top_p": 1, "presence_penalty": -0.5},
-    {"guided_json": {"type": "string"}, "min_p": 0.1, "priority": 3, "cache_salt": "x", "echo": None},
+    {"guided_json": {"type": "string"}, "min_p": 0.1, "top_k": 3, "cache_salt": "x", "echo": None},
     {"metadata": {"team": "law", "n": "1"}, "store": False, "service_tier": "flex"},
     {"stop_token_ids": [], "extra": {"deep": [[[[{"a": {}}]]]]}, "\u2603": "\U0001f600", "": 0},
 ]

@@ -140,7 +140,7 @@ async def test_real_request_is_what_was_shown(
 
 async def test_rules_and_keys_are_applied(backend: Backend) -> None:
     """A dry run applies rules and keys as a real request would."""
-    rule = {"name": "law", "when": {"header": {"x-team": "law"}}, "floor": "medium"}
+    rule = {"name": "law", "when": {"header": {"x-team": "law"}}, "floor": "medium", "over_keys": True}
     keys = [{"name": "a", "key": "sk-a", "ceiling": "short"}]
     async with serving(configuration(backend.url, rules=[rule], keys=keys)) as running:
         plain = await route(running, {"model": "tiny:long"}, x_api_key="sk-a")

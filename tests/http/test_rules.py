@@ -232,6 +232,48 @@ async def test_rule_and_key_limit_each_other(backend: Backend) -> None:
         assert decided(await chat(running, x_api_key="sk-low")) == ("short", "rule_floor")
 
 
+LIFTS: list[tuple[dict[str, Any], dict[str, Any], dict[str, str]]] = [
+    # a condition that clients can fulfil, a body and headers that fulfil it
+    ({"prompt": "contract"}, user("contract: a poem"), {}),
+    ({"metadata": {"class": "vip"}}, {"metadata": {"class": "vip"}}, {}),
+    ({"header": {"x-class": "vip"}}, {}, {"x_class": "vip"}),
+    ({"tools": True}, {"tools": [TOOL]}, {}),
+    ({"model": ["tiny"]}, {}, {}),
+]
+WISHES: list[dict[str, Any]] = [
+    {"model": "tiny:long"},
+    {"reasoning_effort": "max"},
+    {"thinking_token_budget": 100_000, "max_tokens": 100_000},
+]
+
+
+@pytest.mark.parametrize("promise", [{"tier": "long"}, {"floor": "long"}], ids=["tier", "floor"])
+async def test_no_request_passes_the_ceiling_of_its_key(backend: Backend, promise: dict[str, Any]) -> None:
+    """A client that fulfils a rule's condition gets no more than its key's ceiling, whatever else it asks."""
+    rules = [promise | {"when": when} for when, _, _ in LIFTS]
+    settings = ruled(backend.url, *rules, price=GENEROUS, model={"floor": "medium"})
+    settings["keys"] = [{"name": "interns", "key": "sk-i", "ceiling": "short"}]
+    async with serving(settings) as running:
+        for _, body, headers in LIFTS:
+            for wish in [{}, *WISHES]:
+                answer = await chat(running, body | wish, x_api_key="sk-i", **headers)
+
+                assert answer.headers["x-thinkmeter-tier"] == "short"
+                assert backend.requests[-1].json["thinking_token_budget"] <= 16
+                assert backend.requests[-1].json["max_completion_tokens"] <= 48
+
+
+async def test_rule_over_keys_passes_the_ceiling(backend: Backend) -> None:
+    """A rule that says `over_keys` lifts the request; its neighbour that does not say so stays below."""
+    lifting = {"when": {"prompt": "contract"}, "tier": "long", "over_keys": True}
+    plain = {"when": {"prompt": "diagnosis"}, "tier": "long"}
+    settings = ruled(backend.url, lifting, plain)
+    settings["keys"] = [{"name": "interns", "key": "sk-i", "ceiling": "short"}]
+    async with serving(settings) as running:
+        assert decided(await chat(running, user("contract"), x_api_key="sk-i")) == ("long", "rule_tier")
+        assert decided(await chat(running, user("diagnosis"), x_api_key="sk-i")) == ("short", "key_ceiling")
+
+
 async def test_patterns_search_only_the_end_of_a_conversation(backend: Backend) -> None:
     """Rules search only the last 20,000 characters, so that a slow pattern cannot stall the gateway."""
     async with serving(ruled(backend.url, {"when": {"prompt": "needle"}, "tier": "long"})) as running:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.config.rules import Rule
 from gateway.openai_api.requests import ClientLimits
-from gateway.routing.policy import Bound
-from tests.making import bounds_of
+from gateway.routing.policy import Bound, choose, explore_choice
+from router_model.predictor import Prediction
+from tests.making import TIERS, any_limits, bounds_of
 
 
 def test_nothing_bounds() -> None:
@@ -60,3 +63,65 @@ def test_first_fixed_tier_wins() -> None:
 
     assert found.fixed == Bound(3, "rule_tier", "a")
     assert (found.pin, found.guarantee) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("rule", "floor", "fixed"),
+    [
+        ({"tier": "long"}, None, Bound(1, "key_ceiling")),
+        ({"tier": "short"}, None, Bound(1, "rule_tier", "r")),
+        ({"tier": "direct"}, None, Bound(0, "rule_tier", "r")),
+        ({"floor": "long"}, Bound(1, "rule_floor", "r"), None),
+        ({"tier": "long", "over_keys": True}, None, Bound(3, "rule_tier", "r")),
+        ({"floor": "long", "over_keys": True}, Bound(3, "rule_floor", "r"), None),
+    ],
+)
+def test_only_a_rule_over_keys_passes_a_ceiling(
+    rule: dict[str, Any], floor: Bound | None, fixed: Bound | None
+) -> None:
+    """A key's ceiling lowers what a rule promises, unless the rule is above keys."""
+    found = bounds_of([Rule(name="r", **rule)], {"ceiling": "short"})
+
+    assert (found.floor, found.fixed) == (floor, fixed)
+
+
+def test_models_floor_stays_below_a_keys_ceiling() -> None:
+    """The client chooses the model, so the floor of a model does not lift it above its key's ceiling."""
+    assert bounds_of(key={"ceiling": "short"}, floor="long").floor == Bound(1, "model_floor")
+
+
+tier_names = st.sampled_from(list(TIERS))
+outcomes = st.one_of(
+    st.fixed_dictionaries({"tier": tier_names}),
+    st.fixed_dictionaries({"floor": tier_names}, optional={"ceiling": tier_names}),
+    st.fixed_dictionaries({"ceiling": tier_names}),
+)
+
+
+@given(
+    st.lists(outcomes, max_size=4),
+    tier_names,
+    st.none() | tier_names,
+    st.none() | tier_names,
+    any_limits,
+    st.floats(0, 1, exclude_max=True),
+)
+def test_nothing_passes_a_keys_ceiling(
+    rules: list[dict[str, Any]],
+    ceiling: str,
+    model_floor: str | None,
+    pin: str | None,
+    limits: ClientLimits,
+    chance: float,
+) -> None:
+    """Whatever rules match, whatever the client asks for and chance draws, no rung is above the ceiling."""
+    made = [Rule(name=f"r{number}", **outcome) for number, outcome in enumerate(rules)]
+    found = bounds_of(made, {"ceiling": ceiling}, limits, pin, floor=model_floor)
+    prediction = Prediction(0.5, (0.1, 0.4, 0.7, 1.0), (1.0, 2.0, 3.0, 4.0))
+
+    choice = explore_choice(choose(found, prediction, 0.0), 0.5, chance)
+
+    most = list(TIERS).index(ceiling)
+    assert choice.index <= most
+    assert choice.eligible.stop - 1 <= most
+    assert (found.guarantee or 0) <= most

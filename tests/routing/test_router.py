@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.budget.limits import BudgetLimits
+from gateway.config.access import key_digest
 from gateway.errors import InvalidApiKey, ModelNotAllowed, ModelNotFound
 from gateway.openai_api.endpoints import CHAT
 from gateway.routing.decision import Decision
@@ -106,6 +107,19 @@ def test_key_is_refused(headers: dict[bytes, bytes]) -> None:
         router(keys=KEYS).identify(headers)
 
     assert "secret" not in caught.value.message
+
+
+def test_refusal_names_the_key_by_its_fingerprint() -> None:
+    """The log can tell which key was tried, by the first digits of its hash; without a key there is none."""
+    made = router(keys=KEYS)
+
+    with pytest.raises(InvalidApiKey) as wrong:
+        made.identify({b"x-api-key": b"secret-x"})
+    with pytest.raises(InvalidApiKey) as missing:
+        made.identify({})
+
+    assert wrong.value.tried == key_digest("secret-x")[:8]
+    assert missing.value.tried is None
 
 
 def test_open_mode() -> None:
