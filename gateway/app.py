@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,15 +24,17 @@ from gateway.config.changes import describe_changes, forbidden_changes
 from gateway.config.loader import ConfigError, reachable_example_keys
 from gateway.config.settings import Settings
 from gateway.console.state import Console
-from gateway.errors import GatewayError, InternalError, MethodNotAllowed, ShuttingDown
+from gateway.errors import GatewayError, InternalError, MethodNotAllowed, RouteNotFound, ShuttingDown
 from gateway.http import protocol, server
 from gateway.http.exchange import Exchange
 from gateway.openai_api.endpoints import ENDPOINTS
 from gateway.pipeline import Pipeline
 from gateway.snapshot import Snapshot
-from gateway.telemetry.access_log import write_access_line
+from gateway.telemetry.access_log import AccessLog
+from gateway.telemetry.log_writer import StandardStreams
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import Record
+from gateway.telemetry.shared_copy import SharedCopy, Turnstile
 from gateway.upstream.dispatch import Upstream
 from gateway.upstream.health import HealthChecks
 from gateway.upstream.pool import Backend, Pool
@@ -45,6 +48,15 @@ log = logging.getLogger("thinkmeter")
 
 _READ_AT_START = ("server", "limits", "redis", "reservations.lease")
 """Settings that a reload does not change, as what they configure lives as long as the process."""
+
+_ESCAPABLE = (b"/v1/models/", b"/admin/budgets/")
+"""Paths that end in a name. No other may have %-escapes, so that a balancer's rule for /metrics sees it."""
+
+_FLUSH_SECONDS = 1.0
+"""How long the last log lines may take to be written. A reader that stalls must not stop the shutdown."""
+
+_SCRAPES = 16
+"""Scrapes that are answered at once per `metrics.max_age`. A flood of them must not slow down requests."""
 
 Sink = Callable[[Record], None]
 
@@ -60,10 +72,12 @@ class Gateway:
         snapshot: Snapshot,
         path: Path | None = None,
         *,
+        streams: StandardStreams | None = None,
         span_provider: Callable[[], TracerProvider] | None = None,
     ) -> None:
         """`path` is the configuration file to watch for changes, if any.
 
+        streams: where the access log goes; default the standard output of the process.
         span_provider: makes the provider of spans under `server.tracing`, in place of one that exports them.
         """
         self.settings = settings = snapshot.settings
@@ -72,7 +86,8 @@ class Gateway:
         self._path = path
         self._host = settings.server.host
         self.upstream = Upstream()
-        self.metrics = Metrics(self.backends, lambda: self.snapshot.evidence)
+        self.streams = streams or StandardStreams.of_process()
+        self.metrics = Metrics(self.backends, lambda: self.snapshot.evidence, self.streams.dropped)
         self.ledger = open_budget(settings, self.metrics.budget)
         self.overview = BudgetOverview(self.ledger.store, self.ledger.pricing, self.metrics.budget)
         self.pipeline = Pipeline(snapshot, self.upstream, self.ledger)
@@ -83,9 +98,12 @@ class Gateway:
             budgets=self.overview.console_rows,
             read_budgets=self.read_budgets,
         )
+        self._budgets = SharedCopy(self._read_budgets, self._max_age)
+        self._scraped = SharedCopy(self._exposition, self._max_age)
+        self._turnstile = Turnstile(_SCRAPES, self._max_age)
         self.sinks: list[Sink] = [self.metrics.count, self.console.remember]
         if settings.server.access_log:
-            self.sinks.append(write_access_line)
+            self.sinks.append(AccessLog(self.streams.output.put).write)
         self.tracing = _tracing(span_provider) if settings.server.tracing else None
         if self.tracing:
             self.sinks.append(self.tracing.end)
@@ -93,7 +111,7 @@ class Gateway:
         self._rest = FastAPI(title="Thinkmeter", version=__version__, lifespan=self._lifespan, redoc_url=None)
         console.add_routes(self._rest, self.console, lambda: self.snapshot.settings)
         admin.add_routes(self._rest, self.ledger, self.overview, lambda: self.snapshot)
-        api.add_routes(self._rest, self.pipeline, ready=self._readiness, metrics=self._exposition)
+        api.add_routes(self._rest, self.pipeline, ready=self._readiness, metrics=self._scrape)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -108,7 +126,8 @@ class Gateway:
         """Serve on this address until a signal."""
         self._host = host
         settings = self.settings.server.model_copy(update={"host": host, "port": port})
-        server.run(self, settings, self.http_protocol(), drain=self.drain)
+        stopped = partial(self.streams.flush, _FLUSH_SECONDS)
+        server.run(self, settings, self.http_protocol(), drain=self.drain, stopped=stopped)
 
     def http_protocol(self) -> type[protocol.HttpProtocol]:
         """uvicorn's protocol under the limits of this gateway."""
@@ -134,12 +153,26 @@ class Gateway:
                 self.tracing.close()
 
     async def read_budgets(self) -> None:
-        """Read all windows from Redis for the metrics and the console."""
-        await self.overview.refresh(self.snapshot.budgets)
+        """Read all windows from Redis for the metrics and the console, unless that was done just now."""
+        await self._budgets.get()
+
+    async def _read_budgets(self) -> None:
+        await self.overview.refresh(self.snapshot.budgets, self.snapshot.settings.metrics.holders)
+
+    async def _scrape(self) -> bytes:
+        await self._turnstile.enter()
+        return await self._scraped.get()
 
     async def _exposition(self) -> bytes:
         await self.read_budgets()
-        return self.metrics.exposition()
+        parts = []
+        for part in self.metrics.slices():
+            parts.append(part)
+            await asyncio.sleep(0)  # requests are served between two parts
+        return b"".join(parts)
+
+    def _max_age(self) -> float:
+        return self.snapshot.settings.metrics.max_age
 
     def _readiness(self) -> str:
         if self.draining:
@@ -211,6 +244,9 @@ class Gateway:
                 self.tracing.begin(exchange.headers, record)
             await self.pipeline.serve(exchange, record, endpoint)
             return
+
+        if b"%" in scope["raw_path"] and not scope["raw_path"].startswith(_ESCAPABLE):
+            raise RouteNotFound("There is no route with %-escapes, except in names of models and budgets")
 
         async def relay(message: Message) -> None:
             await send(exchange.relay(message))

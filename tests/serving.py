@@ -44,6 +44,7 @@ def configuration(*urls: str, **changes: Any) -> dict[str, Any]:
     model = {"family": "qwen3", "replicas": replicas, "tiers": TIERS} | changes.pop("model", {})
     patient = {"timeout": 20}  # so that a backend on a busy machine does not count as down
     fixed = {"head": "baseline", "server": {"access_log": False}, "health": patient}
+    fixed["metrics"] = {"max_age": 0}  # a test looks right after the traffic
     return {"models": {"tiny": model}} | fixed | changes
 
 
@@ -128,7 +129,10 @@ async def serving(
     config = uvicorn.Config(
         gateway, host="127.0.0.1", port=0, access_log=False, timeout_graceful_shutdown=5, **options
     )
-    server = Server(config, drain=gateway.drain, drain_delay=snapshot.settings.server.drain_delay)
+    delay = snapshot.settings.server.drain_delay
+    server = Server(
+        config, drain=gateway.drain, drain_delay=delay, stopped=lambda: gateway.streams.flush(0.1)
+    )
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
 
     task = asyncio.create_task(server.serve())
@@ -158,14 +162,20 @@ class Process:
 
 
 @contextlib.asynccontextmanager
-async def process(settings: Mapping[str, Any], folder: Path, *, port: int) -> AsyncIterator[Process]:
-    """`thinkmeter serve` with the file folder/gateway.yaml, killed at the end if it still runs."""
+async def process(
+    settings: Mapping[str, Any], folder: Path, *, port: int, streams: tuple[int, int] | None = None
+) -> AsyncIterator[Process]:
+    """`thinkmeter serve` with the file folder/gateway.yaml, killed at the end if it still runs.
+
+    streams: descriptors for its standard output and standard error, in place of files.
+    """
     config = folder / "gateway.yaml"
     config.write_text(yaml.safe_dump(dict(settings)))
     log, access_log = folder / "stderr.log", folder / "stdout.log"
     with log.open("wb") as stderr, access_log.open("wb") as stdout:
         command = (sys.executable, "-m", "gateway", "serve", str(config), "--port", str(port))
-        running = await asyncio.create_subprocess_exec(*command, stdout=stdout, stderr=stderr)
+        out, err = streams or (stdout.fileno(), stderr.fileno())
+        running = await asyncio.create_subprocess_exec(*command, stdout=out, stderr=err)
     url = f"http://127.0.0.1:{port}"
     try:
         async with aiohttp.ClientSession() as http:

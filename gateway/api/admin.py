@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import FastAPI, Request, Response
 from msgspec import Meta, Struct
@@ -110,7 +110,7 @@ async def _carry_out(
     finally:
         peer = request.scope["thinkmeter.exchange"].peer_address
         audit.info("admin at %s, request %s: %s", peer, record.request_id, change)
-    return _response(ledger, [view])
+    return _response(ledger, [protocol.encode(admin_row(view))])
 
 
 def _state(view: WindowView) -> BudgetFigures:
@@ -168,13 +168,11 @@ async def _tokens(snapshot: Snapshot, name: str, holder: str, request: Request) 
 
 async def _answer(ledger: Ledger, overview: BudgetOverview, limits: list[Limit]) -> Response:
     async with _Asking():
-        views = await overview.read(limits)
-    return _response(ledger, views)
+        # encoded as they are read: all rows at once would delay requests
+        rows = [protocol.encode(admin_row(view)) async for views in overview.slices(limits) for view in views]
+    return _response(ledger, rows)
 
 
-def _response(ledger: Ledger, views: list[WindowView]) -> Response:
-    body: dict[str, Any] = {
-        "budgets": [admin_row(view) for view in views],
-        "redis": {"up": ledger.up},
-    }
-    return Response(protocol.encode(body), media_type="application/json")
+def _response(ledger: Ledger, rows: list[bytes]) -> Response:
+    body = b'{"budgets":[%b],"redis":%b}' % (b",".join(rows), protocol.encode({"up": ledger.up}))
+    return Response(body, media_type="application/json")

@@ -9,9 +9,17 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from gateway.api import openapi
-from gateway.config.access import Key
-from gateway.errors import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, RouteNotFound
+from gateway.config.access import Key, fingerprint, key_digest
+from gateway.errors import (
+    GatewayError,
+    InternalError,
+    InvalidApiKey,
+    InvalidRequest,
+    MethodNotAllowed,
+    RouteNotFound,
+)
 from gateway.http.exchange import Exchange
+from gateway.http.headers import bearer
 from gateway.openai_api import requests as protocol
 from gateway.openai_api.endpoints import CHAT
 from gateway.pipeline import Pipeline
@@ -47,7 +55,12 @@ def add_routes(
         return json({"status": status}, 200 if status == "ready" else 503)
 
     @app.get("/metrics", summary="Prometheus metrics", tags=["operations"])
-    async def exposition() -> Response:
+    async def exposition(request: Request) -> Response:
+        expected = pipeline.snapshot.settings.metrics.hash
+        secret = bearer(_exchange(request).headers) or ""
+        if expected and key_digest(secret) != expected:
+            text = "/metrics needs its key: send it as `Authorization: Bearer KEY`"
+            raise InvalidApiKey(text, tried=fingerprint(secret) if secret else None)
         return Response(await metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/v1/models", summary="The models and pinned tiers that this key may use", tags=["openai"])

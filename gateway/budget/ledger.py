@@ -19,12 +19,13 @@ from gateway.budget.waiting import Turn, WaitingLine
 from gateway.config.settings import Settings
 from gateway.errors import BackendDisconnected, BackendTimeout, ClientClosed, GatewayError, TokensExceeded
 from gateway.store.commands import JournalEntry, ReserveReply
-from gateway.store.connection import RedisConnection, StoreUnavailable
+from gateway.store.connection import ReadingConnection, RedisConnection, StoreUnavailable
 from gateway.store.embedded import RedisServer, RedisServerError
 from gateway.store.store import Store
 
 log = logging.getLogger("thinkmeter.budget")
 
+_READING_TIMEOUT = 1.0  # seconds; a reader waits longer for a busy Redis than a request may
 _POLL_SECONDS = 0.25  # the longest time between two attempts of a queued request
 _SHORTEST_POLL = 0.02  # the shortest
 _MAY_HAVE_SPENT = (BackendDisconnected, BackendTimeout, ClientClosed)
@@ -215,15 +216,25 @@ def open_budget(settings: Settings, observer: BudgetObserver) -> Ledger:
     """Build the ledger and what it needs: the Redis connection, the store, the prices and the fallback."""
     redis, reservations = settings.redis, settings.reservations
     server = None if redis.url else RedisServer(Path(redis.directory))
+    url = server.url if server else redis.url.get_secret_value() if redis.url else ""
     connection = RedisConnection(
-        server.url if server else redis.url.get_secret_value() if redis.url else "",
+        url,
         prefix=redis.prefix,
         timeout=redis.timeout,
         cluster=redis.cluster,
         observe=observer.redis_called,
         revive=server.ensure if server else None,
     )
+    reader = ReadingConnection(
+        url,
+        prefix=redis.prefix,
+        timeout=max(redis.timeout, _READING_TIMEOUT),
+        cluster=redis.cluster,
+        observe=observer.redis_called,
+    )
     gateway_id = secrets.token_hex(6)
-    store = Store(connection, prefix=redis.prefix, lease=reservations.lease, gateway_id=gateway_id)
+    store = Store(
+        connection, prefix=redis.prefix, lease=reservations.lease, gateway_id=gateway_id, reader=reader
+    )
     fallback = Fallback(gateway_id, observer, reservations.local_share)
     return Ledger(store, Pricing(store, observer), fallback, observer, settings, server=server)

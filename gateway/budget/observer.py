@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 BudgetOutcome = Literal["granted", "shortened", "queued", "refused"]
@@ -52,12 +52,16 @@ def window_label(view: WindowView) -> str:
     return f"{view.window:.15g}"
 
 
-def stale_tokens(views: Iterable[WindowView]) -> dict[str, int]:
-    """Tokens behind expired leases, by the budget's name."""
-    tokens: dict[str, int] = {}
-    for view in views:
-        tokens[view.budget] = tokens.get(view.budget, 0) + view.stale
-    return tokens
+@dataclass(frozen=True, slots=True)
+class WindowSurvey:
+    """All windows of a configuration at one moment, with details of the most used."""
+
+    windows: Sequence[WindowView] = ()
+    """Of each budget the windows that are closest to their limit, in the order of the configuration."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Holders that are not among `windows`, by the budget's name."""
+    stale: Mapping[str, int] = field(default_factory=dict)
+    """Tokens behind expired leases of all holders, by the budget's name."""
 
 
 class BudgetObserver(Protocol):
@@ -78,7 +82,7 @@ class BudgetObserver(Protocol):
     def unpriced(self, budget: str) -> None:
         """A budget is no longer used and has no price any more."""
 
-    def windows_read(self, windows: Sequence[WindowView], *, up: bool | None, undelivered: int) -> None:
+    def windows_read(self, survey: WindowSurvey, *, up: bool | None, undelivered: int) -> None:
         """All windows were read.
 
         up: None if Redis is not in use. undelivered: journal entries that Redis has not confirmed.
@@ -101,6 +105,6 @@ class NullObserver:
 
     def unpriced(self, budget: str) -> None: ...
 
-    def windows_read(self, windows: Sequence[WindowView], *, up: bool | None, undelivered: int) -> None: ...
+    def windows_read(self, survey: WindowSurvey, *, up: bool | None, undelivered: int) -> None: ...
 
     def redis_called(self, operation: str, seconds: float | None) -> None: ...

@@ -35,10 +35,10 @@ def serve(
 ) -> None:
     """Run the gateway."""
     from gateway.app import Gateway
+    from gateway.telemetry.log_writer import StandardStreams
 
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    streams = StandardStreams.of_process()
+    streams.take_logging()
     snapshot = build_snapshot(config)
     settings = snapshot.settings
     server = settings.server
@@ -58,7 +58,8 @@ def serve(
         config_log.warning("%s: a key like change-me of the examples, which everybody knows", dotted(place))
     if settings.budgets and not settings.redis.url:
         _check_server()
-    Gateway(snapshot, config).run(host, server.port if port is None else port)
+    gateway = Gateway(snapshot, config, streams=streams)
+    gateway.run(host, server.port if port is None else port)
 
 
 def _check_server() -> None:

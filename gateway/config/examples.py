@@ -23,6 +23,8 @@ def example_keys(settings: Settings) -> Iterator[SettingPath]:
         yield ("admin",)
     if settings.console.hash in _KNOWN:
         yield ("console",)
+    if settings.metrics.hash in _KNOWN:
+        yield ("metrics",)
 
 
 def is_loopback(host: str) -> bool:

@@ -1,11 +1,15 @@
-"""Settings of the HTTP server: address, shutdown, and limits on what a client may send."""
+"""Settings of the HTTP server: address, shutdown, limits on what a client may send, and metrics."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import (
     Field,
+    model_validator,
 )
 
+from gateway.config.access import hashed
 from gateway.config.base import Seconds, Section
 
 
@@ -23,6 +27,33 @@ class ServerSettings(Section):
     )
     access_log: bool = Field(True, description="Write one JSON line per request to standard output.")
     tracing: bool = Field(False, description="Emit OpenTelemetry spans; needs the `otel` extra.")
+
+
+class MetricsSettings(Section):
+    """What /metrics shows, and who may read it. The key is hashed at load and not kept."""
+
+    hash: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="SHA-256 of the key that opens /metrics; default: no key is needed.",
+    )
+    holders: int = Field(
+        500,
+        ge=0,
+        le=100_000,
+        description="Holders of each budget in /metrics and the console: those closest to their limit.",
+    )
+    max_age: float = Field(
+        1,
+        ge=0,
+        le=60,
+        description="Seconds for which all scrapes and consoles share one reading of the budgets.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hash_secret(cls, data: Any) -> Any:
+        return hashed(data)
 
 
 class HttpLimits(Section):

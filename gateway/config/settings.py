@@ -27,7 +27,7 @@ from gateway.config.models import (
     tiers_with_efforts,
 )
 from gateway.config.rules import Rule
-from gateway.config.server import HttpLimits, ServerSettings
+from gateway.config.server import HttpLimits, MetricsSettings, ServerSettings
 
 BASELINE = "baseline"
 """The value of `head` that selects the heuristic instead of a trained head."""
@@ -92,6 +92,7 @@ class Settings(Section):
     queue: Queue = Field(default_factory=Queue)
     redis: RedisSettings = Field(default_factory=RedisSettings)
     admin: AdminSettings = Field(default_factory=AdminSettings)
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
 
     @field_validator("keys")
     @classmethod

@@ -7,6 +7,7 @@ import gc
 import logging
 import math
 import signal
+import socket
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -26,9 +27,18 @@ class Server(uvicorn.Server):
     In that time load balancers notice that the gateway is not ready. A second signal closes the port at once.
     """
 
-    def __init__(self, config: uvicorn.Config, *, drain: Callable[[], None], drain_delay: float = 0) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        drain: Callable[[], None],
+        drain_delay: float = 0,
+        stopped: Callable[[], None] = lambda: None,
+    ) -> None:
+        """drain: called on a signal. stopped: called last, before the signal ends the process."""
         super().__init__(config)
         self._drain = drain
+        self._stopped = stopped
         self._drain_delay = drain_delay
         self._draining = False
 
@@ -41,6 +51,12 @@ class Server(uvicorn.Server):
         log.info("draining: the port closes in %g s", self._drain_delay)
         asyncio.get_running_loop().call_later(self._drain_delay, super().handle_exit, sig, frame)
 
+    async def _serve(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super()._serve(sockets)
+        finally:
+            self._stopped()
+
 
 def run(
     app: ASGIApp,
@@ -48,8 +64,12 @@ def run(
     protocol: type[HttpProtocol],
     *,
     drain: Callable[[], None],
+    stopped: Callable[[], None],
 ) -> None:
-    """Serve until a signal; return when all responses are complete or `drain_timeout` has passed."""
+    """Serve until a signal; return when all responses are complete or `drain_timeout` has passed.
+
+    drain, stopped: see `Server`.
+    """
     options: dict[str, Any] = {"loop": "uvloop", "http": protocol, "ws": "none", "lifespan": "on"}
     config = uvicorn.Config(
         app,
@@ -67,4 +87,4 @@ def run(
     gc.collect()
     gc.freeze()  # all that is loaded by now stays: the collector need not traverse it again
     gc.set_threshold(20_000, 20, 20)
-    Server(config, drain=drain, drain_delay=settings.drain_delay).run()
+    Server(config, drain=drain, drain_delay=settings.drain_delay, stopped=stopped).run()

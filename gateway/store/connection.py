@@ -93,12 +93,15 @@ class RedisConnection:
 
     async def start(self) -> None:
         """Connect. If Redis is away, keep trying in the background."""
-        self._client = _client(self._url, self.timeout, cluster=self._cluster)
+        self._connect()
         self._heartbeat = asyncio.create_task(self._keep_trying(), name="redis-heartbeat")
         if not await self._try():
             self._breaker.opened_at = time.monotonic()
             log.warning("Redis is away: each budget follows its `when_redis_fails` until it answers")
         await self._warn_of_eviction()
+
+    def _connect(self) -> None:
+        self._client = _client(self._url, self.timeout, cluster=self._cluster)
 
     async def _warn_of_eviction(self) -> None:
         """Warn of a server that evicts keys when it is full: budgets would lose their counts unnoticed."""
@@ -205,6 +208,20 @@ class RedisConnection:
                 await self._client.aclose()
             elif self._client:
                 await self._client.connection_pool.disconnect(inuse_connections=False)
+
+
+class ReadingConnection(RedisConnection):
+    """A client for reading many windows, beside that of the requests.
+
+    Reading may be slow where requests are fast, so a failure here does not mean that Redis is away.
+    """
+
+    async def start(self) -> None:
+        self._connect()
+
+    def _failed(self, error: Exception) -> None:
+        log.debug("reading from Redis failed: %s", error)
+        self.forget_clock()
 
 
 async def reply_within(seconds: float, wanted: Awaitable[Any]) -> Any:

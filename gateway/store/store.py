@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
 from gateway.store.commands import (
@@ -27,6 +27,7 @@ from gateway.store.journal import Journal
 log = logging.getLogger("thinkmeter.redis")
 
 _BATCH = 128  # commands, or windows, per script call
+_SLICE = 32  # windows per script call while many are read: requests wait in Redis for at most one slice
 
 Reserved = tuple[str, ReserveReply]
 """A reservation's id and the decision."""
@@ -35,9 +36,22 @@ Reserved = tuple[str, ReserveReply]
 class Store:
     """The budgets in Redis, as one gateway process uses them."""
 
-    def __init__(self, connection: RedisConnection, *, prefix: str, lease: float, gateway_id: str) -> None:
-        """lease: seconds. gateway_id: unique name of this process, in ids of reservations and its journal."""
+    def __init__(
+        self,
+        connection: RedisConnection,
+        *,
+        prefix: str,
+        lease: float,
+        gateway_id: str,
+        reader: RedisConnection | None = None,
+    ) -> None:
+        """lease: seconds. gateway_id: unique name of this process, in ids of reservations and its journal.
+
+        reader: the connection for `slices`; default that of the requests.
+        """
         self.connection = connection
+        self._reader = reader
+        self._reading = asyncio.Lock()
         self.journal = Journal(connection, prefix=prefix, lease=lease, gateway_id=gateway_id)
         self.gateway_id = gateway_id
         self._caps = f"{{{prefix}}}:caps"
@@ -55,6 +69,8 @@ class Store:
     async def start(self) -> None:
         """Connect. If Redis is away, keep trying in the background."""
         await self.connection.start()
+        if self._reader:
+            await self._reader.start()
         self._tasks = [
             asyncio.create_task(self._serve_commands(), name="budget-reserve"),
             asyncio.create_task(self.journal.deliver(), name="budget-journal"),
@@ -71,6 +87,8 @@ class Store:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.connection.stop()
+        if self._reader:
+            await self._reader.stop()
 
     # --- reserving -------------------------------------------------------------------------------------
 
@@ -161,6 +179,23 @@ class Store:
             now, *replies = await self.connection.call("status", *call)
             states += [WindowState(*reply) for reply in replies]
         return now / 1000, states
+
+    async def slices(self, windows: Sequence[Window]) -> AsyncIterator[list[WindowState]]:
+        """The state of any number of windows, some at a time, without delaying requests.
+
+        Raises: StoreUnavailable.
+        """
+        reader = self._reader or self.connection
+        for start in range(0, len(windows), _SLICE):
+            call = status_call(windows[start : start + _SLICE], caps=self._caps)
+            try:
+                async with self._reading:  # all who read share one connection
+                    _, *replies = await reader.call("status", *call)
+            except StoreUnavailable:
+                with suppress(StoreUnavailable):  # requests should know if Redis is away, and not only slow
+                    await self.connection.command("PING")
+                raise
+            yield [WindowState(*reply) for reply in replies]
 
     async def pace(self, changes: Sequence[tuple[Window, str | bytes, str | bytes]]) -> None:
         """Replace the price controller's memory in each (window, old, new), if it still is the old one.

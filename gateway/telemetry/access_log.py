@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import sys
+from collections.abc import Callable
 
 import orjson
 
@@ -101,12 +101,17 @@ def _rounded(rungs: Rungs) -> dict[str, object] | None:
     }
 
 
-def write_access_line(record: Record) -> None:
-    """Write the line to standard output and flush it. Successful probes are left out.
+class AccessLog:
+    """Writes the line of each request. Successful probes are left out.
 
     Load balancers, orchestrators and Prometheus send several probes per second.
     """
-    if record.route in _PROBES and record.status == 200:
-        return
-    sys.stdout.buffer.write(access_line(record))
-    sys.stdout.buffer.flush()
+
+    def __init__(self, put: Callable[[bytes], None]) -> None:
+        """put: takes a line and never waits."""
+        self._put = put
+
+    def write(self, record: Record) -> None:
+        if record.route in _PROBES and record.status == 200:
+            return
+        self._put(access_line(record))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from prometheus_client import (
@@ -12,10 +12,13 @@ from prometheus_client import (
     Gauge,
     Histogram,
 )
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
-from gateway.budget.observer import WindowView, stale_tokens, window_label
+from gateway.budget.observer import WindowSurvey, WindowView, window_label
 
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
+_SLICE = 100  # windows
 
 
 class BudgetMetrics:
@@ -41,7 +44,11 @@ class BudgetMetrics:
             buckets=_SECONDS,
             registry=registry,
         )
-        self._tokens = gauge("budget_tokens", "Tokens of a window.", "budget", "holder", "window", "state")
+        self._windows = _Windows()
+        registry.register(self._windows)
+        self._left_out = gauge(
+            "budget_holders_left_out", "Holders without budget_tokens, as others are used more.", "budget"
+        )
         self._stale = gauge(
             "budget_stale_tokens", "Tokens held by reservations whose lease has expired.", "budget"
         )
@@ -76,15 +83,33 @@ class BudgetMetrics:
             with suppress(KeyError):
                 gauge.remove(budget)
 
-    def windows_read(self, windows: Sequence[WindowView], *, up: bool | None, undelivered: int) -> None:
+    def windows_read(self, survey: WindowSurvey, *, up: bool | None, undelivered: int) -> None:
         self._up.set(math.nan if up is None else up)
         self._undelivered.set(undelivered)
-        # windows that are gone lose their series
-        for gauge in (self._tokens, self._stale):
-            gauge.clear()
-        for view in windows:
-            labels = view.budget, view.holder, window_label(view)
-            for state, tokens in (("cap", view.cap), ("settled", view.settled), ("reserved", view.reserved)):
-                self._tokens.labels(*labels, state).set(tokens)
-        for budget, tokens in stale_tokens(windows).items():
-            self._stale.labels(budget).set(tokens)
+        self._windows.views = survey.windows
+        for gauge, values in ((self._stale, survey.stale), (self._left_out, survey.left_out)):
+            gauge.clear()  # budgets that are gone lose their series
+            for budget, value in values.items():
+                gauge.labels(budget).set(value)
+
+
+class _Windows(Collector):
+    """The windows that were read last. Each slice is a metric of its own, to be written by itself."""
+
+    def __init__(self) -> None:
+        self.views: Sequence[WindowView] = ()
+
+    def collect(self) -> Iterator[Metric]:
+        labels = ["budget", "holder", "window", "state"]
+        views = self.views
+        for start in range(0, max(len(views), 1), _SLICE):
+            tokens = GaugeMetricFamily("thinkmeter_budget_tokens", "Tokens of a window.", labels=labels)
+            for view in views[start : start + _SLICE]:
+                window = view.budget, view.holder, window_label(view)
+                for state, amount in (
+                    ("cap", view.cap),
+                    ("settled", view.settled),
+                    ("reserved", view.reserved),
+                ):
+                    tokens.add_metric((*window, state), amount)
+            yield tokens

@@ -16,7 +16,7 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
@@ -45,8 +45,12 @@ class Metrics:
         self,
         backends: Callable[[], Iterable[tuple[Pool, Backend]]],
         evidence: Callable[[], Mapping[str, Evidence]] = dict,
+        dropped_lines: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
-        """backends, evidence: return those of the snapshot in use."""
+        """backends, evidence: return those of the snapshot in use.
+
+        dropped_lines: returns how many log lines were lost, by stream.
+        """
         self.registry = registry = CollectorRegistry()
 
         def counter(name: str, text: str, labels: str) -> Counter:
@@ -89,12 +93,22 @@ class Metrics:
         ProcessCollector(registry=registry)
         registry.register(_Backends(backends))
         registry.register(_PriorShare(evidence))
+        registry.register(_DroppedLines(dropped_lines))
         self.budget = BudgetMetrics(registry)
         self._of = cache(_labelled)
 
     def exposition(self) -> bytes:
         """All metrics in the text format of Prometheus."""
-        return generate_latest(self.registry)
+        return b"".join(self.slices())
+
+    def slices(self) -> Iterator[bytes]:
+        """The exposition in parts that each take about a millisecond to make."""
+        written = ""
+        for family in self.registry.collect():
+            text = generate_latest(_Single(family))
+            # a metric may come in several parts; only the first has the two lines of its description
+            yield text.split(b"\n", 2)[2] if family.name == written else text
+            written = family.name
 
     def count(self, record: Record) -> None:
         """Count a finished request."""
@@ -153,6 +167,16 @@ def _labelled(metric: _Labelled, *values: str | int) -> _Labelled:
     return metric.labels(*values)
 
 
+class _Single(Collector):
+    """One metric, to be written by itself."""
+
+    def __init__(self, family: Metric) -> None:
+        self._family = family
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._family
+
+
 class _Backends(Collector):
     """Metrics of the replicas, read at the time of a scrape, so that a removed replica has none."""
 
@@ -188,3 +212,17 @@ class _PriorShare(Collector):
         for model, found in self._evidence().items():
             share.add_metric([model], found.prior_share)
         yield share
+
+
+class _DroppedLines(Collector):
+    """Log lines that were not written, read at the time of a scrape."""
+
+    def __init__(self, dropped: Callable[[], Mapping[str, int]]) -> None:
+        self._dropped = dropped
+
+    def collect(self) -> Iterator[Metric]:
+        text = "Log lines dropped, because their reader was too slow or the disk full."
+        lines = CounterMetricFamily("thinkmeter_log_lines_dropped", text, labels=["stream"])
+        for stream, count in self._dropped().items():
+            lines.add_metric([stream], count)
+        yield lines

@@ -30,6 +30,7 @@ OPEN = {"console": {"enabled": True}}
         (KEYS | ADMIN | OPEN, KEYS | OPEN, "console"),
         (KEYS, KEYS | OPEN, "console"),
         ({"console": {"enabled": False}}, {}, "console"),
+        ({"metrics": {"key": "met"}}, {}, "metrics"),
         (BUDGETS, {}, "budgets"),
         (KEYS | BUDGETS, KEYS, "budgets"),
     ],

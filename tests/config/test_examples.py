@@ -23,6 +23,7 @@ EXAMPLE = (ROOT / "deploy" / "gateway.example.yaml").read_bytes()
         ({"keys": [{"name": "sales", "key": "change-me-sales"}]}, [("keys", 0)]),
         ({"keys": [{"name": "a", "hash": key_digest("change-me-web")}]}, [("keys", 0)]),
         ({"admin": {"key": "change-me-admin"}}, [("admin",)]),
+        ({"metrics": {"key": "change-me"}}, [("metrics",)]),
         ({"admin": {"key": "changeme"}, "console": {"key": "change-me-console"}}, [("admin",), ("console",)]),
         ({"keys": [{"name": "a", "key": "k"}], "admin": {"key": "change-my-mind"}}, []),
         ({}, []),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gateway.budget.observer import WindowSurvey
 from tests.console.stream import next_of, watching
 from tests.console.test_browser import opened
 from tests.fakes.backend import Backend
@@ -17,7 +18,7 @@ from tests.serving import Running, configuration, serving
 
 def full(price: float = 0.25) -> dict[str, Any]:
     """A window that is three quarters full, partly with reservations."""
-    window = {"budget": "everyone", "holder": "everyone", "window": "60", "stale": 0}
+    window = {"budget": "everyone", "holder": "everyone", "window": "60", "stale": 0, "left_out": 0}
     return window | {"cap": 1_000, "settled": 700, "reserved": 50, "price": price, "at_bound": 0}
 
 
@@ -60,7 +61,7 @@ async def test_budgets_come_from_redis(budgeted: Running) -> None:
         await gateway.ledger.store.journal.empty()
     await gateway.read_budgets()
     price = gateway.ledger.pricing.highest()["everyone"].price
-    gateway.metrics.budget.windows_read([], up=True, undelivered=0)
+    gateway.metrics.budget.windows_read(WindowSurvey(), up=True, undelivered=0)
     gateway.metrics.budget.unpriced("everyone")
 
     assert b"budget_tokens{" not in gateway.metrics.exposition()
@@ -75,6 +76,7 @@ async def test_budgets_come_from_redis(budgeted: Running) -> None:
             "price": pytest.approx(price),
             "at_bound": 0,
             "stale": 0,
+            "left_out": 0,
         }
     ]
 

@@ -23,7 +23,8 @@ def existing_metrics() -> dict[str, tuple[str, set[str]]]:
     """Type and labels of every metric, by the name under which it is exposed."""
     replica = Backend("a", Replica.model_validate({"url": "http://a"}), CircuitBreaker())
     evidence = {"tiny": Evidence("prior", 0, 1.0)}
-    metrics = Metrics(lambda: [(Pool("tiny", "tiny", [replica]), replica)], lambda: evidence)
+    pools = [(Pool("tiny", "tiny", [replica]), replica)]
+    metrics = Metrics(lambda: pools, lambda: evidence, lambda: {"stdout": 0})
     types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", metrics.exposition().decode(), re.MULTILINE))
     labels: dict[str, set[str]] = {}
     for collector in metrics.registry._collector_to_names:
@@ -33,7 +34,7 @@ def existing_metrics() -> dict[str, tuple[str, set[str]]]:
             if isinstance(collector, Info):
                 name, own = f"{family.name}_info", set(family.samples[0].labels)
             elif not hasattr(collector, "_labelnames"):
-                own = set(family.samples[0].labels)
+                own = set(family._labelnames or family.samples[0].labels)
             labels[name] = own
     assert set(types) == set(labels)
     return {name: (types[name], labels[name]) for name in types}

@@ -36,8 +36,9 @@ async def logging_gateway(backend: Backend) -> Any:
         yield running
 
 
-def lines(capture: pytest.CaptureFixture[bytes]) -> list[dict[str, Any]]:
+def lines(running: Running, capture: pytest.CaptureFixture[bytes]) -> list[dict[str, Any]]:
     """The lines of the access log so far. Each must be a JSON object."""
+    running.gateway.streams.flush(10)
     written = capture.readouterr().out
     assert written == b"" or written.endswith(b"\n")
     return [json.loads(line) for line in written.splitlines()]
@@ -58,7 +59,7 @@ async def test_one_line_for_each_request(
     await running.chat(metadata={"fault": {"status": 500}})
     await running.recorded(8)
 
-    found = lines(capfdbinary)
+    found = lines(running, capfdbinary)
 
     assert [set(line) for line in found] == [
         ALWAYS | DECIDED | SERVED,
@@ -91,7 +92,7 @@ async def test_probes_leave_no_line_unless_they_fail(
     await ask(running.http, running.url, "/healthz", method="POST")
     await running.recorded(5)
 
-    found = [(line["route"], line["status"]) for line in lines(capfdbinary)]
+    found = [(line["route"], line["status"]) for line in lines(running, capfdbinary)]
 
     assert found == [("/readyz", 503), ("/healthz", 405)]
 
@@ -103,7 +104,7 @@ async def test_line_says_what_happened(
     response = await logging_gateway.chat(model="tiny:short", stream=True)
     await logging_gateway.recorded(1)
 
-    line = lines(capfdbinary)[0]
+    line = lines(logging_gateway, capfdbinary)[0]
 
     assert line["decision_id"] == response.headers["x-thinkmeter-decision-id"]
     assert (line["tier"], line["requested"], line["reason"]) == ("short", "short", "pinned")
@@ -153,7 +154,7 @@ async def test_log_never_holds_words_of_prompt_or_answer(
         running.gateway.snapshot.router.predictor = Broken()
         await running.chat(MARKER)
         await running.recorded(len(faults) + 9)
-        found, scraped = lines(capfdbinary), await running.metrics()
+        found, scraped = lines(running, capfdbinary), await running.metrics()
 
     assert len(found) == len(faults) + 9
     assert MARKER not in json.dumps(found)
@@ -170,7 +171,7 @@ async def test_log_injection_is_escaped(
     await ask(logging_gateway.http, logging_gateway.url, "/a%0a%7b%7d%0a", method="GET")
     await logging_gateway.recorded(2)
 
-    assert [line["status"] for line in lines(capfdbinary)] == [404, 404]
+    assert [line["status"] for line in lines(logging_gateway, capfdbinary)] == [404, 404]
 
 
 async def test_quiet_gateway_writes_no_access_log(

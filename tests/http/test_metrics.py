@@ -171,6 +171,8 @@ ELSEWHERE = {
         *("redis_errors", "predicted_tokens", "predicted_correct", "longest_tokens"),
     ],
     "test_calibrated.py": ["prior_share"],
+    "test_log_readers.py": ["log_lines_dropped"],
+    "test_scrapes.py": ["budget_holders_left_out"],
     "../budget/test_when_redis_fails.py": ["budget_fallbacks"],
 }
 

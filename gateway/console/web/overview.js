@@ -67,6 +67,8 @@ export function drawBudgets({ snapshot, fills }) {
         : h("div", { class: "row small" }, h("span", {}, `price ${figure(Math.max(budget.price, snapshot.price))}`), h("span", { class: budget.at_bound ? "bad" : "" }, budget.at_bound ? "at its bound" : "")),
       snapshot.budgets.length > CHARTED ? null : [fillChart(fills.get(windowId(budget)), snapshot.now), h("div", { class: "row small", "aria-hidden": "true" }, h("span", {}, "2 minutes ago"), h("span", {}, "now"))]);
   });
+  const others = [...new Map(snapshot.budgets.map((budget) => [budget.budget, budget.left_out || 0])).values()].reduce((sum, count) => sum + count, 0);
+  if (others) rows.push(h("li", { class: "empty" }, `${integer(others)} more, all less full`));
   get("budgets").replaceChildren(...(rows.length ? rows : [h("li", { class: "empty" }, "No budget is configured, so the price is the configured one.")]));
 }
 
