@@ -181,7 +181,8 @@ class Gateway:
 
     async def _watch(self, path: Path) -> None:
         refused = self.metrics.reloads.labels("refused").inc
-        await reload.watch(path, self._load, self.reload, refused)
+        in_use = self.snapshot.router.versions["config"]
+        await reload.watch(path, self._load, self.reload, refused, in_use=in_use)
 
     def _load(self, raw: bytes) -> Snapshot:
         snapshot = Snapshot.read(raw)

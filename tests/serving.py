@@ -17,7 +17,7 @@ import uvicorn
 import yaml
 
 from gateway.app import Gateway
-from gateway.config.loader import parse
+from gateway.config.loader import digest_of, parse
 from gateway.config.settings import Settings
 from gateway.http.server import Server
 from gateway.snapshot import Snapshot
@@ -120,7 +120,8 @@ async def serving(
     parts: further arguments of `Gateway`.
     """
     read = parse(yaml.safe_dump(dict(settings)), environ or {})
-    snapshot = Snapshot.build(_patient(read), "test")
+    digest = digest_of(path.read_bytes()) if path else "test"
+    snapshot = Snapshot.build(_patient(read), digest)
     gateway = Gateway(snapshot, path, **parts)
     records: list[Record] = []
     gateway.sinks.append(records.append)

@@ -23,9 +23,7 @@ def forbidden_changes(old: Settings, new: Settings) -> list[Problem]:
     if new.console_is_open and not old.console_is_open:
         problems.append(Problem(None, "console", "no key is needed; only a restart opens it to everybody"))
     if old.metrics.hash and not new.metrics.hash:
-        problems.append(
-            Problem(None, "metrics", "no key is left; only a restart opens it to everybody")
-        )
+        problems.append(Problem(None, "metrics", "no key is left; only a restart opens it to everybody"))
     if old.budgets and not new.budgets and "budgets" not in new.model_fields_set:
         problems.append(Problem(None, "budgets", "no budget is left; write `budgets: []` if that is meant"))
     return problems

@@ -78,7 +78,12 @@ def parse_file(raw: bytes, environ: Mapping[str, str] = os.environ) -> tuple[Set
         text = raw.decode()
     except UnicodeDecodeError:
         raise ConfigError([Problem(None, "", "the file is not UTF-8 text")]) from None
-    return parse(text, environ), hashlib.sha256(raw).hexdigest()[:12]
+    return parse(text, environ), digest_of(raw)
+
+
+def digest_of(raw: bytes) -> str:
+    """Names a configuration file in decisions and logs: the first 12 hex digits of its SHA-256."""
+    return hashlib.sha256(raw).hexdigest()[:12]
 
 
 def parse(text: str, environ: Mapping[str, str]) -> Settings:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from gateway.config.loader import ConfigError, Problem, read_file
+from gateway.config.loader import ConfigError, Problem, digest_of, read_file
 
 log = logging.getLogger("thinkmeter.config")
 
@@ -63,9 +63,14 @@ async def watch(
     load: Callable[[bytes], Loaded],
     take: Callable[[Loaded], str],
     refused: Callable[[], None],
+    *,
+    in_use: str,
     pace: Pace = Pace(),
 ) -> None:
     """Load each changed configuration and pass it to `take`; if either refuses it, call `refused`.
+
+    in_use: digest of the file that the gateway started with. If the file was still being written then, or
+    has changed since, it is loaded as soon as it stands still.
 
     `load` parses YAML and opens a head, so it runs in a thread to keep the event loop free for streams.
     `take` returns what the configuration changes, for the log.
@@ -74,20 +79,22 @@ async def watch(
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, asked.set)
     try:
-        known = await asyncio.to_thread(look_at, path)
-        marked, urgent = has_end_marker(known.raw), False
+        first = await asyncio.to_thread(look_at, path)
+        changed = first.raw is not None and digest_of(first.raw) != in_use
+        known = () if changed else first.stamp
+        marked, urgent = not changed and has_end_marker(first.raw), False
         held: Still | None = None
         while True:
             if await _waited(asked, pace.still_when_asked if urgent else pace.look):
                 urgent = True
-            look = await asyncio.to_thread(look_at, path, None if urgent else known.stamp)
-            if not urgent and look.stamp == known.stamp:
+            look = await asyncio.to_thread(look_at, path, None if urgent else known)
+            if not urgent and look.stamp == known:
                 held = None
                 continue
             held = held.after(look, loop.time()) if held else Still(look, loop.time())
             if loop.time() - held.since < (pace.still_when_asked if urgent else pace.still):
                 continue
-            known, held, urgent = look, None, False
+            known, held, urgent = look.stamp, None, False
             try:
                 snapshot = await asyncio.to_thread(load, _complete(look, marked=marked))
                 log.info("configuration reloaded: %s", take(snapshot))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.loader import ConfigError, Problem
+from gateway.config.loader import ConfigError, Problem, digest_of
 from gateway.config.watch import Look, Pace, Still, has_end_marker, look_at, watch
 
 FAST = Pace(look=0.01, still=0.05, still_when_asked=0.02)
@@ -45,9 +45,12 @@ class Watched:
 
 
 @contextlib.asynccontextmanager
-async def watching(path: Path, pace: Pace = FAST) -> AsyncIterator[Watched]:
-    watched = Watched(path)
-    task = asyncio.create_task(watch(path, watched.load, watched.take, watched.refuse, pace))
+async def watching(path: Path, pace: Pace = FAST, in_use: bytes | None = None) -> AsyncIterator[Watched]:
+    """in_use: what the gateway has loaded at its start; default the file as it is."""
+    watched, digest = Watched(path), digest_of(path.read_bytes() if in_use is None else in_use)
+    task = asyncio.create_task(
+        watch(path, watched.load, watched.take, watched.refuse, in_use=digest, pace=pace)
+    )
     await asyncio.sleep(0.05)  # it has looked at the file once
     try:
         yield watched
@@ -80,7 +83,7 @@ async def test_streams_go_on_while_a_configuration_is_loaded(path: Path) -> None
         taken.set()
         return "something"
 
-    watcher = asyncio.create_task(watch(path, load, take, lambda: None, FAST))
+    watcher = asyncio.create_task(watch(path, load, take, lambda: None, in_use=digest_of(b"old"), pace=FAST))
     await asyncio.sleep(0.05)
     path.write_text("the new one")
     async with asyncio.timeout(60):
@@ -115,6 +118,15 @@ async def test_file_that_is_being_written_is_not_loaded(path: Path) -> None:
         await watched.until(lambda: bool(watched.taken))
 
     assert watched.taken == ["".join(f"line {line}\n" for line in range(20))]
+
+
+async def test_file_that_was_half_written_at_the_start_is_loaded(path: Path) -> None:
+    """If the file is not what the gateway has read at its start, it is loaded although it changes no more."""
+    async with watching(path, in_use=b"ol") as watched:
+        await watched.until(lambda: watched.taken == ["old"])
+    async with watching(path) as watched:
+        await asyncio.sleep(0.2)
+    assert watched.taken == []
 
 
 async def test_signal_loads_soon_but_not_a_file_in_motion(path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import signal
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gateway.config.loader import digest_of
 from tests.fakes.backend import Backend
 from tests.http.raw_http import ask, assert_error
 from tests.http.test_reload import BODY, CHAT, SECONDS, write
@@ -78,11 +78,12 @@ async def test_reload_says_what_it_changes(
     caplog.set_level("INFO", "thinkmeter")
     path = tmp_path / "gateway.yaml"
     write(tmp_path, configuration(backend.url))
+    old = digest_of(path.read_bytes())
     async with serving(yaml.safe_load(path.read_text()), path=path) as running:
         path.write_text(yaml.safe_dump(configuration(backend.url, rules=[{"name": "all", "tier": "short"}])))
         await signalled_until(lambda: "configuration reloaded" in caplog.text)
         assert (await running.chat()).headers["x-thinkmeter-tier"] == "short"
 
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    assert f"configuration reloaded: rules (+all) (test → {digest})" in caplog.text
+    new = digest_of(path.read_bytes())
+    assert f"configuration reloaded: rules (+all) ({old} → {new})" in caplog.text
     assert caplog.text.count("no API keys are configured") == 2
