@@ -18,6 +18,7 @@ from gateway.http.headers import bearer
 from gateway.openai_api import requests as protocol
 from gateway.snapshot import Snapshot
 from gateway.store.connection import StoreUnavailable
+from gateway.telemetry.shared_copy import SharedCopy
 
 Amount = Annotated[int, Meta(ge=1, le=10**13)]
 
@@ -34,11 +35,16 @@ def add_routes(
 ) -> None:
     """Define the routes under /admin. `snapshot` returns the snapshot in use."""
 
+    async def all_rows() -> list[bytes]:
+        return await _rows(overview, list(snapshot().budgets.limits.values()))
+
+    shared = SharedCopy(all_rows, lambda: 0.0)  # there may be tens of thousands
+
     @app.get("/admin/budgets", summary="Use of all budgets, by holder", tags=["admin"])
     async def budgets(request: Request) -> Response:
-        current = snapshot()
-        _authorize(current, request)
-        return await _answer(ledger, overview, list(current.budgets.limits.values()))
+        _authorize(snapshot(), request)
+        async with _Asking():
+            return _response(ledger, await shared.get())
 
     @app.get("/admin/budgets/{name}", summary="Use of one budget, by holder", tags=["admin"])
     async def budget(name: str, request: Request) -> Response:
@@ -125,7 +131,14 @@ async def _change(snapshot: Snapshot, name: str, holder: str, request: Request) 
 
 async def _answer(ledger: Ledger, overview: BudgetOverview, limits: list[Limit]) -> Response:
     async with _Asking():
-        # encoded as they are read: all rows at once would delay requests
-        rows = [protocol.encode(admin_row(view)) async for views in overview.slices(limits) for view in views]
+        return _response(ledger, await _rows(overview, limits))
+
+
+async def _rows(overview: BudgetOverview, limits: list[Limit]) -> list[bytes]:
+    """The windows in JSON, encoded as they are read: all at once would delay requests."""
+    return [protocol.encode(admin_row(view)) async for views in overview.slices(limits) for view in views]
+
+
+def _response(ledger: Ledger, rows: list[bytes]) -> Response:
     body = b'{"budgets":[%b],"redis":%b}' % (b",".join(rows), protocol.encode({"up": ledger.up}))
     return Response(body, media_type="application/json")
