@@ -23,6 +23,7 @@ from gateway.snapshot import Snapshot
 from gateway.store.connection import StoreUnavailable
 from gateway.telemetry.access_log import audit
 from gateway.telemetry.record import BudgetChange, BudgetFigures, Record
+from gateway.telemetry.shared_copy import SharedCopy
 
 _Act = Callable[[], Awaitable[None]]
 Amount = Annotated[int, Meta(ge=1, le=10**13)]
@@ -47,11 +48,16 @@ def add_routes(
         change = BudgetChange(action, limit.budget.name, limit.holder, tokens)
         return await _carry_out(ledger, overview, request, limit, change=change, act=act)
 
+    async def all_rows() -> list[bytes]:
+        return await _rows(overview, list(snapshot().budgets.limits.values()))
+
+    shared = SharedCopy(all_rows, lambda: 0.0)  # there may be tens of thousands
+
     @app.get("/admin/budgets", summary="Use of all budgets, by holder", tags=["admin"])
     async def budgets(request: Request) -> Response:
-        current = snapshot()
-        _authorize(current, request)
-        return await _answer(ledger, overview, list(current.budgets.limits.values()))
+        _authorize(snapshot(), request)
+        async with _Asking():
+            return _response(ledger, await shared.get())
 
     @app.get("/admin/budgets/{name}", summary="Use of one budget, by holder", tags=["admin"])
     async def budget(name: str, request: Request) -> Response:
@@ -168,9 +174,12 @@ async def _tokens(snapshot: Snapshot, name: str, holder: str, request: Request) 
 
 async def _answer(ledger: Ledger, overview: BudgetOverview, limits: list[Limit]) -> Response:
     async with _Asking():
-        # encoded as they are read: all rows at once would delay requests
-        rows = [protocol.encode(admin_row(view)) async for views in overview.slices(limits) for view in views]
-    return _response(ledger, rows)
+        return _response(ledger, await _rows(overview, limits))
+
+
+async def _rows(overview: BudgetOverview, limits: list[Limit]) -> list[bytes]:
+    """The windows in JSON, encoded as they are read: all at once would delay requests."""
+    return [protocol.encode(admin_row(view)) async for views in overview.slices(limits) for view in views]
 
 
 def _response(ledger: Ledger, rows: list[bytes]) -> Response:

@@ -100,6 +100,7 @@ class Console:
         self._count = 0
         self._sums = Sums()
         self._read_at = 0.0
+        self._shared = 0, b""
 
     def remember(self, record: Record) -> None:
         """Keep one finished request, if the console is served."""
@@ -168,8 +169,14 @@ class Console:
             if self._clock() - beat >= 1:
                 beat = self._clock()
                 await self._refresh()
-                yield _event("snapshot", self.snapshot(int(beat) - 3))
+                yield self._latest(int(beat))
             await asyncio.sleep(_POLL)
+
+    def _latest(self, second: int) -> bytes:
+        """The event of this second, made once for all pages."""
+        if self._shared[0] != second:
+            self._shared = second, _event("snapshot", self.snapshot(second - 3))
+        return self._shared[1]
 
     async def _refresh(self) -> None:
         if self._clock() - self._read_at >= 0.9:

@@ -14,7 +14,10 @@ _LONGEST_REST = 10.0  # but even a busy gateway makes one for each scrape of Pro
 
 
 class SharedCopy(Generic[T]):
-    """Returns a copy of at most some age. Everybody who asks while one is being made gets that one."""
+    """Returns a copy of at most some age. Everybody who asks while one is being made gets that one.
+
+    If the age is 0, who asks gets a copy that was begun later, together with all others who wait for it.
+    """
 
     def __init__(
         self,
@@ -32,6 +35,8 @@ class SharedCopy(Generic[T]):
         """A copy. Raises: what `make` does."""
         if self._made and self._clock() < self._fresh_until:
             return self._made.result()
+        if self._making and not self._max_age():
+            await asyncio.wait([self._making])
         if self._making is None:
             self._making = asyncio.create_task(self._make_one(), name="shared-copy")
             self._making.add_done_callback(self._finish)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 
 from opentelemetry.sdk.resources import Resource
@@ -24,7 +25,9 @@ def exporting_provider() -> TracerProvider:
     """Exports spans to an OTLP collector, configured by the standard OTEL_EXPORTER_OTLP_* variables."""
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
 
-    provider = TracerProvider(resource=Resource.create({"service.name": "thinkmeter"}))
+    provider = TracerProvider(
+        resource=Resource.create({"service.name": "thinkmeter"}), shutdown_on_exit=False
+    )
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return provider
 
@@ -70,9 +73,11 @@ class Tracing:
             span.set_status(StatusCode.ERROR, record.error.message)
         span.end()
 
-    def close(self) -> None:
-        """Export the remaining spans."""
-        self._provider.shutdown()
+    def close(self, seconds: float = 2.0) -> None:
+        """Export the remaining spans, for so long. A collector that stalls must not delay the shutdown."""
+        ending = threading.Thread(target=self._provider.shutdown, name="traces-end", daemon=True)
+        ending.start()
+        ending.join(seconds)
 
 
 def _attributes(record: Record) -> dict[str, str | int | float | list[str] | None]:

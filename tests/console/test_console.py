@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from importlib.resources import files
@@ -225,3 +226,26 @@ def test_memory_is_bounded(running: Running) -> None:
     assert len(console.decisions(seen=0)) == KEPT_DECISIONS
     assert len(console.decisions(seen=KEPT_DECISIONS + 40)) == 10
     assert console.decisions(seen=KEPT_DECISIONS + 50) == []
+
+
+async def test_pages_share_their_events(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many pages are open, the state is put into an event once per second."""
+    console, made = running.gateway.console, []
+    snapshot = console.snapshot
+
+    def counted(since: int = 0) -> dict[str, Any]:
+        if since:  # the first event of a page has all seconds, and is its own
+            made.append(since)
+        return snapshot(since)
+
+    monkeypatch.setattr(console, "snapshot", counted)
+
+    async def watch() -> None:
+        async with watching(running) as events:
+            for _ in range(2):
+                await next_of(events, "snapshot")
+
+    await asyncio.gather(*(watch() for _ in range(8)))
+
+    assert made
+    assert len(made) == len(set(made))

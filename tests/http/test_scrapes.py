@@ -96,6 +96,29 @@ async def test_admin_sees_every_holder(gateway: Running) -> None:
     assert body["redis"] == {"up": True}
 
 
+async def test_lists_of_all_holders_are_shared(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many who list all holders at once cause few readings, and each sees what was spent before."""
+    reads: list[int] = []
+    slices = Store.slices
+
+    def counted(store: Store, windows: Any) -> Any:
+        reads.append(len(windows))
+        return slices(store, windows)
+
+    async def settled() -> int:
+        async with gateway.http.get(f"{gateway.url}/admin/budgets", headers=ADMIN) as response:
+            return int((await response.json())["budgets"][7]["settled"])
+
+    monkeypatch.setattr(Store, "slices", counted)
+    early = [asyncio.create_task(settled()) for _ in range(20)]
+    await spend(gateway, 7, 8)
+    late = [await settled() for _ in range(2)]
+    await asyncio.gather(*early)
+
+    assert late == [8, 8]
+    assert len(reads) < 22
+
+
 async def test_no_holders(settings: dict[str, Any]) -> None:
     """With `holders: 0` no names of keys are shown."""
     async with serving(settings | {"metrics": {"holders": 0, "max_age": 0}}) as running:

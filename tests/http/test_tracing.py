@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
+from gateway.telemetry.tracing import Tracing
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
 from tests.serving import configuration, serving
@@ -65,3 +68,21 @@ async def test_error_marks_the_span(backend: Backend, exported: InMemorySpanExpo
 
     assert span.status.status_code is StatusCode.ERROR
     assert dict(span.attributes or {})["error.type"] == "backend_error"
+
+
+def test_stalled_collector_does_not_delay_the_end() -> None:
+    """A collector that does not respond delays the shutdown by a bounded time."""
+    release, ended = threading.Event(), []
+
+    class Stalled(InMemorySpanExporter):
+        def shutdown(self) -> None:
+            release.wait(10)
+            ended.append(True)
+
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(Stalled()))
+    tracing = Tracing(provider)
+    tracing.close(0.05)
+
+    assert not ended
+    release.set()

@@ -42,6 +42,22 @@ async def test_one_copy_for_all_in_flight() -> None:
     assert making.made == 1
 
 
+async def test_copy_of_age_zero_is_begun_later() -> None:
+    """With an age of 0 nobody gets a copy begun before the call, and all who wait share the next one."""
+    making = Making()
+    copy = making.copy(0.0)
+    making.gate.clear()
+    first = asyncio.create_task(copy.get())
+    await asyncio.sleep(0)
+    others = [asyncio.create_task(copy.get()) for _ in range(10)]
+    await asyncio.sleep(0)
+    making.gate.set()
+
+    assert await first == 1
+    assert await asyncio.gather(*others) == [2] * 10
+    assert making.made == 2
+
+
 @pytest.mark.parametrize(
     ("seconds", "max_age", "later", "made"),
     [
