@@ -200,6 +200,7 @@ class Gateway:
         try:
             await self._rest(scope, receive, relay)
         finally:
+            del scope["thinkmeter.exchange"]  # the exchange holds the scope too
             record.route = getattr(scope.get("route"), "path", "other")
 
     def _finish(self, exchange: Exchange, record: Record) -> None:

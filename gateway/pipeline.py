@@ -14,7 +14,7 @@ from gateway.http.exchange import Exchange
 from gateway.http.headers import Headers, forwarded
 from gateway.openai_api.endpoints import Endpoint
 from gateway.openai_api.requests import encode
-from gateway.openai_api.responses import read_usage
+from gateway.openai_api.responses import UsageScanner, read_usage
 from gateway.openai_api.stream import StreamReader
 from gateway.routing.call import Call, Plan
 from gateway.routing.decision import Decision
@@ -152,17 +152,40 @@ async def relay(exchange: Exchange, record: Record, plan: Plan, response: Upstre
     """
     if plan.call.request.stream:
         await _relay_stream(exchange, record, plan, response)
-    else:
+    elif response.complete:
         await _relay_whole(exchange, record, response)
+    else:
+        await _relay_blocks(exchange, record, response)
 
 
 async def _relay_whole(exchange: Exchange, record: Record, response: UpstreamResponse) -> None:
     begun = time.perf_counter()
     usage = read_usage(response.body)
     if usage is None:
-        raise BackendError("The backend sent an answer that cannot be read", detail="not JSON")
+        raise _unreadable()
     record.usage = usage
     await exchange.respond(response.status, _headers(record, response, begun), response.body)
+
+
+async def _relay_blocks(exchange: Exchange, record: Record, response: UpstreamResponse) -> None:
+    """Pass on a response that is too large to be held whole, as fast as the client reads."""
+    begun = time.perf_counter()
+    if not response.body.lstrip().startswith(b"{"):
+        raise _unreadable()
+    scanner = UsageScanner()
+    headers = _headers(record, response, begun)
+    if response.length is not None:
+        headers.append((b"content-length", b"%d" % response.length))
+    await exchange.start(response.status, headers)
+    async for block in response.blocks():
+        scanner.feed(block)
+        await exchange.write(block)
+    record.usage = scanner.token_usage()
+    await exchange.finish()
+
+
+def _unreadable() -> BackendError:
+    return BackendError("The backend sent an answer that cannot be read", detail="not JSON")
 
 
 async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response: UpstreamResponse) -> None:
@@ -189,6 +212,8 @@ async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response
         await exchange.finish()
     finally:
         record.usage = reader.token_usage()
+        if plan.reservation:
+            plan.reservation.progress = None  # it holds the record, which holds the reservation
 
 
 def _headers(record: Record, response: UpstreamResponse, begun: float) -> Headers:

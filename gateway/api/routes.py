@@ -114,7 +114,7 @@ def _exchange(request: Request) -> Exchange:
 
 
 def _failure(request: Request, error: GatewayError) -> Response:
-    _exchange(request).error = error
+    _exchange(request).error = error.detached()
     response = Response(error.body(), error.status)
     response.raw_headers.extend(error.headers())
     return response

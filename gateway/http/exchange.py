@@ -131,7 +131,7 @@ class Exchange:
 
         Raises: GatewayError.
         """
-        self.error = error
+        self.error = error.detached()
         if isinstance(error, ClientClosed) or self.finished:
             self.status = error.status
             return
