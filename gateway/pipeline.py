@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from gateway.budget.ledger import Ledger
@@ -13,7 +14,8 @@ from gateway.errors import BackendDisconnected, BackendError, BackendTimeout, Cl
 from gateway.http.exchange import Exchange
 from gateway.http.headers import Headers, forwarded
 from gateway.openai_api.endpoints import Endpoint
-from gateway.openai_api.requests import encode
+from gateway.openai_api.large_requests import LARGE_BODY
+from gateway.openai_api.requests import Request, encode
 from gateway.openai_api.responses import UsageScanner, read_usage
 from gateway.openai_api.stream import StreamReader
 from gateway.routing.call import Call, Plan
@@ -23,6 +25,8 @@ from gateway.telemetry.record import Record
 from gateway.upstream.dispatch import Upstream
 from gateway.upstream.embedding import Embeddings
 from gateway.upstream.response import UpstreamRequest, UpstreamResponse
+
+_large_bodies = ThreadPoolExecutor(2, "large-bodies")  # few, as each slows the event loop down a little
 
 
 class Pipeline:
@@ -51,9 +55,14 @@ class Pipeline:
         ):
             plan = plan.granted(reservation)
             request = _upstream_request(plan, exchange, record)
+            if len(call.body) > LARGE_BODY:
+                # What is sent is a copy of the body. Keep the body itself no longer.
+                plan = plan.without_body()
+                call = plan.call
             with _noting_attempts(record, request):
                 async with self._upstream.open(call.pool, request) as response:  # waits for a backend
                     record.answered = True
+                    exchange.release_body()
                     await relay(exchange, record, plan, response)
 
     async def plan(self, call: Call, snapshot: Snapshot, *, explore: bool = False) -> Plan:
@@ -95,12 +104,22 @@ async def admit(exchange: Exchange, record: Record, endpoint: Endpoint, snapshot
     """
     key = snapshot.router.identify(exchange.headers)  # first: no body of an unknown client is read
     record.key = key.name if key else None
-    body = await exchange.body()
-    request = endpoint.parse(body)
+    body, request = await read_request(exchange, endpoint)
     record.admitted = time.perf_counter()
     call = snapshot.call(endpoint, key, exchange.headers, request, body)
     record.model, record.stream, record.choices = call.target.name, request.stream, call.request.choices
     return call
+
+
+async def read_request(exchange: Exchange, endpoint: Endpoint) -> tuple[bytes, Request]:
+    """Read and parse a body, a large one in a thread.
+
+    Raises: RequestError, ClientClosed.
+    """
+    body = await exchange.body()
+    if len(body) <= LARGE_BODY:
+        return body, endpoint.parse(body)
+    return body, await asyncio.get_running_loop().run_in_executor(_large_bodies, endpoint.parse, body)
 
 
 def _upstream_request(plan: Plan, exchange: Exchange, record: Record) -> UpstreamRequest:

@@ -22,6 +22,9 @@ from gateway.store.connection import StoreUnavailable
 Amount = Annotated[int, Meta(ge=1, le=10**13)]
 
 
+_LARGEST = 65_536  # bytes of a change
+
+
 class Change(Struct, forbid_unknown_fields=True):
     """The body of a request that changes a budget."""
 
@@ -120,7 +123,7 @@ def _limit(snapshot: Snapshot, name: str, holder: str, request: Request) -> Limi
 async def _change(snapshot: Snapshot, name: str, holder: str, request: Request) -> tuple[Limit, Change]:
     limit = _limit(snapshot, name, holder, request)
     exchange: Exchange = request.scope["thinkmeter.exchange"]
-    return limit, protocol.decode_as(Change, await exchange.body())
+    return limit, protocol.decode_as(Change, await exchange.body(_LARGEST))
 
 
 async def _answer(ledger: Ledger, overview: BudgetOverview, limits: list[Limit]) -> Response:

@@ -13,7 +13,7 @@ from gateway.errors import GatewayError, InternalError, InvalidRequest, MethodNo
 from gateway.http.exchange import Exchange
 from gateway.openai_api import requests as protocol
 from gateway.openai_api.endpoints import CHAT
-from gateway.pipeline import Pipeline
+from gateway.pipeline import Pipeline, read_request
 from gateway.routing.call import Target
 from gateway.routing.router import may_use
 from gateway.snapshot import Snapshot
@@ -77,7 +77,7 @@ def _add_dry_run(app: FastAPI, pipeline: Pipeline) -> None:
     async def route(request: Request) -> Response:
         exchange, snapshot = _exchange(request), pipeline.snapshot
         key = snapshot.router.identify(exchange.headers)
-        chat = CHAT.parse(await exchange.body())
+        _, chat = await read_request(exchange, CHAT)
         plan = await pipeline.plan(snapshot.call(CHAT, key, exchange.headers, chat), snapshot)
         fields = plan.fields()
         changed = {name: value for name, value in fields.items() if value != chat.fields.get(name)}

@@ -29,6 +29,11 @@ class HttpLimits(Section):
     """Limits on what a client may send."""
 
     body_bytes: int = Field(33_554_432, ge=1, description="Largest request body, in bytes.")
+    bodies_bytes: int = Field(
+        134_217_728,
+        ge=1,
+        description="Bytes that the bodies of all requests without a response may take; others wait unread.",
+    )
     body_seconds: Seconds = Field(30, description="Seconds for a request body to arrive.")
     header_bytes: int = Field(
         65_536, ge=1_024, description="Largest sum of header names and values, in bytes."

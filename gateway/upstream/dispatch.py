@@ -105,6 +105,7 @@ class Upstream:
         """
         end = asyncio.get_running_loop().time() + pool.timeouts.total
         response = await self._first_response(pool, request, end)
+        request.body = b""
         try:
             if response.complete:
                 # Free the slot at the replica now, however slowly the client reads.

@@ -16,12 +16,13 @@ from gateway.upstream.http1 import HttpResponse
 from gateway.upstream.pool import Backend
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class UpstreamRequest:
     """A request to the replicas of a model. Every attempt sends the same body."""
 
     path: str
     body: bytes
+    """Empty past the commit point, when no attempt can follow."""
     headers: Headers
     stream: bool = False
     affinity: str | None = None
