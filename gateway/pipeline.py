@@ -49,21 +49,22 @@ class Pipeline:
         plan = await self.plan(call, snapshot, explore=True)  # may wait for an embedding of the prompt
         demand = plan.demand
         self._note(record, plan, demand)
-        async with (
-            exchange.cancel_on_disconnect(),
-            self._ledger.hold(call.limits, demand, snapshot.settings.queue) as reservation,  # waits for Redis
-        ):
-            plan = plan.granted(reservation)
-            request = _upstream_request(plan, exchange, record)
-            if len(call.body) > LARGE_BODY:
-                # What is sent is a copy of the body. Keep the body itself no longer.
-                plan = plan.without_body()
-                call = plan.call
-            with _noting_attempts(record, request):
-                async with self._upstream.open(call.pool, request) as response:  # waits for a backend
-                    record.answered = True
-                    exchange.release_body()
-                    await relay(exchange, record, plan, response)
+        async with exchange.cancel_on_disconnect():
+            async with self._ledger.hold(call.limits, demand, snapshot.settings.queue) as reservation:
+                plan = plan.granted(reservation)
+                request = _upstream_request(plan, exchange, record)
+                if len(call.body) > LARGE_BODY:
+                    # What is sent is a copy of the body. Keep the body itself no longer.
+                    plan = plan.without_body()
+                    call = plan.call
+                with _noting_attempts(record, request):
+                    async with self._upstream.open(call.pool, request) as response:  # waits for a backend
+                        record.answered = True
+                        exchange.release_body()
+                        await relay(exchange, record, plan, response)
+            # Tokens and slot are free. The client may take its time to read the rest.
+            if not exchange.finished:
+                await exchange.finish()
 
     async def plan(self, call: Call, snapshot: Snapshot, *, explore: bool = False) -> Plan:
         """Decide how a call will be sent. `/v1/route` and `thinkmeter route` show the same plan.
@@ -198,9 +199,8 @@ async def _relay_blocks(exchange: Exchange, record: Record, response: UpstreamRe
     await exchange.start(response.status, headers)
     async for block in response.blocks():
         scanner.feed(block)
-        await exchange.write(block)
+        await exchange.stream(block)
     record.usage = scanner.token_usage()
-    await exchange.finish()
 
 
 def _unreadable() -> BackendError:
@@ -223,12 +223,11 @@ async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response
                 if not exchange.started:
                     record.first_byte = record.elapsed()
                     await exchange.start(response.status, _headers(record, response, begun), streams=True)
-                await exchange.write(events)
+                await exchange.stream(events)
         if not reader.done and not reader.failed:
             raise BackendDisconnected("The backend closed the stream before its end")
         if reader.failed:
             record.error = BackendError("The backend reported an error inside the stream")
-        await exchange.finish()
     finally:
         record.usage = reader.token_usage()
         if plan.reservation:

@@ -12,12 +12,15 @@ from gateway.config.server import HttpLimits
 from gateway.errors import ClientClosed, GatewayError, RequestTimeout, RequestTooLarge
 from gateway.http.body_memory import BodyMemory
 from gateway.http.headers import Headers
+from gateway.http.outbox import Outbox, UnreadMemory
 
 _ids = Random()  # noqa: S311 - request ids are no secret, and urandom is a system call
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
 _SMALL = 1 << 18  # bytes; a shorter body never waits for room
+_PATIENCE = 10.0  # seconds in which a client must take a block when there is no room for more
+_SECONDS_PER_MEBIBYTE = 60.0  # in which a client must read what is left when its backend has finished
 
 PEER = "thinkmeter.peer"
 """The key under which `HttpProtocol` puts the connection's `Peer` into the ASGI scope."""
@@ -28,22 +31,32 @@ class Peer:
 
     def __init__(self) -> None:
         self.gone = False
+        self.paused = False
+        """The client does not read what was sent to it."""
         self.watchers: list[CancelOnDisconnect] = []
 
     def leave(self) -> None:
         """Cancel the watching blocks, because the connection is lost."""
-        self.gone = True
+        self.gone, self.paused = True, False
         for watcher in self.watchers:
             watcher.stop()
+
+
+class HttpMemory:
+    """Memory that the exchanges of a gateway share."""
+
+    def __init__(self, limits: HttpLimits) -> None:
+        self.bodies = BodyMemory(limits.bodies_bytes)
+        self.unread = UnreadMemory(limits.unread_bytes)
 
 
 class Exchange:
     """One request and its response, which is started at most once."""
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, limits: HttpLimits, memory: BodyMemory | None = None
+        self, scope: Scope, receive: Receive, send: Send, limits: HttpLimits, memory: HttpMemory | None = None
     ) -> None:
-        """memory: what the bodies of all exchanges share."""
+        """memory: what all exchanges share."""
         self.raw_headers: Headers = scope["headers"]
         self.headers: dict[bytes, bytes] = dict(self.raw_headers)
         self.request_id = self._given_request_id() or f"{_ids.getrandbits(128):032x}"
@@ -51,7 +64,10 @@ class Exchange:
         self._peer: Peer = scope.get(PEER) or Peer()
         self._send = send
         self._limits = limits
-        self._memory = memory or BodyMemory(limits.bodies_bytes)
+        memory = memory or HttpMemory(limits)
+        self._memory, self._unread = memory.bodies, memory.unread
+        self._outbox: Outbox | None = None
+        """What the client has not read yet of a stream."""
         self.status = 0
         """The status of the response; 0 until it starts."""
         self.error: GatewayError | None = None
@@ -106,6 +122,13 @@ class Exchange:
         memory.take(self, more)
         self._held = size
 
+    async def close(self) -> None:
+        """Release the memory that the exchange shares with others."""
+        self.release_body()
+        if self._outbox is not None:
+            await self._outbox.close()
+            self._outbox = None  # it holds the exchange too
+
     def release_body(self) -> None:
         """Let other bodies be read, because this one is held no longer."""
         if self._held:
@@ -139,10 +162,26 @@ class Exchange:
             headers.append((b"connection", b"close"))
         return headers
 
+    async def stream(self, block: bytes) -> None:
+        """Send a part of a stream. If the client does not read, keep it within the limits.
+
+        Raises: ClientClosed.
+        """
+        if self._outbox is None:
+            if not self._peer.paused:
+                await self.write(block)
+                return
+            self._outbox = Outbox(self.write, self._unread, _PATIENCE)
+        await self._outbox.put(block)
+
     async def write(self, block: bytes) -> None:
+        """Send a part of a body, as fast as the client reads."""
         await self._send({"type": "http.response.body", "body": block, "more_body": True})
 
     async def finish(self, block: bytes = b"") -> None:
+        """Send the last part of a body, after everything that is unread. Raises: ClientClosed."""
+        if self._outbox is not None:
+            await self._outbox.drain(_SECONDS_PER_MEBIBYTE)
         self.finished = True
         await self._send({"type": "http.response.body", "body": block, "more_body": False})
 

@@ -26,7 +26,7 @@ def large(size: int, **fields: object) -> bytes:
 
 
 def memory(running: Running) -> BodyMemory:
-    return running.gateway._bodies
+    return running.gateway._memory.bodies
 
 
 async def test_bodies_beyond_the_limit_wait_unread(backend: Backend) -> None:
