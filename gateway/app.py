@@ -26,7 +26,7 @@ from gateway.config.settings import Settings
 from gateway.console.state import Console
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, RouteNotFound, ShuttingDown
 from gateway.http import protocol, server
-from gateway.http.exchange import Exchange
+from gateway.http.exchange import Exchange, HttpMemory
 from gateway.openai_api.endpoints import ENDPOINTS
 from gateway.pipeline import Pipeline
 from gateway.snapshot import Snapshot
@@ -107,6 +107,7 @@ class Gateway:
         self.tracing = _tracing(span_provider) if settings.server.tracing else None
         if self.tracing:
             self.sinks.append(self.tracing.end)
+        self._memory = HttpMemory(settings.limits)
         self._hot = {endpoint.path: endpoint for endpoint in ENDPOINTS}
         self._rest = FastAPI(title="Thinkmeter", version=__version__, lifespan=self._lifespan, redoc_url=None)
         console.add_routes(self._rest, self.console, lambda: self.snapshot.settings)
@@ -218,7 +219,7 @@ class Gateway:
         if scope["type"] != "http":
             await self._rest(scope, receive, send)
             return
-        exchange = Exchange(scope, receive, send, self.settings.limits)
+        exchange = Exchange(scope, receive, send, self.settings.limits, self._memory)
         record = Record(exchange.request_id)
         self.metrics.in_flight.inc()
         try:
@@ -231,6 +232,7 @@ class Gateway:
             log.exception("request %s failed", record.request_id)
             await exchange.fail(InternalError("Internal error", detail=type(error).__name__))
         finally:
+            await exchange.close()
             self.metrics.in_flight.dec()
             self._finish(exchange, record)
 
@@ -257,6 +259,7 @@ class Gateway:
         try:
             await self._rest(scope, receive, relay)
         finally:
+            del scope["thinkmeter.exchange"]  # the exchange holds the scope too
             record.route = getattr(scope.get("route"), "path", "other")
 
     def _finish(self, exchange: Exchange, record: Record) -> None:

@@ -29,9 +29,10 @@ GatewayError
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import orjson
 
@@ -69,6 +70,10 @@ class GatewayError(Exception):
         self.param = param
         self.retry_after = retry_after
         self.detail = detail
+
+    def detached(self) -> Self:
+        """A copy without traceback, to be kept: the frames of a traceback hold the body of the request."""
+        return copy.copy(self)
 
     def body(self) -> bytes:
         """The error object in JSON: `{"error":{"message":…,"type":…,"param":…,"code":…}}`."""

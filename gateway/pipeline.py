@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from gateway.budget.ledger import Ledger
@@ -14,8 +15,9 @@ from gateway.errors import BackendDisconnected, BackendError, BackendTimeout, Cl
 from gateway.http.exchange import Exchange
 from gateway.http.headers import Headers, forwarded
 from gateway.openai_api.endpoints import Endpoint
-from gateway.openai_api.requests import encode
-from gateway.openai_api.responses import read_usage
+from gateway.openai_api.large_requests import LARGE_BODY
+from gateway.openai_api.requests import Request, encode
+from gateway.openai_api.responses import UsageScanner, read_usage
 from gateway.openai_api.stream import StreamReader
 from gateway.routing.call import Call, Plan
 from gateway.routing.decision import Decision
@@ -24,6 +26,8 @@ from gateway.telemetry.record import Record
 from gateway.upstream.dispatch import Upstream
 from gateway.upstream.embedding import Embeddings
 from gateway.upstream.response import UpstreamRequest, UpstreamResponse
+
+_large_bodies = ThreadPoolExecutor(2, "large-bodies")  # few, as each slows the event loop down a little
 
 
 class Pipeline:
@@ -46,16 +50,22 @@ class Pipeline:
         plan = await self.plan(call, snapshot, explore=True)  # may wait for an embedding of the prompt
         demand = plan.demand
         self._note(record, plan, demand)
-        async with (
-            exchange.cancel_on_disconnect(),
-            self._ledger.hold(call.limits, demand, _turn(call)) as reservation,  # waits for Redis
-        ):
-            plan = plan.granted(reservation)
-            request = _upstream_request(plan, exchange, record)
-            with _noting_attempts(record, request):
-                async with self._upstream.open(call.pool, request) as response:  # waits for a backend
-                    record.answered = True
-                    await relay(exchange, record, plan, response)
+        async with exchange.cancel_on_disconnect():
+            async with self._ledger.hold(call.limits, demand, _turn(call)) as reservation:
+                plan = plan.granted(reservation)
+                request = _upstream_request(plan, exchange, record)
+                if len(call.body) > LARGE_BODY:
+                    # What is sent is a copy of the body. Keep the body itself no longer.
+                    plan = plan.without_body()
+                    call = plan.call
+                with _noting_attempts(record, request):
+                    async with self._upstream.open(call.pool, request) as response:  # waits for a backend
+                        record.answered = True
+                        exchange.release_body()
+                        await relay(exchange, record, plan, response)
+            # Tokens and slot are free. The client may take its time to read the rest.
+            if not exchange.finished:
+                await exchange.finish()
 
     async def plan(self, call: Call, snapshot: Snapshot, *, explore: bool = False) -> Plan:
         """Decide how a call will be sent. `/v1/route` and `thinkmeter route` show the same plan.
@@ -102,12 +112,22 @@ async def admit(exchange: Exchange, record: Record, endpoint: Endpoint, snapshot
     """
     key = snapshot.router.identify(exchange.headers)  # first: no body of an unknown client is read
     record.key = key.name if key else None
-    body = await exchange.body()
-    request = endpoint.parse(body)
+    body, request = await read_request(exchange, endpoint)
     record.admitted = time.perf_counter()
     call = snapshot.call(endpoint, key, exchange.headers, request, body)
     record.model, record.stream, record.choices = call.target.name, request.stream, call.request.choices
     return call
+
+
+async def read_request(exchange: Exchange, endpoint: Endpoint) -> tuple[bytes, Request]:
+    """Read and parse a body, a large one in a thread.
+
+    Raises: RequestError, ClientClosed.
+    """
+    body = await exchange.body()
+    if len(body) <= LARGE_BODY:
+        return body, endpoint.parse(body)
+    return body, await asyncio.get_running_loop().run_in_executor(_large_bodies, endpoint.parse, body)
 
 
 def _upstream_request(plan: Plan, exchange: Exchange, record: Record) -> UpstreamRequest:
@@ -159,17 +179,39 @@ async def relay(exchange: Exchange, record: Record, plan: Plan, response: Upstre
     """
     if plan.call.request.stream:
         await _relay_stream(exchange, record, plan, response)
-    else:
+    elif response.complete:
         await _relay_whole(exchange, record, response)
+    else:
+        await _relay_blocks(exchange, record, response)
 
 
 async def _relay_whole(exchange: Exchange, record: Record, response: UpstreamResponse) -> None:
     begun = time.perf_counter()
     usage = read_usage(response.body)
     if usage is None:
-        raise BackendError("The backend sent an answer that cannot be read", detail="not JSON")
+        raise _unreadable()
     record.usage = usage
     await exchange.respond(response.status, _headers(record, response, begun), response.body)
+
+
+async def _relay_blocks(exchange: Exchange, record: Record, response: UpstreamResponse) -> None:
+    """Pass on a response that is too large to be held whole, as fast as the client reads."""
+    begun = time.perf_counter()
+    if not response.body.lstrip().startswith(b"{"):
+        raise _unreadable()
+    scanner = UsageScanner()
+    headers = _headers(record, response, begun)
+    if response.length is not None:
+        headers.append((b"content-length", b"%d" % response.length))
+    await exchange.start(response.status, headers)
+    async for block in response.blocks():
+        scanner.feed(block)
+        await exchange.stream(block)
+    record.usage = scanner.token_usage()
+
+
+def _unreadable() -> BackendError:
+    return BackendError("The backend sent an answer that cannot be read", detail="not JSON")
 
 
 async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response: UpstreamResponse) -> None:
@@ -188,14 +230,15 @@ async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response
                 if not exchange.started:
                     record.first_byte = record.elapsed()
                     await exchange.start(response.status, _headers(record, response, begun), streams=True)
-                await exchange.write(events)
+                await exchange.stream(events)
         if not reader.done and not reader.failed:
             raise BackendDisconnected("The backend closed the stream before its end")
         if reader.failed:
             record.error = BackendError("The backend reported an error inside the stream")
-        await exchange.finish()
     finally:
         record.usage = reader.token_usage()
+        if plan.reservation:
+            plan.reservation.progress = None  # it holds the record, which holds the reservation
 
 
 def _headers(record: Record, response: UpstreamResponse, begun: float) -> Headers:

@@ -29,6 +29,9 @@ _Act = Callable[[], Awaitable[None]]
 Amount = Annotated[int, Meta(ge=1, le=10**13)]
 
 
+_LARGEST = 65_536  # bytes of a change
+
+
 class Change(Struct, forbid_unknown_fields=True):
     """The body of a request that changes a budget."""
 
@@ -169,7 +172,7 @@ async def _tokens(snapshot: Snapshot, name: str, holder: str, request: Request) 
     """The limit that the path names, and the tokens in the body."""
     limit = _limit(snapshot, name, holder, request)
     exchange: Exchange = request.scope["thinkmeter.exchange"]
-    return limit, protocol.decode_as(Change, await exchange.body()).tokens
+    return limit, protocol.decode_as(Change, await exchange.body(_LARGEST)).tokens
 
 
 async def _answer(ledger: Ledger, overview: BudgetOverview, limits: list[Limit]) -> Response:

@@ -22,7 +22,7 @@ from gateway.http.exchange import Exchange
 from gateway.http.headers import bearer
 from gateway.openai_api import requests as protocol
 from gateway.openai_api.endpoints import CHAT
-from gateway.pipeline import Pipeline
+from gateway.pipeline import Pipeline, read_request
 from gateway.routing.call import Target
 from gateway.routing.router import may_use
 from gateway.snapshot import Snapshot
@@ -92,7 +92,7 @@ def _add_dry_run(app: FastAPI, pipeline: Pipeline) -> None:
     async def route(request: Request) -> Response:
         exchange, snapshot = _exchange(request), pipeline.snapshot
         key = _identify(request, snapshot)
-        chat = CHAT.parse(await exchange.body())
+        _, chat = await read_request(exchange, CHAT)
         plan = await pipeline.plan(snapshot.call(CHAT, key, exchange.headers, chat), snapshot)
         fields = plan.fields()
         changed = {name: value for name, value in fields.items() if value != chat.fields.get(name)}
@@ -137,7 +137,7 @@ def _identify(request: Request, snapshot: Snapshot) -> Key | None:
 
 
 def _failure(request: Request, error: GatewayError) -> Response:
-    _exchange(request).error = error
+    _exchange(request).error = error.detached()
     response = Response(error.body(), error.status)
     response.raw_headers.extend(error.headers())
     return response

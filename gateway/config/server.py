@@ -60,6 +60,16 @@ class HttpLimits(Section):
     """Limits on what a client may send."""
 
     body_bytes: int = Field(33_554_432, ge=1, description="Largest request body, in bytes.")
+    bodies_bytes: int = Field(
+        134_217_728,
+        ge=1,
+        description="Bytes that the bodies of all requests without a response may take; others wait unread.",
+    )
+    unread_bytes: int = Field(
+        67_108_864,
+        ge=0,
+        description="Bytes of streams that clients may leave unread without delaying the backend.",
+    )
     body_seconds: Seconds = Field(30, description="Seconds for a request body to arrive.")
     header_bytes: int = Field(
         65_536, ge=1_024, description="Largest sum of header names and values, in bytes."

@@ -10,11 +10,17 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gateway.config.server import HttpLimits
 from gateway.errors import ClientClosed, GatewayError, RequestTimeout, RequestTooLarge
+from gateway.http.body_memory import BodyMemory
 from gateway.http.headers import Headers
+from gateway.http.outbox import Outbox, UnreadMemory
 
 _ids = Random()  # noqa: S311 - request ids are no secret, and urandom is a system call
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
+
+_SMALL = 1 << 18  # bytes; a shorter body never waits for room
+_PATIENCE = 10.0  # seconds in which a client must take a block when there is no room for more
+_SECONDS_PER_MEBIBYTE = 60.0  # in which a client must read what is left when its backend has finished
 
 PEER = "thinkmeter.peer"
 """The key under which `HttpProtocol` puts the connection's `Peer` into the ASGI scope."""
@@ -25,19 +31,32 @@ class Peer:
 
     def __init__(self) -> None:
         self.gone = False
+        self.paused = False
+        """The client does not read what was sent to it."""
         self.watchers: list[CancelOnDisconnect] = []
 
     def leave(self) -> None:
         """Cancel the watching blocks, because the connection is lost."""
-        self.gone = True
+        self.gone, self.paused = True, False
         for watcher in self.watchers:
             watcher.stop()
+
+
+class HttpMemory:
+    """Memory that the exchanges of a gateway share."""
+
+    def __init__(self, limits: HttpLimits) -> None:
+        self.bodies = BodyMemory(limits.bodies_bytes)
+        self.unread = UnreadMemory(limits.unread_bytes)
 
 
 class Exchange:
     """One request and its response, which is started at most once."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: HttpLimits) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, limits: HttpLimits, memory: HttpMemory | None = None
+    ) -> None:
+        """memory: what all exchanges share."""
         self.raw_headers: Headers = scope["headers"]
         self.headers: dict[bytes, bytes] = dict(self.raw_headers)
         self.request_id = self._given_request_id() or f"{_ids.getrandbits(128):032x}"
@@ -47,6 +66,10 @@ class Exchange:
         self._peer: Peer = scope.get(PEER) or Peer()
         self._send = send
         self._limits = limits
+        memory = memory or HttpMemory(limits)
+        self._memory, self._unread = memory.bodies, memory.unread
+        self._outbox: Outbox | None = None
+        """What the client has not read yet of a stream."""
         self.status = 0
         """The status of the response; 0 until it starts."""
         self.error: GatewayError | None = None
@@ -54,6 +77,8 @@ class Exchange:
         self.started = False
         self.finished = False
         self._streams = False
+        self._held = 0
+        """Bytes of the body that count in `BodyMemory`."""
 
     def _given_request_id(self) -> str | None:
         given = self.headers.get(b"x-request-id", b"")
@@ -61,38 +86,61 @@ class Exchange:
 
     # --- the request -------------------------------------------------------------------------------
 
-    async def body(self) -> bytes:
-        """Read the whole request body.
+    async def body(self, most: int | None = None) -> bytes:
+        """Read the whole request body, of at most `most` bytes or else `limits.body_bytes`.
 
         Raises: RequestTooLarge, RequestTimeout, ClientClosed.
         """
+        most = self._limits.body_bytes if most is None else most
         declared = self.headers.get(b"content-length", b"")
-        if declared.isdigit() and int(declared) > self._limits.body_bytes:
-            raise self._too_large()
-        parts: list[bytes] = []
-        size = 0
+        if declared.isdigit() and int(declared) > most:
+            raise _too_large(most)
         try:
-            async with asyncio.timeout(self._limits.body_seconds):
-                more = True
-                while more:
+            async with asyncio.timeout(self._limits.body_seconds) as deadline:
+                message = await self._receive_part()
+                first: bytes = message.get("body", b"")
+                if not message.get("more_body", False) and len(first) <= most:
+                    return first
+                body = bytearray(first)  # a list would cost an object for each part, which may be one byte
+                while message.get("more_body", False) and len(body) <= most:
+                    if len(body) > _SMALL:
+                        await self._room(len(body), deadline)
                     message = await self._receive_part()
-                    parts.append(message.get("body", b""))
-                    size += len(parts[-1])
-                    if size > self._limits.body_bytes:
-                        raise self._too_large()
-                    more = message.get("more_body", False)
+                    body += message.get("body", b"")
         except TimeoutError:
             raise RequestTimeout(f"The body did not arrive within {self._limits.body_seconds:g} s") from None
-        return b"".join(parts)
+        if len(body) > most:
+            raise _too_large(most)
+        return bytes(body)
+
+    async def _room(self, size: int, deadline: asyncio.Timeout) -> None:
+        """Wait, outside of the time for the body, until its next part may be read."""
+        memory, more = self._memory, size - self._held
+        if not memory.has_room(self, more):
+            left = (deadline.when() or 0.0) - asyncio.get_running_loop().time()
+            deadline.reschedule(None)
+            await memory.room(self, more)
+            deadline.reschedule(asyncio.get_running_loop().time() + left)
+        memory.take(self, more)
+        self._held = size
+
+    async def close(self) -> None:
+        """Release the memory that the exchange shares with others."""
+        self.release_body()
+        if self._outbox is not None:
+            await self._outbox.close()
+            self._outbox = None  # it holds the exchange too
+
+    def release_body(self) -> None:
+        """Let other bodies be read, because this one is held no longer."""
+        if self._held:
+            self._memory.release(self)
 
     async def _receive_part(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.disconnect":
             raise ClientClosed("The client closed the connection")
         return message
-
-    def _too_large(self) -> RequestTooLarge:
-        return RequestTooLarge(f"The request body is larger than {self._limits.body_bytes} bytes")
 
     def cancel_on_disconnect(self) -> CancelOnDisconnect:
         """Cancel the block inside `async with` when the client disconnects.
@@ -116,10 +164,26 @@ class Exchange:
             headers.append((b"connection", b"close"))
         return headers
 
+    async def stream(self, block: bytes) -> None:
+        """Send a part of a stream. If the client does not read, keep it within the limits.
+
+        Raises: ClientClosed.
+        """
+        if self._outbox is None:
+            if not self._peer.paused:
+                await self.write(block)
+                return
+            self._outbox = Outbox(self.write, self._unread, _PATIENCE)
+        await self._outbox.put(block)
+
     async def write(self, block: bytes) -> None:
+        """Send a part of a body, as fast as the client reads."""
         await self._send({"type": "http.response.body", "body": block, "more_body": True})
 
     async def finish(self, block: bytes = b"") -> None:
+        """Send the last part of a body, after everything that is unread. Raises: ClientClosed."""
+        if self._outbox is not None:
+            await self._outbox.drain(_SECONDS_PER_MEBIBYTE)
         self.finished = True
         await self._send({"type": "http.response.body", "body": block, "more_body": False})
 
@@ -133,7 +197,7 @@ class Exchange:
 
         Raises: GatewayError.
         """
-        self.error = error
+        self.error = error.detached()
         if isinstance(error, ClientClosed) or self.finished:
             self.status = error.status
             return
@@ -153,6 +217,10 @@ class Exchange:
         elif not message.get("more_body"):
             self.finished = True
         return message
+
+
+def _too_large(most: int) -> RequestTooLarge:
+    return RequestTooLarge(f"The request body is larger than {most} bytes")
 
 
 class CancelOnDisconnect:

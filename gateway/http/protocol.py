@@ -54,11 +54,13 @@ class HttpProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self._peer.paused = True
         # otherwise a client that stops reading could keep its slot and delay a shutdown indefinitely
         self._stalled = self.loop.call_later(self.stall_seconds(), self.transport.abort)
 
     def resume_writing(self) -> None:
         self._read_on()
+        self._peer.paused = False
         super().resume_writing()
 
     def _read_on(self) -> None:

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from gateway.openai_api.requests import Request, parse_chat, parse_completion, parse_embedding
+from msgspec import Struct
+
+from gateway.openai_api.large_requests import LARGE_BODY, cut
+from gateway.openai_api.requests import (
+    ChatBody,
+    CompletionBody,
+    EmbeddingBody,
+    Request,
+    encode,
+    parse_chat,
+    parse_completion,
+    parse_embedding,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +25,9 @@ class Endpoint:
     """One endpoint: how its requests are parsed, and what a tier can change in them."""
 
     path: str
-    parse: Callable[[bytes], Request]
+    parse_small: Callable[[bytes], Request]
+    body: type[Struct]
+    """The fields that `parse_small` reads."""
     has_tiers: bool = True
     """The model generates text, so a tier is chosen."""
     has_template: bool = False
@@ -22,6 +36,24 @@ class Endpoint:
     """The field that limits the completion."""
     default_max_tokens: int | None = None
     """The length that the API defines for a request without `max_tokens`."""
+
+    def parse(self, body: bytes) -> Request:
+        """Parse a request of any size. One over `LARGE_BODY` takes long enough to belong into a thread.
+
+        Raises: InvalidJson, InvalidRequest.
+        """
+        if len(body) <= LARGE_BODY:
+            return self.parse_small(body)
+        large = cut(body, self.body.__struct_fields__)
+        request = self.parse_small(encode(large.small))
+        prompts = request.prompts + large.omitted_prompts
+        added = {name: value for name, value in request.fields.items() if name not in large.small}
+        return replace(
+            request,
+            fields=large.fields | added,
+            prompts=prompts,
+            choices=request.choices // request.prompts * prompts,
+        )
 
     def with_default_length(self, request: Request) -> Request:
         """The request, with the API's default length as the client's limit if it has no `max_tokens`."""
@@ -32,7 +64,9 @@ class Endpoint:
         )
 
 
-CHAT = Endpoint("/v1/chat/completions", parse_chat, has_template=True, cap_field="max_completion_tokens")
-COMPLETIONS = Endpoint("/v1/completions", parse_completion, default_max_tokens=16)
-EMBEDDINGS = Endpoint("/v1/embeddings", parse_embedding, has_tiers=False)
+CHAT = Endpoint(
+    "/v1/chat/completions", parse_chat, ChatBody, has_template=True, cap_field="max_completion_tokens"
+)
+COMPLETIONS = Endpoint("/v1/completions", parse_completion, CompletionBody, default_max_tokens=16)
+EMBEDDINGS = Endpoint("/v1/embeddings", parse_embedding, EmbeddingBody, has_tiers=False)
 ENDPOINTS = (CHAT, COMPLETIONS, EMBEDDINGS)

@@ -20,6 +20,7 @@ _chunk = msgspec.json.Decoder(_Chunk)
 _usage = msgspec.json.Decoder(ReportedUsage)
 
 _SEPARATORS = (b"\n\n", b"\r\n\r\n")
+_LONGEST_SEPARATOR = 4
 _BLANK_LINES = (b"\n\n", b"\n\r\n")  # what a match of _EVENT_END can end with
 _EVENT_LIMIT = 1 << 20  # bytes; a longer event is forwarded in pieces
 
@@ -87,7 +88,8 @@ class StreamReader:
         self._strip_usage = strip_usage
         self._strip_counts = strip_counts
         self._prompts = prompts
-        self._partial = b""
+        self._partial = bytearray()
+        """The incomplete event at the end of what has arrived."""
         self._spelling: _Spelling | None = None
         self._usage: ReportedUsage | None = None
         self._running: dict[bytes, bytes] = {}
@@ -111,12 +113,18 @@ class StreamReader:
         leave half an event in front of our error event.
         """
         if self._partial:
-            block = self._partial + block
-            self._partial = b""
+            # Only the end can complete the event: searching all of it at every piece would be quadratic.
+            searched = self._partial[1 - _LONGEST_SEPARATOR :]
+            self._partial += block
+            searched += block
+            if len(self._partial) <= _EVENT_LIMIT and not any(mark in searched for mark in _SEPARATORS):
+                return b""
+            block = bytes(self._partial)
+            self._partial = bytearray()
         if not block.endswith(b"\n\n"):
             end = max((block.rfind(mark) + len(mark) for mark in _SEPARATORS if mark in block), default=0)
             if len(block) - end <= _EVENT_LIMIT:
-                block, self._partial = block[:end], block[end:]
+                block, self._partial = block[:end], bytearray(block[end:])
         return self._read(block) if block else b""
 
     def _read(self, block: bytes) -> bytes:

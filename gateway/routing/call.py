@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import replace as with_changes
 
 from msgspec import Raw, Struct
 from msgspec.structs import replace
@@ -104,6 +105,11 @@ class Plan(Struct, frozen=True):
         if self.routing:
             decision = self.routing.granted(reservation, self.call.settings.reservations)
         return replace(self, decision=decision, reservation=reservation)
+
+    def without_body(self) -> Plan:
+        """The plan of a call that has been encoded for a backend."""
+        request = with_changes(self.call.request, fields={}, prompt="", conversation="", metadata=None)
+        return replace(self, call=replace(self.call, request=request, body=b""))
 
     def fields(self) -> Fields:
         """The fields to send upstream: the client's bytes, except for the model name, the tier and usage."""

@@ -1,8 +1,9 @@
 """Sends a request to one of a model's replicas: picks the replica, retries, and opens the response.
 
 The commit point is the moment `Upstream.open` returns a response: a complete body, or a stream with its first
-complete event. Before it, the client has received nothing, so another replica can be tried. After it, the
-client may have read the status and the first tokens, so a failure can only end the response.
+complete event. Of a body over 512 KiB, its beginning is enough, so that it is never held whole. Before the
+commit point, the client has received nothing, so another replica can be tried. After it, the client may have
+read the status and the first tokens, so a failure can only end the response.
 
 Example: replica a accepts a stream and closes the connection. If no event has arrived, the client gets the
 stream of replica b and notices nothing. If the client has already received `data: {"choices":[{"delta":
@@ -34,7 +35,9 @@ from gateway.upstream.response import UpstreamRequest, UpstreamResponse
 log = logging.getLogger("thinkmeter.upstream")
 
 _ERROR_BYTES = 65_536  # the rest of a longer error body is not read
+_ASKED_BYTES = 1 << 24  # longest response to a request of our own: a list of models, or an embedding
 _EVENT_BYTES = 1 << 20  # a first event longer than this is passed on before it is complete
+_WHOLE_BYTES = 1 << 19  # a whole response longer than this is passed on before it is complete
 
 
 class Upstream:
@@ -85,9 +88,12 @@ class Upstream:
         headers = [*_authorization(replica), *kind]
         response = await self._client.request(method, replica.base, path, headers, body, connect=connect)
         try:
-            return response.status, await response.read()
+            body = await response.read(_ASKED_BYTES)
         finally:
             response.close()
+        if len(body) > _ASKED_BYTES:
+            raise BackendError("The backend sent too long a response", detail=f"over {_ASKED_BYTES} bytes")
+        return response.status, body
 
     @asynccontextmanager
     async def open(self, pool: Pool, request: UpstreamRequest) -> AsyncIterator[UpstreamResponse]:
@@ -99,14 +105,15 @@ class Upstream:
         """
         end = asyncio.get_running_loop().time() + pool.timeouts.total
         response = await self._first_response(pool, request, end)
+        request.body = b""
         try:
-            if request.stream:
-                async with response.timeouts(pool.timeouts.idle, end):
-                    yield response
-            else:
-                # The body is complete. Free the slot at the replica now, however slowly the client reads.
+            if response.complete:
+                # Free the slot at the replica now, however slowly the client reads.
                 response.close()
                 yield response
+            else:
+                async with response.timeouts(pool.timeouts.idle, end):
+                    yield response
             response.backend.breaker.record_success()
         except BackendError:
             # The caller also raises it inside the `yield`, when a stream ends without `data: [DONE]`. A
@@ -136,15 +143,15 @@ class Upstream:
             try:
                 return await self._attempt(backend, request, end, pool.timeouts)
             except GatewayError as error:
-                failure = error
+                failure = error.detached()
                 if not error.retryable or asyncio.get_running_loop().time() >= end:
                     break
                 number = len(request.tried)
                 log.warning("backend %s, attempt %d: %s (%s)", backend.name, number, error, error.detail)
-        raise failure or NoBackend(
-            f"No healthy backend serves the model {pool.model!r} right now",
-            retry_after=pool.health.interval,
+        failure = failure or NoBackend(
+            f"No healthy backend serves the model {pool.model!r} right now", retry_after=pool.health.interval
         )
+        raise failure.detached()
 
     async def _attempt(
         self, backend: Backend, request: UpstreamRequest, end: float, timeouts: Timeouts
@@ -168,21 +175,22 @@ class Upstream:
                 if response.status >= 300:
                     raise await _error_of(response)
                 _check_content_type(response, request)
-                body = await (_first_event(response) if request.stream else response.read())
+                body = await (_first_event(response) if request.stream else response.read(_WHOLE_BYTES))
                 if not body:
                     raise BackendDisconnected("The backend sent an empty response")
                 # vLLM refuses some requests inside a stream, with status 200 and an error as the first event:
                 # data: {"error":{"message":"…","code":400}}. The client gets a real 400 instead.
                 if request.stream and body.startswith((b'data: {"error"', b'data:{"error"')):
                     raise stream_error(body)
-        except TimeoutError as error:
-            self._fail(backend, response, failure := BackendTimeout("The backend did not respond in time"))
-            raise failure from error
+        except TimeoutError:
+            late = "The backend did not respond in time"
+            self._fail(backend, response, BackendTimeout(late))
+            raise BackendTimeout(late) from None
         except BaseException as error:  # cancellation too: the slot must be freed
             self._fail(backend, response, error)
             raise
         backend.breaker.response_started()
-        return UpstreamResponse(backend, response, body)
+        return UpstreamResponse(backend, response, body, complete=not request.stream and response.at_end)
 
     @staticmethod
     def _fail(backend: Backend, response: HttpResponse | None, failure: BaseException) -> None:
@@ -215,20 +223,30 @@ async def _first_event(response: HttpResponse) -> bytes:
 
     Committing earlier gains nothing: no client can use half an event such as `data: {"choices":[{"de`.
     """
-    block = await response.block()
-    # An event ends with an empty line. Lines end with \n or \r\n, so that is \n\n or \r\n\r\n.
-    while block and b"\n\n" not in block and b"\n\r\n" not in block and len(block) < _EVENT_BYTES:
+    begun = await response.block()
+    if not begun or _ends_event(begun):
+        return begun
+    event = bytearray(begun)
+    while len(event) < _EVENT_BYTES:
         more = await response.block()
         if not more:
             raise BackendDisconnected("The backend closed the connection before its response was complete")
-        block += more
-    return block
+        end = bytes(event[-2:]) + more  # only this can complete it: searching all again would be quadratic
+        event += more
+        if _ends_event(end):
+            break
+    return bytes(event)
+
+
+def _ends_event(block: bytes) -> bool:
+    """Whether a block holds the empty line that ends an event; lines end with LF or CRLF."""
+    return b"\n\n" in block or b"\n\r\n" in block
 
 
 async def _error_of(response: HttpResponse) -> GatewayError:
     """The error for a response with a status of 300 or above."""
     after = response.header(b"retry-after")
-    body = await response.read(_ERROR_BYTES)
+    body = (await response.read(_ERROR_BYTES))[:_ERROR_BYTES]
     return backend_error(
         response.status, body, retry_after=min(float(after), 3600) if after.isdecimal() else 1
     )

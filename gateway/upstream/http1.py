@@ -21,6 +21,8 @@ from gateway.upstream.origin import Origin, parse_origin
 
 _WINDOW = 1 << 18  # with more unread bytes than this, the connection is not read until they are taken
 _HEADER_BYTES = 1 << 16
+_FRAMING_BYTES = 1 << 17  # between two pieces of a body: headers, chunk sizes with extensions, trailers
+_PIECE_OVERHEAD = 64  # bytes that Python needs for each piece of a body
 
 
 class HttpResponse:
@@ -37,7 +39,7 @@ class HttpResponse:
         self.blocks: list[bytes] = []
         """Parts of the body that have arrived and have not been read yet."""
         self.kept = 0
-        """Their size in bytes."""
+        """Their size in memory, in bytes."""
         self._connection = connection
 
     def header(self, name: bytes) -> str:
@@ -66,17 +68,25 @@ class HttpResponse:
         self.kept = 0
         return block
 
-    async def read(self, most: int = 1 << 62) -> bytes:
-        """Read the rest of the body, but at most `most` bytes."""
+    @property
+    def at_end(self) -> bool:
+        """The whole body has arrived and has been read."""
+        return self.complete and not self.blocks
+
+    async def read(self, most: int) -> bytes:
+        """Read the rest of the body, but stop after the block that exceeds `most` bytes.
+
+        Raises: BackendDisconnected, BackendError.
+        """
         blocks, size = [], 0
-        while size < most and (block := await self.block()):
+        while size <= most and (block := await self.block()):
             blocks.append(block)
             size += len(block)
-        return b"".join(blocks)[:most]
+        return b"".join(blocks)
 
     async def _arrival(self) -> None:
         if self.failure:
-            raise self.failure
+            raise self.failure.detached()
         self.waiter = asyncio.get_running_loop().create_future()
         try:
             await self.waiter
@@ -99,7 +109,7 @@ class Connection(asyncio.Protocol):
         self._connections = connections
         self._parser = httptools.HttpResponseParser(self)
         self._response: HttpResponse | None = None
-        self._header_bytes = 0
+        self._header_bytes = self._framing_bytes = 0
         self._framed = self._ended = self._reusable = False
         self.idle_since = 0.0
 
@@ -107,7 +117,7 @@ class Connection(asyncio.Protocol):
         """Send a request; the connection must be idle."""
         self._response = response = HttpResponse(self)
         self._framed = self._ended = False
-        self._header_bytes = 0
+        self._header_bytes = self._framing_bytes = 0
         self.transport.writelines((head, body))
         return response
 
@@ -120,8 +130,11 @@ class Connection(asyncio.Protocol):
         if response is None:  # unrequested bytes would be taken for the response to the next request
             self.transport.abort()
             return
+        self._framing_bytes += len(data)
         try:
             self._parser.feed_data(data)
+            if self._framing_bytes > _FRAMING_BYTES:  # the parser would keep an endless header in memory
+                raise httptools.HttpParserError("too many bytes that belong to no body")
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             detail = f"{type(error).__name__}: {error.__context__ or error}"
             self._break(BackendError("The backend sent a response that cannot be parsed", detail=detail))
@@ -187,7 +200,8 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         if self._response:
             self._response.blocks.append(body)
-            self._response.kept += len(body)
+            self._response.kept += len(body) + _PIECE_OVERHEAD
+            self._framing_bytes = 0
 
     def on_message_complete(self) -> None:
         if self._response and self._response.status:

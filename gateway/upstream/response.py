@@ -16,12 +16,13 @@ from gateway.upstream.http1 import HttpResponse
 from gateway.upstream.pool import Backend
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class UpstreamRequest:
     """A request to the replicas of a model. Every attempt sends the same body."""
 
     path: str
     body: bytes
+    """Empty past the commit point, when no attempt can follow."""
     headers: Headers
     stream: bool = False
     affinity: str | None = None
@@ -33,12 +34,16 @@ class UpstreamRequest:
 class UpstreamResponse:
     """A response past the commit point."""
 
-    def __init__(self, backend: Backend, response: HttpResponse, body: bytes) -> None:
-        """`body` is the complete body, or the first block of a stream."""
+    def __init__(self, backend: Backend, response: HttpResponse, body: bytes, *, complete: bool) -> None:
+        """`body` is the beginning of the body, or with `complete` all of it."""
         self.backend = backend
         self.status = response.status
         self.headers = returned(response.headers)
         self.body = body
+        self.complete = complete
+        length = response.header(b"content-length")
+        self.length = int(length) if length.isdecimal() else None
+        """The size of the body in bytes, if the backend has declared it."""
         self._response = response
         self._holds_slot = True
         self._client_reads = False
@@ -51,7 +56,7 @@ class UpstreamResponse:
 
         Raises: BackendDisconnected, BackendError.
         """
-        block = self.body
+        block, self.body = self.body, b""
         while block:
             self._client_reads = True
             yield block

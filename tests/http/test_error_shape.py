@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import openai
 import pytest
 
 from gateway.errors import all_errors
+from gateway.http.exchange import Exchange
 from tests.fakes.backend import Backend
+from tests.fakes.fault import Fault
 from tests.http.error_cases import (
     CASES,
     ELSEWHERE,
@@ -22,6 +27,7 @@ from tests.http.error_cases import (
     own_fault,
 )
 from tests.http.raw_http import Answer, assert_error
+from tests.http.wire import NEVER_MS, ask, asked, connection, post, until, wired
 from tests.serving import Running, configuration, serving
 
 
@@ -42,11 +48,11 @@ async def test_error(
     status: int,
     code: str,
 ) -> None:
-    """Status, code and shape are right, only the log has the cause, and the slot is free afterwards."""
+    """Status, code and shape are right, only the log has the cause, and the request leaves nothing behind."""
     async with serving(configuration(backend.url) | SETTINGS) as running:
         predictor = running.gateway.snapshot.router.predictor
         for route in routes:
-            with subtests.test(route or "/"):
+            with subtests.test(route or "/"), without_collector():
                 running.records.clear()
                 caplog.clear()
                 with caplog.at_level(logging.INFO):
@@ -60,6 +66,8 @@ async def test_error(
                     assert "ZeroDivisionError" in caplog.text
                     assert answer.headers["x-request-id"] in caplog.text
                 await assert_idle(running)
+                if case is not own_fault:  # pytest keeps the traceback in the log
+                    await until(lambda: not exchanges_in_memory())
             running.gateway.snapshot.router.predictor = predictor
             backend.clear()
             await backend.down()
@@ -78,11 +86,56 @@ def assert_recorded(running: Running, answer: Answer, status: int, code: str) ->
     assert answer.headers["x-request-id"] == record.request_id
 
 
+@contextlib.contextmanager
+def without_collector() -> Iterator[None]:
+    """Without Python's cyclic collector: what a cycle holds stays in memory."""
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+def exchanges_in_memory() -> list[Exchange]:
+    """What is left of requests that came without the collector; an exchange reaches the whole request."""
+    return [found for found in gc.get_objects() if isinstance(found, Exchange)]
+
+
 async def assert_idle(running: Running) -> None:
     """No request is in flight, and the gateway still responds."""
     assert (await running.metrics())["thinkmeter_requests_in_flight"] == 1  # the scrape itself
     assert [replica.in_flight for _, replica in running.gateway.snapshot.backends()] == [0]
     assert (await running.chat()).status == 401
+
+
+async def test_own_fault_leaves_no_request_in_memory(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An internal error, whose traceback is logged, is freed as well."""
+    monkeypatch.setattr(logging.getLogger("thinkmeter"), "disabled", True)
+    running.gateway.snapshot.router.predictor = None  # type: ignore[assignment]
+    with without_collector():
+        assert (await running.chat()).status == 500
+        await until(lambda: not exchanges_in_memory())
+
+
+async def test_client_that_leaves_is_not_kept_in_memory(running: Running, backend: Backend) -> None:
+    """A request is freed when its client disconnects, and when its stream breaks off."""
+    with without_collector():
+        backend.script(Fault(delay_ms=NEVER_MS))
+        async with connection(running) as (_, writer):
+            writer.write(wired(ask()))
+            await until(lambda: asked(backend))
+        backend.script(Fault(after=1, end="cut"))
+        await post(running, ask(stream=True))
+
+        assert [r.error and r.error.code for r in await running.recorded(2)] == [
+            "client_closed",
+            "backend_disconnected",
+        ]
+        await until(lambda: not exchanges_in_memory())
 
 
 async def test_own_fault_leaves_the_gateway_serving(running: Running) -> None:

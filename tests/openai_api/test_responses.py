@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.openai_api.errors import read_context, read_error
-from gateway.openai_api.responses import read_usage
+from gateway.openai_api.responses import UsageScanner, read_usage
 from gateway.openai_api.usage import TokenUsage
 from tests.making import USAGE
 
@@ -107,3 +108,18 @@ def test_error_of_a_backend(body: bytes, message: str, status: int | None) -> No
 def test_context_of_a_model(body: bytes, context: int | None) -> None:
     """The context length of the named model, or None if the backend does not report one."""
     assert read_context(body, "m") == context
+
+
+@given(st.lists(st.integers(0, 400)), st.sampled_from(["stop", "length"]))
+def test_usage_of_a_large_response_in_any_pieces(cuts: list[int], finish: str) -> None:
+    """However a response is split, its last usage is read, also if it is not the last field."""
+    body = answer({"content": '"usage":{"completion_tokens":1}'}, detailed(30), finish)
+    body = body[:-1] + b',"prompt_logprobs":[{"usage":null}]}'
+    places = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
+    scanner = UsageScanner()
+    for start, end in pairwise(places):
+        scanner.feed(body[start:end])
+
+    usage = scanner.token_usage()
+    assert (usage.prompt, usage.completion, usage.reasoning, usage.cached) == (7, 42, 30, 5)
+    assert usage.finish_reason == finish

@@ -20,6 +20,10 @@ class FallsSilent:
     status = 200
     headers = ()
 
+    @staticmethod
+    def header(_: bytes) -> str:
+        return ""
+
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._sent = False
@@ -39,7 +43,7 @@ async def test_no_stream_is_ended_before_its_idle_timeout(share: float) -> None:
     idle = 0.4
     source: Any = FallsSilent(share * idle)
     backend = Backend("a", Replica(url="http://a"), CircuitBreaker(), healthy=True)
-    response = UpstreamResponse(backend, source, b"first")
+    response = UpstreamResponse(backend, source, b"first", complete=False)
     loop = asyncio.get_running_loop()
     heard = loop.time()
 

@@ -1,0 +1,195 @@
+"""Cuts a large request down to a small one that decides alike, so that nothing large is ever decoded. No I/O.
+
+The head and the rules read the beginning and the end of a few texts. Only those are decoded. All other bytes
+are checked to be JSON and passed on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container
+from dataclasses import dataclass
+
+import msgspec
+from msgspec import Raw, Struct
+
+from gateway.errors import InvalidJson, InvalidRequest
+from gateway.openai_api import json_slices
+from gateway.openai_api.requests import Fields
+
+LARGE_BODY = 1 << 18
+"""Bytes; a longer body is cut down before it is parsed."""
+_MOST_FIELDS = 1_000
+_LONG = frozenset(("messages", "prompt", "prompt_embeds", "tools"))
+"""The fields that the gateway reads and that may be longer than `LARGE_BODY`."""
+
+# Above these numbers, a value is not parsed at once: a parser holds Python's lock, and makes an object of
+# each field and message. A colon or brace inside a text counts too.
+_AT_ONCE = 1 << 22  # bytes
+_COLONS = 20_000
+_BRACES = 10_000
+
+_TEXT = 1 << 18
+"""Bytes kept at either end of a long text, more than 20,000 characters in any encoding."""
+_ITEMS = 100  # kept at either end of a long list
+_LOOKED_BACK = 10_000  # messages in which the last question is looked for, if there are very many
+_LEVELS = 4  # of nesting that are cut down
+
+# The first byte of an escape: no backslash before it, and not the second half of a pair of surrogates.
+_ESCAPE = re.compile(rb"(?<!\\)\\(?!u[dD][c-fC-F])")
+_LONGEST_ESCAPE = 12
+
+
+@dataclass(frozen=True, slots=True)
+class CutRequest:
+    """A large request, and a small one in its place."""
+
+    fields: Fields
+    """The top-level fields, as the client sent them."""
+    small: Fields
+    """The fields that the gateway reads, with long texts and lists cut to their ends."""
+    omitted_prompts: int = 0
+    """Prompts of a legacy completion that the small request lacks."""
+
+
+class _Message(Struct):
+    role: Raw = Raw(b'""')
+    content: Raw = Raw(b"null")
+
+
+_fields = msgspec.json.Decoder(Fields)
+_messages = msgspec.json.Decoder(list[_Message])
+_message = msgspec.json.Decoder(_Message)
+_text = msgspec.json.Decoder(str)
+_encode = msgspec.json.Encoder().encode
+
+
+def cut(body: bytes | bytearray, read: Container[str]) -> CutRequest:
+    """Cut a request down to the fields that are read.
+
+    Raises: InvalidJson, InvalidRequest.
+    """
+    text = json_slices.stripped(memoryview(body))
+    json_slices.check_utf8(text)
+    fields = _split(text)
+    small: Fields = {}
+    omitted = 0
+    for name in fields:
+        if name not in read:
+            continue
+        value = json_slices.stripped(memoryview(fields[name]))
+        if len(value) > LARGE_BODY and name not in _LONG:
+            raise InvalidRequest(f"`{name[:100]}` is longer than {LARGE_BODY} bytes", param=name[:100])
+        if name == "messages":
+            small[name] = _questions(value)
+            continue
+        small[name] = _shrink(value)
+        if name in {"prompt", "prompt_embeds"}:
+            omitted += _omitted_prompts(value)
+    return CutRequest(fields, small, omitted)
+
+
+def _split(text: memoryview) -> Fields:
+    """The top-level fields of a body, whose grammar is checked. Raises: InvalidJson, InvalidRequest."""
+    if text[0] == ord("{") and (len(text) > _AT_ONCE or json_slices.count(text, b":") > _COLONS):
+        members, total = json_slices.both_ends(text, _MOST_FIELDS)
+        if total > _MOST_FIELDS:
+            raise InvalidRequest(f"The request has more than {_MOST_FIELDS} fields")
+        json_slices.check_json(text)
+        return {name: Raw(value) for name, value in map(json_slices.member, members)}
+    try:
+        return _fields.decode(text)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(str(error)) from None
+    except msgspec.DecodeError as error:
+        raise InvalidJson(f"The request body is not valid JSON: {error}") from None
+    except RecursionError:
+        raise InvalidJson("The request body is nested too deeply") from None
+
+
+def _questions(messages: memoryview) -> Raw:
+    """The last messages, as far as a rule may search them, and before them the last one of the user."""
+    if len(messages) <= LARGE_BODY or messages[0] != ord("["):
+        return _shrink(messages)
+    kept: list[_Message] = []
+    size, asked = 0, False
+    for message in reversed(_decoded(messages)):
+        asks = bytes(memoryview(message.role)[:20]) == b'"user"'
+        if size < _TEXT or (asks and not asked):
+            kept.append(_Message(_shrink(memoryview(message.role)), _shrink(memoryview(message.content))))
+            size += len(memoryview(kept[-1].content))
+            asked = asked or asks
+        elif asked:
+            break
+    return Raw(_encode(kept[::-1]))
+
+
+def _decoded(messages: memoryview) -> list[_Message]:
+    """The messages, or the last of very many. Raises: InvalidRequest."""
+    try:
+        if len(messages) <= _AT_ONCE and json_slices.count(messages, b"{") <= _BRACES:
+            return _messages.decode(messages)
+        last, _ = json_slices.both_ends(messages, _LOOKED_BACK)
+        return [_one_message(message) for message in last[-_LOOKED_BACK:]]
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"{str(error).partition(' - at ')[0]} in messages", param="messages") from None
+
+
+def _one_message(message: memoryview) -> _Message:
+    if len(message) <= LARGE_BODY or message[0] != ord("{"):
+        return _message.decode(message)
+    members, _ = json_slices.both_ends(message, _ITEMS)
+    found = {name: Raw(value) for name, value in map(json_slices.member, members)}
+    return _Message(found.get("role", Raw(b'""')), found.get("content", Raw(b"null")))
+
+
+def _omitted_prompts(prompts: memoryview) -> int:
+    """How many prompts of a list `_shrink` leaves out; a list of numbers is one prompt in token ids."""
+    if len(prompts) <= LARGE_BODY or prompts[0] != ord("["):
+        return 0
+    if json_slices.stripped(prompts[1:])[0] not in b'["':
+        return 0
+    items, total = json_slices.both_ends(prompts, _ITEMS)
+    return total - len(items)
+
+
+def _shrink(value: memoryview, levels: int = _LEVELS) -> Raw:
+    """A JSON value with long texts and lists cut to their ends; a short value stays as it is."""
+    value = json_slices.stripped(value)
+    if len(value) <= LARGE_BODY:
+        return Raw(value)
+    if value[0] == ord('"'):
+        return Raw(_encode(_shorten(value)))
+    if not json_slices.is_container(value) or not levels:
+        return Raw(b"null")
+    items, _ = json_slices.both_ends(value, _ITEMS)
+    if value[0] == ord("["):
+        return Raw(_encode([_shrink(item, levels - 1) for item in items]))
+    return Raw(_encode({name: _shrink(item, levels - 1) for name, item in map(json_slices.member, items)}))
+
+
+def _shorten(text: memoryview) -> str:
+    """The beginning and the end of a long JSON string."""
+    beginning = bytes(text[1 : json_slices.characters(text, 1, _TEXT)])
+    return _decoded_text(_whole_utf8(beginning)) + _decoded_text(_ending(text))
+
+
+def _ending(text: memoryview) -> bytes:
+    """The end of a JSON string, from the beginning of a character on."""
+    window = bytes(text[-_TEXT:-1])
+    start = _LONGEST_ESCAPE
+    if b"\\" in window[: 2 * _LONGEST_ESCAPE]:
+        escape = _ESCAPE.search(window, start)
+        start = escape.start() if escape else len(window)
+    while start < len(window) and window[start] & 0xC0 == 0x80:  # inside of a character in UTF-8
+        start += 1
+    return window[start:]
+
+
+def _whole_utf8(text: bytes) -> bytes:
+    """Without a last character that is incomplete."""
+    return text.decode(errors="ignore").encode()
+
+
+def _decoded_text(text: bytes) -> str:
+    return _text.decode(b'"' + text + b'"')
