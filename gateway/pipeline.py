@@ -120,6 +120,8 @@ def _upstream_request(plan: Plan, exchange: Exchange, record: Record) -> Upstrea
         forwarded(exchange.raw_headers, own_headers),
         call.request.stream,
         call.affinity,
+        record.key or exchange.address,
+        call.body,
     )
     record.overhead = time.perf_counter() - record.admitted
     return request
@@ -160,7 +162,7 @@ async def _relay_whole(exchange: Exchange, record: Record, response: UpstreamRes
     begun = time.perf_counter()
     usage = read_usage(response.body)
     if usage is None:
-        raise BackendError("The backend sent an answer that cannot be read", detail="not JSON")
+        raise BackendError("The backend sent an answer that cannot be read", detail="not JSON", spent=True)
     record.usage = usage
     await exchange.respond(response.status, _headers(record, response, begun), response.body)
 

@@ -41,6 +41,8 @@ class Exchange:
         self.raw_headers: Headers = scope["headers"]
         self.headers: dict[bytes, bytes] = dict(self.raw_headers)
         self.request_id = self._given_request_id() or f"{_ids.getrandbits(128):032x}"
+        self.address: str = (scope.get("client") or ("",))[0]
+        """The client's IP address, or that of the proxy in front of it."""
         self._receive = receive
         self._peer: Peer = scope.get(PEER) or Peer()
         self._send = send

@@ -16,7 +16,7 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
@@ -167,13 +167,22 @@ class _Backends(Collector):
         breaker = GaugeMetricFamily(
             "thinkmeter_backend_breaker_state", "0 closed, 1 half open, 2 open.", labels=labels
         )
+        text = "Times that the breaker left the replica out."
+        ejections = CounterMetricFamily("thinkmeter_backend_ejections", text, labels=labels)
+        text = "Further attempts that the retry budget did not allow."
+        refused = CounterMetricFamily("thinkmeter_upstream_retries_refused", text, labels=["model"])
         now = time.monotonic()
+        budgets = {}
         for pool, backend in self._backends():
             values = [pool.model, backend.name]
             up.add_metric(values, 1.0 if backend.healthy else 0.0)
             busy.add_metric(values, backend.in_flight)
             breaker.add_metric(values, {"closed": 0, "half_open": 1, "open": 2}[backend.breaker.state(now)])
-        yield from (up, busy, breaker)
+            ejections.add_metric(values, backend.breaker.openings)
+            budgets[pool.model] = pool.retry_budget
+        for model, budget in budgets.items():
+            refused.add_metric([model], budget.refused)
+        yield from (up, busy, breaker, ejections, refused)
 
 
 class _PriorShare(Collector):

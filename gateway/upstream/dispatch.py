@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from gateway.config.models import Replica, Timeouts
+from gateway.config.models import Replica
 from gateway.errors import (
     BackendDisconnected,
     BackendError,
@@ -29,7 +29,9 @@ from gateway.http.headers import Headers
 from gateway.upstream.errors import backend_error, stream_error
 from gateway.upstream.http1 import HttpClient, HttpResponse
 from gateway.upstream.pool import Backend, Pool
+from gateway.upstream.quarantine import Quarantine
 from gateway.upstream.response import UpstreamRequest, UpstreamResponse
+from gateway.upstream.retries import costs, may_move_on
 
 log = logging.getLogger("thinkmeter.upstream")
 
@@ -44,6 +46,7 @@ class Upstream:
         # vLLM closes connections that are idle for 5 s. Stop using them earlier, because a request sent just
         # as vLLM closes its connection is lost.
         self._client = HttpClient(keep_alive=4)
+        self._quarantine = Quarantine()
 
     def close_idle(self) -> None:
         """Close connections that have been idle for too long to be used again."""
@@ -66,24 +69,29 @@ class Upstream:
         """Send a small request outside the request path (health check, probe, embedding).
 
         Returns the status and the body. `connect` is the time to open a connection, in seconds.
-        repeatable: a POST may be sent twice, as a GET always may.
+        repeatable: a POST may be sent twice.
 
         Raises: NoBackend, BackendDisconnected, BackendError.
         """
+        # A check gets a connection of its own. If it left one to a request, nobody could tell whether the
+        # request killed the replica or the connection had been idle for too long.
+        single = method == b"GET"
         try:
-            return await self._ask(replica, method, path, body, connect)
+            return await self._ask(replica, method, path, body, connect, single=single)
         except BackendDisconnected:
-            if method != b"GET" and not repeatable:
+            if not repeatable:
                 raise
             # the server may have closed the kept-alive connection just then
-            return await self._ask(replica, method, path, body, connect)
+            return await self._ask(replica, method, path, body, connect, single=single)
 
     async def _ask(
-        self, replica: Replica, method: bytes, path: str, body: bytes, connect: float
+        self, replica: Replica, method: bytes, path: str, body: bytes, connect: float, *, single: bool
     ) -> tuple[int, bytes]:
         kind = [(b"Content-Type", b"application/json")] if body else []
         headers = [*_authorization(replica), *kind]
-        response = await self._client.request(method, replica.base, path, headers, body, connect=connect)
+        response = await self._client.request(
+            method, replica.base, path, headers, body, connect=connect, fresh=single, keep=not single
+        )
         try:
             return response.status, await response.read()
         finally:
@@ -98,7 +106,8 @@ class Upstream:
         Raises: BackendError and its subclasses, InvalidRequest, RouteNotFound.
         """
         end = asyncio.get_running_loop().time() + pool.timeouts.total
-        response = await self._first_response(pool, request, end)
+        only = self._quarantine.admit(pool, request, time.monotonic()) if self._quarantine else None
+        response = await self._first_response(pool, request, end, only)
         try:
             if request.stream:
                 async with response.timeouts(pool.timeouts.idle, end):
@@ -107,52 +116,89 @@ class Upstream:
                 # The body is complete. Free the slot at the replica now, however slowly the client reads.
                 response.close()
                 yield response
-            response.backend.breaker.record_success()
-        except BackendError:
+            response.backend.breaker.record_success(request.client, time.monotonic())
+            if only:
+                self._quarantine.served(request)
+        except BackendError as error:
             # The caller also raises it inside the `yield`, when a stream ends without `data: [DONE]`. A
             # replica whose streams break is failing, although each of them began well.
-            response.backend.breaker.record_failure(time.monotonic())
+            now, backend = time.monotonic(), response.backend
+            backend.count_failure(request.client, request.fingerprint, now)
+            self._quarantine.note(pool, request, backend, error, now)
             raise
         finally:
             response.close()
 
-    async def _first_response(self, pool: Pool, request: UpstreamRequest, end: float) -> UpstreamResponse:
+    async def _first_response(
+        self, pool: Pool, request: UpstreamRequest, end: float, only: Backend | None
+    ) -> UpstreamResponse:
         """Try replicas until one responds, the attempts are used up, or a retry would not help.
 
         Example with `retries: 2` and the replicas a, b and c: a refuses the connection, b returns 503, c
         responds, and the client sees the response of c. But if a returns 400, so would b and c: the client
-        gets the 400 at once. `GatewayError.retryable` tells the two apart.
+        gets the 400 at once. And if a has the request and closes the connection, the request may have killed
+        it, and would kill b and c: the client gets a 502. `may_move_on` tells them apart.
+
+        only: the one replica that may be tried; None if any may.
         """
         tried: set[Backend] = set()
-        failure: GatewayError | None = None
+        failures: list[GatewayError] = []
+        pool.retry_budget.count_request(time.monotonic())
         for _ in range(1 + pool.retries):
-            backend = pool.pick(time.monotonic(), tried, request.affinity)
-            # `pick` returns a replica a second time if no other is left. Asking it again helps only after a
-            # closed connection: that may have been an idle one, which the replica closed just as we used it.
-            if backend is None or (backend in tried and not isinstance(failure, BackendDisconnected)):
+            backend = only or pool.pick(time.monotonic(), tried, request.affinity)
+            if backend is None or backend in tried:
+                break
+            if failures and costs(failures[-1]) and not pool.retry_budget.take(time.monotonic()):
                 break
             tried.add(backend)
-            request.tried.append(backend.name)
             try:
-                return await self._attempt(backend, request, end, pool.timeouts)
+                return await self._asked_once(backend, request, end, pool)
             except GatewayError as error:
-                failure = error
-                if not error.retryable or asyncio.get_running_loop().time() >= end:
+                failures.append(error)
+                late = asyncio.get_running_loop().time() >= end
+                if late or not may_move_on(failures, resend_lost=pool.resend_lost):
                     break
                 number = len(request.tried)
                 log.warning("backend %s, attempt %d: %s (%s)", backend.name, number, error, error.detail)
-        raise failure or NoBackend(
-            f"No healthy backend serves the model {pool.model!r} right now",
-            retry_after=pool.health.interval,
-        )
+        try:
+            raise failures[-1] if failures else _no_backend(pool)
+        finally:
+            failures.clear()  # a frame that holds its own exception keeps the body in memory
+
+    async def _asked_once(
+        self, backend: Backend, request: UpstreamRequest, end: float, pool: Pool
+    ) -> UpstreamResponse:
+        """Have a replica respond. A request lost to an idle connection that was closed is sent once more.
+
+        The second time goes to the same replica over a new connection. If that cannot be opened, the replica
+        was killed rather than the connection closed.
+        """
+        try:
+            return await self._attempt(backend, request, end, pool)
+        except BackendDisconnected as error:
+            if not error.stale:
+                raise
+        try:
+            return await self._attempt(backend, request, end, pool, fresh=True)
+        except NoBackend as error:
+            if error.reached:
+                raise
+            killed = BackendDisconnected("The backend closed the connection and accepts no other")
+            self._quarantine.note(pool, request, backend, killed, time.monotonic())
+            raise killed from error
 
     async def _attempt(
-        self, backend: Backend, request: UpstreamRequest, end: float, timeouts: Timeouts
+        self, backend: Backend, request: UpstreamRequest, end: float, pool: Pool, *, fresh: bool = False
     ) -> UpstreamResponse:
-        """Send the request to one replica and wait until there is enough to commit to its response."""
+        """Send the request to one replica and wait until there is enough to commit to its response.
+
+        fresh: over a new connection.
+        """
+        timeouts, sent = pool.timeouts, time.monotonic()
         # The first-byte timeout is for streams. Other responses begin only when the answer is complete.
         limit = asyncio.get_running_loop().time() + timeouts.first_byte if request.stream else end
-        backend.start_request(time.monotonic())
+        request.tried.append(backend.name)
+        backend.start_request(sent)
         response: HttpResponse | None = None
         try:
             async with asyncio.timeout_at(min(limit, end)):
@@ -164,9 +210,10 @@ class Upstream:
                     headers,
                     request.body,
                     connect=timeouts.connect,
+                    fresh=fresh,
                 )
                 if response.status >= 300:
-                    raise await _error_of(response)
+                    raise backend.interpret(await _error_of(response), sent, time.monotonic())
                 _check_content_type(response, request)
                 body = await (_first_event(response) if request.stream else response.read())
                 if not body:
@@ -174,21 +221,37 @@ class Upstream:
                 # vLLM refuses some requests inside a stream, with status 200 and an error as the first event:
                 # data: {"error":{"message":"…","code":400}}. The client gets a real 400 instead.
                 if request.stream and body.startswith((b'data: {"error"', b'data:{"error"')):
-                    raise stream_error(body)
+                    raise backend.interpret(stream_error(body), sent, time.monotonic())
         except TimeoutError as error:
-            self._fail(backend, response, failure := BackendTimeout("The backend did not respond in time"))
-            raise failure from error
+            text = "The backend did not respond in time"
+            raise self._fail(pool, backend, request, response, BackendTimeout(text)) from error
         except BaseException as error:  # cancellation too: the slot must be freed
-            self._fail(backend, response, error)
+            self._fail(pool, backend, request, response, error)
             raise
         backend.breaker.response_started()
+        backend.lost_at = None
         return UpstreamResponse(backend, response, body)
 
-    @staticmethod
-    def _fail(backend: Backend, response: HttpResponse | None, failure: BaseException) -> None:
+    def _fail(
+        self,
+        pool: Pool,
+        backend: Backend,
+        request: UpstreamRequest,
+        response: HttpResponse | None,
+        failure: BaseException,
+    ) -> BaseException:
+        """End an attempt; returns what to raise."""
         if response is not None:
             response.close()
-        backend.fail_request(failure, time.monotonic())
+        now = time.monotonic()
+        backend.fail_request(failure, request.client, request.fingerprint, now)
+        self._quarantine.note(pool, request, backend, failure, now)
+        return failure
+
+
+def _no_backend(pool: Pool) -> NoBackend:
+    text = f"No healthy backend serves the model {pool.model!r} right now"
+    return NoBackend(text, retry_after=pool.health.interval)
 
 
 def _authorization(replica: Replica) -> Headers:
@@ -206,7 +269,8 @@ def _check_content_type(response: HttpResponse, request: UpstreamRequest) -> Non
     if not found.lower().startswith(expected):
         raise BackendError(
             "The backend sent a response of an unexpected content type",
-            detail=f"content type {found!r} instead of {expected}",
+            detail=f"not {expected}, but a content type of {len(found)} characters",  # it may quote a prompt
+            spent=True,
         )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from gateway.errors import (
+    BackendDisconnected,
     BackendError,
     BackendOverloaded,
+    BackendTimeout,
     ContextLengthExceeded,
     GatewayError,
     InvalidRequest,
@@ -12,7 +14,6 @@ from gateway.errors import (
     RouteNotFound,
 )
 from gateway.openai_api.errors import read_error
-
 
 def stream_error(block: bytes) -> GatewayError:
     """The error for a stream whose first event is an error, although its status is 200.
@@ -38,7 +39,11 @@ def backend_error(status: int, body: bytes, *, retry_after: float) -> GatewayErr
         )
     # once vLLM's engine process has died, its HTTP server returns 500 to every request
     engine_died = "EngineCore encountered" in message or "EngineDead" in message
-    if status in (502, 503, 504) or engine_died:
+    if engine_died or status == 502:  # or a proxy had the request when its connection to the engine broke
+        return BackendDisconnected("The backend failed while it had the request", detail=detail)
+    if status == 504:
+        return BackendTimeout("The backend did not respond in time", detail=detail)
+    if status == 503:
         return NoBackend("The backend is not available right now", retry_after=retry_after, detail=detail)
     if "reasoning_config is not configured" in message:
         return BackendError(

@@ -14,6 +14,7 @@ from gateway.errors import (
 from gateway.http.headers import Headers, returned
 from gateway.upstream.http1 import HttpResponse
 from gateway.upstream.pool import Backend
+from gateway.upstream.quarantine import fingerprint_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,17 @@ class UpstreamRequest:
     stream: bool = False
     affinity: str | None = None
     """Requests with the same value go to the same replica."""
+    client: str = ""
+    """Who sends it: the name of the key, or an address."""
+    source: bytes = b""
+    """The body that the client sent. That of a repeated request is the same, though its tier may differ."""
     tried: list[str] = field(default_factory=list)
     """Names of the replicas it was sent to, in order; filled in by `Upstream.open`."""
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Identifies the request when it is sent again."""
+        return fingerprint_of(self.path, self.source or self.body)
 
 
 class UpstreamResponse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -51,16 +52,20 @@ QUICK = {"first_byte": 0.1, "idle": 0.1, "total": 0.2}
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
 async def test_no_lost_slot(backend: Backend, subtests: pytest.Subtests, path: str, stream: bool) -> None:
     """However a request ends, the replica counts as idle and serves the next request."""
-    question = {"stream": stream} | (ask() if path == CHAT else {"model": "tiny", "prompt": "hello"})
+
+    def question() -> dict[str, Any]:
+        chat = ask(stream=stream)
+        return chat if path == CHAT else {"model": "tiny", "prompt": chat["user"], "stream": stream}
+
     async with serving(configuration(backend.url, breaker={"failures": 1_000}, retries=1)) as running:
         for name, fault in ENDS.items():
             with subtests.test(name):
                 backend.script(fault, times=2)
-                await post_recorded(running, question, path=path)
+                await post_recorded(running, question(), path=path)
 
                 assert slots(running) == [0]
                 backend.clear()
-                answer, _ = await post_recorded(running, question, path=path)
+                answer, _ = await post_recorded(running, question(), path=path)
                 assert (answer.status, slots(running)) == (200, [0])
         assert await in_flight(running) == 0
 

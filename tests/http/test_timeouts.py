@@ -79,8 +79,9 @@ async def test_first_byte(subtests: pytest.Subtests) -> None:
 
 
 async def test_failover_after_first_byte_timeout(subtests: pytest.Subtests) -> None:
-    """If a stream does not begin in time, another replica gets the request and the first is told to stop."""
-    async with replicated(timeouts={"first_byte": 0.5}) as (running, (a, b)):
+    """With `resend_lost`, another replica gets a late stream's request and the first is told to stop."""
+    settings = {"timeouts": {"first_byte": 0.5}, "failover": {"resend_lost": True, "retry_share": 1}}
+    async with replicated(**settings) as (running, (a, b)):
         for number, fault in enumerate(SILENT, 1):
             with subtests.test(fault=fault):
                 a.script(fault)
@@ -155,7 +156,8 @@ async def test_total_of_a_whole_answer(subtests: pytest.Subtests) -> None:
 
 async def test_retries_share_the_total() -> None:
     """The total timeout covers all attempts of a request together."""
-    async with replicated(3, timeouts={"total": 0.3, "first_byte": 0.2}) as (running, backends):
+    settings = {"timeouts": {"total": 0.3, "first_byte": 0.2}, "failover": {"resend_lost": True}}
+    async with replicated(3, **settings) as (running, backends):
         for backend in backends[:2]:
             backend.default = Fault(delay_ms=NEVER_MS)
         answer = await post(running, ask(stream=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -25,9 +26,16 @@ NEVER_MS = 3_600_000.0
 _EVENT = re.compile(rb".*?(?:\r\n\r\n|\n\n)|.+", re.DOTALL)
 
 
+_serial = itertools.count()
+
+
 def ask(content: str = "hello", **fields: Any) -> dict[str, Any]:
-    """The body of a chat request, pinned to the tier `direct`."""
-    return {"model": "tiny:direct", "messages": [{"role": "user", "content": content}]} | fields
+    """The body of a chat request, pinned to the tier `direct`. No two are alike.
+
+    A request that a replica has lost is not sent again.
+    """
+    messages = [{"role": "user", "content": content}]
+    return {"model": "tiny:direct", "messages": messages, "user": f"user {next(_serial)}"} | fields
 
 
 async def post(
@@ -81,6 +89,12 @@ def stream_errors(body: bytes) -> list[dict[str, Any]]:
 def asked(backend: Backend) -> list[Request]:
     """The completion and embedding requests that reached a backend, without health checks and the like."""
     return [request for request in backend.requests if request.path in GENERATION]
+
+
+async def readiness(running: Running) -> tuple[int, str]:
+    """The status of /readyz, and what it says."""
+    async with running.http.get(f"{running.url}/readyz") as response:
+        return response.status, (await response.json())["status"]
 
 
 def slots(running: Running) -> list[int]:
