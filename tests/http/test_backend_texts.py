@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from gateway.telemetry.access_log import access_line
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
-from tests.http.wire import ask, post
+from tests.http.wire import distinct, post
 from tests.serving import configuration, serving
 
 PROMPT = "hunter2"
@@ -58,7 +58,7 @@ async def test_nothing_is_logged(
     async with serving(settings, span_provider=lambda: provider) as running:
         for fault in faults:
             backend.script(fault, times=2)
-            await post(running, ask(PROMPT, stream=stream))
+            await post(running, distinct(PROMPT, stream=stream))
             backend.clear()
         records = await running.recorded(len(faults))
         shown = json.dumps([repr(running.gateway.console.decisions(0)), running.gateway.console.snapshot()])
@@ -86,7 +86,7 @@ async def test_a_fault_of_the_gateway_is_logged_without_its_text(
 
     async with serving(configuration(backend.url)) as running:
         running.gateway.snapshot.router.predictor = Broken()  # type: ignore[assignment]
-        answer = await post(running, ask(PROMPT, model="tiny"))
+        answer = await post(running, distinct(PROMPT, model="tiny"))
 
     assert answer.status == 500
     assert "KeyError" in caplog.text

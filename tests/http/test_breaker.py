@@ -16,9 +16,9 @@ from tests.http.raw_http import Answer
 from tests.http.wire import (
     CHAT,
     NEVER_MS,
-    ask,
     asked,
     connection,
+    distinct,
     post,
     readiness,
     replicated,
@@ -49,7 +49,7 @@ async def send(running: Running, client: str = "x", body: dict[str, Any] | None 
     names = sorted(backend.name for backend in pool.backends)
     session = next(value for value in map(str, range(99)) if max(names, key=ranked(value)) == "a")
     headers = {"authorization": f"Bearer sk-{client}", "x-session": session}
-    return await post(running, body or ask(), headers=headers)
+    return await post(running, body or distinct(), headers=headers)
 
 
 def ranked(session: str) -> Callable[[str], bytes]:
@@ -85,10 +85,10 @@ async def test_failures_open_the_breaker(subtests: pytest.Subtests, stream: bool
                 a.default = fault
                 for number, client in enumerate("xyx"):
                     assert await state(running) == CLOSED
-                    assert (await send(running, client, ask(stream=stream))).status in (502, 503)
+                    assert (await send(running, client, distinct(stream=stream))).status in (502, 503)
                     assert len(asked(a)) == number + 1
                 assert await state(running) == OPEN
-                assert (await send(running, "z", ask(stream=stream))).status == 200
+                assert (await send(running, "z", distinct(stream=stream))).status == 200
 
                 assert (len(asked(a)), len(asked(b))) == (3, 1)
                 metrics = await running.metrics()
@@ -103,7 +103,7 @@ async def test_broken_streams_open_the_breaker(subtests: pytest.Subtests) -> Non
             async with replicated(**guarded(), timeouts={"idle": 0.1}) as (running, (a, _)):
                 a.default = fault
                 for client in "xyx":
-                    assert (await send(running, client, ask(stream=True))).status == 200
+                    assert (await send(running, client, distinct(stream=True))).status == 200
 
                 assert await state(running) == OPEN
 
@@ -179,7 +179,7 @@ async def test_a_success_in_between_starts_the_count_anew(stream: bool) -> None:
     async with replicated(**guarded()) as (running, (backend, _)):
         for _ in range(3):
             backend.script(Fault(status=500), times=2)
-            statuses = [(await send(running, client, ask(stream=stream))).status for client in "xyxy"]
+            statuses = [(await send(running, client, distinct(stream=stream))).status for client in "xyxy"]
             assert statuses == [502, 502, 200, 200]
 
         assert await state(running) == CLOSED
@@ -192,10 +192,10 @@ async def test_what_is_not_the_replicas_fault(stream: bool) -> None:
         for fault in (Fault(status=429), Fault(status=400), Fault(context_too_long=True)):
             backend.script(fault, times=3)
             for client in "xyz":
-                assert (await send(running, client, ask(stream=stream))).status in (400, 429)
+                assert (await send(running, client, distinct(stream=stream))).status in (400, 429)
 
             assert await state(running) == CLOSED
-            assert (await send(running, "x", ask(stream=stream))).status == 200
+            assert (await send(running, "x", distinct(stream=stream))).status == 200
 
 
 @STREAMS
@@ -206,7 +206,7 @@ async def test_clients_that_leave_do_not_open_the_breaker(stream: bool) -> None:
         for number, fault in enumerate(moments, 1):
             backend.script(fault)
             async with connection(running) as (_, writer):
-                writer.write(wired(ask(stream=stream), CHAT, f"x-api-key: sk-{'xyxy'[number - 1]}"))
+                writer.write(wired(distinct(stream=stream), CHAT, f"x-api-key: sk-{'xyxy'[number - 1]}"))
                 await backend.wait_until(lambda b: b.in_flight)
             await running.recorded(number)
             assert await state(running) == CLOSED
@@ -239,7 +239,7 @@ async def test_a_trial_closes_the_breaker(stream: bool) -> None:
         await opened(running, a)
         an_hour_passes(running)
         assert await state(running) == HALF_OPEN
-        assert (await send(running, "z", ask(stream=stream))).status == 200
+        assert (await send(running, "z", distinct(stream=stream))).status == 200
 
         assert await state(running) == CLOSED
         assert len(asked(a)) == 4
@@ -252,7 +252,7 @@ async def test_a_failed_trial_opens_it_again(stream: bool) -> None:
         await opened(running, a)
         an_hour_passes(running)
         a.script(Fault(status=500))
-        assert (await send(running, "z", ask(stream=stream))).status == 502
+        assert (await send(running, "z", distinct(stream=stream))).status == 502
 
         assert await state(running) == OPEN
         assert (await send(running)).status == 200

@@ -11,7 +11,17 @@ import pytest
 
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
-from tests.http.wire import ask, asked, connection, post, post_recorded, replicated, slots, until, wired
+from tests.http.wire import (
+    asked,
+    connection,
+    distinct,
+    post,
+    post_recorded,
+    replicated,
+    slots,
+    until,
+    wired,
+)
 from tests.serving import configuration, serving
 
 STREAMS = pytest.mark.parametrize("stream", [False, True])
@@ -82,7 +92,7 @@ async def all_are_tried_again(
         for number, (name, fault) in enumerate(faults.items(), 1):
             with subtests.test(name, **settings["failover"]):
                 a.script(fault)
-                answer, record = await post_recorded(running, ask(stream=stream))
+                answer, record = await post_recorded(running, distinct(stream=stream))
 
                 assert answer.status == 200
                 assert answer.body.count(b" t31") == 1
@@ -98,7 +108,7 @@ async def test_a_refused_connection(stream: bool) -> None:
     """A replica that went down since its last health check costs one attempt."""
     async with replicated() as (running, (a, b)):
         await a.down()
-        answer = await post(running, ask(stream=stream))
+        answer = await post(running, distinct(stream=stream))
 
         assert (answer.status, answer.headers["x-thinkmeter-backend"]) == (200, "b")
         assert (len(asked(a)), len(asked(b))) == (0, 1)
@@ -112,7 +122,7 @@ async def test_lasting_faults_are_not_retried(subtests: pytest.Subtests, stream:
             with subtests.test(name):
                 a.script(fault)
                 b.script(fault)
-                answer, record = await post_recorded(running, ask(stream=stream))
+                answer, record = await post_recorded(running, distinct(stream=stream))
 
                 assert (answer.status, answer.code) == (status, code)
                 assert answer.headers["content-type"] == "application/json"
@@ -139,14 +149,14 @@ async def test_nothing_of_the_inside_leaves(
         for status, fault in faults.items():
             with subtests.test(status=status):
                 backend.script(fault, times=3)
-                answer = await post(running, ask(stream=stream))
+                answer = await post(running, distinct(stream=stream))
 
                 assert answer.status in (502, 503, 504)
                 shown = answer.body.decode() + str(dict(answer.headers))
                 assert not re.search(rf"{secret}|127\.0\.0\.1|{backend.port}|cannot reach", shown)
                 backend.clear()
         await backend.down()
-        gone = await post(running, ask(stream=stream))
+        gone = await post(running, distinct(stream=stream))
         assert (gone.status, gone.code) == (503, "no_backend")
         assert str(backend.port) not in gone.body.decode()
 
@@ -157,7 +167,7 @@ async def test_all_replicas_are_overloaded(stream: bool) -> None:
     async with replicated(3) as (running, backends):
         for backend in backends:
             backend.script(Fault(status=429, headers={"Retry-After": "17"}))
-        answer = await post(running, ask(stream=stream))
+        answer = await post(running, distinct(stream=stream))
 
         assert (answer.status, answer.code) == (429, "rate_limit_exceeded")
         assert answer.headers["retry-after"] == "17"
@@ -171,7 +181,7 @@ async def test_all_replicas_are_unavailable(stream: bool) -> None:
     async with replicated(3) as (running, backends):
         for backend in backends:
             backend.script(Fault(status=503, headers={"Retry-After": "9"}))
-        answer = await post(running, ask(stream=stream))
+        answer = await post(running, distinct(stream=stream))
 
         assert (answer.status, answer.code) == (503, "no_backend")
         assert answer.headers["retry-after"] == "9"
@@ -196,7 +206,7 @@ async def test_nobody_is_there(stream: bool) -> None:
     async with Backend("tiny") as backend:
         url = backend.url
     async with serving(configuration(url)) as running:
-        answer = await post(running, ask(stream=stream))
+        answer = await post(running, distinct(stream=stream))
 
     assert (answer.status, answer.code) == (503, "no_backend")
     assert int(answer.headers["retry-after"]) >= 1
@@ -225,7 +235,7 @@ async def test_a_stale_connection(monkeypatch: pytest.MonkeyPatch, stream: bool)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with server, serving(configuration(url, health={"interval": 3_600})) as running:
         for attempts in (1, 2, 2):
-            answer, record = await post_recorded(running, ask(stream=stream))
+            answer, record = await post_recorded(running, distinct(stream=stream))
 
             assert (answer.status, answer.body) == (200, reply)
             assert record.attempts == attempts
@@ -236,7 +246,7 @@ async def test_the_least_busy_replica_is_asked() -> None:
     async with replicated(3) as (running, backends), asyncio.TaskGroup() as group:
         for backend in backends:
             backend.default = Fault(after=1, end="stall")
-        tasks = [group.create_task(post(running, ask(stream=True))) for _ in range(12)]
+        tasks = [group.create_task(post(running, distinct(stream=True))) for _ in range(12)]
         await until(lambda: sum(len(asked(backend)) for backend in backends) == 12)
 
         assert [len(asked(backend)) for backend in backends] == [4, 4, 4]
@@ -249,7 +259,7 @@ async def test_a_busy_replica_is_spared() -> None:
     """While one replica is busy with a long response, short requests go to the other."""
     async with replicated() as (running, (a, b)), connection(running) as (_, writer):
         a.script(Fault(after=1, end="stall"))
-        writer.write(wired(ask(stream=True)))
+        writer.write(wired(distinct(stream=True)))
         await a.wait_until(lambda backend: asked(backend))
         for _ in range(5):
             assert (await post(running)).status == 200
@@ -270,7 +280,7 @@ async def test_the_second_attempt_is_the_same_request() -> None:
     """The next replica gets the same body and the same request id."""
     async with replicated() as (running, (a, b)):
         a.script(Fault(status=503))
-        body: dict[str, Any] = ask(model="tiny:short", stream=True, user="x")
+        body: dict[str, Any] = distinct(model="tiny:short", stream=True, user="x")
         await post(running, body, headers={"x-request-id": "mine"})
 
         (first,), (second,) = asked(a), asked(b)

@@ -13,7 +13,7 @@ import pytest
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
 from tests.http.test_failover import LOST, LOST_STREAMS, LOST_WHOLE
-from tests.http.wire import NEVER_MS, ask, asked, post, post_recorded, replicated
+from tests.http.wire import NEVER_MS, asked, distinct, post, post_recorded, replicated
 from tests.serving import Running, configuration, serving
 
 STREAMS = pytest.mark.parametrize("stream", [False, True])
@@ -38,7 +38,7 @@ async def test_one_replica_is_lost_at_most(subtests: pytest.Subtests, stream: bo
             async with replicated(3, timeouts={"idle": 0.1}, **SETTINGS) as (running, backends):
                 for backend in backends:
                     backend.default = fault
-                body = ask("poison", stream=stream)
+                body = distinct("poison", stream=stream)
                 _, record = await post_recorded(running, body)
                 again = [await post(running, body) for _ in range(3)]
 
@@ -52,7 +52,7 @@ async def test_one_replica_is_lost_at_most(subtests: pytest.Subtests, stream: bo
                 assert sum(reached(backends)) == 1
                 for backend in backends:
                     backend.clear()
-                assert (await post(running, ask("other", stream=stream))).status == 200
+                assert (await post(running, distinct("other", stream=stream))).status == 200
 
 
 @pytest.mark.parametrize("fault", [Fault(delay_ms=NEVER_MS), Fault(after=-1, end="stall")])
@@ -61,7 +61,7 @@ async def test_a_request_that_hangs_its_replica_hangs_no_other(fault: Fault) -> 
     async with replicated(3, timeouts={"first_byte": 0.1}, **SETTINGS) as (running, backends):
         for backend in backends:
             backend.default = fault
-        body = ask(stream=True)
+        body = distinct(stream=True)
         codes = [(await post(running, body)).code for _ in range(2)]
 
         assert codes == ["backend_timeout", "request_quarantined"]
@@ -74,7 +74,7 @@ async def test_the_official_clients_retries_reach_no_other_replica() -> None:
         for backend in backends:
             backend.default = Fault(reset=True)
         with pytest.raises(openai.InternalServerError):
-            await client.with_options(max_retries=1).chat.completions.create(**ask())
+            await client.with_options(max_retries=1).chat.completions.create(**distinct())
 
         assert sum(reached(backends)) == 1
 
@@ -83,7 +83,7 @@ async def test_the_tier_makes_no_new_request() -> None:
     """A request is recognised by what the client sent, even if the gateway sends another length."""
     async with replicated(2, **SETTINGS) as (running, backends):
         backends[0].script(Fault(reset=True))
-        body = ask(model="tiny")
+        body = distinct(model="tiny")
         await post(running, body)
         snapshot = running.gateway.snapshot
         running.gateway.pipeline.snapshot = snapshot.keeping(snapshot)
@@ -98,7 +98,7 @@ async def test_a_replica_that_lives_gets_its_request_again() -> None:
     async with replicated(3, **SETTINGS) as (running, backends):
         for backend in backends:
             backend.default = Fault(reset=True)
-        body = ask()
+        body = distinct()
         await post(running, body)
         await running.gateway.health.check()
         codes = [(await post(running, body)).code for _ in range(2)]
@@ -113,7 +113,7 @@ async def test_what_was_served_is_forgotten() -> None:
     """If a replica serves the request after all, it may go anywhere again."""
     async with replicated(2, **SETTINGS) as (running, backends):
         backends[0].script(Fault(reset=True))
-        body = ask()
+        body = distinct()
         await post(running, body)
         await running.gateway.health.check()
         statuses = [(await post(running, body)).status for _ in range(3)]
@@ -128,7 +128,7 @@ async def test_a_lone_replica_is_asked_again(monkeypatch: pytest.MonkeyPatch) ->
         "gateway.upstream.http1._CLOSING_SECONDS", 0
     )  # no connection is taken for an idle one
     async with replicated(1, **SETTINGS) as (running, (backend,)):
-        body = ask()
+        body = distinct()
         backend.script(Fault(reset=True))
         codes = [(await post(running, body)).status for _ in range(2)]
         backend.script(Fault(reset=True), times=9)
@@ -144,7 +144,7 @@ async def test_victims_of_a_crash_may_go_elsewhere() -> None:
     async with replicated(2, affinity_header="x-session", **SETTINGS) as (running, backends):
         backends[0].default = Fault(first_byte_ms=NEVER_MS)
         backends[1].default = Fault(first_byte_ms=NEVER_MS)
-        bodies = [ask() for _ in range(3)]
+        bodies = [distinct() for _ in range(3)]
         tasks = [asyncio.create_task(post(running, body, headers={"x-session": "s"})) for body in bodies]
         victim = await whichever(backends, lambda backend: len(asked(backend)) == 3)
         survivor = backends[1 - backends.index(victim)]
@@ -225,7 +225,7 @@ async def test_an_idle_connection_costs_no_other_replica(monkeypatch: pytest.Mon
             await post(running)  # leaves a connection to each of them
         for backend in backends:
             backend.default = Fault(reset=True)
-        body = ask("poison")
+        body = distinct("poison")
         codes = [(await post(running, body)).code for _ in range(2)]
 
         assert codes == ["backend_disconnected", "request_quarantined"]

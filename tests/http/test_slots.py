@@ -12,9 +12,9 @@ from tests.fakes.fault import Fault
 from tests.http.wire import (
     CHAT,
     NEVER_MS,
-    ask,
     asked,
     connection,
+    distinct,
     post_recorded,
     replicated,
     slots,
@@ -54,7 +54,7 @@ async def test_no_lost_slot(backend: Backend, subtests: pytest.Subtests, path: s
     """However a request ends, the replica counts as idle and serves the next request."""
 
     def question() -> dict[str, Any]:
-        chat = ask(stream=stream)
+        chat = distinct(stream=stream)
         return chat if path == CHAT else {"model": "tiny", "prompt": chat["user"], "stream": stream}
 
     async with serving(configuration(backend.url, breaker={"failures": 1_000}, retries=1)) as running:
@@ -77,7 +77,7 @@ async def test_no_lost_slot_on_timeouts(backend: Backend, subtests: pytest.Subte
         for name, fault in STALLS.items():
             with subtests.test(name):
                 backend.script(fault)
-                _, record = await post_recorded(running, ask(stream=stream))
+                _, record = await post_recorded(running, distinct(stream=stream))
 
                 assert record.error is not None
                 assert (record.error.code, slots(running)) == ("backend_timeout", [0])
@@ -101,7 +101,7 @@ async def test_no_lost_slot_when_the_client_leaves(
             backend.default = fault
             for _ in range(20):
                 async with connection(running) as (_, writer):
-                    writer.write(wired(ask(stream=stream)))
+                    writer.write(wired(distinct(stream=stream)))
                     await backend.wait_until(lambda b: b.in_flight)
                     assert slots(running) == [1]
                 await backend.wait_until(lambda b: b.in_flight == 0)
@@ -123,7 +123,7 @@ async def test_no_lost_slot_in_a_storm() -> None:
 
         async def one(number: int) -> None:
             async with connection(running) as (reader, writer):
-                writer.write(wired(ask(stream=number % 3 == 0), CHAT, "connection: close"))
+                writer.write(wired(distinct(stream=number % 3 == 0), CHAT, "connection: close"))
                 if number % 2:
                     await reader.read()
                 else:

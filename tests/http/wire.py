@@ -26,16 +26,17 @@ NEVER_MS = 3_600_000.0
 _EVENT = re.compile(rb".*?(?:\r\n\r\n|\n\n)|.+", re.DOTALL)
 
 
+def ask(content: str = "hello", **fields: Any) -> dict[str, Any]:
+    """The body of a chat request, pinned to the tier `direct`."""
+    return {"model": "tiny:direct", "messages": [{"role": "user", "content": content}]} | fields
+
+
 _serial = itertools.count()
 
 
-def ask(content: str = "hello", **fields: Any) -> dict[str, Any]:
-    """The body of a chat request, pinned to the tier `direct`. No two are alike.
-
-    A request that a replica has lost is not sent again.
-    """
-    messages = [{"role": "user", "content": content}]
-    return {"model": "tiny:direct", "messages": messages, "user": f"user {next(_serial)}"} | fields
+def distinct(content: str = "hello", **fields: Any) -> dict[str, Any]:
+    """Like `ask`, but no two bodies are the same: a request that a replica has lost is not sent again."""
+    return ask(content, user=f"user {next(_serial)}") | fields
 
 
 async def post(
@@ -45,8 +46,8 @@ async def post(
     path: str = CHAT,
     headers: Mapping[str, str] | None = None,
 ) -> Answer:
-    """POST a body, by default `ask()`, to the gateway."""
-    return await post_to(f"{running.url}{path}", ask() if body is None else body, headers)
+    """POST a body, by default `distinct()`, to the gateway."""
+    return await post_to(f"{running.url}{path}", distinct() if body is None else body, headers)
 
 
 async def post_recorded(running: Running, *args: Any, **options: Any) -> tuple[Answer, Record]:
