@@ -26,6 +26,9 @@ class Loss:
     at: float
     """Time of the latest loss."""
     count: int = 1
+    """How many attempts were lost."""
+    sent_again: bool = False
+    """Whether the request was admitted after the loss."""
 
 
 class _Identified(Protocol):
@@ -53,7 +56,12 @@ class Quarantine:
             return
         self._forget(now)
         before = self._losses.pop(request.fingerprint, None)
-        count = before.count + 1 if before else 1
+        if before is None:
+            count = 1
+        elif not before.sent_again and before.replica == backend.name and now - before.at <= _SAME_MOMENT:
+            count = before.count  # several copies of a request that one crash ends are one loss
+        else:
+            count = before.count + 1
         self._losses[request.fingerprint] = Loss(backend.name, now, count)
         if len(self._losses) > _MOST:
             del self._losses[next(iter(self._losses))]
@@ -78,13 +86,11 @@ class Quarantine:
             return None
         left = loss.at + _SECONDS - now
         if loss.count == 1:
-            if self._shared(loss):
-                return None
-            lone = len(pool.backends) == 1
-            for backend in pool.backends:
-                alive = backend.healthy and (lone or backend.passed_at > loss.at)
-                if backend.name == loss.replica and alive:
-                    return backend
+            survivor = _survivor(pool, loss)
+            shared = self._shared(loss)
+            if survivor or shared:
+                loss.sent_again = True
+                return None if shared else survivor
             left = min(left, pool.health.interval)
         raise RequestQuarantined(
             "A backend stopped responding when it got the same request a moment ago. As the request may be "
@@ -105,6 +111,16 @@ class Quarantine:
             if self._losses[oldest].at > now - _SECONDS:
                 return
             del self._losses[oldest]
+
+
+def _survivor(pool: Pool, loss: Loss) -> Backend | None:
+    """The replica that lost the request, if it has proved since that it lives."""
+    lone = len(pool.backends) == 1
+    for backend in pool.backends:
+        alive = backend.healthy and (lone or backend.passed_at > loss.at)
+        if backend.name == loss.replica and alive:
+            return backend
+    return None
 
 
 def fingerprint_of(path: str, body: bytes) -> bytes:

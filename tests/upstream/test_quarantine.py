@@ -88,6 +88,21 @@ def test_lost_together(later: float, free: bool) -> None:
         quarantine.admit(members, ONE, 14)
 
 
+def test_copies_lost_together_are_one_loss() -> None:
+    """Several clients may send the same request. One crash that ends all of them is no second one."""
+    members, quarantine = pool(), Quarantine()
+    a = members.backends[0]
+    for now in (10, 10.1, 10.2):
+        quarantine.note(members, ONE, a, LOST, now)
+    passed(a, 11)
+    assert quarantine.admit(members, ONE, 12) is a
+
+    quarantine.note(members, ONE, a, LOST, 13)
+    passed(a, 14)
+    with pytest.raises(RequestQuarantined):
+        quarantine.admit(members, ONE, 15)
+
+
 def test_what_counts_as_lost() -> None:
     """A refusal is no loss, nor the end of an idle connection; with `resend_lost` nothing is remembered."""
     members, quarantine = pool(), Quarantine()
