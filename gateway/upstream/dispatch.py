@@ -4,9 +4,9 @@ The commit point is the moment `Upstream.open` returns a response: a complete bo
 complete event. Before it, the client has received nothing, so another replica can be tried. After it, the
 client may have read the status and the first tokens, so a failure can only end the response.
 
-Example: replica a accepts a stream and closes the connection. If no event has arrived, the client gets the
-stream of replica b and notices nothing. If the client has already received `data: {"choices":[{"delta":
-{"content":"The"}}]}`, replica b cannot continue that sentence, and the stream ends with an error event.
+Example: replica a refuses a stream with 503. The client gets the stream of replica b and notices nothing. If
+the client has already received `data: {"choices":[{"delta":{"content":"The"}}]}` when a fails, replica b
+cannot continue that sentence, and the stream ends with an error event.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class ReplicaBreaker:
 
     def record_success(self, client: str, now: float) -> None:
         """The client was served, or rightly refused."""
-        self.response_started()
+        self.opened_at, self.trying, self.unreachable = None, False, 0
         run = self._run(client, now)
         if run.causes:
             run.causes.clear()

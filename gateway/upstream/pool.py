@@ -130,7 +130,8 @@ class Pool:
         hash of its name and the value. If a replica is lost, each of its sessions moves to the replica with
         the next highest hash, and all other sessions stay where they are.
         """
-        fresh = [backend for backend in self._usable(now) if backend not in tried]
+        usable = self._usable(now)
+        fresh = [backend for backend in usable if backend not in tried] if tried else usable
         if not fresh:
             return None
         if affinity is not None:
@@ -138,8 +139,12 @@ class Pool:
         return min(fresh, key=lambda backend: (backend.in_flight, backend.last_used))
 
     def _usable(self, now: float) -> list[Backend]:
-        able = [backend for backend in self.backends if backend.healthy is not False]
-        usable = [backend for backend in able if backend.breaker.allows(now)]
+        able, usable = [], []
+        for backend in self.backends:
+            if backend.healthy is not False:
+                able.append(backend)
+                if backend.breaker.opened_at is None or backend.breaker.allows(now):
+                    usable.append(backend)
         excess = len(able) - len(usable) - len(able) // 2
         if excess > 0:
             left_out = [backend for backend in able if backend not in usable]

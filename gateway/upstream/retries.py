@@ -23,37 +23,38 @@ class RetryBudget:
     refused: int = 0
     """Further attempts that were not allowed, since the start."""
     _begun: float = float("-inf")
-    """The time at which the current window began."""
-    _requests: tuple[int, int] = (0, 0)
-    """Requests of the window before and of the current one."""
-    _retries: tuple[int, int] = (0, 0)
-    """Further attempts of the window before and of the current one."""
+    """The time at which the current window began. The one before it ended then."""
+    _requests: int = 0
+    """Requests of the current window."""
+    _retries: int = 0
+    """Further attempts of the current window."""
+    _requests_before: int = 0
+    _retries_before: int = 0
 
     def count_request(self, now: float) -> None:
         """Count a new request."""
-        self._turn(now)
-        self._requests = (self._requests[0], self._requests[1] + 1)
+        if now - self._begun >= _WINDOW:
+            self._turn(now)
+        self._requests += 1
 
     def take(self, now: float) -> bool:
         """Whether a further attempt is allowed; if it is, it is counted."""
-        self._turn(now)
-        old = max(0.0, 1 - (now - self._begun) / _WINDOW)  # share of the window before that is still in sight
-        requests = self._requests[0] * old + self._requests[1]
-        retries = self._retries[0] * old + self._retries[1]
+        if now - self._begun >= _WINDOW:
+            self._turn(now)
+        in_sight = 1 - (now - self._begun) / _WINDOW  # share of the window before within the last 10 s
+        requests = self._requests_before * in_sight + self._requests
+        retries = self._retries_before * in_sight + self._retries
         if retries + 1 > max(_LEAST, self.share * requests):
             self.refused += 1
             return False
-        self._retries = (self._retries[0], self._retries[1] + 1)
+        self._retries += 1
         return True
 
     def _turn(self, now: float) -> None:
-        """Begin a new window if the current one is over."""
-        passed = now - self._begun
-        if passed < _WINDOW:
-            return
-        recent = passed < 2 * _WINDOW
-        self._requests = (self._requests[1] if recent else 0, 0)
-        self._retries = (self._retries[1] if recent else 0, 0)
+        """Begin a new window, as the current one is over."""
+        recent = now - self._begun < 2 * _WINDOW
+        self._requests_before, self._retries_before = (self._requests, self._retries) if recent else (0, 0)
+        self._requests = self._retries = 0
         self._begun = self._begun + _WINDOW if recent else now
 
 
