@@ -214,7 +214,7 @@ async def _relay_blocks(exchange: Exchange, record: Record, response: UpstreamRe
 
 
 def _unreadable() -> BackendError:
-    return BackendError("The backend sent an answer that cannot be read", detail="not JSON")
+    return BackendError("The backend sent an answer that cannot be read", detail="not JSON", spent=True)
 
 
 async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response: UpstreamResponse) -> None:

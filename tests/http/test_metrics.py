@@ -1,4 +1,4 @@
-"""Metrics change with the traffic, their labels are bounded, and readiness follows the replicas."""
+"""Metrics change with the traffic, and their labels are bounded."""
 
 from __future__ import annotations
 
@@ -274,22 +274,6 @@ async def test_labels_are_bounded(running: Running, caplog: pytest.LogCaptureFix
     assert set(after) == before
     assert not [name for name in after if MARKER in str(name)]
     assert sum(v for (name, _), v in after.items() if name == "thinkmeter_requests_total") > 1000
-
-
-async def test_readiness(backend: Backend) -> None:
-    """/readyz is 200 with one healthy replica, 503 with none; /healthz is always 200."""
-    async with serving(configuration(backend.url)) as running:
-
-        async def status(path: str) -> int:
-            async with running.http.get(running.url + path) as response:
-                return response.status
-
-        assert [await status("/readyz"), await status("/healthz")] == [200, 200]
-        await lost_backend(running, backend)
-        assert [await status("/readyz"), await status("/healthz")] == [503, 200]
-        await backend.up()
-        await running.gateway.health.check()
-        assert await status("/readyz") == 200
 
 
 async def test_scrape_stays_open_to_old_clients(running: Running) -> None:
