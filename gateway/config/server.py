@@ -61,7 +61,7 @@ class HttpLimits(Section):
 
     body_bytes: int = Field(33_554_432, ge=1, description="Largest request body, in bytes.")
     bodies_bytes: int = Field(
-        134_217_728,
+        100_663_296,
         ge=1,
         description="Bytes that the bodies of all requests without a response may take; others wait unread.",
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import gc
 import logging
 import math
@@ -19,6 +21,8 @@ from gateway.config.server import ServerSettings
 from gateway.http.protocol import HttpProtocol
 
 log = logging.getLogger("thinkmeter.server")
+
+_M_MMAP_THRESHOLD = -3  # of malloc.h
 
 
 class Server(uvicorn.Server):
@@ -58,6 +62,16 @@ class Server(uvicorn.Server):
             self._stopped()
 
 
+def _return_freed_memory() -> None:
+    """Return large blocks to the system once they are freed.
+
+    By itself, glibc keeps blocks of up to 32 MiB once it has seen one freed, so that a few large requests
+    would occupy memory for good.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL("libc.so.6").mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+
+
 def run(
     app: ASGIApp,
     settings: ServerSettings,
@@ -84,6 +98,7 @@ def run(
         timeout_graceful_shutdown=math.ceil(settings.drain_timeout),
         **options,
     )
+    _return_freed_memory()
     gc.collect()
     gc.freeze()  # all that is loaded by now stays: the collector need not traverse it again
     gc.set_threshold(20_000, 20, 20)

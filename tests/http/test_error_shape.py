@@ -121,6 +121,15 @@ async def test_own_fault_leaves_no_request_in_memory(
         await until(lambda: not exchanges_in_memory())
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/route"])
+async def test_large_request_that_fails_in_its_thread_is_not_kept(running: Running, path: str) -> None:
+    """A large body is parsed in a thread, and its error holds no request in memory either."""
+    with without_collector():
+        answer = await post(running, b'{"model":"tiny","messages":[' + b" " * 1_000_000, path=path)
+        assert_error(answer, 400, "invalid_json")
+        await until(lambda: not exchanges_in_memory())
+
+
 async def test_client_that_leaves_is_not_kept_in_memory(running: Running, backend: Backend) -> None:
     """A request is freed when its client disconnects, and when its stream breaks off."""
     with without_collector():
