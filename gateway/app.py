@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -228,8 +229,9 @@ class Gateway:
             await exchange.fail(error)
         except asyncio.CancelledError:
             await exchange.fail(ShuttingDown("The gateway is shutting down"))
-        except Exception as error:
-            log.exception("request %s failed", record.request_id)
+        except Exception as error:  # noqa: BLE001 - logged without its text, which may quote a prompt
+            trace = "".join(traceback.format_tb(error.__traceback__))
+            log.error("request %s failed: %s\n%s", record.request_id, type(error).__name__, trace)  # noqa: TRY400
             await exchange.fail(InternalError("Internal error", detail=type(error).__name__))
         finally:
             await exchange.close()

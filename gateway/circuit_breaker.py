@@ -1,4 +1,7 @@
-"""A circuit breaker: stops calls to a server that keeps failing. No I/O: time is passed in."""
+"""A circuit breaker: stops calls to a server that keeps failing. No I/O: time is passed in.
+
+Replicas have their own (`gateway.upstream.ejection`), because their clients may cause failures.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Literal
 
 @dataclass(slots=True)
 class CircuitBreaker:
-    """Guards one server: a replica, Redis, or an embeddings server.
+    """Guards one server of the gateway's own: Redis, or an embeddings server.
 
     The breaker is closed until `limit` requests fail in a row. Then it is open and allows no requests. After
     `open_seconds` it is half open: it allows one trial, whose outcome closes or re-opens it. `now` is any
@@ -38,13 +41,6 @@ class CircuitBreaker:
         """A request is about to be sent."""
         if self.state(now) == "half_open":
             self.trying = True
-
-    def response_started(self) -> None:
-        """A response began: close the breaker, but keep the count of failures until the response is complete.
-
-        Otherwise a server whose streams all begin and then break would never reach the limit.
-        """
-        self.opened_at, self.trying = None, False
 
     def record_success(self) -> None:
         """The request succeeded, or was rightly refused."""

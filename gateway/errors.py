@@ -1,30 +1,6 @@
 """The exceptions of the gateway, and their one encoding: OpenAI's error object.
 
-GatewayError
-├── RequestError                 the client can correct it (4xx)
-│   ├── InvalidRequest           400  a field has a wrong value
-│   │   ├── InvalidJson          400  the body is not JSON
-│   │   └── ContextLengthExceeded 400 prompt and completion do not fit the model
-│   ├── InvalidApiKey            401  no key, or an unknown one
-│   ├── ModelNotAllowed          403  the key may not use this model
-│   ├── ModelNotFound            404  no such model, or no such tier of it
-│   ├── RouteNotFound            404  no such path
-│   ├── BudgetNotFound           404  no such budget, or no such holder of it
-│   ├── MethodNotAllowed         405  the path exists, the method does not
-│   ├── RequestTimeout           408  the request did not arrive in time
-│   ├── RequestTooLarge          413  the body is too large
-│   ├── HeadersTooLarge          431  too many headers, or too large ones
-│   └── TokensExceeded           429  the window of a token budget is full
-│       └── InsufficientQuota    429  a budget of an hour or longer is spent: retrying soon is no use
-├── BackendError                 502  the response of a backend is unusable
-│   ├── BackendDisconnected      502  a backend closed the connection before its response was complete
-│   ├── BackendOverloaded        429  every replica asks to slow down
-│   ├── NoBackend                503  no replica can be reached
-│   └── BackendTimeout           504  a backend took too long
-├── BudgetUnavailable            503  Redis is unreachable, and the budget's policy is to refuse
-├── ShuttingDown                 503  the gateway stops and the drain timeout has passed
-├── ClientClosed                 499  logged but never sent: the client has disconnected
-└── InternalError                500  a fault of the gateway, whose cause goes to the log only
+docs/errors.md draws the tree of the classes.
 """
 
 from __future__ import annotations
@@ -52,6 +28,8 @@ class GatewayError(Exception):
     """The severity; only errors of level ERROR are logged on a line of their own."""
     retryable: ClassVar[bool] = False
     """Another replica may succeed, so the request is retried if nothing was sent to the client yet."""
+    spent: bool = False
+    """A backend may have spent tokens, as it had the whole request and did not refuse it."""
 
     def __init__(
         self,
@@ -60,16 +38,20 @@ class GatewayError(Exception):
         param: str | None = None,
         retry_after: float | None = None,
         detail: str | None = None,
+        spent: bool | None = None,
     ) -> None:
         """`message` is shown to the client: no addresses, no tracebacks. `detail` goes to the log only.
 
-        `param` names the field at fault; `retry_after` is in seconds.
+        A `detail` has no text of a client or a backend, as backends quote prompts.
+        `param` names the field at fault; `retry_after` is in seconds; `spent` replaces that of the class.
         """
         self.message = message if len(message) <= _LONGEST else message[:_LONGEST] + "…"
         super().__init__(self.message)
         self.param = param
         self.retry_after = retry_after
         self.detail = detail
+        if spent is not None:
+            self.spent = spent
 
     def detached(self) -> Self:
         """A copy without traceback, to be kept: the frames of a traceback hold the body of the request."""
@@ -242,6 +224,9 @@ class BackendDisconnected(BackendError):
 
     code = "backend_disconnected"
     retryable = True
+    spent = True
+    stale: bool = False
+    """The connection had been idle, and was probably closed for that before the request arrived."""
 
 
 class BackendOverloaded(BackendError):
@@ -259,6 +244,15 @@ class NoBackend(BackendError):
     status = 503
     code = "no_backend"
     retryable = True
+    reached: bool = True
+    """False if no connection could be opened, so that nothing was sent."""
+
+
+class RequestQuarantined(BackendError):
+    """The same request was lost at a replica, which it may have killed, so no other replica gets it."""
+
+    status = 503
+    code = "request_quarantined"
 
 
 class BackendTimeout(BackendError):
@@ -267,6 +261,7 @@ class BackendTimeout(BackendError):
     status = 504
     code = "backend_timeout"
     retryable = True
+    spent = True
 
 
 class BudgetUnavailable(GatewayError):
@@ -291,6 +286,7 @@ class ClientClosed(GatewayError):
     status = 499
     code = "client_closed"
     level = logging.INFO
+    spent = True
 
 
 class InternalError(GatewayError):

@@ -25,6 +25,7 @@ from gateway.snapshot import Snapshot
 from gateway.telemetry.record import Record
 from gateway.upstream.dispatch import Upstream
 from gateway.upstream.embedding import Embeddings
+from gateway.upstream.quarantine import fingerprint_of
 from gateway.upstream.response import UpstreamRequest, UpstreamResponse
 
 _large_bodies = ThreadPoolExecutor(2, "large-bodies")  # few, as each slows the event loop down a little
@@ -147,6 +148,8 @@ def _upstream_request(plan: Plan, exchange: Exchange, record: Record) -> Upstrea
         forwarded(exchange.raw_headers, own_headers, call.forwards),
         call.request.stream,
         call.affinity,
+        record.key or exchange.peer_address,
+        fingerprint_of(call.endpoint.path, call.body),
     )
     record.overhead = time.perf_counter() - record.admitted
     return request
@@ -211,7 +214,7 @@ async def _relay_blocks(exchange: Exchange, record: Record, response: UpstreamRe
 
 
 def _unreadable() -> BackendError:
-    return BackendError("The backend sent an answer that cannot be read", detail="not JSON")
+    return BackendError("The backend sent an answer that cannot be read", detail="not JSON", spent=True)
 
 
 async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response: UpstreamResponse) -> None:

@@ -17,7 +17,7 @@ from gateway.budget.pricing import Pricing
 from gateway.budget.reservation import Demand, Reservation, budget_error
 from gateway.budget.waiting import Turn, WaitingLine
 from gateway.config.settings import Settings
-from gateway.errors import BackendDisconnected, BackendTimeout, ClientClosed, GatewayError, TokensExceeded
+from gateway.errors import GatewayError, TokensExceeded
 from gateway.store.commands import JournalEntry, ReserveReply
 from gateway.store.connection import ReadingConnection, RedisConnection, StoreUnavailable
 from gateway.store.embedded import RedisServer, RedisServerError
@@ -28,8 +28,6 @@ log = logging.getLogger("thinkmeter.budget")
 _READING_TIMEOUT = 1.0  # seconds; a reader waits longer for a busy Redis than a request may
 _POLL_SECONDS = 0.25  # the longest time between two attempts of a queued request
 _SHORTEST_POLL = 0.02  # the shortest
-_MAY_HAVE_SPENT = (BackendDisconnected, BackendTimeout, ClientClosed)
-"""Errors after which a backend may have spent tokens. After any other error it has refused the request."""
 
 
 class Ledger:
@@ -134,7 +132,7 @@ class Ledger:
         try:
             yield reservation
         except GatewayError as error:
-            refused = not isinstance(error, _MAY_HAVE_SPENT)
+            refused = not error.spent
             raise
         finally:
             del self._active[reservation.id]

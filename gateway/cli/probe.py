@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from gateway.config.models import Model
 from gateway.config.settings import Settings
 from gateway.errors import GatewayError
-from gateway.openai_api.errors import read_context
+from gateway.openai_api.errors import read_context, read_error
 from gateway.openai_api.requests import Fields, Request, encode, parse_chat
 from gateway.openai_api.responses import read_usage
 from gateway.openai_api.usage import SLACK, TokenUsage
@@ -155,5 +155,6 @@ class _Probe:
             return str(error) or "timeout"
         if status != 200:
             failure = backend_error(status, answer, retry_after=1)
-            return failure.detail or failure.message
+            said = read_error(answer).message or failure.message  # about our own prompt, so it may be shown
+            return f"status {status}: {said}"
         return read_usage(answer) or "the answer cannot be read"

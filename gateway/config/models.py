@@ -41,10 +41,31 @@ class Health(Section):
 
 
 class BreakerSettings(Section):
-    """The circuit breaker: leaves out a replica that keeps failing requests."""
+    """The circuit breaker: leaves out a replica that keeps failing requests of several clients."""
 
-    failures: int = Field(5, ge=1, description="Failed requests in a row that open the breaker.")
+    failures: int = Field(
+        5,
+        ge=1,
+        description="Different failed requests, or connections not opened in a row, that open the breaker.",
+    )
     open_seconds: Seconds = Field(10, description="Seconds until one request may try the replica again.")
+
+
+class Failover(Section):
+    """When a request goes to another replica."""
+
+    retry_share: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="Most further attempts, as a share of a model's requests of the last 10 seconds; "
+        "three are always allowed, and refused connections do not count.",
+    )
+    resend_lost: bool = Field(
+        False,
+        description="Also send on a request that a replica received and never answered. "
+        "It may be generated twice, or kill one replica after the other.",
+    )
 
 
 class Replica(Section):

@@ -19,6 +19,7 @@ from gateway.config.forwarding import ForwardedHeader
 from gateway.config.models import (
     BreakerSettings,
     EncoderSettings,
+    Failover,
     Family,
     Health,
     Model,
@@ -51,6 +52,7 @@ class Settings(Section):
     retries: int = Field(
         2, ge=0, le=10, description="Further attempts on other replicas, before the first byte."
     )
+    failover: Failover = Field(default_factory=Failover)
     affinity_header: str | None = Field(
         None, description="Requests with the same value of this header go to the same replica."
     )

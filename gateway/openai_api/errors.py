@@ -14,6 +14,7 @@ class ErrorObject(Struct):
     message: str = ""
     param: str | None = None
     code: int | str | None = None
+    type: Any = None
 
     @property
     def status(self) -> int | None:

@@ -191,13 +191,22 @@ class _Backends(Collector):
         breaker = GaugeMetricFamily(
             "thinkmeter_backend_breaker_state", "0 closed, 1 half open, 2 open.", labels=labels
         )
+        text = "Times that the breaker left the replica out."
+        ejections = CounterMetricFamily("thinkmeter_backend_ejections", text, labels=labels)
+        text = "Further attempts that the retry budget did not allow."
+        refused = CounterMetricFamily("thinkmeter_upstream_retries_refused", text, labels=["model"])
         now = time.monotonic()
+        budgets = {}
         for pool, backend in self._backends():
             values = [pool.model, backend.name]
             up.add_metric(values, 1.0 if backend.healthy else 0.0)
             busy.add_metric(values, backend.in_flight)
             breaker.add_metric(values, {"closed": 0, "half_open": 1, "open": 2}[backend.breaker.state(now)])
-        yield from (up, busy, breaker)
+            ejections.add_metric(values, backend.breaker.openings)
+            budgets[pool.model] = pool.retry_budget
+        for model, budget in budgets.items():
+            refused.add_metric([model], budget.refused)
+        yield from (up, busy, breaker, ejections, refused)
 
 
 class _PriorShare(Collector):

@@ -12,6 +12,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from gateway import __version__
+from gateway.errors import InvalidRequest
 from gateway.telemetry.record import Record
 
 _OPERATIONS = {
@@ -70,7 +71,9 @@ class Tracing:
         if record.model:
             span.update_name(f"{_OPERATIONS[record.route]} {record.model}")
         if record.error:
-            span.set_status(StatusCode.ERROR, record.error.message)
+            # a message about an invalid request may quote the prompt
+            quotes = isinstance(record.error, InvalidRequest)
+            span.set_status(StatusCode.ERROR, None if quotes else record.error.message)
         span.end()
 
     def close(self, seconds: float = 2.0) -> None:

@@ -5,9 +5,9 @@ complete event. Of a body over 512 KiB, its beginning is enough, so that it is n
 commit point, the client has received nothing, so another replica can be tried. After it, the client may have
 read the status and the first tokens, so a failure can only end the response.
 
-Example: replica a accepts a stream and closes the connection. If no event has arrived, the client gets the
-stream of replica b and notices nothing. If the client has already received `data: {"choices":[{"delta":
-{"content":"The"}}]}`, replica b cannot continue that sentence, and the stream ends with an error event.
+Example: replica a refuses a stream with 503. The client gets the stream of replica b and notices nothing. If
+the client has already received `data: {"choices":[{"delta":{"content":"The"}}]}` when a fails, replica b
+cannot continue that sentence, and the stream ends with an error event.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from gateway.config.models import Replica, Timeouts
+from gateway.config.models import Replica
 from gateway.errors import (
     BackendDisconnected,
     BackendError,
@@ -27,16 +27,17 @@ from gateway.errors import (
     NoBackend,
 )
 from gateway.http.headers import Headers
-from gateway.upstream.errors import backend_error, stream_error
+from gateway.upstream.beginning import check_content_type, error_of, first_event
+from gateway.upstream.errors import stream_error
 from gateway.upstream.http1 import HttpClient, HttpResponse
 from gateway.upstream.pool import Backend, Pool
+from gateway.upstream.quarantine import Quarantine
 from gateway.upstream.response import UpstreamRequest, UpstreamResponse
+from gateway.upstream.retries import costs, may_move_on
 
 log = logging.getLogger("thinkmeter.upstream")
 
-_ERROR_BYTES = 65_536  # the rest of a longer error body is not read
 _ASKED_BYTES = 1 << 24  # longest response to a request of our own: a list of models, or an embedding
-_EVENT_BYTES = 1 << 20  # a first event longer than this is passed on before it is complete
 _WHOLE_BYTES = 1 << 19  # a whole response longer than this is passed on before it is complete
 
 
@@ -47,6 +48,7 @@ class Upstream:
         # vLLM closes connections that are idle for 5 s. Stop using them earlier, because a request sent just
         # as vLLM closes its connection is lost.
         self._client = HttpClient(keep_alive=4)
+        self._quarantine = Quarantine()
 
     def close_idle(self) -> None:
         """Close connections that have been idle for too long to be used again."""
@@ -69,24 +71,29 @@ class Upstream:
         """Send a small request outside the request path (health check, probe, embedding).
 
         Returns the status and the body. `connect` is the time to open a connection, in seconds.
-        repeatable: a POST may be sent twice, as a GET always may.
+        repeatable: a POST may be sent twice.
 
         Raises: NoBackend, BackendDisconnected, BackendError.
         """
+        # A check gets a connection of its own. If it left one to a request, nobody could tell whether the
+        # request killed the replica or the connection had been idle for too long.
+        single = method == b"GET"
         try:
-            return await self._ask(replica, method, path, body, connect)
+            return await self._ask(replica, method, path, body, connect, single=single)
         except BackendDisconnected:
-            if method != b"GET" and not repeatable:
+            if not repeatable:
                 raise
             # the server may have closed the kept-alive connection just then
-            return await self._ask(replica, method, path, body, connect)
+            return await self._ask(replica, method, path, body, connect, single=single)
 
     async def _ask(
-        self, replica: Replica, method: bytes, path: str, body: bytes, connect: float
+        self, replica: Replica, method: bytes, path: str, body: bytes, connect: float, *, single: bool
     ) -> tuple[int, bytes]:
         kind = [(b"Content-Type", b"application/json")] if body else []
         headers = [*_authorization(replica), *kind]
-        response = await self._client.request(method, replica.base, path, headers, body, connect=connect)
+        response = await self._client.request(
+            method, replica.base, path, headers, body, connect=connect, fresh=single, keep=not single
+        )
         try:
             body = await response.read(_ASKED_BYTES)
         finally:
@@ -104,7 +111,8 @@ class Upstream:
         Raises: BackendError and its subclasses, InvalidRequest, RouteNotFound.
         """
         end = asyncio.get_running_loop().time() + pool.timeouts.total
-        response = await self._first_response(pool, request, end)
+        only = self._quarantine.admit(pool, request, time.monotonic()) if self._quarantine else None
+        response = await self._first_response(pool, request, end, only)
         request.body = b""
         try:
             if response.complete:
@@ -114,52 +122,86 @@ class Upstream:
             else:
                 async with response.timeouts(pool.timeouts.idle, end):
                     yield response
-            response.backend.breaker.record_success()
-        except BackendError:
+            response.backend.breaker.record_success(request.client, time.monotonic())
+            if only:
+                self._quarantine.served(request)
+        except BackendError as error:
             # The caller also raises it inside the `yield`, when a stream ends without `data: [DONE]`. A
             # replica whose streams break is failing, although each of them began well.
-            response.backend.breaker.record_failure(time.monotonic())
+            now, backend = time.monotonic(), response.backend
+            backend.count_failure(request.client, request.fingerprint, now)
+            self._quarantine.note(pool, request, backend, error, now)
             raise
         finally:
             response.close()
 
-    async def _first_response(self, pool: Pool, request: UpstreamRequest, end: float) -> UpstreamResponse:
+    async def _first_response(
+        self, pool: Pool, request: UpstreamRequest, end: float, only: Backend | None
+    ) -> UpstreamResponse:
         """Try replicas until one responds, the attempts are used up, or a retry would not help.
 
         Example with `retries: 2` and the replicas a, b and c: a refuses the connection, b returns 503, c
         responds, and the client sees the response of c. But if a returns 400, so would b and c: the client
-        gets the 400 at once. `GatewayError.retryable` tells the two apart.
+        gets the 400 at once. And if a has the request and closes the connection, the request may have killed
+        it, and would kill b and c: the client gets a 502. `may_move_on` tells them apart.
+
+        only: the one replica that may be tried; None if any may.
         """
         tried: set[Backend] = set()
-        failure: GatewayError | None = None
+        failures: list[GatewayError] = []
+        pool.retry_budget.count_request(time.monotonic())
         for _ in range(1 + pool.retries):
-            backend = pool.pick(time.monotonic(), tried, request.affinity)
-            # `pick` returns a replica a second time if no other is left. Asking it again helps only after a
-            # closed connection: that may have been an idle one, which the replica closed just as we used it.
-            if backend is None or (backend in tried and not isinstance(failure, BackendDisconnected)):
+            backend = only or pool.pick(time.monotonic(), tried, request.affinity)
+            if backend is None or backend in tried:
+                break
+            if failures and costs(failures[-1]) and not pool.retry_budget.take(time.monotonic()):
                 break
             tried.add(backend)
-            request.tried.append(backend.name)
             try:
-                return await self._attempt(backend, request, end, pool.timeouts)
+                return await self._asked_once(backend, request, end, pool)
             except GatewayError as error:
-                failure = error.detached()
-                if not error.retryable or asyncio.get_running_loop().time() >= end:
+                failures.append(error.detached())
+                late = asyncio.get_running_loop().time() >= end
+                if late or not may_move_on(failures, resend_lost=pool.resend_lost):
                     break
                 number = len(request.tried)
                 log.warning("backend %s, attempt %d: %s (%s)", backend.name, number, error, error.detail)
-        failure = failure or NoBackend(
-            f"No healthy backend serves the model {pool.model!r} right now", retry_after=pool.health.interval
-        )
-        raise failure.detached()
+        raise failures[-1].detached() if failures else _no_backend(pool)
+
+    async def _asked_once(
+        self, backend: Backend, request: UpstreamRequest, end: float, pool: Pool
+    ) -> UpstreamResponse:
+        """Have a replica respond. A request lost to an idle connection that was closed is sent once more.
+
+        The second time goes to the same replica over a new connection. If that cannot be opened, the replica
+        was killed rather than the connection closed.
+        """
+        try:
+            return await self._attempt(backend, request, end, pool)
+        except BackendDisconnected as error:
+            if not error.stale:
+                raise
+        try:
+            return await self._attempt(backend, request, end, pool, fresh=True)
+        except NoBackend as error:
+            if error.reached:
+                raise
+            killed = BackendDisconnected("The backend closed the connection and accepts no other")
+            self._quarantine.note(pool, request, backend, killed, time.monotonic())
+            raise killed from None
 
     async def _attempt(
-        self, backend: Backend, request: UpstreamRequest, end: float, timeouts: Timeouts
+        self, backend: Backend, request: UpstreamRequest, end: float, pool: Pool, *, fresh: bool = False
     ) -> UpstreamResponse:
-        """Send the request to one replica and wait until there is enough to commit to its response."""
+        """Send the request to one replica and wait until there is enough to commit to its response.
+
+        fresh: over a new connection.
+        """
+        timeouts, sent = pool.timeouts, time.monotonic()
         # The first-byte timeout is for streams. Other responses begin only when the answer is complete.
         limit = asyncio.get_running_loop().time() + timeouts.first_byte if request.stream else end
-        backend.start_request(time.monotonic())
+        request.tried.append(backend.name)
+        backend.start_request(sent)
         response: HttpResponse | None = None
         try:
             async with asyncio.timeout_at(min(limit, end)):
@@ -171,82 +213,51 @@ class Upstream:
                     headers,
                     request.body,
                     connect=timeouts.connect,
+                    fresh=fresh,
                 )
                 if response.status >= 300:
-                    raise await _error_of(response)
-                _check_content_type(response, request)
-                body = await (_first_event(response) if request.stream else response.read(_WHOLE_BYTES))
+                    raise backend.interpret(await error_of(response), sent, time.monotonic())
+                check_content_type(response, stream=request.stream)
+                body = await (first_event(response) if request.stream else response.read(_WHOLE_BYTES))
                 if not body:
                     raise BackendDisconnected("The backend sent an empty response")
                 # vLLM refuses some requests inside a stream, with status 200 and an error as the first event:
                 # data: {"error":{"message":"…","code":400}}. The client gets a real 400 instead.
                 if request.stream and body.startswith((b'data: {"error"', b'data:{"error"')):
-                    raise stream_error(body)
+                    raise backend.interpret(stream_error(body), sent, time.monotonic())
         except TimeoutError:
-            late = "The backend did not respond in time"
-            self._fail(backend, response, BackendTimeout(late))
-            raise BackendTimeout(late) from None
+            text = "The backend did not respond in time"
+            self._fail(pool, backend, request, response, BackendTimeout(text))
+            raise BackendTimeout(text) from None
         except BaseException as error:  # cancellation too: the slot must be freed
-            self._fail(backend, response, error)
+            self._fail(pool, backend, request, response, error)
             raise
         backend.breaker.response_started()
+        backend.lost_at = None
         return UpstreamResponse(backend, response, body, complete=not request.stream and response.at_end)
 
-    @staticmethod
-    def _fail(backend: Backend, response: HttpResponse | None, failure: BaseException) -> None:
+    def _fail(
+        self,
+        pool: Pool,
+        backend: Backend,
+        request: UpstreamRequest,
+        response: HttpResponse | None,
+        failure: BaseException,
+    ) -> None:
+        """End an attempt that failed."""
         if response is not None:
             response.close()
-        backend.fail_request(failure, time.monotonic())
+        now = time.monotonic()
+        backend.fail_request(failure, request.client, request.fingerprint, now)
+        self._quarantine.note(pool, request, backend, failure, now)
+
+
+def _no_backend(pool: Pool) -> NoBackend:
+    text = f"No healthy backend serves the model {pool.model!r} right now"
+    return NoBackend(text, retry_after=pool.health.interval)
 
 
 def _authorization(replica: Replica) -> Headers:
     if replica.api_key is None:
         return []
     return [(b"Authorization", f"Bearer {replica.api_key.get_secret_value()}".encode())]
-
-
-# --- reading a response up to the commit point ----------------------------------------------------------
-
-
-def _check_content_type(response: HttpResponse, request: UpstreamRequest) -> None:
-    expected = "text/event-stream" if request.stream else "application/json"
-    found = response.header(b"content-type")
-    if not found.lower().startswith(expected):
-        raise BackendError(
-            "The backend sent a response of an unexpected content type",
-            detail=f"content type {found!r} instead of {expected}",
-        )
-
-
-async def _first_event(response: HttpResponse) -> bytes:
-    """Read a stream until its first event is complete; returns everything read so far.
-
-    Committing earlier gains nothing: no client can use half an event such as `data: {"choices":[{"de`.
-    """
-    begun = await response.block()
-    if not begun or _ends_event(begun):
-        return begun
-    event = bytearray(begun)
-    while len(event) < _EVENT_BYTES:
-        more = await response.block()
-        if not more:
-            raise BackendDisconnected("The backend closed the connection before its response was complete")
-        end = bytes(event[-2:]) + more  # only this can complete it: searching all again would be quadratic
-        event += more
-        if _ends_event(end):
-            break
-    return bytes(event)
-
-
-def _ends_event(block: bytes) -> bool:
-    """Whether a block holds the empty line that ends an event; lines end with LF or CRLF."""
-    return b"\n\n" in block or b"\n\r\n" in block
-
-
-async def _error_of(response: HttpResponse) -> GatewayError:
-    """The error for a response with a status of 300 or above."""
-    after = response.header(b"retry-after")
-    body = (await response.read(_ERROR_BYTES))[:_ERROR_BYTES]
-    return backend_error(
-        response.status, body, retry_after=min(float(after), 3600) if after.isdecimal() else 1
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import traceback
 
 from gateway.circuit_breaker import CircuitBreaker
 from gateway.config.models import EncoderSettings
@@ -45,9 +46,10 @@ class Embeddings:
         except (EncoderError, GatewayError, TimeoutError) as error:
             breaker.record_failure(time.monotonic())
             log.warning("no embedding, the head abstains: %s", str(error) or "timeout")
-        except Exception:  # even an unexpected fault of the encoder must not fail the request
+        except Exception as error:  # noqa: BLE001 - even an unexpected fault must not fail the request
             breaker.record_failure(time.monotonic())
-            log.exception("no embedding, the head abstains")
+            trace = "".join(traceback.format_tb(error.__traceback__))  # its text may quote the prompt
+            log.error("no embedding, the head abstains: %s\n%s", type(error).__name__, trace)  # noqa: TRY400
         except BaseException:
             breaker.abandon()
             raise

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from gateway.errors import (
+    BackendDisconnected,
     BackendError,
     BackendOverloaded,
+    BackendTimeout,
     ContextLengthExceeded,
     GatewayError,
     InvalidRequest,
     NoBackend,
     RouteNotFound,
 )
-from gateway.openai_api.errors import read_error
+from gateway.openai_api.errors import ErrorObject, read_error
+
+_KINDS = frozenset(
+    "BadRequestError InternalServerError NotFoundError NotImplementedError ServiceUnavailableError "
+    "UnprocessableEntityError TooManyRequestsError RateLimitError AuthenticationError PermissionDeniedError "
+    "invalid_request_error server_error internal_server_error overloaded_error rate_limit_error "
+    "rate_limit_exceeded context_length_exceeded insufficient_quota model_not_found invalid_api_key "
+    "not_found_error authentication_error permission_error timeout".split()
+)
+"""Types and codes of errors of vLLM and OpenAI. Any other word may be one of a prompt."""
 
 
 def stream_error(block: bytes) -> GatewayError:
@@ -27,18 +38,22 @@ def stream_error(block: bytes) -> GatewayError:
 def backend_error(status: int, body: bytes, *, retry_after: float) -> GatewayError:
     """The error for a backend's status and error body; `retry_after` is in seconds.
 
-    What the backend says about the request is passed on to the client. What it says about itself goes only to
-    the log, as `detail`.
+    What the backend says about the request is passed on to the client. Nothing of its text goes to a log,
+    because backends quote prompts, so `detail` only has the status, the kind of error and the length.
     """
     error = read_error(body)
-    message, detail = error.message, f"status {status}: {error.message or body[:200]!r}"
+    message, detail = error.message, _detail(status, error, body)
     if status == 429:
         return BackendOverloaded(
             "The model is overloaded; try again later", retry_after=retry_after, detail=detail
         )
     # once vLLM's engine process has died, its HTTP server returns 500 to every request
     engine_died = "EngineCore encountered" in message or "EngineDead" in message
-    if status in (502, 503, 504) or engine_died:
+    if engine_died or status == 502:  # or a proxy had the request when its connection to the engine broke
+        return BackendDisconnected("The backend failed while it had the request", detail=detail)
+    if status == 504:
+        return BackendTimeout("The backend did not respond in time", detail=detail)
+    if status == 503:
         return NoBackend("The backend is not available right now", retry_after=retry_after, detail=detail)
     if "reasoning_config is not configured" in message:
         return BackendError(
@@ -56,3 +71,8 @@ def backend_error(status: int, body: bytes, *, retry_after: float) -> GatewayErr
     if status in (401, 403, 404, 405):
         return BackendError("The backend does not serve this request for the gateway", detail=detail)
     return BackendError("The backend failed", detail=detail)
+
+
+def _detail(status: int, error: ErrorObject, body: bytes) -> str:
+    kinds = [word for word in (error.type, error.code) if isinstance(word, str) and word in _KINDS]
+    return ", ".join([f"status {status}", *kinds, f"a text of {len(body)} bytes"])

@@ -36,9 +36,11 @@ class HealthChecks:
 
     @property
     def ready(self) -> bool:
-        """Whether at least one replica of any model can get requests."""
-        now = time.monotonic()
-        return any(backend.healthy and backend.usable(now) for _, backend in self._backends())
+        """Whether at least one replica of any model passes its health checks.
+
+        Breakers do not count: they never leave out all replicas, and clients must not take the gateway down.
+        """
+        return any(backend.healthy for _, backend in self._backends())
 
     async def check(self) -> None:
         """Check every replica once, all at the same time."""
@@ -51,7 +53,7 @@ class HealthChecks:
             await self.check()
 
     async def _check(self, pool: Pool, backend: Backend) -> None:
-        before, health, connect = backend.healthy, pool.health, pool.timeouts.connect
+        before, health, connect, begun = backend.healthy, pool.health, pool.timeouts.connect, time.monotonic()
         try:
             async with asyncio.timeout(health.timeout):
                 status, _ = await self._upstream.ask(backend.replica, b"GET", health.path, connect=connect)
@@ -61,7 +63,7 @@ class HealthChecks:
                     backend.context = read_context(models, pool.served_name)
         except (GatewayError, TimeoutError):
             status = 0
-        backend.checked(alive=200 <= status < 300, failures=health.failures)
+        backend.checked(alive=200 <= status < 300, failures=health.failures, begun=begun)
         if backend.healthy is not before:
             level, word = (logging.INFO, "healthy") if backend.healthy else (logging.WARNING, "not healthy")
             log.log(level, "backend %s is %s", backend.name, word)

@@ -23,6 +23,7 @@ _WINDOW = 1 << 18  # with more unread bytes than this, the connection is not rea
 _HEADER_BYTES = 1 << 16
 _FRAMING_BYTES = 1 << 17  # between two pieces of a body: headers, chunk sizes with extensions, trailers
 _PIECE_OVERHEAD = 64  # bytes that Python needs for each piece of a body
+_CLOSING_SECONDS = 0.1  # if a server closes an idle connection just as it is used, it shows within this time
 
 
 class HttpResponse:
@@ -111,12 +112,15 @@ class Connection(asyncio.Protocol):
         self._response: HttpResponse | None = None
         self._header_bytes = self._framing_bytes = 0
         self._framed = self._ended = self._reusable = False
-        self.idle_since = 0.0
+        self._keep = self._heard = False
+        self._asked_at = 0.0
+        self.idle_since = 0.0  # until the first response
 
-    def ask(self, head: bytes, body: bytes) -> HttpResponse:
-        """Send a request; the connection must be idle."""
+    def ask(self, head: bytes, body: bytes, *, keep: bool = True) -> HttpResponse:
+        """Send a request; the connection must be idle. `keep`: it may be used again after the response."""
         self._response = response = HttpResponse(self)
-        self._framed = self._ended = False
+        self._framed = self._ended = self._heard = False
+        self._keep, self._asked_at = keep, time.monotonic()
         self._header_bytes = self._framing_bytes = 0
         self.transport.writelines((head, body))
         return response
@@ -131,13 +135,15 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
             return
         self._framing_bytes += len(data)
+        self._heard = True
         try:
             self._parser.feed_data(data)
             if self._framing_bytes > _FRAMING_BYTES:  # the parser would keep an endless header in memory
                 raise httptools.HttpParserError("too many bytes that belong to no body")
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             detail = f"{type(error).__name__}: {error.__context__ or error}"
-            self._break(BackendError("The backend sent a response that cannot be parsed", detail=detail))
+            text = "The backend sent a response that cannot be parsed"
+            self._break(BackendError(text, detail=detail, spent=True))
             self.transport.abort()
             return
         if self._ended:
@@ -158,7 +164,10 @@ class Connection(asyncio.Protocol):
             _wake(self._response)
         else:
             text = "The backend closed the connection before its response was complete"
-            self._break(BackendDisconnected(text, detail=repr(exc)))
+            detail, waited = type(exc).__name__ if exc else "closed", time.monotonic() - self._asked_at
+            failure = BackendDisconnected(text, detail=detail)
+            failure.stale = self.idle_since > 0 and waited < _CLOSING_SECONDS and not self._heard
+            self._break(failure)
 
     def _break(self, failure: GatewayError) -> None:
         if self._response:
@@ -169,7 +178,7 @@ class Connection(asyncio.Protocol):
     def _complete(self, response: HttpResponse) -> None:
         self._response = None
         response.complete = True
-        if self._reusable and not self.transport.get_write_buffer_size():
+        if self._reusable and self._keep and not self.transport.get_write_buffer_size():
             if response.kept > _WINDOW:
                 self.transport.resume_reading()
             self.idle_since = time.monotonic()
@@ -233,20 +242,31 @@ class HttpClient:
         self._connections: set[Connection] = set()
 
     async def request(
-        self, method: bytes, base: str, path: str, headers: Headers, body: bytes, *, connect: float
+        self,
+        method: bytes,
+        base: str,
+        path: str,
+        headers: Headers,
+        body: bytes,
+        *,
+        connect: float,
+        fresh: bool = False,
+        keep: bool = True,
     ) -> HttpResponse:
         """Send a request and wait until its response begins. `connect` is in seconds.
+
+        fresh: use no kept-alive connection. keep: keep the connection for the next request.
 
         Raises: NoBackend, BackendDisconnected, BackendError.
         """
         origin = parse_origin(base)
-        connection = self._kept(origin) or await self._connect(origin, connect)
+        connection = (None if fresh else self._kept(origin)) or await self._connect(origin, connect)
         lines = [name + b": " + value + b"\r\n" for name, value in headers]
         target = origin.path + path.encode()
         head = b"%b %b HTTP/1.1\r\n%b%bContent-Length: %d\r\n\r\n" % (
             method, target, origin.lines, b"".join(lines), len(body),
         )  # fmt: skip
-        response = connection.ask(head, body)
+        response = connection.ask(head, body, keep=keep)
         try:
             await response.begun()
         except BaseException:
@@ -275,7 +295,10 @@ class HttpClient:
                 )
         except OSError as error:  # refused, unreachable, timed out, no such host, no valid certificate
             detail = f"{type(error).__name__}: {error}"
-            raise NoBackend("The backend cannot be reached", retry_after=1, detail=detail) from error
+            text = "The backend cannot be reached"
+            failure = NoBackend(text, retry_after=1, detail=detail)
+            failure.reached = False
+            raise failure from error
         return connection
 
     def close_idle(self) -> None:

@@ -6,10 +6,17 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from gateway.circuit_breaker import CircuitBreaker
 from gateway.config.models import Health, Replica, Timeouts
 from gateway.config.settings import Settings
-from gateway.errors import BackendError, BackendOverloaded, GatewayError
+from gateway.errors import (
+    BackendDisconnected,
+    BackendError,
+    BackendOverloaded,
+    GatewayError,
+    NoBackend,
+)
+from gateway.upstream.ejection import ReplicaBreaker
+from gateway.upstream.retries import RetryBudget
 
 
 @dataclass(eq=False)
@@ -18,30 +25,32 @@ class Backend:
 
     name: str
     replica: Replica
-    breaker: CircuitBreaker
+    breaker: ReplicaBreaker = field(default_factory=ReplicaBreaker)
     healthy: bool | None = None
     """None until the first health check has ended."""
     failed_checks: int = 0
     """Health checks that failed in a row."""
+    passed_at: float = float("-inf")
+    """Monotonic time at which the latest health check that passed began."""
     context: int | None = None
     """Most tokens that prompt and completion may have together; None until the replica has stated it."""
     in_flight: int = 0
     """Requests that this gateway has at the replica."""
     last_used: float = 0.0
     """Monotonic time at which the latest request was sent."""
+    lost_at: float | None = None
+    """Time at which the replica first reported that its engine is gone; None since it has served again."""
 
-    def usable(self, now: float) -> bool:
-        """Whether this replica may get a request now."""
-        return self.healthy is not False and self.breaker.allows(now)
-
-    def checked(self, *, alive: bool, failures: int) -> None:
-        """Record the result of a health check; `failures` failed checks in a row make the replica unhealthy.
+    def checked(self, *, alive: bool, failures: int, begun: float = 0.0) -> None:
+        """Record a health check that began at `begun`; `failures` failed ones in a row make it unhealthy.
 
         The very first check decides alone, so that a replica that was never reachable gets no request.
         """
         self.failed_checks = 0 if alive else self.failed_checks + 1
         if alive:
-            self.healthy = True
+            if self.healthy is False:
+                self.breaker.reset()  # what failed was the replica before its restart
+            self.healthy, self.passed_at = True, begun
         elif self.healthy is None or self.failed_checks >= failures:
             self.healthy = False
 
@@ -51,15 +60,40 @@ class Backend:
         self.in_flight += 1
         self.last_used = now
 
-    def fail_request(self, failure: BaseException, now: float) -> None:
-        """End a request that got no usable response. Only a fault of the replica counts against it."""
+    def fail_request(self, failure: BaseException, client: str, cause: bytes, now: float) -> None:
+        """End a request that got no usable response. Only what may be the replica's fault counts against it.
+
+        client: who sent the request. cause: the request's fingerprint.
+        """
         self.in_flight -= 1
-        if isinstance(failure, BackendOverloaded) or not isinstance(failure, GatewayError):
-            self.breaker.abandon()  # a 429 or a cancelled request says nothing about the replica
+        stale = isinstance(failure, BackendDisconnected) and failure.stale
+        if stale or isinstance(failure, BackendOverloaded) or not isinstance(failure, GatewayError):
+            self.breaker.abandon()  # a 429, a cancelled request or an idle connection proves nothing
+        elif isinstance(failure, NoBackend) and not failure.reached:
+            self.breaker.record_unreachable(now)
         elif isinstance(failure, BackendError):
-            self.breaker.record_failure(now)
+            self.count_failure(client, cause, now)
         else:
-            self.breaker.record_success()  # it refused the request, so it works
+            self.breaker.record_success(client, now)  # it refused the request, so it works
+
+    def interpret(self, failure: GatewayError, sent: float, now: float) -> GatewayError:
+        """What a failure that the replica itself reported means for the request, which was sent at `sent`.
+
+        The server in front of a dead engine tells every request that the engine is gone. Those that were
+        sent before it was known may have killed the engine. Later ones had no part in that, so another
+        replica may serve them, until a health check says that the engine is back.
+        """
+        if not isinstance(failure, BackendDisconnected):
+            return failure
+        if self.lost_at is None or self.passed_at > self.lost_at:
+            self.lost_at = now
+        elif sent > self.lost_at:
+            return NoBackend("The backend is not available right now", retry_after=1, detail=failure.detail)
+        return failure
+
+    def count_failure(self, client: str, cause: bytes, now: float) -> None:
+        """Count a failed request of a client, which may be its own fault."""
+        self.breaker.record_failure(client, cause, now, suspect=self.failed_checks > 0)
 
 
 @dataclass(eq=False)
@@ -74,6 +108,9 @@ class Pool:
     retries: int = 2
     """Further attempts after the first one failed."""
     health: Health = field(default_factory=Health)
+    resend_lost: bool = False
+    """Whether a request that a replica may have worked on is sent to another one."""
+    retry_budget: RetryBudget = field(default_factory=RetryBudget)
 
     @property
     def context(self) -> int | None:
@@ -81,22 +118,39 @@ class Pool:
         return min((backend.context for backend in self.backends if backend.context), default=None)
 
     def pick(self, now: float, tried: set[Backend], affinity: str | None) -> Backend | None:
-        """Choose a replica for the next attempt; None if no replica is usable.
+        """Choose a replica that is not in `tried` for the next attempt; None if there is no other.
 
-        A replica in `tried` is chosen only if no other is left. Without an affinity value the least busy
-        replica wins; of equally busy ones, the one unused for longest.
+        Replicas that fail their health checks get no requests. Breakers may leave out half of the others, so
+        never the last one. If more are open, those that opened first get requests again.
+
+        Without an affinity value the least busy replica wins; of equally busy ones, the one unused for
+        longest.
 
         With an affinity value (such as a session id), the highest rendezvous hash wins: every replica gets a
         hash of its name and the value. If a replica is lost, each of its sessions moves to the replica with
         the next highest hash, and all other sessions stay where they are.
         """
-        usable = [backend for backend in self.backends if backend.usable(now)]
-        fresh = [backend for backend in usable if backend not in tried] or usable
+        usable = self._usable(now)
+        fresh = [backend for backend in usable if backend not in tried] if tried else usable
         if not fresh:
             return None
         if affinity is not None:
             return max(fresh, key=lambda backend: _rendezvous(backend.name, affinity))
         return min(fresh, key=lambda backend: (backend.in_flight, backend.last_used))
+
+    def _usable(self, now: float) -> list[Backend]:
+        able, usable = [], []
+        for backend in self.backends:
+            if backend.healthy is not False:
+                able.append(backend)
+                if backend.breaker.opened_at is None or backend.breaker.allows(now):
+                    usable.append(backend)
+        excess = len(able) - len(usable) - len(able) // 2
+        if excess > 0:
+            left_out = [backend for backend in able if backend not in usable]
+            left_out.sort(key=lambda backend: backend.breaker.opened_at or 0.0)
+            usable += left_out[:excess]
+        return usable
 
 
 def pools_of(settings: Settings, known: Iterable[Backend] = ()) -> dict[str, Pool]:
@@ -107,7 +161,7 @@ def pools_of(settings: Settings, known: Iterable[Backend] = ()) -> dict[str, Poo
     def backends(model: str, replicas: Iterable[Replica]) -> Iterator[Backend]:
         for position, replica in enumerate(replicas):
             name = replica.name or f"{model}-{position}"
-            backend = kept.get((name, replica)) or Backend(name, replica, CircuitBreaker())
+            backend = kept.get((name, replica)) or Backend(name, replica)
             backend.breaker.limit, backend.breaker.open_seconds = limits.failures, limits.open_seconds
             yield backend
 
@@ -119,6 +173,8 @@ def pools_of(settings: Settings, known: Iterable[Backend] = ()) -> dict[str, Poo
             settings.timeouts,
             settings.retries,
             settings.health,
+            settings.failover.resend_lost,
+            RetryBudget(settings.failover.retry_share),
         )
         for name, model in settings.models.items()
     }

@@ -27,6 +27,10 @@ class UpstreamRequest:
     stream: bool = False
     affinity: str | None = None
     """Requests with the same value go to the same replica."""
+    client: str = ""
+    """Who sends it: the name of the key, or an address."""
+    fingerprint: bytes = b""
+    """Identifies what the client sent, also when it sends it again."""
     tried: list[str] = field(default_factory=list)
     """Names of the replicas it was sent to, in order; filled in by `Upstream.open`."""
 

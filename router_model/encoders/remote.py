@@ -74,7 +74,8 @@ class RemoteEncoder(Embedder):
             data = sorted(json.loads(body)["data"], key=lambda entry: int(entry["index"]))
             vectors = np.array([entry["embedding"] for entry in data], np.float32)
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise EncoderError(f"{self._source.place}: not an answer with embeddings: {error!r}") from None
+            kind = type(error).__name__  # its text may repeat the prompt
+            raise EncoderError(f"{self._source.place}: not an answer with embeddings ({kind})") from None
         if vectors.ndim != 2 or len(vectors) != count:
             raise EncoderError(f"{self._source.place}: {len(vectors)} embeddings for {count} texts")
         return vectors

@@ -7,7 +7,6 @@ import re
 import yaml
 from prometheus_client import Info
 
-from gateway.circuit_breaker import CircuitBreaker
 from gateway.config.models import Replica
 from gateway.errors import BackendError, InvalidApiKey
 from gateway.telemetry.access_log import access_line
@@ -21,7 +20,7 @@ from tests.making import decision
 
 def existing_metrics() -> dict[str, tuple[str, set[str]]]:
     """Type and labels of every metric, by the name under which it is exposed."""
-    replica = Backend("a", Replica.model_validate({"url": "http://a"}), CircuitBreaker())
+    replica = Backend("a", Replica.model_validate({"url": "http://a"}))
     evidence = {"tiny": Evidence("prior", 0, 1.0)}
     pools = [(Pool("tiny", "tiny", [replica]), replica)]
     metrics = Metrics(lambda: pools, lambda: evidence, lambda: {"stdout": 0})

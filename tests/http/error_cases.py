@@ -192,6 +192,13 @@ async def backend_closes(stage: Stage) -> Answer:
     return await stage.send(stage.body())
 
 
+async def lost_again(stage: Stage) -> Answer:
+    stage.backend.script(Fault(reset=True), times=2)
+    for _ in range(2):
+        await stage.send(stage.body(user="lost again"))
+    return await stage.send(stage.body(user="lost again"))
+
+
 async def backend_cut(stage: Stage) -> Answer:
     stage.backend.script(Fault(end="cut"))
     return await stage.send(stage.body())
@@ -248,6 +255,7 @@ CASES: list[tuple[Case, tuple[str, ...], int, str]] = [
     (backend_silent, FORWARDING, 504, "backend_timeout"),
     (backend_silent_in_a_stream, (CHAT, COMPLETIONS), 504, "backend_timeout"),
     (backend_closes, FORWARDING, 502, "backend_disconnected"),
+    (lost_again, FORWARDING, 503, "request_quarantined"),
     (backend_cut, FORWARDING, 502, "backend_disconnected"),
     (backend_talks_garbage, FORWARDING, 502, "backend_error"),
     (backend_fails, FORWARDING, 502, "backend_error"),

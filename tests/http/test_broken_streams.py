@@ -10,8 +10,8 @@ import pytest
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
 from tests.http.wire import (
-    ask,
     asked,
+    distinct,
     events,
     post,
     post_recorded,
@@ -42,7 +42,7 @@ async def test_a_break_is_one_error_event(subtests: pytest.Subtests) -> None:
         for name, fault in BREAKS.items():
             with subtests.test(name):
                 backend.script(fault)
-                answer, record = await post_recorded(running, ask(stream=True))
+                answer, record = await post_recorded(running, distinct(stream=True))
 
                 assert (answer.status, record.status) == (200, 200)
                 assert tokens(answer.body) == [" t0", " t1", " t2"]
@@ -60,7 +60,7 @@ async def test_a_break_is_one_error_event(subtests: pytest.Subtests) -> None:
 async def test_a_reset_is_one_error_event(running: Running, backend: Backend) -> None:
     """A reset may lose the last tokens; what arrives is whole events and then one error event."""
     backend.script(Fault(after=5, end="reset", half_event=True))
-    answer = await post(running, ask(stream=True))
+    answer = await post(running, distinct(stream=True))
 
     said = tokens(answer.body)
     assert [f" t{index}" for index in range(len(said))] == said
@@ -74,7 +74,7 @@ async def test_backends_error_event_is_the_only_one(running: Running, backend: B
     chunk = 'data: {"choices":[{"index":0,"delta":{"content":" t0"}}]}\n\n'
     error = f"data: {json.dumps({'error': REFUSAL | {'code': 500}})}\n\n"
     backend.script(Fault(body=chunk + error + end))
-    answer, record = await post_recorded(running, ask(stream=True))
+    answer, record = await post_recorded(running, distinct(stream=True))
 
     assert (chunk + error + end).encode() == answer.body
     assert record.error is not None
@@ -86,7 +86,7 @@ async def test_engine_failure_in_a_stream(running: Running, backend: Backend) ->
     backend.script(Fault(after=2, error="EngineCore encountered an issue."))
     said = []
     async with running.client() as client:
-        stream = await client.chat.completions.create(**ask(), stream=True)
+        stream = await client.chat.completions.create(**distinct(), stream=True)
         with pytest.raises(openai.APIError, match="EngineCore encountered an issue"):
             async for chunk in stream:
                 said.append(chunk.choices[0].delta.content)
@@ -100,7 +100,7 @@ async def test_official_client_raises(running: Running, backend: Backend, fault:
     backend.script(fault)
     said = []
     async with running.client() as client:
-        stream = await client.chat.completions.create(**ask(), stream=True)
+        stream = await client.chat.completions.create(**distinct(), stream=True)
         with pytest.raises(openai.APIError, match="closed") as raised:
             async for chunk in stream:
                 said.append(chunk.choices[0].delta.content)
@@ -131,7 +131,7 @@ async def test_error_as_first_event_is_an_http_error(subtests: pytest.Subtests, 
             with subtests.test(error=error):
                 body = f"data: {json.dumps({'error': error})}\n\ndata: [DONE]\n\n"
                 backend.script(Fault(body=body, split=split))
-                answer = await post(running, ask(stream=True))
+                answer = await post(running, distinct(stream=True))
 
                 assert (answer.status, answer.code) == (status, code)
                 assert answer.headers["content-type"] == "application/json"
@@ -144,7 +144,7 @@ async def test_official_client_sees_a_refused_stream(running: Running, backend: 
     backend.script(Fault(after=-1, error="no such thing", error_code=400))
     async with running.client() as client:
         with pytest.raises(openai.BadRequestError, match="no such thing"):
-            await client.chat.completions.create(**ask(), stream=True)
+            await client.chat.completions.create(**distinct(), stream=True)
 
 
 NOTHING_YET = [
@@ -158,12 +158,13 @@ NOTHING_YET = [
 
 
 async def test_less_than_an_event_is_not_a_first_byte(subtests: pytest.Subtests) -> None:
-    """Until a whole event has arrived, the gateway may try another replica."""
-    async with replicated(**UNBREAKABLE) as (running, (a, b)):
+    """Until a whole event has arrived, the gateway may try another replica, if it may at all."""
+    settings = {"failover": {"resend_lost": True, "retry_share": 1}}
+    async with replicated(**UNBREAKABLE, **settings) as (running, (a, b)):
         for number, fault in enumerate(NOTHING_YET, 1):
             with subtests.test(fault=fault):
                 a.script(fault)
-                answer, record = await post_recorded(running, ask(stream=True))
+                answer, record = await post_recorded(running, distinct(stream=True))
 
                 assert (answer.status, record.backend, record.attempts) == (200, "b", 2)
                 assert len(tokens(answer.body)) == 32
@@ -179,7 +180,7 @@ async def test_never_after_the_first_byte(subtests: pytest.Subtests) -> None:
         for number, fault in enumerate([*BREAKS.values(), *later], 1):
             with subtests.test(fault=fault):
                 a.default = b.default = fault
-                answer = await post(running, ask(stream=True))
+                answer = await post(running, distinct(stream=True))
 
                 assert (answer.status, len(stream_errors(answer.body))) == (200, 1)
                 assert len(asked(a)) + len(asked(b)) == number

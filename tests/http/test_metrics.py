@@ -1,4 +1,4 @@
-"""Metrics change with the traffic, their labels are bounded, and readiness follows the replicas."""
+"""Metrics change with the traffic, and their labels are bounded."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import __version__
+from gateway.config.loader import parse
+from gateway.config.settings import Settings
+from gateway.snapshot import Snapshot
 from gateway.telemetry.metrics import Metrics
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
@@ -91,14 +95,27 @@ async def leaving_client(running: Running, backend: Backend) -> None:
 
 
 async def second_attempt(running: Running, backend: Backend) -> None:
-    backend.script(Fault(reset=True))
+    running.gateway.reload(Snapshot.build(two_replicas(backend), "again"))
+    backend.script(Fault(status=503))
     await running.chat(model="tiny:short")
 
 
-async def failing_backend(running: Running, backend: Backend) -> None:
-    backend.script(Fault(status=500), times=2)
-    await running.chat(model="tiny:short")
-    await running.chat(model="tiny:short")
+async def too_many_attempts(running: Running, backend: Backend) -> None:
+    running.gateway.reload(Snapshot.build(two_replicas(backend), "again"))
+    backend.default = Fault(status=503)
+    for _ in range(4):
+        await running.chat(model="tiny:short")
+
+
+def two_replicas(backend: Backend) -> Settings:
+    """Settings with the same backend as two replicas."""
+    return parse(yaml.safe_dump(configuration(backend.url, backend.url)), {})
+
+
+async def unreachable_backend(running: Running, backend: Backend) -> None:
+    await backend.down()
+    for _ in range(2):
+        await running.chat(model="tiny:short")
 
 
 async def lost_backend(running: Running, backend: Backend) -> None:
@@ -108,8 +125,6 @@ async def lost_backend(running: Running, backend: Backend) -> None:
 
 
 async def reloaded(running: Running, _: Backend) -> None:
-    from gateway.snapshot import Snapshot
-
     running.gateway.reload(Snapshot.build(running.gateway.settings, "again"))
 
 
@@ -147,7 +162,9 @@ MOVES: list[tuple[Traffic, str, dict[str, str], float]] = [
     (nothing, "backend_up", {"model": "tiny", "backend": "a"}, 1),
     (lost_backend, "backend_up", {"model": "tiny", "backend": "a"}, 0),
     (leaving_client, "backend_in_flight", {"model": "tiny", "backend": "a"}, 0),
-    (failing_backend, "backend_breaker_state", {"model": "tiny", "backend": "a"}, 2),
+    (too_many_attempts, "upstream_retries_refused_total", {"model": "tiny"}, 1),
+    (unreachable_backend, "backend_breaker_state", {"model": "tiny", "backend": "a"}, 2),
+    (unreachable_backend, "backend_ejections_total", {"model": "tiny", "backend": "a"}, 1),
     (reloaded, "config_reloads_total", {"result": "taken"}, 1),
     (nothing, "build_info", {"version": __version__}, 1),
 ]
@@ -257,22 +274,6 @@ async def test_labels_are_bounded(running: Running, caplog: pytest.LogCaptureFix
     assert set(after) == before
     assert not [name for name in after if MARKER in str(name)]
     assert sum(v for (name, _), v in after.items() if name == "thinkmeter_requests_total") > 1000
-
-
-async def test_readiness(backend: Backend) -> None:
-    """/readyz is 200 with one healthy replica, 503 with none; /healthz is always 200."""
-    async with serving(configuration(backend.url)) as running:
-
-        async def status(path: str) -> int:
-            async with running.http.get(running.url + path) as response:
-                return response.status
-
-        assert [await status("/readyz"), await status("/healthz")] == [200, 200]
-        await lost_backend(running, backend)
-        assert [await status("/readyz"), await status("/healthz")] == [503, 200]
-        await backend.up()
-        await running.gateway.health.check()
-        assert await status("/readyz") == 200
 
 
 async def test_scrape_stays_open_to_old_clients(running: Running) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -11,9 +12,9 @@ from tests.fakes.fault import Fault
 from tests.http.wire import (
     CHAT,
     NEVER_MS,
-    ask,
     asked,
     connection,
+    distinct,
     post_recorded,
     replicated,
     slots,
@@ -51,16 +52,20 @@ QUICK = {"first_byte": 0.1, "idle": 0.1, "total": 0.2}
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
 async def test_no_lost_slot(backend: Backend, subtests: pytest.Subtests, path: str, stream: bool) -> None:
     """However a request ends, the replica counts as idle and serves the next request."""
-    question = {"stream": stream} | (ask() if path == CHAT else {"model": "tiny", "prompt": "hello"})
+
+    def question() -> dict[str, Any]:
+        chat = distinct(stream=stream)
+        return chat if path == CHAT else {"model": "tiny", "prompt": chat["user"], "stream": stream}
+
     async with serving(configuration(backend.url, breaker={"failures": 1_000}, retries=1)) as running:
         for name, fault in ENDS.items():
             with subtests.test(name):
                 backend.script(fault, times=2)
-                await post_recorded(running, question, path=path)
+                await post_recorded(running, question(), path=path)
 
                 assert slots(running) == [0]
                 backend.clear()
-                answer, _ = await post_recorded(running, question, path=path)
+                answer, _ = await post_recorded(running, question(), path=path)
                 assert (answer.status, slots(running)) == (200, [0])
         assert await in_flight(running) == 0
 
@@ -72,7 +77,7 @@ async def test_no_lost_slot_on_timeouts(backend: Backend, subtests: pytest.Subte
         for name, fault in STALLS.items():
             with subtests.test(name):
                 backend.script(fault)
-                _, record = await post_recorded(running, ask(stream=stream))
+                _, record = await post_recorded(running, distinct(stream=stream))
 
                 assert record.error is not None
                 assert (record.error.code, slots(running)) == ("backend_timeout", [0])
@@ -96,7 +101,7 @@ async def test_no_lost_slot_when_the_client_leaves(
             backend.default = fault
             for _ in range(20):
                 async with connection(running) as (_, writer):
-                    writer.write(wired(ask(stream=stream)))
+                    writer.write(wired(distinct(stream=stream)))
                     await backend.wait_until(lambda b: b.in_flight)
                     assert slots(running) == [1]
                 await backend.wait_until(lambda b: b.in_flight == 0)
@@ -118,7 +123,7 @@ async def test_no_lost_slot_in_a_storm() -> None:
 
         async def one(number: int) -> None:
             async with connection(running) as (reader, writer):
-                writer.write(wired(ask(stream=number % 3 == 0), CHAT, "connection: close"))
+                writer.write(wired(distinct(stream=number % 3 == 0), CHAT, "connection: close"))
                 if number % 2:
                     await reader.read()
                 else:

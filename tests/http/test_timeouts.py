@@ -13,9 +13,9 @@ import pytest
 from tests.fakes.fault import Fault
 from tests.http.wire import (
     NEVER_MS,
-    ask,
     asked,
     connection,
+    distinct,
     post,
     post_recorded,
     replicated,
@@ -53,13 +53,13 @@ async def test_connect(stream: bool) -> None:
     async with replicated(timeouts=timeouts, health=UNCHECKED) as (running, (a, b)):
         await a.down()
         async with unreachable(a.port):
-            answer, record = await post_recorded(running, ask(stream=stream))
+            answer, record = await post_recorded(running, distinct(stream=stream))
             assert (answer.status, record.backend, record.attempts) == (200, "b", 2)
             assert len(asked(b)) == 1
 
             await b.down()
             async with unreachable(b.port):
-                answer = await post(running, ask(stream=stream))
+                answer = await post(running, distinct(stream=stream))
                 assert (answer.status, answer.code) == (503, "no_backend")
                 assert slots(running) == [0, 0]
 
@@ -70,7 +70,7 @@ async def test_first_byte(subtests: pytest.Subtests) -> None:
         for number, fault in enumerate(SILENT, 1):
             with subtests.test(fault=fault):
                 backend.script(fault)
-                answer = await post(running, ask(stream=True))
+                answer = await post(running, distinct(stream=True))
 
                 assert (answer.status, answer.code) == (504, "backend_timeout")
                 await backend.wait_until(lambda b, number=number: len(b.aborted) == number)
@@ -79,12 +79,13 @@ async def test_first_byte(subtests: pytest.Subtests) -> None:
 
 
 async def test_failover_after_first_byte_timeout(subtests: pytest.Subtests) -> None:
-    """If a stream does not begin in time, another replica gets the request and the first is told to stop."""
-    async with replicated(timeouts={"first_byte": 0.5}) as (running, (a, b)):
+    """With `resend_lost`, another replica gets a late stream's request and the first is told to stop."""
+    settings = {"timeouts": {"first_byte": 0.5}, "failover": {"resend_lost": True, "retry_share": 1}}
+    async with replicated(**settings) as (running, (a, b)):
         for number, fault in enumerate(SILENT, 1):
             with subtests.test(fault=fault):
                 a.script(fault)
-                answer, record = await post_recorded(running, ask(stream=True))
+                answer, record = await post_recorded(running, distinct(stream=True))
 
                 assert (answer.status, record.backend, record.attempts) == (200, "b", 2)
                 assert len(tokens(answer.body)) == 32
@@ -106,7 +107,7 @@ async def test_idle() -> None:
     """A stream that falls silent ends with an error event after the events so far, without a retry."""
     async with replicated(timeouts={"idle": 0.3}) as (running, (a, b)):
         a.script(Fault(after=3, end="stall", half_event=True))
-        answer, record = await post_recorded(running, ask(stream=True))
+        answer, record = await post_recorded(running, distinct(stream=True))
 
         assert answer.status == 200
         assert tokens(answer.body) == [" t0", " t1", " t2"]
@@ -122,7 +123,7 @@ async def test_a_slow_stream_is_not_idle() -> None:
     """A stream may last longer than the idle timeout, as long as data keeps arriving."""
     async with replicated(1, timeouts={"idle": 1.2}) as (running, (backend,)):
         backend.script(Fault(pace_ms=70, tokens=20))
-        answer = await post(running, ask(stream=True))
+        answer = await post(running, distinct(stream=True))
 
         assert stream_errors(answer.body) == []
         assert len(tokens(answer.body)) == 20
@@ -132,7 +133,7 @@ async def test_total_of_a_stream() -> None:
     """An endless stream ends at the total timeout."""
     async with replicated(1, timeouts={"total": 0.3}) as (running, (backend,)):
         backend.script(Fault(pace_ms=20, tokens=1_000))
-        answer = await post(running, ask(stream=True, max_tokens=1_000))
+        answer = await post(running, distinct(stream=True, max_tokens=1_000))
 
         assert [error["code"] for error in stream_errors(answer.body)] == ["backend_timeout"]
         await backend.wait_until(lambda b: b.aborted)
@@ -155,10 +156,11 @@ async def test_total_of_a_whole_answer(subtests: pytest.Subtests) -> None:
 
 async def test_retries_share_the_total() -> None:
     """The total timeout covers all attempts of a request together."""
-    async with replicated(3, timeouts={"total": 0.3, "first_byte": 0.2}) as (running, backends):
+    settings = {"timeouts": {"total": 0.3, "first_byte": 0.2}, "failover": {"resend_lost": True}}
+    async with replicated(3, **settings) as (running, backends):
         for backend in backends[:2]:
             backend.default = Fault(delay_ms=NEVER_MS)
-        answer = await post(running, ask(stream=True))
+        answer = await post(running, distinct(stream=True))
 
         assert (answer.status, answer.code) == (504, "backend_timeout")
         assert len(asked(backends[2])) == 0
@@ -170,7 +172,7 @@ async def test_the_official_client_sees_a_timeout() -> None:
     async with replicated(1, timeouts={"total": 0.1}) as (running, (backend,)), running.client() as client:
         backend.script(Fault(delay_ms=NEVER_MS))
         with pytest.raises(openai.InternalServerError) as raised:
-            await client.chat.completions.create(**ask())
+            await client.chat.completions.create(**distinct())
 
     assert (raised.value.status_code, raised.value.code) == (504, "backend_timeout")
 
@@ -181,7 +183,7 @@ async def test_a_client_that_stops_reading(fault: Fault) -> None:
     async with replicated(1, timeouts={"idle": 0.3}) as (running, (backend,)):
         backend.script(fault)
         async with connection(running) as (reader, writer):
-            writer.write(wired(ask(stream=True, max_tokens=100)))
+            writer.write(wired(distinct(stream=True, max_tokens=100)))
             assert await reader.read(20)
             reader._transport.pause_reading()
             (record,) = await running.recorded(1)
@@ -201,7 +203,7 @@ async def test_an_error_event_nobody_reads() -> None:
     async with replicated(1, timeouts={"idle": 0.3}) as (running, (backend,)):
         backend.script(Fault(pad=30_000_000, after=1, end="cut"))
         async with connection(running) as (reader, writer):
-            writer.write(wired(ask(stream=True)))
+            writer.write(wired(distinct(stream=True)))
             assert await reader.read(20)
             reader._transport.pause_reading()
             (record,) = await running.recorded(1)
@@ -217,11 +219,11 @@ async def test_a_client_that_does_not_read_whole_answers() -> None:
         backend.default = Fault(pad=10_000_000)
         async with connection(running) as (reader, writer):
             reader._transport.pause_reading()
-            writer.write(wired(ask()) * 3)
+            writer.write(wired(distinct()) * 3)
             await backend.wait_until(lambda b: len(asked(b)) >= 1)
             await backend.wait_until(lambda b: b.in_flight == 0)
 
-            assert (await post(running, ask(max_tokens=1))).status == 200
+            assert (await post(running, distinct(max_tokens=1))).status == 200
             assert slots(running) == [0]
 
 
@@ -230,7 +232,7 @@ async def test_a_client_that_reads_slowly_gets_everything() -> None:
     async with replicated(1, timeouts={"idle": 1}) as (running, (backend,)):
         backend.script(Fault(pad=3_000_000))
         async with connection(running) as (reader, writer):
-            writer.write(wired(ask(stream=True), "/v1/chat/completions", "connection: close"))
+            writer.write(wired(distinct(stream=True), "/v1/chat/completions", "connection: close"))
             got = 0
             while block := await reader.read(65_536):
                 got += len(block)

@@ -212,7 +212,7 @@ async def test_several_choices(running: Running, backend: Backend, subtests: pyt
             backend.script(Fault(tokens=5))
             recorded = await usage_of(running, ask(WORDS, n=3, stream=stream))
             backend.script(Fault(after=4, end="cut"))
-            cut = await usage_of(running, ask(WORDS, n=3, stream=True))
+            cut = await usage_of(running, ask(WORDS, n=3, stream=True, user=f"after {stream}"))
 
             assert (recorded.prompt, recorded.completion) == (3, 15)
             assert (cut.completion, cut.source) == (4, "counted")

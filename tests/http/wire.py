@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -30,6 +31,14 @@ def ask(content: str = "hello", **fields: Any) -> dict[str, Any]:
     return {"model": "tiny:direct", "messages": [{"role": "user", "content": content}]} | fields
 
 
+_serial = itertools.count()
+
+
+def distinct(content: str = "hello", **fields: Any) -> dict[str, Any]:
+    """Like `ask`, but no two bodies are the same: a request that a replica has lost is not sent again."""
+    return ask(content, user=f"user {next(_serial)}") | fields
+
+
 async def post(
     running: Running,
     body: Mapping[str, Any] | bytes | None = None,
@@ -37,8 +46,8 @@ async def post(
     path: str = CHAT,
     headers: Mapping[str, str] | None = None,
 ) -> Answer:
-    """POST a body, by default `ask()`, to the gateway."""
-    return await post_to(f"{running.url}{path}", ask() if body is None else body, headers)
+    """POST a body, by default `distinct()`, to the gateway."""
+    return await post_to(f"{running.url}{path}", distinct() if body is None else body, headers)
 
 
 async def post_recorded(running: Running, *args: Any, **options: Any) -> tuple[Answer, Record]:
@@ -81,6 +90,12 @@ def stream_errors(body: bytes) -> list[dict[str, Any]]:
 def asked(backend: Backend) -> list[Request]:
     """The completion and embedding requests that reached a backend, without health checks and the like."""
     return [request for request in backend.requests if request.path in GENERATION]
+
+
+async def readiness(running: Running) -> tuple[int, str]:
+    """The status of /readyz, and what it says."""
+    async with running.http.get(f"{running.url}/readyz") as response:
+        return response.status, (await response.json())["status"]
 
 
 def slots(running: Running) -> list[int]:

@@ -87,6 +87,7 @@ def config(replicas: list[Replica], workplace: Path) -> Path:
     settings = {
         "health": {"interval": 1},
         "timeouts": {"first_byte": 600, "idle": 600},  # a busy machine must not fail a test
+        "failover": {"resend_lost": True},  # the requests of these tests kill no replica
         "head": "baseline",
         "models": models,
     }

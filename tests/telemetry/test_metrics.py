@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.circuit_breaker import CircuitBreaker
 from gateway.config.models import Replica
 from gateway.errors import (
     BackendTimeout,
@@ -159,9 +158,9 @@ def test_errors_are_labelled_by_their_codes() -> None:
 
 def test_state_of_backends() -> None:
     """Replicas are read at the time of a scrape, so a removed one disappears."""
-    up = Backend("a", Replica(url="http://a"), CircuitBreaker(limit=1), healthy=True, in_flight=3)
-    down = Backend("b", Replica(url="http://b"), CircuitBreaker(limit=1), healthy=None)
-    down.breaker.record_failure(float("inf"))
+    up = Backend("a", Replica(url="http://a"), healthy=True, in_flight=3)
+    down = Backend("b", Replica(url="http://b"), healthy=None)
+    down.breaker.opened_at = float("inf")
     members = [up, down]
     pool = Pool("tiny", "tiny", members)
     metrics = Metrics(lambda: [(pool, member) for member in members])

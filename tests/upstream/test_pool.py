@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.circuit_breaker import CircuitBreaker
 from gateway.config.models import Replica
 from gateway.errors import (
     BackendDisconnected,
@@ -19,6 +18,7 @@ from gateway.errors import (
     InvalidRequest,
     NoBackend,
 )
+from gateway.upstream.ejection import ReplicaBreaker
 from gateway.upstream.pool import Backend, Pool
 
 
@@ -26,7 +26,7 @@ def backend(name: str, in_flight: int = 0, last_used: float = 0.0, healthy: bool
     return Backend(
         name,
         Replica(url="http://a"),
-        CircuitBreaker(limit=1),
+        ReplicaBreaker(limit=1),
         healthy,
         in_flight=in_flight,
         last_used=last_used,
@@ -57,17 +57,17 @@ def test_fewest_requests_outstanding() -> None:
 
 @given(backends, st.sets(st.integers(0, 5)), st.none() | st.text(max_size=4))
 def test_pick(members: list[Backend], tried_at: set[int], affinity: str | None) -> None:
-    """Only usable replicas are picked, and one that was tried only when no other is left."""
+    """Only usable replicas are picked, and none that was tried."""
     tried = {member for index, member in enumerate(members) if index in tried_at}
     usable = {member for member in members if member.healthy is not False}
     picked = Pool("m", "m", members).pick(0, tried, affinity)
 
+    rivals = usable - tried
     if picked is None:
-        assert not usable
+        assert not rivals
     else:
-        assert picked in (usable - tried or usable)
+        assert picked in rivals
         if affinity is None:
-            rivals = usable - tried or usable
             assert (picked.in_flight, picked.last_used) == min((r.in_flight, r.last_used) for r in rivals)
 
 
@@ -106,12 +106,30 @@ def test_affinity_spreads_sessions() -> None:
 
 def test_open_breaker_is_left_out() -> None:
     """A replica whose breaker is open gets no request until `open_seconds` have passed."""
-    only = backend("a")
-    only.breaker.record_failure(0)
-    pool = Pool("m", "m", [only])
+    first, second = backend("a"), backend("b", in_flight=9)
+    first.breaker.opened_at = 0
+    pool = Pool("m", "m", [first, second])
 
-    assert pool.pick(9, set(), None) is None
-    assert pool.pick(10, set(), None) is only
+    assert pool.pick(9, set(), None) is second
+    assert pool.pick(9, {second}, None) is None
+    assert pool.pick(10, set(), None) is first
+
+
+@given(st.lists(st.none() | st.floats(0, 9), min_size=1, max_size=8), st.integers(0, 3))
+def test_breakers_leave_out_half_at_most(opened: list[float | None], dead: int) -> None:
+    """Of the replicas that pass their health checks, at least half may get requests; no dead one may."""
+    members = [backend(str(number)) for number in range(len(opened))]
+    for member, at in zip(members, opened, strict=True):
+        member.breaker.opened_at = at
+    gone = [backend(f"dead {number}", healthy=False) for number in range(dead)]
+    pool, able, tried = Pool("m", "m", [*members, *gone]), set[Backend](), set[Backend]()
+    while picked := pool.pick(9.5, tried, None):
+        able.add(picked)
+        tried.add(picked)
+
+    closed = {member for member in members if member.breaker.opened_at is None}
+    assert closed <= able <= set(members)
+    assert len(able) == max(len(closed), (len(members) + 1) // 2)
 
 
 @pytest.mark.parametrize(
@@ -135,12 +153,26 @@ def test_health(results: list[bool], healthy: bool) -> None:
     assert member.healthy is healthy
 
 
+def unreachable() -> NoBackend:
+    failure = NoBackend("m")
+    failure.reached = False
+    return failure
+
+
+def stale() -> BackendDisconnected:
+    failure = BackendDisconnected("m")
+    failure.stale = True
+    return failure
+
+
 @pytest.mark.parametrize(
     ("failure", "state"),
     [
+        (unreachable(), "open"),
         (NoBackend("m"), "open"),
         (BackendDisconnected("m"), "open"),
         (BackendTimeout("m"), "open"),
+        (stale(), "closed"),
         (BackendOverloaded("m"), "closed"),
         (InvalidRequest("m"), "closed"),
         (ClientClosed("m"), "closed"),
@@ -148,11 +180,12 @@ def test_health(results: list[bool], healthy: bool) -> None:
     ],
 )
 def test_only_faults_of_the_replica_count(failure: BaseException, state: str) -> None:
-    """A failed request frees its slot; the breaker counts it only if the replica was at fault."""
+    """A failed request frees its slot; the breaker counts it only if the replica may be at fault."""
     member = backend("a")
-    member.start_request(5.0)
-    assert (member.in_flight, member.last_used) == (1, 5.0)
-    member.fail_request(failure, 6.0)
+    for client in "xy":
+        member.start_request(5.0)
+        assert (member.in_flight, member.last_used) == (1, 5.0)
+        member.fail_request(failure, client, b"", 6.0)
 
     assert member.in_flight == 0
     assert member.breaker.state(6.0) == state
@@ -164,12 +197,25 @@ def test_only_faults_of_the_replica_count(failure: BaseException, state: str) ->
 def test_what_a_try_proves(failure: BaseException, state: str) -> None:
     """On trial, a replica that refuses a request is back; one that responds 429 has proved nothing."""
     member = backend("a")
-    member.breaker.record_failure(0)
+    member.breaker.opened_at = 0
     member.start_request(10)
-    member.fail_request(failure, 10)
+    member.fail_request(failure, "x", b"", 10)
 
     assert member.breaker.state(10) == state
     assert member.breaker.allows(10)
+
+
+def test_who_may_have_killed_an_engine() -> None:
+    """Requests sent before the engine was known to be gone may have; later ones may go elsewhere."""
+    member, gone = backend("a"), BackendDisconnected("m")
+
+    assert member.interpret(gone, sent=1, now=2) is gone
+    assert member.interpret(gone, sent=1.5, now=3) is gone
+    assert isinstance(member.interpret(gone, sent=2.5, now=3), NoBackend)
+    member.checked(alive=True, failures=2, begun=4)
+    assert member.interpret(gone, sent=5, now=6) is gone
+    assert isinstance(member.interpret(gone, sent=7, now=8), NoBackend)
+    assert member.interpret(refused := InvalidRequest("m"), sent=9, now=9) is refused
 
 
 @pytest.mark.parametrize(("stated", "context"), [([], None), ([None], None), ([4096, None, 2048], 2048)])

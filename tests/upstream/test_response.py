@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from gateway.circuit_breaker import CircuitBreaker
 from gateway.config.models import Replica
 from gateway.errors import BackendTimeout
 from gateway.upstream.pool import Backend
@@ -42,7 +41,7 @@ async def test_no_stream_is_ended_before_its_idle_timeout(share: float) -> None:
     """The deadline moves in steps, but the silence before it is never shorter than configured."""
     idle = 0.4
     source: Any = FallsSilent(share * idle)
-    backend = Backend("a", Replica(url="http://a"), CircuitBreaker(), healthy=True)
+    backend = Backend("a", Replica(url="http://a"), healthy=True)
     response = UpstreamResponse(backend, source, b"first", complete=False)
     loop = asyncio.get_running_loop()
     heard = loop.time()

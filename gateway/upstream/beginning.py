@@ -1,0 +1,56 @@
+"""Reads a response up to the commit point: its error, its type, or the first event of its stream."""
+
+from __future__ import annotations
+
+from gateway.errors import BackendDisconnected, BackendError, GatewayError
+from gateway.upstream.errors import backend_error
+from gateway.upstream.http1 import HttpResponse
+
+_ERROR_BYTES = 65_536  # the rest of a longer error body is not read
+_EVENT_BYTES = 1 << 20  # a first event longer than this is passed on before it is complete
+
+
+def check_content_type(response: HttpResponse, *, stream: bool) -> None:
+    """Refuse a response that is not of the type that was asked for. Raises: BackendError."""
+    expected = "text/event-stream" if stream else "application/json"
+    found = response.header(b"content-type")
+    if not found.lower().startswith(expected):
+        raise BackendError(
+            "The backend sent a response of an unexpected content type",
+            detail=f"not {expected}, but a content type of {len(found)} characters",  # it may quote a prompt
+            spent=True,
+        )
+
+
+async def first_event(response: HttpResponse) -> bytes:
+    """Read a stream until its first event is complete; returns everything read so far.
+
+    Committing earlier gains nothing: no client can use half an event such as `data: {"choices":[{"de`.
+    """
+    begun = await response.block()
+    if not begun or _ends_event(begun):
+        return begun
+    event = bytearray(begun)
+    while len(event) < _EVENT_BYTES:
+        more = await response.block()
+        if not more:
+            raise BackendDisconnected("The backend closed the connection before its response was complete")
+        end = bytes(event[-2:]) + more  # only this can complete it: searching all again would be quadratic
+        event += more
+        if _ends_event(end):
+            break
+    return bytes(event)
+
+
+def _ends_event(block: bytes) -> bool:
+    """Whether a block holds the empty line that ends an event; lines end with LF or CRLF."""
+    return b"\n\n" in block or b"\n\r\n" in block
+
+
+async def error_of(response: HttpResponse) -> GatewayError:
+    """The error for a response with a status of 300 or above."""
+    after = response.header(b"retry-after")
+    body = (await response.read(_ERROR_BYTES))[:_ERROR_BYTES]
+    return backend_error(
+        response.status, body, retry_after=min(float(after), 3600) if after.isdecimal() else 1
+    )

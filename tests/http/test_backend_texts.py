@@ -1,0 +1,94 @@
+"""No word of a backend's error reaches the access log, the other logs, a trace or the console."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from gateway.telemetry.access_log import access_line
+from tests.fakes.backend import Backend
+from tests.fakes.fault import Fault
+from tests.http.wire import distinct, post
+from tests.serving import configuration, serving
+
+PROMPT = "hunter2"
+OBJECT = {"message": PROMPT, "type": PROMPT, "param": PROMPT, "code": PROMPT}
+BODIES: list[Any] = [
+    {"error": OBJECT},
+    {"error": PROMPT},
+    {"detail": PROMPT},
+    OBJECT,
+    f"<html>{PROMPT}</html>",
+    f"{PROMPT}\n2026-11-26 12:00:00,000 WARNING thinkmeter.config: forged",
+]
+STATUSES = (301, 400, 401, 403, 404, 405, 413, 422, 429, 500, 502, 503, 504)
+BROKEN = [
+    Fault(body=PROMPT, content_type="text/html"),
+    Fault(body=PROMPT, content_type=f"text/{PROMPT}; {PROMPT}"),
+    Fault(body=f"half {PROMPT}"),
+    Fault(headers={"Retry-After": PROMPT}, status=429),
+    Fault(headers={"Content-Length": PROMPT}),
+]
+STREAMED = [
+    Fault(after=-1, error=PROMPT, error_code=400),
+    Fault(after=-1, error=PROMPT, error_code=429),
+    Fault(after=-1, error=PROMPT),
+    Fault(after=-1, error=f"EngineCore encountered an issue: {PROMPT}"),
+    Fault(after=2, error=PROMPT),
+    Fault(body=f'data: {{"error": {PROMPT}}}\n\n'),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_nothing_is_logged(
+    backend: Backend, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], stream: bool
+) -> None:
+    """Whatever the status, and wherever the backend repeats the prompt, operators do not read it."""
+    faults = [Fault(status=status, body=body) for status in STATUSES for body in BODIES]
+    faults += BROKEN + (STREAMED if stream else [])
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    settings = configuration(backend.url, backend.url) | {"breaker": {"failures": 10_000}}
+    settings |= {"server": {"tracing": True}, "failover": {"retry_share": 1}}
+    async with serving(settings, span_provider=lambda: provider) as running:
+        for fault in faults:
+            backend.script(fault, times=2)
+            await post(running, distinct(PROMPT, stream=stream))
+            backend.clear()
+        records = await running.recorded(len(faults))
+        shown = json.dumps([repr(running.gateway.console.decisions(0)), running.gateway.console.snapshot()])
+    lines = [access_line(record) for record in records]
+    spans = [span.to_json() for span in exporter.get_finished_spans()]
+
+    assert len(spans) == len(lines) == len(faults)
+    assert [line for line in lines if PROMPT.encode() in line] == []
+    assert [span for span in spans if PROMPT in span] == []
+    assert PROMPT not in caplog.text
+    assert "".join(capfd.readouterr()).count(PROMPT) == 0
+    assert PROMPT not in shown
+
+
+async def test_a_fault_of_the_gateway_is_logged_without_its_text(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An unexpected exception may quote a prompt; the log has its type and where it was raised."""
+
+    class Broken:
+        version = "broken"
+
+        def predict(self, prompt: str, *_: object) -> None:
+            raise KeyError(prompt)
+
+    async with serving(configuration(backend.url)) as running:
+        running.gateway.snapshot.router.predictor = Broken()  # type: ignore[assignment]
+        answer = await post(running, distinct(PROMPT, model="tiny"))
+
+    assert answer.status == 500
+    assert "KeyError" in caplog.text
+    assert "in predict" in caplog.text
+    assert PROMPT not in caplog.text
