@@ -108,7 +108,8 @@ class Snapshot:
         """
         policy = self.settings.client_scheduling
         schedules = policy == "keep" or (key is not None and key.scheduling)
-        if not schedules:
+        # Without keys there is one kind of client, so there is nobody whom the fields could harm.
+        if not schedules and (policy or self.settings.keys):
             request = without_scheduling(request, refuse=policy == "refuse")
         target = self.router.target(request.model, key)
         pool = self.pools[target.name]

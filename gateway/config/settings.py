@@ -59,9 +59,9 @@ class Settings(Section):
     forward_headers: list[ForwardedHeader] = Field(
         default_factory=list, description="Further headers of clients that pass to the backends."
     )
-    client_scheduling: Literal["drop", "refuse", "keep"] = Field(
-        "drop",
-        description="What happens to fields that schedule, place or transfer a request at a backend.",
+    client_scheduling: Literal["drop", "refuse", "keep"] | None = Field(
+        None,
+        description="What happens to fields that schedule or place a request; default `drop` with `keys`.",
     )
     price: float = Field(
         0.02, ge=0, le=1_000, description="Probability of a right answer that 1,000 tokens must buy."

@@ -105,7 +105,7 @@ async def test_everybody_may_schedule_if_the_operator_says_so(backend: Backend) 
         await ask(running.http, running.url, CHAT, BODY, **HEADERS)
 
     sent = backend.requests[-1].headers
-    assert (sent["x-vllm-priority"], sent["x-data-parallel-rank"]) == ("9", "0")
+    assert (sent["x-vllm-priority"], sent["x-data-parallel-rank"]) == ("-9", "0")
     assert "api-key" not in sent
 
 

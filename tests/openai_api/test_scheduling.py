@@ -57,7 +57,7 @@ async def test_escaped_and_repeated_names(backend: Backend) -> None:
     """A name with escapes, or one that is sent twice, is recognised."""
     body = rb'{"model":"tiny","prompt":"x","\u0070riority":-1,"priority":-2}'
     kind = {"Content-Type": "application/json"}
-    async with serving(configuration(backend.url)) as running:
+    async with serving(configuration(backend.url, client_scheduling="drop")) as running:
         answer = await running.http.post(running.url + "/v1/completions", data=body, headers=kind)
         assert answer.status == 200
 
@@ -83,9 +83,18 @@ async def test_refuse_and_keep(backend: Backend) -> None:
             assert backend.requests[-2].json["priority"] == 1
 
 
+async def test_gateway_without_keys(backend: Backend) -> None:
+    """Without keys the fields pass, as nobody could be harmed, unless the operator says so."""
+    body = BODIES["/v1/completions"] | {"priority": 1}
+    for policy, sent in ((None, 1), ("drop", None)):
+        async with serving(configuration(backend.url, client_scheduling=policy)) as running:
+            await ask(running.http, running.url, "/v1/completions", body)
+        assert backend.requests[-1].json.get("priority") == sent
+
+
 async def test_dry_run_shows_what_is_dropped(backend: Backend) -> None:
     """`/v1/route` lists the fields among those removed."""
-    async with serving(configuration(backend.url)) as running:
+    async with serving(configuration(backend.url, client_scheduling="drop")) as running:
         body = BODIES["/v1/chat/completions"] | {"priority": 1, "rid": "x"}
         answer = await ask(running.http, running.url, "/v1/route", body)
 
