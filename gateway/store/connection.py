@@ -26,6 +26,7 @@ from gateway.store.embedded import RedisServerError
 log = logging.getLogger("thinkmeter.redis")
 
 _PROBE_SECONDS = 0.25  # between two attempts to reach a Redis that is away
+_SET_BACK_MS = 5_000  # no reply takes so long, so a clock that seems to have lost more was set back
 _GRACE = 5  # turns of the event loop in which to read a reply that arrived just before the timeout
 _STANDALONE = frozenset(["pace"])  # scripts that do without clock.lua and window.lua
 
@@ -83,7 +84,7 @@ class RedisConnection:
         self._client: Redis | RedisCluster | None = None
         self._breaker = CircuitBreaker(limit=2)
         self._ahead: float | None = None
-        """A lower bound of the server's clock minus our monotonic one, in milliseconds; None if unknown."""
+        """The server's clock minus our monotonic one, at most, in milliseconds; None if unknown."""
         self._heartbeat: asyncio.Task[None] | None = None
 
     @property
@@ -146,8 +147,7 @@ class RedisConnection:
             raise
         self._observe(script, time.perf_counter() - begun)
         if isinstance(reply, list):
-            ahead = reply[0] - time.monotonic() * 1000  # too low by the time the reply took to get here
-            self._ahead = ahead if self._ahead is None else max(ahead, self._ahead)
+            self._ahead = _clock_ahead(self._ahead, reply[0] - time.monotonic() * 1000)
         return reply if isinstance(reply, list) else [reply]
 
     async def command(self, *words: Any) -> Any:
@@ -229,6 +229,15 @@ async def reply_within(seconds: float, wanted: Awaitable[Any]) -> Any:
         if not task.done():
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+
+def _clock_ahead(before: float | None, measured: float) -> float:
+    """How far the server's clock is ahead of ours, in milliseconds, after another measurement.
+
+    A measurement is too low by the time that the reply took to get here, so the highest is the best. One that
+    is much lower means that the clock was set back.
+    """
+    return measured if before is None or measured < before - _SET_BACK_MS else max(before, measured)
 
 
 def _client(url: str, timeout: float, *, cluster: bool) -> Redis | RedisCluster:
