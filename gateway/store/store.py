@@ -84,7 +84,7 @@ class Store:
         Raises: StoreUnavailable.
         """
         if not self.up:
-            raise StoreUnavailable("Redis is away")
+            raise StoreUnavailable(f"Redis {self.connection.trouble}")
         future: asyncio.Future[Reserved] = asyncio.get_running_loop().create_future()
         self._commands.append((command, future))
         self._commanded.set()
@@ -134,7 +134,7 @@ class Store:
         ids = [f"{self.gateway_id}-{next(self._ids)}" for _ in commands]
         try:
             if not self.up:
-                raise StoreUnavailable("Redis is away")
+                raise StoreUnavailable(f"Redis {self.connection.trouble}")
             deadline = self.connection.deadline()
             call = reserve_call(commands, ids, caps=self._caps, lease_ms=self._lease_ms, deadline=deadline)
             _, *replies = await self.connection.call("reserve", *call)
