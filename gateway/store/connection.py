@@ -38,8 +38,8 @@ _SET_BACK_MS = 5_000  # no reply takes so long, so a clock that seems to have lo
 _GRACE = 5  # turns of the event loop in which to read a reply that arrived just before the timeout
 _STANDALONE = frozenset(["pace"])  # scripts that do without clock.lua and window.lua
 
-_REFUSES_WRITES = ("MISCONF", "OutOfMemoryError", "ReadOnlyError", "NOREPLICAS")
-"""Words of the errors with which a server that is up refuses to write."""
+_REFUSES_WRITES = ("MISCONF", "OutOfMemoryError", "-OOM", "ReadOnlyError", "-READONLY", "NOREPLICAS")
+"""Words of the errors with which a server that is up refuses to write, directly or in a script."""
 
 Wait = Callable[[float, Awaitable[Any]], Awaitable[Any]]
 """Waits for a result for so many seconds. Raises: TimeoutError."""
@@ -180,6 +180,8 @@ class RedisConnection:
             if isinstance(error, LostConnection):
                 raise ConnectionBroken(f"{type(error).__name__}: {error}") from error
             raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+        if self._breaker.opened_at is not None and self._logged:
+            log.warning("Redis is back")
         self._breaker.record_success()
         return reply
 
@@ -205,8 +207,8 @@ class RedisConnection:
     async def _keep_trying(self) -> None:
         while True:
             await asyncio.sleep(_PROBE_SECONDS)
-            if not self.up and await self._try() and self._logged:
-                log.warning("Redis is back")
+            if not self.up and not await self._try() and not self._logged:
+                self._log_outage()
 
     async def _try(self) -> bool:
         """Whether Redis accepts writes; a read-only replica does not count."""
