@@ -19,8 +19,9 @@ from gateway.budget.waiting import Turn, WaitingLine
 from gateway.config.settings import Settings
 from gateway.errors import GatewayError, TokensExceeded
 from gateway.store.commands import JournalEntry, ReserveReply
-from gateway.store.connection import ReadingConnection, RedisConnection, StoreUnavailable
-from gateway.store.embedded import RedisServer, RedisServerError
+from gateway.store.connection import RedisConnection, StoreUnavailable
+from gateway.store.embedded import RedisServer, RedisServerError, RedisServerStartError
+from gateway.store.reading import ReadingConnection
 from gateway.store.store import Store
 
 log = logging.getLogger("thinkmeter.budget")
@@ -75,7 +76,10 @@ class Ledger:
             return
         self._started = True
         if self._server:
-            await self._server.ensure()
+            try:
+                await self._server.ensure()
+            except RedisServerStartError as error:  # the connection keeps trying
+                log.warning("%s: each budget follows its `when_redis_fails` until it works", error)
         await self.store.start()
         self._tasks = [
             asyncio.create_task(self._renew(), name="budget-renew"),
@@ -221,7 +225,7 @@ def open_budget(settings: Settings, observer: BudgetObserver) -> Ledger:
         timeout=redis.timeout,
         cluster=redis.cluster,
         observe=observer.redis_called,
-        revive=server.ensure if server else None,
+        revive=server.revive if server else None,
     )
     reader = ReadingConnection(
         url,

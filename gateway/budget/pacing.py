@@ -154,6 +154,7 @@ def update_price(
     cap, held = reading.cap, reading.settled + reading.reserved
     if memory is None or not all(map(math.isfinite, memory)):
         memory = Memory(reading.now, *reading[4:])
+    memory = memory._replace(at=_last_time(pacing, memory, reading.now))
     elapsed = max(reading.now - memory.at, 0.0)
     tight = reading.limited > memory.limited or held > pacing.full(cap) * cap
     memory = _smoothed(pacing, memory, reading, elapsed)
@@ -169,6 +170,14 @@ def update_price(
     elif price <= table.floor:
         at_bound = "floor"
     return PriceUpdate(price, at_bound, tight, memory)
+
+
+def _last_time(pacing: PaceSettings, memory: Memory, now: float) -> float:
+    """When the memory was last updated. If the clock was set back by more than a window or an hour: now.
+
+    Otherwise the price would stand still until the clock has caught up.
+    """
+    return now if memory.at > now + min(pacing.window, _HOUR) else memory.at
 
 
 def _smoothed(pacing: PaceSettings, memory: Memory, reading: Reading, elapsed: float) -> Memory:

@@ -69,7 +69,7 @@ class BudgetPricer:
         )
         self.last = reading, memory, time.monotonic()
         self.update = update_price(self.settings, self.prices.table, memory, reading)
-        if memory and self.update.memory.at - memory.at < self.limit.budget.window / 60:
+        if memory and 0 <= self.update.memory.at - memory.at < self.limit.budget.window / 60:
             return None
         return self.limit.window, state.memory, self.update.memory.dump()
 

@@ -73,5 +73,5 @@ async def watch_windows(
             try:
                 show(windows_table(await read()))
             except StoreUnavailable as error:
-                show(f"Redis is away: {error}")
+                show(f"The budgets cannot be read: {error}")
             await asyncio.sleep(seconds)

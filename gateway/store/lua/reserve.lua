@@ -59,10 +59,11 @@ local function time_until(w, amount)
   if missing <= 0 then return 0, 0 end
   if amount > w.cap then return -1, 0 end
   local first = w.bucket - w.buckets
-  for i, tokens in ipairs(redis.call('HMGET', w.key, unpack(bucket_names(first, w.bucket)))) do
+  w.counts = w.counts or redis.call('HMGET', w.key, unpack(bucket_names(first, w.bucket)))
+  for i, tokens in ipairs(w.counts) do
     missing = missing - (tonumber(tokens) or 0)
     if first + i - 1 == w.bucket then missing = missing - w.fresh end  -- not in the hash before `save`
-    if missing <= 0 then return (first + i + w.buckets) * w.bucket_ms - now, 0 end
+    if missing <= 0 then return (first + i + w.buckets) * w.bucket_ms - w.unheld, 0 end
   end
   return RUNNING_WAIT, 1
 end

@@ -9,11 +9,11 @@ for i = 1, next_number() do
   windows[i] = read(KEYS[2 * i], KEYS[2 * i + 1], bucket_ms, buckets)
 end
 read_caps(windows)
-local replies = {now}
-for i, w in ipairs(windows) do
-  if w.reached > 0 then w.settled = w.settled - outdated(w, w.bucket) end
-  local stale, names = 0, {}
-  for j, id in ipairs(redis.call('ZRANGE', w.leases, '-inf', now, 'BYSCORE', 'LIMIT', 0, 1000)) do
+-- The tokens of a window's reservations whose leases have expired. Looks at up to `most` of them.
+local function stale_tokens(w, most)
+  if w.first_end == 0 or w.now < w.first_end then return 0 end
+  local names, stale = {}, 0
+  for j, id in ipairs(redis.call('ZRANGE', w.leases, '-inf', w.now, 'BYSCORE', 'LIMIT', 0, most)) do
     names[j] = 'r' .. id
   end
   if #names > 0 then
@@ -21,6 +21,13 @@ for i, w in ipairs(windows) do
       stale = stale + (parse_live(value or '') or 0)
     end
   end
+  return stale
+end
+
+local replies, most = {now}, math.max(math.floor(1000 / #windows), 10)
+for i, w in ipairs(windows) do
+  if w.reached > 0 then w.settled = w.settled - outdated(w, w.bucket) end
+  local stale = stale_tokens(w, most)
   local entries, reset = redis.call('ZCARD', w.leases), reset_time(w)
   local memory = redis.call('HGET', w.key, MEMORY) or ''
   replies[i + 1] = {
@@ -28,7 +35,7 @@ for i, w in ipairs(windows) do
     w.settled,  -- tokens spent by finished requests that still count
     w.reserved,  -- tokens reserved for running requests
     stale,  -- those of them whose leases have expired
-    entries,  -- reservations, including expired ones whose tokens still count
+    entries,  -- reservations, including expired ones that the window still remembers
     reset,  -- milliseconds until nothing that is settled counts any more
     w.arrivals,  -- requests since the window was first used
     w.limited,  -- those of them that were shortened or refused because of this window

@@ -4,7 +4,13 @@
 -- A window allows at most `cap` tokens in any `bucket_ms * buckets` milliseconds, for one holder of one budget.
 -- It has two keys: a hash, and a sorted set of leases (reservation id -> when its lease expires, in milliseconds).
 -- Tokens settled in bucket n count until bucket n + buckets is over: for the whole window, plus at most one bucket.
--- Time is the server's clock. Every script declares its keys, and all keys share one hash tag.
+-- Every script declares its keys, and all keys share one hash tag.
+--
+-- Time is the server's clock, but the time of a window never goes back. If the clock is set back by no more than the
+-- length of the window, the window's time stands still until the clock has caught up. If it is set back by more, for
+-- example because it was a day ahead for a moment, the window's time continues from where it is: `ahead` holds the
+-- difference until the clock has caught up. In either case no token and no lease ends before its time, and none is held
+-- for longer than one more window.
 
 -- The fields of the hash. Redis holds these letters already, so they must stay.
 local SETTLED = 'S'  -- settled tokens that still count
@@ -21,11 +27,15 @@ local EXPECTED = 'X'  -- tokens that were predicted for the same completions
 local TOUCHED = 'H'  -- when a gateway last changed the window
 local GRACE_END = 'G'  -- until then no lease expires; 0 outside a period of grace
 local MEMORY = 'P'  -- the price controller's memory, a text
+local AHEAD = 'O'  -- milliseconds that the window's time is ahead of the clock
+local ERA = 'R'  -- how often the window was reset
 -- Two more kinds of fields: <n> holds the tokens settled in bucket n. r<id> holds a reservation: "amount:reported"
--- until its lease expires, with -1 before the first report, and then "x<tokens>:<bucket>" (see `reclaim`).
+-- until its lease expires, with -1 before the first report, and then "x<tokens>:<bucket>:<era>" (see `reclaim`); the
+-- era is left out before the first reset.
 
 local now = clock()
 local position = 0
+local may_expire = 200  -- reservations that this call may still expire, so that Redis is not blocked for long
 
 local function next_text()
   position = position + 1
@@ -40,16 +50,26 @@ local function text(n)
   return string.format('%.0f', n)
 end
 
+local function put(list, name, value)
+  local n = #list
+  list[n + 1], list[n + 2] = name, value
+end
+
 -- Amount and reported tokens of a reservation that has not been expired; nil for another value.
 local function parse_live(value)
   local amount, reported = string.match(value, '^(%d+):(%-?%d+)$')
   return tonumber(amount), tonumber(reported)
 end
 
--- Tokens of an expired reservation, and the bucket in which they were settled; nil for another value.
+-- Tokens of an expired reservation, and the bucket and the era in which they were settled; nil for another value.
 local function parse_expired(value)
-  local tokens, bucket = string.match(value, '^x(%d+):(%d+)$')
-  return tonumber(tokens), tonumber(bucket)
+  local tokens, bucket, era = string.match(value, '^x(%d+):(%d+):?(%d*)$')
+  return tonumber(tokens), tonumber(bucket), tonumber(era) or 0
+end
+
+local function format_expired(w, tokens)
+  local era = w.era > 0 and ':' .. text(w.era) or ''
+  return 'x' .. text(tokens) .. ':' .. text(w.bucket) .. era
 end
 
 local function add_settled(w, tokens)
@@ -77,42 +97,64 @@ local function outdated(w, bucket)
   return tokens, names
 end
 
+-- Sets the window's time (`now`, and its `bucket`), and what it would be if it could go back (`unheld`).
+local function set_time(w)
+  local latest = math.max(w.touched, w.reached * w.bucket_ms)
+  if now >= latest then
+    w.ahead = 0
+  elseif latest - now - w.ahead > w.bucket_ms * w.buckets then
+    w.ahead = latest - now
+  end
+  w.unheld = now + w.ahead
+  w.now = math.max(w.unheld, latest)
+  w.bucket = math.floor(w.now / w.bucket_ms)
+end
+
 -- The window as it is stored.
 local function read(key, leases, bucket_ms, buckets)
-  local v = redis.call('HMGET', key, SETTLED, RESERVED, REACHED, FIRST_END, NEWEST, CREDIT, CREDIT_END, ARRIVALS,
-    LIMITED, SPENT, EXPECTED, TOUCHED, GRACE_END)
+  local v = redis.call('HMGET', key, FIRST_END, NEWEST, ARRIVALS, LIMITED, SPENT, EXPECTED, GRACE_END, AHEAD, SETTLED,
+    RESERVED, REACHED, TOUCHED, CREDIT, CREDIT_END, ERA)
   for i = 1, #v do v[i] = tonumber(v[i]) or 0 end
-  local w = {key = key, leases = leases, bucket_ms = bucket_ms, buckets = buckets,
-    settled = v[1], reserved = v[2], reached = v[3], first_end = v[4], newest = v[5], credit = v[6], credit_end = v[7],
-    arrivals = v[8], limited = v[9], spent = v[10], expected = v[11], touched = v[12], grace_end = v[13]}
-  w.bucket = math.max(math.floor(now / bucket_ms), w.reached)  -- if the clock was set back, time stands still here
-  if now >= w.credit_end then w.credit = 0 end
+  local w = {key = key, leases = leases, bucket_ms = bucket_ms, buckets = buckets, stored = v,
+    first_end = v[1], newest = v[2], arrivals = v[3], limited = v[4], spent = v[5], expected = v[6], grace_end = v[7],
+    ahead = v[8], settled = v[9], reserved = v[10], reached = v[11], touched = v[12], credit = v[13],
+    credit_end = v[14], era = v[15]}
+  set_time(w)
+  if w.now >= w.credit_end then w.credit = 0 end
   return w
 end
 
--- Expires up to 200 reservations that have not been renewed: their gateway is dead, or cannot reach Redis.
+-- Expires reservations that have not been renewed: their gateway is dead, or cannot reach Redis. Those that are too many
+-- for this call are left to later ones.
 -- For example, a request reserved 900 tokens ("900:-1") and its last renewal reported 250 ("900:250"). When its lease
 -- expires, 250 tokens count as settled in the current bucket n and the field becomes "x250:n". A request that has never
 -- reported counts in full, as 900. If the gateway was alive after all, its settlement takes those tokens back (see
 -- `lift`) and settles what was really spent. The entry is kept until bucket n has left the window.
 local function reclaim(w)
-  local ids = redis.call('ZRANGE', w.leases, '-inf', now, 'BYSCORE', 'LIMIT', 0, 200)
+  local ids = redis.call('ZRANGE', w.leases, '-inf', w.now, 'BYSCORE', 'LIMIT', 0, may_expire)
+  may_expire = may_expire - #ids
   if #ids > 0 then
-    local names = {}
+    local names, sets, ends, drops, gone = {}, {}, {}, {}, {}
     for i, id in ipairs(ids) do names[i] = 'r' .. id end
-    local values = redis.call('HMGET', w.key, unpack(names))
-    for i, id in ipairs(ids) do
-      local amount, reported = parse_live(values[i] or '')
+    for i, value in ipairs(redis.call('HMGET', w.key, unpack(names))) do
+      local amount, reported = parse_live(value or '')
       if amount then
         local tokens = reported >= 0 and reported or amount
         w.reserved = w.reserved - amount
         add_settled(w, tokens)
-        redis.call('HSET', w.key, names[i], 'x' .. text(tokens) .. ':' .. text(w.bucket))
-        redis.call('ZADD', w.leases, (w.bucket + w.buckets + 1) * w.bucket_ms, id)
+        put(sets, names[i], format_expired(w, tokens))
+        put(ends, (w.bucket + w.buckets + 1) * w.bucket_ms, ids[i])
       else  -- it expired earlier, and its tokens have now left the window
-        redis.call('HDEL', w.key, names[i])
-        redis.call('ZREM', w.leases, id)
+        drops[#drops + 1], gone[#gone + 1] = names[i], ids[i]
       end
+    end
+    if #sets > 0 then
+      redis.call('HSET', w.key, unpack(sets))
+      redis.call('ZADD', w.leases, unpack(ends))
+    end
+    if #drops > 0 then
+      redis.call('HDEL', w.key, unpack(drops))
+      redis.call('ZREM', w.leases, unpack(gone))
     end
   end
   w.first_end = tonumber(redis.call('ZRANGE', w.leases, 0, 0, 'WITHSCORES')[2]) or 0
@@ -122,11 +164,11 @@ end
 -- to renew before expiring reservations. Do this once per outage; otherwise a rarely used window would never expire
 -- the reservations of dead gateways.
 local function give_grace(w)
-  if w.touched > 0 and now - w.touched > w.lease / 2 and w.grace_end == 0 then
-    w.grace_end = now + math.floor(w.lease / 2)
+  if w.touched > 0 and w.now - w.touched > w.lease / 2 and w.grace_end == 0 then
+    w.grace_end = w.now + math.floor(w.lease / 2)
   end
-  w.touched = now
-  if now >= w.grace_end then w.grace_end = 0 end
+  w.touched = w.now
+  if w.now >= w.grace_end then w.grace_end = 0 end
 end
 
 -- The window as of now, ready to be changed. `save` writes the changes that are collected in its lists.
@@ -137,8 +179,9 @@ local function open(key, leases, bucket_ms, buckets, lease)
   w.sets, w.drops = {}, {}  -- fields of the hash to write (field, value, ...) and to delete
   w.ends, w.gone = {}, {}  -- leases to write (end, id, ...) and ids of leases to delete
   w.lifted, w.held = {}, {}  -- by id: reservations lifted, and amounts reserved, by this call
-  -- whether to extend the lives of the keys: once per bucket, and if the set of leases may be new
-  w.expires = w.reached ~= w.bucket or w.reserved == 0
+  -- whether to extend the lives of the keys: once per bucket, also while time stands still, and if the set of leases
+  -- may be new
+  w.expires = w.reached ~= w.bucket or w.reserved == 0 or w.now > w.unheld
   if w.reached > 0 and w.reached < w.bucket then
     local tokens, names = outdated(w, w.bucket)
     redis.call('HDEL', key, unpack(names))
@@ -146,14 +189,28 @@ local function open(key, leases, bucket_ms, buckets, lease)
   end
   w.reached = w.bucket
   give_grace(w)
-  if w.grace_end == 0 and w.first_end > 0 and now >= w.first_end then reclaim(w) end
+  if w.grace_end == 0 and w.first_end > 0 and w.now >= w.first_end and may_expire > 0 then reclaim(w) end
   return w
 end
 
+-- Writes a window: the fields that every state has, and those of the others that have changed. A new window gets all
+-- of them, because Redis finds a field faster than it finds that there is none.
 local function save(w)
-  redis.call('HSET', w.key, SETTLED, w.settled, RESERVED, w.reserved, REACHED, w.reached, FIRST_END, w.first_end,
-    NEWEST, w.newest, ARRIVALS, w.arrivals, LIMITED, w.limited, SPENT, w.spent, EXPECTED, w.expected,
-    TOUCHED, w.touched, GRACE_END, w.grace_end, unpack(w.sets))
+  local stored, sets = w.stored, w.sets
+  if stored[11] == 0 then
+    redis.call('HSET', w.key, FIRST_END, 0, NEWEST, 0, ARRIVALS, 0, LIMITED, 0, SPENT, 0, EXPECTED, 0, GRACE_END, 0,
+      AHEAD, 0, CREDIT, 0, CREDIT_END, 0, ERA, 0)
+  end
+  if w.first_end ~= stored[1] then put(sets, FIRST_END, w.first_end) end
+  if w.newest ~= stored[2] then put(sets, NEWEST, w.newest) end
+  if w.arrivals ~= stored[3] then put(sets, ARRIVALS, w.arrivals) end
+  if w.limited ~= stored[4] then put(sets, LIMITED, w.limited) end
+  if w.spent ~= stored[5] then put(sets, SPENT, w.spent) end
+  if w.expected ~= stored[6] then put(sets, EXPECTED, w.expected) end
+  if w.grace_end ~= stored[7] then put(sets, GRACE_END, w.grace_end) end
+  if w.ahead ~= stored[8] then put(sets, AHEAD, w.ahead) end
+  redis.call('HSET', w.key, SETTLED, w.settled, RESERVED, w.reserved, REACHED, w.reached, TOUCHED, w.touched,
+    unpack(sets))
   if w.fresh > 0 then redis.call('HINCRBY', w.key, text(w.bucket), w.fresh) end
   if #w.ends > 0 then redis.call('ZADD', w.leases, unpack(w.ends)) end
   if #w.drops > 0 then
@@ -169,11 +226,11 @@ end
 
 -- Reserves an amount with a lease that begins now.
 local function hold(w, id, amount, reported)
-  local lease_end = now + w.lease
+  local lease_end = w.now + w.lease
   w.reserved = w.reserved + amount - (w.held[id] or 0)  -- a redelivered batch may renew a reservation twice
   w.held[id] = amount
-  w.sets[#w.sets + 1], w.sets[#w.sets + 2] = 'r' .. id, text(amount) .. ':' .. text(reported)
-  w.ends[#w.ends + 1], w.ends[#w.ends + 2] = lease_end, id
+  put(w.sets, 'r' .. id, text(amount) .. ':' .. text(reported))
+  put(w.ends, lease_end, id)
   if w.first_end == 0 or lease_end < w.first_end then w.first_end = lease_end end
 end
 
@@ -188,9 +245,9 @@ local function lift(w, id)
     w.reserved = w.reserved - amount
     return true
   end
-  local tokens, bucket = parse_expired(value)
+  local tokens, bucket, era = parse_expired(value)
   w.spent = w.spent - tokens
-  if tokens > 0 and bucket >= w.bucket - w.buckets then
+  if tokens > 0 and bucket >= w.bucket - w.buckets and era == w.era then  -- a reset has forgotten older ones
     w.settled = w.settled - tokens
     redis.call('HINCRBY', w.key, text(bucket), -tokens)
   end
@@ -200,7 +257,7 @@ end
 -- Milliseconds until nothing that is settled counts any more.
 local function reset_time(w)
   if w.reserved > 0 then return (w.buckets + 1) * w.bucket_ms end
-  return w.settled > 0 and (w.newest + w.buckets + 1) * w.bucket_ms - now or 0
+  return w.settled > 0 and (w.newest + w.buckets + 1) * w.bucket_ms - w.unheld or 0
 end
 
 -- Opens the windows whose keys follow KEYS[1].
