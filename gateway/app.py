@@ -103,11 +103,15 @@ class Gateway:
     def run(self, host: str, port: int) -> None:
         """Serve on this address until a signal."""
         settings = self.settings.server.model_copy(update={"host": host, "port": port})
+        server.raise_descriptor_limit()
         server.run(self, settings, self.http_protocol(), drain=self.drain)
 
     def http_protocol(self) -> type[protocol.HttpProtocol]:
         """uvicorn's protocol under the limits of this gateway."""
-        return protocol.protocol(self.settings.limits, lambda: self.snapshot.settings.timeouts.idle)
+        limits = self.settings.limits
+        self.connections = server.bounded_connections(limits, self.metrics.refused_connections.inc)
+        self.metrics.connections.set_function(self.connections.__len__)
+        return protocol.protocol(limits, lambda: self.snapshot.settings.timeouts.idle, self.connections)
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:

@@ -35,3 +35,16 @@ class HttpLimits(Section):
     )
     header_count: int = Field(128, ge=8, description="Maximum number of header lines.")
     header_seconds: Seconds = Field(15, description="Seconds for the request line and headers to arrive.")
+    connections: int | None = Field(
+        None,
+        ge=16,
+        description="Open connections from clients; default: what the limit of files allows, up to 8,192.",
+    )
+    connections_per_address: int | None = Field(
+        None, ge=1, description="Open connections from one address; by default not bounded."
+    )
+    unfinished_bytes: int = Field(
+        67_108_864,
+        ge=65_536,
+        description="Bytes of incomplete headers and of waiting requests, over all connections.",
+    )

@@ -13,6 +13,16 @@ _HOP_BY_HOP = frozenset(
 _NOT_FORWARDED = _HOP_BY_HOP | frozenset(b"authorization x-api-key cookie accept-encoding".split())
 _NOT_RETURNED = _HOP_BY_HOP | frozenset(b"server date x-request-id set-cookie".split())
 
+PAGE_POLICY: Headers = [
+    (
+        b"content-security-policy",
+        b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+]
+"""For what the gateway says itself: a browser that is led to it runs nothing, and shows it in no frame."""
+
 
 def forwarded(headers: Headers, ours: Headers) -> Headers:
     """The headers for a backend: the client's without hop-by-hop headers and credentials, and `ours`.

@@ -262,5 +262,6 @@ ELSEWHERE = {
     "budget_unavailable": "tests/budget/test_when_redis_fails",
     "budget_not_found": "test_budget_admin",
     "shutting_down": "test_drain",
+    "too_many_connections": "limits/test_connections",
 }
 """Codes that no case provokes, and why not or in which test."""

@@ -171,6 +171,7 @@ ELSEWHERE = {
         *("redis_errors", "predicted_tokens", "predicted_correct", "longest_tokens"),
     ],
     "test_calibrated.py": ["prior_share"],
+    "limits/test_connections.py": ["connections", "connections_refused"],
     "../budget/test_when_redis_fails.py": ["budget_fallbacks"],
 }
 
