@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
-from starlette.types import Message, Receive, Scope, Send
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import __version__
 from gateway.api import admin, console
@@ -19,9 +20,11 @@ from gateway.api import routes as api
 from gateway.budget.ledger import open_budget
 from gateway.budget.overview import BudgetOverview
 from gateway.config import watch as reload
+from gateway.config.server import CorsSettings
 from gateway.console.state import Console
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, ShuttingDown
 from gateway.http import protocol, server
+from gateway.http.browsers import HostRule
 from gateway.http.exchange import Exchange
 from gateway.openai_api.endpoints import ENDPOINTS
 from gateway.pipeline import Pipeline
@@ -85,8 +88,18 @@ class Gateway:
         self.tracing = _tracing(span_provider) if settings.server.tracing else None
         if self.tracing:
             self.sinks.append(self.tracing.end)
+        self._hosts = HostRule.of(settings, settings.server.host)
+        """Which names clients may use for the gateway; None allows all."""
+        self._answer = _with_cors(self._answer_directly, settings.server.cors)
         self._hot = {endpoint.path: endpoint for endpoint in ENDPOINTS}
-        self._rest = FastAPI(title="Thinkmeter", version=__version__, lifespan=self._lifespan, redoc_url=None)
+        self._rest = FastAPI(
+            title="Thinkmeter",
+            version=__version__,
+            lifespan=self._lifespan,
+            docs_url=None,
+            redoc_url=None,
+            redirect_slashes=False,  # a redirect would repeat the client's Host
+        )
         console.add_routes(self._rest, self.console, lambda: self.snapshot.settings)
         admin.add_routes(self._rest, self.ledger, self.overview, lambda: self.snapshot)
         api.add_routes(self._rest, self.pipeline, ready=self._readiness, metrics=self._exposition)
@@ -103,6 +116,7 @@ class Gateway:
     def run(self, host: str, port: int) -> None:
         """Serve on this address until a signal."""
         settings = self.settings.server.model_copy(update={"host": host, "port": port})
+        self._hosts = HostRule.of(self.settings, host)
         server.raise_descriptor_limit()
         server.run(self, settings, self.http_protocol(), drain=self.drain)
 
@@ -169,7 +183,12 @@ class Gateway:
         if scope["type"] != "http":
             await self._rest(scope, receive, send)
             return
-        exchange = Exchange(scope, receive, send, self.settings.limits)
+        await self._answer(scope, receive, send)
+
+    async def _answer_directly(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one HTTP request, whatever happens."""
+        proxies = self.settings.server.trusted_proxies
+        exchange = Exchange(scope, receive, send, self.settings.limits, proxies)
         record = Record(exchange.request_id)
         self.metrics.in_flight.inc()
         try:
@@ -188,6 +207,8 @@ class Gateway:
     async def _serve(
         self, exchange: Exchange, record: Record, scope: Scope, receive: Receive, send: Send
     ) -> None:
+        if self._hosts is not None:
+            self._hosts.check(exchange.headers)
         if endpoint := self._hot.get(scope["path"]):
             record.route = endpoint.path
             if scope["method"] != "POST":
@@ -200,11 +221,14 @@ class Gateway:
         async def relay(message: Message) -> None:
             await send(exchange.relay(message))
 
-        scope["thinkmeter.exchange"] = exchange
+        # the server sends no body in response to HEAD, whatever it is given
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        inner = {**scope, "method": method, "path": scope["path"].rstrip("/") or "/"}
+        inner["thinkmeter.exchange"] = exchange
         try:
-            await self._rest(scope, receive, relay)
+            await self._rest(inner, receive, relay)
         finally:
-            record.route = getattr(scope.get("route"), "path", "other")
+            record.route = getattr(inner.get("route"), "path", "other")
 
     def _finish(self, exchange: Exchange, record: Record) -> None:
         record.status, record.error = exchange.status, exchange.error or record.error
@@ -213,6 +237,20 @@ class Gateway:
             log.error("request %s: %s (%s)", record.request_id, record.error.message, record.error.detail)
         for sink in self.sinks:
             sink(record)
+
+
+def _with_cors(answer: ASGIApp, settings: CorsSettings) -> ASGIApp:
+    """Let the web pages of these origins call the gateway, and answer their preflights, which have no key."""
+    if not settings.origins:
+        return answer
+    return CORSMiddleware(
+        answer,
+        allow_origins=settings.origins,
+        allow_methods=["GET", "POST", "PUT", "DELETE"],
+        allow_headers=["*"],
+        expose_headers=["*"],
+        max_age=settings.max_age,
+    )
 
 
 def _tracing(span_provider: Callable[[], TracerProvider] | None) -> Tracing:

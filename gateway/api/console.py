@@ -50,6 +50,8 @@ def add_routes(app: FastAPI, console: Console, settings: Callable[[], Settings])
         exchange: Exchange = request.scope["thinkmeter.exchange"]
         authorize(settings(), exchange.headers)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        if exchange.method == "HEAD":  # the stream would never end
+            return Response(media_type="text/event-stream", headers=headers)
         return StreamingResponse(console.events(), media_type="text/event-stream", headers=headers)
 
     @app.get("/console/{name}", include_in_schema=False)

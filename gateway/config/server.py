@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from pydantic import (
-    Field,
-)
+from ipaddress import IPv4Network, IPv6Network
+from typing import Annotated
+
+from pydantic import Field
 
 from gateway.config.base import Seconds, Section
+
+ProxyNetwork = Annotated[IPv4Network | IPv6Network, Field(union_mode="left_to_right")]
+HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,253}$|^[0-9A-Fa-f:.]{2,45}$")]
+WebOrigin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/\s]+)$")]
+
+
+class CorsSettings(Section):
+    """Which web pages of other origins may call the gateway from a browser."""
+
+    origins: list[WebOrigin] = Field(
+        default_factory=list,
+        description="Origins such as `https://chat.example.com`, or `*` for all; none by default.",
+    )
+    max_age: int = Field(600, ge=0, le=86_400, description="Seconds that a browser may keep the permission.")
 
 
 class ServerSettings(Section):
@@ -20,6 +35,16 @@ class ServerSettings(Section):
     )
     drain_timeout: Seconds = Field(
         120, description="Seconds that running requests may take after the port closed."
+    )
+    hosts: list[HostName] = Field(
+        default_factory=list,
+        description="Names under which clients may call the gateway; default: all, but only local ones when "
+        "it listens on a loopback address without `keys`.",
+    )
+    cors: CorsSettings = Field(default_factory=CorsSettings)
+    trusted_proxies: list[ProxyNetwork] = Field(
+        default_factory=list,
+        description="Networks of proxies whose `X-Forwarded-For` names the client, for the log.",
     )
     access_log: bool = Field(True, description="Write one JSON line per request to standard output.")
     tracing: bool = Field(False, description="Emit OpenTelemetry spans; needs the `otel` extra.")

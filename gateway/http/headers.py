@@ -13,6 +13,8 @@ _HOP_BY_HOP = frozenset(
 _NOT_FORWARDED = _HOP_BY_HOP | frozenset(b"authorization x-api-key cookie accept-encoding".split())
 _NOT_RETURNED = _HOP_BY_HOP | frozenset(b"server date x-request-id set-cookie".split())
 
+_CORS = b"access-control-"
+"""A backend's permission to web pages is not the gateway's: see `server.cors`."""
 PAGE_POLICY: Headers = [
     (
         b"content-security-policy",
@@ -37,7 +39,9 @@ def forwarded(headers: Headers, ours: Headers) -> Headers:
 def returned(headers: Headers) -> Headers:
     """The headers of a backend, with names in lower case, that go to the client."""
     named = _named(headers)
-    return [h for h in headers if h[0] not in _NOT_RETURNED and h[0] not in named]
+    return [
+        h for h in headers if h[0] not in _NOT_RETURNED and h[0] not in named and not h[0].startswith(_CORS)
+    ]
 
 
 def bearer(headers: Mapping[bytes, bytes]) -> str | None:
