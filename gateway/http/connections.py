@@ -6,7 +6,7 @@ longest without any request, then the one that has been idle longest, and never 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
@@ -54,11 +54,12 @@ class Connections:
         self._most_bytes = most_bytes
         self._by_address: Counter[str] = Counter()
         self._open: set[ClientConnection] = set()
-        self._new: dict[ClientConnection, None] = {}
+        # not plain dicts: those find their first entry slowly after many removals
+        self._new: OrderedDict[ClientConnection, None] = OrderedDict()
         """Without any complete request so far, the oldest first."""
-        self._idle: dict[ClientConnection, None] = {}
+        self._idle: OrderedDict[ClientConnection, None] = OrderedDict()
         """After a response, the one that has waited longest first."""
-        self._held: dict[ClientConnection, int] = {}
+        self._held: OrderedDict[ClientConnection, int] = OrderedDict()
         """Bytes of incomplete or waiting requests, by connection; the one that began first comes first."""
         self._bytes = 0
 

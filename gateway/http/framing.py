@@ -19,15 +19,17 @@ _HEAD = re.compile(rb"%b((?:%b:[\t\x20-\x7e\x80-\xff]*+\r\n)*+)\r\n" % (_REQUEST
 _HEADER = re.compile(rb"([^:]++):[ \t]*+([^\r]*+)\r\n")
 _URL = re.compile(rb"https?://([^/?#@]++)(/[^?#]*+)?(?:\?([^#]*+))?", re.IGNORECASE)
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]++\]|[A-Za-z0-9._~%!$&'()*+,;=-]*+)(?::[0-9]{0,5}+)?")
-_BARE_LF = re.compile(rb"(?<!\r)\n")
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
 _SINGLE = frozenset(
     b"host content-length transfer-encoding authorization x-api-key content-type expect origin".split()
 )
 """Headers that mean something to the gateway, and nothing certain when they are sent twice."""
 _LONGEST_SIZE = 256
 """Bytes of the line before a chunk: its size and its extensions, which nobody uses."""
-_FREE_FRAMING = 65_536
-"""Bytes that the framing of chunks may take beyond the bytes in them."""
+_FAIR_CHUNK = 64
+"""Bytes that a chunk should have, as each costs time."""
+_FREE_EXCESS = 262_144
+"""Bytes that all chunks together may lack to `_FAIR_CHUNK`."""
 
 
 class RequestHead(Struct, frozen=True, gc=False):
@@ -97,7 +99,7 @@ def check_beginning(data: bytes | bytearray, at: int = 0) -> None:
     """
     if data and not 65 <= data[0] <= 90:  # "A" to "Z"
         raise InvalidRequest(_not_http(data))
-    if _BARE_LF.search(data, max(0, at - 1)):
+    if data.count(b"\n", at) != data.count(b"\r\n", max(0, at - 1)):
         raise InvalidRequest("A line of the request ends without CR LF")
     if (end := data.find(b"\n", at)) >= 0 and data.find(b"\n", 0, end) < 0:
         line = bytes(data[: end + 1])
@@ -208,6 +210,9 @@ class ChunkedBody:
                 self._left -= len(parts[-1])
                 at += len(parts[-1])
                 continue
+            if (after := self._whole_chunk(data, at, parts)) > at:
+                at = after
+                continue
             after = data.find(b"\r\n", at, at + _LONGEST_SIZE + 2 if not self._in_trailers else end)
             if after < 0:
                 self._check_line(bytes(data[at:end]))
@@ -215,6 +220,23 @@ class ChunkedBody:
             self._line(bytes(data[at:after]))
             at = after + 2
         return b"".join(parts), at
+
+    def _whole_chunk(self, data: bytes | bytearray, at: int, parts: list[bytes]) -> int:
+        """Read a chunk that has arrived whole, which is the usual case. Returns where it ends, or `at`."""
+        if self._in_chunk or self._in_trailers or not (found := _CHUNK_SIZE.match(data, at)):
+            return at
+        start, size = found.end(), int(found[1], 16)
+        end = start + size
+        if not size or data[end : end + 2] != b"\r\n":
+            return at
+        self._charge(size)
+        parts.append(bytes(data[start:end]))
+        return end + 2
+
+    def _charge(self, size: int) -> None:
+        self._excess = max(0, self._excess + _FAIR_CHUNK - size)
+        if self._excess > _FREE_EXCESS:
+            raise InvalidRequest("The body comes in chunks that are too small")
 
     def _check_line(self, beginning: bytes) -> None:
         bound = self._trailers if self._in_trailers else _LONGEST_SIZE
@@ -245,7 +267,4 @@ class ChunkedBody:
             raise InvalidRequest("The size of a chunk of the body is not a number")
         self._left = int(size, 16)
         self._in_chunk, self._in_trailers = self._left > 0, self._left == 0
-        # each chunk costs time, however small it is
-        self._excess = max(0, self._excess + len(line) + 4 - self._left)
-        if self._excess > _FREE_FRAMING:
-            raise InvalidRequest("The body comes in chunks that are too small")
+        self._charge(self._left)

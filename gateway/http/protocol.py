@@ -124,7 +124,7 @@ class HttpProtocol(HttpToolsProtocol):
         if end < 0:
             return False
         if self._running():
-            check_beginning(self._unread)  # garbage ends the connection without waiting for the response
+            check_beginning(self._unread[:1])  # garbage ends the connection without waiting for the response
             return False
         self._read_head(end)
         return True
