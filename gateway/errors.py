@@ -13,6 +13,8 @@ GatewayError
 │   ├── MethodNotAllowed         405  the path exists, the method does not
 │   ├── RequestTimeout           408  the request did not arrive in time
 │   ├── RequestTooLarge          413  the body is too large
+│   ├── UnsupportedMediaType     415  the body is not declared to be JSON
+│   ├── HostNotAllowed           421  the header Host is none of the gateway's names
 │   ├── HeadersTooLarge          431  too many headers, or too large ones
 │   └── TokensExceeded           429  the window of a token budget is full
 │       └── InsufficientQuota    429  a budget of an hour or longer is spent: retrying soon is no use
@@ -23,6 +25,7 @@ GatewayError
 │   └── BackendTimeout           504  a backend took too long
 ├── BudgetUnavailable            503  Redis is unreachable, and the budget's policy is to refuse
 ├── ShuttingDown                 503  the gateway stops and the drain timeout has passed
+├── TooManyConnections       503  every connection that the gateway may have is in use
 ├── ClientClosed                 499  logged but never sent: the client has disconnected
 └── InternalError                500  a fault of the gateway, whose cause goes to the log only
 """

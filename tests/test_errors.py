@@ -15,6 +15,7 @@ from gateway.errors import (
     RequestError,
     all_errors,
 )
+from gateway.http import errors as _of_connections  # noqa: F401 - defines more classes of the tree
 
 CLASSES = all_errors()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.errors import RequestError
+from gateway.errors import GatewayError, RequestError
 
 
 class UnsupportedMediaType(RequestError):
@@ -19,9 +19,8 @@ class HostNotAllowed(RequestError):
     code = "host_not_allowed"
 
 
-class TooManyConnections(RequestError):
+class TooManyConnections(GatewayError):
     """No connection could be closed to make room for another."""
 
     status = 503
-    type = "server_error"
     code = "too_many_connections"
