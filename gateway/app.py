@@ -18,6 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 from gateway import __version__
 from gateway.api import admin, console
 from gateway.api import routes as api
+from gateway.api.cors import with_cors
 from gateway.budget.ledger import open_budget
 from gateway.budget.overview import BudgetOverview
 from gateway.config import watch as reload
@@ -27,6 +28,7 @@ from gateway.config.settings import Settings
 from gateway.console.state import Console
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, RouteNotFound, ShuttingDown
 from gateway.http import protocol, server
+from gateway.http.browsers import HostRule
 from gateway.http.exchange import Exchange, HttpMemory
 from gateway.openai_api.endpoints import ENDPOINTS
 from gateway.pipeline import Pipeline
@@ -35,7 +37,7 @@ from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.log_writer import StandardStreams
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import Record
-from gateway.telemetry.shared_copy import SharedCopy, Turnstile
+from gateway.telemetry.scrapes import Scrapes
 from gateway.upstream.dispatch import Upstream
 from gateway.upstream.health import HealthChecks
 from gateway.upstream.pool import Backend, Pool
@@ -55,9 +57,6 @@ _ESCAPABLE = (b"/v1/models/", b"/admin/budgets/")
 
 _FLUSH_SECONDS = 1.0
 """How long the last log lines may take to be written. A reader that stalls must not stop the shutdown."""
-
-_SCRAPES = 16
-"""Scrapes that are answered at once per `metrics.max_age`. A flood of them must not slow down requests."""
 
 Sink = Callable[[Record], None]
 
@@ -92,16 +91,16 @@ class Gateway:
         self.ledger = open_budget(settings, self.metrics.budget)
         self.overview = BudgetOverview(self.ledger.store, self.ledger.pricing, self.metrics.budget)
         self.pipeline = Pipeline(snapshot, self.upstream, self.ledger)
+        self.scrapes = Scrapes(
+            self.metrics, self._read_budgets, lambda: self.snapshot.settings.metrics.max_age
+        )
         self.health = HealthChecks(self.upstream, self.backends)
         self.console = Console(
             lambda: self.snapshot,
             draining=lambda: self.draining,
             budgets=self.overview.console_rows,
-            read_budgets=self.read_budgets,
+            read_budgets=self.scrapes.read_budgets,
         )
-        self._budgets = SharedCopy(self._read_budgets, self._max_age)
-        self._scraped = SharedCopy(self._exposition, self._max_age)
-        self._turnstile = Turnstile(_SCRAPES, self._max_age)
         self.sinks: list[Sink] = [self.metrics.count, self.console.remember]
         if settings.server.access_log:
             self.sinks.append(AccessLog(self.streams.output.put).write)
@@ -109,11 +108,21 @@ class Gateway:
         if self.tracing:
             self.sinks.append(self.tracing.end)
         self._memory = HttpMemory(settings.limits)
+        self._hosts = HostRule.of(settings, settings.server.host)
+        """Which names clients may use for the gateway; None allows all."""
+        self._answer = with_cors(self._answer_directly, settings.server.cors)
         self._hot = {endpoint.path: endpoint for endpoint in ENDPOINTS}
-        self._rest = FastAPI(title="Thinkmeter", version=__version__, lifespan=self._lifespan, redoc_url=None)
+        self._rest = FastAPI(
+            title="Thinkmeter",
+            version=__version__,
+            lifespan=self._lifespan,
+            docs_url=None,
+            redoc_url=None,
+            redirect_slashes=False,  # a redirect would repeat the client's Host
+        )
         console.add_routes(self._rest, self.console, lambda: self.snapshot.settings)
         admin.add_routes(self._rest, self.ledger, self.overview, lambda: self.snapshot)
-        api.add_routes(self._rest, self.pipeline, ready=self._readiness, metrics=self._scrape)
+        api.add_routes(self._rest, self.pipeline, ready=self._readiness, metrics=self.scrapes.answer)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -128,12 +137,17 @@ class Gateway:
         """Serve on this address until a signal."""
         self._host = host
         settings = self.settings.server.model_copy(update={"host": host, "port": port})
+        self._hosts = HostRule.of(self.settings, host)
+        server.raise_descriptor_limit()
         stopped = partial(self.streams.flush, _FLUSH_SECONDS)
         server.run(self, settings, self.http_protocol(), drain=self.drain, stopped=stopped)
 
     def http_protocol(self) -> type[protocol.HttpProtocol]:
         """uvicorn's protocol under the limits of this gateway."""
-        return protocol.protocol(self.settings.limits, lambda: self.snapshot.settings.timeouts.idle)
+        limits = self.settings.limits
+        self.connections = server.bounded_connections(limits, self.metrics.refused_connections.inc)
+        self.metrics.connections.set_function(self.connections.__len__)
+        return protocol.protocol(limits, lambda: self.snapshot.settings.timeouts.idle, self.connections)
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
@@ -154,27 +168,8 @@ class Gateway:
             if self.tracing:
                 self.tracing.close()
 
-    async def read_budgets(self) -> None:
-        """Read all windows from Redis for the metrics and the console, unless that was done just now."""
-        await self._budgets.get()
-
     async def _read_budgets(self) -> None:
         await self.overview.refresh(self.snapshot.budgets, self.snapshot.settings.metrics.holders)
-
-    async def _scrape(self) -> bytes:
-        await self._turnstile.enter()
-        return await self._scraped.get()
-
-    async def _exposition(self) -> bytes:
-        await self.read_budgets()
-        parts = []
-        for part in self.metrics.slices():
-            parts.append(part)
-            await asyncio.sleep(0)  # requests are served between two parts
-        return b"".join(parts)
-
-    def _max_age(self) -> float:
-        return self.snapshot.settings.metrics.max_age
 
     def _readiness(self) -> str:
         if self.draining:
@@ -220,7 +215,12 @@ class Gateway:
         if scope["type"] != "http":
             await self._rest(scope, receive, send)
             return
-        exchange = Exchange(scope, receive, send, self.settings.limits, self._memory)
+        await self._answer(scope, receive, send)
+
+    async def _answer_directly(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one HTTP request, whatever happens."""
+        proxies = self.settings.server.trusted_proxies
+        exchange = Exchange(scope, receive, send, self.settings.limits, memory=self._memory, proxies=proxies)
         record = Record(exchange.request_id)
         self.metrics.in_flight.inc()
         try:
@@ -241,6 +241,8 @@ class Gateway:
     async def _serve(
         self, exchange: Exchange, record: Record, scope: Scope, receive: Receive, send: Send
     ) -> None:
+        if self._hosts is not None:
+            self._hosts.check(exchange.headers)
         if endpoint := self._hot.get(scope["path"]):
             record.route = endpoint.path
             if scope["method"] != "POST":
@@ -256,13 +258,16 @@ class Gateway:
         async def relay(message: Message) -> None:
             await send(exchange.relay(message))
 
-        scope["thinkmeter.exchange"] = exchange
-        scope["thinkmeter.record"] = record
+        # the server sends no body in response to HEAD, whatever it is given
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        inner = {**scope, "method": method, "path": scope["path"].rstrip("/") or "/"}
+        inner["thinkmeter.exchange"] = exchange
+        inner["thinkmeter.record"] = record
         try:
-            await self._rest(scope, receive, relay)
+            await self._rest(inner, receive, relay)
         finally:
-            del scope["thinkmeter.exchange"]  # the exchange holds the scope too
-            record.route = getattr(scope.get("route"), "path", "other")
+            del inner["thinkmeter.exchange"]  # the exchange holds the scope too
+            record.route = getattr(inner.get("route"), "path", "other")
 
     def _finish(self, exchange: Exchange, record: Record) -> None:
         record.status, record.error = exchange.status, exchange.error or record.error

@@ -48,7 +48,8 @@ class Pipeline:
         """
         snapshot = self.snapshot  # taken once: a reload must not change the rules under a request
         call = await admit(exchange, record, endpoint, snapshot)
-        plan = await self.plan(call, snapshot, explore=True)  # may wait for an embedding of the prompt
+        async with exchange.cancel_on_disconnect():
+            plan = await self.plan(call, snapshot, explore=True)  # may wait for an embedding of the prompt
         demand = plan.demand
         self._note(record, plan, demand)
         async with exchange.cancel_on_disconnect():

@@ -14,6 +14,7 @@ from gateway.errors import (
     RequestError,
     all_errors,
 )
+from gateway.http import errors as _of_connections  # noqa: F401 - defines more classes of the tree
 from tests.docs.pages import page, section
 
 CLASSES = all_errors()

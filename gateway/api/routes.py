@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from gateway.api import openapi
+from gateway.api import docs, openapi
 from gateway.config.access import Key, fingerprint, key_digest
 from gateway.errors import (
     GatewayError,
@@ -79,6 +79,7 @@ def add_routes(
 
     _add_dry_run(app, pipeline)
     _add_error_handlers(app)
+    docs.add_routes(app, app.openapi)
     app.openapi_schema = openapi.describe(app)
 
 
@@ -107,7 +108,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
-        path = request.url.path[:200]
+        path = request.scope["path"][:200]
         ours: dict[int, GatewayError] = {
             404: RouteNotFound(f"There is no route {path}"),
             405: MethodNotAllowed(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from ipaddress import IPv4Network, IPv6Network
+from typing import Annotated, Any
 
 from pydantic import (
     Field,
@@ -11,6 +12,20 @@ from pydantic import (
 
 from gateway.config.access import hashed
 from gateway.config.base import Seconds, Section
+
+ProxyNetwork = Annotated[IPv4Network | IPv6Network, Field(union_mode="left_to_right")]
+HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,253}$|^[0-9A-Fa-f:.]{2,45}$")]
+WebOrigin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/\s]+)$")]
+
+
+class CorsSettings(Section):
+    """Which web pages of other origins may call the gateway from a browser."""
+
+    origins: list[WebOrigin] = Field(
+        default_factory=list,
+        description="Origins such as `https://chat.example.com`, or `*` for all; none by default.",
+    )
+    max_age: int = Field(600, ge=0, le=86_400, description="Seconds that a browser may keep the permission.")
 
 
 class ServerSettings(Section):
@@ -24,6 +39,16 @@ class ServerSettings(Section):
     )
     drain_timeout: Seconds = Field(
         120, description="Seconds that running requests may take after the port closed."
+    )
+    hosts: list[HostName] = Field(
+        default_factory=list,
+        description="Names under which clients may call the gateway; default: all, but only local ones when "
+        "it listens on a loopback address without `keys`.",
+    )
+    cors: CorsSettings = Field(default_factory=CorsSettings)
+    trusted_proxies: list[ProxyNetwork] = Field(
+        default_factory=list,
+        description="Networks of proxies whose `X-Forwarded-For` names the client, for the log.",
     )
     access_log: bool = Field(True, description="Write one JSON line per request to standard output.")
     tracing: bool = Field(False, description="Emit OpenTelemetry spans; needs the `otel` extra.")
@@ -76,3 +101,16 @@ class HttpLimits(Section):
     )
     header_count: int = Field(128, ge=8, description="Maximum number of header lines.")
     header_seconds: Seconds = Field(15, description="Seconds for the request line and headers to arrive.")
+    connections: int | None = Field(
+        None,
+        ge=16,
+        description="Open connections from clients; default: what the limit of files allows, up to 8,192.",
+    )
+    connections_per_address: int | None = Field(
+        None, ge=1, description="Open connections from one address; by default not bounded."
+    )
+    unfinished_bytes: int = Field(
+        67_108_864,
+        ge=65_536,
+        description="Bytes of incomplete headers and of waiting requests, over all connections.",
+    )

@@ -10,8 +10,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gateway.config.server import HttpLimits
 from gateway.errors import ClientClosed, GatewayError, RequestTimeout, RequestTooLarge
+from gateway.http.addresses import Networks, client_address
 from gateway.http.body_memory import BodyMemory
-from gateway.http.headers import Headers
+from gateway.http.browsers import check_media_type
+from gateway.http.headers import PAGE_POLICY, Headers
 from gateway.http.outbox import Outbox, UnreadMemory
 
 _ids = Random()  # noqa: S311 - request ids are no secret, and urandom is a system call
@@ -54,14 +56,21 @@ class Exchange:
     """One request and its response, which is started at most once."""
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, limits: HttpLimits, memory: HttpMemory | None = None
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        limits: HttpLimits,
+        *,
+        memory: HttpMemory | None = None,
+        proxies: Networks = (),
     ) -> None:
-        """memory: what all exchanges share."""
+        """memory: what all exchanges share. proxies: the networks whose `X-Forwarded-For` is believed."""
+        self._scope = scope
+        self._proxies = proxies
         self.raw_headers: Headers = scope["headers"]
         self.headers: dict[bytes, bytes] = dict(self.raw_headers)
         self.request_id = self._given_request_id() or f"{_ids.getrandbits(128):032x}"
-        self.peer_address: str = (scope.get("client") or ("",))[0]
-        """The client's address; empty for a socket without addresses."""
         self._receive = receive
         self._peer: Peer = scope.get(PEER) or Peer()
         self._send = send
@@ -80,6 +89,18 @@ class Exchange:
         self._held = 0
         """Bytes of the body that count in `BodyMemory`."""
 
+    @property
+    def method(self) -> str:
+        """The method of the request, in capital letters."""
+        method: str = self._scope["method"]
+        return method
+
+    @property
+    def peer_address(self) -> str:
+        """The client's address: the connection's, or what a trusted proxy tells."""
+        client = self._scope.get("client")
+        return client_address(client[0] if client else "", self.raw_headers, self._proxies)
+
     def _given_request_id(self) -> str | None:
         given = self.headers.get(b"x-request-id", b"")
         return given.decode() if _REQUEST_ID.fullmatch(given) else None
@@ -87,10 +108,13 @@ class Exchange:
     # --- the request -------------------------------------------------------------------------------
 
     async def body(self, most: int | None = None) -> bytes:
-        """Read the whole request body, of at most `most` bytes or else `limits.body_bytes`.
+        """Read the whole request body, which must be JSON.
 
-        Raises: RequestTooLarge, RequestTimeout, ClientClosed.
+        most: how long it may be, in bytes; default `limits.body_bytes`.
+
+        Raises: UnsupportedMediaType, RequestTooLarge, RequestTimeout, ClientClosed.
         """
+        check_media_type(self.headers)
         most = self._limits.body_bytes if most is None else most
         declared = self.headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared) > most:
@@ -202,7 +226,7 @@ class Exchange:
             self.status = error.status
             return
         if not self.started:
-            await self.respond(error.status, error.headers(), error.body())
+            await self.respond(error.status, [*error.headers(), *PAGE_POLICY], error.body())
         elif self._streams:
             await self.finish(error.sse())
         else:
@@ -213,7 +237,10 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.started = True
             self.status = message["status"]
-            message["headers"] = [*message["headers"], *self._own_headers(message["status"])]
+            headers = message["headers"]
+            if not any(name == b"content-security-policy" for name, _ in headers):
+                headers = [*headers, *PAGE_POLICY]
+            message["headers"] = [*headers, *self._own_headers(message["status"])]
         elif not message.get("more_body"):
             self.finished = True
         return message

@@ -19,6 +19,18 @@ FORWARDED = frozenset(
 SCHEDULING = frozenset(b"x-vllm-priority x-data-parallel-rank".split())
 """Headers with which a client orders or places its requests at a backend, as vLLM calls them."""
 
+_CORS = b"access-control-"
+"""A backend's permission to web pages is not the gateway's: see `server.cors`."""
+PAGE_POLICY: Headers = [
+    (
+        b"content-security-policy",
+        b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+]
+"""For what the gateway says itself: a browser that is led to it runs nothing, and shows it in no frame."""
+
 
 def forwarded(headers: Headers, ours: Headers, allowed: Container[bytes]) -> Headers:
     """The headers for a backend: those of the client that are allowed, and `ours`.
@@ -33,7 +45,9 @@ def forwarded(headers: Headers, ours: Headers, allowed: Container[bytes]) -> Hea
 def returned(headers: Headers) -> Headers:
     """The headers of a backend, with names in lower case, that go to the client."""
     named = _named(headers)
-    return [h for h in headers if h[0] not in _NOT_RETURNED and h[0] not in named]
+    return [
+        h for h in headers if h[0] not in _NOT_RETURNED and h[0] not in named and not h[0].startswith(_CORS)
+    ]
 
 
 def bearer(headers: Mapping[bytes, bytes]) -> str | None:

@@ -1,56 +1,78 @@
-"""uvicorn's HTTP protocol, with limits on headers and time, and with errors in OpenAI's shape."""
+"""uvicorn's connection to a client, with strict framing, limits on size and time, and OpenAI's errors.
+
+uvicorn's own parser is not used: it accepts what other programs read differently, waits indefinitely for
+headers of any size, and keeps several copies of incomplete ones.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import sys
+import urllib.parse
 from collections.abc import Callable
 
-import httptools
-import uvicorn
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.config.server import HttpLimits
-from gateway.errors import GatewayError, HeadersTooLarge, InvalidRequest, RequestTimeout
+from gateway.errors import GatewayError, HeadersTooLarge, RequestTimeout
+from gateway.http.connections import Connections
+from gateway.http.cycle import Cycle, closing_response
+from gateway.http.errors import TooManyConnections
 from gateway.http.exchange import PEER, Peer
+from gateway.http.flow import WatchedFlow
+from gateway.http.framing import ChunkedBody, LengthBody, RequestHead, check_beginning, read_head
 
-_FRAMING = (b"content-length", b"transfer-encoding")
+_SMALL = 4_096
+"""Bytes that are copied faster than they are kept track of."""
+_REQUEST_LINE_BYTES = 8_192
+"""What the request line may take beside the headers."""
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's protocol under limits: by itself it waits indefinitely for headers of any size."""
+    """A client's connection: reads one request after the other, each when the last response is complete."""
 
+    flow: WatchedFlow
     limits = HttpLimits()
     stall_seconds: Callable[[], float] = staticmethod(lambda: 60.0)
     """How long a client may leave its response unread."""
+    open_connections: Connections
+    """All connections of the gateway."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._refusal: GatewayError | None = None
-        """Why `on_header` refused the request."""
+        self.parser = None  # type: ignore[assignment]
+        self.flow = WatchedFlow(transport, self.loop)
+        self._unread: bytes | bytearray = b""
+        """What has arrived and was not used yet: an incomplete head, or requests behind the running one."""
+        self._seen = 0
+        """Bytes of the incomplete head that were searched for its end."""
+        self._body: LengthBody | ChunkedBody | None = None
+        """The body that is arriving; None between requests."""
         self._waiting: asyncio.TimerHandle | None = None
         """The timer that runs while the headers of a request are due."""
-        self._in_head = False
-        """The parser is between the first byte of a request and the end of its headers."""
-        self._unparsed = 0
-        """Bytes of incomplete headers, beyond the block that they began in."""
-        self._declining = False
-        """The parser is reading the head made up by `_decline_upgrade`."""
-        self._behind: list[RequestResponseCycle] = []
-        """Earlier pipelined requests whose responses are not complete."""
-        self._peer = Peer()
         self._stalled: asyncio.TimerHandle | None = None
         """The timer that runs while the client leaves its response unread."""
-        self._wait_for_headers()
+        self._peer = Peer()
+        self.peer_host = self.client[0] if self.client else ""
+        if self.open_connections.add(self):
+            self._wait_for_headers()
+        else:
+            self._refuse(TooManyConnections("The gateway has no room for another connection", retry_after=1))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_waiting()
-        self._read_on()
-        for cycle in self._behind:  # uvicorn tells only the last pipelined request about the disconnect
-            cycle.disconnected = True
-            cycle.message_event.set()
+        self.open_connections.remove(self)
+        for timer in (self._waiting, self._stalled):
+            if timer is not None:
+                timer.cancel()
+        self.flow.stop()
+        self._unread, self._body = b"", None
         self._peer.leave()
         super().connection_lost(exc)
+
+    def evict(self) -> None:
+        """Close the connection in favour of others."""
+        self._stop_waiting()
+        self.transport.abort()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -59,81 +81,175 @@ class HttpProtocol(HttpToolsProtocol):
         self._stalled = self.loop.call_later(self.stall_seconds(), self.transport.abort)
 
     def resume_writing(self) -> None:
-        self._read_on()
         self._peer.paused = False
-        super().resume_writing()
-
-    def _read_on(self) -> None:
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
+        super().resume_writing()
+
+    # --- reading -----------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        began_before, self._data = self._in_head, data
-        super().data_received(data)
-        if self.parser is None or self.transport.is_closing():
+        self._unset_keepalive_if_required()
+        if not self._unread:
+            self._unread = data
+        else:
+            if isinstance(self._unread, bytes):
+                self._unread = bytearray(self._unread)
+            self._unread += data
+        self._read()
+
+    def _read(self) -> None:
+        """Use what has arrived, as far as it is complete."""
+        try:
+            while self._unread and not self.transport.is_closing() and self._step():
+                pass
+        except GatewayError as error:
+            self._refuse(error)
+        if self.transport.is_closing():
+            self._unread = b""
+        self.open_connections.hold(self, len(self._unread))
+        if self._running():
+            if len(self._unread) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
             return
-        if self._in_head and began_before:
-            self._unparsed += len(data)  # the parser keeps incomplete headers in memory
-            if self._unparsed > self.limits.header_bytes + 65_536:
-                self._refuse(self._too_large())
-                return
-        if self._in_head or self.cycle is None or self.cycle.response_complete:
+        if self._unread:
+            self._unset_keepalive_if_required()
+        if self.timeout_keep_alive_task is None:
             self._wait_for_headers()
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope[PEER] = self._peer  # type: ignore[literal-required]  # ours, beside ASGI's own
-        self._in_head = True
-        self._size = 0
+    def _step(self) -> bool:
+        """Use the next part of what has arrived; False if more is needed, or the response must end first."""
+        if self._body is not None:
+            return self._read_body(self._body)
+        end = self._end_of_head()
+        if end < 0:
+            return False
+        if self._running():
+            check_beginning(self._unread[:1])  # garbage ends the connection without waiting for the response
+            return False
+        self._read_head(end)
+        return True
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._size += len(name) + len(value)
-        if self._size > self.limits.header_bytes or len(self.headers) >= self.limits.header_count:
-            self._refusal = self._too_large()
-            raise self._refusal
-        super().on_header(name, value)
+    def _running(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
 
-    def on_headers_complete(self) -> None:
-        self._stop_waiting()
-        self._in_head, self._unparsed = False, 0
-        if self._declining:
-            return
-        self._behind = [cycle for cycle in self._behind if not cycle.response_complete]
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._behind.append(self.cycle)
-        super().on_headers_complete()
+    def _use(self, size: int) -> None:
+        """Forget the first bytes of what has arrived."""
+        unread = self._unread
+        if len(unread) - size > _SMALL and isinstance(unread, bytes):
+            self._unread = unread = bytearray(unread)  # which forgets its beginning in constant time
+        if isinstance(unread, bytes):
+            self._unread = unread[size:]
+        else:
+            del unread[:size]
 
-    def _unsupported_upgrade_warning(self) -> None:
-        # uvicorn calls this while it handles HttpParserUpgrade, for every upgrade that it does not support
-        self._decline_upgrade()
+    def _read_body(self, body: LengthBody | ChunkedBody) -> bool:
+        """Pass on the bytes of a body; False if the rest is needed to go on."""
+        part, used = body.take(self._unread)
+        self._use(used)
+        if part and not self.cycle.response_complete:
+            self.cycle.body += part
+            self.cycle.message_event.set()
+            if len(self.cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+        if body.done:
+            self._body = None
+            if self.cycle.response_complete:
+                self._stop_waiting()
+                self._wait_for_next()
+            else:
+                self.cycle.more_body = False
+                self.cycle.message_event.set()
+                self.flow.resume_reading()  # nobody will ask for more, and the client's leaving must be seen
+        return bool(used)
 
-    def _decline_upgrade(self) -> None:
-        """Ignore an offer to change the protocol, and serve the request as HTTP/1.1.
+    def _wait_for_next(self) -> None:
+        """Let the connection be idle for as long as it may."""
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
 
-        Java's HTTP client makes such an offer by default:
+    def _end_of_head(self) -> int:
+        """Where the head that comes next ends, before its last line end; -1 if it is not complete.
 
-            POST /v1/chat/completions HTTP/1.1
-            Connection: Upgrade, HTTP2-Settings
-            Upgrade: h2c
-            Content-Length: 90
-
-            {"model": "qwen3-8b", …
-
-        httptools takes such a request for complete and stops at the blank line, because an accepted upgrade
-        would continue in the other protocol. By then uvicorn has started the request, and only the body is
-        missing. So a new parser reads on. To know where the body ends, it is first given a made-up head with
-        the headers that say so: `POST / HTTP/1.1` and `content-length: 90`.
+        Raises: HeadersTooLarge, InvalidRequest.
         """
-        offer = sys.exception()
-        rest = self._data[offer.args[0] :] if isinstance(offer, httptools.HttpParserUpgrade) else b""
-        framing = [name + b": " + value + b"\r\n" for name, value in self.headers if name in _FRAMING]
-        self.cycle.more_body = True  # the first parser said that there is none
-        self.parser, self._declining = httptools.HttpRequestParser(self), True
-        self.parser.feed_data(b"".join([b"POST / HTTP/1.1\r\n", *framing, b"\r\n"]))
-        self._declining = False
-        if rest:
-            self.data_received(rest)
+        while self._unread[:2] == b"\r\n":  # RFC 9112, 2.2: empty lines before a request are ignored
+            self._use(2)
+        unread = self._unread
+        end = unread.find(b"\r\n\r\n", max(0, self._seen - 3))
+        if (end if end >= 0 else len(unread)) > self.limits.header_bytes + _REQUEST_LINE_BYTES:
+            raise self._too_large()
+        if end < 0:
+            check_beginning(unread, self._seen)
+            self._seen = len(unread)
+        return end
+
+    def _read_head(self, end: int) -> None:
+        """Begin the request whose head ends there.
+
+        Raises: HeadersTooLarge, InvalidRequest.
+        """
+        self._seen = 0
+        head = read_head(bytes(self._unread[: end + 4]))
+        most = self.limits.header_bytes
+        if len(head.headers) > self.limits.header_count or (end > most and head.header_bytes() > most):
+            raise self._too_large()
+        self._use(end + 4)
+        self._stop_waiting()
+        self.open_connections.begin(self)
+        self._begin(head)
+
+    def _begin(self, head: RequestHead) -> None:
+        """Start the request; its body follows."""
+        path = head.path.decode("ascii")
+        self.scope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": "1.0" if head.http10 else "1.1",
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme or "http",
+            "root_path": self.root_path,
+            "headers": head.headers,
+            "state": self.app_state.copy(),
+            "method": head.method,
+            "path": urllib.parse.unquote(path) if "%" in path else path,
+            "raw_path": head.path,
+            "query_string": head.query,
+        }
+        self.scope[PEER] = self._peer  # type: ignore[literal-required]  # ours, beside ASGI's own
+        self.cycle = Cycle(
+            self.scope,
+            self.transport,
+            self.flow,
+            self.logger,
+            self.access_logger,
+            self.access_log,
+            self.server_state.default_headers,
+            asyncio.Event(),
+            expect_100_continue=head.expects_continue,
+            keep_alive=head.keep_alive,
+            on_response=self.on_response_complete,
+        )
+        if head.length == 0:
+            self.cycle.more_body = False
+            self.cycle.message_event.set()
+        else:
+            limit = self.limits.header_bytes
+            self._body = ChunkedBody(limit) if head.length is None else LengthBody(head.length)
+        self._start_asgi_task(self.cycle, self.app)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self.open_connections.end(self)
+        if not self.transport.is_closing() and (self._unread or self._body is not None):
+            self._unset_keepalive_if_required()
+            self._read()
+
+    # --- refusing ----------------------------------------------------------------------------------
 
     def _too_large(self) -> HeadersTooLarge:
         limits = self.limits
@@ -142,7 +258,7 @@ class HttpProtocol(HttpToolsProtocol):
         )
 
     def _wait_for_headers(self) -> None:
-        if self._waiting is None:
+        if self._waiting is None and not self.transport.is_closing():
             self._waiting = self.loop.call_later(self.limits.header_seconds, self._give_up)
 
     def _stop_waiting(self) -> None:
@@ -153,40 +269,25 @@ class HttpProtocol(HttpToolsProtocol):
     def _give_up(self) -> None:
         self._refuse(RequestTimeout(f"No complete request within {self.limits.header_seconds:g} s"))
 
-    def send_400_response(self, msg: str) -> None:
-        """Called by uvicorn when the parser fails, which it also does after `on_header` has refused."""
-        self._refuse(self._refusal or InvalidRequest("This is not a valid HTTP/1.1 request"))
-
     def _refuse(self, error: GatewayError) -> None:
+        """Respond with an error, where the client would take it for that of this request, and close."""
         self._stop_waiting()
         if self.transport.is_closing():
             return
-        if not self._owes_response():
-            self.transport.close()
-            return
-        body = error.body()
-        headers = [*error.headers(), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
-        lines = [STATUS_LINE[error.status], *(name + b": " + value + b"\r\n" for name, value in headers)]
-        self.transport.write(b"".join([*lines, b"\r\n", body]))
+        if self._owes_response():
+            self.transport.write(closing_response(error))
         self.transport.close()
 
     def _owes_response(self) -> bool:
         """Whether the client would read bytes written now as the response to the refused request."""
-        if self.cycle is None:
-            return True
-        if self._in_head:
-            return self.cycle.response_complete
-        return not self.cycle.response_started and not self.pipeline
+        if self._body is None:
+            return not self._running()
+        return not self.cycle.response_started
 
 
-def protocol(limits: HttpLimits, stall_seconds: Callable[[], float]) -> type[HttpProtocol]:
-    """The protocol under these limits; `stall_seconds` is called whenever a client stops reading.
-
-    Raises: RuntimeError.
-    """
-    if not hasattr(HttpToolsProtocol, "_unsupported_upgrade_warning"):
-        raise RuntimeError(
-            f"uvicorn {uvicorn.__version__} is not supported: it has no _unsupported_upgrade_warning, which "
-            "the gateway needs to serve requests that offer an upgrade; install an earlier version"
-        )
-    return type("Protocol", (HttpProtocol,), {"limits": limits, "stall_seconds": staticmethod(stall_seconds)})
+def protocol(
+    limits: HttpLimits, stall_seconds: Callable[[], float], connections: Connections
+) -> type[HttpProtocol]:
+    """The protocol under these limits; `stall_seconds` is called whenever a client stops reading."""
+    parts = {"limits": limits, "stall_seconds": staticmethod(stall_seconds), "open_connections": connections}
+    return type("Protocol", (HttpProtocol,), parts)

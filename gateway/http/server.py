@@ -8,6 +8,7 @@ import ctypes
 import gc
 import logging
 import math
+import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -17,12 +18,15 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from gateway.config.server import ServerSettings
+from gateway.config.server import HttpLimits, ServerSettings
+from gateway.http.connections import Connections, backlog, default_connections
 from gateway.http.protocol import HttpProtocol
 
 log = logging.getLogger("thinkmeter.server")
 
 _M_MMAP_THRESHOLD = -3  # of malloc.h
+_ENOUGH_DESCRIPTORS = 65_536
+"""What the limit of open files is raised to, where the system allows it."""
 
 
 class Server(uvicorn.Server):
@@ -72,6 +76,26 @@ def _return_freed_memory() -> None:
         ctypes.CDLL("libc.so.6").mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
+def raise_descriptor_limit() -> None:
+    """Raise the limit of open files, which many systems set to 1,024 and allow to raise."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _ENOUGH_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_ENOUGH_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _descriptors() -> int:
+    """The limit of open files."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _ENOUGH_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+
+
+def bounded_connections(limits: HttpLimits, on_refused: Callable[[], object]) -> Connections:
+    """The connections of a gateway, bounded so that descriptors stay free for backends, Redis and logs."""
+    most = limits.connections or default_connections(_descriptors())
+    return Connections(most, limits.connections_per_address, limits.unfinished_bytes, on_refused=on_refused)
+
+
 def run(
     app: ASGIApp,
     settings: ServerSettings,
@@ -93,7 +117,7 @@ def run(
         log_config=None,
         server_header=False,
         proxy_headers=False,
-        backlog=2048,
+        backlog=backlog(_descriptors()),
         timeout_keep_alive=math.ceil(settings.keep_alive),
         timeout_graceful_shutdown=math.ceil(settings.drain_timeout),
         **options,

@@ -72,6 +72,9 @@ class Metrics:
         self.retries = counter("upstream_retries", "Further attempts before the first byte.", "model")
         self.reloads = counter("config_reloads", "Reloads of the configuration.", "result")
         self.in_flight = Gauge("thinkmeter_requests_in_flight", "Requests in progress.", registry=registry)
+        self.connections = Gauge("thinkmeter_connections", "Open client connections.", registry=registry)
+        text = "Client connections closed because a limit was reached."
+        self.refused_connections = counter("connections_refused", text, "")
         text = "Duration of whole requests."
         self.duration = histogram("request_duration_seconds", text, _DURATION, "route tier")
         text = "The gateway's share of the time to the first byte of a response."

@@ -270,5 +270,8 @@ ELSEWHERE = {
     "budget_unavailable": "tests/budget/test_when_redis_fails",
     "budget_not_found": "test_budget_admin",
     "shutting_down": "test_drain",
+    "unsupported_media_type": "test_browsers",
+    "host_not_allowed": "test_browsers",
+    "too_many_connections": "limits/test_connections",
 }
 """Codes that no case provokes, and why not or in which test."""

@@ -116,7 +116,8 @@ async def ask(
 ) -> Answer:
     """Send one request with a client library. `body` is JSON or bytes; write `x_a` for the header `x-a`."""
     data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    typed = {"content-type": "application/json"} if data is not None else {}
+    named = typed | {name.replace("_", "-"): value for name, value in headers.items()}
     async with http.request(method, url + path, data=data, headers=named) as response:
         received = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status, received, await response.read())

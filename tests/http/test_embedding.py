@@ -13,6 +13,7 @@ import pytest
 from tests.fakes.backend import Backend
 from tests.fakes.embeddings import Embeddings, embeddings
 from tests.http.raw_http import ask
+from tests.http.wire import connection, wired
 from tests.router_model import made
 from tests.serving import Running, configuration, serving
 
@@ -23,6 +24,7 @@ from router_model.encoders.open import opened
 from router_model.training import train
 
 TIERS = {"short": {"thinking": 0, "answer": 200}, "long": {"thinking": 200, "answer": 200}}
+EASY_CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "what is 1 + 1?"}]}
 EASY, HARD = made.EASY.format(31, 38), made.HARD.format(33, 40)
 
 
@@ -130,6 +132,22 @@ async def test_cancelled_requests_leave_the_encoder_usable(running: Running, ser
     server.delay = 0.0
 
     assert await chosen(running, HARD) == ("long", "price")
+
+
+async def test_client_leaves_while_its_prompt_is_embedded(running: Running, server: Embeddings) -> None:
+    """A client that leaves before the decision is noticed at once, and nothing is decided for it."""
+    server.delay = 1.0
+    async with connection(running) as (_, writer):
+        writer.write(wired(EASY_CHAT))
+        while (await running.metrics())["thinkmeter_requests_in_flight"] < 2:  # with the scrape
+            await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        while not any(record.status == 499 for record in running.records):
+            await asyncio.sleep(0.005)
+    (record,) = [record for record in running.records if record.status == 499]
+    server.delay = 0.0
+
+    assert record.decision is None
 
 
 async def test_sentence_encoder_in_the_process(backend: Backend, tmp_path: Path) -> None:

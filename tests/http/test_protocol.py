@@ -1,17 +1,33 @@
-"""What the gateway's HTTP protocol requires of uvicorn."""
+"""What the gateway's HTTP protocol takes from uvicorn."""
 
 from __future__ import annotations
 
-import pytest
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import inspect
 
-from gateway.config.server import HttpLimits
-from gateway.http.protocol import protocol
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 
-def test_uvicorn_without_the_upgrade_hook_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If uvicorn drops the private hook that we override, the gateway does not start, and says why."""
-    monkeypatch.delattr(HttpToolsProtocol, "_unsupported_upgrade_warning")
-
-    with pytest.raises(RuntimeError, match=r"uvicorn \S+ is not supported"):
-        protocol(HttpLimits(), lambda: 60)
+def test_uvicorn_has_what_is_extended() -> None:
+    """The names that uvicorn does not publish, and that the protocol relies on, still exist."""
+    assert {"pause_reading", "resume_reading", "pause_writing", "resume_writing"} <= set(dir(FlowControl))
+    assert {
+        "_start_asgi_task",
+        "_unset_keepalive_if_required",
+        "on_response_complete",
+        "timeout_keep_alive_handler",
+        "shutdown",
+    } <= set(dir(HttpToolsProtocol))
+    assert list(inspect.signature(RequestResponseCycle).parameters) == [
+        "scope",
+        "transport",
+        "flow",
+        "logger",
+        "access_logger",
+        "access_log",
+        "default_headers",
+        "message_event",
+        "expect_100_continue",
+        "keep_alive",
+        "on_response",
+    ]

@@ -62,7 +62,8 @@ async def post_to(
 ) -> Answer:
     """POST a body to any server, on a new connection."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    async with aiohttp.ClientSession() as http, http.post(url, data=data, headers=headers) as response:
+    typed = {"Content-Type": "application/json"} | dict(headers or {})
+    async with aiohttp.ClientSession() as http, http.post(url, data=data, headers=typed) as response:
         return Answer(response.status, response.headers, await response.read())
 
 

@@ -1,0 +1,26 @@
+"""The errors of a client's connection, which are found before its request is read."""
+
+from __future__ import annotations
+
+from gateway.errors import GatewayError, RequestError
+
+
+class UnsupportedMediaType(RequestError):
+    """The body is not declared to be JSON. A web page of any site may send other types."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class HostNotAllowed(RequestError):
+    """The name by which the client found the gateway is not one of the gateway's."""
+
+    status = 421
+    code = "host_not_allowed"
+
+
+class TooManyConnections(GatewayError):
+    """No connection could be closed to make room for another."""
+
+    status = 503
+    code = "too_many_connections"
