@@ -60,26 +60,30 @@ def calls(number: int) -> dict[str, ScriptCall]:
     }
 
 
-def longest(client: Any, scripts: dict[str, Callable[..., Any]], repeats: int) -> dict[str, float]:
-    """The longest call of each script, in milliseconds with the round trip."""
-    worst = dict.fromkeys(calls(1), 0.0)
+def durations(client: Any, scripts: dict[str, Callable[..., Any]], repeats: int) -> dict[str, list[float]]:
+    """Milliseconds of each script's calls, with the round trip, in order of length."""
+    client.ping()  # returns once the server has freed what was there before
+    took: dict[str, list[float]] = {name: [] for name in calls(1)}
     for number in range(1, repeats + 1):
         for name, (keys, arguments) in calls(number).items():
             begun = time.perf_counter()
             scripts[name](keys=keys, args=arguments)
-            worst[name] = max(worst[name], 1000 * (time.perf_counter() - begun))
-    return worst
+            took[name].append(1000 * (time.perf_counter() - begun))
+    return {name: sorted(times) for name, times in took.items()}
 
 
 def measure(server: RealRedis, counts: list[int], repeats: int) -> None:
-    """Print a line of the longest calls for every kind and number of reservations."""
+    """Print the median and the longest call of each script, for every kind and number of reservations."""
     with server.client() as client:
         scripts = {name: client.register_script(text) for name, text in sources().items()}
-        longest(client, scripts, 3)  # loads the scripts
+        durations(client, scripts, 3)  # loads the scripts
         for kind in KINDS:
             for count in counts:
                 fill(client, DAY, kind, count)
-                row = "  ".join(f"{k} {v:7.2f}" for k, v in longest(client, scripts, repeats).items())
+                row = "  ".join(
+                    f"{name} {times[len(times) // 2]:.2f} ({times[-1]:.1f})"
+                    for name, times in durations(client, scripts, repeats).items()
+                )
                 print(f"{kind:12} {count:9,}  {row}", flush=True)
 
 
