@@ -51,6 +51,8 @@ class GatewayError(Exception):
     """The severity; only errors of level ERROR are logged on a line of their own."""
     retryable: ClassVar[bool] = False
     """Another replica may succeed, so the request is retried if nothing was sent to the client yet."""
+    spent: bool = False
+    """A backend may have spent tokens, as it had the whole request and did not refuse it."""
 
     def __init__(
         self,
@@ -232,6 +234,7 @@ class BackendDisconnected(BackendError):
 
     code = "backend_disconnected"
     retryable = True
+    spent = True
 
 
 class BackendOverloaded(BackendError):
@@ -257,6 +260,7 @@ class BackendTimeout(BackendError):
     status = 504
     code = "backend_timeout"
     retryable = True
+    spent = True
 
 
 class BudgetUnavailable(GatewayError):
@@ -281,6 +285,7 @@ class ClientClosed(GatewayError):
     status = 499
     code = "client_closed"
     level = logging.INFO
+    spent = True
 
 
 class InternalError(GatewayError):

@@ -16,7 +16,7 @@ from gateway.openai_api.endpoints import Endpoint
 from gateway.openai_api.requests import encode
 from gateway.openai_api.responses import read_usage
 from gateway.openai_api.stream import StreamReader
-from gateway.routing.call import Call, Plan
+from gateway.routing.call import Blind, Call, Plan
 from gateway.routing.decision import Decision
 from gateway.snapshot import Snapshot
 from gateway.telemetry.record import Record
@@ -51,7 +51,7 @@ class Pipeline:
         ):
             plan = plan.granted(reservation)
             request = _upstream_request(plan, exchange, record)
-            with _noting_attempts(record, request):
+            with _noting_attempts(record, request, plan):
                 async with self._upstream.open(call.pool, request) as response:  # waits for a backend
                     record.answered = True
                     await relay(exchange, record, plan, response)
@@ -107,8 +107,6 @@ def _upstream_request(plan: Plan, exchange: Exchange, record: Record) -> Upstrea
     """What the backend gets. The overhead noted is our own share of the time until it is sent."""
     call, reservation = plan.call, plan.reservation
     record.reservation, record.decision = reservation, plan.decision
-    if reservation and plan.decision and not call.request.shows_reasoning:
-        record.unseen = plan.decision.thinking * call.request.choices
     own_headers = [
         (b"Content-Type", b"application/json"),
         (b"X-Request-Id", record.request_id.encode()),
@@ -126,7 +124,7 @@ def _upstream_request(plan: Plan, exchange: Exchange, record: Record) -> Upstrea
 
 
 @contextmanager
-def _noting_attempts(record: Record, request: UpstreamRequest) -> Iterator[None]:
+def _noting_attempts(record: Record, request: UpstreamRequest, plan: Plan) -> Iterator[None]:
     """Note which backends were tried, and tell the reservation what became of the request."""
     try:
         yield
@@ -137,8 +135,16 @@ def _noting_attempts(record: Record, request: UpstreamRequest) -> Iterator[None]
         record.attempts = len(request.tried)
         record.backend = request.tried[-1] if request.tried else None
         if record.reservation:
+            # a stream that ends as it should has its usage, so that nobody asks what could be hidden
+            blind = plan.blind if record.usage.source != "backend" else Blind()
             record.reservation.outcome = Outcome(
-                record.usage, record.stream, record.unseen, record.attempts, record.answered
+                usage=record.usage,
+                streamed=record.stream,
+                unseen=blind.reasoning,
+                held=blind.held,
+                silent=record.silent or blind.silent,
+                attempts=record.attempts,
+                answered=record.answered,
             )
 
 
@@ -172,8 +178,15 @@ async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response
         strip_counts=plan.reservation is not None and not request.wants_counts,
         prompts=request.prompts,
     )
+    begun = time.perf_counter()
+
+    def progress() -> int:
+        blind = plan.blind
+        silent = blind.silent or reader.silent(time.perf_counter() - begun)
+        return -1 if silent else reader.passed(blind.reasoning) + blind.held
+
     if plan.reservation:
-        plan.reservation.progress = lambda: reader.passed(record.unseen)
+        plan.reservation.progress = progress
     try:
         async for block in response.blocks():
             begun = time.perf_counter()
@@ -189,6 +202,7 @@ async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response
         await exchange.finish()
     finally:
         record.usage = reader.token_usage()
+        record.silent = reader.silent(time.perf_counter() - begun)
 
 
 def _headers(record: Record, response: UpstreamResponse, begun: float) -> Headers:
