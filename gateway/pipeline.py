@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -141,7 +142,7 @@ def _noting_attempts(record: Record, request: UpstreamRequest, plan: Plan) -> It
                 usage=record.usage,
                 streamed=record.stream,
                 unseen=blind.reasoning,
-                held=blind.held,
+                held=0 if record.usage.complete else blind.held + math.ceil(blind.pace * record.silence),
                 silent=record.silent or blind.silent,
                 attempts=record.attempts,
                 answered=record.answered,
@@ -181,9 +182,10 @@ async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response
     begun = time.perf_counter()
 
     def progress() -> int:
-        blind = plan.blind
-        silent = blind.silent or reader.silent(time.perf_counter() - begun)
-        return -1 if silent else reader.passed(blind.reasoning) + blind.held
+        blind, silence = plan.blind, time.perf_counter() - begun
+        if blind.silent or reader.silent(silence):
+            return -1
+        return reader.passed(blind.reasoning) + blind.held + math.ceil(blind.pace * silence)
 
     if plan.reservation:
         plan.reservation.progress = progress
@@ -202,7 +204,8 @@ async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response
         await exchange.finish()
     finally:
         record.usage = reader.token_usage()
-        record.silent = reader.silent(time.perf_counter() - begun)
+        record.silence = time.perf_counter() - begun
+        record.silent = reader.silent(record.silence)
 
 
 def _headers(record: Record, response: UpstreamResponse, begun: float) -> Headers:

@@ -102,7 +102,7 @@ class Outcome:
     unseen: int = 0
     """Reasoning tokens that the backend may have spent without sending them."""
     held: int = 0
-    """Tokens that the backend may have spent since its last count."""
+    """Tokens that the backend may have spent since its last count, until it noticed that it was left."""
     silent: bool = False
     """The count of a stream says nothing about what the backend has spent."""
     attempts: int = 0

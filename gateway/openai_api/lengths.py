@@ -14,7 +14,7 @@ _HARMLESS = frozenset({
     *("reasoning", "reasoning_effort", "thinking", "thinking_token_budget", "include_reasoning"),
     *("seed", "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"),
     *("tools", "functions", "parallel_tool_calls", "logprobs", "top_logprobs", "top_p", "top_k", "min_p"),
-    *("stop", "cache_salt", "verbosity"),
+    *("stop", "cache_salt", "verbosity", "stream_interval"),
 })  # fmt: skip
 """Fields that leave the length to the model, with any value."""
 
@@ -37,7 +37,7 @@ _COUNTED = _HARMLESS | _RANGES.keys() | _WORDS.keys() | {
     *("add_special_tokens", "documents", "mm_processor_kwargs", "media_io_kwargs", "mm_payload", "echo"),
     *("truncate_prompt_tokens", "truncation_side", "prompt_logprobs", "prompt_embeds", "suffix", "priority"),
     *("request_id", "session_id", "return_token_ids", "return_tokens_as_token_ids", "logprob_token_ids"),
-    *("stream_interval", "vllm_xargs", "watermarking", "repetition_detection", "use_beam_search"),
+    *("vllm_xargs", "watermarking", "repetition_detection", "use_beam_search"),
     *("modalities", "prediction", "web_search_options", "top_a", "typical_p"),
 }  # fmt: skip
 """Fields that a backend obeys, or ignores, without keeping its count of tokens to itself."""
@@ -82,6 +82,15 @@ def silences(fields: Fields) -> bool:
         return True
     beams = _value(fields.get("use_beam_search"))
     return beams not in (None, False) or not _leaves("best_of", fields.get("best_of", _NULL))
+
+
+def may_pause(fields: Fields) -> bool:
+    """Whether tokens may pass unseen for a while, as in a tool call that a parser has not read to its end.
+
+    So may the marks that a model writes when the client has it go on after its end: they have no text.
+    """
+    tools = fields.keys() & {"tools", "functions"} and _value(fields.get("tool_choice")) != "none"
+    return bool(tools) or not model_decides(fields)
 
 
 def held_back(fields: Fields) -> int:

@@ -67,11 +67,14 @@ def text_of(message: Message) -> str:
 
 def media_of(messages: list[Message], body: bytes) -> tuple[Medium, ...]:
     """Everything in the messages that is not text. If there is any, `body` is read again to tell what."""
-    parts = (part for message in messages if isinstance(message.content, list) for part in message.content)
-    if all(isinstance(part, str) or _is_text(part.type, part.uuid) for part in parts):
+    if not any(_has_media(message.content) for message in messages if isinstance(message.content, list)):
         return ()
     raw = [part for message in _messages.decode(body).messages for part in _parts(message)]
     return tuple(medium for part in raw if (medium := _medium(part)))
+
+
+def _has_media(content: list[Part | str]) -> bool:
+    return any(not isinstance(part, str) and not _is_text(part.type, part.uuid) for part in content)
 
 
 def _is_text(kind: Any, uuid: Any) -> bool:

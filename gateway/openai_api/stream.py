@@ -252,6 +252,7 @@ class StreamReader:
             total.deltas = self._visible + self._reasoning
         else:
             total = TokenUsage()
+        total.complete = self.done
         total.finish_reason = self._finish_reason
         total.truncated = self._finish_reason == "length" and self._visible == 0
         return total

@@ -15,7 +15,7 @@ from gateway.config.access import Key
 from gateway.config.models import Model
 from gateway.config.settings import Settings
 from gateway.openai_api.endpoints import Endpoint
-from gateway.openai_api.lengths import held_back, model_decides, silences
+from gateway.openai_api.lengths import held_back, may_pause, model_decides, silences
 from gateway.openai_api.requests import Fields, Request, encode, with_usage
 from gateway.routing.decision import Decision
 from gateway.routing.plan import RoutingPlan
@@ -25,6 +25,8 @@ from gateway.upstream.pool import Pool
 from router_model.allocation import PriceTable
 
 _NO_DEMAND = Demand(())
+_UNTIL_ABORTED = 8  # tokens of one choice that a backend generates until it notices that nobody reads them
+_FASTEST = 1000  # tokens of one choice that a backend generates in a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,9 @@ class Blind(NamedTuple):
     reasoning: int = 0
     """Reasoning tokens that are not sent."""
     held: int = 0
-    """Tokens whose text is held back."""
+    """Tokens that are generated after the last one that passed, whose text is held back or comes too late."""
+    pace: int = 0
+    """Tokens in a second that may be generated while nothing passes."""
     silent: bool = False
     """Nothing needs to pass before the answer is complete."""
 
@@ -128,7 +132,9 @@ class Plan(Struct, frozen=True):
         if not request.shows_reasoning:
             budget = decision.thinking if self.call.enforces_thinking_budget else self.reservation.max_tokens
             hidden = budget * request.choices
-        return Blind(hidden, held_back(request.fields) * request.choices, silences(request.fields))
+        held = (held_back(request.fields) + _UNTIL_ABORTED) * request.choices
+        pace = _FASTEST * request.choices if may_pause(request.fields) else 0
+        return Blind(hidden, held, pace, silences(request.fields))
 
     def granted(self, reservation: Reservation | None) -> Plan:
         """The plan with the tier and the token limit that the budgets granted."""

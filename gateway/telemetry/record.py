@@ -44,6 +44,8 @@ class Record:
     """A backend began to respond, so it has spent tokens, even if its response was lost."""
     silent: bool = False
     """What passed of a stream says nothing about what the backend has spent."""
+    silence: float = 0.0
+    """Seconds between the last block of a stream and its early end."""
     overhead: float | None = None
     """The gateway's own share of the time to the first byte of the response."""
     first_byte: float | None = None

@@ -132,7 +132,7 @@ async def test_reasoning_that_is_not_sent(
         await response.content.readany()
     await completion.recorded(1)
 
-    assert await used(completion) == (256, 0)
+    assert await used(completion) == (256 + 8, 0)
 
 
 async def test_many_tokens_in_one_delta(completion: Running, backend: Backend) -> None:
@@ -145,7 +145,7 @@ async def test_many_tokens_in_one_delta(completion: Running, backend: Backend) -
         first = (await response.read()).partition(b"\n\n")[0]
 
     assert json.loads(first.removeprefix(b"data: ")) == said
-    assert await used(completion) == (40, 0)
+    assert await used(completion) == (40 + 8, 0)
     assert backend.requests[-1].json["stream_options"]["continuous_usage_stats"] is True
 
 

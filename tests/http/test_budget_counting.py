@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -47,10 +48,10 @@ async def leave(gateway: Running, backend: Backend, until: bytes = b"t2", **fiel
 @pytest.mark.parametrize(
     ("fields", "tokens"),
     [
-        ({}, 3),
-        ({"stream_interval": 1_000_000}, 3),
-        ({"ignore_eos": True, "min_tokens": 30}, 3),
-        ({"stop": "12"}, 3 + 4 * 2),
+        ({}, 3 + 8),
+        ({"stream_interval": 1_000_000}, 3 + 8),
+        ({"temperature": 0.5}, 3 + 8),
+        ({"stop": "12"}, 3 + 8 + 4 * 2),
         ({"stop": ["\n", "x" * 20_000]}, 32),
         ({"use_beam_search": True}, 32),
         ({"best_of": 2}, 32),
@@ -66,6 +67,19 @@ async def test_a_stream_that_its_client_can_silence(
 
     assert await used(completion) == (tokens, 0)
     assert "stream_interval" not in next(r.json for r in backend.requests if r.method == "POST")
+
+
+@pytest.mark.parametrize(
+    "fields", [{"tools": [{"type": "function"}]}, {"ignore_eos": True}, {"min_tokens": 30}]
+)
+async def test_a_stream_that_may_pause(completion: Running, backend: Backend, fields: dict[str, Any]) -> None:
+    """Where tokens may pass unseen, the time since the last one counts as well."""
+    await leave(completion, backend, **fields)
+    (record,) = completion.records
+
+    unseen = math.ceil(1000 * record.silence)
+    assert unseen > 0
+    assert await used(completion) == (min(3 + 8 + unseen, 32), 0)
 
 
 async def test_a_stream_that_nobody_reads(
