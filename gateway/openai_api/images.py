@@ -34,7 +34,7 @@ def size_in_data_url(url: str) -> Size | None:
 
 
 def image_size(head: bytes) -> Size | None:
-    """The size of a PNG, JPEG or WebP image by the beginning of its file.
+    """The size of a PNG, JPEG, WebP, GIF or BMP image by the beginning of its file.
 
     None for other formats, and for a file that is odd or names two sizes: which one counts would be a guess.
     """
@@ -45,6 +45,10 @@ def image_size(head: bytes) -> Size | None:
             size = _jpeg(head)
         elif head.startswith(b"RIFF") and head[8:12] == b"WEBP":
             size = _webp(head)
+        elif head.startswith((b"GIF87a", b"GIF89a")):
+            size = _gif(head)
+        elif head.startswith(b"BM"):
+            size = _bmp(head)
         else:
             size = None
     except (struct.error, IndexError):
@@ -98,3 +102,24 @@ def _webp(head: bytes) -> Size | None:
         width, height = struct.unpack_from("<HH", head, 26)
         return width & 0x3FFF, height & 0x3FFF
     return None
+
+
+def _gif(head: bytes) -> Size | None:
+    """The size of the screen, or of the first picture where that reaches beyond it."""
+    width, height, flags = struct.unpack_from("<HHB", head, 6)
+    at = 13 + (6 << (flags & 7) if flags & 0x80 else 0)  # behind the table of colours
+    while head[at] == 0x21:  # an extension in blocks, up to an empty one
+        at += 2
+        while head[at]:
+            at += head[at] + 1
+        at += 1
+    if head[at] != 0x2C:
+        return None
+    left, top, columns, rows = struct.unpack_from("<HHHH", head, at + 1)
+    return max(width, left + columns), max(height, top + rows)
+
+
+def _bmp(head: bytes) -> Size | None:
+    """The size in a header of the usual kinds; rows from top to bottom have a negative height."""
+    kind, width, height = struct.unpack_from("<Iii", head, 14)
+    return (width, abs(height)) if kind in (40, 108, 124) else None

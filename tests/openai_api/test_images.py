@@ -45,6 +45,18 @@ def lossless(width: int, height: int) -> bytes:
     return webp(b"VP8L", b"\x2f" + struct.pack("<I", width - 1 | (height - 1) << 14))
 
 
+def gif(width: int, height: int, *, screen: tuple[int, int], colours: int = 0) -> bytes:
+    table = bytes(3 * 2**colours) if colours else b""
+    flags = 0x80 | colours - 1 if colours else 0
+    comment = b"\x21\xfe\x03abc\x02de\0"
+    picture = b"\x2c" + struct.pack("<HHHHB", 0, 0, width, height, 0)
+    return b"GIF89a" + struct.pack("<HHBBB", *screen, flags, 0, 0) + table + comment + picture
+
+
+def bmp(width: int, height: int) -> bytes:
+    return b"BM" + bytes(12) + struct.pack("<Iii", 40, width, height) + bytes(28)
+
+
 sides = st.integers(1, 16_000)
 
 
@@ -62,6 +74,9 @@ def test_every_format(width: int, height: int) -> None:
         webp(b"VP8X", canvas),
         webp(b"VP8 ", lossy),
         lossless(width, height),
+        gif(width, height, screen=(1, 1)),
+        gif(1, 1, screen=(width, height), colours=8),
+        bmp(width, -height),
     ]
 
     for file in files:
@@ -84,6 +99,8 @@ def test_every_format(width: int, height: int) -> None:
         png(10, 10)[:20],
         b"GIF89a\x0a\0\x0a\0",
         b"BM" + bytes(60),
+        b"II*\0" + bytes(60),
+        gif(9, 9, screen=(9, 9)).replace(b"\x2c", b"\x3b"),
         b"",
     ],
 )

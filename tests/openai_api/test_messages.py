@@ -48,7 +48,7 @@ def test_images_in_the_body(part: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["https://example.com/a.png", "file:///a.png", None, "", "data:image/gif;base64,R0lGODlhAQABAAAA"]
+    "url", ["https://example.com/a.png", "file:///a.png", None, "", "data:image/tiff;base64,SUkqAAAA"]
 )
 def test_images_without_a_size(url: str | None) -> None:
     """The size of an image that is elsewhere, or in another format, is unknown."""
