@@ -206,9 +206,11 @@ def test_unknown_usage_is_settled_on_the_safe_side() -> None:
     demand = one().demand(Reservations(), choices=1, prompt=300)
     reservation = Reservation("r", (limit(), limit(count="total")), demand, 0)
 
-    def spent(usage: TokenUsage, *, refused: bool = False, attempts: int = 1, **how: bool) -> list[int]:
+    def spent(
+        usage: TokenUsage, *, refused: bool = False, unreadable: bool = False, attempts: int = 1, **how: Any
+    ) -> list[int]:
         reservation.outcome = Outcome(usage, attempts=attempts, **how)
-        return [tokens for tokens, _ in reservation.spent(refused=refused)]
+        return [tokens for tokens, _ in reservation.spent(refused=refused, unreadable=unreadable)]
 
     assert spent(TokenUsage(prompt=7, completion=30)) == [30, 37]
     assert spent(TokenUsage(completion=5), streamed=True) == [5, 5 + 300]
@@ -217,6 +219,31 @@ def test_unknown_usage_is_settled_on_the_safe_side() -> None:
     assert spent(TokenUsage(), refused=True) == [0, 0]
     assert spent(TokenUsage(), attempts=0) == [0, 0]
     assert spent(TokenUsage(), refused=True, answered=True) == [900, 1200]
+    assert spent(TokenUsage(), streamed=True, unreadable=True) == [900, 1200]
+    assert spent(TokenUsage(), attempts=0, unreadable=True) == [0, 0]
+    assert spent(TokenUsage(), streamed=True, silent=True) == [900, 1200]
+    assert spent(
+        TokenUsage(prompt=7, completion=40, source="counted", deltas=9), streamed=True, unseen=100
+    ) == [
+        109,
+        116,
+    ]
+    assert spent(TokenUsage(prompt=7, completion=5), streamed=True, held=10**6) == [900, 907]
+    assert spent(TokenUsage(prompt=7, completion=2000, source="backend"), streamed=True) == [2000, 2007]
+
+
+def test_a_stream_beyond_its_percentile_reserves_its_limit() -> None:
+    """Under `p95`, a stream that has passed its reservation is renewed with all that it may spend."""
+    demand = one(p95=(90.0, 250.0, 450.5, 600.0)).demand(Reservations(), choices=1, prompt=300)
+    passed = 0
+    reservation = Reservation("r", (limit(reserve="p95"), limit()), demand, 0, progress=lambda: passed)
+    before = reservation.renewal()
+    passed = 601
+
+    assert before == [(600, 0), (900, 0)]
+    assert reservation.renewal() == [(900, 601), (900, 601)]
+    passed = -1
+    assert reservation.renewal() == [(600, -1), (900, -1)]
 
 
 def test_durations_are_written_as_openai_does() -> None:
