@@ -88,7 +88,7 @@ class CompletionBody(_Common, kw_only=True):
 
 class EmbeddingBody(Struct):
     model: str
-    messages: list[Message] = []
+    messages: list[Message] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +224,7 @@ def parse_embedding(body: bytes) -> Request:
     Raises: InvalidJson, InvalidRequest.
     """
     embedding = _decode(_embedding, body)
-    media = media_of(embedding.messages, body)
+    media = media_of(embedding.messages or [], body)
     return Request(fields=_decode(_fields, body), model=embedding.model, media=media)
 
 

@@ -91,6 +91,7 @@ def test_every_message_and_embeddings() -> None:
     body = json.dumps({"model": "m", "messages": messages}).encode()
 
     assert len(parse_chat(body).media) == len(parse_embedding(body).media) == 3
+    assert parse_embedding(b'{"model":"m","input":"a","messages":null}').media == ()
 
 
 def test_fields_that_change_tokens() -> None:
