@@ -33,8 +33,10 @@ results: .venv/.synced  ## Train and measure again, and write docs/results.md (D
 simulate: .venv/.synced  ## Simulate the price controller under load, surge and shift
 	.venv/bin/thinkmeter simulate $(ARGS)
 
-prove-budget: .venv/.synced  ## Prove that a budget holds with several gateways, broken streams and a restarted Redis
+prove-budget: .venv/.synced  ## Prove that a budget holds: gateways and Redis are killed, and clients want more
 	$(RUN) -m tests.budget.prove $(ARGS)
+	$(RUN) -m tests.budget.hostile
+	$(RUN) -m tests.budget.hostile --reserve p95
 
 test: .venv/.synced  ## Run the tests, except those on a real vLLM
 	$(RUN) -m pytest --ignore=tests/integration $(ARGS)

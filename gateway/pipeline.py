@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from gateway.openai_api.large_requests import LARGE_BODY
 from gateway.openai_api.requests import Request, encode
 from gateway.openai_api.responses import UsageScanner, read_usage
 from gateway.openai_api.stream import StreamReader
-from gateway.routing.call import Call, Plan
+from gateway.routing.call import Blind, Call, Plan
 from gateway.routing.decision import Decision
 from gateway.snapshot import Snapshot
 from gateway.telemetry.record import Record
@@ -60,7 +61,7 @@ class Pipeline:
                     # What is sent is a copy of the body. Keep the body itself no longer.
                     plan = plan.without_body()
                     call = plan.call
-                with _noting_attempts(record, request):
+                with _noting_attempts(record, request, plan):
                     async with self._upstream.open(call.pool, request) as response:  # waits for a backend
                         record.answered = True
                         exchange.release_body()
@@ -136,8 +137,6 @@ def _upstream_request(plan: Plan, exchange: Exchange, record: Record) -> Upstrea
     """What the backend gets. The overhead noted is our own share of the time until it is sent."""
     call, reservation = plan.call, plan.reservation
     record.reservation, record.decision = reservation, plan.decision
-    if reservation and plan.decision and not call.request.shows_reasoning:
-        record.unseen = plan.decision.thinking * call.request.choices
     own_headers = [
         (b"Content-Type", b"application/json"),
         (b"X-Request-Id", record.request_id.encode()),
@@ -157,7 +156,7 @@ def _upstream_request(plan: Plan, exchange: Exchange, record: Record) -> Upstrea
 
 
 @contextmanager
-def _noting_attempts(record: Record, request: UpstreamRequest) -> Iterator[None]:
+def _noting_attempts(record: Record, request: UpstreamRequest, plan: Plan) -> Iterator[None]:
     """Note which backends were tried, and tell the reservation what became of the request."""
     try:
         yield
@@ -168,8 +167,16 @@ def _noting_attempts(record: Record, request: UpstreamRequest) -> Iterator[None]
         record.attempts = len(request.tried)
         record.backend = request.tried[-1] if request.tried else None
         if record.reservation:
+            # a stream that ends as it should has its usage, so that nobody asks what could be hidden
+            blind = plan.blind if record.usage.source != "backend" else Blind()
             record.reservation.outcome = Outcome(
-                record.usage, record.stream, record.unseen, record.attempts, record.answered
+                usage=record.usage,
+                streamed=record.stream,
+                unseen=blind.reasoning,
+                held=0 if record.usage.complete else blind.held + math.ceil(blind.pace * record.silence),
+                silent=record.silent or blind.silent,
+                attempts=record.attempts,
+                answered=record.answered,
             )
 
 
@@ -225,8 +232,16 @@ async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response
         strip_counts=plan.reservation is not None and not request.wants_counts,
         prompts=request.prompts,
     )
+    begun = time.perf_counter()
+
+    def progress() -> int:
+        blind, silence = plan.blind, time.perf_counter() - begun
+        if blind.silent or reader.silent(silence):
+            return -1
+        return reader.passed(blind.reasoning) + blind.held + math.ceil(blind.pace * silence)
+
     if plan.reservation:
-        plan.reservation.progress = lambda: reader.passed(record.unseen)
+        plan.reservation.progress = progress
     try:
         async for block in response.blocks():
             begun = time.perf_counter()
@@ -243,6 +258,8 @@ async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response
         record.usage = reader.token_usage()
         if plan.reservation:
             plan.reservation.progress = None  # it holds the record, which holds the reservation
+        record.silence = time.perf_counter() - begun
+        record.silent = reader.silent(record.silence)
 
 
 def _headers(record: Record, response: UpstreamResponse, begun: float) -> Headers:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 
+from gateway.budget.exposure import Exposures
 from gateway.budget.fallback import Fallback
 from gateway.budget.limits import Limit
 from gateway.budget.observer import BudgetObserver
@@ -17,7 +18,14 @@ from gateway.budget.pricing import Pricing
 from gateway.budget.reservation import Demand, Reservation, budget_error
 from gateway.budget.waiting import Turn, WaitingLine
 from gateway.config.settings import Settings
-from gateway.errors import GatewayError, TokensExceeded
+from gateway.errors import (
+    BackendDisconnected,
+    BackendError,
+    BackendTimeout,
+    ClientClosed,
+    GatewayError,
+    TokensExceeded,
+)
 from gateway.store.commands import JournalEntry, ReserveReply
 from gateway.store.connection import RedisConnection, StoreUnavailable
 from gateway.store.embedded import RedisServer, RedisServerError, RedisServerStartError
@@ -29,6 +37,10 @@ log = logging.getLogger("thinkmeter.budget")
 _READING_TIMEOUT = 1.0  # seconds; a reader waits longer for a busy Redis than a request may
 _POLL_SECONDS = 0.25  # the longest time between two attempts of a queued request
 _SHORTEST_POLL = 0.02  # the shortest
+_ENDED_EARLY = (BackendDisconnected, BackendTimeout, ClientClosed)
+"""Errors after which a stream has spent what passed of it. After others it cannot be read."""
+_PROMPTLY = 1.0
+"""Seconds. A backend that fails later than this may have generated the answer and failed to write it."""
 
 
 class Ledger:
@@ -51,6 +63,7 @@ class Ledger:
         self._observer = observer
         self._server = server
         self._lease = settings.reservations.lease
+        self._exposures = Exposures(settings.reservations.p95_overrun)
         self._active: dict[str, Reservation] = {}
         self._line = WaitingLine()
         self._tasks: list[asyncio.Task[None]] = []
@@ -62,6 +75,7 @@ class Ledger:
         """Use new settings, except for `redis` and the lease, which need a restart."""
         self._needed = bool(settings.budgets)
         self.fallback.local_share = settings.reservations.local_share
+        self._exposures.share = settings.reservations.p95_overrun
 
     @property
     def up(self) -> bool:
@@ -130,17 +144,23 @@ class Ledger:
     async def _held(
         self, limits: tuple[Limit, ...], demand: Demand, queue: Turn
     ) -> AsyncIterator[Reservation]:
-        reservation = await self._reserve(limits, demand, queue)
-        self._active[reservation.id] = reservation
-        refused = False
+        demand, claim = self._exposures.claim(limits, demand)
         try:
-            yield reservation
-        except GatewayError as error:
-            refused = not error.spent
-            raise
+            reservation = await self._reserve(limits, demand, queue)
+            self._active[reservation.id] = reservation
+            refused, unreadable, begun = False, False, time.monotonic()
+            try:
+                yield reservation
+            except GatewayError as error:
+                late = type(error) is BackendError and time.monotonic() - begun > _PROMPTLY
+                refused = not error.spent and not late
+                unreadable = error.spent and not isinstance(error, _ENDED_EARLY)
+                raise
+            finally:
+                del self._active[reservation.id]
+                self._settle(reservation, reservation.spent(refused=refused, unreadable=unreadable))
         finally:
-            del self._active[reservation.id]
-            self._settle(reservation, refused=refused)
+            self._exposures.release(claim)
 
     async def _reserve(self, limits: tuple[Limit, ...], demand: Demand, queue: Turn) -> Reservation:
         started, waited = time.monotonic(), 0.0
@@ -186,8 +206,7 @@ class Ledger:
         self._observer.decided(blocker.budget.name, "refused")
         return budget_error(blocker, reply, demand)
 
-    def _settle(self, reservation: Reservation, *, refused: bool) -> None:
-        spent = reservation.spent(refused=refused)
+    def _settle(self, reservation: Reservation, spent: list[tuple[int, int]]) -> None:
         self.store.journal.settle(reservation.id, reservation.windows, spent)
         for limit, amount, (tokens, _) in zip(reservation.limits, reservation.amounts(), spent, strict=True):
             if tokens > amount:

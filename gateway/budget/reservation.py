@@ -46,6 +46,8 @@ class Demand:
     """Completion tokens per choice below which the cheapest tier is not cut."""
     soft: bool = True
     """Cut it below `minimum` if even an empty window could not hold that much."""
+    strict: bool = False
+    """Reserve all that it may spend, under `reserve: p95` too."""
 
     @property
     def largest(self) -> int:
@@ -58,9 +60,18 @@ class Demand:
 
     def amount(self, limit: Limit, tier: TierDemand, clamp: int = 0) -> int:
         """Tokens to reserve for a tier, or for a tier cut to `clamp` completion tokens per choice."""
-        likely = tier.max_tokens if limit.budget.reserve == "strict" or tier.likely is None else tier.likely
+        strict = self.strict or limit.budget.reserve == "strict" or tier.likely is None
+        likely = tier.max_tokens if strict or tier.likely is None else tier.likely
         per_choice = min(likely, clamp or tier.max_tokens, tier.max_tokens)
         return self.fixed(limit) + self.choices * per_choice
+
+    def most(self, limit: Limit, tier: TierDemand, clamp: int = 0) -> int:
+        """Tokens that a tier may spend, whatever is reserved for it."""
+        return self.fixed(limit) + self.choices * min(clamp or tier.max_tokens, tier.max_tokens)
+
+    def exposure(self, limit: Limit) -> int:
+        """The most tokens that the request may spend beyond its reservation."""
+        return max(self.most(limit, tier) - self.amount(limit, tier) for tier in self.tiers)
 
     def fits(self, limits: tuple[Limit, ...], tier: TierDemand, rooms: Sequence[int]) -> bool:
         """Whether a tier fits into windows with so much room, as the script decides it."""
@@ -90,6 +101,10 @@ class Outcome:
     """The response was a stream, so its tokens were counted on the way."""
     unseen: int = 0
     """Reasoning tokens that the backend may have spent without sending them."""
+    held: int = 0
+    """Tokens that the backend may have spent since its last count, until it noticed that it was left."""
+    silent: bool = False
+    """The count of a stream says nothing about what the backend has spent."""
     attempts: int = 0
     """Backends that were sent the request; with 0 nothing can have been spent."""
     answered: bool = False
@@ -118,12 +133,12 @@ class Reservation:
     outcome: Outcome = field(default_factory=Outcome)
     """Set before `Ledger.hold` is left; decides what is settled."""
     progress: Callable[[], int] | None = None
-    """Returns the completion tokens that a stream has spent so far; None if there is no stream."""
+    """Returns the completion tokens that a stream has spent so far, -1 if unknown; None without a stream."""
 
     @property
-    def strict(self) -> bool:
-        """Whether the request to the backend must be capped at what was reserved."""
-        return self.fallback != "open" and any(limit.budget.reserve == "strict" for limit in self.limits)
+    def capped(self) -> bool:
+        """Whether the request to the backend must be capped, because a budget counts what it may spend."""
+        return self.fallback != "open"
 
     @property
     def max_tokens(self) -> int:
@@ -158,37 +173,63 @@ class Reservation:
             headers.append((b"x-thinkmeter-queued-ms", b"%d" % (self.waited * 1000)))
         return headers
 
-    def renewal(self) -> list[tuple[int, int]]:
-        """(tokens reserved, tokens spent so far or -1 if unknown) under each limit."""
-        passed = self.progress() if self.progress else -1
-        return [
-            (amount, self.demand.fixed(limit) + passed if passed >= 0 else -1)
-            for limit, amount in zip(self.limits, self.amounts(), strict=True)
-        ]
+    @property
+    def most(self) -> int:
+        """The most completion tokens of all choices."""
+        return self.demand.choices * self.max_tokens
 
-    def spent(self, *, refused: bool) -> list[tuple[int, int]]:
+    def renewal(self) -> list[tuple[int, int]]:
+        """(tokens reserved, tokens spent so far or -1 if unknown) under each limit.
+
+        A stream that has spent more than `reserve: p95` expected now reserves all that it may spend.
+        """
+        passed = self.progress() if self.progress else -1
+        tier, renewed = self.demand.tiers[self.tier], []
+        for limit, amount in zip(self.limits, self.amounts(), strict=True):
+            spent = self.demand.fixed(limit) + passed if passed >= 0 else -1
+            raised = self.demand.most(limit, tier, self.clamp) if spent > amount else amount
+            renewed.append((raised, spent))
+        return renewed
+
+    def spent(self, *, refused: bool, unreadable: bool = False) -> list[tuple[int, int]]:
         """(tokens spent, tokens expected) under each limit, according to the outcome.
 
         What the backend did not report is counted on the safe side: a prompt at its upper bound, a whole
-        response at all that was reserved, and a stream at the tokens that passed plus `outcome.unseen`.
+        response at all that it may have spent, and a stream by `_counted`.
 
         refused: the backend returned an error, so it spent nothing unless it had begun to respond.
+        unreadable: it responded with something that says nothing about what it spent.
+        """
+        outcome = self.outcome
+        free = (refused and not outcome.answered) or not outcome.attempts
+        prompt = outcome.usage.prompt
+        if prompt is None:
+            prompt = 0 if free else self.demand.prompt
+        completion = 0 if free and outcome.usage.completion is None else self._counted()
+        if unreadable and not free:
+            completion = max(completion, self.most)
+        expected = self.demand.choices * self.demand.tiers[self.tier].expected
+        numbers = []
+        for limit in self.limits:
+            counted = prompt if limit.budget.count == "total" else 0
+            tokens = min(counted + completion, _MOST)
+            numbers.append((tokens, 0 if free else counted + expected))
+        return numbers
+
+    def _counted(self) -> int:
+        """Completion tokens spent: as the backend reported them, or else an upper bound if there is one.
+
+        A stream that ended early counts what passed and what its client could hide, or all that it may have
+        spent if what passed says nothing about that.
         """
         outcome, usage = self.outcome, self.outcome.usage
-        free = (refused and not outcome.answered) or not outcome.attempts
-        expected = self.demand.choices * self.demand.tiers[self.tier].expected
-        completion = usage.completion
-        if completion is None and (free or outcome.streamed):
-            completion = 0
-        if completion is not None and usage.source != "backend" and not free:
-            completion = max(completion, usage.deltas + outcome.unseen)
-        prompt = usage.prompt if usage.prompt is not None else 0 if free else self.demand.prompt
-        numbers = []
-        for limit, amount in zip(self.limits, self.amounts(), strict=True):
-            counted = prompt if limit.budget.count == "total" else 0
-            tokens = amount if completion is None else counted + completion
-            numbers.append((min(tokens, _MOST), 0 if free else counted + expected))
-        return numbers
+        passed = usage.completion
+        if passed is not None and (usage.source == "backend" or not outcome.streamed):
+            return passed
+        if not outcome.streamed or outcome.silent:
+            return max(self.most, passed or 0)
+        seen = max((passed or 0) + outcome.held, usage.deltas + outcome.unseen + outcome.held)
+        return max(min(seen, self.most), passed or 0)
 
 
 def budget_error(limit: Limit, reply: ReserveReply, demand: Demand) -> TokensExceeded:

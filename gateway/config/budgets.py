@@ -64,7 +64,12 @@ class Reservations(Section):
         256, description="Completion tokens below which a request is not shortened to fit into a window."
     )
     longest_answer: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
-        4096, description="Answer tokens of a request under a strict budget that has no other limit."
+        4096, description="Answer tokens of a request under a budget that has no other limit."
+    )
+    p95_overrun: Annotated[float, Field(ge=0, le=100)] = Field(
+        0.1,
+        description="Share of a limit by which the running requests of each gateway may exceed what "
+        "`reserve: p95` has reserved for them; beyond it, requests reserve all that they may use.",
     )
     local_share: Annotated[float, Field(gt=0, le=1)] = Field(
         0.1, description="Share of a budget that each gateway may spend by itself under `degrade`."

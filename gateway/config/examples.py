@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import ip_address
 from itertools import product
 
 from gateway.config.access import key_digest
@@ -25,11 +24,3 @@ def example_keys(settings: Settings) -> Iterator[SettingPath]:
         yield ("console",)
     if settings.metrics.hash in _KNOWN:
         yield ("metrics",)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens on the host."""
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -16,7 +16,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from gateway.config.examples import example_keys, is_loopback
+from gateway.config.examples import example_keys
+from gateway.config.server import is_loopback
 from gateway.config.settings import SettingPath, Settings
 
 KEYS_VARIABLE = "THINKMETER_API_KEYS"

@@ -122,6 +122,16 @@ class Tier(Section):
     )
 
 
+class ImageTokens(Section):
+    """How many prompt tokens an image becomes: one for each square of pixels, within two limits."""
+
+    pixels: Annotated[int, Field(ge=1, le=4096)] = Field(
+        28, description="Side of the square of pixels that becomes one token."
+    )
+    least: Tokens = Field(256, description="Tokens of the smallest image, which is enlarged.")
+    most: Tokens = Field(description="Tokens of the largest image, to which larger ones are shrunk.")
+
+
 class Family(Section):
     """The request fields that control the thinking of one kind of model; see families.yaml."""
 
@@ -133,6 +143,10 @@ class Family(Section):
         default_factory=list, description="Efforts that the model knows, weakest first."
     )
     tiers: dict[str, Tier] = Field(default_factory=dict, description="Tiers of a model that configures none.")
+    image: ImageTokens | None = Field(
+        None,
+        description="Bound on the tokens of an image; absent: it may fill the context.",
+    )
 
 
 class Model(Section):

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from gateway.config.server import is_loopback
 from gateway.config.settings import Settings
 from gateway.http.errors import HostNotAllowed, UnsupportedMediaType
 
@@ -78,14 +79,6 @@ class HostRule:
         except ValueError:
             return "." not in name and ":" not in name
         return address.is_loopback or not self.loopback
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a listener on this address."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def _without_port(host: str) -> str:

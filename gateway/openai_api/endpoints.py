@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from msgspec import Struct
 
+from gateway.openai_api.large_media import media_of_large
 from gateway.openai_api.large_requests import LARGE_BODY, cut
 from gateway.openai_api.requests import (
     ChatBody,
@@ -51,6 +52,8 @@ class Endpoint:
         return replace(
             request,
             fields=large.fields | added,
+            media=media_of_large(large.fields["messages"]) if "messages" in large.small else (),
+            embeds=request.embeds + large.omitted_embeds,
             prompts=prompts,
             choices=request.choices // request.prompts * prompts,
         )

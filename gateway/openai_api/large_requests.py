@@ -50,6 +50,8 @@ class CutRequest:
     """The fields that the gateway reads, with long texts and lists cut to their ends."""
     omitted_prompts: int = 0
     """Prompts of a legacy completion that the small request lacks."""
+    omitted_embeds: int = 0
+    """Those of them that are embeddings."""
 
 
 class _Message(Struct):
@@ -73,7 +75,7 @@ def cut(body: bytes | bytearray, read: Container[str]) -> CutRequest:
     json_slices.check_utf8(text)
     fields = _split(text)
     small: Fields = {}
-    omitted = 0
+    omitted = {"prompt": 0, "prompt_embeds": 0}
     for name in fields:
         if name not in read:
             continue
@@ -83,10 +85,15 @@ def cut(body: bytes | bytearray, read: Container[str]) -> CutRequest:
         if name == "messages":
             small[name] = _questions(value)
             continue
-        small[name] = _shrink(value)
-        if name in {"prompt", "prompt_embeds"}:
-            omitted += _omitted_prompts(value)
-    return CutRequest(fields, small, omitted)
+        small[name] = shrink(value)
+        if name in omitted:
+            omitted[name] = _omitted_prompts(value)
+    return CutRequest(fields, small, sum(omitted.values()), omitted["prompt_embeds"])
+
+
+def parsed_at_once(value: memoryview) -> bool:
+    """Whether parsing the value holds Python's lock for a few milliseconds at most."""
+    return len(value) <= _AT_ONCE and json_slices.count(value, b"{") <= _BRACES
 
 
 def _split(text: memoryview) -> Fields:
@@ -110,13 +117,13 @@ def _split(text: memoryview) -> Fields:
 def _questions(messages: memoryview) -> Raw:
     """The last messages, as far as a rule may search them, and before them the last one of the user."""
     if len(messages) <= LARGE_BODY or messages[0] != ord("["):
-        return _shrink(messages)
+        return shrink(messages)
     kept: list[_Message] = []
     size, asked = 0, False
     for message in reversed(_decoded(messages)):
         asks = bytes(memoryview(message.role)[:20]) == b'"user"'
         if size < _TEXT or (asks and not asked):
-            kept.append(_Message(_shrink(memoryview(message.role)), _shrink(memoryview(message.content))))
+            kept.append(_Message(shrink(memoryview(message.role)), shrink(memoryview(message.content))))
             size += len(memoryview(kept[-1].content))
             asked = asked or asks
         elif asked:
@@ -127,7 +134,7 @@ def _questions(messages: memoryview) -> Raw:
 def _decoded(messages: memoryview) -> list[_Message]:
     """The messages, or the last of very many. Raises: InvalidRequest."""
     try:
-        if len(messages) <= _AT_ONCE and json_slices.count(messages, b"{") <= _BRACES:
+        if parsed_at_once(messages):
             return _messages.decode(messages)
         last, _ = json_slices.both_ends(messages, _LOOKED_BACK)
         return [_one_message(message) for message in last[-_LOOKED_BACK:]]
@@ -153,7 +160,7 @@ def _omitted_prompts(prompts: memoryview) -> int:
     return total - len(items)
 
 
-def _shrink(value: memoryview, levels: int = _LEVELS) -> Raw:
+def shrink(value: memoryview, levels: int = _LEVELS) -> Raw:
     """A JSON value with long texts and lists cut to their ends; a short value stays as it is."""
     value = json_slices.stripped(value)
     if len(value) <= LARGE_BODY:
@@ -164,8 +171,8 @@ def _shrink(value: memoryview, levels: int = _LEVELS) -> Raw:
         return Raw(b"null")
     items, _ = json_slices.both_ends(value, _ITEMS)
     if value[0] == ord("["):
-        return Raw(_encode([_shrink(item, levels - 1) for item in items]))
-    return Raw(_encode({name: _shrink(item, levels - 1) for name, item in map(json_slices.member, items)}))
+        return Raw(_encode([shrink(item, levels - 1) for item in items]))
+    return Raw(_encode({name: shrink(item, levels - 1) for name, item in map(json_slices.member, items)}))
 
 
 def _shorten(text: memoryview) -> str:

@@ -15,6 +15,7 @@ from msgspec import Meta, Raw, Struct
 
 from gateway.config.models import EFFORTS
 from gateway.errors import InvalidJson, InvalidRequest
+from gateway.openai_api.messages import Medium, Message, media_of, text_of
 
 Fields = dict[str, Raw]
 """The top-level fields of a JSON object. Each value is the bytes that the client sent."""
@@ -22,17 +23,6 @@ Fields = dict[str, Raw]
 _TRUE, _NULL = Raw(b"true"), Raw(b"null")
 
 AtLeastOne = Annotated[int, Meta(ge=1)]
-
-
-class Part(Struct):
-    """One part of a message, such as a text or an image; only texts are read."""
-
-    text: str | None = None
-
-
-class Message(Struct):
-    role: str = ""
-    content: str | list[Part | str] | None = None
 
 
 class StreamOptions(Struct):
@@ -98,6 +88,7 @@ class CompletionBody(_Common, kw_only=True):
 
 class EmbeddingBody(Struct):
     model: str
+    messages: list[Message] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +124,10 @@ class Request:
     choices: int = 1
     """How many completions the backend generates, over all prompts."""
     prompts: int = 1
+    embeds: int = 0
+    """Those of the prompts that are given as embeddings."""
+    media: tuple[Medium, ...] = ()
+    """Images and other things in the messages that are not text."""
 
     @property
     def shows_reasoning(self) -> bool:
@@ -160,7 +155,7 @@ def parse_chat(body: bytes) -> Request:
     fields, chat = _decode(_fields, body), _decode(_chat, body)
     if chat.reasoning and chat.reasoning.exclude:
         fields.setdefault("include_reasoning", Raw(b"false"))
-    texts = [_text(message.content) for message in chat.messages]
+    texts = [text_of(message) for message in chat.messages]
     asked = [text for text, message in zip(texts, chat.messages, strict=True) if message.role == "user"]
     return Request(
         fields=fields,
@@ -174,6 +169,7 @@ def parse_chat(body: bytes) -> Request:
         wants_usage=bool(chat.stream_options and chat.stream_options.include_usage),
         wants_counts=bool(chat.stream_options and chat.stream_options.counts),
         choices=max(chat.n or 1, 1),
+        media=media_of(chat.messages, body),
     )
 
 
@@ -184,7 +180,8 @@ def parse_completion(body: bytes) -> Request:
     """
     fields, completion = _decode(_fields, body), _decode(_completion, body)
     prompt = completion.prompt
-    prompts = _prompts(prompt, completion.prompt_embeds)
+    embeds = _count(completion.prompt_embeds)
+    prompts = _prompts(prompt, embeds)
     if isinstance(prompt, list):
         prompt = "\n".join(item for item in prompt if isinstance(item, str))
     budget = completion.thinking_token_budget
@@ -202,27 +199,33 @@ def parse_completion(body: bytes) -> Request:
         wants_counts=bool(completion.stream_options and completion.stream_options.counts),
         choices=max(completion.n or 1, completion.best_of or 1, 1) * prompts,
         prompts=prompts,
+        embeds=embeds,
     )
 
 
-def _prompts(prompt: str | list[str | int | list[int]] | None, embeds: str | list[str] | None) -> int:
+def _count(embeds: str | list[str] | None) -> int:
+    return len(embeds) if isinstance(embeds, list) else 1 if embeds else 0
+
+
+def _prompts(prompt: str | list[str | int | list[int]] | None, vectors: int) -> int:
     """How many prompts a legacy completion has.
 
     `"a"` and `[1,2]`, which is one prompt in token ids, are one; `["a","b"]` and `[[1],[2]]` are two. Prompts
-    given as embeddings count in addition.
+    given as embeddings, `vectors`, count in addition.
     """
-    vectors = len(embeds) if isinstance(embeds, list) else 1 if embeds else 0
     if isinstance(prompt, list):
         return vectors + (sum(not isinstance(item, int) for item in prompt) or 1)
     return vectors if prompt is None and vectors else vectors + 1
 
 
 def parse_embedding(body: bytes) -> Request:
-    """Parse the one field of an embedding request that the gateway reads.
+    """Parse the fields of an embedding request that the gateway reads.
 
     Raises: InvalidJson, InvalidRequest.
     """
-    return Request(fields=_decode(_fields, body), model=_decode(_embedding, body).model)
+    embedding = _decode(_embedding, body)
+    media = media_of(embedding.messages or [], body)
+    return Request(fields=_decode(_fields, body), model=embedding.model, media=media)
 
 
 T = TypeVar("T")
@@ -256,12 +259,6 @@ def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         raise InvalidJson(f"The request body is not valid JSON: {error}") from None
     except RecursionError:
         raise InvalidJson("The request body is nested too deeply") from None
-
-
-def _text(content: str | list[Part | str] | None) -> str:
-    if isinstance(content, str):
-        return content
-    return "\n".join(part if isinstance(part, str) else part.text or "" for part in content or ())
 
 
 def _client_limits(chat: ChatBody) -> ClientLimits:

@@ -22,6 +22,7 @@ _usage = msgspec.json.Decoder(ReportedUsage)
 _SEPARATORS = (b"\n\n", b"\r\n\r\n")
 _LONGEST_SEPARATOR = 4
 _BLANK_LINES = (b"\n\n", b"\n\r\n")  # what a match of _EVENT_END can end with
+_FRESH = 1.0  # seconds; a backend that generates sends something more often
 _EVENT_LIMIT = 1 << 20  # bytes; a longer event is forwarded in pieces
 
 # These patterns find fields without parsing the JSON, because a block may hold hundreds of events. Text that
@@ -224,6 +225,14 @@ class StreamReader:
         """
         return max(self._visible + self._reasoning + unseen, self._counted().completion_tokens or 0)
 
+    def silent(self, age: float) -> bool:
+        """Whether what passed says nothing about what the backend has generated.
+
+        So it is when the latest block, `age` seconds ago, is too old, and when a stream has ended without a
+        count.
+        """
+        return self._usage is None and (age > _FRESH if not self.done else not self.passed())
+
     def _counted(self) -> ReportedUsage:
         """The sum of the running counts of all choices; `completion_tokens` is None if none has a number."""
         try:
@@ -251,6 +260,7 @@ class StreamReader:
             total.deltas = self._visible + self._reasoning
         else:
             total = TokenUsage()
+        total.complete = self.done
         total.finish_reason = self._finish_reason
         total.truncated = self._finish_reason == "length" and self._visible == 0
         return total

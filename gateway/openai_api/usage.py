@@ -46,6 +46,8 @@ class TokenUsage:
     """The backend did not report `reasoning`, so it is a share of `completion` by length of text."""
     finish_reason: str | None = None
     """Why the response ended, such as `stop` or `length`."""
+    complete: bool = False
+    """The stream has ended as it should."""
     truncated: bool = False
     """The response reached the length limit before its first visible character."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import replace as with_changes
+from typing import NamedTuple
 
 from msgspec import Raw, Struct
 from msgspec.structs import replace
@@ -16,14 +17,18 @@ from gateway.config.models import Model
 from gateway.config.settings import Settings
 from gateway.http.headers import FORWARDED
 from gateway.openai_api.endpoints import Endpoint
+from gateway.openai_api.lengths import held_back, may_pause, model_decides, silences
 from gateway.openai_api.requests import Fields, Request, encode, with_usage
 from gateway.routing.decision import Decision
-from gateway.routing.plan import RoutingPlan, prompt_bound
+from gateway.routing.plan import RoutingPlan
+from gateway.routing.prompt import prompt_bound
 from gateway.routing.tiers import Length, TierLadder
 from gateway.upstream.pool import Pool
 from router_model.allocation import PriceTable
 
 _NO_DEMAND = Demand(())
+_UNTIL_ABORTED = 8  # tokens of one choice that a backend generates until it notices that nobody reads them
+_FASTEST = 1000  # tokens of one choice that a backend generates in a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,22 @@ class Call(Struct, frozen=True):  # a Struct, as one is made per request and a f
         return self.endpoint.has_template and self.target.ladder.enforces_thinking_budget
 
 
+class Blind(NamedTuple):
+    """Completion tokens of a stream that its client can keep out of sight."""
+
+    reasoning: int = 0
+    """Reasoning tokens that are not sent."""
+    held: int = 0
+    """Tokens that are generated after the last one that passed, whose text is held back or comes too late."""
+    pace: int = 0
+    """Tokens in a second that may be generated while nothing passes."""
+    silent: bool = False
+    """Nothing needs to pass before the answer is complete."""
+
+
+_NOT_BLIND = Blind()
+
+
 class Plan(Struct, frozen=True):
     """How a call will be sent: at the tier of a decision, or without one if the endpoint has no tiers."""
 
@@ -81,6 +102,8 @@ class Plan(Struct, frozen=True):
     decision: Decision | None = None
     """The decision; after the reservation, the granted decision."""
     reservation: Reservation | None = None
+    known_blind: Blind | None = None
+    """`blind`, once the fields that it follows from are gone."""
 
     @property
     def demand(self) -> Demand:
@@ -88,14 +111,38 @@ class Plan(Struct, frozen=True):
         call = self.call
         if not call.limits:
             return _NO_DEMAND
+        request, settings = call.request, call.settings
+        budgets = [limit.budget for limit in call.limits]
+        prompt = 0
+        if any(budget.count == "total" for budget in budgets):
+            image = settings.families[call.target.model.family].image
+            # of embeddings, the sum over all inputs, of which there may be many
+            context = call.context if self.routing else None
+            prompt = prompt_bound(call.body, request, image, context)
         if self.routing is None:
-            return Demand((TierDemand(0),), prompt=prompt_bound(call.body))  # the sum over all inputs
+            return Demand((TierDemand(0),), prompt=prompt)
         return self.routing.demand(
-            call.settings.reservations,
-            choices=call.request.choices,
-            body=call.body,
-            prompts=call.request.prompts,
+            settings.reservations,
+            choices=request.choices,
+            prompt=prompt,
+            strict=any(budget.reserve == "p95" for budget in budgets) and not model_decides(request.fields),
         )
+
+    @property
+    def blind(self) -> Blind:
+        """What a stream of the call may spend without showing it."""
+        if self.known_blind is not None:
+            return self.known_blind
+        request, decision = self.call.request, self.decision
+        if not (self.reservation and decision and request.stream):
+            return _NOT_BLIND
+        hidden = 0
+        if not request.shows_reasoning:
+            budget = decision.thinking if self.call.enforces_thinking_budget else self.reservation.max_tokens
+            hidden = budget * request.choices
+        held = (held_back(request.fields) + _UNTIL_ABORTED) * request.choices
+        pace = _FASTEST * request.choices if may_pause(request.fields) else 0
+        return Blind(hidden, held, pace, silences(request.fields))
 
     def granted(self, reservation: Reservation | None) -> Plan:
         """The plan with the tier and the token limit that the budgets granted."""
@@ -109,7 +156,7 @@ class Plan(Struct, frozen=True):
     def without_body(self) -> Plan:
         """The plan of a call that has been encoded for a backend."""
         request = with_changes(self.call.request, fields={}, prompt="", conversation="", metadata=None)
-        return replace(self, call=replace(self.call, request=request, body=b""))
+        return replace(self, call=replace(self.call, request=request, body=b""), known_blind=self.blind)
 
     def fields(self) -> Fields:
         """The fields to send upstream: the client's bytes, except for the model name, the tier and usage."""
@@ -122,14 +169,16 @@ class Plan(Struct, frozen=True):
                 fields = ladder.apply(fields, decision.rung, length)
             else:
                 fields = ladder.clamp(fields, length)
-            # Under a strict budget, send a limit even if the tier has none: nothing beyond it is reserved.
-            if decision.cap is not None and self.reservation and self.reservation.strict:
+            # Under a budget, send a limit even if the tier has none: nothing beyond it is reserved.
+            if decision.cap is not None and self.reservation and self.reservation.capped:
                 others = {name: value for name, value in fields.items() if name != "max_tokens"}
                 fields = others | {endpoint.cap_field: Raw(b"%d" % decision.cap)}
         if request.model != call.pool.served_name:
             fields = fields | {"model": Raw(encode(call.pool.served_name))}
         # Under a budget, ask for the token count in every chunk, because one chunk can hold several tokens.
         counts = self.reservation is not None
+        if counts and "stream_interval" in fields:  # a client could have the count in the last chunk only
+            fields = {name: value for name, value in fields.items() if name != "stream_interval"}
         if request.stream and (counts or not request.wants_usage):
             fields = fields | {"stream_options": with_usage(fields.get("stream_options"), counts=counts)}
         return fields

@@ -19,9 +19,6 @@ from gateway.routing.tiers import Length, TierLadder
 from router_model.allocation import PriceTable
 from router_model.predictor import Prediction
 
-TEMPLATE_TOKENS = 256
-"""Upper bound on the tokens that a chat template adds to the text in a request body."""
-
 
 @dataclass(frozen=True, slots=True)
 class RoutingPlan:
@@ -83,10 +80,13 @@ class RoutingPlan:
         likely = math.ceil(prediction.p95[index]) if prediction.p95 else None
         return TierDemand(max_tokens, likely, min(round(prediction.tokens[index]), max_tokens))
 
-    def demand(self, reservations: Reservations, *, choices: int, body: bytes, prompts: int = 1) -> Demand:
+    def demand(
+        self, reservations: Reservations, *, choices: int, prompt: int = 0, strict: bool = False
+    ) -> Demand:
         """What the ledger must know to reserve tokens: the need of every candidate, and how far to shorten.
 
-        prompts: number of prompts in the body.
+        prompt: upper bound on the prompt's tokens. strict: the client decides the length, so that the head's
+        percentiles do not hold.
         """
         candidates = self.candidates(self.decision.rung)
         demands = tuple(self.tier_demand(index, reservations.longest_answer) for index in candidates)
@@ -95,9 +95,10 @@ class RoutingPlan:
             tiers=demands,
             longest=self.max_tokens(self.span.stop - 1, reservations.longest_answer),
             choices=choices,
-            prompt=prompt_bound(body, self.context, prompts),
+            prompt=prompt,
             minimum=min(kept + reservations.shortest_answer, demands[-1].max_tokens),
             soft=not kept,
+            strict=strict,
         )
 
     def granted(self, reservation: Reservation, reservations: Reservations) -> Decision:
@@ -109,7 +110,7 @@ class RoutingPlan:
         length = self.length(index)
         if reservation.clamp:
             length = self._cut(index, reservation.clamp)
-        elif length.max_tokens is None and reservation.strict:
+        elif length.max_tokens is None and reservation.capped:
             length = Length(length.thinking, reservation.max_tokens)
         changes: dict[str, Any] = {"thinking": length.thinking, "cap": length.max_tokens}
         if self.choice.draw:
@@ -162,12 +163,3 @@ class RoutingPlan:
 def _first(candidates: Iterable[int], room: Container[int]) -> int | None:
     """The first candidate with room; None if none has it."""
     return next((index for index in candidates if index in room), None)
-
-
-def prompt_bound(body: bytes, context: int | None = None, prompts: int = 1) -> int:
-    """Upper bound on the tokens of all prompts in a request body.
-
-    A token of text has at least one byte, and the backend refuses a prompt that exceeds the context.
-    """
-    bound = len(body) + TEMPLATE_TOKENS
-    return bound if context is None else min(bound, prompts * context)

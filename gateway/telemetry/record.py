@@ -69,8 +69,10 @@ class Record:
     attempts: int = 0
     answered: bool = False
     """A backend began to respond, so it has spent tokens, even if its response was lost."""
-    unseen: int = 0
-    """Reasoning tokens that the backend may spend without sending them, because the client asked for that."""
+    silent: bool = False
+    """What passed of a stream says nothing about what the backend has spent."""
+    silence: float = 0.0
+    """Seconds between the last block of a stream and its early end."""
     overhead: float | None = None
     """The gateway's own share of the time to the first byte of the response."""
     first_byte: float | None = None

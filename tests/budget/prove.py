@@ -36,9 +36,9 @@ LEASE = 4
 class Load:
     """Clients that send requests, read for a while, and leave at random."""
 
-    def __init__(self, seed: int, streamed: float = 0.8) -> None:
-        """streamed: share of requests that stream."""
-        self.random, self.streamed = random.Random(seed), streamed
+    def __init__(self, seed: int, streamed: float = 0.8, *, calm: bool = False) -> None:
+        """streamed: share of requests that stream. calm: nobody leaves, and no backend breaks."""
+        self.random, self.streamed, self.calm = random.Random(seed), streamed, calm
         self.outcomes: dict[str, int] = defaultdict(int)
 
     async def client(self, urls: list[str], end: float) -> None:
@@ -55,7 +55,7 @@ class Load:
         chance = self.random
         stream = chance.random() < self.streamed
         fault: dict[str, Any] = {"pace_ms": chance.choice([0, 2, 20]), "tokens": chance.randint(1, 30)}
-        if chance.random() < 0.1:
+        if not self.calm and chance.random() < 0.1:
             fault |= {"after": chance.randint(0, 20), "end": chance.choice(["cut", "reset", "stall"])}
         body = {
             "model": "tiny",
@@ -63,7 +63,7 @@ class Load:
             "stream": stream,
             "metadata": {"fault": json.dumps(fault)},
         }
-        leaves = chance.random() < 0.3
+        leaves = not self.calm and chance.random() < 0.3
         async with http.post(f"{url}/v1/chat/completions", json=body) as response:
             self.outcomes[str(response.status)] += 1
             if response.status != 200:
@@ -110,10 +110,11 @@ async def prove(
     *,
     seed: int = 1,
     streamed: float = 0.8,
+    calm: bool = False,
 ) -> Report:
     """Run the load with so many clients per gateway, and check the log."""
     with real_redis(appendonly="yes", appendfsync="no", auto_aof_rewrite_percentage="0") as redis:
-        load = Load(seed, streamed)
+        load = Load(seed, streamed, calm=calm)
         with tempfile.TemporaryDirectory(prefix="tm") as folder:
             spent = await _run(load, redis, Path(folder), gateways, clients, seconds, kills, restarts)
         with contextlib.closing(redis.client()) as client:
@@ -170,7 +171,7 @@ async def _run(
     settings = _settings(redis, f"http://127.0.0.1:{port}")
     try:
         async with contextlib.AsyncExitStack() as stack:
-            running = [await _gateway(stack, settings, folder / str(n)) for n in range(gateways)]
+            running = [await gateway_process(stack, settings, folder / str(n)) for n in range(gateways)]
             end = time.monotonic() + seconds
             urls = [gateway.url for gateway in running]
             tasks = [asyncio.create_task(load.client(urls, end)) for _ in range(clients * gateways)]
@@ -187,7 +188,9 @@ async def _run(
         await backend.wait()
 
 
-async def _gateway(stack: contextlib.AsyncExitStack, settings: dict[str, Any], folder: Path) -> Process:
+async def gateway_process(
+    stack: contextlib.AsyncExitStack, settings: dict[str, Any], folder: Path
+) -> Process:
     folder.mkdir()
     return await stack.enter_async_context(process(settings, folder, port=free_port()))
 
@@ -210,7 +213,7 @@ async def _disturb(
 
 async def _let_leases_end(stack: contextlib.AsyncExitStack, settings: dict[str, Any], folder: Path) -> None:
     """Send two requests to a new gateway: the first begins the grace period, the second expires leases."""
-    gateway = await _gateway(stack, settings, folder)
+    gateway = await gateway_process(stack, settings, folder)
     body = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
     async with aiohttp.ClientSession() as http, asyncio.timeout(90):
         for seconds in (LEASE + 0.5, LEASE / 2 + 0.5):

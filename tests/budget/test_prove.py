@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.budget.hostile import attack, most_in_a_window
 from tests.budget.prove import prove
 
 
@@ -20,9 +21,27 @@ async def test_the_promise_holds() -> None:
 
 @pytest.mark.timeout(300)
 async def test_every_token_is_counted_once() -> None:
-    """With streams alone, Redis counts exactly the tokens of the access logs, although it is killed twice."""
-    report = await prove(gateways=2, clients=10, seconds=4, kills=0, restarts=2, streamed=1.0)
+    """If all streams end as they should, Redis counts the tokens of the logs, although it is killed."""
+    report = await prove(gateways=2, clients=10, seconds=4, kills=0, restarts=2, streamed=1.0, calm=True)
 
     assert report.holds, report
     assert report.tokens_counted == report.tokens_logged + 2  # one token of each of the last two requests
     assert report.granted > 30
+
+
+@pytest.mark.timeout(300)
+async def test_clients_that_want_more_get_no_more() -> None:
+    """Whatever clients ask for and hide, the backend generates no more within a window than it may hold."""
+    measured = await attack(gateways=2, clients=10, seconds=3)
+
+    assert measured.holds, measured
+    assert measured.generated > 500
+    assert measured.outcomes["429"] > 0
+
+
+def test_tokens_within_a_window() -> None:
+    """The most within a window's length, wherever it begins; later tokens belong to the next."""
+    log = [[0, 10, 5], [100, 20, 0], [299, 1, 0], [300, 4, 0], [399, 9, 0]]
+
+    assert most_in_a_window(log, 3, "completion") == 34
+    assert most_in_a_window(log, 3, "total") == 36

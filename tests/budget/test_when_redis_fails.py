@@ -80,7 +80,7 @@ async def test_started_without_redis(backend: Backend, server: RealRedis) -> Non
 @pytest.mark.usefixtures("patient_redis")
 async def test_long_stream_keeps_its_reservation(backend: Backend, server: RealRedis) -> None:
     """The reservation of a stream longer than its lease is renewed with the tokens so far."""
-    backend.script(Fault(after=7, end="stall"))
+    backend.script(Fault(pace_ms=200))
     settings = governed(backend.url, server, "closed") | {"reservations": {"lease": 1}}
     async with serving(settings) as gateway:
         task = asyncio.create_task(gateway.chat("hello", stream=True))
@@ -94,8 +94,10 @@ async def test_long_stream_keeps_its_reservation(backend: Backend, server: RealR
         await gateway.recorded(1)
 
         assert (found.settled, found.reserved, found.stale) == (0, 288, 0)
-        assert held == [b"288:7"]
-        assert await use(gateway.gateway.ledger.store, limit.window) == (7, 0)
+        ((amount, reported),) = (value.split(b":") for value in held)
+        assert (amount, int(reported) > 0) == (b"288", True)
+        settled, reserved = await use(gateway.gateway.ledger.store, limit.window)
+        assert (settled >= int(reported), reserved) == (True, 0)
 
 
 async def test_a_local_share_that_changes(backend: Backend, server: RealRedis) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from gateway.config.access import key_digest
-from gateway.config.examples import example_keys, is_loopback
+from gateway.config.examples import example_keys
 from gateway.config.loader import ConfigError, parse, reachable_example_keys
+from gateway.config.server import is_loopback
 from tests.docs.pages import ROOT
 from tests.making import settings
 

@@ -243,7 +243,7 @@ async def test_cut_stream_counts_what_passed(backend: Backend, redis: dict[str, 
             await stream.close()
         await gateway.recorded(1)
 
-        assert await used(gateway) == (5, 0)
+        assert await used(gateway) == (5 + 8, 0)
 
 
 async def test_refused_by_the_backend_costs_nothing(backend: Backend, redis: dict[str, str]) -> None:

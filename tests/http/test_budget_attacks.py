@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.openai_api.requests import parse_completion
-from gateway.routing.plan import prompt_bound
+from gateway.routing.prompt import prompt_bound
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
 from tests.redis import RealRedis, used
@@ -97,7 +97,7 @@ def test_completion_prompts(prompt: Any, embeds: Any, count: int) -> None:
     request = parse_completion(json.dumps(body).encode())
 
     assert (request.prompts, request.choices) == (count, 2 * count)
-    assert prompt_bound(b"x" * 10_000, 100, request.prompts) == 100 * count
+    assert prompt_bound(b"x" * 10_000, request, context=100) == 100 * count
 
 
 @pytest.mark.parametrize("fields", [{"n": 10**9}, {"n": 10**300}, {"max_tokens": 10**18, "n": 7}])
@@ -132,7 +132,7 @@ async def test_reasoning_that_is_not_sent(
         await response.content.readany()
     await completion.recorded(1)
 
-    assert await used(completion) == (256, 0)
+    assert await used(completion) == (256 + 8, 0)
 
 
 async def test_many_tokens_in_one_delta(completion: Running, backend: Backend) -> None:
@@ -145,7 +145,7 @@ async def test_many_tokens_in_one_delta(completion: Running, backend: Backend) -
         first = (await response.read()).partition(b"\n\n")[0]
 
     assert json.loads(first.removeprefix(b"data: ")) == said
-    assert await used(completion) == (40, 0)
+    assert await used(completion) == (40 + 8, 0)
     assert backend.requests[-1].json["stream_options"]["continuous_usage_stats"] is True
 
 

@@ -18,7 +18,7 @@ from gateway.openai_api.usage import TokenUsage
 from gateway.routing import policy
 from gateway.routing.decision import Decision
 from gateway.routing.exploration import Draw
-from gateway.routing.plan import RoutingPlan, prompt_bound
+from gateway.routing.plan import RoutingPlan
 from gateway.routing.policy import Bound, Bounds
 from gateway.routing.tiers import TierLadder
 from gateway.store.commands import ReserveReply, window
@@ -93,7 +93,7 @@ def test_propensity_without_redis(tier: str) -> None:
     position = tiers.index(tier)
     draw = Draw(position, {rung: (0.02 if rung < 8 else 0.84) for rung in range(9)})
     plan = drawn(plan, position, draw)
-    demand = plan.demand(Reservations(), choices=1, body=b"")
+    demand = plan.demand(Reservations(), choices=1)
 
     def without_redis(granted: int, fallback: FailurePolicy) -> Decision:
         reservation = Reservation("r", (limit(),), demand, granted, fallback=fallback)
@@ -127,7 +127,7 @@ def test_propensity_counts_every_draw(plan: RoutingPlan, rooms: list[int], reser
     outcomes = {}
     for rung in plan.choice.eligible:
         had = drawn(plan, rung, draw)
-        demand = had.demand(Reservations(), choices=2, body=b"x" * 40)
+        demand = had.demand(Reservations(), choices=2, prompt=296)
         tier, clamp = limited(demand, limits, rooms)
         reservation = Reservation("r", limits, demand, tier, clamp, reply(tier + 1, clamp, rooms))
         granted = had.granted(reservation, Reservations())
@@ -141,7 +141,7 @@ def test_propensity_counts_every_draw(plan: RoutingPlan, rooms: list[int], reser
 @given(plans(), st.integers(1, 4), st.data())
 def test_what_is_granted_was_reserved(plan: RoutingPlan, choices: int, data: st.DataObject) -> None:
     """The token limit sent upstream never exceeds the reservation, and no cut goes below the guarantee."""
-    demand = plan.demand(Reservations(shortest_answer=50), choices=choices, body=b"x" * 40)
+    demand = plan.demand(Reservations(shortest_answer=50), choices=choices, prompt=296)
     tier = data.draw(st.integers(0, len(demand.tiers) - 1))
     cut = tier == len(demand.tiers) - 1 and data.draw(st.booleans())
     clamp = data.draw(st.integers(demand.minimum, demand.tiers[-1].max_tokens)) if cut else 0
@@ -153,7 +153,7 @@ def test_what_is_granted_was_reserved(plan: RoutingPlan, choices: int, data: st.
     assert granted.thinking <= granted.cap <= reservation.max_tokens
     completion, total = reservation.amounts()
     assert completion == choices * reservation.max_tokens
-    assert total == completion + prompt_bound(b"x" * 40, plan.context)
+    assert total == completion + 296
     lowest = plan.bounds.fixed or plan.bounds.floor
     if lowest:
         assert granted.rung >= lowest.index
@@ -170,7 +170,7 @@ def test_what_is_granted_was_reserved(plan: RoutingPlan, choices: int, data: st.
 @given(plans())
 def test_candidates_fall(plan: RoutingPlan) -> None:
     """A budget may grant the wanted rung, or a named tier below it down to the floor."""
-    demand = plan.demand(Reservations(), choices=1, body=b"")
+    demand = plan.demand(Reservations(), choices=1)
     wanted, *below = plan.candidates(plan.decision.rung)
 
     assert wanted == plan.decision.rung
@@ -192,8 +192,8 @@ def one(**changes: Any) -> RoutingPlan:
 
 def test_p95_is_what_is_likely() -> None:
     """`p95` reserves the head's 95th percentile, or the token limit if the head has none."""
-    likely = one(p95=(90.0, 250.0, 450.5, 5000.0)).demand(Reservations(), choices=2, body=b"")
-    unknown = one().demand(Reservations(), choices=2, body=b"")
+    likely = one(p95=(90.0, 250.0, 450.5, 5000.0)).demand(Reservations(), choices=2)
+    unknown = one().demand(Reservations(), choices=2)
     soft, hard = limit(reserve="p95"), limit()
 
     assert [likely.amount(soft, t) for t in likely.tiers] == [2 * 900, 2 * 451, 2 * 250, 2 * 90]
@@ -203,12 +203,14 @@ def test_p95_is_what_is_likely() -> None:
 
 def test_unknown_usage_is_settled_on_the_safe_side() -> None:
     """Settlement uses the backend's count, else the tokens of the stream, else the whole reservation."""
-    demand = one().demand(Reservations(), choices=1, body=b"x" * 44)
+    demand = one().demand(Reservations(), choices=1, prompt=300)
     reservation = Reservation("r", (limit(), limit(count="total")), demand, 0)
 
-    def spent(usage: TokenUsage, *, refused: bool = False, attempts: int = 1, **how: bool) -> list[int]:
+    def spent(
+        usage: TokenUsage, *, refused: bool = False, unreadable: bool = False, attempts: int = 1, **how: Any
+    ) -> list[int]:
         reservation.outcome = Outcome(usage, attempts=attempts, **how)
-        return [tokens for tokens, _ in reservation.spent(refused=refused)]
+        return [tokens for tokens, _ in reservation.spent(refused=refused, unreadable=unreadable)]
 
     assert spent(TokenUsage(prompt=7, completion=30)) == [30, 37]
     assert spent(TokenUsage(completion=5), streamed=True) == [5, 5 + 300]
@@ -217,6 +219,31 @@ def test_unknown_usage_is_settled_on_the_safe_side() -> None:
     assert spent(TokenUsage(), refused=True) == [0, 0]
     assert spent(TokenUsage(), attempts=0) == [0, 0]
     assert spent(TokenUsage(), refused=True, answered=True) == [900, 1200]
+    assert spent(TokenUsage(), streamed=True, unreadable=True) == [900, 1200]
+    assert spent(TokenUsage(), attempts=0, unreadable=True) == [0, 0]
+    assert spent(TokenUsage(), streamed=True, silent=True) == [900, 1200]
+    assert spent(
+        TokenUsage(prompt=7, completion=40, source="counted", deltas=9), streamed=True, unseen=100
+    ) == [
+        109,
+        116,
+    ]
+    assert spent(TokenUsage(prompt=7, completion=5), streamed=True, held=10**6) == [900, 907]
+    assert spent(TokenUsage(prompt=7, completion=2000, source="backend"), streamed=True) == [2000, 2007]
+
+
+def test_a_stream_beyond_its_percentile_reserves_its_limit() -> None:
+    """Under `p95`, a stream that has passed its reservation is renewed with all that it may spend."""
+    demand = one(p95=(90.0, 250.0, 450.5, 600.0)).demand(Reservations(), choices=1, prompt=300)
+    passed = 0
+    reservation = Reservation("r", (limit(reserve="p95"), limit()), demand, 0, progress=lambda: passed)
+    before = reservation.renewal()
+    passed = 601
+
+    assert before == [(600, 0), (900, 0)]
+    assert reservation.renewal() == [(900, 601), (900, 601)]
+    passed = -1
+    assert reservation.renewal() == [(600, -1), (900, -1)]
 
 
 def test_durations_are_written_as_openai_does() -> None:
