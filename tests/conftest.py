@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.authority import Authority
 from tests.fakes.backend import Backend
 from tests.redis import PATIENT
 from tests.serving import Running, configuration, free_port, serving
@@ -32,6 +33,12 @@ async def running(backend: Backend) -> AsyncIterator[Running]:
     """A gateway with default settings in front of `backend`."""
     async with serving(configuration(backend.url)) as gateway:
         yield gateway
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """A private certificate authority."""
+    return Authority(tmp_path_factory.mktemp("ca"))
 
 
 @pytest.fixture

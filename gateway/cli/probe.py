@@ -14,6 +14,7 @@ from gateway.openai_api.requests import Fields, Request, encode, parse_chat
 from gateway.openai_api.responses import read_usage
 from gateway.openai_api.usage import SLACK, TokenUsage
 from gateway.routing.tiers import Length, TierLadder
+from gateway.upstream.causes import status_cause
 from gateway.upstream.dispatch import Upstream
 from gateway.upstream.errors import backend_error
 from gateway.upstream.health import HealthChecks
@@ -70,7 +71,7 @@ class _Probe:
 
     async def _findings(self) -> AsyncIterator[Finding]:
         if not self._backend.healthy:
-            yield self._found("alive", "no", f"{self._settings.health.path} does not answer")
+            yield self._found("alive", "no", str(self._backend.cause))
             return
         yield self._found("alive", "yes")
         yield await self._serves_model()
@@ -100,9 +101,13 @@ class _Probe:
     async def _serves_model(self) -> Finding:
         try:
             connect = self._pool.timeouts.connect
-            _, body = await self._upstream.ask(self._backend.replica, b"GET", "/v1/models", connect=connect)
+            status, body = await self._upstream.ask(
+                self._backend.replica, b"GET", "/v1/models", connect=connect
+            )
         except GatewayError as error:
-            return self._found("model", "no", error.message)
+            return self._found("model", "no", error.detail or error.message)
+        if not 200 <= status < 300:
+            return self._found("model", "no", str(status_cause(status, "/v1/models")))
         name, context = self._pool.served_name, read_context(body, self._pool.served_name)
         if encode(name) not in body:
             return self._found("model", "missing", f"{name} is not in /v1/models")
@@ -151,8 +156,10 @@ class _Probe:
                     encode(fields),
                     connect=self._pool.timeouts.connect,
                 )
-        except (GatewayError, TimeoutError) as error:
-            return str(error) or "timeout"
+        except GatewayError as error:
+            return error.detail or error.message
+        except TimeoutError:
+            return "timeout"
         if status != 200:
             failure = backend_error(status, answer, retry_after=1)
             said = read_error(answer).message or failure.message  # about our own prompt, so it may be shown

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from gateway.config.examples import example_keys
 from gateway.config.server import is_loopback
 from gateway.config.settings import SettingPath, Settings
+from gateway.config.tls import tls_mistakes
 
 KEYS_VARIABLE = "THINKMETER_API_KEYS"
 """Environment variable with further API keys: `name=secret,name=secret`."""
@@ -97,10 +98,13 @@ def parse(text: str, environ: Mapping[str, str]) -> Settings:
     data = _with_families(data)
     data = _with_keys(data, environ)
     try:
-        return Settings.model_validate(data)
+        settings = Settings.model_validate(data)
     except ValidationError as error:
         problems = [_problem(entry, reader.lines) for entry in error.errors(include_url=False)]
         raise ConfigError(sorted(problems, key=lambda problem: problem.line or 0)) from None
+    if mistakes := tls_mistakes(settings):
+        raise ConfigError([_located(at, text, reader.lines) for at, text in mistakes])
+    return settings
 
 
 def reachable_example_keys(

@@ -9,6 +9,7 @@ from pydantic import (
     Field,
     HttpUrl,
     SecretStr,
+    field_validator,
     model_validator,
 )
 
@@ -25,7 +26,10 @@ Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 class Timeouts(Section):
     """How long a backend may take, in seconds."""
 
-    connect: Seconds = Field(2, description="To open a connection to a backend.")
+    connect: Seconds = Field(2, description="To open a connection to a backend, whatever addresses it has.")
+    connection_age: Seconds = Field(
+        300, description="A connection this old is not used again, so that a changed DNS answer is followed."
+    )
     first_byte: Seconds = Field(120, description="To the first byte of a stream.")
     idle: Seconds = Field(60, description="Between two reads of a stream, or two writes to the client.")
     total: Seconds = Field(900, description="For a whole request, streamed or not.")
@@ -68,6 +72,46 @@ class Failover(Section):
     )
 
 
+class ReplicaTls(Section):
+    """TLS to one replica: whom the gateway trusts, and how it identifies itself."""
+
+    ca: str | None = Field(
+        None, min_length=1, description="File of the CA certificates to trust, instead of the system's; PEM."
+    )
+    cert: str | None = Field(
+        None, min_length=1, description="File of the client certificate that the replica asks for; PEM."
+    )
+    key: str | None = Field(
+        None, min_length=1, description="File of its key, without a password; default: in `cert`."
+    )
+    verify: bool = Field(
+        True,
+        description="Whether to check the replica's certificate; false lets anybody pose as the replica.",
+    )
+    name: str | None = Field(
+        None, min_length=1, description="Name in the replica's certificate; default: the host of the URL."
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _host_name(cls, name: str | None) -> str | None:
+        try:
+            encoded = (name or "").encode("idna")
+        except UnicodeError:
+            encoded = b"."
+        if encoded.startswith(b"."):
+            raise ValueError("not a host name")
+        return name
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.key and not self.cert:
+            raise ValueError("`key` needs `cert`")
+        if self.ca and not self.verify:
+            raise ValueError("`ca` has no effect with `verify: false`")
+        return self
+
+
 class Replica(Section):
     """One vLLM server."""
 
@@ -76,6 +120,15 @@ class Replica(Section):
         None, description="Shown in headers, logs and metrics; default NAME-0, NAME-1, …"
     )
     api_key: SecretStr | None = Field(None, description="Sent to the backend as a bearer token.")
+    tls: ReplicaTls | None = Field(
+        None, description="Own CA, client certificate and name of the server, for an https URL."
+    )
+
+    @model_validator(mode="after")
+    def _tls_has_a_use(self) -> Self:
+        if self.tls and self.url.scheme != "https":
+            raise ValueError("`tls` needs a URL that begins with https://")
+        return self
 
     @property
     def base(self) -> str:

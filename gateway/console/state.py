@@ -138,6 +138,7 @@ class Console:
                     "model": pool.model,
                     "name": backend.name,
                     "healthy": backend.healthy,
+                    "cause": backend.cause.sentence if backend.cause else None,
                     "breaker": backend.breaker.state(now),
                     "in_flight": backend.in_flight,
                     "context": backend.context,

@@ -198,10 +198,14 @@ class _Backends(Collector):
         ejections = CounterMetricFamily("thinkmeter_backend_ejections", text, labels=labels)
         text = "Further attempts that the retry budget did not allow."
         refused = CounterMetricFamily("thinkmeter_upstream_retries_refused", text, labels=["model"])
+        text = "1 for what the last health check of the replica found wrong."
+        cause = GaugeMetricFamily("thinkmeter_backend_cause", text, labels=[*labels, "cause"])
         now = time.monotonic()
         budgets = {}
         for pool, backend in self._backends():
             values = [pool.model, backend.name]
+            if backend.cause:
+                cause.add_metric([*values, backend.cause.word], 1.0)
             up.add_metric(values, 1.0 if backend.healthy else 0.0)
             busy.add_metric(values, backend.in_flight)
             breaker.add_metric(values, {"closed": 0, "half_open": 1, "open": 2}[backend.breaker.state(now)])
@@ -209,7 +213,7 @@ class _Backends(Collector):
             budgets[pool.model] = pool.retry_budget
         for model, budget in budgets.items():
             refused.add_metric([model], budget.refused)
-        yield from (up, busy, breaker, ejections, refused)
+        yield from (up, cause, busy, breaker, ejections, refused)
 
 
 class _PriorShare(Collector):

@@ -28,8 +28,9 @@ from gateway.errors import (
 )
 from gateway.http.headers import Headers
 from gateway.upstream.beginning import check_content_type, error_of, first_event
+from gateway.upstream.client import HttpClient
 from gateway.upstream.errors import stream_error
-from gateway.upstream.http1 import HttpClient, HttpResponse
+from gateway.upstream.http1 import HttpResponse
 from gateway.upstream.pool import Backend, Pool
 from gateway.upstream.quarantine import Quarantine
 from gateway.upstream.response import UpstreamRequest, UpstreamResponse
@@ -66,11 +67,13 @@ class Upstream:
         body: bytes = b"",
         *,
         connect: float,
+        age: float = 300,
         repeatable: bool = False,
     ) -> tuple[int, bytes]:
         """Send a small request outside the request path (health check, probe, embedding).
 
-        Returns the status and the body. `connect` is the time to open a connection, in seconds.
+        Returns the status and the body. `connect` is the time to open a connection, and `age` the time for
+        which one is used, in seconds.
         repeatable: a POST may be sent twice.
 
         Raises: NoBackend, BackendDisconnected, BackendError.
@@ -79,20 +82,37 @@ class Upstream:
         # request killed the replica or the connection had been idle for too long.
         single = method == b"GET"
         try:
-            return await self._ask(replica, method, path, body, connect, single=single)
+            return await self._ask(replica, method, path, body, connect=connect, age=age, single=single)
         except BackendDisconnected:
             if not repeatable:
                 raise
             # the server may have closed the kept-alive connection just then
-            return await self._ask(replica, method, path, body, connect, single=single)
+            return await self._ask(replica, method, path, body, connect=connect, age=age, single=single)
 
     async def _ask(
-        self, replica: Replica, method: bytes, path: str, body: bytes, connect: float, *, single: bool
+        self,
+        replica: Replica,
+        method: bytes,
+        path: str,
+        body: bytes,
+        *,
+        connect: float,
+        age: float,
+        single: bool,
     ) -> tuple[int, bytes]:
         kind = [(b"Content-Type", b"application/json")] if body else []
         headers = [*_authorization(replica), *kind]
         response = await self._client.request(
-            method, replica.base, path, headers, body, connect=connect, fresh=single, keep=not single
+            method,
+            replica.base,
+            path,
+            headers,
+            body,
+            connect=connect,
+            age=age,
+            tls=replica.tls,
+            fresh=single,
+            keep=not single,
         )
         try:
             body = await response.read(_ASKED_BYTES)
@@ -214,6 +234,8 @@ class Upstream:
                     request.body,
                     connect=timeouts.connect,
                     fresh=fresh,
+                    age=timeouts.connection_age,
+                    tls=backend.replica.tls,
                 )
                 if response.status >= 300:
                     raise backend.interpret(await error_of(response), sent, time.monotonic())

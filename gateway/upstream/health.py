@@ -6,13 +6,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 
 from gateway.errors import GatewayError
 from gateway.openai_api.errors import read_context
+from gateway.upstream.causes import Cause, status_cause
 from gateway.upstream.dispatch import Upstream
 from gateway.upstream.pool import Backend, Pool
 
 log = logging.getLogger("thinkmeter.upstream")
+
+_MODELS = "/v1/models"
 
 
 class HealthChecks:
@@ -50,20 +54,51 @@ class HealthChecks:
         while True:
             await asyncio.sleep(min(pool.health.interval for pool, _ in self._backends()))
             self._upstream.close_idle()
-            await self.check()
+            try:
+                await self.check()
+            except Exception:  # without checks, no replica would ever leave or return
+                log.exception("a health check failed unexpectedly")
 
     async def _check(self, pool: Pool, backend: Backend) -> None:
-        before, health, connect, begun = backend.healthy, pool.health, pool.timeouts.connect, time.monotonic()
+        before, cause_before, begun = backend.healthy, backend.cause, time.monotonic()
+        alive, backend.cause = await self._examine(pool, backend)
+        backend.checked(alive=alive, failures=pool.health.failures, begun=begun)
+        new_cause = backend.cause and (not cause_before or backend.cause.word != cause_before.word)
+        forgiven = backend.healthy and not alive
+        if backend.healthy is not before or (new_cause and not forgiven):
+            _report(backend)
+
+    async def _examine(self, pool: Pool, backend: Backend) -> tuple[bool, Cause | None]:
+        """Whether a replica answers its health check, and what is wrong with it."""
+        health = pool.health
+        # less than the whole time, to tell a connection that never opens from a response that never comes
+        connect = min(pool.timeouts.connect, 0.9 * health.timeout)
+        ask = partial(
+            self._upstream.ask, backend.replica, b"GET", connect=connect, age=pool.timeouts.connection_age
+        )
         try:
             async with asyncio.timeout(health.timeout):
-                status, _ = await self._upstream.ask(backend.replica, b"GET", health.path, connect=connect)
-                if not before:  # new, or restarted: it may have another context length now
-                    replica = backend.replica
-                    _, models = await self._upstream.ask(replica, b"GET", "/v1/models", connect=connect)
-                    backend.context = read_context(models, pool.served_name)
-        except (GatewayError, TimeoutError):
-            status = 0
-        backend.checked(alive=200 <= status < 300, failures=health.failures, begun=begun)
-        if backend.healthy is not before:
-            level, word = (logging.INFO, "healthy") if backend.healthy else (logging.WARNING, "not healthy")
-            log.log(level, "backend %s is %s", backend.name, word)
+                status, _ = await ask(health.path)
+                if not 200 <= status < 300:
+                    return False, status_cause(status, health.path)
+                if backend.healthy and not backend.cause:
+                    return True, None
+                # new, or restarted: it may have another context length now
+                status, models = await ask(_MODELS)
+        except TimeoutError:
+            return False, Cause("response_timeout", f"{health.timeout:g} s")
+        except GatewayError as error:
+            return False, error.detail if isinstance(error.detail, Cause) else Cause(
+                "unreadable", error.message
+            )
+        if not 200 <= status < 300:
+            return True, status_cause(status, _MODELS)
+        backend.context = read_context(models, pool.served_name)
+        return True, None
+
+
+def _report(backend: Backend) -> None:
+    """Log the state of a replica, with what is wrong with it."""
+    level = logging.INFO if backend.healthy and not backend.cause else logging.WARNING
+    state = "healthy" if backend.healthy else "not healthy"
+    log.log(level, "backend %s is %s%s", backend.name, state, f": {backend.cause}" if backend.cause else "")

@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 client for backends. It parses with httptools and keeps connections alive.
+"""Connections of the HTTP/1.1 client for backends, and the responses on them. It parses with httptools.
 
 A general client costs twice as much per request (docs/decisions/0002). This one leaves out what a gateway to
 inference servers does not need: redirects, cookies, proxies, compression, pipelining. It raises the gateway's
@@ -8,22 +8,22 @@ own errors only.
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from collections import deque
-from functools import cache
 
 import httptools
 
-from gateway.errors import BackendDisconnected, BackendError, GatewayError, NoBackend
+from gateway.errors import BackendDisconnected, BackendError, GatewayError
 from gateway.http.headers import Headers
-from gateway.upstream.origin import Origin, parse_origin
+from gateway.upstream.causes import Cause
+from gateway.upstream.connecting import lost_cause
 
 _WINDOW = 1 << 18  # with more unread bytes than this, the connection is not read until they are taken
 _HEADER_BYTES = 1 << 16
 _FRAMING_BYTES = 1 << 17  # between two pieces of a body: headers, chunk sizes with extensions, trailers
 _PIECE_OVERHEAD = 64  # bytes that Python needs for each piece of a body
 _CLOSING_SECONDS = 0.1  # if a server closes an idle connection just as it is used, it shows within this time
+_TLS_ALERT = b"\x15\x03"  # how a TLS server begins its response to a request without TLS
 
 
 class HttpResponse:
@@ -105,7 +105,9 @@ class Connection(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, idle: deque[Connection], connections: set[Connection]) -> None:
+    def __init__(self, idle: deque[Connection], connections: set[Connection], share: float = 1) -> None:
+        """`share` is the part of the usual age that this connection reaches."""
+        self.share = share
         self._idle = idle
         self._connections = connections
         self._parser = httptools.HttpResponseParser(self)
@@ -114,6 +116,9 @@ class Connection(asyncio.Protocol):
         self._framed = self._ended = self._reusable = False
         self._keep = self._heard = False
         self._asked_at = 0.0
+        self._loss: tuple[Exception | None] | None = None
+        """What `connection_lost` was called with."""
+        self.opened = time.monotonic()
         self.idle_since = 0.0  # until the first response
 
     def ask(self, head: bytes, body: bytes, *, keep: bool = True) -> HttpResponse:
@@ -122,7 +127,10 @@ class Connection(asyncio.Protocol):
         self._framed = self._ended = self._heard = False
         self._keep, self._asked_at = keep, time.monotonic()
         self._header_bytes = self._framing_bytes = 0
-        self.transport.writelines((head, body))
+        if self._loss:  # between its opening and now
+            self.connection_lost(*self._loss)
+        elif not self.transport.is_closing():
+            self.transport.writelines((head, body))
         return response
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -141,9 +149,10 @@ class Connection(asyncio.Protocol):
             if self._framing_bytes > _FRAMING_BYTES:  # the parser would keep an endless header in memory
                 raise httptools.HttpParserError("too many bytes that belong to no body")
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            detail = f"{type(error).__name__}: {error.__context__ or error}"
+            word = "tls_expected" if data[:2] == _TLS_ALERT else "unreadable"
+            cause = Cause(word, f"{type(error).__name__}: {error.__context__ or error}")
             text = "The backend sent a response that cannot be parsed"
-            self._break(BackendError(text, detail=detail, spent=True))
+            self._break(BackendError(text, detail=cause, spent=True))
             self.transport.abort()
             return
         if self._ended:
@@ -153,6 +162,7 @@ class Connection(asyncio.Protocol):
         _wake(response)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._loss = (exc,)
         self._connections.discard(self)
         if self in self._idle:
             self._idle.remove(self)
@@ -163,9 +173,11 @@ class Connection(asyncio.Protocol):
             self._response.complete = True
             _wake(self._response)
         else:
+            unused = self.idle_since == 0 and not self._response.headers
+            cause = lost_cause(exc, unused_tls=unused and bool(self.transport.get_extra_info("ssl_object")))
             text = "The backend closed the connection before its response was complete"
-            detail, waited = type(exc).__name__ if exc else "closed", time.monotonic() - self._asked_at
-            failure = BackendDisconnected(text, detail=detail)
+            waited = time.monotonic() - self._asked_at
+            failure = BackendDisconnected(text, detail=cause)
             failure.stale = self.idle_since > 0 and waited < _CLOSING_SECONDS and not self._heard
             self._break(failure)
 
@@ -222,93 +234,3 @@ class Connection(asyncio.Protocol):
 def _wake(response: HttpResponse) -> None:
     if response.waiter and not response.waiter.done():
         response.waiter.set_result(None)
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    return ssl.create_default_context()
-
-
-class HttpClient:
-    """Sends requests to any number of servers, over kept-alive connections where there are some."""
-
-    def __init__(self, *, keep_alive: float) -> None:
-        """`keep_alive` is how long a connection may be idle and still be used, in seconds.
-
-        It must be shorter than the time after which the servers close idle connections.
-        """
-        self._keep_alive = keep_alive
-        self._idle: dict[Origin, deque[Connection]] = {}
-        self._connections: set[Connection] = set()
-
-    async def request(
-        self,
-        method: bytes,
-        base: str,
-        path: str,
-        headers: Headers,
-        body: bytes,
-        *,
-        connect: float,
-        fresh: bool = False,
-        keep: bool = True,
-    ) -> HttpResponse:
-        """Send a request and wait until its response begins. `connect` is in seconds.
-
-        fresh: use no kept-alive connection. keep: keep the connection for the next request.
-
-        Raises: NoBackend, BackendDisconnected, BackendError.
-        """
-        origin = parse_origin(base)
-        connection = (None if fresh else self._kept(origin)) or await self._connect(origin, connect)
-        lines = [name + b": " + value + b"\r\n" for name, value in headers]
-        target = origin.path + path.encode()
-        head = b"%b %b HTTP/1.1\r\n%b%bContent-Length: %d\r\n\r\n" % (
-            method, target, origin.lines, b"".join(lines), len(body),
-        )  # fmt: skip
-        response = connection.ask(head, body, keep=keep)
-        try:
-            await response.begun()
-        except BaseException:
-            response.close()
-            raise
-        return response
-
-    def _kept(self, origin: Origin) -> Connection | None:
-        idle, oldest = self._idle.get(origin), time.monotonic() - self._keep_alive
-        while idle:
-            connection = idle.pop()
-            if connection.idle_since > oldest and not connection.transport.is_closing():
-                return connection
-            connection.transport.close()
-        return None
-
-    async def _connect(self, origin: Origin, seconds: float) -> Connection:
-        idle = self._idle.setdefault(origin, deque())
-        try:
-            async with asyncio.timeout(seconds):
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: Connection(idle, self._connections),
-                    origin.host,
-                    origin.port,
-                    ssl=_tls() if origin.tls else None,
-                )
-        except OSError as error:  # refused, unreachable, timed out, no such host, no valid certificate
-            detail = f"{type(error).__name__}: {error}"
-            text = "The backend cannot be reached"
-            failure = NoBackend(text, retry_after=1, detail=detail)
-            failure.reached = False
-            raise failure from error
-        return connection
-
-    def close_idle(self) -> None:
-        """Close connections that have been idle for too long to be used again."""
-        oldest = time.monotonic() - self._keep_alive
-        for idle in self._idle.values():
-            while idle and idle[0].idle_since <= oldest:
-                idle.popleft().transport.close()
-
-    def close(self) -> None:
-        """Close all connections, including those in use."""
-        for connection in list(self._connections):
-            connection.transport.abort()

@@ -15,6 +15,7 @@ from gateway.errors import (
     GatewayError,
     NoBackend,
 )
+from gateway.upstream.causes import Cause
 from gateway.upstream.ejection import ReplicaBreaker
 from gateway.upstream.retries import RetryBudget
 
@@ -32,6 +33,8 @@ class Backend:
     """Health checks that failed in a row."""
     passed_at: float = float("-inf")
     """Monotonic time at which the latest health check that passed began."""
+    cause: Cause | None = None
+    """What the last health check found wrong. A healthy replica has one if it refuses to name its models."""
     context: int | None = None
     """Most tokens that prompt and completion may have together; None until the replica has stated it."""
     in_flight: int = 0

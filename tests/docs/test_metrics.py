@@ -12,6 +12,7 @@ from gateway.errors import BackendError, InvalidApiKey
 from gateway.telemetry.access_log import access_line
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import BudgetChange, BudgetFigures, Record
+from gateway.upstream.causes import Cause
 from gateway.upstream.pool import Backend, Pool
 from router_model.predictor import Evidence
 from tests.docs.pages import PAGES, assert_same, named, page, rows, section
@@ -21,6 +22,7 @@ from tests.making import decision
 def existing_metrics() -> dict[str, tuple[str, set[str]]]:
     """Type and labels of every metric, by the name under which it is exposed."""
     replica = Backend("a", Replica.model_validate({"url": "http://a"}))
+    replica.cause = Cause("refused")
     evidence = {"tiny": Evidence("prior", 0, 1.0)}
     pools = [(Pool("tiny", "tiny", [replica]), replica)]
     metrics = Metrics(lambda: pools, lambda: evidence, lambda: {"stdout": 0})

@@ -38,6 +38,7 @@ import argparse
 import asyncio
 import contextlib
 import itertools
+import ssl
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
@@ -72,13 +73,14 @@ class Backend:
 
     def __init__(
         self, served_name: str = "fake", *, port: int = 0, max_model_len: int = 32_768, clamp: bool = False,
-        light: bool = False,
+        light: bool = False, tls: ssl.SSLContext | None = None,
     ) -> None:  # fmt: skip
         self.served_name = served_name
         self.port = port
         self.max_model_len = max_model_len
         self.clamp = clamp
         self.light = light
+        self.tls = tls
         self.default = Fault()
         self.requests: list[Request] = []
         self.aborted: list[Request] = []
@@ -92,7 +94,7 @@ class Backend:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> Self:
         await self.up()
@@ -105,7 +107,7 @@ class Backend:
         """Listen, on the same port as before if there was one."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: Connection(self), "127.0.0.1", self.port, backlog=4096
+            lambda: Connection(self), "127.0.0.1", self.port, backlog=4096, ssl=self.tls
         )
         self.port = self._server.sockets[0].getsockname()[1]
 

@@ -191,6 +191,7 @@ ELSEWHERE = {
     "test_log_readers.py": ["log_lines_dropped"],
     "test_scrapes.py": ["budget_holders_left_out"],
     "limits/test_connections.py": ["connections", "connections_refused"],
+    "test_causes.py": ["backend_cause"],
     "../budget/test_when_redis_fails.py": ["budget_fallbacks"],
 }
 
