@@ -59,7 +59,7 @@ async def test_budgets_come_from_redis(budgeted: Running) -> None:
         while 'thinkmeter_price{budget="everyone"}' not in await budgeted.metrics():
             await asyncio.sleep(0.1)
         await gateway.ledger.store.journal.empty()
-    await gateway.read_budgets()
+    await gateway.scrapes.read_budgets()
     price = gateway.ledger.pricing.highest()["everyone"].price
     gateway.metrics.budget.windows_read(WindowSurvey(), up=True, undelivered=0)
     gateway.metrics.budget.unpriced("everyone")

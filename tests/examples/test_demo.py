@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -28,22 +29,43 @@ from router_model.head import load_named
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(scope="module")
+def demos() -> dict[str, subprocess.CompletedProcess[str]]:
+    """A short run with each kind of traffic, side by side, because each of them mostly waits."""
+
+    def run(traffic: str) -> subprocess.CompletedProcess[str]:
+        command = (
+            sys.executable,
+            "-m",
+            "examples.demo",
+            "--seconds",
+            "10",
+            "--rate",
+            "3",
+            "--traffic",
+            traffic,
+        )
+        return subprocess.run(
+            command,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=110,
+            check=False,
+        )
+
+    kinds = ("steady", "surge")
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(kinds, pool.map(run, kinds), strict=True))
+
+
 @pytest.mark.parametrize("traffic", ["steady", "surge"])
-def test_it_ends_by_itself_without_a_terminal(traffic: str) -> None:
+def test_it_ends_by_itself_without_a_terminal(
+    traffic: str, demos: dict[str, subprocess.CompletedProcess[str]]
+) -> None:
     """Without a terminal it prints plain lines, a score with intervals and one paragraph; status 0."""
-    command = (
-        sys.executable,
-        "-m",
-        "examples.demo",
-        "--seconds",
-        "10",
-        "--rate",
-        "3",
-        f"--traffic={traffic}",
-    )
-    ended = subprocess.run(
-        command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=110, check=False
-    )
+    ended = demos[traffic]
 
     assert ended.returncode == 0, ended.stderr[-2000:] + ended.stdout[-2000:]
     assert "\x1b[" not in ended.stdout
