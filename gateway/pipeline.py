@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +28,8 @@ from gateway.upstream.embedding import Embeddings
 from gateway.upstream.quarantine import fingerprint_of
 from gateway.upstream.response import UpstreamRequest, UpstreamResponse
 
+_SHORT = 0.5
+"""Seconds. Over a shorter time, the rate of a stream cannot be told."""
 _large_bodies = ThreadPoolExecutor(2, "large-bodies")  # few, as each slows the event loop down a little
 
 
@@ -173,7 +174,7 @@ def _noting_attempts(record: Record, request: UpstreamRequest, plan: Plan) -> It
                 usage=record.usage,
                 streamed=record.stream,
                 unseen=blind.reasoning,
-                held=0 if record.usage.complete else blind.held + math.ceil(blind.pace * record.silence),
+                held=0 if record.usage.complete else blind.unseen(record.silence, record.rate),
                 silent=record.silent or blind.silent,
                 attempts=record.attempts,
                 answered=record.answered,
@@ -232,13 +233,15 @@ async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response
         strip_counts=plan.reservation is not None and not request.wants_counts,
         prompts=request.prompts,
     )
-    begun = time.perf_counter()
+    first = begun = time.perf_counter()
 
     def progress() -> int:
         blind, silence = plan.blind, time.perf_counter() - begun
         if blind.silent or reader.silent(silence):
             return -1
-        return reader.passed(blind.reasoning) + blind.held + math.ceil(blind.pace * silence)
+        return reader.passed(blind.reasoning) + blind.unseen(
+            silence, reader.passed() / max(begun - first, _SHORT)
+        )
 
     if plan.reservation:
         plan.reservation.progress = progress
@@ -259,6 +262,7 @@ async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response
         if plan.reservation:
             plan.reservation.progress = None  # it holds the record, which holds the reservation
         record.silence = time.perf_counter() - begun
+        record.rate = reader.passed() / max(begun - first, _SHORT)
         record.silent = reader.silent(record.silence)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import replace as with_changes
@@ -29,6 +30,7 @@ from router_model.allocation import PriceTable
 _NO_DEMAND = Demand(())
 _UNTIL_ABORTED = 8  # tokens of one choice that a backend generates until it notices that nobody reads them
 _FASTEST = 1000  # tokens of one choice that a backend generates in a second
+_ABORT_SECONDS = 0.5  # time until a backend has stopped after its client has left, on a busy machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,13 @@ class Blind(NamedTuple):
     """Tokens in a second that may be generated while nothing passes."""
     silent: bool = False
     """Nothing needs to pass before the answer is complete."""
+
+    def unseen(self, silence: float, rate: float) -> int:
+        """Tokens that may have been generated after the last ones that passed, until the backend stops.
+
+        silence: seconds since those passed. rate: tokens that passed in a second, over all choices.
+        """
+        return self.held + math.ceil(max(self.pace, rate) * silence + rate * _ABORT_SECONDS)
 
 
 _NOT_BLIND = Blind()

@@ -73,6 +73,8 @@ class Record:
     """What passed of a stream says nothing about what the backend has spent."""
     silence: float = 0.0
     """Seconds between the last block of a stream and its early end."""
+    rate: float = 0.0
+    """Completion tokens of a stream that passed in a second."""
     overhead: float | None = None
     """The gateway's own share of the time to the first byte of the response."""
     first_byte: float | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -241,9 +242,11 @@ async def test_cut_stream_counts_what_passed(backend: Backend, redis: dict[str, 
             for _ in range(6):
                 await anext(stream)
             await stream.close()
-        await gateway.recorded(1)
+        (record,) = await gateway.recorded(1)
 
-        assert await used(gateway) == (5 + 8, 0)
+        settled, reserved = await used(gateway)
+        assert settled == 5 + 8 + math.ceil(record.rate * (record.silence + 0.5))
+        assert reserved == 0
 
 
 async def test_refused_by_the_backend_costs_nothing(backend: Backend, redis: dict[str, str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -145,7 +146,8 @@ async def test_many_tokens_in_one_delta(completion: Running, backend: Backend) -
         first = (await response.read()).partition(b"\n\n")[0]
 
     assert json.loads(first.removeprefix(b"data: ")) == said
-    assert await used(completion) == (40 + 8, 0)
+    (record,) = await completion.recorded(1)
+    assert await used(completion) == (40 + 8 + math.ceil(record.rate * (record.silence + 0.5)), 0)
     assert backend.requests[-1].json["stream_options"]["continuous_usage_stats"] is True
 
 

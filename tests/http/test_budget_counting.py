@@ -45,6 +45,13 @@ async def leave(gateway: Running, backend: Backend, until: bytes = b"t2", **fiel
     await gateway.recorded(1)
 
 
+def at_its_pace(gateway: Running) -> int:
+    """The tokens that the only stream could have brought until half a second after it was left."""
+    (record,) = gateway.records
+    assert 0 < record.rate <= 2 * 3 * record.choices
+    return math.ceil(record.rate * (record.silence + 0.5))
+
+
 @pytest.mark.parametrize(
     ("fields", "tokens"),
     [
@@ -65,7 +72,9 @@ async def test_a_stream_that_its_client_can_silence(
     """A stream that is left costs what passed, and what its client could keep out of sight."""
     await leave(completion, backend, b"t1" if "n" in fields else b"t2", **fields)
 
-    assert await used(completion) == (tokens, 0)
+    settled, reserved = await used(completion)
+    assert settled == min(tokens + at_its_pace(completion), 32 * fields.get("n", 1))
+    assert reserved == 0
     assert "stream_interval" not in next(r.json for r in backend.requests if r.method == "POST")
 
 
@@ -77,8 +86,8 @@ async def test_a_stream_that_may_pause(completion: Running, backend: Backend, fi
     await leave(completion, backend, **fields)
     (record,) = completion.records
 
-    unseen = math.ceil(1000 * record.silence)
-    assert unseen > 0
+    unseen = math.ceil(1000 * record.silence + record.rate / 2)
+    assert unseen > record.rate / 2
     assert await used(completion) == (min(3 + 8 + unseen, 32), 0)
 
 
