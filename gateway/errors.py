@@ -217,6 +217,8 @@ class BackendError(GatewayError):
     status = 502
     code = "backend_error"
     level = logging.WARNING
+    crashed: bool = False
+    """It returned a status of 500, and may die of the request a moment later."""
 
 
 class BackendDisconnected(BackendError):

@@ -15,7 +15,7 @@ from gateway.errors import BackendDisconnected, BackendError, BackendTimeout, Cl
 from gateway.http.exchange import Exchange
 from gateway.http.headers import Headers, forwarded
 from gateway.openai_api.endpoints import Endpoint
-from gateway.openai_api.large_requests import LARGE_BODY
+from gateway.openai_api.large_requests import LARGE_BODY, slow_to_parse
 from gateway.openai_api.requests import Request, encode
 from gateway.openai_api.responses import UsageScanner, read_usage
 from gateway.openai_api.stream import StreamReader
@@ -124,12 +124,12 @@ async def admit(exchange: Exchange, record: Record, endpoint: Endpoint, snapshot
 
 
 async def read_request(exchange: Exchange, endpoint: Endpoint) -> tuple[bytes, Request]:
-    """Read and parse a body, a large one in a thread.
+    """Read and parse a body, in a thread if it takes long.
 
     Raises: RequestError, ClientClosed.
     """
     body = await exchange.body()
-    if len(body) <= LARGE_BODY:
+    if not slow_to_parse(body):
         return body, endpoint.parse(body)
     return body, await asyncio.get_running_loop().run_in_executor(_large_bodies, endpoint.parse, body)
 

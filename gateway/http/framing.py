@@ -27,7 +27,7 @@ _SINGLE = frozenset(
 _LONGEST_SIZE = 256
 """Bytes of the line before a chunk: its size and its extensions, which nobody uses."""
 _FAIR_CHUNK = 64
-"""Bytes that a chunk should have, as each costs time."""
+"""Bytes that a chunk should have beyond its extension, as each costs time."""
 _FREE_EXCESS = 262_144
 """Bytes that all chunks together may lack to `_FAIR_CHUNK`."""
 
@@ -267,4 +267,4 @@ class ChunkedBody:
             raise InvalidRequest("The size of a chunk of the body is not a number")
         self._left = int(size, 16)
         self._in_chunk, self._in_trailers = self._left > 0, self._left == 0
-        self._charge(self._left)
+        self._charge(self._left - len(extension))

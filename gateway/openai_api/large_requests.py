@@ -19,6 +19,9 @@ from gateway.openai_api.requests import Fields
 
 LARGE_BODY = 1 << 18
 """Bytes; a longer body is cut down before it is parsed."""
+_CROWDED = 4_000
+"""Commas in a body, above which parsing it takes several milliseconds."""
+_NEVER_CROWDED = 1 << 14
 _MOST_FIELDS = 1_000
 _LONG = frozenset(("messages", "prompt", "prompt_embeds", "tools"))
 """The fields that the gateway reads and that may be longer than `LARGE_BODY`."""
@@ -89,6 +92,11 @@ def cut(body: bytes | bytearray, read: Container[str]) -> CutRequest:
         if name in omitted:
             omitted[name] = _omitted_prompts(value)
     return CutRequest(fields, small, sum(omitted.values()), omitted["prompt_embeds"])
+
+
+def slow_to_parse(body: bytes) -> bool:
+    """Whether a body would stop the event loop for long: it is large, or has very many small parts."""
+    return len(body) > LARGE_BODY or (len(body) > _NEVER_CROWDED and body.count(b",") > _CROWDED)
 
 
 def parsed_at_once(value: memoryview) -> bool:

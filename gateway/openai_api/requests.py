@@ -65,6 +65,7 @@ class _Common(Struct, kw_only=True):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: int | None = None
+    best_of: int | None = None
     max_tokens: AtLeastOne | None = None
     thinking_token_budget: Annotated[int, Meta(ge=-1)] | None = None
     metadata: dict[str, Any] | None = None
@@ -83,7 +84,6 @@ class ChatBody(_Common, kw_only=True):
 class CompletionBody(_Common, kw_only=True):
     prompt: str | list[str | int | list[int]] | None = None
     prompt_embeds: str | list[str] | None = None
-    best_of: int | None = None
 
 
 class EmbeddingBody(Struct):
@@ -168,7 +168,7 @@ def parse_chat(body: bytes) -> Request:
         tools=bool(chat.tools),
         wants_usage=bool(chat.stream_options and chat.stream_options.include_usage),
         wants_counts=bool(chat.stream_options and chat.stream_options.counts),
-        choices=max(chat.n or 1, 1),
+        choices=max(chat.n or 1, chat.best_of or 1, 1),
         media=media_of(chat.messages, body),
     )
 

@@ -19,8 +19,12 @@ SCHEDULING_FIELDS = frozenset(
         # SGLang: the request's name, placement, prefill servers, adapter, code that runs at the server
         *("rid", "routed_dp_rank", "disagg_prefill_dp_rank", "session_params", "lora_path"),
         *("bootstrap_host", "bootstrap_port", "bootstrap_room", "custom_logit_processor", "custom_params"),
+        # TensorRT-LLM: transfer of caches, an adapter by its path
+        *("disaggregated_params", "lora_request", "scheduling_params"),
         # NVIDIA Dynamo: hints for its router
         "nvext",
+        # LiteLLM puts what is in it in the place of the request's own fields
+        "extra_body",
     )
 )
 

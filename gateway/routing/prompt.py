@@ -42,6 +42,9 @@ def medium_bound(medium: Medium, image: ImageTokens | None, context: int | None)
 
 
 def image_tokens(size: Size, image: ImageTokens) -> int:
-    """The tokens of an image of this size: one for each square, and one at the end of each row."""
+    """The tokens of an image of this size: one for each square, and one at the end of each row.
+
+    A backend may turn a photograph by its EXIF data, so that its columns become rows.
+    """
     columns, rows = (-(-side // image.pixels) for side in size)
-    return max(min((columns + 1) * rows, image.most), image.least)
+    return max(min(columns * rows + max(columns, rows), image.most), image.least)

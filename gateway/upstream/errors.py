@@ -70,7 +70,9 @@ def backend_error(status: int, body: bytes, *, retry_after: float) -> GatewayErr
         return RouteNotFound("The model does not offer this endpoint", detail=detail)
     if status in (401, 403, 404, 405):
         return BackendError("The backend does not serve this request for the gateway", detail=detail)
-    return BackendError("The backend failed", detail=detail)
+    failure = BackendError("The backend failed", detail=detail)
+    failure.crashed = status == 500
+    return failure
 
 
 def _detail(status: int, error: ErrorObject, body: bytes) -> str:

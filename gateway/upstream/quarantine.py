@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.errors import BackendDisconnected, BackendTimeout, RequestQuarantined
+from gateway.errors import BackendDisconnected, BackendError, BackendTimeout, NoBackend, RequestQuarantined
 from gateway.upstream.pool import Backend, Pool
 
 _SECONDS = 60.0
@@ -42,16 +42,29 @@ class Quarantine:
     def __init__(self) -> None:
         self._losses: dict[bytes, Loss] = {}
         """The oldest loss comes first."""
+        self._suspects: dict[bytes, Loss] = {}
+        """Requests that their replica has failed at, and may die of. The oldest comes first."""
 
     def __bool__(self) -> bool:
-        return bool(self._losses)
+        return bool(self._losses or self._suspects)
 
     def note(
         self, pool: Pool, request: _Identified, backend: Backend, failure: BaseException, now: float
     ) -> None:
-        """Remember the request if the replica had it whole and did not respond to it."""
-        if not isinstance(failure, BackendDisconnected | BackendTimeout) or pool.resend_lost:
+        """Remember the request if the replica had it whole and did not respond to it, or failed at it.
+
+        So too if the replica had failed at it and now accepts no connection.
+        """
+        if pool.resend_lost:
             return
+        if isinstance(failure, BackendError) and failure.crashed:
+            _remember(self._suspects, request.fingerprint, Loss(backend.name, now))
+            return
+        suspected = self._suspects and self._suspects.get(request.fingerprint)
+        died = suspected and isinstance(failure, NoBackend) and not failure.reached
+        if not died and not isinstance(failure, BackendDisconnected | BackendTimeout):
+            return
+        self._suspects.pop(request.fingerprint, None)
         if isinstance(failure, BackendDisconnected) and failure.stale:
             return
         self._forget(now)
@@ -62,13 +75,12 @@ class Quarantine:
             count = before.count  # several copies of a request that one crash ends are one loss
         else:
             count = before.count + 1
-        self._losses[request.fingerprint] = Loss(backend.name, now, count)
-        if len(self._losses) > _MOST:
-            del self._losses[next(iter(self._losses))]
+        _remember(self._losses, request.fingerprint, Loss(backend.name, now, count))
 
     def served(self, request: _Identified) -> None:
         """Forget a request, because a replica has responded to it."""
         self._losses.pop(request.fingerprint, None)
+        self._suspects.pop(request.fingerprint, None)
 
     def admit(self, pool: Pool, request: _Identified, now: float) -> Backend | None:
         """The only replica that may get a request, which lost it before; None if any may.
@@ -78,12 +90,14 @@ class Quarantine:
         clients have no other. But if the replica lost other requests at the same moment, any of them may be
         the cause, and each may be sent anywhere once more. A request that was lost twice is not sent at all.
 
+        A replica that failed at the request has it again first, until it has passed a health check since.
+
         Raises: RequestQuarantined.
         """
         self._forget(now)
         loss = self._losses.get(request.fingerprint)
         if loss is None:
-            return None
+            return self._suspected(pool, request.fingerprint)
         left = loss.at + _SECONDS - now
         if loss.count == 1:
             survivor = _survivor(pool, loss)
@@ -98,6 +112,17 @@ class Quarantine:
             retry_after=left,
         )
 
+    def _suspected(self, pool: Pool, fingerprint: bytes) -> Backend | None:
+        """The replica that failed at the request, if it may have died of it since."""
+        suspect = self._suspects.get(fingerprint)
+        if suspect is None:
+            return None
+        for backend in pool.backends:
+            if backend.name == suspect.replica and backend.passed_at <= suspect.at:
+                return backend
+        del self._suspects[fingerprint]
+        return None
+
     def _shared(self, loss: Loss) -> bool:
         return any(
             other.replica == loss.replica and abs(other.at - loss.at) <= _SAME_MOMENT
@@ -106,11 +131,20 @@ class Quarantine:
         )
 
     def _forget(self, now: float) -> None:
-        while self._losses:
-            oldest = next(iter(self._losses))
-            if self._losses[oldest].at > now - _SECONDS:
-                return
-            del self._losses[oldest]
+        for remembered in (self._losses, self._suspects):
+            while remembered:
+                oldest = next(iter(remembered))
+                if remembered[oldest].at > now - _SECONDS:
+                    break
+                del remembered[oldest]
+
+
+def _remember(losses: dict[bytes, Loss], fingerprint: bytes, loss: Loss) -> None:
+    """Keep a loss as the latest one, and forget the oldest if there are too many."""
+    losses.pop(fingerprint, None)
+    losses[fingerprint] = loss
+    if len(losses) > _MOST:
+        del losses[next(iter(losses))]
 
 
 def _survivor(pool: Pool, loss: Loss) -> Backend | None:

@@ -61,7 +61,7 @@ def at_its_pace(gateway: Running) -> int:
         ({"stop": "12"}, 3 + 8 + 4 * 2),
         ({"stop": ["\n", "x" * 20_000]}, 32),
         ({"use_beam_search": True}, 32),
-        ({"best_of": 2}, 32),
+        ({"best_of": 2}, 64),
         ({"a_field_of_next_year": 1}, 32),
         ({"n": 2, "stop": "x" * 1000}, 64),
     ],

@@ -68,6 +68,23 @@ async def test_a_request_that_hangs_its_replica_hangs_no_other(fault: Fault) -> 
         assert sum(reached(backends)) == 1
 
 
+async def test_a_500_risks_one_replica() -> None:
+    """A replica may die of what it returned a 500 to, so no other gets that until a check has passed."""
+    async with replicated(3, **SETTINGS) as (running, backends):
+        for backend in backends:
+            backend.default = Fault(status=500)
+        body = distinct()
+        codes = {(await post(running, body)).code for _ in range(3)}
+        before = sorted(reached(backends))
+        for _ in range(3):
+            await running.gateway.health.check()
+            await post(running, body)
+
+        assert codes == {"backend_error"}
+        assert before == [0, 0, 3]
+        assert sorted(reached(backends)) != [0, 0, 6]
+
+
 async def test_the_official_clients_retries_reach_no_other_replica() -> None:
     """The official client sends a failed request again by itself, at once."""
     async with replicated(3, **SETTINGS) as (running, backends), running.client() as client:

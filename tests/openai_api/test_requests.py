@@ -144,6 +144,7 @@ def test_flags() -> None:
 def test_answers_asked_for(n: int | None, choices: int) -> None:
     """The number of answers is `n`, and 1 for an invalid `n`, which the backend refuses."""
     assert chat(n=n).choices == choices
+    assert chat(best_of=n).choices == choices
 
 
 def test_excluded_reasoning() -> None:

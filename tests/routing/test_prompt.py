@@ -46,6 +46,17 @@ def test_qwen_images(width: int, height: int) -> None:
     assert bound <= 16_384 + 16
 
 
+@pytest.mark.parametrize("name", ["qwen3", "magistral"])
+def test_images_that_are_turned(name: str) -> None:
+    """An image has one bound, whether its EXIF data turn it or not: a tall one has more ends of rows."""
+    bounds = {
+        medium_bound(Medium(image=True, size=size), FAMILIES[name].image, None)
+        for size in ((28, 28 * 50), (28 * 50, 28))
+    }
+    assert len(bounds) == 1
+    assert min(bounds) >= 100
+
+
 @given(st.integers(1, 20_000), st.integers(1, 20_000))
 def test_pixtral_images(width: int, height: int) -> None:
     """The bound of Magistral covers Pixtral, which puts a token at the end of every row."""

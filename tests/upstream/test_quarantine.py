@@ -12,6 +12,10 @@ from gateway.upstream.pool import Backend, Pool
 from gateway.upstream.quarantine import Quarantine, fingerprint_of
 
 LOST = BackendDisconnected("m")
+CRASHED = BackendError("m")
+CRASHED.crashed = True
+UNREACHABLE = NoBackend("m")
+UNREACHABLE.reached = False
 
 
 @dataclass
@@ -130,13 +134,43 @@ def test_a_lone_replica_need_not_pass_a_check() -> None:
         quarantine.admit(members, ONE, 12)
 
 
+def test_a_replica_may_die_of_what_it_failed_at() -> None:
+    """After a 500 the request goes to the same replica only, until that has passed a later check."""
+    members, quarantine = pool(), Quarantine()
+    a, b = members.backends
+    quarantine.note(members, ONE, a, CRASHED, 10)
+    passed(b, 11)
+    assert quarantine.admit(members, ONE, 12) is a
+    assert quarantine.admit(members, TWO, 12) is None
+
+    passed(a, 13)
+    assert quarantine.admit(members, ONE, 14) is None
+    assert not quarantine
+    quarantine.note(members, ONE, b, CRASHED, 15)
+    assert quarantine.admit(members, ONE, 80) is None
+
+
+def test_a_replica_that_died_after_a_500_has_lost_the_request() -> None:
+    """If it accepts no connection any more, the request waits until it lives again, and goes nowhere else."""
+    members, quarantine = pool(), Quarantine()
+    a = members.backends[0]
+    quarantine.note(members, ONE, a, CRASHED, 10)
+    quarantine.note(members, ONE, a, UNREACHABLE, 11)
+    with pytest.raises(RequestQuarantined):
+        quarantine.admit(members, ONE, 12)
+
+    passed(a, 13)
+    assert quarantine.admit(members, ONE, 14) is a
+
+
 def test_memory_is_bounded() -> None:
     """A thousand losses are remembered, the latest ones."""
     members, quarantine = pool(1), Quarantine()
     for number in range(3_000):
-        quarantine.note(members, Sent(b"%d" % number), members.backends[0], LOST, 10)
+        for failure in (LOST, CRASHED):
+            quarantine.note(members, Sent(b"%d" % number), members.backends[0], failure, 10)
 
-    assert len(quarantine._losses) == 1_024
+    assert len(quarantine._losses) == len(quarantine._suspects) == 1_024
     assert b"2999" in quarantine._losses
 
 

@@ -168,6 +168,18 @@ def test_chunks_are_refused(sent: bytes) -> None:
         ChunkedBody(100).take(sent)
 
 
+@pytest.mark.parametrize(("extension", "served"), [(0, True), (16, True), (250, False)])
+def test_long_extensions_count_as_small_chunks(extension: int, served: bool) -> None:
+    """Chunks of 200 bytes may come with short extensions, but not forever with long ones."""
+    sent = (b"c8;" + b"a" * extension + b"\r\n" + b"x" * 200 + b"\r\n") * 3_000
+    body = ChunkedBody(100)
+    if served:
+        assert len(body.take(sent)[0]) == 600_000
+    else:
+        with pytest.raises(InvalidRequest):
+            body.take(sent)
+
+
 async def test_trailers_and_extensions_are_dropped(tight: Running) -> None:
     """A chunked body with both is served, and the connection goes on."""
     request = head("host: x", "transfer-encoding: Chunked") + b"%x;a=b\r\n%b\r\n0\r\nx: y\r\n\r\n" % (
