@@ -4,7 +4,7 @@ UV := $(shell command -v uv || echo .venv-tools/bin/uv)
 RUN := .venv/bin/python
 ARGS ?=
 
-.PHONY: help demo headline results simulate prove-budget test test-vllm check format bench clean
+.PHONY: help demo headline results simulate prove-budget test test-vllm check format bench floods clean
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -57,6 +57,9 @@ format: .venv/.synced  ## Format, and fix what ruff can fix
 
 bench: .venv/.synced  ## Measure throughput, latency and memory (ARGS="--peers litellm,vllm-router")
 	$(RUN) -m tests.bench $(ARGS)
+
+floods: .venv/.synced  ## Measure memory and waiting under floods
+	$(RUN) -m tests.bench.floods $(ARGS)
 
 clean:  ## Remove what was installed and cached
 	rm -rf .venv .venv-tools .venv-vllm .bench .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis

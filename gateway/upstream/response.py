@@ -15,6 +15,8 @@ from gateway.http.headers import Headers, returned
 from gateway.upstream.http1 import HttpResponse
 from gateway.upstream.pool import Backend
 
+_AT_ONCE = 1 << 14  # bytes of a body; reading more takes milliseconds in which no other request is served
+
 
 @dataclass(slots=True)
 class UpstreamRequest:
@@ -56,16 +58,19 @@ class UpstreamResponse:
         """Called whenever the client or the backend made progress."""
 
     async def blocks(self) -> AsyncIterator[bytes]:
-        """The body as it arrives, including the first block.
+        """The body as it arrives, including the first block, in blocks of `_AT_ONCE` bytes at most.
 
         Raises: BackendDisconnected, BackendError.
         """
         block, self.body = self.body, b""
         while block:
-            self._client_reads = True
-            yield block
-            self._client_reads = False
-            self._touched()
+            for start in range(0, len(block), _AT_ONCE):
+                if start:
+                    await asyncio.sleep(0)
+                self._client_reads = True
+                yield block[start : start + _AT_ONCE]
+                self._client_reads = False
+                self._touched()
             block = await self._response.block()
             self._touched()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from gateway.budget.limits import Limit
 from gateway.budget.pricing import Pricing
 from gateway.budget.reservation import Demand, TierDemand
 from gateway.config.budgets import Budget
-from gateway.store.commands import window
+from gateway.store.commands import Window, WindowState, window
 from gateway.store.store import Store
 from gateway.telemetry.metrics import Metrics
 from router_model.allocation import PriceTable
@@ -179,3 +179,25 @@ async def test_prices_outlive_redis(server: RealRedis, stores: tuple[Store, Stor
         assert prices.price([at], 0.0) == TABLE.ceiling
     finally:
         server.send(signal.SIGCONT)
+
+
+async def test_many_windows_are_updated_in_slices(
+    stores: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of holders do not hold up other requests once per second, and all get their price."""
+    store, (prices, _) = stores[0], priced(stores[0])
+    for number in range(250):
+        prices.note([limit(f"b{number}")], ESTIMATES, TABLE, demand(), 0.01)
+    sizes = []
+    read = store.status
+
+    async def status(windows: Sequence[Window]) -> tuple[float, list[WindowState]]:
+        sizes.append(len(windows))
+        return await read(windows)
+
+    monkeypatch.setattr(store, "status", status)
+    await prices.tick()
+
+    assert sum(sizes) == 250
+    assert max(sizes) <= 100
+    assert all(pricer.update for pricer in prices.pricers.values())

@@ -52,3 +52,44 @@ async def test_no_stream_is_ended_before_its_idle_timeout(share: float) -> None:
                 heard = loop.time()
 
     assert loop.time() - heard >= idle
+
+
+class Arrives:
+    """A response whose body arrives in these blocks."""
+
+    status = 200
+    headers = ()
+
+    @staticmethod
+    def header(_: bytes) -> str:
+        return ""
+
+    def __init__(self, blocks: list[bytes]) -> None:
+        self._blocks = blocks
+
+    async def block(self) -> bytes:
+        return self._blocks.pop(0) if self._blocks else b""
+
+
+async def test_others_have_their_turn_within_a_large_block() -> None:
+    """However much has arrived at once, other tasks run after every few kilobytes of it."""
+    body = bytes(range(256)) * 4_000  # 1 MB
+    source: Any = Arrives([body[900_000:], b"small"])
+    response = UpstreamResponse(
+        Backend("a", Replica(url="http://a"), healthy=True), source, body[:900_000], complete=False
+    )
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    running = asyncio.create_task(other())
+    blocks = [block async for block in response.blocks()]
+    running.cancel()
+
+    assert b"".join(blocks) == body + b"small"
+    assert max(map(len, blocks)) <= 32_768
+    assert turns >= len(body) // 32_768
