@@ -183,7 +183,9 @@ class Gateway:
 
     def _load(self, raw: bytes) -> Snapshot:
         snapshot = Snapshot.read(raw)
-        if problems := reachable_example_keys(snapshot.settings, lambda: raw, self._host):
+        problems = reachable_example_keys(snapshot.settings, lambda: raw, self._host)
+        problems += forbidden_changes(self.snapshot.settings, snapshot.settings)
+        if problems:
             raise ConfigError(problems)
         return snapshot
 

@@ -85,6 +85,8 @@ def _build(tls: ReplicaTls | None) -> ssl.SSLContext:
 
 
 def _read(setting: str, path: str) -> None:
+    if Path(path).is_fifo():  # reading it would wait for a writer for ever
+        raise TlsFileError(setting, path, "not a regular file")
     try:
         Path(path).read_bytes()
     except OSError as error:

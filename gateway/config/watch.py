@@ -2,7 +2,8 @@
 
 A file that is written in place (`cp` to NFS, `scp`, an editor) can be seen half written, and the first half
 of a YAML file is often valid. So a changed file is loaded only after it has stood still, and what was seen
-is what is loaded. A file that ends in YAML's end marker `...` must keep it: without it, it is incomplete.
+is what is loaded. A file that seems cut off must stand still for longer, as its writer may have stalled. A
+file that ends in YAML's end marker `...` must keep it: without it, it is incomplete.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ log = logging.getLogger("thinkmeter.config")
 Loaded = TypeVar("Loaded")
 Stamp = tuple[int, ...]
 
+_DOUBT = (
+    "the configuration seems cut off: it is loaded when it has not changed for %g s, or at once on SIGHUP "
+    "or with the end marker `...`"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:
@@ -30,6 +36,8 @@ class Pace:
 
     look: float = 0.5
     still: float = 2.0
+    still_when_cut: float = 30.0
+    """If the file seems cut off."""
     still_when_asked: float = 0.1
     """After SIGHUP, whose sender says that the file is complete."""
 
@@ -57,6 +65,10 @@ class Still:
         """What to hold after one more look."""
         return self if look == self.look else Still(look, now)
 
+    def lacks(self, seconds: float, now: float) -> bool:
+        """Whether it has not stood still for so long."""
+        return now - self.since < seconds
+
 
 async def watch(
     path: Path,
@@ -83,7 +95,9 @@ async def watch(
         changed = first.raw is not None and digest_of(first.raw) != in_use
         known = () if changed else first.stamp
         marked, urgent = not changed and has_end_marker(first.raw), False
+        whole = None if changed else first.raw
         held: Still | None = None
+        doubted: Look | None = None
         while True:
             if await _waited(asked, pace.still_when_asked if urgent else pace.look):
                 urgent = True
@@ -92,16 +106,25 @@ async def watch(
                 held = None
                 continue
             held = held.after(look, loop.time()) if held else Still(look, loop.time())
-            if loop.time() - held.since < (pace.still_when_asked if urgent else pace.still):
+            if held.lacks(pace.still_when_asked if urgent else pace.still, loop.time()):
                 continue
-            known, held, urgent = look.stamp, None, False
+            unsure = (
+                not urgent and seems_cut(look.raw, whole) and held.lacks(pace.still_when_cut, loop.time())
+            )
+            if unsure and look == doubted:
+                continue
             try:
                 snapshot = await asyncio.to_thread(load, _complete(look, marked=marked))
+                if unsure:
+                    doubted = look
+                    log.warning(_DOUBT, pace.still_when_cut)
+                    continue
                 log.info("configuration reloaded: %s", take(snapshot))
-                marked = has_end_marker(look.raw)
+                marked, whole = has_end_marker(look.raw), look.raw
             except ConfigError as error:
                 refused()
                 log.warning("configuration refused, the old one stays: %s", error)
+            known, held, urgent, doubted = look.stamp, None, False, None
     finally:
         loop.remove_signal_handler(signal.SIGHUP)
 
@@ -137,6 +160,19 @@ def look_at(path: Path, known: Stamp | None = None) -> Look:
 def has_end_marker(raw: bytes | None) -> bool:
     """Whether the text ends in YAML's end marker, a line `...`."""
     return raw is not None and raw.rstrip().splitlines()[-1:] == [b"..."]
+
+
+def seems_cut(raw: bytes | None, whole: bytes | None) -> bool:
+    """Whether a file may be the beginning of a new version of another one: a line that was within it is last.
+
+    Or the line end at the end is missing. Every limit, ceiling or budget after it would be lost.
+    """
+    if not raw or not whole or has_end_marker(raw):
+        return False
+    if whole.endswith(b"\n") and not raw.endswith(b"\n"):
+        return True
+    lines, last = whole.rstrip().splitlines(), raw.rstrip().splitlines()[-1:]
+    return last != lines[-1:] and last[0] in lines if last else False
 
 
 def _complete(look: Look, *, marked: bool) -> bytes:

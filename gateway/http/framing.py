@@ -71,12 +71,15 @@ def read_head(head: bytes) -> RequestHead:
         _check_repeated(headers)
     http10 = minor == b"0"
     authority, path, query = _split(target)
-    if authority is not None:  # RFC 9112, 3.2.2: it takes precedence over the header
-        headers = [(b"host", authority), *(h for h in headers if h[0] != b"host")]
-    elif not found.get(b"host") and not http10:
+    host = found.get(b"host", b"")
+    if not host and not http10:  # also with a URL as the target
         raise InvalidRequest("The request has no Host header, which HTTP/1.1 requires")
-    if not _HOST.fullmatch(authority or found.get(b"host", b"")):
+    if not _HOST.fullmatch(host):
         raise InvalidRequest("The Host header is not a host and a port")
+    if authority is not None:  # RFC 9112, 3.2.2: it takes precedence over the header
+        if not _HOST.fullmatch(authority):
+            raise InvalidRequest("The host in the request target is not a host and a port")
+        headers = [(b"host", authority), *(h for h in headers if h[0] != b"host")]
     if b"x-api-key" in found:
         _check_credentials(found)
     keep_alive = not http10 and not _closes(found.get(b"connection", b"").lower())

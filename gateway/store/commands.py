@@ -208,3 +208,22 @@ def window_call(window: Window, *arguments: int, caps: str, lease_ms: int) -> Sc
     """KEYS and ARGV of top_up.lua and reset.lua."""
     keys = ScriptKeys(caps, [window])
     return keys.keys, [lease_ms, *keys.lengths(), *arguments]
+
+
+_ROWS = {"reserve": len(ReserveReply._fields), "status": len(WindowState._fields)}
+"""Scripts that return the server's time and lists, and the length of these."""
+_NUMBERS = {"settle": 3, "renew": 3, "top_up": 2, "reset": 2}
+"""Scripts that return the server's time and other numbers, and how many in all."""
+
+
+def is_reply(script: str, keys: Sequence[str], reply: Any) -> bool:
+    """Whether a reply has the shape that the script returns. If not, it is not our script that answered."""
+    if script == "pace":
+        return isinstance(reply, int)
+    if not isinstance(reply, list) or not reply or not isinstance(reply[0], int):
+        return False
+    if script in _NUMBERS:
+        return len(reply) == _NUMBERS[script] and all(isinstance(number, int) for number in reply)
+    if script == "status" and len(reply) - 1 != len(keys) // 2:  # two keys for each window, one for all
+        return False
+    return all(isinstance(row, list) and len(row) == _ROWS[script] for row in reply[1:])

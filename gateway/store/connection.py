@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -28,6 +29,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as LostConnection
 
 from gateway.circuit_breaker import CircuitBreaker
+from gateway.store.commands import is_reply
 from gateway.store.embedded import RedisServerError
 
 log = logging.getLogger("thinkmeter.redis")
@@ -157,11 +159,12 @@ class RedisConnection:
         """Run a script. Raises: StoreUnavailable."""
         text, digest = self._scripts[script]
         begun = time.perf_counter()
+        valid = partial(is_reply, script, keys)
         try:
             try:
-                reply = await self.command("EVALSHA", digest, len(keys), *keys, *arguments)
+                reply = await self.command("EVALSHA", digest, len(keys), *keys, *arguments, valid=valid)
             except NoScriptError:
-                reply = await self.command("EVAL", text, len(keys), *keys, *arguments)
+                reply = await self.command("EVAL", text, len(keys), *keys, *arguments, valid=valid)
         except StoreUnavailable:
             self._observe(script, None)
             raise
@@ -170,15 +173,17 @@ class RedisConnection:
             self._ahead = _clock_ahead(self._ahead, reply[0] - time.monotonic() * 1000)
         return reply if isinstance(reply, list) else [reply]
 
-    async def command(self, *words: Any) -> Any:
-        """Run any command. Raises: StoreUnavailable, NoScriptError."""
+    async def command(self, *words: Any, valid: Callable[[Any], bool] | None = None) -> Any:
+        """Run any command. valid: whether its reply makes sense. Raises: StoreUnavailable, NoScriptError."""
         if self._client is None:
             raise StoreUnavailable("Redis is not connected")
         try:
             reply = await self._wait(self._patience(), self._client.execute_command(*words))
-        except NoScriptError:
-            raise
+            if valid and not valid(reply):
+                raise ResponseError(f"its reply is not that of the script: {str(reply)[:80]}")
         except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
+            if isinstance(error, NoScriptError) and words[0] == "EVALSHA":
+                raise
             self._failed(error)
             if isinstance(error, LostConnection):
                 raise ConnectionBroken(f"{type(error).__name__}: {error}") from error

@@ -23,7 +23,7 @@ Attempt = Callable[[], Coroutine[Any, Any, Opened[P]]]
 
 _DELAY = 0.25  # seconds until the next address is tried as well, as RFC 8305 recommends
 _MOST = 16  # addresses that one connection tries
-_AVOIDED = 60.0  # seconds for which an address that another one has overtaken is tried last
+_AVOIDED = 60.0  # seconds for which an address that did not lead to a connection is tried last
 
 
 class ConnectError(Exception):
@@ -42,7 +42,7 @@ class Connector:
         self._turns: dict[str, int] = {}
         """Connections opened so far, by host."""
         self._avoided: dict[Address, float] = {}
-        """Addresses that another one has overtaken, and until when they are tried last."""
+        """Addresses that did not lead to a connection, and until when they are tried last."""
 
     async def connect(self, protocol: Callable[[], P], origin: Origin, seconds: float) -> P:
         """Open a connection to any address of a server, within `seconds` in all.
@@ -64,9 +64,10 @@ class Connector:
             raise ConnectError(Cause("tls_files", str(error))) from None
         except socket.gaierror as error:
             raise ConnectError(Cause("name_not_resolved", f"{origin.host}: {error.strerror}")) from None
-        except OSError:  # all addresses failed, or the time is over
+        except OSError:  # all addresses failed, or the time is over: begin with the others next time
+            self._try_last([address for address in reached if address])
             raise ConnectError(max(reached.values(), key=lambda cause: cause.rank)) from None
-        self._overtaken([address for address in ordered if address in reached])
+        self._try_last([address for address in ordered if address in reached])
         return opened
 
     def _order(self, host: str, addresses: tuple[Address, ...]) -> list[Address]:
@@ -75,7 +76,7 @@ class Connector:
         avoided = {address for address, end in self._avoided.items() if end > now}
         return in_order(addresses, turn, avoided)[:_MOST]
 
-    def _overtaken(self, addresses: list[Address]) -> None:
+    def _try_last(self, addresses: list[Address]) -> None:
         """Remember the addresses that did not lead to a connection although they were tried."""
         if addresses:
             now = time.monotonic()

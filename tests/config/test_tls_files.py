@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -58,7 +59,9 @@ def test_files(authority: Authority, tmp_path: Path) -> None:
     locked = tmp_path / "locked.pem"
     words = f"ec -in {ours.key} -aes128 -passout pass:secret -out {locked}"
     subprocess.run(["openssl", *words.split()], check=True, capture_output=True)
+    os.mkfifo(tmp_path / "pipe")
     expected = {
+        f"ca: {tmp_path / 'pipe'}": ("ca", f"{tmp_path / 'pipe'}: not a regular file"),
         "ca: /no/such/file": ("ca", "/no/such/file: No such file or directory"),
         f"ca: {tmp_path}": ("ca", f"{tmp_path}: Is a directory"),
         f"ca: {text}": ("ca", f"{text}: not a file of certificates in PEM"),

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config.loader import ConfigError, Problem, digest_of
-from gateway.config.watch import Look, Pace, Still, has_end_marker, look_at, watch
+from gateway.config.watch import Look, Pace, Still, has_end_marker, look_at, seems_cut, watch
 
 FAST = Pace(look=0.01, still=0.05, still_when_asked=0.02)
 
@@ -184,6 +184,59 @@ async def test_end_marker_must_stay(path: Path) -> None:
         await watched.until(lambda: watched.refused == 2)
         path.write_text("a\nb\n...\n")
         await watched.until(lambda: watched.taken == ["a\nb\n...\n"])
+
+
+async def test_file_that_seems_cut_off_waits(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A writer that stalls for long within the file loses nothing that comes later; SIGHUP does not wait."""
+    path.write_text("keys\nceiling\nrules\n")
+    async with watching(path, Pace(look=0.01, still=0.02, still_when_cut=3600)) as watched:
+        path.write_text("keys\n")
+        await watched.until(lambda: "seems cut off" in caplog.text)
+        path.write_text("keys\nceiling\nrules\nmore\n")
+        await watched.until(lambda: watched.taken == ["keys\nceiling\nrules\nmore\n"])
+        path.write_text("keys\n")
+        os.kill(os.getpid(), signal.SIGHUP)
+        await watched.until(lambda: watched.taken[1:] == ["keys\n"])
+
+    assert caplog.text.count("seems cut off") <= 2
+
+
+async def test_invalid_file_that_seems_cut_off_is_refused_soon(path: Path) -> None:
+    """There is nothing to wait for: the old configuration stays anyhow."""
+    path.write_text("keys\n")
+    async with watching(path, Pace(look=0.01, still=0.02, still_when_cut=3600)) as watched:
+        path.write_text("bad")
+        await watched.until(lambda: watched.refused == 1)
+
+
+async def test_file_that_seems_cut_off_is_loaded_at_last(path: Path) -> None:
+    """An operator may remove the last lines."""
+    path.write_text("keys\nrules\n")
+    async with watching(path, Pace(look=0.01, still=0.02, still_when_cut=0.1)) as watched:
+        path.write_text("keys\n")
+        await watched.until(lambda: watched.taken == ["keys\n"])
+
+
+@pytest.mark.parametrize(
+    ("raw", "cut"),
+    [
+        (b"a\nb\n", True),
+        (b"new\na\nb\n", True),
+        (b"a\nb\nc: 12", True),
+        (b"a\nb\nc: 1\n", False),
+        (b"a\nb\nc: 123\n", False),
+        (b"a\nc: 123\n", False),
+        (b"a\nb\nc: 123\nd\n", False),
+        (b"a\n...\n", False),
+        (b"", False),
+        (b"\n\n", False),
+        (None, False),
+    ],
+)
+def test_what_seems_cut(raw: bytes | None, cut: bool) -> None:
+    """Part of a line is missing at the end, or lines are that followed the last one."""
+    assert seems_cut(raw, b"a\nb\nc: 123\n") is cut
+    assert not seems_cut(raw, None)
 
 
 @pytest.mark.parametrize(

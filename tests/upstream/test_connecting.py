@@ -74,6 +74,16 @@ async def test_an_address_that_was_overtaken_comes_last() -> None:
         client.close()
 
 
+async def test_more_addresses_than_one_connection_tries() -> None:
+    """If all that were tried fail, the next connection begins with the others."""
+    async with answering("127.0.0.1") as (port, _):
+        refusing = [f"127.0.1.{n}" for n in range(1, 31)]
+        async with resolving(names(dual=[*refusing, "127.0.0.1"])) as client:
+            with pytest.raises(NoBackend):
+                await get(client, f"http://dual:{port}")
+            assert await get(client, f"http://dual:{port}") == 200
+
+
 async def test_an_address_that_refuses() -> None:
     """The next one is tried at once."""
     async with (

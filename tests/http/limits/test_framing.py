@@ -53,6 +53,8 @@ REFUSED = {
     "preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\n",
     "two spaces": head("host: x", line="GET  / HTTP/1.1"),
     "authority": head("host: x", line="CONNECT example.com:443 HTTP/1.1"),
+    "URL without Host": head(line="GET http://x/ HTTP/1.1"),
+    "URL with a bad Host": head("host: a b", line="GET http://x/ HTTP/1.1"),
     "user in a URL": head("host: x", line="GET http://a@x/ HTTP/1.1"),
     "fragment": head("host: x", line="GET /#a HTTP/1.1"),
     "byte over 127 in the path": head("host: x", line="GET /\xff HTTP/1.1"),
