@@ -10,6 +10,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
+from gateway.http.turns import Turns
+
 _OWN_DESCRIPTORS = 64
 """Descriptors kept for logs, Redis, the encoder, health checks and files that are read again."""
 _MOST_CONNECTIONS = 8_192
@@ -62,6 +64,7 @@ class Connections:
         self._held: OrderedDict[ClientConnection, int] = OrderedDict()
         """Bytes of incomplete or waiting requests, by connection; the one that began first comes first."""
         self._bytes = 0
+        self.turns = Turns()
 
     def __len__(self) -> int:
         return len(self._open)

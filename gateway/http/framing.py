@@ -26,6 +26,8 @@ _SINGLE = frozenset(
 """Headers that mean something to the gateway, and nothing certain when they are sent twice."""
 _LONGEST_SIZE = 256
 """Bytes of the line before a chunk: its size and its extensions, which nobody uses."""
+_AT_ONCE = 256
+"""Chunks that are read before others are served."""
 _FAIR_CHUNK = 64
 """Bytes that a chunk should have beyond its extension, as each costs time."""
 _FREE_EXCESS = 262_144
@@ -175,6 +177,8 @@ def _check_credentials(found: dict[bytes, bytes]) -> None:
 class LengthBody:
     """A body whose length was declared."""
 
+    interrupted = False
+
     def __init__(self, length: int) -> None:
         self._left = length
         self.done = length == 0
@@ -199,6 +203,8 @@ class ChunkedBody:
         self._trailers = trailer_bytes
         self._excess = 0
         self.done = False
+        self.interrupted = False
+        """There may be more to read at once, but others must be served in between."""
 
     def take(self, data: bytes | bytearray) -> tuple[bytes, int]:
         """The bytes of the body in `data`, and how much of `data` was read.
@@ -206,8 +212,13 @@ class ChunkedBody:
         Raises: InvalidRequest.
         """
         parts: list[bytes] = []
-        at, end = 0, len(data)
+        at, end, lines = 0, len(data), 0
+        self.interrupted = False
         while at < end and not self.done:
+            if lines == _AT_ONCE:
+                self.interrupted = True
+                break
+            lines += 1
             if self._left:
                 parts.append(bytes(data[at : at + self._left]))
                 self._left -= len(parts[-1])

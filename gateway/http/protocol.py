@@ -162,6 +162,9 @@ class HttpProtocol(HttpToolsProtocol):
                 self.cycle.more_body = False
                 self.cycle.message_event.set()
                 self.flow.resume_reading()  # nobody will ask for more, and the client's leaving must be seen
+        elif body.interrupted:
+            self.open_connections.turns.wait(self._read, self.loop.call_soon)
+            return False
         return bool(used)
 
     def _wait_for_next(self) -> None:
@@ -247,7 +250,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.open_connections.end(self)
         if not self.transport.is_closing() and (self._unread or self._body is not None):
             self._unset_keepalive_if_required()
-            self._read()
+            self.open_connections.turns.wait(self._read, self.loop.call_soon)
 
     # --- refusing ----------------------------------------------------------------------------------
 

@@ -167,7 +167,19 @@ def test_bodies_in_any_pieces() -> None:
 def test_chunks_are_refused(sent: bytes) -> None:
     """Sizes that are not plain hex, bare line feeds, endless lines and a flood of tiny chunks are refused."""
     with pytest.raises(InvalidRequest):
-        ChunkedBody(100).take(sent)
+        taken(ChunkedBody(100), sent)
+
+
+def taken(body: ChunkedBody, sent: bytes) -> bytes:
+    """All that the body takes of what was sent."""
+    parts, left = [], sent
+    while left:
+        part, used = body.take(left)
+        parts.append(part)
+        left = left[used:]
+        if not body.interrupted:
+            break
+    return b"".join(parts)
 
 
 @pytest.mark.parametrize(("extension", "served"), [(0, True), (16, True), (250, False)])
@@ -176,10 +188,10 @@ def test_long_extensions_count_as_small_chunks(extension: int, served: bool) -> 
     sent = (b"c8;" + b"a" * extension + b"\r\n" + b"x" * 200 + b"\r\n") * 3_000
     body = ChunkedBody(100)
     if served:
-        assert len(body.take(sent)[0]) == 600_000
+        assert len(taken(body, sent)) == 600_000
     else:
         with pytest.raises(InvalidRequest):
-            body.take(sent)
+            taken(body, sent)
 
 
 async def test_trailers_and_extensions_are_dropped(tight: Running) -> None:
