@@ -181,9 +181,11 @@ class Reservation:
     def renewal(self) -> list[tuple[int, int]]:
         """(tokens reserved, tokens spent so far or -1 if unknown) under each limit.
 
-        A stream that has spent more than `reserve: p95` expected now reserves all that it may spend.
+        A stream that has spent more than `reserve: p95` expected now reserves all that it may spend. What may
+        have been spent unseen is an estimate, so the sum is bounded by that: if this gateway dies, it is what
+        the reservation counts as.
         """
-        passed = self.progress() if self.progress else -1
+        passed = min(self.progress(), self.most) if self.progress else -1
         tier, renewed = self.demand.tiers[self.tier], []
         for limit, amount in zip(self.limits, self.amounts(), strict=True):
             spent = self.demand.fixed(limit) + passed if passed >= 0 else -1

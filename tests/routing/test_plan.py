@@ -246,6 +246,15 @@ def test_a_stream_beyond_its_percentile_reserves_its_limit() -> None:
     assert reservation.renewal() == [(600, -1), (900, -1)]
 
 
+def test_a_renewal_reports_no_more_than_was_reserved() -> None:
+    """If the gateway dies, a reservation counts as last reported, so an estimate must not exceed it."""
+    demand = one().demand(Reservations(), choices=2, prompt=300)
+    reservation = Reservation("r", (limit(), limit(count="total")), demand, 0, progress=lambda: 10**6)
+
+    for amount, spent in reservation.renewal():
+        assert spent == amount
+
+
 def test_durations_are_written_as_openai_does() -> None:
     """Durations in milliseconds, seconds, minutes and hours."""
     written = {0: "0ms", 250: "250ms", 1000: "1s", 1001: "2s", 60_000: "1m0s", 359_500: "6m0s"}
