@@ -239,9 +239,7 @@ async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response
         blind, silence = plan.blind, time.perf_counter() - begun
         if blind.silent or reader.silent(silence):
             return -1
-        return reader.passed(blind.reasoning) + blind.unseen(
-            silence, reader.passed() / max(begun - first, _SHORT)
-        )
+        return reader.passed(blind.reasoning) + blind.unseen(silence, _rate(reader, begun - first))
 
     if plan.reservation:
         plan.reservation.progress = progress
@@ -262,8 +260,13 @@ async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response
         if plan.reservation:
             plan.reservation.progress = None  # it holds the record, which holds the reservation
         record.silence = time.perf_counter() - begun
-        record.rate = reader.passed() / max(begun - first, _SHORT)
+        record.rate = _rate(reader, begun - first)
         record.silent = reader.silent(record.silence)
+
+
+def _rate(reader: StreamReader, seconds: float) -> float:
+    """Tokens of a stream that passed in a second."""
+    return reader.passed() / max(seconds, _SHORT)
 
 
 def _headers(record: Record, response: UpstreamResponse, begun: float) -> Headers:

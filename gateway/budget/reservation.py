@@ -60,10 +60,10 @@ class Demand:
 
     def amount(self, limit: Limit, tier: TierDemand, clamp: int = 0) -> int:
         """Tokens to reserve for a tier, or for a tier cut to `clamp` completion tokens per choice."""
-        strict = self.strict or limit.budget.reserve == "strict" or tier.likely is None
-        likely = tier.max_tokens if strict or tier.likely is None else tier.likely
-        per_choice = min(likely, clamp or tier.max_tokens, tier.max_tokens)
-        return self.fixed(limit) + self.choices * per_choice
+        most = self.most(limit, tier, clamp)
+        if self.strict or limit.budget.reserve == "strict" or tier.likely is None:
+            return most
+        return min(self.fixed(limit) + self.choices * tier.likely, most)
 
     def most(self, limit: Limit, tier: TierDemand, clamp: int = 0) -> int:
         """Tokens that a tier may spend, whatever is reserved for it."""
@@ -230,7 +230,7 @@ class Reservation:
             return passed
         if not outcome.streamed or outcome.silent:
             return max(self.most, passed or 0)
-        seen = max((passed or 0) + outcome.held, usage.deltas + outcome.unseen + outcome.held)
+        seen = max(passed or 0, usage.deltas + outcome.unseen) + outcome.held
         return max(min(seen, self.most), passed or 0)
 
 

@@ -85,7 +85,7 @@ def _build(tls: ReplicaTls | None) -> ssl.SSLContext:
 
 
 def _read(setting: str, path: str) -> None:
-    if Path(path).is_fifo():  # reading it would wait for a writer for ever
+    if Path(path).is_fifo():  # reading it blocks until something writes to it
         raise TlsFileError(setting, path, "not a regular file")
     try:
         Path(path).read_bytes()

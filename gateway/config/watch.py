@@ -149,7 +149,7 @@ def look_at(path: Path, known: Stamp | None = None) -> Look:
     stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_dev)
     if stamp == known:
         return Look(stamp)
-    if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for a writer for ever
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe blocks until something writes to it
         return Look(stamp, problem=f"cannot read {path}: not a regular file")
     try:
         return Look(stamp, read_file(path))

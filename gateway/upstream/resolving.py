@@ -112,7 +112,7 @@ class Resolver:
                 answer: Answer = self._lookup(*name)
             except OSError as error:
                 answer = error
-            except Exception as error:  # noqa: BLE001 - requests must not wait for ever
+            except Exception as error:  # noqa: BLE001 - a request that waits must get an answer
                 answer = OSError(repr(error))
             with suppress(RuntimeError):  # the event loop has ended meanwhile
                 loop.call_soon_threadsafe(self._end, name, pending, answer)

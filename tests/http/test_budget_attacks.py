@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import math
 from collections.abc import AsyncIterator
@@ -15,39 +14,11 @@ from gateway.openai_api.requests import parse_completion
 from gateway.routing.prompt import prompt_bound
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
+from tests.http.governed import governed
 from tests.redis import RealRedis, used
-from tests.serving import Running, configuration, serving
+from tests.serving import Running
 
 pytestmark = pytest.mark.usefixtures("patient_redis")
-
-
-@contextlib.asynccontextmanager
-async def governed(backend: Backend, server: RealRedis, **budget: Any) -> AsyncIterator[Running]:
-    """A gateway with one budget, on an empty Redis."""
-    server.ask("FLUSHALL")
-    budgets = [{"name": "b0", "window": "1m", "tokens": 100_000} | budget]
-    settings = configuration(
-        backend.url,
-        redis={"url": server.url},
-        head="baseline",
-        price=0,
-        budgets=budgets,
-        reservations={"shortest_answer": 16},
-    )
-    async with serving(settings) as gateway:
-        yield gateway
-
-
-@pytest.fixture
-async def completion(backend: Backend, redis_server: RealRedis) -> AsyncIterator[Running]:
-    async with governed(backend, redis_server) as gateway:
-        yield gateway
-
-
-@pytest.fixture
-async def total(backend: Backend, redis_server: RealRedis) -> AsyncIterator[Running]:
-    async with governed(backend, redis_server, count="total", tokens=1_000_000) as gateway:
-        yield gateway
 
 
 @pytest.fixture

@@ -13,24 +13,11 @@ import pytest
 
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
-from tests.http.test_budget_attacks import governed
 from tests.openai_api.test_images import png
 from tests.redis import RealRedis, used
 from tests.serving import Running, configuration, serving
 
 pytestmark = pytest.mark.usefixtures("patient_redis")
-
-
-@pytest.fixture
-async def completion(backend: Backend, redis_server: RealRedis) -> AsyncIterator[Running]:
-    async with governed(backend, redis_server) as gateway:
-        yield gateway
-
-
-@pytest.fixture
-async def total(backend: Backend, redis_server: RealRedis) -> AsyncIterator[Running]:
-    async with governed(backend, redis_server, count="total", tokens=1_000_000) as gateway:
-        yield gateway
 
 
 # --- what a client may hide ------------------------------------------------------------------------------
