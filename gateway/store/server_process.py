@@ -18,6 +18,7 @@ from pathlib import Path
 _ANSWER_SECONDS = 2.0
 _START_SECONDS = 20.0
 _STOP_SECONDS = 10.0
+_LOADING = b"-LOADING"
 _PAUSE = 0.02  # seconds between two looks at a server that starts or stops
 
 _OPTIONS = {
@@ -83,7 +84,7 @@ class ServerProcess:
         return True
 
     def start(self, binary: str) -> None:
-        """Start a server, which must not live, and wait until it has loaded its data.
+        """Start a server, which must not live, and wait until it has loaded its data, for a limited time.
 
         Raises: StartFailed, OSError.
         """
@@ -105,19 +106,19 @@ class ServerProcess:
                 pass_fds=(lock.fileno(),),
             )
         end = time.monotonic() + _START_SECONDS
-        while not (reply := self.ask()):
-            if not self.lives():
+        while not (reply := self.ask()) or reply.startswith(_LOADING):
+            if not self.lives():  # also while it loads its data, which may be damaged
                 raise StartFailed(f"the embedded Redis does not start: {self._last_line()}")
             if time.monotonic() > end:
+                if reply:
+                    return
                 raise StartFailed(f"the embedded Redis does not respond: see {self._log}")
             time.sleep(_PAUSE)
-        if reply.startswith(b"-LOADING"):
-            self.wait_until_loaded()
 
     def wait_until_loaded(self) -> None:
         """Wait for a server that loads its data, for a limited time."""
         end = time.monotonic() + _START_SECONDS
-        while (self.ask() or b"").startswith(b"-LOADING") and time.monotonic() < end:
+        while (self.ask() or b"").startswith(_LOADING) and time.monotonic() < end:
             time.sleep(_PAUSE)
 
     def stop(self) -> None:
