@@ -162,6 +162,17 @@ class Plan(Struct, frozen=True):
             decision = self.routing.granted(reservation, self.call.settings.reservations)
         return replace(self, decision=decision, reservation=reservation)
 
+    def with_room(self, room: int) -> Plan:
+        """The plan with a length that fits `room` completion tokens, which are left beside the prompt.
+
+        A reservation stays as it is: an upper bound of what may be generated.
+        """
+        if not (self.routing and self.decision) or room < 1:
+            return self
+        routing = self.routing.with_room(room)
+        decision = routing.fitted(self.decision) if self.reservation else routing.decision
+        return replace(self, routing=routing, decision=decision)
+
     def without_body(self) -> Plan:
         """The plan of a call that has been encoded for a backend."""
         request = with_changes(self.call.request, fields={}, prompt="", conversation="", metadata=None)

@@ -125,7 +125,12 @@ class TierLadder:
         return top
 
     def length(
-        self, index: int, limits: ClientLimits, guaranteed: int = 0, context: int | None = None
+        self,
+        index: int,
+        limits: ClientLimits,
+        guaranteed: int = 0,
+        context: int | None = None,
+        room: int | None = None,
     ) -> Length:
         """How many tokens a rung may use within the client's limits.
 
@@ -139,6 +144,11 @@ class TierLadder:
             300                            0        200          300   the answer keeps its 100
             100                            0         50          100   half for each
             60                           200        200          260   60 for the answer
+
+        room: completion tokens that the context leaves beside the prompt; None if all of it. It outranks a
+        guarantee: the answer keeps its size, up to half of the room. With room for 300, the rung gets
+        `thinking: 200, max_tokens: 300`. Only a `max_tokens` of the client's own may exceed the room. The
+        backend then refuses it or lowers it, as it would without the gateway.
         """
         rung = self.rungs[index]
         answer = _UNLIMITED if rung.answer is None else rung.answer
@@ -150,10 +160,15 @@ class TierLadder:
             max_tokens = min(full, max(max_tokens, guaranteed + min(max_tokens, answer)))
         if context is not None:
             max_tokens = min(max_tokens, context)
+        sent = max_tokens
+        if room is not None and room < max_tokens:
+            sent = max_tokens if max_tokens == limits.max_tokens else room
+            max_tokens = room
+            guaranteed = min(guaranteed, room - min(answer, (room + 1) // 2))
         for_answer = min(answer, (max_tokens + 1) // 2)
         thinking = min(max(min(thinking, max_tokens - for_answer), guaranteed), max_tokens)
         unlimited = rung.answer is None and limits.max_tokens is None
-        return Length(thinking, None if unlimited else max_tokens)
+        return Length(thinking, None if unlimited else sent)
 
     def apply(self, fields: Fields, index: int, length: Length) -> Fields:
         """The request's fields with a rung written into them; all other fields keep the client's bytes."""
