@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from gateway.openai_api.numbers import whole_number
+
 
 class _ModelCard(Struct):
     id: Any = None
@@ -17,12 +19,8 @@ class _ModelCard(Struct):
     @property
     def context(self) -> int | None:
         """The context length in tokens; None if the card does not state one that can be read."""
-        stated = self.max_model_len
-        if isinstance(stated, str) and stated.isascii() and stated.isdigit():
-            stated = int(stated)
-        if isinstance(stated, float) and stated.is_integer():
-            stated = int(stated)
-        return stated if isinstance(stated, int) and stated > 0 and stated is not True else None
+        stated = whole_number(self.max_model_len)
+        return stated if stated and stated > 0 else None
 
 
 class _ModelList(Struct):

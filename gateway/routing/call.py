@@ -18,7 +18,7 @@ from gateway.config.models import Model
 from gateway.config.settings import Settings
 from gateway.http.headers import FORWARDED
 from gateway.openai_api.endpoints import Endpoint
-from gateway.openai_api.lengths import held_back, may_pause, model_decides, silences
+from gateway.openai_api.lengths import held_back, may_pause, model_decides, silences, within_cap
 from gateway.openai_api.requests import Fields, Request, encode, with_usage
 from gateway.routing.decision import Decision
 from gateway.routing.plan import RoutingPlan
@@ -193,6 +193,8 @@ class Plan(Struct, frozen=True):
             if decision.cap is not None and self.reservation and self.reservation.capped:
                 others = {name: value for name, value in fields.items() if name != "max_tokens"}
                 fields = others | {endpoint.cap_field: Raw(b"%d" % decision.cap)}
+            if decision.cap is not None and "min_tokens" in fields:
+                fields = within_cap(fields, decision.cap, request.client_limits.max_tokens)
         if request.model != call.pool.served_name:
             fields = fields | {"model": Raw(encode(call.pool.served_name))}
         # Under a budget, ask for the token count in every chunk, because one chunk can hold several tokens.

@@ -124,6 +124,13 @@ class TierLadder:
             top = min(top, within)
         return top
 
+    def longest(self, index: int) -> int:
+        """The most completion tokens of the rungs up to this one."""
+        return max(
+            rung.thinking + (_UNLIMITED if rung.answer is None else rung.answer)
+            for rung in self.rungs[: index + 1]
+        )
+
     def length(
         self,
         index: int,
@@ -136,6 +143,7 @@ class TierLadder:
 
         If `max_tokens` is too small for reasoning and answer, the answer keeps its size, up to half of
         `max_tokens`, and reasoning gets the rest: reasoning that leaves no room for an answer is wasted.
+        A tier's `max_tokens` rises to the client's `min_tokens`, within the same limits.
         `guaranteed` reasoning tokens outrank the client's limits; its `max_tokens` then bounds the answer
         alone. Nothing exceeds `context`. For example, a rung with `thinking: 400` and `answer: 100` gets:
 
@@ -154,7 +162,7 @@ class TierLadder:
         answer = _UNLIMITED if rung.answer is None else rung.answer
         guaranteed = min(guaranteed, rung.thinking)
         thinking = rung.thinking if limits.thinking is None else min(rung.thinking, limits.thinking)
-        full = max(thinking, guaranteed) + answer
+        full = max(max(thinking, guaranteed) + answer, limits.min_tokens)
         max_tokens = full if limits.max_tokens is None else min(full, limits.max_tokens)
         if guaranteed:
             max_tokens = min(full, max(max_tokens, guaranteed + min(max_tokens, answer)))
