@@ -71,6 +71,24 @@ class RoutingPlan:
     def length(self, index: int) -> Length:
         return self.ladder.length(index, self.client_limits, self.guaranteed, self.context, self.room)
 
+    def fits(self, room: int, longest_answer: int) -> bool:
+        """Whether a budget may grant any candidate in full if the context leaves `room` completion tokens.
+
+        longest_answer: tokens reserved for an answer that has no limit of its own; 0 if none are reserved.
+        """
+        if room >= self.ladder.whole + longest_answer and not self.client_limits.min_tokens:
+            return True  # the usual case, which costs nothing
+        if room < 1:
+            return False
+        plan = replace(self, room=room)
+        for index in self.candidates(self.decision.rung):
+            length = self.length(index)
+            if plan.length(index) != length or plan.fitting(index) != index:
+                return False
+            if length.max_tokens is None and length.thinking + longest_answer > room:
+                return False
+        return True
+
     def with_room(self, room: int) -> RoutingPlan:
         """The plan with a rung and lengths that fit `room` completion tokens."""
         plan = replace(self, room=room)
@@ -114,7 +132,7 @@ class RoutingPlan:
         if length.max_tokens is not None:
             return length.max_tokens
         most = length.thinking + longest_answer
-        return min(most, self.context or most)
+        return min(most, self.room or self.context or most)
 
     def tier_demand(self, index: int, longest_answer: int) -> TierDemand:
         max_tokens, prediction = self.max_tokens(index, longest_answer), self.prediction

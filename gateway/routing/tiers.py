@@ -64,6 +64,11 @@ class TierLadder:
             for rung in self.rungs
         )
         """The rungs as the head sees them."""
+        self.whole = max(rung.thinking + (rung.answer or rung.thinking) for rung in self.rungs)
+        """Completion tokens in which every rung has its whole thinking and its answer.
+
+        An answer without a limit gets as much as the thinking.
+        """
         self.named_lengths = tuple(self.lengths[at] for at in self.named)
         self._overlays = lru_cache(maxsize=1024)(self._render)
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.config.models import ImageTokens
+from gateway.openai_api.messages import Medium
 from gateway.openai_api.requests import ClientLimits
 from gateway.routing.policy import Bound, Bounds
+from gateway.routing.prompt import medium_bound
+from gateway.routing.room import counted_room, estimated_room, estimated_tokens
 from gateway.routing.tiers import Length, TierLadder
 from router_model.predictor import Prediction
 from tests.making import any_limits, ladder, positions, tokens
@@ -118,3 +124,86 @@ def test_fitting_twice_changes_nothing(plan: RoutingPlan, room: int) -> None:
     assert once.decision.thinking <= plan.decision.thinking
     assert once.decision.rung <= plan.decision.rung
     assert plan.decision.cap is None or (once.decision.cap or 0) <= plan.decision.cap
+
+
+@pytest.mark.parametrize(
+    ("tokens", "room"),
+    [(1000, 6961), (7900, 75), (7999, 1), (8000, None), (9000, None)],
+)
+def test_room_beside_a_counted_prompt(tokens: int, room: int | None) -> None:
+    """A little is spared, as another tier renders other marks; a prompt that fills the context has none."""
+    assert counted_room(tokens, 8000) == room
+
+
+@pytest.mark.parametrize(
+    ("text", "media", "room"),
+    [
+        (3_000, 0, 32_768 - 256 - 1000),
+        (3_000, 2_048, 32_768 - 256 - 1000 - 2048),
+        (90_000, 0, 32_768 - 256 - 30_000),
+        (97_000, 0, 2048),  # less than a sixteenth, if it is code
+        (124_000, 0, 32_768 - 256 - 31_000),
+        (130_000, 0, 256),
+        (10_000_000, 0, 256),
+    ],
+)
+def test_estimated_room(text: int, media: int, room: int) -> None:
+    """Three bytes are a token, or four where that would leave next to nothing, and something is left."""
+    assert estimated_room(text, media, 32_768) == room
+
+
+@given(st.integers(0, 10**7), st.integers(0, 10**6), st.integers(1, 10**6))
+def test_estimated_room_is_one(text: int, media: int, context: int) -> None:
+    """The estimate is a length that the context can have."""
+    assert 1 <= estimated_room(text, media, context) <= context
+
+
+def test_estimated_media() -> None:
+    """An image has the tokens of its rule if its size is known, and a usual size otherwise."""
+    rule = ImageTokens(most=16_384)
+    known, unknown, other = Medium(9, True, (280, 280)), Medium(0, True), Medium(9)
+
+    assert estimated_tokens([known], rule, 40_000) == medium_bound(known, rule, 40_000) < 2048
+    assert estimated_tokens([unknown, other], rule, 40_000) == 2 * 2048
+    assert estimated_tokens([known], None, 40_000) == 2048
+    assert estimated_tokens([other], None, 1000) == 1000
+
+
+@pytest.mark.parametrize(
+    ("limits", "room", "longest_answer", "fits"),
+    [
+        (ClientLimits(), 900, 0, True),
+        (ClientLimits(), 899, 0, False),
+        (ClientLimits(), 0, 0, False),
+        (ClientLimits(max_tokens=300), 300, 0, True),
+        (ClientLimits(max_tokens=300), 299, 0, False),
+        (ClientLimits(min_tokens=1500), 1000, 0, False),
+        (ClientLimits(min_tokens=1500), 1500, 0, True),
+    ],
+)
+def test_what_surely_fits(limits: ClientLimits, room: int, longest_answer: int, *, fits: bool) -> None:
+    """Nobody is asked where the wanted tier and all shorter ones have their full length."""
+    plan = replace(wanting(ladder(), 3), client_limits=limits)
+    plan = replace(plan, decision=plan.fitted(plan.decision))
+
+    assert plan.fits(room, longest_answer) == fits
+
+
+@pytest.mark.parametrize(("room", "longest_answer", "fits"), [(800, 0, True), (4_000, 4_096, False)])
+def test_what_surely_fits_without_a_limit(room: int, longest_answer: int, *, fits: bool) -> None:
+    """A tier without a limit needs room for its thinking twice, and under a budget for the longest answer."""
+    plan = wanting(ladder({"open": {"thinking": 400, "answer": None}}), 0)
+
+    assert plan.fits(room, longest_answer) == fits
+
+
+@settings(max_examples=20)
+@given(plans(), st.integers(1, 40_000))
+def test_what_fits_is_not_changed(plan: RoutingPlan, room: int) -> None:
+    """Where everything fits, knowing the room changes no candidate."""
+    if plan.room is None and plan.context and room <= plan.context and plan.fits(room, 0):
+        there = plan.with_room(room)
+        assert there.decision == plan.decision
+        candidates = plan.candidates(plan.decision.rung)
+        assert there.candidates(plan.decision.rung) == candidates
+        assert [there.length(at) for at in candidates] == [plan.length(at) for at in candidates]
