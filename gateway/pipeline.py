@@ -25,11 +25,11 @@ from gateway.snapshot import Snapshot
 from gateway.telemetry.record import Record
 from gateway.upstream.dispatch import Upstream
 from gateway.upstream.embedding import Embeddings
+from gateway.upstream.prompt_counts import PromptCounts
 from gateway.upstream.quarantine import fingerprint_of
 from gateway.upstream.response import UpstreamRequest, UpstreamResponse
 
-_SHORT = 0.5
-"""Seconds. Over a shorter time, the rate of a stream cannot be told."""
+_SHORT = 0.5  # seconds; over a shorter time, the rate of a stream cannot be told
 _large_bodies = ThreadPoolExecutor(2, "large-bodies")  # few, as each slows the event loop down a little
 
 
@@ -37,11 +37,11 @@ class Pipeline:
     """Serves requests with the snapshot of the configuration in use."""
 
     def __init__(self, snapshot: Snapshot, upstream: Upstream, ledger: Ledger) -> None:
-        self.snapshot = snapshot
-        """Replaced by a reload. Take it once per request."""
+        self.snapshot = snapshot  # replaced by a reload: take it once per request
         self._upstream = upstream
         self._ledger = ledger
         self.embeddings = Embeddings(upstream)
+        self._counts = PromptCounts(upstream)
 
     async def serve(self, exchange: Exchange, record: Record, endpoint: Endpoint) -> None:
         """Serve one request from a backend.
@@ -86,7 +86,10 @@ class Pipeline:
             price=pricing.price(call.limits, settings.price),
             explore=explore and not pricing.tight(call.limits),
         )
-        return Plan(call, routing, routing.decision)
+        plan = Plan(call, routing, routing.decision)
+        if plan.fits:
+            return plan
+        return plan.beside(await self._counts.count(call.pool, call.affinity, plan.count_request))
 
     def _note(self, record: Record, plan: Plan, demand: Demand) -> None:
         """Tell the record, and the prices of the budgets, what was decided."""
@@ -187,8 +190,7 @@ def _noting_attempts(record: Record, request: UpstreamRequest, plan: Plan) -> It
 async def relay(exchange: Exchange, record: Record, plan: Plan, response: UpstreamResponse) -> None:
     """Pass a backend's response on, and read its token usage on the side.
 
-    Raises: BackendError, BackendDisconnected, ClientClosed.
-    """
+    Raises: BackendError, BackendDisconnected, ClientClosed."""
     if plan.call.request.stream:
         await _relay_stream(exchange, record, plan, response)
     elif response.complete:

@@ -70,7 +70,8 @@ any_limits = st.builds(
     effort=st.none() | efforts,
     thinking=st.none() | tokens,
     max_tokens=st.none() | st.integers(1, 40_000),
-)
+    min_tokens=st.just(0) | st.integers(1, 40_000),
+).filter(lambda limits: limits.max_tokens is None or limits.min_tokens <= limits.max_tokens)
 tier_values = st.fixed_dictionaries(
     {"thinking": st.just(0) | tokens, "answer": st.none() | st.integers(1, 9_000)},
     optional={"effort": st.sampled_from(EFFORTS)},

@@ -93,8 +93,8 @@ def _add_dry_run(app: FastAPI, pipeline: Pipeline) -> None:
     async def route(request: Request) -> Response:
         exchange, snapshot = _exchange(request), pipeline.snapshot
         key = _identify(request, snapshot)
-        _, chat = await read_request(exchange, CHAT)
-        plan = await pipeline.plan(snapshot.call(CHAT, key, exchange.headers, chat), snapshot)
+        body, chat = await read_request(exchange, CHAT)
+        plan = await pipeline.plan(snapshot.call(CHAT, key, exchange.headers, chat, body), snapshot)
         fields = plan.fields()
         changed = {name: value for name, value in fields.items() if value != chat.fields.get(name)}
         removed = sorted(set(chat.fields) - set(fields))

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from gateway.config.models import Model
 from gateway.config.settings import Settings
 from gateway.errors import GatewayError
-from gateway.openai_api.errors import read_context, read_error
+from gateway.openai_api.errors import read_error
+from gateway.openai_api.model_cards import read_context
 from gateway.openai_api.requests import Fields, Request, encode, parse_chat
 from gateway.openai_api.responses import read_usage
 from gateway.openai_api.usage import SLACK, TokenUsage

@@ -21,10 +21,17 @@ _BECAUSE = {
     "rule_floor": "Rule {rule} guarantees {tier}; a shorter tier would have been chosen.",
     "rule_tier": "Rule {rule} fixes {tier}.",
     "budget": "The token budget had no room for a longer tier than {tier}.",
+    "context": "The model's context has no room beside the prompt for a longer tier than {tier}.",
     "prior": "The model was never measured; for reasoning models in general {tier} is worth most.",
     "abstained": "The prompt is unlike the head's training data; judged by its length, {tier} is worth most.",
     "explored": "{tier} was drawn at random, to learn how other tiers do.",
 }
+_NEEDS = {
+    "budget": "A longer tier needs room in the budget: wait until tokens leave the window, or raise "
+    "the limit.",
+    "context": "A longer tier needs a shorter prompt, or a model with a longer context.",
+}
+"""What a longer tier needs, where something had no room for it."""
 
 
 class PriceRange(Struct, frozen=True):
@@ -128,10 +135,8 @@ def _longer(decision: Decision, following: PriceRange | None) -> str:
         return f"By value alone, {_best(decision, _choices(decision))} would be chosen at this price."
     if reason.endswith("_ceiling"):
         return f"Without the ceiling, {_best(decision, everything)} would be chosen at this price."
-    if reason == "budget":
-        return (
-            "A longer tier needs room in the budget: wait until tokens leave the window, or raise the limit."
-        )
+    if reason in _NEEDS:
+        return _NEEDS[reason]
     if following is None or following.rung < decision.rung:
         return "No price would buy more thinking: the head expects no gain from it."
     return f"{_words(decision, following.rung)} would be chosen at a price of {following.high:.3g} or less."

@@ -1,4 +1,4 @@
-"""Reads error bodies and model lists of backends."""
+"""Reads error bodies of backends."""
 
 from __future__ import annotations
 
@@ -33,21 +33,3 @@ def read_error(body: bytes) -> ErrorObject:
         return inner if inner.message else ErrorObject(str(outer.get("detail", "")))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return ErrorObject()
-
-
-class _ModelCard(Struct):
-    id: str = ""
-    max_model_len: int | None = None
-
-
-class _ModelList(Struct):
-    data: list[_ModelCard] = []
-
-
-def read_context(body: bytes, served_name: str) -> int | None:
-    """The `max_model_len` of a model in a response of /v1/models; None if it has none."""
-    try:
-        cards = msgspec.json.decode(body, type=_ModelList).data
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-    return next((card.max_model_len for card in cards if card.id == served_name), None)

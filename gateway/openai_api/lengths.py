@@ -1,4 +1,7 @@
-"""Which fields of a request let the client decide the length of the answer, or silence its count. No I/O."""
+"""Which fields of a request let the client decide the length of the answer, or silence its count. No I/O.
+
+Also `min_tokens`, by which the client asks for a length.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from gateway.openai_api.numbers import whole_number
 from gateway.openai_api.requests import Fields
 
 _HARMLESS = frozenset({
@@ -101,6 +105,25 @@ def held_back(fields: Fields) -> int:
     stop = _value(fields.get("stop"))
     words = stop if isinstance(stop, list) else [stop]
     return _BYTES_PER_CHARACTER * max((len(word) for word in words if isinstance(word, str)), default=0)
+
+
+def least_tokens(fields: Fields, max_tokens: int | None) -> int:
+    """The client's `min_tokens`; 0 without one, or if it contradicts the client's own `max_tokens`.
+
+    A backend refuses such a contradiction, so it is left for the backend to explain.
+    """
+    least = whole_number(_value(fields.get("min_tokens"))) or 0
+    return 0 if max_tokens is not None and least > max_tokens else max(least, 0)
+
+
+def within_cap(fields: Fields, cap: int, max_tokens: int | None) -> Fields:
+    """The fields with `min_tokens` lowered to a cap that is not the client's own.
+
+    max_tokens: the client's own. A backend refuses a `min_tokens` above the cap.
+    """
+    if least_tokens(fields, max_tokens) <= cap:
+        return fields
+    return fields | {"min_tokens": Raw(b"%d" % cap)}
 
 
 def _value(raw: Raw | None) -> Any:

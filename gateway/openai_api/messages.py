@@ -16,7 +16,7 @@ _OTHERS = (
     *("video", "audio", "image", "file", "data", "source"),
 )
 """Keys of a part that carries something else than a text or an image."""
-_CHANGING = ("chat_template", "media_io_kwargs", "mm_payload", "mm_processor_kwargs")
+_CHANGING = frozenset({"chat_template", "media_io_kwargs", "mm_payload", "mm_processor_kwargs"})
 """Fields by which a client changes how its prompt or its media become tokens."""
 
 
@@ -84,6 +84,8 @@ def _is_text(kind: Any, uuid: Any) -> bool:
 
 def changing(fields: dict[str, Raw]) -> tuple[Medium, ...]:
     """One medium of unknown size for each field that changes how a prompt becomes tokens."""
+    if _CHANGING.isdisjoint(fields):
+        return ()
     return tuple(Medium() for name in _CHANGING if fields.get(name, _NULL) != _NULL)
 
 

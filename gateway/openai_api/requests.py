@@ -101,6 +101,8 @@ class ClientLimits:
     """The most reasoning tokens; 0 means no reasoning."""
     max_tokens: int | None = None
     """The most completion tokens, reasoning included."""
+    min_tokens: int = 0
+    """The fewest completion tokens, reasoning included. Unlike the others, it asks for more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,20 +14,23 @@ from msgspec.structs import replace
 from gateway.budget.limits import Limit
 from gateway.budget.reservation import Demand, Reservation, TierDemand
 from gateway.config.access import Key
-from gateway.config.models import Model
+from gateway.config.models import ImageTokens, Model
 from gateway.config.settings import Settings
 from gateway.http.headers import FORWARDED
 from gateway.openai_api.endpoints import Endpoint
-from gateway.openai_api.lengths import held_back, may_pause, model_decides, silences
+from gateway.openai_api.lengths import held_back, may_pause, model_decides, silences, within_cap
 from gateway.openai_api.requests import Fields, Request, encode, with_usage
+from gateway.openai_api.tokenizing import count_request, truncated_to
 from gateway.routing.decision import Decision
 from gateway.routing.plan import RoutingPlan
 from gateway.routing.prompt import prompt_bound
+from gateway.routing.room import counted_room, estimated_room, estimated_tokens
 from gateway.routing.tiers import Length, TierLadder
 from gateway.upstream.pool import Pool
 from router_model.allocation import PriceTable
 
 _NO_DEMAND = Demand(())
+_NULL, _ABSENT = Raw(b"null"), Raw(b"")
 _UNTIL_ABORTED = 8  # tokens of one choice that a backend generates until it notices that nobody reads them
 _FASTEST = 1000  # tokens of one choice that a backend generates in a second
 _ABORT_SECONDS = 0.5  # time until a backend has stopped after its client has left, on a busy machine
@@ -124,10 +127,9 @@ class Plan(Struct, frozen=True):
         budgets = [limit.budget for limit in call.limits]
         prompt = 0
         if any(budget.count == "total" for budget in budgets):
-            image = settings.families[call.target.model.family].image
             # of embeddings, the sum over all inputs, of which there may be many
             context = call.context if self.routing else None
-            prompt = prompt_bound(call.body, request, image, context)
+            prompt = prompt_bound(call.body, request, self._image, context)
         if self.routing is None:
             return Demand((TierDemand(0),), prompt=prompt)
         return self.routing.demand(
@@ -136,6 +138,47 @@ class Plan(Struct, frozen=True):
             prompt=prompt,
             strict=any(budget.reserve == "p95" for budget in budgets) and not model_decides(request.fields),
         )
+
+    @property
+    def _image(self) -> ImageTokens | None:
+        """The rule for images of the model's family."""
+        return self.call.settings.families[self.call.target.model.family].image
+
+    @property
+    def fits(self) -> bool:
+        """Whether the prompt surely leaves room for every length that the call may get.
+
+        Also true if nothing can be told, because no context is known, and if no limit of ours is sent. A
+        legacy completion is sent one only in place of a `max_tokens` of its own.
+        """
+        call, fields = self.call, self.call.request.fields
+        if self.routing is None or call.context is None:
+            return True
+        if not call.endpoint.has_template and fields.get("max_tokens", _ABSENT) != _NULL:
+            return True
+        bound = truncated_to(fields) or prompt_bound(call.body, call.request, self._image, call.context)
+        longest = call.settings.reservations.longest_answer if call.limits else 0
+        return self.routing.fits(call.context - bound, longest)
+
+    def count_request(self) -> bytes | None:
+        """What to ask a backend to learn how many tokens the prompt has; None if it could not tell."""
+        request = self.call.request
+        if request.media or request.embeds or truncated_to(request.fields):
+            return None
+        return count_request(self.fields())
+
+    def beside(self, prompt: int | None) -> Plan:
+        """The plan fitted into the room beside a prompt of so many tokens; None if they must be estimated."""
+        call, request, context = self.call, self.call.request, self.call.context
+        if context is None:
+            return self
+        prompt = truncated_to(request.fields) or prompt
+        if prompt is not None:
+            room = counted_room(prompt, context)
+            return self if room is None else self.with_room(room)
+        text = len(call.body) - sum(medium.payload for medium in request.media)
+        media = estimated_tokens(request.media, self._image, context)
+        return self.with_room(estimated_room(text, media, context))
 
     @property
     def blind(self) -> Blind:
@@ -162,6 +205,17 @@ class Plan(Struct, frozen=True):
             decision = self.routing.granted(reservation, self.call.settings.reservations)
         return replace(self, decision=decision, reservation=reservation)
 
+    def with_room(self, room: int) -> Plan:
+        """The plan with a length that fits `room` completion tokens, which are left beside the prompt.
+
+        A reservation stays as it is: an upper bound of what may be generated.
+        """
+        if not (self.routing and self.decision) or room < 1:
+            return self
+        routing = self.routing.with_room(room)
+        decision = routing.fitted(self.decision) if self.reservation else routing.decision
+        return replace(self, routing=routing, decision=decision)
+
     def without_body(self) -> Plan:
         """The plan of a call that has been encoded for a backend."""
         request = with_changes(self.call.request, fields={}, prompt="", conversation="", metadata=None)
@@ -182,6 +236,8 @@ class Plan(Struct, frozen=True):
             if decision.cap is not None and self.reservation and self.reservation.capped:
                 others = {name: value for name, value in fields.items() if name != "max_tokens"}
                 fields = others | {endpoint.cap_field: Raw(b"%d" % decision.cap)}
+            if decision.cap is not None and "min_tokens" in fields:
+                fields = within_cap(fields, decision.cap, request.client_limits.max_tokens)
         if request.model != call.pool.served_name:
             fields = fields | {"model": Raw(encode(call.pool.served_name))}
         # Under a budget, ask for the token count in every chunk, because one chunk can hold several tokens.

@@ -21,6 +21,7 @@ Reason = Literal[
     "rule_floor",
     "rule_tier",  # a rule fixes the tier
     "budget",  # a budget had no room for more
+    "context",  # the model's context had no room for more beside the prompt
 ]
 """Why a tier was chosen. The set is closed."""
 
@@ -81,6 +82,6 @@ class Decision(Struct, frozen=True):
     """Expected completion tokens at the chosen rung."""
     rungs: Rungs
     wanted: str | None = None
-    """The tier before a budget shortened the request; None if none did."""
+    """The tier before a budget or the context shortened the request; None if neither did."""
     wanted_rung: int | None = None
-    """Position of the rung before a budget shortened the request; None if none did."""
+    """Position of the rung before a budget or the context shortened the request; None if neither did."""

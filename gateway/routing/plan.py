@@ -34,6 +34,8 @@ class RoutingPlan:
     decision: Decision
     prices: PriceTable | None = None
     """The head's own price table. A budget uses it until it has seen enough requests."""
+    room: int | None = None
+    """Completion tokens that the context leaves beside the prompt; None while nobody had to find out."""
 
     @property
     def guaranteed(self) -> int:
@@ -47,16 +49,18 @@ class RoutingPlan:
         wanted, eligible = self.decision.rung, self.choice.eligible
         if self.bounds.fixed:
             return range(wanted, wanted + 1)
-        low = self.bounds.floor.index if self.bounds.floor else 0
+        low = self.fitting(self.bounds.floor.index) if self.bounds.floor else 0
         return range(min(low, wanted), max(wanted + 1, eligible.stop))
 
     def candidates(self, wanted: int) -> tuple[int, ...]:
         """The rungs that a budget may grant if this one is wanted: itself, then the named tiers below.
 
         Only named tiers, because a message to Redis holds the amounts of every candidate in every window.
+        If the context has no room for the wanted rung, the first one that it has room for takes its place.
         """
+        wanted = self.fitting(wanted)
         below = (index for index in reversed(self.ladder.named) if self.span.start <= index < wanted)
-        return (wanted, *below)
+        return (wanted, *(index for index in below if self.fitting(index) == index))
 
     def estimates(self, choices: int) -> tuple[list[float], list[float]]:
         """P(right) and the expected completion tokens of all choices, by rung that the request could get."""
@@ -65,7 +69,62 @@ class RoutingPlan:
         return list(self.prediction.correct[rungs]), tokens
 
     def length(self, index: int) -> Length:
-        return self.ladder.length(index, self.client_limits, self.guaranteed, self.context)
+        return self.ladder.length(index, self.client_limits, self.guaranteed, self.context, self.room)
+
+    def fits(self, room: int, longest_answer: int) -> bool:
+        """Whether a budget may grant any candidate in full if the context leaves `room` completion tokens.
+
+        longest_answer: tokens reserved for an answer that has no limit of its own; 0 if none are reserved.
+        """
+        if room >= self.ladder.whole + longest_answer and not self.client_limits.min_tokens:
+            return True  # the usual case, which costs nothing
+        if room < 1:
+            return False
+        plan = replace(self, room=room)
+        for index in self.candidates(self.decision.rung):
+            length = self.length(index)
+            if plan.length(index) != length or plan.fitting(index) != index:
+                return False
+            if length.max_tokens is None and length.thinking + longest_answer > room:
+                return False
+        return True
+
+    def with_room(self, room: int) -> RoutingPlan:
+        """The plan with a rung and lengths that fit `room` completion tokens."""
+        plan = replace(self, room=room)
+        decision, draw = plan.fitted(self.decision), self.choice.draw
+        if draw and decision.rung != self.decision.rung:
+            odds = propensity(draw, decision.rung, plan.fitting)
+            decision = with_fields(decision, propensity=odds)
+        return replace(plan, decision=decision)
+
+    def fitted(self, decision: Decision) -> Decision:
+        """A decision, granted by the budgets or not yet, with a rung and a length that fit the room."""
+        index = self.fitting(decision.rung)
+        length = self.length(index)
+        caps = [cap for cap in (decision.cap, length.max_tokens) if cap is not None]
+        if decision.cap is not None and length.max_tokens is None and self.room is not None:
+            caps.append(self.room)  # a budget caps a tier that has no limit of its own
+        changes: dict[str, Any] = {
+            "thinking": min(decision.thinking, length.thinking),
+            "cap": min(caps, default=None),
+        }
+        if index != decision.rung:
+            changes |= self._shortened(decision, index) | {"reason": "context"}
+        return with_fields(decision, **changes)
+
+    def fitting(self, index: int) -> int:
+        """The rung itself, or if the context has no room for its thinking, the longest tier that has.
+
+        Where the backend takes a thinking budget, that is shortened instead. Elsewhere a thought as long as
+        the tier's would leave no room for the answer. A floor does not help: what does not fit does not fit.
+        """
+        if self.room is None or self.ladder.enforces_thinking_budget:
+            return index
+        lower = [at for at in reversed(self.ladder.named) if at < index]
+        whole = replace(self, room=None)
+        fit = (at for at in (index, *lower) if self.length(at).thinking >= whole.length(at).thinking)
+        return next(fit, self.ladder.named[0])
 
     def max_tokens(self, index: int, longest_answer: int) -> int:
         """The most completion tokens that a rung may generate."""
@@ -73,7 +132,7 @@ class RoutingPlan:
         if length.max_tokens is not None:
             return length.max_tokens
         most = length.thinking + longest_answer
-        return min(most, self.context or most)
+        return min(most, self.room or self.context or most)
 
     def tier_demand(self, index: int, longest_answer: int) -> TierDemand:
         max_tokens, prediction = self.max_tokens(index, longest_answer), self.prediction
@@ -90,7 +149,7 @@ class RoutingPlan:
         """
         candidates = self.candidates(self.decision.rung)
         demands = tuple(self.tier_demand(index, reservations.longest_answer) for index in candidates)
-        kept = min(self.guaranteed, self.ladder.thinking[candidates[-1]])
+        kept = self._kept(candidates[-1])
         return Demand(
             tiers=demands,
             longest=self.max_tokens(self.span.stop - 1, reservations.longest_answer),
@@ -117,17 +176,21 @@ class RoutingPlan:
             granted = None if reservation.clamp else index
             changes["propensity"] = self._propensity(self.choice.draw, granted, reservation, reservations)
         if reservation.shortened:
-            changes |= {
-                "tier": self.ladder.tier_at(index),
-                "reason": "budget",
-                "rule": None,
-                "rung": index,
-                "rung_correct": self.prediction.correct[index],
-                "rung_tokens": self.prediction.tokens[index],
-                "wanted": self.decision.tier,
-                "wanted_rung": self.decision.rung,
-            }
+            changes |= self._shortened(self.decision, index) | {"reason": "budget"}
         return with_fields(self.decision, **changes)
+
+    def _shortened(self, decision: Decision, index: int) -> dict[str, Any]:
+        """The fields of a decision that change with its rung."""
+        first = decision.wanted is None or decision.wanted_rung is None
+        return {
+            "tier": self.ladder.tier_at(index),
+            "rule": None,
+            "rung": index,
+            "rung_correct": self.prediction.correct[index],
+            "rung_tokens": self.prediction.tokens[index],
+            "wanted": decision.tier if first else decision.wanted,
+            "wanted_rung": decision.rung if first else decision.wanted_rung,
+        }
 
     def _propensity(
         self, draw: Draw, granted: int | None, reservation: Reservation, reservations: Reservations
@@ -150,12 +213,18 @@ class RoutingPlan:
         room = {index for index in self.span if fits(index)}
         return propensity(draw, granted, lambda drawn: _first(self.candidates(drawn), room))
 
+    def _kept(self, index: int) -> int:
+        """Guaranteed reasoning tokens of a rung, as far as the context has room for them."""
+        kept = min(self.guaranteed, self.ladder.thinking[index])
+        return kept if self.room is None else min(kept, self.length(index).thinking)
+
     def _cut(self, index: int, clamp: int) -> Length:
         """The length of a tier cut to `clamp` completion tokens, which always cover the guarantee."""
-        kept = min(self.guaranteed, self.ladder.thinking[index])
+        kept = self._kept(index)
         # `length` grants guaranteed reasoning on top of the client's limit, so subtract it first.
         most = min(clamp - kept, self.client_limits.max_tokens or clamp)
-        length = self.ladder.length(index, replace(self.client_limits, max_tokens=most), kept, self.context)
+        limits = replace(self.client_limits, max_tokens=most)
+        length = self.ladder.length(index, limits, kept, self.context, self.room)
         max_tokens = clamp if length.max_tokens is None else min(length.max_tokens, clamp)
         return Length(min(length.thinking, max_tokens), max_tokens)
 

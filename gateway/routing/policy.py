@@ -38,6 +38,8 @@ class Bounds:
     floor: Bound | None = None
     fixed: Bound | None = None
     pin: int | None = None
+    allowed: int | None = None
+    """The highest rung that the key and the rules allow, whatever the client asks for; None for any."""
 
     @property
     def guarantee(self) -> int | None:
@@ -73,7 +75,10 @@ def collect_bounds(
     if key:
         floors += bound(key.floor, "key_floor", most=wall)
         ceilings += bound(key.ceiling, "key_ceiling")
+    allowed = wall
     for rule in rules:
+        if rule.ceiling:
+            allowed = min(allowed, ladder.index(rule.ceiling))
         most = top if rule.over_keys else wall
         floors += bound(rule.floor, "rule_floor", rule.name, most)
         ceilings += bound(rule.ceiling, "rule_ceiling", rule.name)
@@ -86,6 +91,7 @@ def collect_bounds(
         floor=max(floors, key=lambda bound: bound.index, default=None),
         fixed=fixed[0] if fixed else None,
         pin=None if pin is None else ladder.index(pin),
+        allowed=allowed,
     )
 
 

@@ -24,10 +24,9 @@ def prompt_bound(
     context, because the backend refuses a prompt that exceeds it.
     """
     media = request.media + changing(request.fields)
-    text = len(body) - sum(medium.payload for medium in media) + TEMPLATE_TOKENS
-    whole = sum(medium_bound(medium, image, context) for medium in media)
-    embeds = request.embeds * (context or max(_UNKNOWN, len(body)))
-    bound = text + whole + embeds
+    bound = len(body) + TEMPLATE_TOKENS + request.embeds * (context or max(_UNKNOWN, len(body)))
+    if media:
+        bound += sum(medium_bound(medium, image, context) - medium.payload for medium in media)
     return bound if context is None else min(bound, request.prompts * context)
 
 

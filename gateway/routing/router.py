@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from random import Random
 
 from gateway import __version__
@@ -10,9 +11,12 @@ from gateway.config.access import Key, fingerprint, key_digest
 from gateway.config.settings import Settings
 from gateway.errors import InvalidApiKey, ModelNotAllowed, ModelNotFound
 from gateway.http.headers import bearer
+from gateway.openai_api.lengths import least_tokens
+from gateway.openai_api.requests import ClientLimits, Request
 from gateway.routing import policy
 from gateway.routing.call import Call, Target
 from gateway.routing.plan import RoutingPlan
+from gateway.routing.policy import Bounds
 from gateway.routing.rules import Facts, RuleBook
 from gateway.routing.tiers import TierLadder
 from router_model.encoders.embedder import Embedder
@@ -92,13 +96,14 @@ class Router:
             limits=request.client_limits,
             pin=target.pin,
         )
+        limits = _with_least(request, ladder, bounds)
         prediction = self.predictor.predict(request.prompt, target.name, ladder.lengths)
         epsilon = self._settings.exploration if explore else 0.0
         choice = policy.explore_choice(policy.choose(bounds, prediction, price), epsilon, _chance.random())
         decision = policy.build_decision(
             ladder,
             bounds,
-            request.client_limits,
+            limits,
             prediction,
             price,
             choice=choice,
@@ -107,9 +112,16 @@ class Router:
             context=call.context,
             versions=self.versions,
         )
-        return RoutingPlan(
-            ladder, bounds, request.client_limits, prediction, call.context, choice, decision, target.prices
-        )
+        return RoutingPlan(ladder, bounds, limits, prediction, call.context, choice, decision, target.prices)
+
+
+def _with_least(request: Request, ladder: TierLadder, bounds: Bounds) -> ClientLimits:
+    """The client's limits with its `min_tokens`, up to the longest rung that its key and the rules allow."""
+    limits = request.client_limits
+    if "min_tokens" not in request.fields or not (least := least_tokens(request.fields, limits.max_tokens)):
+        return limits
+    top = len(ladder.rungs) - 1 if bounds.allowed is None else bounds.allowed
+    return replace(limits, min_tokens=min(least, ladder.longest(top)))
 
 
 def may_use(target: Target, key: Key | None) -> bool:

@@ -64,6 +64,11 @@ class TierLadder:
             for rung in self.rungs
         )
         """The rungs as the head sees them."""
+        self.whole = max(rung.thinking + (rung.answer or rung.thinking) for rung in self.rungs)
+        """Completion tokens in which every rung has its whole thinking and its answer.
+
+        An answer without a limit gets as much as the thinking.
+        """
         self.named_lengths = tuple(self.lengths[at] for at in self.named)
         self._overlays = lru_cache(maxsize=1024)(self._render)
 
@@ -124,13 +129,26 @@ class TierLadder:
             top = min(top, within)
         return top
 
+    def longest(self, index: int) -> int:
+        """The most completion tokens of the rungs up to this one."""
+        return max(
+            rung.thinking + (_UNLIMITED if rung.answer is None else rung.answer)
+            for rung in self.rungs[: index + 1]
+        )
+
     def length(
-        self, index: int, limits: ClientLimits, guaranteed: int = 0, context: int | None = None
+        self,
+        index: int,
+        limits: ClientLimits,
+        guaranteed: int = 0,
+        context: int | None = None,
+        room: int | None = None,
     ) -> Length:
         """How many tokens a rung may use within the client's limits.
 
         If `max_tokens` is too small for reasoning and answer, the answer keeps its size, up to half of
         `max_tokens`, and reasoning gets the rest: reasoning that leaves no room for an answer is wasted.
+        A tier's `max_tokens` rises to the client's `min_tokens`, within the same limits.
         `guaranteed` reasoning tokens outrank the client's limits; its `max_tokens` then bounds the answer
         alone. Nothing exceeds `context`. For example, a rung with `thinking: 400` and `answer: 100` gets:
 
@@ -139,21 +157,31 @@ class TierLadder:
             300                            0        200          300   the answer keeps its 100
             100                            0         50          100   half for each
             60                           200        200          260   60 for the answer
+
+        room: completion tokens that the context leaves beside the prompt; None if all of it. It outranks a
+        guarantee: the answer keeps its size, up to half of the room. With room for 300, the rung gets
+        `thinking: 200, max_tokens: 300`. Only a `max_tokens` of the client's own may exceed the room. The
+        backend then refuses it or lowers it, as it would without the gateway.
         """
         rung = self.rungs[index]
         answer = _UNLIMITED if rung.answer is None else rung.answer
         guaranteed = min(guaranteed, rung.thinking)
         thinking = rung.thinking if limits.thinking is None else min(rung.thinking, limits.thinking)
-        full = max(thinking, guaranteed) + answer
+        full = max(max(thinking, guaranteed) + answer, limits.min_tokens)
         max_tokens = full if limits.max_tokens is None else min(full, limits.max_tokens)
         if guaranteed:
             max_tokens = min(full, max(max_tokens, guaranteed + min(max_tokens, answer)))
         if context is not None:
             max_tokens = min(max_tokens, context)
+        sent = max_tokens
+        if room is not None and room < max_tokens:
+            sent = max_tokens if max_tokens == limits.max_tokens else room
+            max_tokens = room
+            guaranteed = min(guaranteed, room - min(answer, (room + 1) // 2))
         for_answer = min(answer, (max_tokens + 1) // 2)
         thinking = min(max(min(thinking, max_tokens - for_answer), guaranteed), max_tokens)
         unlimited = rung.answer is None and limits.max_tokens is None
-        return Length(thinking, None if unlimited else max_tokens)
+        return Length(thinking, None if unlimited else sent)
 
     def apply(self, fields: Fields, index: int, length: Length) -> Fields:
         """The request's fields with a rung written into them; all other fields keep the client's bytes."""

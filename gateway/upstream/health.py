@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from gateway.errors import GatewayError
-from gateway.openai_api.errors import read_context
+from gateway.openai_api.model_cards import read_context
 from gateway.upstream.causes import Cause, status_cause
 from gateway.upstream.dispatch import Upstream
 from gateway.upstream.pool import Backend, Pool

@@ -41,6 +41,8 @@ class Backend:
     """Requests that this gateway has at the replica."""
     last_used: float = 0.0
     """Monotonic time at which the latest request was sent."""
+    counts_from: float = float("-inf")
+    """Monotonic time from which the replica may be asked how many tokens a prompt has."""
     lost_at: float | None = None
     """Time at which the replica first reported that its engine is gone; None since it has served again."""
 

@@ -106,9 +106,10 @@ def test_next_price_is_where_two_values_meet() -> None:
         (made("direct", "abstained"), "By value alone, short would be chosen at this price."),
         (made("direct", "client_ceiling", eligible=("direct",)), "Without the ceiling, short"),
         (made("direct", "budget"), "A longer tier needs room in the budget"),
+        (made("direct", "context"), "A longer tier needs a shorter prompt"),
         (made("short", "price", eligible=("direct", "short")), "No price would buy more thinking"),
     ],
-    ids=["longest", "pinned", "explored", "abstained", "ceiling", "budget", "no-gain"],
+    ids=["longest", "pinned", "explored", "abstained", "ceiling", "budget", "context", "no-gain"],
 )
 def test_what_it_would_take(case: Decision, expected: str) -> None:
     """Each kind of decision says what it would take to get a longer tier."""

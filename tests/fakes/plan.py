@@ -186,6 +186,9 @@ def check_length(ask: Ask, max_model_len: int, *, clamp: bool) -> None:
         raise _overflow(max_model_len, said + "tokens. Please reduce the length of the input prompt.", prompt)
     if limit is not None and prompt + limit > max_model_len and not clamp:
         raise _overflow(max_model_len, _sum_too_long(prompt, limit), prompt)
+    most = min(max_model_len - prompt if limit is None else limit, max_model_len - prompt)
+    if (least := ask.min_tokens or 0) > most:
+        raise Refused(400, f"min_tokens must be less than or equal to max_tokens={most}, got {least}.")
 
 
 def _overflow(max_model_len: int, text: str, prompt: int) -> Refused:

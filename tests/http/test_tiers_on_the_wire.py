@@ -229,7 +229,7 @@ async def test_legacy_completions_are_clamped_only(running: Running, backend: Ba
 
 
 async def test_the_context_limits_the_cap() -> None:
-    """No cap exceeds the context that the backend states in /v1/models, or it would refuse the request."""
+    """No cap exceeds what the context in /v1/models leaves beside the prompt, or a backend would refuse."""
     async with (
         Backend("tiny", max_model_len=100, clamp=True) as backend,
         serving(configuration(backend.url)) as running,
@@ -238,8 +238,8 @@ async def test_the_context_limits_the_cap() -> None:
         answer, body = await sent(running, backend, model="tiny:long")
         card = await client.models.retrieve("tiny")
 
-    assert (body["max_completion_tokens"], body["thinking_token_budget"]) == (100, 68)
-    assert answer.headers["x-thinkmeter-thinking-budget"] == "68"
+    assert (body["max_completion_tokens"], body["thinking_token_budget"]) == (75, 43)
+    assert answer.headers["x-thinkmeter-thinking-budget"] == "43"
     assert card.model_dump()["max_model_len"] == 100
 
 
@@ -262,7 +262,7 @@ async def test_the_smallest_replica_limits_the_cap() -> None:
             for _ in range(2):
                 assert (await post(running, ask(model="tiny:long"))).status == 200
 
-        assert [asked(b)[0].json["max_completion_tokens"] for b in (small, large)] == [100, 100]
+        assert [asked(b)[0].json["max_completion_tokens"] for b in (small, large)] == [75, 75]
 
 
 async def test_adaptive_requests_are_priced() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from gateway.openai_api.lengths import held_back, model_decides, silences
+from gateway.openai_api.lengths import held_back, least_tokens, model_decides, silences, within_cap
 
 ORDINARY = {"model": "m", "messages": [], "stream": True, "temperature": 0.7, "top_p": 0.9, "stop": ["\n"]}
 
@@ -81,3 +81,34 @@ def test_fields_that_silence_the_count(field: dict[str, Any], silent: bool) -> N
 def test_stop_strings_hold_back_text(stop: Any, tokens: int) -> None:
     """A backend holds back as many characters as the longest string has, of up to four tokens each."""
     assert held_back(raw({"stop": stop})) == tokens
+
+
+@pytest.mark.parametrize(
+    ("least", "max_tokens", "tokens"),
+    [
+        (20, None, 20),
+        (20, 20, 20),
+        (21, 20, 0),  # the client's own contradiction, which the backend explains
+        (20.0, None, 20),
+        ("20", None, 20),
+        (0, None, 0),
+        (-5, None, 0),
+        (None, None, 0),
+        (True, None, 0),
+        ([20], None, 0),
+        ("many", None, 0),
+    ],
+)
+def test_fewest_tokens(least: Any, max_tokens: int | None, tokens: int) -> None:
+    """`min_tokens` is read as a backend reads it, and what cannot be read asks for nothing."""
+    assert least_tokens(raw({"min_tokens": least}), max_tokens) == tokens
+
+
+def test_fewest_tokens_within_a_cap() -> None:
+    """`min_tokens` above a cap of ours is lowered to it; otherwise the client's bytes stay."""
+    fields = raw({"min_tokens": 50, "seed": 1})
+
+    assert within_cap(fields, 40, None) == raw({"min_tokens": 40, "seed": 1})
+    assert within_cap(fields, 50, None) is fields
+    assert within_cap(fields, 40, 45) is fields
+    assert within_cap({}, 40, None) == {}

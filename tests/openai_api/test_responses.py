@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.openai_api.errors import read_context, read_error
+from gateway.openai_api.errors import read_error
 from gateway.openai_api.responses import UsageScanner, read_usage
 from gateway.openai_api.usage import TokenUsage
 from tests.making import USAGE
@@ -93,21 +93,6 @@ def test_error_of_a_backend(body: bytes, message: str, status: int | None) -> No
     error = read_error(body)
 
     assert (error.message, error.status) == (message, status)
-
-
-@pytest.mark.parametrize(
-    ("body", "context"),
-    [
-        (b'{"data":[{"id":"other","max_model_len":1},{"id":"m","max_model_len":4096}]}', 4096),
-        (b'{"data":[{"id":"m"}]}', None),
-        (b'{"data":[]}', None),
-        (b'{"data":[{"id":"m","max_model_len":"4096"}]}', None),
-        (b"not found", None),
-    ],
-)
-def test_context_of_a_model(body: bytes, context: int | None) -> None:
-    """The context length of the named model, or None if the backend does not report one."""
-    assert read_context(body, "m") == context
 
 
 @given(st.lists(st.integers(0, 400)), st.sampled_from(["stop", "length"]))

@@ -33,7 +33,10 @@ def limit(**budget: Any) -> Limit:
 
 @st.composite
 def plans(draw: Any) -> RoutingPlan:
-    """Plans over any ladder, client limits and bounds. Only named tiers are floors, fixed or pinned."""
+    """Plans over any ladder, client limits, bounds and room beside the prompt.
+
+    Only named tiers are floors, fixed or pinned.
+    """
     tiers: TierLadder = draw(ladders)
     count = len(tiers.rungs)
     named = st.sampled_from(tiers.named)
@@ -49,7 +52,9 @@ def plans(draw: Any) -> RoutingPlan:
     shares = st.lists(st.floats(0, 1), min_size=count, max_size=count).map(tuple)
     prediction = Prediction(0.5, draw(shares), draw(estimates), draw(st.just(()) | estimates))
     limits, context = draw(any_limits), draw(st.none() | st.integers(1, 40_000))
-    return planned(tiers, bounds, limits, prediction, 0.02, context)
+    plan = planned(tiers, bounds, limits, prediction, 0.02, context)
+    room = None if context is None else draw(st.none() | st.integers(1, context))
+    return plan if room is None else plan.with_room(room)
 
 
 def planned(
@@ -80,7 +85,8 @@ def planned(
 def drawn(plan: RoutingPlan, rung: int, draw: Draw) -> RoutingPlan:
     """The plan, had this rung been drawn."""
     decision = with_fields(plan.decision, rung=rung, tier=plan.ladder.tier_at(rung))
-    return replace(plan, choice=replace(plan.choice, index=rung, draw=draw), decision=decision)
+    had = replace(plan, choice=replace(plan.choice, index=rung, draw=draw), decision=decision)
+    return had if plan.room is None else had.with_room(plan.room)
 
 
 @pytest.mark.parametrize("tier", ["direct", "long"])
@@ -156,14 +162,16 @@ def test_what_is_granted_was_reserved(plan: RoutingPlan, choices: int, data: st.
     assert total == completion + 296
     lowest = plan.bounds.fixed or plan.bounds.floor
     if lowest:
-        assert granted.rung >= lowest.index
+        assert granted.rung >= plan.fitting(lowest.index)
         promised = plan.length(granted.rung).thinking
         kept = min(plan.guaranteed, plan.ladder.thinking[granted.rung])
         assert granted.thinking >= min(kept, promised)
     assert granted.tier == plan.ladder.tier_at(granted.rung)
     assert granted.rung_tokens == plan.prediction.tokens[granted.rung]
     assert (granted.reason == "budget") == reservation.shortened
-    was = (plan.decision.tier, plan.decision.rung) if reservation.shortened else (None, None)
+    was = (plan.decision.wanted, plan.decision.wanted_rung)
+    if reservation.shortened and was == (None, None):
+        was = (plan.decision.tier, plan.decision.rung)
     assert (granted.wanted, granted.wanted_rung) == was
 
 
@@ -175,7 +183,8 @@ def test_candidates_fall(plan: RoutingPlan) -> None:
 
     assert wanted == plan.decision.rung
     assert below == sorted(below, reverse=True)
-    assert set(below) == {at for at in plan.ladder.named if at in plan.span and at < wanted}
+    fit = {at for at in plan.ladder.named if plan.fitting(at) == at}
+    assert set(below) == {at for at in fit if at in plan.span and at < wanted}
     longest = plan.max_tokens(plan.span[-1], Reservations().longest_answer)
     assert demand.largest == demand.prompt + max(longest, demand.tiers[0].max_tokens)
     assert all(0 <= t.expected <= t.max_tokens for t in demand.tiers)

@@ -53,6 +53,33 @@ def router(**sections: Any) -> Router:
     return snapshot(**sections).router
 
 
+RULE = {"name": "r", "when": {"model": ["tiny"]}, "ceiling": "medium"}
+
+
+@pytest.mark.parametrize(
+    ("key", "rules", "fields", "cap"),
+    [
+        ("secret-a", [], {"min_tokens": 700}, 700),
+        ("secret-a", [], {"min_tokens": 7000}, 900),  # no more than the longest tier
+        ("secret-a", [RULE], {"min_tokens": 7000}, 500),
+        ("secret-c", [], {"min_tokens": 7000}, 300),  # no more than the key's ceiling
+        ("secret-a", [], {"min_tokens": 700, "max_tokens": 800}, 700),
+        ("secret-a", [], {"min_tokens": 700, "max_tokens": 600}, 100),
+        ("secret-a", [], {"min_tokens": 50}, 100),
+    ],
+)
+def test_cap_rises_to_the_fewest_tokens(
+    key: str, rules: list[dict[str, Any]], fields: dict[str, Any], cap: int
+) -> None:
+    """`min_tokens` raises the cap of a tier, up to what the key and the rules allow, and adds no thinking."""
+    made = snapshot(keys=KEYS, rules=rules)
+    request = chat(model="tiny:direct", **fields)
+    known = made.router.identify({b"authorization": f"Bearer {key}".encode()})
+    plan = made.router.route(made.call(CHAT, known, {}, request), price=0)
+
+    assert (plan.decision.tier, plan.decision.thinking, plan.decision.cap) == ("direct", 0, cap)
+
+
 def test_the_head_prices_the_first_requests() -> None:
     """A budget starts with the head's price table. Without budgets the table is not built."""
     budgeted = router(budgets=[{"name": "all", "window": "1m", "tokens": 1000}])

@@ -181,6 +181,10 @@ def test_thinking_budget_is_granted_exactly(position: tuple[TierLadder, int], wa
         (ClientLimits(), 0, 300, Length(200, 300)),
         (ClientLimits(), 400, 300, Length(300, 300)),
         (ClientLimits(max_tokens=60), 200, 240, Length(200, 240)),
+        (ClientLimits(min_tokens=700), 0, None, Length(400, 700)),
+        (ClientLimits(min_tokens=70), 0, None, Length(400, 500)),
+        (ClientLimits(min_tokens=700, max_tokens=800), 0, None, Length(400, 700)),
+        (ClientLimits(min_tokens=700), 0, 600, Length(400, 600)),
     ],
 )
 def test_length_of_a_medium_tier(

@@ -123,7 +123,7 @@ function facts(entry) {
     ["used", `${integer(entry.completion_tokens)} tokens, ${integer(entry.reasoning_tokens)} of them reasoning`],
     ["backend", entry.backend ?? "–"], ["status", `${entry.status}${entry.cancelled ? ", cancelled" : ""}`], ["head", decision.versions.head],
   ];
-  if (decision.wanted) list.push(["before the budget", decision.wanted]);
+  if (decision.wanted) list.push(["before it was shortened", decision.wanted]);
   if (entry.key) list.push(["key", entry.key]);
   const long = ([, value]) => value?.length > 24; // a long value takes a whole line, below the others
   list.sort((one, other) => long(one) - long(other));
