@@ -271,6 +271,8 @@ ELSEWHERE = {
     "budget_not_found": "test_budget_admin",
     "shutting_down": "test_drain",
     "unsupported_media_type": "test_browsers",
+    "unsupported_encoding": "test_encoded_bodies",
+    "invalid_encoding": "test_encoded_bodies",
     "host_not_allowed": "test_browsers",
     "too_many_connections": "limits/test_connections",
 }

@@ -50,6 +50,9 @@ async def call(
         {b"origin": b"null"},
         {b"sec-fetch-site": b"cross-site", b"origin": EVIL.encode()},
         {b"sec-fetch-site": b"same-site"},
+        {b"content-type": b"text/plain", b"authorization": b"Basic dXNlcjpwYXNzd29yZA=="},
+        {b"content-type": b"text/plain", b"authorization": b"Negotiate YII"},
+        {b"content-type": b"text/plain", b"authorization": b"Bearer ", b"x-api-key": b""},
     ],
     ids=str,
 )
@@ -66,13 +69,17 @@ def test_media_type_is_refused(headers: Mapping[bytes, bytes]) -> None:
         {b"content-type": b"Application/JSON; charset=utf-8"},
         {b"content-type": b"application/vnd.api+json"},
         {b"content-type": b"application/json", b"origin": EVIL.encode()},
+        {b"content-type": b"text/json"},
+        {b"content-type": b"application/x-www-form-urlencoded", b"authorization": b"Bearer key"},
+        {b"content-type": b"application/x-www-form-urlencoded", b"x-api-key": b"key"},
+        {b"origin": EVIL.encode(), b"authorization": b"bearer key"},
         {},
         {b"sec-fetch-site": b"same-origin", b"origin": b"http://127.0.0.1:8080"},
     ],
     ids=str,
 )
 def test_media_type_is_served(headers: Mapping[bytes, bytes]) -> None:
-    """JSON with parameters, and programs that send no type, are served."""
+    """JSON with parameters, programs that send no type, and whoever sends a key, are served."""
     check_media_type(headers)
 
 
