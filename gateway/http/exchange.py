@@ -171,6 +171,11 @@ class Exchange:
         await self.start(status, [*headers, (b"content-length", b"%d" % len(body))])
         await self.finish(body)
 
+    async def tell_methods(self, allow: str) -> None:
+        """Respond to OPTIONS, without a permission for web pages: those of other origins get none."""
+        await self.start(204, [(b"allow", allow.encode()), *PAGE_POLICY])
+        await self.finish()
+
     async def fail(self, error: GatewayError) -> None:
         """Send an error as the response, or as the last event of a stream that has begun.
 

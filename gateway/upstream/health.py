@@ -46,6 +46,10 @@ class HealthChecks:
         """
         return any(backend.healthy for _, backend in self._backends())
 
+    def causes(self) -> list[str]:
+        """What is wrong with the replicas, each sentence once, without names or addresses."""
+        return sorted({backend.cause.sentence for _, backend in self._backends() if backend.cause})
+
     async def check(self) -> None:
         """Check every replica once, all at the same time."""
         await asyncio.gather(*(self._check(pool, backend) for pool, backend in self._backends()))

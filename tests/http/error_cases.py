@@ -103,7 +103,7 @@ async def forbidden_model(stage: Stage) -> Answer:
 
 async def wrong_method(stage: Stage) -> Answer:
     answer = await stage.send(None, method="DELETE")
-    assert answer.headers["allow"] == ("POST" if stage.route in POSTED else "GET")
+    assert answer.headers["allow"] == ("OPTIONS, POST" if stage.route in POSTED else "GET, HEAD, OPTIONS")
     return answer
 
 

@@ -180,11 +180,13 @@ async def test_configured_page(backend: Backend) -> None:
 
 
 async def test_no_page_is_configured(running: Running) -> None:
-    """By default a preflight is refused."""
+    """By default a preflight is answered without any permission, so the browser refuses the request."""
     for origin in (PAGE, EVIL):
-        preflight = await call(running, "OPTIONS", **PREFLIGHT | {"origin": origin})
-        assert preflight.status == 405
-        assert "access-control-allow-origin" not in preflight.headers
+        for path in (CHAT, "/v1/models", "/v1/route", "/admin/budgets", "/console"):
+            preflight = await call(running, "OPTIONS", path, **PREFLIGHT | {"origin": origin})
+            assert preflight.status == 204
+            assert "OPTIONS" in preflight.headers["allow"]
+            assert not [name for name in preflight.headers if name.startswith("access-control-")]
 
 
 @pytest.mark.parametrize("origins", ["[chat.example.com]", "['https://a/']", "https://a"])

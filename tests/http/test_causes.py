@@ -66,12 +66,13 @@ def checks(backend: Backend) -> int:
 async def test_what_a_check_finds(
     backend: Backend, reported: list[str], fault: Fault, word: str, seen: str
 ) -> None:
-    """The log names the cause in our words, and the metrics its word; strangers get neither."""
+    """The log names the cause in our words, the metrics its word, and /readyz its sentence without a name."""
     backend.script(fault, path="/health", times=None)
     async with serving(configuration(backend.url)) as running:
         assert await words(running) == {word}
         async with running.http.get(f"{running.url}/readyz") as response:
-            assert (response.status, await response.json()) == (503, {"status": "no healthy backend"})
+            told = {"status": "no healthy backend", "causes": [CAUSES[word]]}
+            assert (response.status, await response.json()) == (503, told)
 
     (line,) = reported
     assert line.startswith(f"WARNING backend a is not healthy: {CAUSES[word]}")
