@@ -30,6 +30,7 @@ from gateway.errors import GatewayError, InternalError, MethodNotAllowed, RouteN
 from gateway.http import protocol, server
 from gateway.http.browsers import HostRule
 from gateway.http.exchange import Exchange, HttpMemory
+from gateway.http.paths import plain_path
 from gateway.openai_api.endpoints import ENDPOINTS
 from gateway.pipeline import Pipeline
 from gateway.snapshot import Snapshot
@@ -171,10 +172,10 @@ class Gateway:
     async def _read_budgets(self) -> None:
         await self.overview.refresh(self.snapshot.budgets, self.snapshot.settings.metrics.holders)
 
-    def _readiness(self) -> str:
+    def _readiness(self) -> api.Readiness:
         if self.draining:
-            return "draining"
-        return "ready" if self.health.ready else "no healthy backend"
+            return "draining", []
+        return ("ready", []) if self.health.ready else ("no healthy backend", self.health.causes())
 
     async def _watch(self, path: Path) -> None:
         refused = self.metrics.reloads.labels("refused").inc
@@ -245,10 +246,14 @@ class Gateway:
     ) -> None:
         if self._hosts is not None:
             self._hosts.check(exchange.headers)
-        if endpoint := self._hot.get(scope["path"]):
+        path = scope["path"]
+        if endpoint := self._hot.get(path) or self._hot.get(path := plain_path(path)):
             record.route = endpoint.path
+            if scope["method"] == "OPTIONS":
+                await exchange.tell_methods("OPTIONS, POST")
+                return
             if scope["method"] != "POST":
-                raise MethodNotAllowed(f"Use POST on {endpoint.path}")
+                raise MethodNotAllowed(f"Use POST on {endpoint.path}", allow="OPTIONS, POST")
             if self.tracing:
                 self.tracing.begin(exchange.headers, record)
             await self.pipeline.serve(exchange, record, endpoint)
@@ -262,7 +267,7 @@ class Gateway:
 
         # the server sends no body in response to HEAD, whatever it is given
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        inner = {**scope, "method": method, "path": scope["path"].rstrip("/") or "/"}
+        inner = {**scope, "method": method, "path": path}
         inner["thinkmeter.exchange"] = exchange
         inner["thinkmeter.record"] = record
         try:

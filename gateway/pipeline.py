@@ -118,7 +118,7 @@ async def admit(exchange: Exchange, record: Record, endpoint: Endpoint, snapshot
     Raises: RequestError, ClientClosed.
     """
     key = snapshot.router.identify(exchange.headers)  # first: no body of an unknown client is read
-    record.key = key.name if key else None
+    record.key, record.counts = key.name if key else None, endpoint.counts
     body, request = await read_request(exchange, endpoint)
     record.admitted = time.perf_counter()
     call = snapshot.call(endpoint, key, exchange.headers, request, body)

@@ -113,7 +113,7 @@ class Snapshot:
             request = without_scheduling(request, refuse=policy == "refuse")
         target = self.router.target(request.model, key)
         pool = self.pools[target.name]
-        limits = self.budgets.of(key, target.name)
+        limits = self.budgets.of(key, target.name) if endpoint.counts else ()
         if limits:
             request = endpoint.with_default_length(request)
         return Call(

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from gateway import __version__
-from gateway.openai_api.endpoints import CHAT, COMPLETIONS, EMBEDDINGS
+from gateway.openai_api.endpoints import CHAT, COMPLETIONS, DETOKENIZE, EMBEDDINGS, TOKENIZE
 
 _STRING = {"type": "string"}
 _MESSAGE = {
@@ -41,6 +41,16 @@ BODIES: dict[str, dict[str, Any]] = {
         "type": "object",
         "required": ["model", "input"],
         "properties": {"model": _STRING, "input": _STRING},
+    },
+    TOKENIZE.path: {
+        "type": "object",
+        "required": ["model"],
+        "properties": {"model": _STRING, "prompt": _STRING, "messages": {"type": "array", "items": _MESSAGE}},
+    },
+    DETOKENIZE.path: {
+        "type": "object",
+        "required": ["model", "tokens"],
+        "properties": {"model": _STRING, "tokens": {"type": "array", "items": {"type": "integer"}}},
     },
 }
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from gateway.api import docs, openapi
 from gateway.config.access import Key, fingerprint, key_digest
@@ -20,13 +22,20 @@ from gateway.errors import (
 )
 from gateway.http.exchange import Exchange
 from gateway.http.headers import bearer
+from gateway.http.paths import no_route
 from gateway.openai_api import requests as protocol
-from gateway.openai_api.endpoints import CHAT
+from gateway.openai_api.endpoints import CHAT, ENDPOINTS
 from gateway.pipeline import Pipeline, read_request
 from gateway.routing.call import Target
 from gateway.routing.router import may_use
 from gateway.snapshot import Snapshot
 from gateway.telemetry.record import Record
+
+Readiness = tuple[str, list[str]]
+"""`ready`, or why the gateway cannot take requests; and what is wrong with its replicas, without names."""
+_METHODS = "DELETE, GET, HEAD, OPTIONS, POST, PUT"
+_CLIENT_PATHS = (*(endpoint.path for endpoint in ENDPOINTS), "/v1/models", "/v1/route")
+"""What a client that asks for an unknown path may have meant."""
 
 
 def json(body: object, status: int = 200) -> Response:
@@ -37,12 +46,12 @@ def add_routes(
     app: FastAPI,
     pipeline: Pipeline,
     *,
-    ready: Callable[[], str],
+    ready: Callable[[], Readiness],
     metrics: Callable[[], Awaitable[bytes]],
 ) -> None:
     """Define the routes, and report errors in OpenAI's shape.
 
-    `ready` returns "ready", or why the gateway cannot take requests. `metrics` returns the metrics as text.
+    `metrics` returns the metrics as text.
     """
 
     @app.get("/healthz", summary="Is the process alive?", tags=["operations"])
@@ -50,9 +59,12 @@ def add_routes(
         return json({"status": "ok"})
 
     @app.get("/readyz", summary="Can it take requests?", tags=["operations"])
+    @app.get("/health", summary="The same, at the path of vLLM", tags=["operations"])
+    @app.get("/ping", summary="The same, at the path of SageMaker", tags=["operations"])
     async def readyz() -> Response:
-        status = ready()
-        return json({"status": status}, 200 if status == "ready" else 503)
+        status, causes = ready()
+        told = {"causes": causes} if causes else {}
+        return json({"status": status} | told, 200 if status == "ready" else 503)
 
     @app.get("/metrics", summary="Prometheus metrics", tags=["operations"])
     async def exposition(request: Request) -> Response:
@@ -108,20 +120,29 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
-        path = request.scope["path"][:200]
-        ours: dict[int, GatewayError] = {
-            404: RouteNotFound(f"There is no route {path}"),
-            405: MethodNotAllowed(
-                f"{request.method[:20]} is not allowed on {path}",
-                allow=(error.headers or {}).get("Allow", ""),
-            ),
-        }
-        found = ours.get(error.status_code) or InvalidRequest("The request cannot be read")
-        return _failure(request, found)
+        path = request.scope["path"]
+        if error.status_code == 404 and path != "*":
+            return _failure(request, RouteNotFound(no_route(path, _CLIENT_PATHS)))
+        allow = _METHODS if path == "*" else allowed_methods(app, request.scope)
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers={"Allow": allow})
+        if error.status_code == 405:
+            text = f"{request.method[:20]} is not allowed on {path[:200]}, only {allow}"
+            return _failure(request, MethodNotAllowed(text, allow=allow))
+        return _failure(request, InvalidRequest("The request cannot be read"))
 
     @app.exception_handler(Exception)
     async def own_fault(request: Request, _: Exception) -> Response:
         return _failure(request, InternalError("Internal error"))
+
+
+def allowed_methods(app: FastAPI, scope: Scope) -> str:
+    """The methods of all routes that the path has: Starlette's own header names those of the first alone."""
+    found = {"OPTIONS"}
+    for route in app.routes:
+        if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE:
+            found |= route.methods or set()
+    return ", ".join(sorted(found | ({"HEAD"} if "GET" in found else set())))
 
 
 def _exchange(request: Request) -> Exchange:

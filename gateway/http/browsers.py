@@ -15,15 +15,17 @@ from ipaddress import ip_address
 from gateway.config.server import is_loopback
 from gateway.config.settings import Settings
 from gateway.http.errors import HostNotAllowed, UnsupportedMediaType
+from gateway.http.headers import bearer
 
-_JSON = re.compile(rb"application/(?:[!#$&^_.+a-z0-9-]+\+)?json[ \t]*(?:;.*)?", re.IGNORECASE)
+_JSON = re.compile(rb"(?:application/(?:[!#$&^_.+a-z0-9-]+\+)?|text/)json[ \t]*(?:;.*)?", re.IGNORECASE)
 _SAME_SITE = frozenset((b"same-origin", b"none"))
 
 
 def check_media_type(headers: Mapping[bytes, bytes]) -> None:
-    """Check that a request with a body says that it is JSON, for which a page of another site must ask first.
+    """Check that a request with a body is none that a page of another site may send without asking first.
 
-    A program may leave the type out. A browser may not: a page can send a body without a type unasked.
+    A page may not say that its body is JSON, or send a key: for both, the browser asks first. A program may
+    leave the type out. A page may send a body without a type too, and is recognised by other headers.
 
     Raises: UnsupportedMediaType.
     """
@@ -36,6 +38,8 @@ def check_media_type(headers: Mapping[bytes, bytes]) -> None:
             return
     elif _JSON.fullmatch(given):
         return
+    if bearer(headers) or headers.get(b"x-api-key"):
+        return  # curl -d, which says that it sends a form
     raise UnsupportedMediaType(
         "The body must be JSON and say so: send the header `Content-Type: application/json` "
         "(curl: -H 'Content-Type: application/json')"

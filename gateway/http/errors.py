@@ -12,6 +12,21 @@ class UnsupportedMediaType(RequestError):
     code = "unsupported_media_type"
 
 
+class UnsupportedContentCoding(UnsupportedMediaType):
+    """The body is compressed in a way that is not understood."""
+
+    code = "unsupported_encoding"
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [*super().headers(), (b"accept-encoding", b"gzip, deflate")]
+
+
+class BrokenContentCoding(RequestError):
+    """The body is not compressed as its `Content-Encoding` says."""
+
+    code = "invalid_encoding"
+
+
 class HostNotAllowed(RequestError):
     """The name by which the client found the gateway is not one of the gateway's."""
 

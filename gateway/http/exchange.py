@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import re
-from io import BytesIO
 from random import Random
 
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.config.server import HttpLimits
-from gateway.errors import ClientClosed, GatewayError, RequestTimeout, RequestTooLarge
+from gateway.errors import ClientClosed, GatewayError
 from gateway.http.addresses import Networks, client_address
 from gateway.http.body_memory import BodyMemory
-from gateway.http.browsers import check_media_type
 from gateway.http.headers import PAGE_POLICY, Headers
 from gateway.http.outbox import Outbox, UnreadMemory
+from gateway.http.request_body import RequestBody
 
 _ids = Random()  # noqa: S311 - request ids are no secret, and urandom is a system call
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
-
-_SMALL = 1 << 18  # bytes; a shorter body never waits for room
 _PATIENCE = 10.0  # seconds in which a client must take a block when there is no room for more
 _SECONDS_PER_MEBIBYTE = 60.0  # in which a client must read what is left when its backend has finished
 
@@ -72,12 +69,12 @@ class Exchange:
         self.raw_headers: Headers = scope["headers"]
         self.headers: dict[bytes, bytes] = dict(self.raw_headers)
         self.request_id = self._given_request_id() or f"{_ids.getrandbits(128):032x}"
-        self._receive = receive
         self._peer: Peer = scope.get(PEER) or Peer()
         self._send = send
         self._limits = limits
         memory = memory or HttpMemory(limits)
-        self._memory, self._unread = memory.bodies, memory.unread
+        self._body = RequestBody(receive, limits, memory.bodies)
+        self._unread = memory.unread
         self._outbox: Outbox | None = None
         """What the client has not read yet of a stream."""
         self.status = 0
@@ -87,8 +84,6 @@ class Exchange:
         self.started = False
         self.finished = False
         self._streams = False
-        self._held = 0
-        """Bytes of the body that count in `BodyMemory`."""
 
     @property
     def method(self) -> str:
@@ -109,46 +104,11 @@ class Exchange:
     # --- the request -------------------------------------------------------------------------------
 
     async def body(self, most: int | None = None) -> bytes:
-        """Read the whole request body, which must be JSON.
+        """Read the whole request body, which must be JSON; see `RequestBody.read`.
 
         most: how long it may be, in bytes; default `limits.body_bytes`.
-
-        Raises: UnsupportedMediaType, RequestTooLarge, RequestTimeout, ClientClosed.
         """
-        check_media_type(self.headers)
-        most = self._limits.body_bytes if most is None else most
-        declared = self.headers.get(b"content-length", b"")
-        if declared.isdigit() and int(declared) > most:
-            raise _too_large(most)
-        try:
-            async with asyncio.timeout(self._limits.body_seconds) as deadline:
-                message = await self._receive_part()
-                first: bytes = message.get("body", b"")
-                if not message.get("more_body", False) and len(first) <= most:
-                    return first
-                body = BytesIO()  # a list would cost an object for each part, which may be one byte
-                size = body.write(first)
-                while message.get("more_body", False) and size <= most:
-                    if size > _SMALL:
-                        await self._room(size, deadline)
-                    message = await self._receive_part()
-                    size += body.write(message.get("body", b""))
-        except TimeoutError:
-            raise RequestTimeout(f"The body did not arrive within {self._limits.body_seconds:g} s") from None
-        if size > most:
-            raise _too_large(most)
-        return body.getvalue()  # without a copy, which would take 33 MB and 25 ms
-
-    async def _room(self, size: int, deadline: asyncio.Timeout) -> None:
-        """Wait, outside of the time for the body, until its next part may be read."""
-        memory, more = self._memory, size - self._held
-        if not memory.has_room(self, more):
-            left = (deadline.when() or 0.0) - asyncio.get_running_loop().time()
-            deadline.reschedule(None)
-            await memory.room(self, more)
-            deadline.reschedule(asyncio.get_running_loop().time() + left)
-        memory.take(self, more)
-        self._held = size
+        return await self._body.read(self.headers, self._limits.body_bytes if most is None else most)
 
     async def close(self) -> None:
         """Release the memory that the exchange shares with others."""
@@ -159,14 +119,7 @@ class Exchange:
 
     def release_body(self) -> None:
         """Let other bodies be read, because this one is held no longer."""
-        if self._held:
-            self._memory.release(self)
-
-    async def _receive_part(self) -> Message:
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            raise ClientClosed("The client closed the connection")
-        return message
+        self._body.release()
 
     def cancel_on_disconnect(self) -> CancelOnDisconnect:
         """Cancel the block inside `async with` when the client disconnects.
@@ -218,6 +171,11 @@ class Exchange:
         await self.start(status, [*headers, (b"content-length", b"%d" % len(body))])
         await self.finish(body)
 
+    async def tell_methods(self, allow: str) -> None:
+        """Respond to OPTIONS, without a permission for web pages: those of other origins get none."""
+        await self.start(204, [(b"allow", allow.encode()), *PAGE_POLICY])
+        await self.finish()
+
     async def fail(self, error: GatewayError) -> None:
         """Send an error as the response, or as the last event of a stream that has begun.
 
@@ -246,10 +204,6 @@ class Exchange:
         elif not message.get("more_body"):
             self.finished = True
         return message
-
-
-def _too_large(most: int) -> RequestTooLarge:
-    return RequestTooLarge(f"The request body is larger than {most} bytes")
 
 
 class CancelOnDisconnect:

@@ -1,4 +1,4 @@
-"""The three endpoints that are forwarded to a backend, and how they differ."""
+"""The endpoints that are forwarded to a backend, and how they differ."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ class Endpoint:
     """The model generates text, so a tier is chosen."""
     has_template: bool = False
     """The backend renders a chat template, so a tier can control the thinking and not only the length."""
+    counts: bool = True
+    """Its tokens count against the budgets."""
     cap_field: str = "max_tokens"
     """The field that limits the completion."""
     default_max_tokens: int | None = None
@@ -72,4 +74,6 @@ CHAT = Endpoint(
 )
 COMPLETIONS = Endpoint("/v1/completions", parse_completion, CompletionBody, default_max_tokens=16)
 EMBEDDINGS = Endpoint("/v1/embeddings", parse_embedding, EmbeddingBody, has_tiers=False)
-ENDPOINTS = (CHAT, COMPLETIONS, EMBEDDINGS)
+TOKENIZE = Endpoint("/tokenize", parse_embedding, EmbeddingBody, has_tiers=False, counts=False)
+DETOKENIZE = Endpoint("/detokenize", parse_embedding, EmbeddingBody, has_tiers=False, counts=False)
+ENDPOINTS = (CHAT, COMPLETIONS, EMBEDDINGS, TOKENIZE, DETOKENIZE)

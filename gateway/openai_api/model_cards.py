@@ -1,4 +1,4 @@
-"""Reads the context length of a model from the model list of a backend. No I/O."""
+"""Reads the model list of a backend: which models it has, and their context lengths. No I/O."""
 
 from __future__ import annotations
 
@@ -25,6 +25,28 @@ class _ModelCard(Struct):
 
 class _ModelList(Struct):
     data: list[_ModelCard] = []
+
+
+class _Listed(Struct):
+    id: str
+
+
+class _ListedModels(Struct):
+    data: list[_Listed]
+
+
+def listed_models(body: bytes) -> list[str] | None:
+    """The names of the models; None if the body is no list of models, such as a page."""
+    try:
+        models = msgspec.json.decode(body, type=_ListedModels).data
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return [model.id for model in models]
+
+
+def lists(names: list[str], name: str) -> bool:
+    """Whether a model is one of the names. Ollama lists `NAME:latest` and serves it as `NAME` too."""
+    return name in names or f"{name}:latest" in names
 
 
 def read_context(body: bytes, served_name: str) -> int | None:

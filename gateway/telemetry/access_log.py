@@ -14,7 +14,7 @@ from gateway.telemetry.record import Record
 audit = logging.getLogger("thinkmeter.audit")
 """Who changed a budget or opened the console, on standard error, also without the access log."""
 
-_PROBES = {"/healthz", "/readyz", "/metrics"}
+_PROBES = {"/healthz", "/readyz", "/health", "/ping", "/metrics"}
 
 
 def access_line(record: Record) -> bytes:

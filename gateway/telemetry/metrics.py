@@ -135,7 +135,7 @@ class Metrics:
             self._of(self.difficulty, model).observe(decision.difficulty)
         if record.decision_seconds is not None:
             self.deciding.observe(record.decision_seconds)
-        if record.backend and (record.error is None or usage.source != "none"):
+        if record.backend and record.counts and (record.error is None or usage.source != "none"):
             self._count_tokens(record, model, tier)
         if usage.truncated:
             self._of(self.truncated, model, tier).inc()

@@ -79,6 +79,8 @@ class Record:
     """The gateway's own share of the time to the first byte of the response."""
     first_byte: float | None = None
     duration: float = 0.0
+    counts: bool = True
+    """The endpoint generates something, so a response without token usage is worth a metric."""
     usage: TokenUsage = field(default_factory=TokenUsage)
     error: GatewayError | None = None
     span: object = None

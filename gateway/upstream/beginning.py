@@ -7,6 +7,7 @@ from gateway.upstream.errors import backend_error
 from gateway.upstream.http1 import HttpResponse
 
 _ERROR_BYTES = 65_536  # the rest of a longer error body is not read
+_TYPES = frozenset("text/html text/plain text/event-stream application/json application/octet-stream".split())
 _EVENT_BYTES = 1 << 20  # a first event longer than this is passed on before it is complete
 
 
@@ -15,9 +16,14 @@ def check_content_type(response: HttpResponse, *, stream: bool) -> None:
     expected = "text/event-stream" if stream else "application/json"
     found = response.header(b"content-type")
     if not found.lower().startswith(expected):
+        kind = found.partition(";")[0].strip().lower()
+        seen = (
+            kind if kind in _TYPES else f"a content type of {len(found)} characters"
+        )  # it may quote a prompt
+        hint = ": its URL may be wrong, or a proxy before it asks for a login" if kind == "text/html" else ""
         raise BackendError(
             "The backend sent a response of an unexpected content type",
-            detail=f"not {expected}, but a content type of {len(found)} characters",  # it may quote a prompt
+            detail=f"status {response.status}, not {expected}, but {seen}{hint}",
             spent=True,
         )
 
@@ -51,6 +57,5 @@ async def error_of(response: HttpResponse) -> GatewayError:
     """The error for a response with a status of 300 or above."""
     after = response.header(b"retry-after")
     body = (await response.read(_ERROR_BYTES))[:_ERROR_BYTES]
-    return backend_error(
-        response.status, body, retry_after=min(float(after), 3600) if after.isdecimal() else 1
-    )
+    seconds = min(float(after), 3600) if after.isdecimal() else 1
+    return backend_error(response.status, body, retry_after=seconds, server=response.header(b"server"))

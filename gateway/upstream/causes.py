@@ -35,6 +35,8 @@ CAUSES = {
     "status_4xx": "it refuses the request",
     "status_5xx": "it, or a proxy before it, fails",
     "status_other": "it answers with an unexpected status",
+    "models_unreadable": "its /v1/models is no list of models: the URL is wrong, or a proxy asks for a login",
+    "model_not_listed": "it does not list the model, and may refuse it: see `served_name`",
 }
 """Every cause and its sentence. Of two causes the later one happened at a later step of a request."""
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from gateway.config.models import Replica
+from gateway.config.models import Replica, Timeouts
 from gateway.errors import (
     BackendDisconnected,
     BackendError,
@@ -248,9 +248,9 @@ class Upstream:
                 if request.stream and body.startswith((b'data: {"error"', b'data:{"error"')):
                     raise backend.interpret(stream_error(body), sent, time.monotonic())
         except TimeoutError:
-            text = "The backend did not respond in time"
-            self._fail(pool, backend, request, response, BackendTimeout(text))
-            raise BackendTimeout(text) from None
+            late = BackendTimeout("The backend did not respond in time", detail=_late(limit, end, timeouts))
+            self._fail(pool, backend, request, response, late)
+            raise late.detached() from None
         except BaseException as error:  # cancellation too: the slot must be freed
             self._fail(pool, backend, request, response, error)
             raise
@@ -276,7 +276,15 @@ class Upstream:
 
 def _no_backend(pool: Pool) -> NoBackend:
     text = f"No healthy backend serves the model {pool.model!r} right now"
-    return NoBackend(text, retry_after=pool.health.interval)
+    causes = [f"{backend.name}: {backend.cause}" for backend in pool.backends if backend.cause]
+    return NoBackend(text, retry_after=pool.health.interval, detail="; ".join(causes) or None)
+
+
+def _late(limit: float, end: float, timeouts: Timeouts) -> str:
+    """Which of the timeouts has passed."""
+    if limit < end:
+        return f"timeouts.first_byte, {timeouts.first_byte:g} s"
+    return f"timeouts.total, {timeouts.total:g} s"
 
 
 def _authorization(replica: Replica) -> Headers:

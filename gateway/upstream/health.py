@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from gateway.errors import GatewayError
-from gateway.openai_api.model_cards import read_context
+from gateway.openai_api.model_cards import listed_models, lists, read_context
 from gateway.upstream.causes import Cause, status_cause
 from gateway.upstream.dispatch import Upstream
 from gateway.upstream.pool import Backend, Pool
@@ -46,6 +46,10 @@ class HealthChecks:
         """
         return any(backend.healthy for _, backend in self._backends())
 
+    def causes(self) -> list[str]:
+        """What is wrong with the replicas, each sentence once, without names or addresses."""
+        return sorted({backend.cause.sentence for _, backend in self._backends() if backend.cause})
+
     async def check(self) -> None:
         """Check every replica once, all at the same time."""
         await asyncio.gather(*(self._check(pool, backend) for pool, backend in self._backends()))
@@ -78,12 +82,13 @@ class HealthChecks:
         )
         try:
             async with asyncio.timeout(health.timeout):
-                status, _ = await ask(health.path)
+                status, body = await ask(health.path)
                 if not 200 <= status < 300:
                     return False, status_cause(status, health.path)
-                if backend.healthy and not backend.cause:
+                is_page = body.lstrip()[:1] == b"<"  # of a login, or of another server
+                if backend.healthy and not backend.cause and not is_page:
                     return True, None
-                # new, or restarted: it may have another context length now
+                # new, or restarted: it may have other models or another context length now
                 status, models = await ask(_MODELS)
         except TimeoutError:
             return False, Cause("response_timeout", f"{health.timeout:g} s")
@@ -94,7 +99,18 @@ class HealthChecks:
         if not 200 <= status < 300:
             return True, status_cause(status, _MODELS)
         backend.context = read_context(models, pool.served_name)
-        return True, None
+        return True, _model_cause(models, pool.served_name)
+
+
+def _model_cause(models: bytes, name: str) -> Cause | None:
+    """What is wrong with a list of models; None if it has this one."""
+    names = listed_models(models)
+    if names is None:
+        kind = "an HTML page" if models.lstrip()[:1] == b"<" else "other content"
+        return Cause("models_unreadable", f"GET {_MODELS}: {kind} of {len(models)} bytes")
+    if not lists(names, name):
+        return Cause("model_not_listed", f"GET {_MODELS}: {name} is none of {len(names)}")
+    return None
 
 
 def _report(backend: Backend) -> None:

@@ -104,7 +104,9 @@ class UpstreamResponse:
             # which of the two were we waiting for when the time ran out?
             if self._client_reads:
                 raise ClientClosed("The client stopped reading") from None
-            raise BackendTimeout("The backend stopped sending before its response was complete") from None
+            which = "timeouts.total" if loop.time() >= end else f"timeouts.idle, {idle:g} s"
+            text = "The backend stopped sending before its response was complete"
+            raise BackendTimeout(text, detail=which) from None
 
     def close(self) -> None:
         """Free the slot at the replica. Cuts the connection if the response is not complete."""

@@ -103,7 +103,7 @@ async def forbidden_model(stage: Stage) -> Answer:
 
 async def wrong_method(stage: Stage) -> Answer:
     answer = await stage.send(None, method="DELETE")
-    assert answer.headers["allow"] == ("POST" if stage.route in POSTED else "GET")
+    assert answer.headers["allow"] == ("OPTIONS, POST" if stage.route in POSTED else "GET, HEAD, OPTIONS")
     return answer
 
 
@@ -271,6 +271,8 @@ ELSEWHERE = {
     "budget_not_found": "test_budget_admin",
     "shutting_down": "test_drain",
     "unsupported_media_type": "test_browsers",
+    "unsupported_encoding": "test_encoded_bodies",
+    "invalid_encoding": "test_encoded_bodies",
     "host_not_allowed": "test_browsers",
     "too_many_connections": "limits/test_connections",
 }

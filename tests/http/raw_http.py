@@ -63,7 +63,9 @@ async def read_response(reader: asyncio.StreamReader, seconds: float = 10) -> An
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         status, *lines = head.rstrip().split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-        if "content-length" in headers:
+        if status.split()[1] == "204":
+            body = b""
+        elif "content-length" in headers:
             body = await reader.readexactly(int(headers["content-length"]))
         else:
             body = await _read_chunks(reader)

@@ -21,17 +21,18 @@ OBJECT = {"message": PROMPT, "type": PROMPT, "param": PROMPT, "code": PROMPT}
 BODIES: list[Any] = [
     {"error": OBJECT},
     {"error": PROMPT},
-    {"detail": PROMPT},
+    {"detail": [{"loc": ["body", PROMPT], "msg": PROMPT, "input": PROMPT}]},
     OBJECT,
     f"<html>{PROMPT}</html>",
     f"{PROMPT}\n2026-11-26 12:00:00,000 WARNING thinkmeter.config: forged",
 ]
-STATUSES = (301, 400, 401, 403, 404, 405, 413, 422, 429, 500, 502, 503, 504)
+STATUSES = (301, 400, 401, 404, 413, 415, 422, 429, 431, 500, 501, 502, 503, 504)
 BROKEN = [
     Fault(body=PROMPT, content_type="text/html"),
     Fault(body=PROMPT, content_type=f"text/{PROMPT}; {PROMPT}"),
     Fault(body=f"half {PROMPT}"),
     Fault(headers={"Retry-After": PROMPT}, status=429),
+    Fault(headers={"Server": f"{PROMPT}/1 nginx"}, status=413),
     Fault(headers={"Content-Length": PROMPT}),
 ]
 STREAMED = [

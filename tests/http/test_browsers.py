@@ -50,6 +50,9 @@ async def call(
         {b"origin": b"null"},
         {b"sec-fetch-site": b"cross-site", b"origin": EVIL.encode()},
         {b"sec-fetch-site": b"same-site"},
+        {b"content-type": b"text/plain", b"authorization": b"Basic dXNlcjpwYXNzd29yZA=="},
+        {b"content-type": b"text/plain", b"authorization": b"Negotiate YII"},
+        {b"content-type": b"text/plain", b"authorization": b"Bearer ", b"x-api-key": b""},
     ],
     ids=str,
 )
@@ -66,13 +69,17 @@ def test_media_type_is_refused(headers: Mapping[bytes, bytes]) -> None:
         {b"content-type": b"Application/JSON; charset=utf-8"},
         {b"content-type": b"application/vnd.api+json"},
         {b"content-type": b"application/json", b"origin": EVIL.encode()},
+        {b"content-type": b"text/json"},
+        {b"content-type": b"application/x-www-form-urlencoded", b"authorization": b"Bearer key"},
+        {b"content-type": b"application/x-www-form-urlencoded", b"x-api-key": b"key"},
+        {b"origin": EVIL.encode(), b"authorization": b"bearer key"},
         {},
         {b"sec-fetch-site": b"same-origin", b"origin": b"http://127.0.0.1:8080"},
     ],
     ids=str,
 )
 def test_media_type_is_served(headers: Mapping[bytes, bytes]) -> None:
-    """JSON with parameters, and programs that send no type, are served."""
+    """JSON with parameters, programs that send no type, and whoever sends a key, are served."""
     check_media_type(headers)
 
 
@@ -173,11 +180,13 @@ async def test_configured_page(backend: Backend) -> None:
 
 
 async def test_no_page_is_configured(running: Running) -> None:
-    """By default a preflight is refused."""
+    """By default a preflight is answered without any permission, so the browser refuses the request."""
     for origin in (PAGE, EVIL):
-        preflight = await call(running, "OPTIONS", **PREFLIGHT | {"origin": origin})
-        assert preflight.status == 405
-        assert "access-control-allow-origin" not in preflight.headers
+        for path in (CHAT, "/v1/models", "/v1/route", "/admin/budgets", "/console"):
+            preflight = await call(running, "OPTIONS", path, **PREFLIGHT | {"origin": origin})
+            assert preflight.status == 204
+            assert "OPTIONS" in preflight.headers["allow"]
+            assert not [name for name in preflight.headers if name.startswith("access-control-")]
 
 
 @pytest.mark.parametrize("origins", ["[chat.example.com]", "['https://a/']", "https://a"])

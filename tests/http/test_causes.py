@@ -66,12 +66,13 @@ def checks(backend: Backend) -> int:
 async def test_what_a_check_finds(
     backend: Backend, reported: list[str], fault: Fault, word: str, seen: str
 ) -> None:
-    """The log names the cause in our words, and the metrics its word; strangers get neither."""
+    """The log names the cause in our words, the metrics its word, and /readyz its sentence without a name."""
     backend.script(fault, path="/health", times=None)
     async with serving(configuration(backend.url)) as running:
         assert await words(running) == {word}
         async with running.http.get(f"{running.url}/readyz") as response:
-            assert (response.status, await response.json()) == (503, {"status": "no healthy backend"})
+            told = {"status": "no healthy backend", "causes": [CAUSES[word]]}
+            assert (response.status, await response.json()) == (503, told)
 
     (line,) = reported
     assert line.startswith(f"WARNING backend a is not healthy: {CAUSES[word]}")
@@ -161,6 +162,57 @@ async def test_models_that_need_a_key(backend: Backend, reported: list[str]) -> 
 
     hint = f"WARNING backend a is healthy: {CAUSES['status_401']} (GET /v1/models: status 401)"
     assert reported == [hint]
+
+
+@pytest.mark.parametrize(
+    ("body", "word", "seen"),
+    [
+        ({"data": []}, "model_not_listed", "GET /v1/models: tiny is none of 0"),
+        (
+            {"data": [{"id": SECRET}, {"id": "tiny:short"}]},
+            "model_not_listed",
+            "GET /v1/models: tiny is none of 2",
+        ),
+        (f"<html>{SECRET}</html>", "models_unreadable", "GET /v1/models: an HTML page of 34 bytes"),
+        ({"error": SECRET}, "models_unreadable", "GET /v1/models: other content of 33 bytes"),
+    ],
+)
+async def test_models_that_are_others(
+    backend: Backend, reported: list[str], body: object, word: str, seen: str
+) -> None:
+    """A replica without the model, or a page in its place, leaves a hint, and requests show the rest."""
+    backend.script(Fault(body=body, content_type="text/html"), path="/v1/models", times=None)
+    async with serving(configuration(backend.url)) as running:
+        assert await words(running) == {word}
+        assert (await running.chat()).status == 200
+        assert running.gateway.console.snapshot()["backends"][0]["cause"] == CAUSES[word]
+
+    assert reported == [f"WARNING backend a is healthy: {CAUSES[word]} ({seen})"]
+
+
+async def test_login_page_in_place_of_everything(backend: Backend, reported: list[str]) -> None:
+    """A proxy that begins to answer with its login page is noticed, although its status is 200."""
+    async with serving(configuration(backend.url, health=QUICKLY)) as running:
+        page = Fault(body="<html>log in</html>", content_type="text/html")
+        for path in ("/health", "/v1/models", None):
+            backend.script(page, path=path, times=None)
+        await until(lambda: len(reported) == 2)
+        assert (await running.chat()).status == 502
+        detail = (await running.recorded(1))[0].error.detail  # type: ignore[union-attr]
+
+    assert CAUSES["models_unreadable"] in reported[1]
+    assert detail.startswith("status 200, not application/json, but text/html: its URL may be wrong")
+
+
+async def test_request_without_replica_says_why(reported: list[str]) -> None:
+    """The access log of a 503 has the cause that the health check found."""
+    async with serving(configuration("http://127.0.0.1:1")) as running:
+        await running.gateway.health.check()
+        assert (await running.chat()).status == 503
+        (record,) = await running.recorded(1)
+
+    assert record.error is not None
+    assert record.error.detail == f"a: {CAUSES['refused']} (127.0.0.1:1)"
 
 
 async def test_console_shows_the_cause(backend: Backend) -> None:
