@@ -219,6 +219,11 @@ class Model(Section):
     thinking_budget: bool = Field(
         True, description="Whether to send a thinking budget; false for backends that refuse it."
     )
+    budget_with_tools: bool = Field(
+        False,
+        description="Whether to send a thinking budget with tools or a schema; `thinkmeter probe` tells "
+        "whether the backend keeps arguments valid under one.",
+    )
     rungs: Annotated[int, Field(ge=2, le=32)] | None = Field(
         13, description="Thinking budgets to choose from, tiers included; null for the tiers alone."
     )
