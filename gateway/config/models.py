@@ -196,6 +196,12 @@ class Family(Section):
         default_factory=list, description="Efforts that the model knows, weakest first."
     )
     tiers: dict[str, Tier] = Field(default_factory=dict, description="Tiers of a model that configures none.")
+    parser: str | None = Field(
+        None, description="vLLM's `--reasoning-parser` for it, which `probe` names if it is missing."
+    )
+    marks: tuple[str, str] | None = Field(
+        None, description="How a thought begins and ends, for the `--reasoning-config` that `probe` prints."
+    )
     image: ImageTokens | None = Field(
         None,
         description="Bound on the tokens of an image; absent: it may fill the context.",
