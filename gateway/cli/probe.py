@@ -78,7 +78,9 @@ class _Probe:
         model: Model = settings.models[pool.model]
         self._allowed = model.budget_with_tools
         self._family = settings.families[model.family]
-        self._ladder = TierLadder.of(model, settings.tiers_of(model), self._family)
+        tiers = settings.tiers_of(model)
+        self._ladder = TierLadder.of(model, tiers, self._family)
+        self._unbudgeted = TierLadder(tiers, self._family, sends_thinking_budget=False)
         self._thoughts: list[ProbeAnswer] = []
         """Answers that were asked to think."""
 
@@ -102,7 +104,7 @@ class _Probe:
         for finding in self._tiers_fit():
             yield finding
         if self._family.no_thinking is not None:
-            answer = await self._ask(self._ladder.names[0], Length(0, _ROOM), 0.0)
+            answer = await self._ask(self._ladder, self._ladder.names[0], Length(0, _ROOM), 0.0)
             yield self._judged("thinking off", judge_switch(answer, self._family))
         if self._ladder.enforces_thinking_budget:
             async for finding in self._budgets():
@@ -124,14 +126,14 @@ class _Probe:
                 yield await self._constrained(check)
 
     async def _efforts(self) -> AsyncIterator[Finding]:
-        """Every effort, or for a family without budgets and efforts that it thinks."""
+        """Every effort. If nothing was answered with a thought so far, also a question without a budget."""
         tiers = zip(self._ladder.names, self._ladder.tiers, self._ladder.efforts, strict=True)
         thinking = [(name, effort) for name, tier, effort in tiers if tier.thinking]
         if self._family.efforts:
             for name, effort in thinking:
-                yield await self._thinks(f"effort {effort} ({name})", name)
-        elif thinking and not self._ladder.enforces_thinking_budget:
-            yield await self._thinks("thinking on", thinking[-1][0])
+                yield await self._thinks(f"effort {effort} ({name})", name, self._ladder)
+        if thinking and not self._thoughts:
+            yield await self._thinks("thinking on", thinking[-1][0], self._unbudgeted)
 
     def _tiers_fit(self) -> Iterator[Finding]:
         context = self._backend.context
@@ -158,14 +160,15 @@ class _Probe:
 
     async def _tiny_budget(self, temperature: float) -> Finding:
         check = f"thinking_token_budget {_TINY_BUDGET}, temperature {temperature:g}"
-        answer = await self._think(Length(_TINY_BUDGET, _TINY_BUDGET + _ROOM), temperature)
+        length = Length(_TINY_BUDGET, _TINY_BUDGET + _ROOM)
+        answer = await self._think(self._ladder, self._ladder.names[-1], length, temperature)
         return self._judged(check, judge_budget(answer, _TINY_BUDGET, self._family))
 
     async def _constrained(self, check: str) -> Finding:
         """Ask for an answer that must parse, under budgets that end while it is written."""
-        asked = _CONSTRAINTS[check]
+        asked, longest = _CONSTRAINTS[check], self._ladder.names[-1]
         answers = [
-            await self._ask(self._ladder.names[-1], Length(budget, budget + 2 * _ROOM), temperature, **asked)
+            await self._ask(self._ladder, longest, Length(budget, budget + 2 * _ROOM), temperature, **asked)
             for budget, temperature in _TRIES
         ]
         schema = check == SCHEMA_CHECK
@@ -173,25 +176,29 @@ class _Probe:
             check, judge_arguments(answers, self._family, schema=schema, allowed=self._allowed)
         )
 
-    async def _thinks(self, check: str, tier: str) -> Finding:
-        answer = await self._think(Length(4 * _ROOM, 5 * _ROOM), 0.0, tier)
+    async def _thinks(self, check: str, tier: str, ladder: TierLadder) -> Finding:
+        answer = await self._think(ladder, tier, Length(4 * _ROOM, 5 * _ROOM), 0.0)
         if isinstance(answer, str):
             return self._found(check, "refused", answer)
         return self._found(check, "accepted", f"{answer.reasoning} reasoning tokens")
 
-    async def _think(self, length: Length, temperature: float, tier: str | None = None) -> ProbeAnswer | str:
-        """The answer at a tier that thinks, by default the longest; kept, to look for its thought."""
-        answer = await self._ask(tier or self._ladder.names[-1], length, temperature)
+    async def _think(
+        self, ladder: TierLadder, tier: str, length: Length, temperature: float
+    ) -> ProbeAnswer | str:
+        """An answer at a tier that thinks. It is kept, to look for its thought in its text."""
+        answer = await self._ask(ladder, tier, length, temperature)
         if isinstance(answer, ProbeAnswer):
             self._thoughts.append(answer)
         return answer
 
-    async def _ask(self, tier: str, length: Length, temperature: float, **asked: Any) -> ProbeAnswer | str:
+    async def _ask(
+        self, ladder: TierLadder, tier: str, length: Length, temperature: float, **asked: Any
+    ) -> ProbeAnswer | str:
         """The answer at a tier of this length, or why there is none."""
         messages = [{"role": "user", "content": _PROMPT}]
         body = {"model": self._pool.served_name, "messages": messages, "temperature": temperature} | asked
         request: Request = parse_chat(encode(body))
-        fields: Fields = self._ladder.apply(request.fields, self._ladder.index(tier), length)
+        fields: Fields = ladder.apply(request.fields, ladder.index(tier), length)
         try:
             async with asyncio.timeout(self._settings.timeouts.total):
                 status, answer = await self._upstream.ask(

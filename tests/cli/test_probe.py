@@ -151,6 +151,21 @@ async def test_probe_of_a_lost_parser(backend: Backend, tmp_path: Path) -> None:
     assert advice == ["tiny a: start vLLM with --reasoning-parser qwen3"]
 
 
+async def test_probe_of_a_lost_parser_that_refuses_budgets(backend: Backend, tmp_path: Path) -> None:
+    """A vLLM without a reasoning parser refuses budgets, so the thought is looked for without one."""
+    refusal = Fault(status=400, message="thinking_token_budget is set but reasoning_config is not configured")
+    backend.script(answered(content="4", reasoning=0))
+    backend.script(refusal, times=2)
+    backend.default = answered(content="hm\n</think>\n\n4", reasoning=0)
+
+    status, found, advice = await printed(tmp_path, backend.url)
+
+    assert (status, found[f"{TINY} 0"]) == (1, "refused")
+    assert (found["a thinking on"], found["a thought"]) == ("accepted", "in the answer")
+    assert "thinking_token_budget" not in (backend.requests[-1].json or {})
+    assert advice[-1] == "tiny a: start vLLM with --reasoning-parser qwen3"
+
+
 async def test_probe_of_a_family_without_budgets(backend: Backend, tmp_path: Path) -> None:
     """A family that has neither budgets nor efforts is asked to think, to look for its thought."""
     tiers = {"direct": {"thinking": 0}, "long": {"thinking": 64}}
