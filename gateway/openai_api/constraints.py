@@ -30,10 +30,10 @@ def constrains_answer(fields: Fields) -> bool:
     """
     if _READ.isdisjoint(fields):
         return False
-    offers = any(
-        _given(fields, tools) and _word(fields, choice) != "none" for tools, choice in _TOOLS.items()
-    )
-    return offers or _has_format(fields) or any(_given(fields, name) for name in _SCHEMAS)
+    for tools, choice in _TOOLS.items():
+        if _given(fields, tools) and _word(fields, choice) != "none":
+            return True
+    return _has_format(fields) or any(_given(fields, name) for name in _SCHEMAS)
 
 
 def _has_format(fields: Fields) -> bool:
@@ -41,7 +41,7 @@ def _has_format(fields: Fields) -> bool:
     wanted = fields.get("response_format")
     if wanted is None or not _given(fields, "response_format"):
         return False
-    if len(bytes(wanted)) > _LONGEST_EMPTY:
+    if _long(wanted):
         return True
     value = _decoded(wanted)
     return not (isinstance(value, dict) and value.get("type") in (None, "text"))
@@ -50,12 +50,17 @@ def _has_format(fields: Fields) -> bool:
 def _given(fields: Fields, name: str) -> bool:
     """Whether a field has a value that is not empty."""
     value = fields.get(name)
-    return value is not None and (len(bytes(value)) > _LONGEST_EMPTY or bool(_decoded(value)))
+    return value is not None and (_long(value) or bool(_decoded(value)))
 
 
 def _word(fields: Fields, name: str) -> Any:
     value = fields.get(name)
-    return None if value is None or len(bytes(value)) > _LONGEST_EMPTY else _decoded(value)
+    return None if value is None or _long(value) else _decoded(value)
+
+
+def _long(value: Raw) -> bool:
+    """Whether a value is longer than any that counts as empty, without a copy of it."""
+    return memoryview(value).nbytes > _LONGEST_EMPTY
 
 
 def _decoded(value: Raw) -> Any:
