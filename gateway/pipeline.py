@@ -282,14 +282,16 @@ def _headers(record: Record, response: UpstreamResponse, begun: float) -> Header
     if record.reservation:
         headers += record.reservation.headers()
     if record.decision:
-        headers += _decision_headers(record.decision)
+        headers += _decision_headers(record.decision, budget_sent=record.sends_thinking_budget)
     return headers
 
 
-def _decision_headers(decision: Decision) -> Headers:
-    shortened = [(b"x-thinkmeter-degraded-from", decision.wanted.encode())] if decision.wanted else []
+def _decision_headers(decision: Decision, *, budget_sent: bool) -> Headers:
+    notes = [(b"x-thinkmeter-degraded-from", decision.wanted.encode())] if decision.wanted else []
+    if decision.thinking and not budget_sent:
+        notes.append((b"x-thinkmeter-thinking-budget-sent", b"no"))
     return [
-        *shortened,
+        *notes,
         (b"x-thinkmeter-tier", decision.tier.encode()),
         (b"x-thinkmeter-tier-requested", decision.requested.encode()),
         (b"x-thinkmeter-reason", decision.reason.encode()),

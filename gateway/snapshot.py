@@ -17,6 +17,7 @@ from gateway.config.access import Key
 from gateway.config.loader import ConfigError, Problem, load, parse_file
 from gateway.config.settings import BASELINE, Settings
 from gateway.http.headers import FORWARDED, SCHEDULING
+from gateway.openai_api.constraints import constrains_answer
 from gateway.openai_api.endpoints import Endpoint
 from gateway.openai_api.requests import Request
 from gateway.openai_api.scheduling import without_scheduling
@@ -112,6 +113,8 @@ class Snapshot:
         if not schedules and (policy or self.settings.keys):
             request = without_scheduling(request, refuse=policy == "refuse")
         target = self.router.target(request.model, key)
+        if target.constrained and endpoint.has_template and constrains_answer(request.fields):
+            target = target.constrained
         pool = self.pools[target.name]
         limits = self.budgets.of(key, target.name) if endpoint.counts else ()
         if limits:

@@ -96,10 +96,12 @@ def check(config: ConfigArgument) -> None:
 
 @commands.command()
 def probe(config: ConfigArgument) -> None:
-    """Ask every backend what it really does: alive, model, thinking off, a tiny budget, each effort."""
-    from gateway.cli.probe import FAILED, probe_all
+    """Ask every backend what it really does: alive, model, thinking off, tiny budgets, tools, each effort."""
+    from gateway.cli.probe import CONSTRAINED_CHECKS, probe_all
+    from gateway.cli.probe_judgments import FAILED, recommend
 
-    findings = asyncio.run(probe_all(load_settings(config)))
+    settings = load_settings(config)
+    findings = asyncio.run(probe_all(settings))
     table = Table("model", "backend", "check", "result", "detail")
     for finding in findings:
         style = "red" if finding.result in FAILED else None
@@ -107,6 +109,9 @@ def probe(config: ConfigArgument) -> None:
             finding.model, finding.backend, finding.check, finding.result, finding.detail, style=style
         )
     out.print(table)
+    allowed = frozenset(name for name, model in settings.models.items() if model.budget_with_tools)
+    for line in recommend(findings, CONSTRAINED_CHECKS, allowed):
+        out.print(line, soft_wrap=True, markup=False, highlight=False)
     raise typer.Exit(1 if any(finding.result in FAILED for finding in findings) else 0)
 
 

@@ -196,6 +196,12 @@ class Family(Section):
         default_factory=list, description="Efforts that the model knows, weakest first."
     )
     tiers: dict[str, Tier] = Field(default_factory=dict, description="Tiers of a model that configures none.")
+    parser: str | None = Field(
+        None, description="vLLM's `--reasoning-parser` for it, which `probe` names if it is missing."
+    )
+    marks: tuple[str, str] | None = Field(
+        None, description="How a thought begins and ends, for the `--reasoning-config` that `probe` prints."
+    )
     image: ImageTokens | None = Field(
         None,
         description="Bound on the tokens of an image; absent: it may fill the context.",
@@ -218,6 +224,11 @@ class Model(Section):
     )
     thinking_budget: bool = Field(
         True, description="Whether to send a thinking budget; false for backends that refuse it."
+    )
+    budget_with_tools: bool = Field(
+        False,
+        description="Whether to send a thinking budget with tools or a schema; `thinkmeter probe` tells "
+        "whether the backend keeps arguments valid under one.",
     )
     rungs: Annotated[int, Field(ge=2, le=32)] | None = Field(
         13, description="Thinking budgets to choose from, tiers included; null for the tiers alone."

@@ -47,6 +47,8 @@ class Target:
     """The tier in `MODEL:TIER`; None if the name leaves the tier to the gateway."""
     prices: PriceTable | None = None
     """The head's own price table. A budget uses it until it has seen enough requests."""
+    constrained: Target | None = None
+    """The same for requests with tools or a schema, if these get no thinking budget."""
 
 
 class Call(Struct, frozen=True):  # a Struct, as one is made per request and a frozen dataclass costs 2 µs

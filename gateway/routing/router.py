@@ -15,6 +15,7 @@ from gateway.openai_api.lengths import least_tokens
 from gateway.openai_api.requests import ClientLimits, Request
 from gateway.routing import policy
 from gateway.routing.call import Call, Target
+from gateway.routing.constrained import constrained_ladder
 from gateway.routing.plan import RoutingPlan
 from gateway.routing.policy import Bounds
 from gateway.routing.rules import Facts, RuleBook
@@ -43,9 +44,12 @@ class Router:
         for name, model in settings.models.items():
             ladder = TierLadder.of(model, settings.tiers_of(model), settings.families[model.family])
             prices = predictor.price_table(name, ladder.lengths) if settings.budgets else None
+            strict = constrained_ladder(model, ladder, settings.families[model.family])
             pins = [None, *ladder.names] if len(ladder.names) > 1 else [None]
             for pin in pins:
-                self.targets[f"{name}:{pin}" if pin else name] = Target(name, model, ladder, pin, prices)
+                constrained = Target(name, model, strict, pin, prices) if strict else None
+                target = Target(name, model, ladder, pin, prices, constrained)
+                self.targets[f"{name}:{pin}" if pin else name] = target
 
     def identify(self, headers: Mapping[bytes, bytes]) -> Key | None:
         """The client's key; None if no keys are configured.

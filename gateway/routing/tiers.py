@@ -20,7 +20,8 @@ _ALIASES = ("reasoning", "thinking", "thinking_token_budget", "reasoning_effort"
 """Fields in which clients limit reasoning or length. They are replaced by those the backend understands."""
 
 _TEMPLATE = "chat_template_kwargs"
-_TEMPLATE_ALIASES = frozenset(ChatTemplate.__struct_fields__)
+_TEMPLATE_ALIASES = frozenset({*ChatTemplate.__struct_fields__, "thinking_mode", "thinking_effort"})
+"""Template variables for thinking, under the names of all families. A template may fail on a foreign word."""
 
 _UNLIMITED = 1 << 40  # answer tokens of a tier with `answer: null`: more than any model can generate
 
@@ -54,6 +55,8 @@ class TierLadder:
         self._sends_thinking_budget = sends_thinking_budget
         self.enforces_thinking_budget = sends_thinking_budget and "$budget" in str(family.thinking)
         """Whether requests carry a thinking budget in tokens, so that any length between two tiers works."""
+        self.sends_zero_budget = sends_thinking_budget
+        """Whether a family may switch thinking off by a budget of 0, so that no thought begins."""
         self.rungs = build_rungs(self.tiers, (rungs or 0) if self._differs_in_numbers else 0)
         self.named = tuple(at for at, rung in enumerate(self.rungs) if rung.named)
         """The rungs that are named tiers: one position for each name."""
@@ -75,6 +78,12 @@ class TierLadder:
     @classmethod
     def of(cls, model: Model, tiers: dict[str, Tier], family: Family) -> TierLadder:
         return cls(tiers, family, sends_thinking_budget=model.thinking_budget, rungs=model.rungs)
+
+    @property
+    def forces_thinking_budget(self) -> bool:
+        """Whether the backend ends a thought at a budget, and not the model, told of it by its template."""
+        forcing = {name: value for name, value in self._family.thinking.items() if name != _TEMPLATE}
+        return self._sends_thinking_budget and "$budget" in str(forcing)
 
     @property
     def _differs_in_numbers(self) -> bool:
@@ -188,7 +197,10 @@ class TierLadder:
         if not self.changes_requests:
             return fields
         applied = {name: value for name, value in fields.items() if name not in _ALIASES}
-        for name, value in self._overlays(self.rungs[index].sent_as, length.thinking).items():
+        overlay = self._overlays(self.rungs[index].sent_as, length.thinking)
+        if _TEMPLATE in applied and _TEMPLATE not in overlay:
+            _drop_words(applied)
+        for name, value in overlay.items():
             applied[name] = value if isinstance(value, Raw) else self._merge(name, applied.get(name), value)
         if length.max_tokens is not None:
             applied["max_completion_tokens"] = Raw(b"%d" % length.max_tokens)
@@ -225,7 +237,7 @@ class TierLadder:
             {"$budget": max(thinking, 1)} if self._sends_thinking_budget else {}
         )
         overlay = _fill((family.no_thinking or {}) if switched_off else family.thinking, values)
-        if not self._sends_thinking_budget:
+        if not self._sends_thinking_budget and not (switched_off and self.sends_zero_budget):
             overlay.pop("thinking_token_budget", None)
         for name, value in tier.overlay.items():
             ours = overlay.get(name)
@@ -242,6 +254,24 @@ class TierLadder:
         known: Sequence[str] = self._family.efforts or EFFORTS
         below = [effort for effort in known if effort_rank(effort) <= effort_rank(tier.effort or "none")]
         return below[-1] if below else known[0]
+
+
+def _drop_words(fields: Fields) -> None:
+    """Remove the client's template variables for thinking, where the family has none of its own.
+
+    An object that is left empty is removed: vLLM refuses any for Mistral's tokenizers.
+    """
+    theirs = fields[_TEMPLATE]
+    if not bytes(theirs).startswith(b"{"):
+        return
+    variables = _JsonObject.decode(theirs)
+    kept = {name: value for name, value in variables.items() if name not in _TEMPLATE_ALIASES}
+    if len(kept) == len(variables):
+        return
+    if kept:
+        fields[_TEMPLATE] = Raw(encode(kept))
+    else:
+        del fields[_TEMPLATE]
 
 
 def _fill(template: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:

@@ -45,6 +45,7 @@ def access_line(record: Record) -> bytes:
             "propensity": decision.propensity,
             "eligible": decision.eligible,
             "thinking": decision.thinking,
+            "budget_sent": record.sends_thinking_budget and decision.thinking > 0,
             "cap": decision.cap,
             "rung": decision.rung,
             "rung_correct": decision.rung_correct,

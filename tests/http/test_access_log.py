@@ -19,7 +19,7 @@ MARKER = "m4rker"
 ALWAYS = {"time", "request_id", "route", "status", "peer", "key", "model", "stream", "duration_ms"}
 DECIDED = {
     *("decision_id", "tier", "requested", "reason", "rule", "difficulty", "correct", "tokens", "price"),
-    *("propensity", "eligible", "thinking", "cap", "wanted", "versions"),
+    *("propensity", "eligible", "thinking", "budget_sent", "cap", "wanted", "versions"),
     *("rung", "rung_correct", "rung_tokens", "wanted_rung", "rungs"),
 }
 SERVED = {

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import yaml
 
-from .conftest import REPOSITORY
-from .processes import Replica, free_port
+from examples.tiny_reasoner.serve import WEIGHTS
+
+from .conftest import REPOSITORY, TIERS
+from .processes import Replica, free_port, stopping, vllm_server
 
 
 def probe(config: Path) -> tuple[int, str]:
@@ -37,9 +39,33 @@ def test_probe(config: Path, replicas: list[Replica]) -> None:
     for replica in replicas:
         found = results(output, replica.name)
         assert (found["alive"], found["model"], found["thinking off"]) == ("yes", "yes", "holds"), output
-        budgets = [result for check, result in found.items() if "budget" in check]
+        budgets = [result for check, result in found.items() if check.startswith("thinking_token_budget")]
         assert budgets, output
         assert set(budgets) == {"holds"}, output
+        assert found["thought"] == "kept apart", output
+        # the tiny reasoner calls no tools, and its server has no tool parser
+        assert found["tool call under a tiny budget"] in ("not offered", "unclear"), output
+        assert found["JSON under a tiny budget"] in ("valid", "unclear"), output
+
+
+def test_probe_of_a_lost_parser(vllm_python: Path, tmp_path: Path) -> None:
+    """A vLLM without a reasoning parser fails the probe, which names the flags of the family."""
+    server = vllm_server("plain", vllm_python, WEIGHTS, tmp_path, options=[])
+    settings = {
+        "models": {
+            "tiny": {"family": "qwen3", "replicas": [{"name": "plain", "url": server.url}], "tiers": TIERS}
+        }
+    }
+    path = tmp_path / "plain.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    with stopping([server]):
+        server.wait_until_ready("/health")
+        status, output = probe(path)
+    found = results(output, "plain")
+    assert status == 1, output
+    assert found["thinking_token_budget 8, temperature 0"] == "refused", output
+    assert (found["thinking on"], found["thought"]) == ("accepted", "in the answer"), output
+    assert '--reasoning-parser qwen3 --reasoning-config \'{"reasoning_start_str": "<think>"' in output
 
 
 def test_probe_of_a_dead_backend(config: Path, replicas: list[Replica], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from gateway.config.loader import builtin_families, parse
-from gateway.config.models import EFFORTS
+from gateway.config.models import EFFORTS, Family
 from gateway.config.settings import Settings
 from gateway.openai_api.requests import ClientLimits
 from gateway.routing.tiers import Length, TierLadder
@@ -56,8 +56,24 @@ def full(off: dict[str, Any], on: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {"direct": off | limit(4096)} | {tier: on | fields for tier, fields in FULL.items()}
 
 
+def worded(variable: str, efforts: dict[str, str], **on: Any) -> dict[str, dict[str, Any]]:
+    """The tiers of a family that is told an effort by its template, and a budget."""
+    lengths = {"short": budget(2048, 6144), "medium": budget(8192, 12288), "long": budget(32768, 40960)}
+    return {tier: template(**on, **{variable: effort}) | lengths[tier] for tier, effort in efforts.items()}
+
+
+LOW_TO_MAX = {"short": "low", "medium": "high", "long": "max"}
+SWITCHED_OFF = {"direct": OFF | limit(4096)}
+NEVER_OFF = full({"thinking_token_budget": 0}, {})
+MISTRAL = {
+    "direct": {"reasoning_effort": "none"} | limit(4096),
+    "short": {"reasoning_effort": "high"} | FULL["short"],
+    "long": {"reasoning_effort": "high"} | FULL["long"],
+}
+
 TABLE: dict[str, dict[str, dict[str, Any]]] = {
     "qwen3": full(DISABLED, ENABLED),
+    "qwen3.5": full(DISABLED, ENABLED),
     "qwen3.8": {
         "direct": DISABLED | limit(4096),
         "short": template(enable_thinking=True, reasoning_effort="low") | FULL["short"],
@@ -69,24 +85,46 @@ TABLE: dict[str, dict[str, dict[str, Any]]] = {
         "medium": {"reasoning_effort": "medium"} | limit(8192),
         "long": {"reasoning_effort": "high"} | limit(24576),
     },
-    "deepseek-r1": full({"thinking_token_budget": 0}, {}),
+    "deepseek-r1": NEVER_OFF,
     "deepseek-v3": full(OFF, ON),
     "deepseek-v4": {
         "direct": OFF | limit(4096),
         "medium": ON | {"reasoning_effort": "high"} | limit(12288),
         "long": ON | {"reasoning_effort": "max"} | limit(40960),
     },
+    "deepseek-v4.1": SWITCHED_OFF | worded("reasoning_effort", LOW_TO_MAX, thinking=True),
     "glm": full(DISABLED, ENABLED),
+    "glm-5.2": {"direct": DISABLED | limit(4096)}
+    | worded("reasoning_effort", {"medium": "high", "long": "max"}, enable_thinking=True),
+    "glm-5.3": worded("reasoning_effort", LOW_TO_MAX),
     "nemotron": full(DISABLED, ENABLED),
     "granite": {"direct": OFF | limit(4096), "long": ON | limit(12288)},
-    "magistral": {
-        "direct": {"reasoning_effort": "none"} | limit(4096),
-        "short": {"reasoning_effort": "high"} | FULL["short"],
-        "long": {"reasoning_effort": "high"} | FULL["long"],
-    },
+    "granite-4.2": full(DISABLED, ENABLED),
+    "magistral": MISTRAL,
+    "mistral": MISTRAL,
     "kimi": full(OFF, ON),
+    "kimi-k3": SWITCHED_OFF | worded("thinking_effort", LOW_TO_MAX, thinking=True),
     "gemma": {"direct": DISABLED | limit(4096), "long": ENABLED | limit(12288)},
-    "minimax": full({"thinking_token_budget": 0}, {}),
+    "minimax": NEVER_OFF,
+    "minimax-m3": full(template(thinking_mode="disabled"), template(thinking_mode="enabled")),
+    "hunyuan": {"direct": DISABLED | limit(4096), "long": ENABLED | limit(12288)},
+    "hy3": {
+        "direct": template(reasoning_effort="no_think") | limit(4096),
+        "short": template(reasoning_effort="low") | budget(2048, 6144),
+        "long": template(reasoning_effort="high") | FULL["long"],
+    },
+    "hy4": {
+        "direct": template(reasoning_effort="no_think") | limit(4096),
+        "short": template(reasoning_effort="high") | FULL["short"],
+        "long": template(reasoning_effort="high") | FULL["long"],
+    },
+    "ernie": NEVER_OFF,
+    "ernie-vl": full(DISABLED, ENABLED),
+    "step": NEVER_OFF,
+    "step-3.7": {
+        tier: template(reasoning_effort=effort) | FULL[tier]
+        for tier, effort in {"short": "low", "medium": "medium", "long": "high"}.items()
+    },
     "seed-oss": {
         "direct": template(thinking_budget=0) | limit(4096),
         "short": template(thinking_budget=1024) | limit(5120),
@@ -119,12 +157,24 @@ def test_tiers_in_order(family: str) -> None:
 
 FOUR = ("direct", "direct", "short", "medium", "long", "long", "long")
 TWO = ("direct",) * 4 + ("long",) * 3
+ALWAYS = ("short", "short", "short", "medium", "long", "long", "long")
+DEEP = ("direct", "direct", "short", "short", "medium", "medium", "long")
+MISTRAL_TIERS = ("direct", "direct", "short", "short", "long", "long", "long")
 HIGHEST: dict[str, tuple[str, ...]] = dict.fromkeys(TABLE, FOUR) | {
-    "gpt-oss": ("short", "short", "short", "medium", "long", "long", "long"),
+    "gpt-oss": ALWAYS,
+    "step-3.7": ALWAYS,
     "deepseek-v4": ("direct",) * 4 + ("medium", "medium", "long"),
+    "glm-5.2": ("direct",) * 4 + ("medium", "medium", "long"),
+    "deepseek-v4.1": DEEP,
+    "kimi-k3": DEEP,
+    "glm-5.3": ("short",) * 4 + ("medium", "medium", "long"),
+    "hy3": MISTRAL_TIERS,
+    "hy4": MISTRAL_TIERS,
+    "hunyuan": TWO,
     "granite": TWO,
     "gemma": TWO,
-    "magistral": ("direct", "direct", "short", "short", "long", "long", "long"),
+    "magistral": MISTRAL_TIERS,
+    "mistral": MISTRAL_TIERS,
     "plain": ("direct",) * 7,
 }
 
@@ -158,6 +208,44 @@ def test_budget_is_cut_to_the_length(family: str) -> None:
 
     assert cut["max_completion_tokens"] == 300
     assert cut.get("thinking_token_budget") == (100 if "thinking_token_budget" in whole else None)
+
+
+KNOWN = {"chat_template_kwargs", "thinking_token_budget", "reasoning_effort", "max_completion_tokens"}
+VARIABLES = {"enable_thinking", "thinking", "thinking_mode", "thinking_budget"}
+EFFORT = {"reasoning_effort", "thinking_effort"}
+FOREIGN: list[dict[str, Any]] = [
+    {"reasoning_effort": "banana"},
+    {"reasoning_effort": "medium", "reasoning": {"effort": "banana"}},
+    template(reasoning_effort="banana", thinking_effort="banana", thinking_mode="banana"),
+    template(enable_thinking=True, thinking=True, reasoning_effort="minimal"),
+]
+
+
+@pytest.mark.parametrize("fields", FOREIGN)
+@pytest.mark.parametrize("family", set(TABLE) - {"plain"})
+def test_no_foreign_word_reaches_a_template(family: str, fields: dict[str, Any]) -> None:
+    """Every tier sends known fields only, and no effort but the family's own, whatever the client says."""
+    made, own = ladder(family), Family.model_validate(builtin_families()[family])
+    request = chat(**fields)
+    for index in range(len(made.rungs)):
+        length = made.length(index, request.client_limits)
+        found = plain(made.apply(request.fields, index, length))
+        variables = found.get("chat_template_kwargs", {})
+        told = [found.get("reasoning_effort"), *(variables.get(name) for name in EFFORT)]
+
+        assert found.keys() <= KNOWN | {"model", "messages"}
+        assert variables.keys() <= VARIABLES | EFFORT
+        assert {word for word in told if word} <= {*own.efforts, "none", "no_think"}
+        assert "banana" not in str(found)
+
+
+@pytest.mark.parametrize("family", TABLE)
+def test_marks_and_parser(family: str) -> None:
+    """A row that sends a budget names vLLM's parser, and marks that differ if it has any."""
+    row = Family.model_validate(builtin_families()[family])
+
+    assert row.parser or family == "plain"
+    assert row.marks is None or len({mark.strip() for mark in row.marks}) == 2
 
 
 def test_family_that_cannot_stop_thinking() -> None:

@@ -96,6 +96,26 @@ def test_template_variables_cannot_bypass_the_decision(word: dict[str, Any]) -> 
     assert sent["chat_template_kwargs"] == {"enable_thinking": False}
 
 
+@pytest.mark.parametrize(
+    ("theirs", "left"),
+    [
+        ({"reasoning_effort": "banana", "style": 1}, {"style": 1}),
+        ({"thinking_mode": "enabled", "thinking_effort": "max", "enable_thinking": True}, None),
+        ({"style": 1}, {"style": 1}),
+        ({}, {}),
+    ],
+)
+def test_template_variables_of_a_family_without_any(theirs: Any, left: Any) -> None:
+    """The client's words for thinking are dropped where the family has none, so that no template sees them.
+
+    An object that would be empty is dropped, as Mistral's tokenizers refuse it.
+    """
+    words = {"thinking": {"reasoning_effort": "$effort"}, "efforts": ["high"]}
+    sent = applied(ladder(family=words), chat_template_kwargs=theirs)
+
+    assert sent.get("chat_template_kwargs") == left
+
+
 @pytest.mark.parametrize("theirs", [None, 5, "text", [1]])
 def test_field_that_cannot_be_merged_is_replaced(theirs: Any) -> None:
     """If the client sent no object, ours replaces its value."""
