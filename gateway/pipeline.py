@@ -20,7 +20,6 @@ from gateway.openai_api.requests import Request, encode
 from gateway.openai_api.responses import UsageScanner, read_usage
 from gateway.openai_api.stream import StreamReader
 from gateway.routing.call import Blind, Call, Plan
-from gateway.routing.decision import Decision
 from gateway.snapshot import Snapshot
 from gateway.telemetry.record import Record
 from gateway.upstream.dispatch import Upstream
@@ -280,18 +279,5 @@ def _headers(record: Record, response: UpstreamResponse, begun: float) -> Header
     if record.reservation:
         headers += record.reservation.headers()
     if record.decision:
-        headers += _decision_headers(record.decision)
+        headers += record.decision.headers()
     return headers
-
-
-def _decision_headers(decision: Decision) -> Headers:
-    shortened = [(b"x-thinkmeter-degraded-from", decision.wanted.encode())] if decision.wanted else []
-    return [
-        *shortened,
-        (b"x-thinkmeter-tier", decision.tier.encode()),
-        (b"x-thinkmeter-tier-requested", decision.requested.encode()),
-        (b"x-thinkmeter-reason", decision.reason.encode()),
-        (b"x-thinkmeter-difficulty", b"%.3f" % decision.difficulty),
-        (b"x-thinkmeter-thinking-budget", b"%d" % decision.thinking),
-        (b"x-thinkmeter-decision-id", decision.id.encode()),
-    ]
