@@ -17,7 +17,9 @@ from gateway.http.headers import Headers, forwarded
 from gateway.openai_api.endpoints import Endpoint
 from gateway.openai_api.large_requests import LARGE_BODY, slow_to_parse
 from gateway.openai_api.requests import Request, encode
-from gateway.openai_api.responses import UsageScanner, read_usage
+from gateway.openai_api.responses import UsageScanner
+from gateway.openai_api.stopped_responses import LONGEST_CUT, read_stopped
+from gateway.openai_api.stopped_streams import reader_of
 from gateway.openai_api.stream import StreamReader
 from gateway.routing.call import Blind, Call, Plan
 from gateway.snapshot import Snapshot
@@ -151,6 +153,8 @@ def _upstream_request(plan: Plan, exchange: Exchange, record: Record) -> Upstrea
         record.key or exchange.peer_address,
         fingerprint_of(call.endpoint.path, call.body),
     )
+    if plan.stops:
+        request.whole_bytes = LONGEST_CUT
     record.overhead = time.perf_counter() - record.admitted
     return request
 
@@ -191,18 +195,23 @@ async def relay(exchange: Exchange, record: Record, plan: Plan, response: Upstre
     if plan.call.request.stream:
         await _relay_stream(exchange, record, plan, response)
     elif response.complete:
-        await _relay_whole(exchange, record, response)
+        await _relay_whole(exchange, record, plan, response)
     else:
         await _relay_blocks(exchange, record, response)
 
 
-async def _relay_whole(exchange: Exchange, record: Record, response: UpstreamResponse) -> None:
+async def _relay_whole(exchange: Exchange, record: Record, plan: Plan, response: UpstreamResponse) -> None:
     begun = time.perf_counter()
-    usage = read_usage(response.body)
+    body, stops = response.body, plan.stops
+    if stops is None or len(body) <= LARGE_BODY:
+        usage, body = read_stopped(body, stops)
+    else:
+        loop = asyncio.get_running_loop()
+        usage, body = await loop.run_in_executor(_large_bodies, read_stopped, body, stops)
     if usage is None:
         raise _unreadable()
     record.usage = usage
-    await exchange.respond(response.status, _headers(record, response, begun), response.body)
+    await exchange.respond(response.status, _headers(record, response, begun), body)
 
 
 async def _relay_blocks(exchange: Exchange, record: Record, response: UpstreamResponse) -> None:
@@ -227,21 +236,16 @@ def _unreadable() -> BackendError:
 
 async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response: UpstreamResponse) -> None:
     request = plan.call.request
-    reader = StreamReader(
+    reader = reader_of(
+        plan.stops,
+        request.choices,
         strip_usage=not request.wants_usage,
-        strip_counts=plan.reservation is not None and not request.wants_counts,
+        strip_counts=plan.asks_counts and not request.wants_counts,
         prompts=request.prompts,
     )
     first = begun = time.perf_counter()
-
-    def progress() -> int:
-        blind, silence = plan.blind, time.perf_counter() - begun
-        if blind.silent or reader.silent(silence):
-            return -1
-        return reader.passed(blind.reasoning) + blind.unseen(silence, _rate(reader, begun - first))
-
     if plan.reservation:
-        plan.reservation.progress = progress
+        plan.reservation.progress = lambda: _progress(plan.blind, reader, begun - first, begun)
     try:
         async for block in response.blocks():
             begun = time.perf_counter()
@@ -250,7 +254,9 @@ async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response
                     record.first_byte = record.elapsed()
                     await exchange.start(response.status, _headers(record, response, begun), streams=True)
                 await exchange.stream(events)
-        if not reader.done and not reader.failed:
+            if reader.stopped:
+                break  # leaving closes the connection, so that the backend stops too
+        if not (reader.done or reader.failed or reader.stopped):
             raise BackendDisconnected("The backend closed the stream before its end")
         if reader.failed:
             record.error = BackendError("The backend reported an error inside the stream")
@@ -261,6 +267,14 @@ async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response
         record.silence = time.perf_counter() - begun
         record.rate = _rate(reader, begun - first)
         record.silent = reader.silent(record.silence)
+
+
+def _progress(blind: Blind, reader: StreamReader, seconds: float, latest: float) -> int:
+    """Tokens that a stream has spent `seconds` after its first block, when the latest came; -1 if unknown."""
+    silence = time.perf_counter() - latest
+    if blind.silent or reader.silent(silence):
+        return -1
+    return reader.passed(blind.reasoning) + blind.unseen(silence, _rate(reader, seconds))
 
 
 def _rate(reader: StreamReader, seconds: float) -> float:
