@@ -15,7 +15,8 @@ from msgspec import Raw
 
 from gateway.openai_api.requests import Fields
 
-_MOST_CHARACTERS = 4096  # of all strings: each of them is looked for in every delta
+_MOST_STRINGS, _MOST_CHARACTERS = 64, 4096  # because each string is looked for in every delta
+_MOST_SPACE = 64  # characters of white space before a thought that the backend has left in the answer
 _MOST_BYTES = 1 << 16  # of a field that is read
 _READ = ("stop", "include_stop_str_in_output", "min_tokens", "echo", "use_beam_search")
 _THINK, _END_THINK = "<think>", "</think>"
@@ -43,8 +44,8 @@ class Match(NamedTuple):
 def stop_strings(fields: Fields) -> StopStrings | None:
     """The stop strings of a request, if the gateway can apply them in place of the backend.
 
-    It cannot with strings that the backend will refuse, with very long ones, and where vLLM applies them to
-    something else than the answer: it ignores them in beam search, and an echo is no answer.
+    It cannot with strings that the backend will refuse, with very many or long ones, and where vLLM applies
+    them to something else than the answer: it ignores them in beam search, and an echo is no answer.
     """
     if "stop" not in fields:
         return None
@@ -54,7 +55,7 @@ def stop_strings(fields: Fields) -> StopStrings | None:
         return None
     if not all(isinstance(string, str) and string for string in strings):
         return None
-    if sum(map(len, strings)) > _MOST_CHARACTERS:
+    if len(strings) > _MOST_STRINGS or sum(map(len, strings)) > _MOST_CHARACTERS:
         return None
     if any(_is_on(_value(fields.get(name))) for name in ("echo", "use_beam_search")):
         return None
@@ -134,7 +135,7 @@ class StopSearch:
         """Show a thought that the answer begins with."""
         if self._undecided:
             start = self._text.lstrip()
-            if _THINK.startswith(start) and not last:
+            if _THINK.startswith(start) and len(self._text) <= _MOST_SPACE and not last:
                 return ""
             self._undecided, self._thinks = False, start.startswith(_THINK)
             if not self._thinks:

@@ -73,10 +73,14 @@ class StoppingReader(StreamReader):
         if not concerns and block.endswith(_ENDS):
             return block
         passed = b"".join([self._pass(event) for event in _EVENT.findall(block)])
-        if self._stopped - self._finished and len(self._stopped | self._finished) >= self._asked:
+        if self._stopped - self._finished and self._all_ended():
             self.stopped = True
             passed += self._closing()
         return passed
+
+    def _all_ended(self) -> bool:
+        over = self._stopped | self._finished
+        return len(over) >= self._asked and over >= self._searches.keys()
 
     def token_usage(self) -> TokenUsage:
         """See `StreamReader.token_usage`."""

@@ -105,6 +105,14 @@ def test_string_that_begins_with_space() -> None:
     assert ours([" ", "t0", " t1"], StopStrings((" t0",))) == ("", " t0")
 
 
+def test_space_is_not_held_for_long() -> None:
+    """Endless white space is shown as it comes, although a thought could follow it."""
+    search = StopSearch(StopStrings(("\n\n",)))
+    shown = "".join([search.feed("\n") for _ in range(200)])
+
+    assert shown == "\n" * 199
+
+
 @pytest.mark.parametrize("size", [1, 3, 100])
 @pytest.mark.parametrize(
     ("content", "shown"),
@@ -137,8 +145,11 @@ def test_thought_in_the_answer(content: str, shown: str, size: int) -> None:
         ({"stop": "x", "min_tokens": "7"}, StopStrings(("x",), min_tokens=7)),
         ({"stop": "x", "min_tokens": -1}, StopStrings(("x",))),
         ({"stop": "x", "echo": False, "use_beam_search": None}, StopStrings(("x",))),
-        ({"stop": ["\n"] * 4096}, StopStrings(("\n",) * 4096)),
-        *[({"stop": stop}, None) for stop in (None, [], "", ["x", ""], 7, ["x", 7], {"x": 1}, "x" * 5000)],
+        ({"stop": ["\n" * 64] * 64}, StopStrings(("\n" * 64,) * 64)),
+        *[
+            ({"stop": stop}, None)
+            for stop in (None, [], "", ["x", ""], 7, ["x", 7], {"x": 1}, "x" * 5000, ["x"] * 65)
+        ],
         *[({"stop": "x", name: True}, None) for name in ("echo", "use_beam_search")],
         ({}, None),
     ],
