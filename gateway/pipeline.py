@@ -255,7 +255,10 @@ async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response
                     await exchange.start(response.status, _headers(record, response, begun), streams=True)
                 await exchange.stream(events)
             if reader.stopped:
-                break  # leaving closes the connection, so that the backend stops too
+                record.cancelled = record.stopped = (
+                    True  # leaving closes the connection, so that the backend stops too
+                )
+                break
         if not (reader.done or reader.failed or reader.stopped):
             raise BackendDisconnected("The backend closed the stream before its end")
         if reader.failed:

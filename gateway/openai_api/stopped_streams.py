@@ -26,11 +26,14 @@ from gateway.openai_api.stopped_choices import (
 from gateway.openai_api.stream import StreamReader
 from gateway.openai_api.usage import ReportedUsage, TokenUsage
 
-_EVENT = re.compile(rb".*?\r?\n\r?\n|.+", re.DOTALL)
+_CRLF_EVENT = re.compile(rb".*?\r?\n\r?\n|.+", re.DOTALL)
 _ENDS = (b"\n\n", b"\n\r\n")
 
 # What can concern a stop string: text of the answer, the end of a choice or of the stream, a tool call.
-_CONCERNS = re.compile(rb'"content": ?"[^"]|"finish_reason": ?"|"tool_calls":|"function_call":|\[DONE\]')
+_CONCERNS = (
+    *(b'"content":"', b'"content": "', b'"finish_reason":"', b'"finish_reason": "'),
+    *(b'"tool_calls":', b'"function_call":', b"[DONE]"),
+)
 
 _chunk = msgspec.json.Decoder(dict[str, Raw])
 _choices = msgspec.json.Decoder(list[ChoiceFields])
@@ -69,10 +72,10 @@ class StoppingReader(StreamReader):
     def feed(self, block: bytes) -> bytes:
         """See `StreamReader.feed`. When all choices have ended, the stream is completed for the client."""
         block = super().feed(block)
-        concerns = self._stopped or self._in_pieces or self._waits or _CONCERNS.search(block)
-        if not concerns and block.endswith(_ENDS):
+        watches = self._stopped or self._in_pieces or self._waits
+        if not watches and not any(map(block.__contains__, _CONCERNS)) and block.endswith(_ENDS):
             return block
-        passed = b"".join([self._pass(event) for event in _EVENT.findall(block)])
+        passed = b"".join(map(self._pass, _events(block)))
         if self._stopped - self._finished and self._all_ended():
             self.stopped = True
             passed += self._closing()
@@ -171,6 +174,14 @@ def reader_of(
     if stops is None:
         return StreamReader(strip_usage=strip_usage, strip_counts=strip_counts, prompts=prompts)
     return StoppingReader(stops, choices, strip_usage=strip_usage, strip_counts=strip_counts)
+
+
+def _events(block: bytes) -> list[bytes]:
+    """The events of a block, each with the blank line that ends it; the last may lack it."""
+    if b"\r" in block:
+        return _CRLF_EVENT.findall(block)
+    *events, rest = block.split(b"\n\n")
+    return [*(event + b"\n\n" for event in events), *([rest] if rest else [])]
 
 
 def _report(usage: TokenUsage) -> dict[str, Any]:

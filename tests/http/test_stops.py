@@ -84,6 +84,7 @@ async def test_stream(running: Running, backend: Backend) -> None:
     assert b"usage" not in answer.body
     await backend.wait_until(lambda b: b.aborted)
     assert (record.status, record.error, record.usage.finish_reason) == (200, None, "stop")
+    assert record.cancelled
     assert record.usage.completion is not None
     assert record.usage.completion >= 9
 
