@@ -17,10 +17,11 @@ from gateway.http.headers import Headers, forwarded
 from gateway.openai_api.endpoints import Endpoint
 from gateway.openai_api.large_requests import LARGE_BODY, slow_to_parse
 from gateway.openai_api.requests import Request, encode
-from gateway.openai_api.responses import UsageScanner, read_usage
+from gateway.openai_api.responses import UsageScanner
+from gateway.openai_api.stopped_responses import LONGEST_CUT, read_stopped
+from gateway.openai_api.stopped_streams import reader_of
 from gateway.openai_api.stream import StreamReader
 from gateway.routing.call import Blind, Call, Plan
-from gateway.routing.decision import Decision
 from gateway.snapshot import Snapshot
 from gateway.telemetry.record import Record
 from gateway.upstream.dispatch import Upstream
@@ -155,6 +156,8 @@ def _upstream_request(plan: Plan, exchange: Exchange, record: Record) -> Upstrea
         record.key or exchange.peer_address,
         fingerprint_of(call.endpoint.path, call.body),
     )
+    if plan.stops:
+        request.whole_bytes = LONGEST_CUT
     record.overhead = time.perf_counter() - record.admitted
     return request
 
@@ -194,18 +197,23 @@ async def relay(exchange: Exchange, record: Record, plan: Plan, response: Upstre
     if plan.call.request.stream:
         await _relay_stream(exchange, record, plan, response)
     elif response.complete:
-        await _relay_whole(exchange, record, response)
+        await _relay_whole(exchange, record, plan, response)
     else:
         await _relay_blocks(exchange, record, response)
 
 
-async def _relay_whole(exchange: Exchange, record: Record, response: UpstreamResponse) -> None:
+async def _relay_whole(exchange: Exchange, record: Record, plan: Plan, response: UpstreamResponse) -> None:
     begun = time.perf_counter()
-    usage = read_usage(response.body)
+    body, stops = response.body, plan.stops
+    if stops is None or len(body) <= LARGE_BODY:
+        usage, body = read_stopped(body, stops)
+    else:
+        loop = asyncio.get_running_loop()
+        usage, body = await loop.run_in_executor(_large_bodies, read_stopped, body, stops)
     if usage is None:
         raise _unreadable()
     record.usage = usage
-    await exchange.respond(response.status, _headers(record, response, begun), response.body)
+    await exchange.respond(response.status, _headers(record, response, begun), body)
 
 
 async def _relay_blocks(exchange: Exchange, record: Record, response: UpstreamResponse) -> None:
@@ -230,21 +238,16 @@ def _unreadable() -> BackendError:
 
 async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response: UpstreamResponse) -> None:
     request = plan.call.request
-    reader = StreamReader(
+    reader = reader_of(
+        plan.stops,
+        request.choices,
         strip_usage=not request.wants_usage,
-        strip_counts=plan.reservation is not None and not request.wants_counts,
+        strip_counts=plan.asks_counts and not request.wants_counts,
         prompts=request.prompts,
     )
     first = begun = time.perf_counter()
-
-    def progress() -> int:
-        blind, silence = plan.blind, time.perf_counter() - begun
-        if blind.silent or reader.silent(silence):
-            return -1
-        return reader.passed(blind.reasoning) + blind.unseen(silence, _rate(reader, begun - first))
-
     if plan.reservation:
-        plan.reservation.progress = progress
+        plan.reservation.progress = lambda: _progress(plan.blind, reader, begun - first, begun)
     try:
         async for block in response.blocks():
             begun = time.perf_counter()
@@ -253,7 +256,12 @@ async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response
                     record.first_byte = record.elapsed()
                     await exchange.start(response.status, _headers(record, response, begun), streams=True)
                 await exchange.stream(events)
-        if not reader.done and not reader.failed:
+            if reader.stopped:
+                record.cancelled = record.stopped = (
+                    True  # leaving closes the connection, so that the backend stops too
+                )
+                break
+        if not (reader.done or reader.failed or reader.stopped):
             raise BackendDisconnected("The backend closed the stream before its end")
         if reader.failed:
             record.error = BackendError("The backend reported an error inside the stream")
@@ -264,6 +272,14 @@ async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response
         record.silence = time.perf_counter() - begun
         record.rate = _rate(reader, begun - first)
         record.silent = reader.silent(record.silence)
+
+
+def _progress(blind: Blind, reader: StreamReader, seconds: float, latest: float) -> int:
+    """Tokens that a stream has spent `seconds` after its first block, when the latest came; -1 if unknown."""
+    silence = time.perf_counter() - latest
+    if blind.silent or reader.silent(silence):
+        return -1
+    return reader.passed(blind.reasoning) + blind.unseen(silence, _rate(reader, seconds))
 
 
 def _rate(reader: StreamReader, seconds: float) -> float:
@@ -282,20 +298,5 @@ def _headers(record: Record, response: UpstreamResponse, begun: float) -> Header
     if record.reservation:
         headers += record.reservation.headers()
     if record.decision:
-        headers += _decision_headers(record.decision, budget_sent=record.sends_thinking_budget)
+        headers += record.decision.headers(budget_sent=record.sends_thinking_budget)
     return headers
-
-
-def _decision_headers(decision: Decision, *, budget_sent: bool) -> Headers:
-    notes = [(b"x-thinkmeter-degraded-from", decision.wanted.encode())] if decision.wanted else []
-    if decision.thinking and not budget_sent:
-        notes.append((b"x-thinkmeter-thinking-budget-sent", b"no"))
-    return [
-        *notes,
-        (b"x-thinkmeter-tier", decision.tier.encode()),
-        (b"x-thinkmeter-tier-requested", decision.requested.encode()),
-        (b"x-thinkmeter-reason", decision.reason.encode()),
-        (b"x-thinkmeter-difficulty", b"%.3f" % decision.difficulty),
-        (b"x-thinkmeter-thinking-budget", b"%d" % decision.thinking),
-        (b"x-thinkmeter-decision-id", decision.id.encode()),
-    ]

@@ -106,6 +106,8 @@ class StreamReader:
         """The stream's end mark has passed."""
         self.failed = False
         """The backend reported an error inside the stream."""
+        self.stopped = False
+        """The client has all that it asked for, although the backend goes on."""
 
     def feed(self, block: bytes) -> bytes:
         """Take the next bytes of the stream, and return the bytes of the events that are now complete.

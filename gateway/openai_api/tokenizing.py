@@ -10,8 +10,6 @@ from msgspec import Raw, Struct
 from gateway.openai_api.numbers import whole_number
 from gateway.openai_api.requests import Fields, encode
 
-TOKENIZE = "/tokenize"
-
 _SAME = (
     *("messages", "tools", "chat_template"),
     *("add_generation_prompt", "continue_final_message", "add_special_tokens"),

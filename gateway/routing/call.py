@@ -20,6 +20,7 @@ from gateway.http.headers import FORWARDED
 from gateway.openai_api.endpoints import Endpoint
 from gateway.openai_api.lengths import held_back, may_pause, model_decides, silences, within_cap
 from gateway.openai_api.requests import Fields, Request, encode, with_usage
+from gateway.openai_api.stop_strings import StopStrings, fields_about_stops, stop_strings
 from gateway.openai_api.tokenizing import count_request, truncated_to
 from gateway.routing.decision import Decision
 from gateway.routing.plan import RoutingPlan
@@ -194,9 +195,26 @@ class Plan(Struct, frozen=True):
         if not request.shows_reasoning:
             budget = decision.thinking if self.call.enforces_thinking_budget else self.reservation.max_tokens
             hidden = budget * request.choices
-        held = (held_back(request.fields) + _UNTIL_ABORTED) * request.choices
+        begun = 0 if self.stops else held_back(request.fields)
+        held = (begun + _UNTIL_ABORTED) * request.choices
         pace = _FASTEST * request.choices if may_pause(request.fields) else 0
         return Blind(hidden, held, pace, silences(request.fields))
+
+    @property
+    def stops(self) -> StopStrings | None:
+        """The client's stop strings, if the gateway applies them, because the model thinks first."""
+        call, decision = self.call, self.decision
+        if "stop" not in call.request.fields or decision is None or not call.endpoint.has_template:
+            return None
+        return stop_strings(call.request.fields) if call.target.ladder.thinks(decision.thinking) else None
+
+    @property
+    def asks_counts(self) -> bool:
+        """Whether the backend is asked for its count in every chunk: one chunk can hold several tokens.
+
+        A budget needs it, and a stream that ends at a stop string has no other count.
+        """
+        return self.reservation is not None or self.stops is not None
 
     def granted(self, reservation: Reservation | None) -> Plan:
         """The plan with the tier and the token limit that the budgets granted."""
@@ -220,7 +238,8 @@ class Plan(Struct, frozen=True):
 
     def without_body(self) -> Plan:
         """The plan of a call that has been encoded for a backend."""
-        request = with_changes(self.call.request, fields={}, prompt="", conversation="", metadata=None)
+        fields = fields_about_stops(self.call.request.fields) if self.stops else {}
+        request = with_changes(self.call.request, fields=fields, prompt="", conversation="", metadata=None)
         return replace(self, call=replace(self.call, request=request, body=b""), known_blind=self.blind)
 
     def fields(self) -> Fields:
@@ -242,10 +261,14 @@ class Plan(Struct, frozen=True):
                 fields = within_cap(fields, decision.cap, request.client_limits.max_tokens)
         if request.model != call.pool.served_name:
             fields = fields | {"model": Raw(encode(call.pool.served_name))}
-        # Under a budget, ask for the token count in every chunk, because one chunk can hold several tokens.
-        counts = self.reservation is not None
-        if counts and "stream_interval" in fields:  # a client could have the count in the last chunk only
-            fields = {name: value for name, value in fields.items() if name != "stream_interval"}
+        ours = set()
+        if self.stops:
+            ours.add("stop")
+        if self.reservation is not None:
+            ours.add("stream_interval")  # a client could have the count in the last chunk only
+        if not ours.isdisjoint(fields):
+            fields = {name: value for name, value in fields.items() if name not in ours}
+        counts = self.asks_counts
         if request.stream and (counts or not request.wants_usage):
             fields = fields | {"stream_options": with_usage(fields.get("stream_options"), counts=counts)}
         return fields

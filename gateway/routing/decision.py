@@ -6,6 +6,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from gateway.http.headers import Headers
+
 Reason = Literal[
     "price",  # the best value at today's price
     "prior",  # the best value for reasoning models in general: this model was never measured
@@ -85,3 +87,18 @@ class Decision(Struct, frozen=True):
     """The tier before a budget or the context shortened the request; None if neither did."""
     wanted_rung: int | None = None
     """Position of the rung before a budget or the context shortened the request; None if neither did."""
+
+    def headers(self, *, budget_sent: bool) -> Headers:
+        """Response headers about the decision. budget_sent: the backend was told the thinking budget."""
+        notes = [(b"x-thinkmeter-degraded-from", self.wanted.encode())] if self.wanted else []
+        if self.thinking and not budget_sent:
+            notes.append((b"x-thinkmeter-thinking-budget-sent", b"no"))
+        return [
+            *notes,
+            (b"x-thinkmeter-tier", self.tier.encode()),
+            (b"x-thinkmeter-tier-requested", self.requested.encode()),
+            (b"x-thinkmeter-reason", self.reason.encode()),
+            (b"x-thinkmeter-difficulty", b"%.3f" % self.difficulty),
+            (b"x-thinkmeter-thinking-budget", b"%d" % self.thinking),
+            (b"x-thinkmeter-decision-id", self.id.encode()),
+        ]

@@ -106,6 +106,15 @@ class TierLadder:
         adds = only.overlay or family.no_thinking or family.thinking
         return len(self.tiers) > 1 or only.answer is not None or bool(adds)
 
+    def thinks(self, thinking: int) -> bool:
+        """Whether the model may think with so many reasoning tokens.
+
+        Only a template can switch thinking off for sure. A budget of 0 may be ignored.
+        """
+        family = self._family
+        template_switches = bool((family.no_thinking or {}).keys() - {"thinking_token_budget"})
+        return thinking > 0 or (bool(family.thinking) and not template_switches)
+
     def index(self, name: str) -> int:
         """Position of a named tier's rung. In a model with one tier, every name means that tier."""
         return self.named[self.names.index(name)] if len(self.names) > 1 else 0

@@ -128,8 +128,7 @@ class Metrics:
         if record.attempts > 1:
             self._of(self.retries, model).inc(record.attempts - 1)
         if record.cancelled:
-            cause = "client" if record.error and record.error.code == "client_closed" else "gateway"
-            self._of(self.cancelled, model, cause).inc()
+            self._of(self.cancelled, model, _cause(record)).inc()
         if decision:
             self._of(self.decisions, model, tier, decision.reason).inc()
             self._of(self.difficulty, model).observe(decision.difficulty)
@@ -163,6 +162,13 @@ class Metrics:
             allowed = (decision.thinking + SLACK) * record.choices
             outcome = "honoured" if usage.reasoning <= allowed else "ignored"
             self._of(self.budget_held, model, record.backend, outcome).inc()
+
+
+def _cause(record: Record) -> str:
+    """Why a generation was stopped."""
+    if record.stopped:
+        return "stop"
+    return "client" if record.error and record.error.code == "client_closed" else "gateway"
 
 
 def _labelled(metric: _Labelled, *values: str | int) -> _Labelled:

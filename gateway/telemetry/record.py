@@ -89,6 +89,8 @@ class Record:
     """Trace context for the backend, in place of the client's; empty without tracing."""
     cancelled: bool = False
     """The backend was told to stop before its response was complete."""
+    stopped: bool = False
+    """So it was because the answer had reached a stop string of the client's."""
 
     def elapsed(self) -> float:
         """Seconds since the start."""

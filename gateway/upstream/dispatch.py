@@ -39,7 +39,6 @@ from gateway.upstream.retries import costs, may_move_on
 log = logging.getLogger("thinkmeter.upstream")
 
 _ASKED_BYTES = 1 << 24  # longest response to a request of our own: a list of models, or an embedding
-_WHOLE_BYTES = 1 << 19  # a whole response longer than this is passed on before it is complete
 
 
 class Upstream:
@@ -240,7 +239,7 @@ class Upstream:
                 if response.status >= 300:
                     raise backend.interpret(await error_of(response), sent, time.monotonic())
                 check_content_type(response, stream=request.stream)
-                body = await (first_event(response) if request.stream else response.read(_WHOLE_BYTES))
+                body = await (first_event(response) if request.stream else response.read(request.whole_bytes))
                 if not body:
                     raise BackendDisconnected("The backend sent an empty response")
                 # vLLM refuses some requests inside a stream, with status 200 and an error as the first event:

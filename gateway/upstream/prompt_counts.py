@@ -9,8 +9,9 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 from gateway.errors import GatewayError
+from gateway.openai_api.endpoints import TOKENIZE
 from gateway.openai_api.large_requests import LARGE_BODY
-from gateway.openai_api.tokenizing import TOKENIZE, read_count
+from gateway.openai_api.tokenizing import read_count
 from gateway.upstream.dispatch import Upstream
 from gateway.upstream.pool import Backend, Pool
 
@@ -51,7 +52,7 @@ class PromptCounts:
                     status, answer = await self._upstream.ask(
                         backend.replica,
                         b"POST",
-                        TOKENIZE,
+                        TOKENIZE.path,
                         body,
                         connect=pool.timeouts.connect,
                         age=pool.timeouts.connection_age,
@@ -74,6 +75,6 @@ def _pause(backend: Backend, seconds: float, why: str) -> None:
     log.info(
         "backend %s does not count the tokens of prompts (POST %s: %s), so they are estimated",
         backend.name,
-        TOKENIZE,
+        TOKENIZE.path,
         why,
     )

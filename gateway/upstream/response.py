@@ -33,6 +33,8 @@ class UpstreamRequest:
     """Who sends it: the name of the key, or an address."""
     fingerprint: bytes = b""
     """Identifies what the client sent, also when it sends it again."""
+    whole_bytes: int = 1 << 19
+    """A response longer than this is passed on before it is complete, unless it is a stream."""
     tried: list[str] = field(default_factory=list)
     """Names of the replicas it was sent to, in order; filled in by `Upstream.open`."""
 

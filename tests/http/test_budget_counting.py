@@ -66,6 +66,18 @@ async def test_a_stream_that_its_client_can_silence(
     assert "stream_interval" not in next(r.json for r in backend.requests if r.method == "POST")
 
 
+async def test_a_stream_that_ends_at_a_stop_string(completion: Running, backend: Backend) -> None:
+    """It costs what the backend had counted, and what it may generate until it notices that it was left."""
+    backend.script(Fault(tokens=30, reasoning=5, after=9, end="stall"))
+    answer = await completion.chat(model="tiny:short", stream=True, stop="t3")
+    (record,) = await completion.recorded(1)
+
+    assert (await answer.text()).endswith("data: [DONE]\n\n")
+    assert record.usage.completion == 9
+    unseen = math.ceil(record.rate * (record.silence + 0.5))
+    assert await used(completion) == (min(9 + 8 + unseen, 48), 0)
+
+
 @pytest.mark.parametrize(
     "fields", [{"tools": [{"type": "function"}]}, {"ignore_eos": True}, {"min_tokens": 30}]
 )

@@ -94,6 +94,10 @@ def test_samples_of_a_request(sample: str, value: float | None) -> None:
             'upstream_cancelled_total{cause="client",model="tiny"}',
         ),
         ({"cancelled": True}, 'upstream_cancelled_total{cause="gateway",model="tiny"}'),
+        (
+            {"cancelled": True, "stopped": True},
+            'upstream_cancelled_total{cause="stop",model="tiny"}',
+        ),
         ({"decision_seconds": 0.001}, "decision_seconds_count"),
         ({"usage": TokenUsage(completion=3, source="counted")}, 'usage_total{model="tiny",source="counted"}'),
     ],
