@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.config.settings import Settings
@@ -125,6 +125,7 @@ def test_models_that_need_no_other_ladder(family: dict[str, Any], model: dict[st
 names = st.sampled_from(("direct", "short", "medium", "long", "t-1"))
 
 
+@settings(max_examples=30)
 @given(st.dictionaries(names, tier_values, min_size=1, max_size=5), families, any_limits, tokens)
 def test_no_budget_is_sent(
     tiers: dict[str, Any], family: dict[str, Any], limits: ClientLimits, guaranteed: int
