@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Coroutine
 from random import Random
 
 from starlette.types import Message, Receive, Scope, Send
@@ -103,12 +104,12 @@ class Exchange:
 
     # --- the request -------------------------------------------------------------------------------
 
-    async def body(self, most: int | None = None) -> bytes:
+    def body(self, most: int | None = None) -> Coroutine[None, None, bytes]:
         """Read the whole request body, which must be JSON; see `RequestBody.read`.
 
         most: how long it may be, in bytes; default `limits.body_bytes`.
         """
-        return await self._body.read(self.headers, self._limits.body_bytes if most is None else most)
+        return self._body.read(self.headers, self._limits.body_bytes if most is None else most)
 
     async def close(self) -> None:
         """Release the memory that the exchange shares with others."""

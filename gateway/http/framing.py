@@ -21,7 +21,8 @@ _URL = re.compile(rb"https?://([^/?#@]++)(/[^?#]*+)?(?:\?([^#]*+))?", re.IGNOREC
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]++\]|[A-Za-z0-9._~%!$&'()*+,;=-]*+)(?::[0-9]{0,5}+)?")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
 _SINGLE = frozenset(
-    b"host content-length transfer-encoding authorization x-api-key content-type expect origin".split()
+    b"host content-length transfer-encoding content-encoding authorization x-api-key content-type expect "
+    b"origin".split()
 )
 """Headers that mean something to the gateway, and nothing certain when they are sent twice."""
 _LONGEST_SIZE = 256

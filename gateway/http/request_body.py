@@ -11,7 +11,7 @@ from itertools import islice
 from starlette.types import Message, Receive
 
 from gateway.config.server import HttpLimits
-from gateway.errors import ClientClosed, RequestTimeout, RequestTooLarge
+from gateway.errors import ClientClosed, InvalidJson, RequestTimeout, RequestTooLarge
 from gateway.http.body_memory import BodyMemory
 from gateway.http.browsers import check_media_type
 from gateway.http.content_coding import charset_of, codings_of, decompressed, transcoded
@@ -28,6 +28,8 @@ _decoders = ThreadPoolExecutor(2, "bodies")  # few, as each slows the event loop
 
 class RequestBody:
     """The body of one request."""
+
+    __slots__ = ("_held", "_limits", "_memory", "_receive")
 
     def __init__(self, receive: Receive, limits: HttpLimits, memory: BodyMemory) -> None:
         self._receive = receive
@@ -52,6 +54,8 @@ class RequestBody:
         body = await self._received(most)
         if codings:
             body = await self._decoded(decompressed(body, codings, most))
+        if not body:
+            raise InvalidJson("The request has no body, where JSON is expected")
         if (charset := charset_of(body)) is None:
             return body
         if charset == "utf-8-sig":

@@ -45,7 +45,8 @@ class Embeddings:
             encoder.keep(texts, vectors)
         except (EncoderError, GatewayError, TimeoutError) as error:
             breaker.record_failure(time.monotonic())
-            log.warning("no embedding, the head abstains: %s", str(error) or "timeout")
+            why = error.detail if isinstance(error, GatewayError) and error.detail else str(error)
+            log.warning("no embedding, the head abstains: %s", why or "timeout")
         except Exception as error:  # noqa: BLE001 - even an unexpected fault must not fail the request
             breaker.record_failure(time.monotonic())
             trace = "".join(traceback.format_tb(error.__traceback__))  # its text may quote the prompt

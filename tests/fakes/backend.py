@@ -225,6 +225,8 @@ class Backend:
                 "token_strs": None,
             }
             return plan.whole(orjson.dumps(counted), fault)
+        if request.path == "/detokenize":
+            return plan.whole(b'{"prompt":"detokenized"}', fault)
         if request.path not in GENERATION:
             return plan.whole(NOT_FOUND, Fault(status=404))
         return plan.generate(

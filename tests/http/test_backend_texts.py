@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -13,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from gateway.telemetry.access_log import access_line
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
-from tests.http.wire import distinct, post
+from tests.http.wire import ask, distinct, post, post_recorded
 from tests.serving import configuration, serving
 
 PROMPT = "hunter2"
@@ -93,3 +94,27 @@ async def test_a_fault_of_the_gateway_is_logged_without_its_text(
     assert "KeyError" in caplog.text
     assert "in predict" in caplog.text
     assert PROMPT not in caplog.text
+
+
+async def test_proxy_that_refuses_before_it_has_read_the_body() -> None:
+    """nginx answers 413 to the headers alone and closes. The client gets it, and the log says from where."""
+    page = b"<html><center>413 Request Entity Too Large</center></html>"
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = "HTTP/1.1 413 Request Entity Too Large\r\nServer: nginx/1.25.3\r\nContent-Type: text/html\r\n"
+        writer.write(f"{head}Connection: close\r\nContent-Length: {len(page)}\r\n\r\n".encode() + page)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as listener:
+        url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        async with serving(configuration(url, health={"failures": 10})) as running:
+            (_, replica), *_ = running.gateway.snapshot.backends()
+            replica.healthy = True
+            answer, record = await post_recorded(running, ask("x" * 900_000))
+
+    assert answer.json["error"]["code"] == "request_too_large"
+    line = json.loads(access_line(record))
+    assert (line["status"], line["error"]) == (413, "request_too_large")
+    assert line["detail"] == f"status 413 from nginx, an HTML page of {len(page)} bytes"

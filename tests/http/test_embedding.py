@@ -109,10 +109,11 @@ async def test_slow_server(
     assert "no embedding, the head abstains: timeout" in caplog.messages
 
 
-async def test_no_server(backend: Backend, trained: Path) -> None:
-    """If the server is unreachable, the head abstains."""
+async def test_no_server(backend: Backend, trained: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """If the server is unreachable, the head abstains, and the log says why."""
     async with serving(settings(backend, trained, "http://127.0.0.1:9")) as running:
         assert (await chosen(running, HARD))[1] == "abstained"
+    assert "the head abstains: connection refused" in caplog.text
 
 
 async def test_cancelled_requests_leave_the_encoder_usable(running: Running, server: Embeddings) -> None:

@@ -153,6 +153,9 @@ async def test_refused_bodies(running: Running, backend: Backend) -> None:
     assert "'br'" in unknown.json["error"]["message"]
     assert_error(await send(running, BODY, "gzip"), 400, "invalid_encoding")
     assert_error(await send(running, gzip.compress(b"no JSON"), "gzip"), 400, "invalid_json")
+    for empty in (await send(running, gzip.compress(b""), "gzip"), await send(running, b"", "identity")):
+        assert_error(empty, 400, "invalid_json")
+        assert "has no body" in empty.json["error"]["message"]
     assert_error(await exchange(running.url, post(PATH, b"\xff\xfe{\0\0")), 400, "invalid_json")
     form = await send(running, gzip.compress(BODY), "gzip", PATH, "Content-Type: text/plain")
     assert_error(form, 415, "unsupported_media_type")

@@ -154,6 +154,11 @@ async def test_tokenizer_routes(backend: Backend) -> None:
             ) as response:
                 assert response.status == status
                 assert ("count" in await response.json()) is (status == 200)
+        back = {"model": "tiny", "tokens": [1, 2]}
+        async with running.http.post(
+            f"{running.url}/detokenize/", json=back, headers={"X-Api-Key": "k"}
+        ) as response:
+            assert await response.json() == {"prompt": "detokenized"}
         metrics = await running.metrics()
 
     (sent,) = [request for request in backend.requests if request.path == "/tokenize"]

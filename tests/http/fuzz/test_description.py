@@ -26,7 +26,7 @@ OPERATIONS = [
     *("GET /admin/budgets", "GET /admin/budgets/{name}", "GET /admin/budgets/{name}/{holder}"),
     *("PUT /admin/budgets/{name}/{holder}", "DELETE /admin/budgets/{name}/{holder}"),
     *(f"POST /admin/budgets/{{name}}/{{holder}}/{word}" for word in ("top-up", "reset")),
-    "GET /console",
+    *("GET /console", "GET /health", "GET /ping", "POST /tokenize", "POST /detokenize"),
     *(f"POST {path}" for path in ROUTES),
 ]
 

@@ -22,6 +22,7 @@ REFUSED = {
     "empty host": head("host:"),
     "two hosts": head("host: a", "host: b"),
     "the same host twice": head("host: a", "Host: a"),
+    "two body codings": head("host: a", "content-encoding: gzip", "content-encoding: gzip"),
     "host with a space": head("host: a b"),
     "host with half a bracket": head("host: [::1"),
     "gzip and chunked": head("host: x", "transfer-encoding: gzip, chunked"),
