@@ -81,9 +81,10 @@ class HealthChecks:
                 status, _ = await ask(health.path)
                 if not 200 <= status < 300:
                     return False, status_cause(status, health.path)
-                if backend.healthy and not backend.cause:
+                if backend.healthy and not backend.cause and backend.context:
                     return True, None
-                # new, or restarted: it may have another context length now
+                # new, or restarted: it may have another context length now. Or it has stated none yet: an
+                # adapter may have been loaded since.
                 status, models = await ask(_MODELS)
         except TimeoutError:
             return False, Cause("response_timeout", f"{health.timeout:g} s")
