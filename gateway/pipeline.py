@@ -90,7 +90,7 @@ class Pipeline:
         plan = Plan(call, routing, routing.decision)
         if plan.fits:
             return plan
-        return plan.beside(await self._counts.count(call.pool, call.affinity, plan.count_request))
+        return plan.beside(await self._counts.of(call.pool, len(call.body), plan.count_request))
 
     def _note(self, record: Record, plan: Plan, demand: Demand) -> None:
         """Tell the record, and the prices of the budgets, what was decided."""

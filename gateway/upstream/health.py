@@ -86,9 +86,10 @@ class HealthChecks:
                 if not 200 <= status < 300:
                     return False, status_cause(status, health.path)
                 is_page = body.lstrip()[:1] == b"<"  # of a login, or of another server
-                if backend.healthy and not backend.cause and not is_page:
+                if backend.healthy and not backend.cause and backend.context and not is_page:
                     return True, None
-                # new, or restarted: it may have other models or another context length now
+                # new, or restarted: it may have other models or another context length now. Or it has stated
+                # no length yet: an adapter may have been loaded since.
                 status, models = await ask(_MODELS)
         except TimeoutError:
             return False, Cause("response_timeout", f"{health.timeout:g} s")

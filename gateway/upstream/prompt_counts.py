@@ -18,7 +18,7 @@ from gateway.upstream.pool import Backend, Pool
 log = logging.getLogger("thinkmeter.upstream")
 
 _SECONDS = 1.0  # the time for an answer; the request waits for it
-_MOST_BYTES = 1 << 22  # of a question: a million tokens of text
+_MOST_BYTES = 1 << 22  # of a request: a million tokens of text
 _AT_ONCE = 4  # large questions at the same time, as each holds a copy of a body
 _AWAY, _UNABLE = 10.0, 60.0
 """Seconds for which a replica is not asked again: if it did not answer, and if it does not know how to."""
@@ -33,31 +33,30 @@ class PromptCounts:
         self._upstream = upstream
         self._large = asyncio.Semaphore(_AT_ONCE)
 
-    async def count(
-        self, pool: Pool, affinity: str | None, question: Callable[[], bytes | None]
-    ) -> int | None:
+    async def of(self, pool: Pool, size: int, question: Callable[[], bytes | None]) -> int | None:
         """The tokens of a prompt; None if no replica says so in time. Failures are logged, never raised.
 
-        question: makes the body to send; called only if there is a replica to ask.
+        size: bytes of the request. question: makes the body to send, which is a copy of most of them. It is
+        called only if there is a replica to ask.
         """
         now = time.monotonic()
         unable = {backend for backend in pool.backends if now < backend.counts_from}
-        backend = pool.pick(now, unable, affinity)
-        body = question() if backend else None
-        if backend is None or body is None or len(body) > _MOST_BYTES:
+        backend = pool.pick(now, unable, None)
+        if backend is None or size > _MOST_BYTES:
             return None
         try:
-            async with asyncio.timeout(_SECONDS):
-                async with self._large if len(body) > LARGE_BODY else nullcontext():
-                    status, answer = await self._upstream.ask(
-                        backend.replica,
-                        b"POST",
-                        TOKENIZE.path,
-                        body,
-                        connect=pool.timeouts.connect,
-                        age=pool.timeouts.connection_age,
-                        repeatable=True,
-                    )
+            async with asyncio.timeout(_SECONDS), self._large if size > LARGE_BODY else nullcontext():
+                if (body := question()) is None:
+                    return None
+                status, answer = await self._upstream.ask(
+                    backend.replica,
+                    b"POST",
+                    TOKENIZE.path,
+                    body,
+                    connect=pool.timeouts.connect,
+                    age=pool.timeouts.connection_age,
+                    repeatable=True,
+                )
         except (TimeoutError, GatewayError) as error:
             _pause(backend, _AWAY, str(error) or f"no answer in {_SECONDS:g} s")
             return None

@@ -114,4 +114,4 @@ async def test_a_new_context_is_learnt_on_return() -> None:
         await until(lambda: running.gateway.health.ready)
         await post(running, ask(model="tiny:long"))
 
-        assert [request.json["max_completion_tokens"] for request in asked(backend)] == [288, 100]
+        assert [request.json["max_completion_tokens"] for request in asked(backend)] == [288, 75]

@@ -61,6 +61,8 @@ def test_question_about_a_completion(prompt: Any, asked: Any) -> None:
     ("body", "count"),
     [
         (b'{"count":12,"max_model_len":99,"tokens":[1,2],"token_strs":null}', 12),
+        (b'{"count":12,"tokens":[' + b"1," * 9, 12),
+        (b'{"max_model_len":99, "count":12}', 12),
         (b'{"tokens":[1,2]}', None),
         (b'{"count":0}', None),
         (b'{"count":true}', None),
