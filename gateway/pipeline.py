@@ -20,7 +20,7 @@ from gateway.openai_api.requests import Request, encode
 from gateway.openai_api.responses import UsageScanner, read_usage
 from gateway.openai_api.stream import StreamReader
 from gateway.routing.call import Blind, Call, Plan
-from gateway.routing.decision import Decision
+from gateway.routing.drafts import Draft
 from gateway.snapshot import Snapshot
 from gateway.telemetry.record import Record
 from gateway.upstream.dispatch import Upstream
@@ -62,11 +62,13 @@ class Pipeline:
                     # What is sent is a copy of the body. Keep the body itself no longer.
                     plan = plan.without_body()
                     call = plan.call
-                with _noting_attempts(record, request, plan):
+                request.draft = draft = Draft(plan)
+                with _noting_attempts(record, request, draft):
                     async with self._upstream.open(call.pool, request) as response:  # waits for a backend
-                        record.answered = True
+                        record.answered, record.decision = True, draft.plan.decision
+                        record.sends_thinking_budget &= draft.plan.enforces_thinking_budget
                         exchange.release_body()
-                        await relay(exchange, record, plan, response)
+                        await relay(exchange, record, draft.plan, response)
             # Tokens and slot are free. The client may take its time to read the rest.
             if not exchange.finished:
                 await exchange.finish()
@@ -157,7 +159,7 @@ def _upstream_request(plan: Plan, exchange: Exchange, record: Record) -> Upstrea
 
 
 @contextmanager
-def _noting_attempts(record: Record, request: UpstreamRequest, plan: Plan) -> Iterator[None]:
+def _noting_attempts(record: Record, request: UpstreamRequest, draft: Draft) -> Iterator[None]:
     """Note which backends were tried, and tell the reservation what became of the request."""
     try:
         yield
@@ -169,7 +171,7 @@ def _noting_attempts(record: Record, request: UpstreamRequest, plan: Plan) -> It
         record.backend = request.tried[-1] if request.tried else None
         if record.reservation:
             # a stream that ends as it should has its usage, so that nobody asks what could be hidden
-            blind = plan.blind if record.usage.source != "backend" else Blind()
+            blind = draft.plan.blind if record.usage.source != "backend" else Blind()
             record.reservation.outcome = Outcome(
                 usage=record.usage,
                 streamed=record.stream,
@@ -280,18 +282,5 @@ def _headers(record: Record, response: UpstreamResponse, begun: float) -> Header
     if record.reservation:
         headers += record.reservation.headers()
     if record.decision:
-        headers += _decision_headers(record.decision)
+        headers += record.decision.headers()
     return headers
-
-
-def _decision_headers(decision: Decision) -> Headers:
-    shortened = [(b"x-thinkmeter-degraded-from", decision.wanted.encode())] if decision.wanted else []
-    return [
-        *shortened,
-        (b"x-thinkmeter-tier", decision.tier.encode()),
-        (b"x-thinkmeter-tier-requested", decision.requested.encode()),
-        (b"x-thinkmeter-reason", decision.reason.encode()),
-        (b"x-thinkmeter-difficulty", b"%.3f" % decision.difficulty),
-        (b"x-thinkmeter-thinking-budget", b"%d" % decision.thinking),
-        (b"x-thinkmeter-decision-id", decision.id.encode()),
-    ]

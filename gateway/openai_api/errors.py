@@ -15,6 +15,7 @@ class ErrorObject(Struct):
     param: str | None = None
     code: int | str | None = None
     type: Any = None
+    http_status_code: int | None = None
 
     @property
     def status(self) -> int | None:

@@ -17,6 +17,7 @@ from gateway.config.access import Key
 from gateway.config.models import Model
 from gateway.config.settings import Settings
 from gateway.http.headers import FORWARDED
+from gateway.openai_api.amendments import small_fields
 from gateway.openai_api.endpoints import Endpoint
 from gateway.openai_api.lengths import held_back, may_pause, model_decides, silences
 from gateway.openai_api.requests import Fields, Request, encode, with_usage
@@ -113,6 +114,13 @@ class Plan(Struct, frozen=True):
     reservation: Reservation | None = None
     known_blind: Blind | None = None
     """`blind`, once the fields that it follows from are gone."""
+    unenforced: bool = False
+    """The backend refused the thinking budget, so it was not sent."""
+
+    @property
+    def enforces_thinking_budget(self) -> bool:
+        """Whether the backend is sent a thinking budget, so that we can check whether it was honoured."""
+        return self.call.enforces_thinking_budget and not self.unenforced
 
     @property
     def demand(self) -> Demand:
@@ -147,7 +155,7 @@ class Plan(Struct, frozen=True):
             return _NOT_BLIND
         hidden = 0
         if not request.shows_reasoning:
-            budget = decision.thinking if self.call.enforces_thinking_budget else self.reservation.max_tokens
+            budget = decision.thinking if self.enforces_thinking_budget else self.reservation.max_tokens
             hidden = budget * request.choices
         held = (held_back(request.fields) + _UNTIL_ABORTED) * request.choices
         pace = _FASTEST * request.choices if may_pause(request.fields) else 0
@@ -162,9 +170,20 @@ class Plan(Struct, frozen=True):
             decision = self.routing.granted(reservation, self.call.settings.reservations)
         return replace(self, decision=decision, reservation=reservation)
 
+    def with_room(self, room: int) -> Plan:
+        """The plan cut to `room` completion tokens. The answer keeps its part, up to half of them."""
+        decision = self.decision
+        if decision is None or decision.cap is None or decision.cap <= room:
+            return self
+        answer = min(max(decision.cap - decision.thinking, 0), (room + 1) // 2)
+        thinking = min(decision.thinking, room - answer)
+        return replace(self, decision=replace(decision, thinking=thinking, cap=room))
+
     def without_body(self) -> Plan:
-        """The plan of a call that has been encoded for a backend."""
-        request = with_changes(self.call.request, fields={}, prompt="", conversation="", metadata=None)
+        """The plan of a call that has been encoded for a backend; it keeps the small fields only."""
+        request = self.call.request
+        kept = small_fields(request.fields)
+        request = with_changes(request, fields=kept, prompt="", conversation="", metadata=None)
         return replace(self, call=replace(self.call, request=request, body=b""), known_blind=self.blind)
 
     def fields(self) -> Fields:
