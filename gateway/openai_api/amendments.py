@@ -27,6 +27,7 @@ _LONGEST_WORD = 40  # bytes
 SMALL_FIELD = 1024
 """Bytes; longer fields of a large body are not kept once it has been encoded."""
 _MOST_FIELDS = 64
+_SUBJECTS = frozenset(("thinking", "reasoning", "effort"))
 
 _object = msgspec.json.Decoder(Fields)
 
@@ -74,10 +75,19 @@ def additions(sent: Fields, own: Fields) -> Additions:
 
 
 def refused_of(added: Additions, refusal: Refusal) -> frozenset[RefusedField]:
-    """The additions that a refusal names. Of an object, those are its keys if it names any of them."""
+    """The additions that a refusal names. Of an object, those are its keys if it names any of them.
+
+    If it names none but speaks of thinking, as in `"gemma3" does not support thinking`, all that control it.
+    """
     named = [path for path in added if path[-1] in refusal.names]
+    if not named and refusal.names & _SUBJECTS:
+        named = [path for path in added if _controls_thinking(path)]
     opened = {path[0] for path in named if len(path) > 1}
     return frozenset((path, _word(added[path])) for path in named if len(path) > 1 or path[0] not in opened)
+
+
+def _controls_thinking(path: FieldPath) -> bool:
+    return path[-1] != "include_reasoning" and not _SUBJECTS.isdisjoint(path[-1].split("_"))
 
 
 def taken_back(sent: Fields, own: Fields, paths: Iterable[FieldPath]) -> Fields:

@@ -84,7 +84,8 @@ class Draft:
         refused = refused_of(additions(self._fields(amendment), self._own), refusal)
         if not refused:
             return None
-        lasting = refused if refusal.lasting else frozenset()
+        lasts = refusal.lasting and "chat_template" not in self._own  # which may refuse whatever it likes
+        lasting = refused if lasts else frozenset()
         return replace(amendment, without=amendment.without | refused, lasting=lasting)
 
     def _shorter(self, amendment: Amendment, refusal: Refusal, size: int) -> Amendment | None:

@@ -66,6 +66,14 @@ KEYS = ("chat_template_kwargs", "reasoning_effort")
         ({"chat_template_kwargs", "reasoning_effort"}, {(KEYS, b'"max"')}),
         ({"enable_thinking"}, {(("chat_template_kwargs", "enable_thinking"), b"true")}),
         ({"top_k", "a", "messages", "model"}, set()),
+        (
+            {"gemma3", "does", "not", "support", "thinking"},
+            {
+                (("thinking_token_budget",), b""),
+                (("chat_template_kwargs", "enable_thinking"), b"true"),
+                (KEYS, b'"max"'),
+            },
+        ),
     ],
 )
 def test_refused_of(names: set[str], refused: set[tuple[FieldPath, bytes]]) -> None:
