@@ -76,6 +76,7 @@ async def amending(
         known = backend.refused.known(time.monotonic())
         await _write(request, Amendment(without=known) if known else AS_PLANNED)
     while True:
+        tried = len(request.tried)
         try:
             answer = await ask()
         except PartRefused as refused:
@@ -84,7 +85,7 @@ async def amending(
             if request.amendment.lasting:
                 _remember(backend, request.amendment)
             return answer
-        request.tried.pop()  # the next attempt is the same one
+        del request.tried[tried:]  # the next attempt is the same one
         _count(backend, request.amendment, amendment)
         await _write(request, amendment)
 
