@@ -22,6 +22,7 @@ from gateway.openai_api.stopped_responses import LONGEST_CUT, read_stopped
 from gateway.openai_api.stopped_streams import reader_of
 from gateway.openai_api.stream import StreamReader
 from gateway.routing.call import Blind, Call, Plan
+from gateway.routing.drafts import Draft
 from gateway.snapshot import Snapshot
 from gateway.telemetry.record import Record
 from gateway.upstream.dispatch import Upstream
@@ -63,11 +64,13 @@ class Pipeline:
                     # What is sent is a copy of the body. Keep the body itself no longer.
                     plan = plan.without_body()
                     call = plan.call
-                with _noting_attempts(record, request, plan):
+                request.draft = draft = Draft(plan)
+                with _noting_attempts(record, request, draft):
                     async with self._upstream.open(call.pool, request) as response:  # waits for a backend
-                        record.answered = True
+                        record.answered, record.decision = True, draft.plan.decision
+                        record.sends_thinking_budget &= draft.plan.enforces_thinking_budget
                         exchange.release_body()
-                        await relay(exchange, record, plan, response)
+                        await relay(exchange, record, draft.plan, response)
             # Tokens and slot are free. The client may take its time to read the rest.
             if not exchange.finished:
                 await exchange.finish()
@@ -163,7 +166,7 @@ def _upstream_request(plan: Plan, exchange: Exchange, record: Record) -> Upstrea
 
 
 @contextmanager
-def _noting_attempts(record: Record, request: UpstreamRequest, plan: Plan) -> Iterator[None]:
+def _noting_attempts(record: Record, request: UpstreamRequest, draft: Draft) -> Iterator[None]:
     """Note which backends were tried, and tell the reservation what became of the request."""
     try:
         yield
@@ -175,7 +178,7 @@ def _noting_attempts(record: Record, request: UpstreamRequest, plan: Plan) -> It
         record.backend = request.tried[-1] if request.tried else None
         if record.reservation:
             # a stream that ends as it should has its usage, so that nobody asks what could be hidden
-            blind = plan.blind if record.usage.source != "backend" else Blind()
+            blind = draft.plan.blind if record.usage.source != "backend" else Blind()
             record.reservation.outcome = Outcome(
                 usage=record.usage,
                 streamed=record.stream,

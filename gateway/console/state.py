@@ -142,6 +142,7 @@ class Console:
                     "breaker": backend.breaker.state(now),
                     "in_flight": backend.in_flight,
                     "context": backend.context,
+                    "refused": backend.refused.names(now),
                 }
                 for pool, backend in current.backends()
             ],

@@ -20,6 +20,7 @@ class ErrorObject(Struct):
     param: str | None = None
     code: int | str | None = None
     type: Any = None
+    http_status_code: int | None = None
 
     @property
     def status(self) -> int | None:
@@ -52,6 +53,7 @@ def _read(outer: dict[str, Any]) -> ErrorObject:
         param if isinstance(param, str) else None,
         code if isinstance(code, int | str) else None,
         error.get("type"),
+        stated if isinstance(stated := error.get("http_status_code"), int) else None,
     )
 
 

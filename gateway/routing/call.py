@@ -17,6 +17,7 @@ from gateway.config.access import Key
 from gateway.config.models import ImageTokens, Model
 from gateway.config.settings import Settings
 from gateway.http.headers import FORWARDED
+from gateway.openai_api.amendments import small_fields
 from gateway.openai_api.endpoints import Endpoint
 from gateway.openai_api.lengths import held_back, may_pause, model_decides, silences, within_cap
 from gateway.openai_api.requests import Fields, Request, encode, with_usage
@@ -119,6 +120,13 @@ class Plan(Struct, frozen=True):
     reservation: Reservation | None = None
     known_blind: Blind | None = None
     """`blind`, once the fields that it follows from are gone."""
+    unenforced: bool = False
+    """The backend refused the thinking budget, so it was not sent."""
+
+    @property
+    def enforces_thinking_budget(self) -> bool:
+        """Whether the backend is sent a thinking budget, so that we can check whether it was honoured."""
+        return self.call.enforces_thinking_budget and not self.unenforced
 
     @property
     def demand(self) -> Demand:
@@ -193,7 +201,7 @@ class Plan(Struct, frozen=True):
             return _NOT_BLIND
         hidden = 0
         if not request.shows_reasoning:
-            budget = decision.thinking if self.call.enforces_thinking_budget else self.reservation.max_tokens
+            budget = decision.thinking if self.enforces_thinking_budget else self.reservation.max_tokens
             hidden = budget * request.choices
         begun = 0 if self.stops else held_back(request.fields)
         held = (begun + _UNTIL_ABORTED) * request.choices
@@ -237,9 +245,10 @@ class Plan(Struct, frozen=True):
         return replace(self, routing=routing, decision=decision)
 
     def without_body(self) -> Plan:
-        """The plan of a call that has been encoded for a backend."""
-        fields = fields_about_stops(self.call.request.fields) if self.stops else {}
-        request = with_changes(self.call.request, fields=fields, prompt="", conversation="", metadata=None)
+        """The plan of a call that has been encoded for a backend; it keeps the small fields only."""
+        request = self.call.request
+        kept = small_fields(request.fields) | (fields_about_stops(request.fields) if self.stops else {})
+        request = with_changes(request, fields=kept, prompt="", conversation="", metadata=None)
         return replace(self, call=replace(self.call, request=request, body=b""), known_blind=self.blind)
 
     def fields(self) -> Fields:

@@ -206,6 +206,8 @@ class _Backends(Collector):
         refused = CounterMetricFamily("thinkmeter_upstream_retries_refused", text, labels=["model"])
         text = "1 for what the last health check of the replica found wrong."
         cause = GaugeMetricFamily("thinkmeter_backend_cause", text, labels=[*labels, "cause"])
+        text = "Requests asked again, because the replica refused a field that the gateway had added."
+        fields = CounterMetricFamily("thinkmeter_fields_refused", text, labels=[*labels, "field"])
         now = time.monotonic()
         budgets = {}
         for pool, backend in self._backends():
@@ -216,10 +218,12 @@ class _Backends(Collector):
             busy.add_metric(values, backend.in_flight)
             breaker.add_metric(values, {"closed": 0, "half_open": 1, "open": 2}[backend.breaker.state(now)])
             ejections.add_metric(values, backend.breaker.openings)
+            for name, count in backend.refused.counts.items():
+                fields.add_metric([*values, name], count)
             budgets[pool.model] = pool.retry_budget
         for model, budget in budgets.items():
             refused.add_metric([model], budget.refused)
-        yield from (up, cause, busy, breaker, ejections, refused)
+        yield from (up, cause, busy, breaker, ejections, refused, fields)
 
 
 class _PriorShare(Collector):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gateway.errors import BackendDisconnected, BackendError, GatewayError
-from gateway.upstream.errors import backend_error
+from gateway.errors import BackendDisconnected, BackendError
+from gateway.upstream.errors import Failure, failure_of
 from gateway.upstream.http1 import HttpResponse
 
 _ERROR_BYTES = 65_536  # the rest of a longer error body is not read
@@ -53,9 +53,9 @@ def _ends_event(block: bytes) -> bool:
     return b"\n\n" in block or b"\n\r\n" in block
 
 
-async def error_of(response: HttpResponse) -> GatewayError:
-    """The error for a response with a status of 300 or above."""
+async def read_failure(response: HttpResponse) -> Failure:
+    """The failure that a response with a status of 300 or above reports."""
     after = response.header(b"retry-after")
     body = (await response.read(_ERROR_BYTES))[:_ERROR_BYTES]
     seconds = min(float(after), 3600) if after.isdecimal() else 1
-    return backend_error(response.status, body, retry_after=seconds, server=response.header(b"server"))
+    return failure_of(response.status, body, retry_after=seconds, server=response.header(b"server"))

@@ -17,6 +17,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from gateway.config.models import Replica, Timeouts
 from gateway.errors import (
@@ -27,9 +28,10 @@ from gateway.errors import (
     NoBackend,
 )
 from gateway.http.headers import Headers
-from gateway.upstream.beginning import check_content_type, error_of, first_event
+from gateway.upstream.amending import amending, part_refused
+from gateway.upstream.beginning import check_content_type, first_event, read_failure
 from gateway.upstream.client import HttpClient
-from gateway.upstream.errors import stream_error
+from gateway.upstream.errors import Failure, stream_failure
 from gateway.upstream.http1 import HttpResponse
 from gateway.upstream.pool import Backend, Pool
 from gateway.upstream.quarantine import Quarantine
@@ -132,7 +134,7 @@ class Upstream:
         end = asyncio.get_running_loop().time() + pool.timeouts.total
         only = self._quarantine.admit(pool, request, time.monotonic()) if self._quarantine else None
         response = await self._first_response(pool, request, end, only)
-        request.body = b""
+        request.body = request.amended = b""
         try:
             if response.complete:
                 # Free the slot at the replica now, however slowly the client reads.
@@ -177,7 +179,8 @@ class Upstream:
                 break
             tried.add(backend)
             try:
-                return await self._asked_once(backend, request, end, pool)
+                ask = partial(self._asked_once, backend, request, end, pool)
+                return await amending(backend, request, ask)
             except GatewayError as error:
                 failures.append(error.detached())
                 late = asyncio.get_running_loop().time() >= end
@@ -230,14 +233,14 @@ class Upstream:
                     backend.replica.base,
                     request.path,
                     headers,
-                    request.body,
+                    request.amended or request.body,
                     connect=timeouts.connect,
                     fresh=fresh,
                     age=timeouts.connection_age,
                     tls=backend.replica.tls,
                 )
                 if response.status >= 300:
-                    raise backend.interpret(await error_of(response), sent, time.monotonic())
+                    raise _meaning(backend, request, await read_failure(response), sent)
                 check_content_type(response, stream=request.stream)
                 body = await (first_event(response) if request.stream else response.read(request.whole_bytes))
                 if not body:
@@ -245,7 +248,7 @@ class Upstream:
                 # vLLM refuses some requests inside a stream, with status 200 and an error as the first event:
                 # data: {"error":{"message":"…","code":400}}. The client gets a real 400 instead.
                 if request.stream and body.startswith((b'data: {"error"', b'data:{"error"')):
-                    raise backend.interpret(stream_error(body), sent, time.monotonic())
+                    raise _meaning(backend, request, stream_failure(body), sent)
         except TimeoutError:
             late = BackendTimeout("The backend did not respond in time", detail=_late(limit, end, timeouts))
             self._fail(pool, backend, request, response, late)
@@ -271,6 +274,11 @@ class Upstream:
         now = time.monotonic()
         backend.fail_request(failure, request.client, request.fingerprint, now)
         self._quarantine.note(pool, request, backend, failure, now)
+
+
+def _meaning(backend: Backend, request: UpstreamRequest, failure: Failure, sent: float) -> Exception:
+    """What the failure of a request sent at `sent` means: ask again without a part of it, or an error."""
+    return part_refused(request, failure.refusal) or backend.interpret(failure.error, sent, time.monotonic())
 
 
 def _no_backend(pool: Pool) -> NoBackend:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from gateway.errors import (
     BackendDisconnected,
     BackendError,
@@ -16,6 +18,17 @@ from gateway.errors import (
     RouteNotFound,
 )
 from gateway.openai_api.errors import ErrorObject, read_error
+from gateway.openai_api.refusals import Refusal, read_refusal
+
+
+class Failure(NamedTuple):
+    """An error that a backend reported."""
+
+    error: GatewayError
+    """For the client."""
+    refusal: Refusal | None
+    """What the backend refuses of the request; None if it refuses nothing."""
+
 
 _KINDS = frozenset(
     "BadRequestError InternalServerError NotFoundError NotImplementedError ServiceUnavailableError "
@@ -54,14 +67,29 @@ _MISCONFIGURED = {
 """Refusals that the client cannot correct."""
 
 
-def stream_error(block: bytes) -> GatewayError:
-    """The error for a stream whose first event is an error, although its status is 200.
+def stream_failure(block: bytes) -> Failure:
+    """The failure of a stream whose first event is an error, although its status is 200.
 
     vLLM refuses some requests this way. The code in the event takes the place of the status:
     `data: {"error":{"message":"n must be at least 1","code":400}}`.
     """
     event = block.partition(b"\n")[0].removeprefix(b"data:")
-    return backend_error(read_error(event).status or 500, event, retry_after=1)
+    return failure_of(_status(event), event, retry_after=1)
+
+
+def _status(event: bytes) -> int:
+    """The status in an error event: vLLM's `code`, or TGI's `http_status_code`."""
+    error = read_error(event)
+    return error.status or error.http_status_code or 500
+
+
+def failure_of(status: int, body: bytes, *, retry_after: float, server: str = "") -> Failure:
+    """What a backend's status and error body mean.
+
+    retry_after: in seconds. server: the header of that name.
+    """
+    error = backend_error(status, body, retry_after=retry_after, server=server)
+    return Failure(error, read_refusal(status, body))
 
 
 def backend_error(status: int, body: bytes, *, retry_after: float, server: str = "") -> GatewayError:
@@ -86,12 +114,8 @@ def backend_error(status: int, body: bytes, *, retry_after: float, server: str =
         return BackendTimeout("The backend did not respond in time", detail=detail)
     if status in _AWAY:
         return NoBackend("The backend is not available right now", retry_after=retry_after, detail=detail)
-    if "reasoning_config is not configured" in message:
-        return BackendError(
-            "The backend refuses thinking budgets: start it with --reasoning-parser, or configure the model "
-            "with `thinking_budget: false`",
-            detail=detail,
-        )
+    if "reasoning_config is not configured" in message:  # some versions say so with status 500
+        return InvalidRequest(message, param=error.param or "thinking_token_budget", detail=detail)
     if status in _ABOUT_THE_REQUEST and message:
         too_long = error.code == "context_length_exceeded"
         if too_long or "maximum context length" in message or "max_model_len" in message:

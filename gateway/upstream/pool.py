@@ -17,6 +17,7 @@ from gateway.errors import (
 )
 from gateway.upstream.causes import Cause
 from gateway.upstream.ejection import ReplicaBreaker
+from gateway.upstream.refused_fields import RefusedFields
 from gateway.upstream.retries import RetryBudget
 
 
@@ -43,6 +44,8 @@ class Backend:
     """Monotonic time at which the latest request was sent."""
     counts_from: float = float("-inf")
     """Monotonic time from which the replica may be asked how many tokens a prompt has."""
+    refused: RefusedFields = field(default_factory=RefusedFields)
+    """Fields added by the gateway that the replica does not take."""
     lost_at: float | None = None
     """Time at which the replica first reported that its engine is gone; None since it has served again."""
 
@@ -51,6 +54,8 @@ class Backend:
 
         The very first check decides alone, so that a replica that was never reachable gets no request.
         """
+        if alive and self.failed_checks:
+            self.refused.forget()  # it may have been restarted with other options
         self.failed_checks = 0 if alive else self.failed_checks + 1
         if alive:
             if self.healthy is False:

@@ -12,6 +12,8 @@ from gateway.errors import (
     ClientClosed,
 )
 from gateway.http.headers import Headers, returned
+from gateway.openai_api.amendments import AS_PLANNED, Amendment
+from gateway.upstream.amending import Amendable
 from gateway.upstream.http1 import HttpResponse
 from gateway.upstream.pool import Backend
 
@@ -20,7 +22,7 @@ _AT_ONCE = 1 << 14  # bytes of a body; reading more takes milliseconds in which 
 
 @dataclass(slots=True)
 class UpstreamRequest:
-    """A request to the replicas of a model. Every attempt sends the same body."""
+    """A request to the replicas of a model. Every attempt sends the same body, but for amendments."""
 
     path: str
     body: bytes
@@ -37,6 +39,12 @@ class UpstreamRequest:
     """A response longer than this is passed on before it is complete, unless it is a stream."""
     tried: list[str] = field(default_factory=list)
     """Names of the replicas it was sent to, in order; filled in by `Upstream.open`."""
+    draft: Amendable | None = None
+    """Writes it anew for a replica that refuses a part of it; None if nothing can be changed."""
+    amendment: Amendment = AS_PLANNED
+    """What the replica that is asked now does not get."""
+    amended: bytes = b""
+    """The body with the amendment; empty without one."""
 
 
 class UpstreamResponse:

@@ -184,7 +184,7 @@ class Backend:
         if self.light and (cached := self._cache.get(key)) is not None:
             return iter(cached)
         try:
-            request.fault = self._fault_for(request)
+            request.fault = plan.applied(self._fault_for(request), request.json)
             actions = plan.written(self._plan(request, request.fault), request.fault)
         except plan.Refused as refused:
             return plan.whole(orjson.dumps(refused.body), Fault(status=refused.status))

@@ -29,6 +29,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     body: Any = None  # a string is sent unchanged, anything else as JSON
     garbage: int = 0  # this many bytes that are neither UTF-8 nor JSON, with the usual content type
     empty: bool = False  # 200 with the right content type and no body at all
+    refuses: str | None = None  # only for requests with this field: `a.b`, `a.b=value` or `a.b>number`
     context_too_long: bool = False  # vLLM's 400 for a prompt that is too long, whatever was asked
 
     # how it ends

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+import re
 import time
 from collections.abc import Iterable, Iterator
 from email.utils import formatdate
@@ -145,6 +146,18 @@ def written(actions: Iterable[Action], fault: Fault) -> Iterator[Action]:
             yield action[start : start + size]
             if fault.split or gap:
                 yield gap
+
+
+def applied(fault: Fault, body: Any) -> Fault:
+    """The fault of a request, without an error if that is for a field that the request lacks."""
+    if fault.refuses is None:
+        return fault
+    path, sign, wanted = re.split(r"([=>]|$)", fault.refuses, maxsplit=1)
+    value = body
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    refused = value is not None and (value > int(wanted) if sign == ">" else wanted in ("", str(value)))
+    return fault if refused else msgspec.structs.replace(fault, status=200, body=None, error=None)
 
 
 def canned(fault: Fault, *, sse: bool) -> Iterator[Action] | None:

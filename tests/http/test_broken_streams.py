@@ -119,7 +119,6 @@ REFUSALS = [
     (REFUSAL | {"code": 500}, 502, "backend_error"),
     (REFUSAL | {"code": 503}, 503, "no_backend"),
     (REFUSAL | {"code": None}, 502, "backend_error"),
-    (REFUSAL | {"message": "reasoning_config is not configured"}, 502, "backend_error"),
 ]
 
 

@@ -60,11 +60,6 @@ LASTING = {
     "no such route": (Fault(status=404, body={"detail": "Not Found"}), 404, "route_not_found"),
     "redirect": (Fault(status=307, headers={"Location": "http://elsewhere"}), 502, "backend_error"),
     "wrong kind": (Fault(body="hi", content_type="text/plain"), 502, "backend_error"),
-    "no thinking budgets": (
-        Fault(status=400, message="reasoning_config is not configured"),
-        502,
-        "backend_error",
-    ),
 }
 
 

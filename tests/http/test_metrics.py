@@ -73,6 +73,16 @@ async def unlimited_thinking(running: Running, backend: Backend) -> None:
     await running.chat(model="tiny:short")
 
 
+async def refused_field(running: Running, backend: Backend) -> None:
+    message = "thinking_token_budget: Extra inputs are not permitted"
+    backend.script(Fault(status=400, message=message))
+    for _ in range(2):
+        await running.chat(model="tiny:short")
+
+
+REFUSED = {"model": "tiny", "backend": "a", "field": "thinking_token_budget"}
+
+
 async def cached_prompt(running: Running, backend: Backend) -> None:
     usage = {"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 4}}
     backend.script(Fault(body={"id": "x", "choices": [], "usage": usage}))
@@ -162,6 +172,7 @@ MOVES: list[tuple[Traffic, str, dict[str, str], float]] = [
     (nothing, "backend_up", {"model": "tiny", "backend": "a"}, 1),
     (lost_backend, "backend_up", {"model": "tiny", "backend": "a"}, 0),
     (leaving_client, "backend_in_flight", {"model": "tiny", "backend": "a"}, 0),
+    (refused_field, "fields_refused_total", REFUSED, 1),
     (too_many_attempts, "upstream_retries_refused_total", {"model": "tiny"}, 1),
     (unreachable_backend, "backend_breaker_state", {"model": "tiny", "backend": "a"}, 2),
     (unreachable_backend, "backend_ejections_total", {"model": "tiny", "backend": "a"}, 1),

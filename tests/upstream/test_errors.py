@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.errors import InvalidRequest
-from gateway.upstream.errors import backend_error, stream_error
+from gateway.upstream.errors import backend_error, stream_failure
 
 REFUSALS = [
     (400, b'{"error":{"message":"bad n","param":"n"}}', "invalid_value", "bad n"),
@@ -44,7 +44,8 @@ REFUSALS = [
         "context_length_exceeded",
         "No room.",
     ),
-    (400, b'{"message":"reasoning_config is not configured"}', "backend_error", "--reasoning-parser"),
+    (400, b'{"message":"reasoning_config is not configured"}', "invalid_value", "reasoning_config"),
+    (500, b'{"message":"reasoning_config is not configured"}', "invalid_value", "reasoning_config"),
     (401, b'{"message":"secret hint"}', "backend_error", "does not serve"),
     (404, b'{"message":"secret hint"}', "backend_error", "does not serve"),
     (404, b'{"detail":"Not Found"}', "route_not_found", "does not offer this endpoint"),
@@ -149,12 +150,13 @@ def test_known_kinds_of_errors_are_in_the_log(body: bytes, detail: str) -> None:
         (b'data:{"error":{"message":"slow down","code":429}}\r\n\r\n', "rate_limit_exceeded"),
         (b'data: {"error":{"message":"engine died"}}\n\n', "backend_error"),
         (b'data: {"error"\n\n', "backend_error"),
+        (b'data: {"error":{"message":"Input validation error","http_status_code":422}}\n\n', "invalid_value"),
         (b'data: {"error":{"message":"EngineCore encountered an issue."}}\n\n', "backend_disconnected"),
     ],
 )
 def test_stream_that_begins_with_an_error(event: bytes, code: str) -> None:
     """vLLM refuses some requests inside a stream with status 200; the code in the event is the status."""
-    assert stream_error(event).code == code
+    assert stream_failure(event).error.code == code
 
 
 @pytest.mark.parametrize(

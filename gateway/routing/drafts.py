@@ -1,0 +1,143 @@
+"""A request as it is sent, and as it is sent again when the backend refuses a part of it. No I/O.
+
+Only what the gateway added is ever changed: a field that the client sent stays, and so does a length limit
+that is the client's own. A request that is sent again never asks for more tokens than were reserved.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from gateway.openai_api.amendments import (
+    AS_PLANNED,
+    SMALL_FIELD,
+    Amendment,
+    additions,
+    counts_asked_for,
+    refused_of,
+    with_lower_minimum,
+    without_refused,
+)
+from gateway.openai_api.large_requests import cut
+from gateway.openai_api.refusals import Refusal
+from gateway.openai_api.requests import Fields, encode
+from gateway.routing.call import Plan
+
+_BUDGETS = ("thinking_token_budget", "thinking_budget")
+"""Fields, and keys of `chat_template_kwargs`, that hold a thinking budget."""
+
+
+class Draft:
+    """The request of one plan."""
+
+    __slots__ = ("_planned", "plan")
+
+    def __init__(self, plan: Plan) -> None:
+        """The plan of a large body is one `without_body`."""
+        self._planned = plan
+        self.plan = plan
+        """The plan as the backend was last sent it."""
+
+    def amended(self, amendment: Amendment, refusal: Refusal, size: int) -> Amendment | None:
+        """How to ask again after a refusal; None if it concerns nothing that the gateway added.
+
+        A backend is asked again at most once for its fields, once for the length and once for `min_tokens`,
+        and at most twice in all. size: bytes of the request.
+        """
+        kind = "length" if refusal.too_long else "min_tokens" if refusal.min_tokens else "fields"
+        if kind in amendment.asked or len(amendment.asked) > 1:
+            return None
+        if kind == "fields":
+            amended = self._with_fewer_fields(amendment, refusal)
+        elif not self._limits_length:
+            return None
+        elif kind == "length":
+            amended = self._shorter(amendment, refusal, size)
+        else:
+            amended = replace(amendment, min_tokens=True)
+        return replace(amended, asked=amendment.asked | {kind}) if amended else None
+
+    def written(self, amendment: Amendment, body: bytes) -> bytes:
+        """The body of the request with an amendment. `body` is the body as planned.
+
+        It takes long for a large body, which is read once more instead of being kept twice.
+        """
+        self.plan = self._planned
+        if amendment == AS_PLANNED:
+            return body
+        if amendment.room is not None:
+            self.plan = self.plan.with_room(amendment.room)
+        fields = self._fields(amendment)
+        self.plan = self._as_sent(fields)
+        if not self.plan.call.body:
+            fields |= _large_fields(body, self._planned.fields())
+        return encode(fields)
+
+    @property
+    def _limits_length(self) -> bool:
+        """Whether the length limit that is sent is not the client's own."""
+        decision = self.plan.decision
+        own = self.plan.call.request.client_limits.max_tokens
+        return decision is not None and decision.cap is not None and decision.cap != own
+
+    def _with_fewer_fields(self, amendment: Amendment, refusal: Refusal) -> Amendment | None:
+        refused = refused_of(additions(self._fields(amendment), self._own), refusal)
+        if not refused:
+            return None
+        lasts = refusal.lasting and "chat_template" not in self._own  # which may refuse whatever it likes
+        lasting = refused if lasts else frozenset()
+        return replace(amendment, without=amendment.without | refused, lasting=lasting)
+
+    def _shorter(self, amendment: Amendment, refusal: Refusal, size: int) -> Amendment | None:
+        """The amendment for a completion that does not fit beside the prompt.
+
+        If the backend did not count the prompt to its end, the limit is left out: the backend then ends the
+        completion where its context ends. Under a budget, or a limit of the client, it is estimated instead.
+        """
+        plan, room = self.plan, refusal.room
+        cap = (plan.decision and plan.decision.cap) or 0
+        free = plan.reservation is None and plan.call.request.client_limits.max_tokens is None
+        capped = room is not None or not (free and plan.call.endpoint.has_template)
+        room = refusal.likely_room(size) if room is None else room
+        return replace(amendment, room=room, capped=capped) if 0 < room < cap else None
+
+    @property
+    def _own(self) -> Fields:
+        """The client's fields, without the one that stands for its wish in another dialect."""
+        fields = self._planned.call.request.fields
+        if "reasoning" in fields and "include_reasoning" in fields:
+            return {name: value for name, value in fields.items() if name != "include_reasoning"}
+        return fields
+
+    def _fields(self, amendment: Amendment) -> Fields:
+        fields = self.plan.fields()
+        if not amendment.capped:
+            cap = self.plan.call.endpoint.cap_field
+            fields = {name: value for name, value in fields.items() if name != cap}
+        if amendment.min_tokens or amendment.room is not None:
+            fields = with_lower_minimum(fields)
+        return without_refused(fields, self._own, amendment.without)
+
+    def _as_sent(self, fields: Fields) -> Plan:
+        """The plan, with what follows from the fields that are missing."""
+        plan, request = self.plan, self.plan.call.request
+        budgeted = any(path[-1] in _BUDGETS for path in additions(fields, self._own))
+        plan = replace(plan, unenforced=not budgeted)
+        if plan.reservation is None or not request.stream:
+            return plan
+        blind = plan.blind
+        if not plan.enforces_thinking_budget and blind.reasoning:
+            blind = blind._replace(reasoning=plan.reservation.most)
+        if not counts_asked_for(fields):
+            # A chunk may hold several tokens, so chunks say too little. Only a total at the end counts.
+            blind = blind._replace(silent=True)
+        return replace(plan, known_blind=blind)
+
+
+def _large_fields(body: bytes, kept: Fields) -> Fields:
+    """The fields of a large body that its plan has not kept."""
+    return {
+        name: value
+        for name, value in cut(body, ()).fields.items()
+        if name not in kept or len(memoryview(value)) > SMALL_FIELD
+    }
