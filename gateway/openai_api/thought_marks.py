@@ -35,10 +35,20 @@ _CLOSING = re.compile(
     r"""(?<!["'`])(
         </think(?::[\w.-]{1,24})?> | </(?:seed|mm):think> | </thought> | \[/THINK\] | ◁/think▷
       | <\|close\|>\s?think\s?<\|sep\|> | <channel\|> | <\|END_THINKING\|> | </ifm\|think(?:_fast|_faster)?>
-      | assistantfinal(?=\S)
+      | <\|channel\|>\s?final(?:<\|message\|>)? | assistantfinal
     )(?=\s*\n|\s*\Z|[^\s"'`.,;:)])""",
     re.VERBOSE,
 )
+
+
+# What is in every closing mark. Looking for these first saves the search in an ordinary answer.
+_IN_CLOSING = (
+    *("/think", "/seed:", "/mm:", "</thought>", "[/THINK]", "channel|>", "END_THINKING", "assistantfinal"),
+    *("/ifm|", "|close|>"),
+)
+
+# Granite closes its thought with words, which mean nothing without the ones that open it.
+_ANSWER = re.compile(r"Here(?:'s| is) my response:")
 
 
 def lost_marks(text: str) -> str | None:
@@ -49,14 +59,30 @@ def lost_marks(text: str) -> str | None:
     """
     if found := opening_mark(text):
         return found
-    closing = _CLOSING.search(text)
-    if closing is None:
-        return None
-    opened = "/" in closing[1] and closing[1].replace("/", "", 1) in text[: closing.start()]
-    return None if opened else closing[1]
+    closing = closing_mark(text)
+    return closing[1] if closing else None
 
 
 def opening_mark(text: str) -> str | None:
     """The mark with which an answer opens a thought; its first `LOOK` characters are enough."""
     found = _OPENING.match(text) or _BARE_CHANNEL.match(text)
     return found[1] if found else None
+
+
+def closing_mark(text: str, *, opened: bool = False) -> re.Match[str] | None:
+    """Where a text closes a thought. opened: it is known to begin inside one."""
+    if opened:
+        return _CLOSING.search(text) or _ANSWER.search(text)
+    if not any(part in text for part in _IN_CLOSING):
+        return None
+    closing = _CLOSING.search(text)
+    if closing and "/" in closing[1] and closing[1].replace("/", "", 1) in text[: closing.start()]:
+        return None
+    return closing
+
+
+def thought_length(text: str) -> int:
+    """Characters of the thought that an answer holds; 0 if it holds none."""
+    opened = opening_mark(text) is not None
+    closing = closing_mark(text, opened=opened)
+    return closing.end() if closing else len(text) if opened else 0
