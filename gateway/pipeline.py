@@ -11,21 +11,23 @@ from contextlib import contextmanager
 from gateway.budget.ledger import Ledger
 from gateway.budget.reservation import Demand, Outcome
 from gateway.budget.waiting import Turn
-from gateway.errors import BackendDisconnected, BackendError, BackendTimeout, ClientClosed
+from gateway.errors import BackendError, BackendTimeout, ClientClosed
 from gateway.http.exchange import Exchange
 from gateway.http.headers import Headers, forwarded
 from gateway.openai_api.endpoints import Endpoint
 from gateway.openai_api.large_requests import LARGE_BODY, slow_to_parse
+from gateway.openai_api.lengths import begins_late, may_hold_back
+from gateway.openai_api.lost_thoughts import LostThought
 from gateway.openai_api.requests import Request, encode
 from gateway.openai_api.responses import UsageScanner, read_usage
 from gateway.openai_api.stream import StreamReader
 from gateway.routing.call import Blind, Call, Plan
-from gateway.routing.decision import Decision
 from gateway.snapshot import Snapshot
 from gateway.telemetry.record import Record
 from gateway.upstream.dispatch import Upstream
 from gateway.upstream.embedding import Embeddings
 from gateway.upstream.quarantine import fingerprint_of
+from gateway.upstream.relaying import relay_events
 from gateway.upstream.response import UpstreamRequest, UpstreamResponse
 
 _SHORT = 0.5
@@ -143,14 +145,18 @@ def _upstream_request(plan: Plan, exchange: Exchange, record: Record) -> Upstrea
         (b"X-Request-Id", record.request_id.encode()),
         *record.trace_headers,
     ]
+    stream, fields = call.request.stream, call.request.fields
     request = UpstreamRequest(
         call.endpoint.path,
         encode(plan.fields()),
         forwarded(exchange.raw_headers, own_headers, call.forwards),
-        call.request.stream,
+        stream,
         call.affinity,
         record.key or exchange.peer_address,
         fingerprint_of(call.endpoint.path, call.body),
+        binary=call.endpoint.binary,
+        late=stream and begins_late(fields),
+        holds_back=stream and may_hold_back(fields),
     )
     record.overhead = time.perf_counter() - record.admitted
     return request
@@ -181,25 +187,26 @@ def _noting_attempts(record: Record, request: UpstreamRequest, plan: Plan) -> It
             )
 
 
-# --- the response ------------------------------------------------------------------------------------
-
-
 async def relay(exchange: Exchange, record: Record, plan: Plan, response: UpstreamResponse) -> None:
     """Pass a backend's response on, and read its token usage on the side.
 
     Raises: BackendError, BackendDisconnected, ClientClosed.
     """
-    if plan.call.request.stream:
-        await _relay_stream(exchange, record, plan, response)
-    elif response.complete:
-        await _relay_whole(exchange, record, response)
-    else:
-        await _relay_blocks(exchange, record, response)
+    record.stream = response.kind == "stream"
+    try:
+        if record.stream:
+            await _relay_stream(exchange, record, plan, response)
+        elif response.complete:
+            await _relay_whole(exchange, record, response)
+        else:
+            await _relay_blocks(exchange, record, response)
+    finally:
+        response.backend.note_thought(record.usage)
 
 
 async def _relay_whole(exchange: Exchange, record: Record, response: UpstreamResponse) -> None:
     begun = time.perf_counter()
-    usage = read_usage(response.body)
+    usage = response.vector_usage if response.kind == "bytes" else read_usage(response.body)
     if usage is None:
         raise _unreadable()
     record.usage = usage
@@ -208,8 +215,8 @@ async def _relay_whole(exchange: Exchange, record: Record, response: UpstreamRes
 
 async def _relay_blocks(exchange: Exchange, record: Record, response: UpstreamResponse) -> None:
     """Pass on a response that is too large to be held whole, as fast as the client reads."""
-    begun = time.perf_counter()
-    if not response.body.lstrip().startswith(b"{"):
+    begun, vectors = time.perf_counter(), response.kind == "bytes"
+    if not vectors and not response.body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
         raise _unreadable()
     scanner = UsageScanner()
     headers = _headers(record, response, begun)
@@ -219,7 +226,7 @@ async def _relay_blocks(exchange: Exchange, record: Record, response: UpstreamRe
     async for block in response.blocks():
         scanner.feed(block)
         await exchange.stream(block)
-    record.usage = scanner.token_usage()
+    record.usage = response.vector_usage if vectors else scanner.token_usage()
 
 
 def _unreadable() -> BackendError:
@@ -227,41 +234,50 @@ def _unreadable() -> BackendError:
 
 
 async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response: UpstreamResponse) -> None:
-    request = plan.call.request
-    reader = StreamReader(
-        strip_usage=not request.wants_usage,
-        strip_counts=plan.reservation is not None and not request.wants_counts,
-        prompts=request.prompts,
-    )
-    first = begun = time.perf_counter()
+    reader = _reader(plan)
+    first = response.latest = time.perf_counter()
 
-    def progress() -> int:
-        blind, silence = plan.blind, time.perf_counter() - begun
-        if blind.silent or reader.silent(silence):
-            return -1
-        return reader.passed(blind.reasoning) + blind.unseen(silence, _rate(reader, begun - first))
+    async def send(events: bytes) -> None:
+        if not exchange.started:
+            record.first_byte = record.elapsed()
+            await exchange.start(response.status, _headers(record, response, response.latest), streams=True)
+        await exchange.stream(events)
 
+    response.thinking = lambda: plan.thinks and not reader.passed()  # in a thought that is not shown
     if plan.reservation:
-        plan.reservation.progress = progress
+        plan.reservation.progress = lambda: _progress(plan.blind, reader, first, response.latest)
     try:
-        async for block in response.blocks():
-            begun = time.perf_counter()
-            if events := reader.feed(block):
-                if not exchange.started:
-                    record.first_byte = record.elapsed()
-                    await exchange.start(response.status, _headers(record, response, begun), streams=True)
-                await exchange.stream(events)
-        if not reader.done and not reader.failed:
-            raise BackendDisconnected("The backend closed the stream before its end")
+        await relay_events(response, reader, send, comments=plan.call.settings.timeouts.comment > 0)
         if reader.failed:
             record.error = BackendError("The backend reported an error inside the stream")
     finally:
         record.usage = reader.token_usage()
         if plan.reservation:
             plan.reservation.progress = None  # it holds the record, which holds the reservation
-        record.silence = time.perf_counter() - begun
-        record.rate = _rate(reader, begun - first)
-        record.silent = reader.silent(record.silence)
+        record.silence = time.perf_counter() - response.latest
+        record.rate = _rate(reader, response.latest - first)
+        unasked = not plan.call.request.stream and record.usage.source != "backend"
+        record.silent = unasked or reader.silent(record.silence)
+
+
+def _reader(plan: Plan) -> StreamReader:
+    """The reader of a stream, which removes what only the gateway has asked for."""
+    request, chat = plan.call.request, plan.call.endpoint.has_template
+    return StreamReader(
+        strip_usage=request.stream and not request.wants_usage,
+        strip_counts=plan.reservation is not None and not request.wants_counts,
+        prompts=request.prompts,
+        choices=request.choices,
+        lost=LostThought(expected=plan.thinks and request.shows_reasoning) if chat else None,
+    )
+
+
+def _progress(blind: Blind, reader: StreamReader, first: float, latest: float) -> int:
+    """Tokens that a stream has spent, whose first and latest block came at these times; -1 if unknown."""
+    silence = time.perf_counter() - latest
+    if blind.silent or reader.silent(silence):
+        return -1
+    return reader.passed(blind.reasoning) + blind.unseen(silence, _rate(reader, latest - first))
 
 
 def _rate(reader: StreamReader, seconds: float) -> float:
@@ -280,18 +296,5 @@ def _headers(record: Record, response: UpstreamResponse, begun: float) -> Header
     if record.reservation:
         headers += record.reservation.headers()
     if record.decision:
-        headers += _decision_headers(record.decision)
+        headers += record.decision.headers()
     return headers
-
-
-def _decision_headers(decision: Decision) -> Headers:
-    shortened = [(b"x-thinkmeter-degraded-from", decision.wanted.encode())] if decision.wanted else []
-    return [
-        *shortened,
-        (b"x-thinkmeter-tier", decision.tier.encode()),
-        (b"x-thinkmeter-tier-requested", decision.requested.encode()),
-        (b"x-thinkmeter-reason", decision.reason.encode()),
-        (b"x-thinkmeter-difficulty", b"%.3f" % decision.difficulty),
-        (b"x-thinkmeter-thinking-budget", b"%d" % decision.thinking),
-        (b"x-thinkmeter-decision-id", decision.id.encode()),
-    ]

@@ -138,6 +138,11 @@ class Plan(Struct, frozen=True):
         )
 
     @property
+    def thinks(self) -> bool:
+        """The model is told to think."""
+        return self.decision is not None and self.decision.thinking > 0
+
+    @property
     def blind(self) -> Blind:
         """What a stream of the call may spend without showing it."""
         if self.known_blind is not None:

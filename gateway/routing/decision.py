@@ -6,6 +6,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from gateway.http.headers import Headers
+
 Reason = Literal[
     "price",  # the best value at today's price
     "prior",  # the best value for reasoning models in general: this model was never measured
@@ -84,3 +86,16 @@ class Decision(Struct, frozen=True):
     """The tier before a budget shortened the request; None if none did."""
     wanted_rung: int | None = None
     """Position of the rung before a budget shortened the request; None if none did."""
+
+    def headers(self) -> Headers:
+        """The response headers about the decision."""
+        shortened = [(b"x-thinkmeter-degraded-from", self.wanted.encode())] if self.wanted else []
+        return [
+            *shortened,
+            (b"x-thinkmeter-tier", self.tier.encode()),
+            (b"x-thinkmeter-tier-requested", self.requested.encode()),
+            (b"x-thinkmeter-reason", self.reason.encode()),
+            (b"x-thinkmeter-difficulty", b"%.3f" % self.difficulty),
+            (b"x-thinkmeter-thinking-budget", b"%d" % self.thinking),
+            (b"x-thinkmeter-decision-id", self.id.encode()),
+        ]

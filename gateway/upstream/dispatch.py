@@ -27,7 +27,8 @@ from gateway.errors import (
     NoBackend,
 )
 from gateway.http.headers import Headers
-from gateway.upstream.beginning import check_content_type, error_of, first_event
+from gateway.openai_api.event_stream import first_error
+from gateway.upstream.beginning import error_of, first_event, kind_of
 from gateway.upstream.client import HttpClient
 from gateway.upstream.errors import stream_error
 from gateway.upstream.http1 import HttpResponse
@@ -134,13 +135,14 @@ class Upstream:
         only = self._quarantine.admit(pool, request, time.monotonic()) if self._quarantine else None
         response = await self._first_response(pool, request, end, only)
         request.body = b""
+        response.holds_back = request.holds_back
         try:
             if response.complete:
                 # Free the slot at the replica now, however slowly the client reads.
                 response.close()
                 yield response
             else:
-                async with response.timeouts(pool.timeouts.idle, end):
+                async with response.timeouts(pool.timeouts.idle, end, pool.timeouts.comment):
                     yield response
             response.backend.breaker.record_success(request.client, time.monotonic())
             if only:
@@ -219,7 +221,8 @@ class Upstream:
         """
         timeouts, sent = pool.timeouts, time.monotonic()
         # The first-byte timeout is for streams. Other responses begin only when the answer is complete.
-        limit = asyncio.get_running_loop().time() + timeouts.first_byte if request.stream else end
+        waits = request.stream and not request.late
+        limit = asyncio.get_running_loop().time() + timeouts.first_byte if waits else end
         request.tried.append(backend.name)
         backend.start_request(sent)
         response: HttpResponse | None = None
@@ -239,14 +242,15 @@ class Upstream:
                 )
                 if response.status >= 300:
                     raise backend.interpret(await error_of(response), sent, time.monotonic())
-                check_content_type(response, stream=request.stream)
-                body = await (first_event(response) if request.stream else response.read(_WHOLE_BYTES))
+                kind = kind_of(response, stream=request.stream, binary=request.binary)
+                streams = kind == "stream"
+                body = await (first_event(response) if streams else response.read(_WHOLE_BYTES))
                 if not body:
                     raise BackendDisconnected("The backend sent an empty response")
                 # vLLM refuses some requests inside a stream, with status 200 and an error as the first event:
                 # data: {"error":{"message":"…","code":400}}. The client gets a real 400 instead.
-                if request.stream and body.startswith((b'data: {"error"', b'data:{"error"')):
-                    raise backend.interpret(stream_error(body), sent, time.monotonic())
+                if streams and (error := first_error(body)):
+                    raise backend.interpret(stream_error(error), sent, time.monotonic())
         except TimeoutError:
             text = "The backend did not respond in time"
             self._fail(pool, backend, request, response, BackendTimeout(text))
@@ -256,7 +260,8 @@ class Upstream:
             raise
         backend.breaker.response_started()
         backend.lost_at = None
-        return UpstreamResponse(backend, response, body, complete=not request.stream and response.at_end)
+        complete = not streams and response.at_end
+        return UpstreamResponse(backend, response, body, complete=complete, kind=kind)
 
     def _fail(
         self,
