@@ -142,6 +142,7 @@ class Console:
                     "breaker": backend.breaker.state(now),
                     "in_flight": backend.in_flight,
                     "context": backend.context,
+                    "lost_mark": backend.lost_mark,
                 }
                 for pool, backend in current.backends()
             ],
@@ -206,6 +207,7 @@ def _shown(record: Record) -> dict[str, Any]:
         "status": record.status,
         "error": record.error.code if record.error else None,
         "cancelled": record.cancelled,
+        "truncated": record.usage.truncated,
         "backend": record.backend,
         "duration": record.duration,
         "first_byte": record.first_byte,

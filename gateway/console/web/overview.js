@@ -84,7 +84,8 @@ export function drawBackends({ snapshot }) {
         h("span", {}, h("span", { class: `dot ${up ? "good" : "bad"}`, "aria-hidden": "true" }), ` `, h("b", {}, backend.name), ` ${word}`),
         h("span", {}, `${integer(backend.in_flight)} in flight`)),
       h("div", { class: "row small" }, h("span", {}, backend.model + evidence(snapshot.evidence[backend.model])), h("span", {}, backend.context ? `context ${integer(backend.context)}` : "")),
-      backend.cause ? h("div", { class: "small bad" }, backend.cause) : null);
+      backend.cause ? h("div", { class: "small bad" }, backend.cause) : null,
+      backend.lost_mark ? h("div", { class: "small bad" }, `thoughts arrive in the answers (${backend.lost_mark}): check --reasoning-parser`) : null);
   }));
 }
 
