@@ -32,7 +32,7 @@ from gateway.http.browsers import HostRule
 from gateway.http.exchange import Exchange, HttpMemory
 from gateway.http.paths import plain_path
 from gateway.openai_api.endpoints import ENDPOINTS
-from gateway.pipeline import Pipeline
+from gateway.pipeline.serve import Pipeline
 from gateway.snapshot import Snapshot
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.log_writer import StandardStreams

@@ -25,7 +25,7 @@ from gateway.http.headers import bearer
 from gateway.http.paths import no_route
 from gateway.openai_api import requests as protocol
 from gateway.openai_api.endpoints import CHAT, ENDPOINTS
-from gateway.pipeline import Pipeline, read_request
+from gateway.pipeline.serve import Pipeline, read_request
 from gateway.routing.call import Target
 from gateway.routing.router import may_use
 from gateway.snapshot import Snapshot

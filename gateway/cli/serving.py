@@ -167,7 +167,7 @@ def _estimates(decision: Decision) -> Table:
 async def _plan(snapshot: Snapshot, call: Call) -> Plan:
     from gateway.budget.ledger import open_budget
     from gateway.budget.observer import NullObserver
-    from gateway.pipeline import Pipeline
+    from gateway.pipeline.serve import Pipeline
     from gateway.upstream.dispatch import Upstream
 
     pipeline = Pipeline(snapshot, Upstream(), open_budget(snapshot.settings, NullObserver()))

@@ -31,7 +31,17 @@ class Timeouts(Section):
         300, description="A connection this old is not used again, so that a changed DNS answer is followed."
     )
     first_byte: Seconds = Field(120, description="To the first byte of a stream.")
-    idle: Seconds = Field(60, description="Between two reads of a stream, or two writes to the client.")
+    idle: Seconds = Field(
+        60,
+        description="Between two reads of a stream, or two writes to the client. Does not count while the "
+        "backend may be at work in silence, as in a hidden thought or a tool call.",
+    )
+    comment: float = Field(
+        15,
+        ge=0,
+        description="Silence of a stream after which its client gets a comment line, so that neither it nor "
+        "a proxy takes the stream for dead; 0 sends none.",
+    )
     total: Seconds = Field(900, description="For a whole request, streamed or not.")
 
 

@@ -143,6 +143,7 @@ class Console:
                     "in_flight": backend.in_flight,
                     "context": backend.context,
                     "refused": backend.refused.names(now),
+                    "lost_mark": backend.lost_mark,
                 }
                 for pool, backend in current.backends()
             ],
@@ -207,6 +208,7 @@ def _shown(record: Record) -> dict[str, Any]:
         "status": record.status,
         "error": record.error.code if record.error else None,
         "cancelled": record.cancelled,
+        "truncated": record.usage.truncated,
         "backend": record.backend,
         "duration": record.duration,
         "first_byte": record.first_byte,

@@ -37,6 +37,8 @@ class Endpoint:
     """Its tokens count against the budgets."""
     cap_field: str = "max_tokens"
     """The field that limits the completion."""
+    binary: bool = False
+    """The response may be bytes instead of JSON."""
     default_max_tokens: int | None = None
     """The length that the API defines for a request without `max_tokens`."""
 
@@ -73,7 +75,7 @@ CHAT = Endpoint(
     "/v1/chat/completions", parse_chat, ChatBody, has_template=True, cap_field="max_completion_tokens"
 )
 COMPLETIONS = Endpoint("/v1/completions", parse_completion, CompletionBody, default_max_tokens=16)
-EMBEDDINGS = Endpoint("/v1/embeddings", parse_embedding, EmbeddingBody, has_tiers=False)
+EMBEDDINGS = Endpoint("/v1/embeddings", parse_embedding, EmbeddingBody, has_tiers=False, binary=True)
 TOKENIZE = Endpoint("/tokenize", parse_embedding, EmbeddingBody, has_tiers=False, counts=False)
 DETOKENIZE = Endpoint("/detokenize", parse_embedding, EmbeddingBody, has_tiers=False, counts=False)
 ENDPOINTS = (CHAT, COMPLETIONS, EMBEDDINGS, TOKENIZE, DETOKENIZE)

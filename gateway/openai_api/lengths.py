@@ -82,10 +82,34 @@ def silences(fields: Fields) -> bool:
 
     So do beam search, candidates that compete, and fields that are not known.
     """
-    if not fields.keys() <= _COUNTED:
-        return True
+    return not fields.keys() <= _COUNTED or begins_late(fields)
+
+
+def begins_late(fields: Fields) -> bool:
+    """Whether a backend sends nothing before the whole answer is generated: beam search, best of several."""
     beams = _value(fields.get("use_beam_search"))
     return beams not in (None, False) or not _leaves("best_of", fields.get("best_of", _NULL))
+
+
+_HOLDING = frozenset({
+    *("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"),
+    *("structural_tag", "stream_interval", "stream_reasoning"),
+})  # fmt: skip
+"""Fields with which a backend may hold its answer back."""
+
+
+def may_hold_back(fields: Fields) -> bool:
+    """Whether a working backend may send nothing for minutes, whatever it has sent before.
+
+    So it is when reasoning is hidden, when a tool call or structured output is held back until it is whole,
+    and when choices wait for each other.
+    """
+    hidden = fields.get("include_reasoning", _NULL) not in (_NULL, Raw(b"true"))
+    tools = fields.keys() & {"tools", "functions"} and _value(fields.get("tool_choice")) != "none"
+    several = not _leaves("n", fields.get("n", _NULL))
+    structured = not _leaves("response_format", fields.get("response_format", _NULL))
+    holding = any(fields[name] != _NULL for name in fields.keys() & _HOLDING)
+    return bool(hidden or tools or several or structured or holding or begins_late(fields))
 
 
 def may_pause(fields: Fields) -> bool:

@@ -3,54 +3,88 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
-from gateway.openai_api.usage import ReportedUsage, TokenUsage, from_backend
+from gateway.openai_api.counts import loose_object, text_length, word_of
+from gateway.openai_api.thought_marks import lost_marks, thought_length
+from gateway.openai_api.usage import (
+    ReportedUsage,
+    TokenUsage,
+    cut_short,
+    from_backend,
+    reported_usage,
+)
 
 
 class ResponseMessage(Struct):
+    """A message as a backend wrote it. Each value may be anything."""
+
     content: Any = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-    tool_calls: list[Raw] | None = None
+    reasoning: Any = None
+    reasoning_content: Any = None
+    tool_calls: Any = None
 
 
 class ResponseChoice(Struct):
-    finish_reason: str | None = None
+    finish_reason: Any = None
     message: ResponseMessage | None = None
-    text: str | None = None
+    text: Any = None
 
 
 class ResponseBody(Struct):
-    choices: list[ResponseChoice] = []
-    usage: ReportedUsage | None = None
+    choices: list[ResponseChoice] | None = None
+    usage: Any = None
 
 
 _response = msgspec.json.Decoder(ResponseBody)
+_NO_MESSAGE = ResponseMessage()
 
 
 def read_usage(body: bytes) -> TokenUsage | None:
-    """The token usage of a whole response; None if the body is not a response."""
+    """The token usage of a whole response; None if the body is not a JSON object."""
     try:
         response = _response.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    reasoning = visible = 0
-    finish_reason, truncated = None, False
-    for choice in response.choices:
-        message = choice.message or ResponseMessage()
-        shown = choice.text or message.content or message.tool_calls
-        finish_reason = choice.finish_reason or finish_reason
-        truncated |= choice.finish_reason == "length" and not shown
-        reasoning += len(message.reasoning or message.reasoning_content or "")
-        visible += len(message.content) if isinstance(message.content, str) else 0
-    usage = from_backend(response.usage, reasoning, visible) if response.usage else TokenUsage()
-    usage.finish_reason, usage.truncated = finish_reason, truncated
+        read = loose_object(body)
+        if read is None:
+            return None
+        response = ResponseBody(_choices(read.get("choices")), read.get("usage"))
+    thoughts = [_thought(choice.message or _NO_MESSAGE) for choice in response.choices or ()]
+    reasoning, visible = sum(thought[0] for thought in thoughts), sum(thought[1] for thought in thoughts)
+    reported = reported_usage(response.usage)
+    usage = from_backend(reported, reasoning, visible) if reported else TokenUsage()
+    usage.lost_mark = next((mark for _, _, mark in thoughts if mark), None)
+    for choice, (thought, said, _) in zip(response.choices or (), thoughts, strict=True):
+        finish_reason = word_of(choice.finish_reason)
+        usage.finish_reason = finish_reason or usage.finish_reason
+        shown = said or choice.text or (choice.message and choice.message.tool_calls)
+        usage.truncated |= not shown and cut_short(finish_reason, thought or usage.reasoning)
     return usage
+
+
+def _choices(value: Any) -> list[ResponseChoice]:
+    """The choices of a response in which some value is of an unusual type."""
+    choices = [choice for choice in value if isinstance(choice, dict)] if isinstance(value, list) else []
+    return [
+        ResponseChoice(c.get("finish_reason"), _message(c.get("message")), c.get("text")) for c in choices
+    ]
+
+
+def _message(value: Any) -> ResponseMessage:
+    return msgspec.convert(value, ResponseMessage) if isinstance(value, dict) else ResponseMessage(value)
+
+
+def _thought(message: ResponseMessage) -> tuple[int, int, str | None]:
+    """Characters of the thought and of the answer, and the mark of a thought that the answer holds."""
+    reasoning = text_length(message.reasoning) or text_length(message.reasoning_content)
+    content = message.content
+    if reasoning or not isinstance(content, str) or not (mark := lost_marks(content)):
+        return reasoning, text_length(content), None
+    thought = thought_length(content)
+    return thought, len(content[thought:].strip()), mark
 
 
 # These fields are found without parsing the JSON. Text that the model writes cannot match them, because
@@ -58,8 +92,6 @@ def read_usage(body: bytes) -> TokenUsage | None:
 _USAGE = re.compile(rb'"usage"\s{0,8}:\s{0,8}(\{[^{}]{0,1000}(?:\{[^{}]{0,500}\}[^{}]{0,500}){0,4}\})')
 _FINISH_REASON = re.compile(rb'"finish_reason"\s{0,8}:\s{0,8}"([^"\\]{0,64})"')
 _SPLIT = 6_000  # bytes; no match is longer
-
-_reported = msgspec.json.Decoder(ReportedUsage)
 
 
 class UsageScanner:
@@ -77,8 +109,7 @@ class UsageScanner:
         """Take the next bytes of the body."""
         text = self._end + block
         for found in _USAGE.finditer(text):
-            with suppress(msgspec.DecodeError, UnicodeDecodeError):
-                self._usage = _reported.decode(found[1])
+            self._usage = reported_usage(found[1])
         for found in _FINISH_REASON.finditer(text):
             self._finish_reason = found[1].decode(errors="replace")
         self._end = text[-_SPLIT:]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw
 
+from gateway.openai_api.counts import count_of
 from gateway.openai_api.requests import encode
 from gateway.openai_api.responses import read_usage
 from gateway.openai_api.stop_strings import StopSearch, StopStrings
@@ -19,7 +20,7 @@ from gateway.openai_api.stopped_choices import (
     with_content,
     without_calls,
 )
-from gateway.openai_api.usage import ReportedUsage, TokenUsage, valid_count
+from gateway.openai_api.usage import TokenUsage, reported_usage
 
 LONGEST_CUT = 1 << 22
 """Bytes; a longer response passes as it is, because it is never held whole."""
@@ -27,7 +28,6 @@ _END_THINK = "</think>"
 
 _response = msgspec.json.Decoder(dict[str, Raw])
 _choices = msgspec.json.Decoder(list[ChoiceFields])
-_usage = msgspec.json.Decoder(ReportedUsage)
 
 
 def read_stopped(body: bytes, stops: StopStrings | None) -> tuple[TokenUsage | None, bytes]:
@@ -80,5 +80,5 @@ def _exempt_share(response: ChoiceFields, choices: int, min_tokens: int) -> floa
     """The part of each text, by length, that `min_tokens` tokens make up."""
     if not min_tokens:
         return 0
-    usage = _usage.decode(response["usage"])
-    return min(1.0, min_tokens * choices / (valid_count(usage.completion_tokens) or min_tokens * choices))
+    usage, exempt = reported_usage(response.get("usage")), min_tokens * choices
+    return min(1.0, exempt / ((usage and count_of(usage.completion_tokens)) or exempt))

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from gateway.openai_api.lost_thoughts import LostThought
 from gateway.openai_api.requests import encode
 from gateway.openai_api.stop_strings import StopSearch, StopStrings
 from gateway.openai_api.stopped_choices import (
@@ -24,7 +25,7 @@ from gateway.openai_api.stopped_choices import (
     without_calls,
 )
 from gateway.openai_api.stream import StreamReader
-from gateway.openai_api.usage import ReportedUsage, TokenUsage
+from gateway.openai_api.usage import TokenUsage
 
 _CRLF_EVENT = re.compile(rb".*?\r?\n\r?\n|.+", re.DOTALL)
 _ENDS = (b"\n\n", b"\n\r\n")
@@ -37,7 +38,6 @@ _CONCERNS = (
 
 _chunk = msgspec.json.Decoder(dict[str, Raw])
 _choices = msgspec.json.Decoder(list[ChoiceFields])
-_count = msgspec.json.Decoder(ReportedUsage)
 
 
 class StoppingReader(StreamReader):
@@ -49,19 +49,23 @@ class StoppingReader(StreamReader):
     """
 
     def __init__(
-        self, stops: StopStrings, choices: int, *, strip_usage: bool, strip_counts: bool = False
+        self,
+        stops: StopStrings,
+        *,
+        strip_usage: bool,
+        strip_counts: bool = False,
+        choices: int = 1,
+        lost: LostThought | None = None,
     ) -> None:
-        """choices: how many the client asked for."""
-        super().__init__(strip_usage=strip_usage, strip_counts=strip_counts)
+        super().__init__(strip_usage=strip_usage, strip_counts=strip_counts, choices=choices, lost=lost)
         self._stops = stops
-        self._asked = choices
         self._searches: dict[int, StopSearch] = {}
         """One for each choice whose answer has begun."""
         self._called: set[int] = set()
         """Choices with a tool call."""
         self._stopped: set[int] = set()
         """Choices that a stop string has ended."""
-        self._finished: set[int] = set()
+        self._closed: set[int] = set()
         """Choices that the backend has ended."""
         self._head: dict[str, Raw] = {}
         """The fields of the latest chunk, without its choices and usage."""
@@ -71,19 +75,26 @@ class StoppingReader(StreamReader):
 
     def feed(self, block: bytes) -> bytes:
         """See `StreamReader.feed`. When all choices have ended, the stream is completed for the client."""
-        block = super().feed(block)
+        return self._cut(super().feed(block))
+
+    def finish(self) -> bytes:
+        """See `StreamReader.finish`."""
+        return self._cut(super().finish())
+
+    def _cut(self, block: bytes) -> bytes:
+        """What the client gets of whole events."""
         watches = self._stopped or self._in_pieces or self._waits
         if not watches and not any(map(block.__contains__, _CONCERNS)) and block.endswith(_ENDS):
             return block
         passed = b"".join(map(self._pass, _events(block)))
-        if self._stopped - self._finished and self._all_ended():
+        if self._stopped - self._closed and self._all_ended():
             self.stopped = True
             passed += self._closing()
         return passed
 
     def _all_ended(self) -> bool:
-        over = self._stopped | self._finished
-        return len(over) >= self._asked and over >= self._searches.keys()
+        over = self._stopped | self._closed
+        return len(over) >= self._choices and over >= self._searches.keys()
 
     def token_usage(self) -> TokenUsage:
         """See `StreamReader.token_usage`."""
@@ -126,7 +137,7 @@ class StoppingReader(StreamReader):
         index = msgspec.json.decode(choice.get("index", Raw(b"0")), type=int)
         finishes = has(choice, "finish_reason")
         if finishes:
-            self._finished.add(index)
+            self._closed.add(index)
         if index in self._stopped:
             return None
         delta = member_of(choice, "delta")
@@ -150,8 +161,8 @@ class StoppingReader(StreamReader):
 
     def _counts(self, index: int) -> bool:
         """Whether the choice has so many tokens that stop strings count."""
-        running = self._running.get(b"%d" % index) if self._stops.min_tokens else None
-        return running is None or (_count.decode(running).completion_tokens or 0) > self._stops.min_tokens
+        running = self._running.of(index) if self._stops.min_tokens else None
+        return running is None or running > self._stops.min_tokens
 
     def _rest(self) -> bytes:
         """An event with what is held back of each choice, for a stream that ends without finish reasons."""
@@ -168,12 +179,22 @@ class StoppingReader(StreamReader):
 
 
 def reader_of(
-    stops: StopStrings | None, choices: int, *, strip_usage: bool, strip_counts: bool, prompts: int
+    stops: StopStrings | None,
+    *,
+    strip_usage: bool,
+    strip_counts: bool,
+    prompts: int,
+    choices: int,
+    lost: LostThought | None,
 ) -> StreamReader:
     """A reader for a stream, which applies stop strings if there are any."""
     if stops is None:
-        return StreamReader(strip_usage=strip_usage, strip_counts=strip_counts, prompts=prompts)
-    return StoppingReader(stops, choices, strip_usage=strip_usage, strip_counts=strip_counts)
+        return StreamReader(
+            strip_usage=strip_usage, strip_counts=strip_counts, prompts=prompts, choices=choices, lost=lost
+        )
+    return StoppingReader(
+        stops, strip_usage=strip_usage, strip_counts=strip_counts, choices=choices, lost=lost
+    )
 
 
 def _events(block: bytes) -> list[bytes]:

@@ -3,77 +3,45 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from contextlib import suppress
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from gateway.openai_api.usage import CompletionDetails, ReportedUsage, TokenUsage, from_backend, valid_count
+from gateway.openai_api.counts import loose_object
+from gateway.openai_api.deltas import COMPACT, Spelling, spelling_of
+from gateway.openai_api.event_stream import (
+    BLANK_LINES,
+    DONE,
+    EVENT_END,
+    event_data,
+    holds_error,
+    is_whole,
+    split_events,
+    with_blank_line,
+)
+from gateway.openai_api.lost_thoughts import LostThought
+from gateway.openai_api.running_counts import RunningCounts
+from gateway.openai_api.usage import ReportedUsage, TokenUsage, cut_short, from_backend, reported_usage
 
 
 class _Chunk(Struct):
-    usage: ReportedUsage | UnsetType | None = UNSET
-    choices: list[Raw] | None = None
+    usage: Raw | UnsetType = UNSET
+    choices: Raw = Raw(b"null")
 
 
 _chunk = msgspec.json.Decoder(_Chunk)
-_usage = msgspec.json.Decoder(ReportedUsage)
 
-_SEPARATORS = (b"\n\n", b"\r\n\r\n")
-_LONGEST_SEPARATOR = 4
-_BLANK_LINES = (b"\n\n", b"\n\r\n")  # what a match of _EVENT_END can end with
+_LONGEST_BLANK_LINE = 3
 _FRESH = 1.0  # seconds; a backend that generates sends something more often
 _EVENT_LIMIT = 1 << 20  # bytes; a longer event is forwarded in pieces
 
 # These patterns find fields without parsing the JSON, because a block may hold hundreds of events. Text that
 # the model writes cannot match them: inside a JSON string, quotes and line ends are escaped.
 
-# The blank line that ends an event, as in data: {"id":"c1","choices":[…]}\n\n
-_EVENT_END = re.compile(rb"\r?\n\r?\n")
-
 # The end mark, a line of its own, as in data: [DONE]\n\n
-_DONE = re.compile(rb"(?:^|\n)data: ?\[DONE\]\r?\n")
-
-# The first key of an event. A space after its colon means spaced JSON, as in data: {"id": "c1", …}
-_FIRST_KEY = re.compile(rb'data: ?\{\s*"[^"\\]*":( ?)')
-
-# A running count, as in data: {"choices":[{"index":0,…}],"usage":{"completion_tokens":7,…}}
-# but not the final usage, as in data: {"choices":[],"usage":{"completion_tokens":42,…}}
-# The search is fast only if the pattern begins with a literal. So `"usage":` comes first, and look-behinds
-# then check what stands before it, each one in compact and in spaced JSON.
-_COUNT = re.compile(
-    rb"""
-    "usage":
-    (?: (?<=,"usage":) | (?<=,\ "usage":) )   # after a comma, which is removed together with the count
-    (?<!\[\],"usage":) (?<!\[\],\ "usage":)   # not after "choices":[],
-    \s* ( \{ [^{}]* (?: \{[^{}]*\} [^{}]* )* \} )   # an object that may hold others, one level deep
-    """,
-    re.VERBOSE,
-)
-
-# The index of the choice that an event belongs to, as in data: {"choices":[{"index":0,"delta":{…}}]}
-_INDEX = re.compile(rb'"choices":\s*\[\s*\{\s*"index":\s*(\d+)')
-
-
-class _Spelling:
-    """Byte patterns of string fields in one JSON style: compact, `"text":"…"`, or spaced, `"text": "…"`."""
-
-    def __init__(self, space: bytes) -> None:
-        def opening(name: bytes) -> bytes:
-            return b'"' + name + b'":' + space + b'"'
-
-        self.finish = opening(b"finish_reason")
-        self.visible = [opening(name) for name in (b"content", b"text", b"arguments")]
-        self.reasoning = [opening(name) for name in (b"reasoning", b"reasoning_content")]
-
-
-_COMPACT, _SPACED = _Spelling(b""), _Spelling(b" ")
-
-
-def _count_filled(block: bytes, pattern: bytes) -> int:
-    """Count the occurrences of a string field with a value that is not empty."""
-    found = block.count(pattern)
-    return found - block.count(pattern + b'"') if found else 0
+_DONE = re.compile(rb"(?:^|[\r\n])data:[ \t]*\[DONE\][ \t]*[\r\n]")
+_DONE_START = 16  # bytes from the start of its line to the mark, at most
 
 
 class StreamReader:
@@ -82,26 +50,43 @@ class StreamReader:
     Events are forwarded byte for byte, except for what only the gateway asked the backend for: `strip_usage`
     drops the event that carries nothing but usage, and `strip_counts` removes the running count from every
     event. Some backends report their usage only as a running count. A client that asked for usage then gets
-    the last one in an event of its own. `prompts` is the number of prompts in the request.
+    the last one in an event of its own. `prompts` is the number of prompts in the request, and `choices` how
+    many completions it asks for.
+
+    JSON in an unusual layout is read from a copy in the usual one.
     """
 
-    def __init__(self, *, strip_usage: bool, strip_counts: bool = False, prompts: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        strip_usage: bool,
+        strip_counts: bool = False,
+        prompts: int = 1,
+        choices: int = 1,
+        lost: LostThought | None = None,
+    ) -> None:
+        """lost: watches for a thought in the answer."""
         self._strip_usage = strip_usage
         self._strip_counts = strip_counts
-        self._prompts = prompts
+        self._choices = choices
+        self._lost = lost
+        self._watching = lost is not None
         self._partial = bytearray()
         """The incomplete event at the end of what has arrived."""
-        self._spelling: _Spelling | None = None
+        self._spelling: Spelling | None = None
+        self._odd = False
+        """The JSON is laid out in an unusual way, so every event is parsed."""
         self._usage: ReportedUsage | None = None
-        self._running: dict[bytes, bytes] = {}
-        """The latest running count of each choice, by the index of the choice."""
-        self._counted_in = b""
-        """The latest block from which running counts were removed."""
+        self._running = RunningCounts(prompts)
         self._visible = 0
         """Deltas of the answer that passed."""
         self._reasoning = 0
         """Deltas of the reasoning that passed."""
         self._finish_reason: str | None = None
+        self._finished: set[object] = set()
+        """The choices that have a finish reason."""
+        self._last = False
+        """The event that carries nothing but usage has passed, so all choices have ended."""
         self.done = False
         """The stream's end mark has passed."""
         self.failed = False
@@ -117,87 +102,119 @@ class StreamReader:
         """
         if self._partial:
             # Only the end can complete the event: searching all of it at every piece would be quadratic.
-            searched = self._partial[1 - _LONGEST_SEPARATOR :]
+            searched = self._partial[1 - _LONGEST_BLANK_LINE :]
             self._partial += block
             searched += block
-            if len(self._partial) <= _EVENT_LIMIT and not any(mark in searched for mark in _SEPARATORS):
+            if len(self._partial) <= _EVENT_LIMIT and not any(mark in searched for mark in BLANK_LINES):
                 return b""
             block = bytes(self._partial)
             self._partial = bytearray()
         if not block.endswith(b"\n\n"):
-            end = max((block.rfind(mark) + len(mark) for mark in _SEPARATORS if mark in block), default=0)
+            end = max((block.rfind(mark) + len(mark) for mark in BLANK_LINES if mark in block), default=0)
             if len(block) - end <= _EVENT_LIMIT:
                 block, self._partial = block[:end], bytearray(block[end:])
         return self._read(block) if block else b""
 
+    def finish(self) -> bytes:
+        """The rest of a stream that the backend has closed.
+
+        An answer that is complete gets the blank line and the end mark that it lacks, as some servers send
+        neither. Half an event is dropped.
+        """
+        rest, self._partial = bytes(self._partial), bytearray()
+        block = self._read(with_blank_line(rest)) if is_whole(rest) else b""
+        if not self.done and not self.failed and self.answered:
+            block += self._read(DONE)
+        return block
+
+    @property
+    def answered(self) -> bool:
+        """The answer is complete, whether or not the end mark has passed."""
+        return self.done or self._last or len(self._finished) >= self._choices
+
     def _read(self, block: bytes) -> bytes:
-        self._count_deltas(block, self._spelling or self._detect_spelling(block))
-        self._read_finish_reason(block, self._spelling or _COMPACT)
+        spelling = self._spelling
+        return self._read_unknown(block) if spelling is None else self._read_usual(block, spelling)
+
+    def _read_unknown(self, block: bytes) -> bytes:
+        """Read a block of a stream whose JSON is not known yet, or is laid out in an unusual way."""
+        if not self._odd and b"{" in block:
+            self._spelling = spelling_of(block)
+            self._odd = self._spelling is None
+        if self._odd:
+            return b"".join(map(self._read_odd, split_events(block)))
+        return self._read_usual(block, self._spelling or COMPACT)
+
+    def _read_odd(self, event: bytes) -> bytes:
+        """Read an event in an unusual layout. It is forwarded as it came, unless something is removed."""
+        chunk = loose_object(event_data(event))
+        if chunk is None:
+            return self._read_usual(event, COMPACT)
+        for last in ("choices", "usage"):
+            if last in chunk:
+                chunk[last] = chunk.pop(last)
+        usual = b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+        read = self._read_usual(usual, COMPACT)
+        return event if read == usual else read
+
+    def _read_usual(self, block: bytes, spelling: Spelling) -> bytes:
+        self._count_deltas(block, spelling)
+        if self._watching:
+            self._look_for_thought(block)
+        if spelling.finish in block:
+            self._read_finish_reasons(block, spelling)
         self._read_end(block)
         if b'"usage"' in block:
-            block = self._take_counts(block)
+            block = self._running.take(block, strip=self._strip_counts)
             block = self._take_usage(block)
-        return self._with_usage_event(block) if self.done and self._counted_in else block
+        return self._with_usage_event(block) if self.done and self._running.removed else block
 
-    def _detect_spelling(self, block: bytes) -> _Spelling:
-        if first := _FIRST_KEY.search(block):
-            self._spelling = _SPACED if first[1] else _COMPACT
-        return self._spelling or _COMPACT
-
-    def _count_deltas(self, block: bytes, spelling: _Spelling) -> None:
+    def _count_deltas(self, block: bytes, spelling: Spelling) -> None:
         """Count `"content":" the"` and the like: a backend sends about one token per delta."""
-        for pattern in spelling.visible:
-            self._visible += _count_filled(block, pattern)
+        for text, empty in spelling.visible:
+            if found := block.count(text):
+                self._visible += found - block.count(empty)
         # older versions of vLLM send the same reasoning under both names, hence the larger and not the sum
-        self._reasoning += max([_count_filled(block, pattern) for pattern in spelling.reasoning])
+        most = 0
+        for text, empty in spelling.reasoning:
+            if found := block.count(text):
+                most = max(most, found - block.count(empty))
+        if most:
+            self._reasoning += most
 
-    def _read_finish_reason(self, block: bytes, spelling: _Spelling) -> None:
+    def _look_for_thought(self, block: bytes) -> None:
+        """Count the deltas of a thought that was sent as a part of the answer as what they are."""
+        if self._lost is None:
+            return
+        after = self._lost.look(block, thinks=self._reasoning > 0)
+        self._watching = self._lost.watching
+        if after is not None:
+            self._reasoning, self._visible = self._visible - after, after
+
+    def _read_finish_reasons(self, block: bytes, spelling: Spelling) -> None:
         """Keep the last `"finish_reason":"stop"` of the block; before the end the field is null."""
-        if spelling.finish in block:
-            start = block.rindex(spelling.finish) + len(spelling.finish)
-            self._finish_reason = block[start:].partition(b'"')[0].decode(errors="replace")
+        start = block.rindex(spelling.finish) + len(spelling.finish)
+        self._finish_reason = block[start:].partition(b'"')[0].decode(errors="replace")
+        for event in split_events(block):
+            if spelling.finish in event and (chunk := loose_object(event_data(event))):
+                choices = chunk.get("choices")
+                for position, choice in enumerate(choices if isinstance(choices, list) else ()):
+                    if isinstance(choice, dict) and choice.get("finish_reason"):
+                        self._finished.add(str(choice.get("index", position)))
 
     def _read_end(self, block: bytes) -> None:
         """Note whether the stream has failed, `data: {"error":…}`, or ended, `data: [DONE]`."""
-        self.failed = self.failed or b'data: {"error"' in block
+        if b'{"error"' in block:
+            self.failed = self.failed or holds_error(block)
         if not self.done and (mark := block.rfind(b"[DONE]")) >= 0:
-            self.done = _DONE.search(block, max(0, mark - len(b"\ndata: "))) is not None
+            self.done = _DONE.search(block, max(0, mark - _DONE_START)) is not None
 
     def _with_usage_event(self, block: bytes) -> bytes:
         """The block with a usage event before its end mark, if the client asked for usage and got none."""
         owed = not self._strip_usage and not self._usage
         if owed and (end := _DONE.search(block)):
             at = block.index(b"data:", end.start())
-            block = block[:at] + self._usage_event() + block[at:]
-        return block
-
-    def _usage_event(self) -> bytes:
-        """The last event with a running count, without its choices: `{"id":…,"choices":[],"usage":{…}}`."""
-        events = reversed(_EVENT_END.split(self._counted_in))
-        last = next((event for event in events if _COUNT.search(event)), b"")
-        try:
-            chunk = msgspec.json.decode(last.partition(b"data:")[2], type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return b""
-        if len(self._running) > 1:  # the event counts the tokens of one choice only
-            chunk["usage"] = _totals(self._counted())
-        return b"data: " + msgspec.json.encode(chunk | {"choices": []}) + b"\n\n"
-
-    def _take_counts(self, block: bytes) -> bytes:
-        """Record the running counts, and with `strip_counts` remove them from the block."""
-        parts = _COUNT.split(block)  # bytes between counts at even positions, counts at odd ones
-        if counts := parts[1::2]:
-            indices = _INDEX.findall(block)
-            if len(indices) == len(counts):
-                self._running.update(zip(indices, counts, strict=True))
-            else:  # some events have no count, or a choice that does not begin with its index: pair by event
-                for event in _EVENT_END.split(block):
-                    if count := _COUNT.search(event):
-                        index = _INDEX.search(event)
-                        self._running[index[1] if index else b"0"] = count[1]
-        if counts and self._strip_counts:
-            self._counted_in = block
-            block = b"".join([*(part.rstrip(b", ") for part in parts[:-1:2]), parts[-1]])
+            block = block[:at] + self._running.usage_event() + block[at:]
         return block
 
     def _take_usage(self, block: bytes) -> bytes:
@@ -207,25 +224,34 @@ class StreamReader:
         """
         kept, start = [], 0
         while (found := block.find(b'"usage"', start)) >= 0:
-            marks = [mark for mark in _BLANK_LINES if block.find(mark, start, found) >= 0]
+            marks = [mark for mark in BLANK_LINES if block.find(mark, start, found) >= 0]
             begin = max((block.rfind(mark, start, found) + len(mark) for mark in marks), default=start)
-            end = match.end() if (match := _EVENT_END.search(block, found)) else len(block)
-            chunk = _read_chunk(block[begin:end])
-            if chunk is None or chunk.usage is UNSET:
-                kept.append(block[start:end])
-            else:
-                self._usage = self._usage if chunk.choices else chunk.usage or self._usage
-                drop = self._strip_usage and chunk.choices == []
-                kept.append(block[start : begin if drop else end])
+            end = match.end() if (match := EVENT_END.search(block, found)) else len(block)
+            drop = self._note_usage(block[begin:end]) and self._strip_usage
+            kept.append(block[start : begin if drop else end])
             start = end
         return b"".join([*kept, block[start:]])
+
+    def _note_usage(self, event: bytes) -> bool:
+        """Record the usage that an event reports. Returns whether it carries nothing else."""
+        chunk = _read_chunk(event)
+        if chunk is None or chunk.usage is UNSET:
+            return False
+        usage, choices = bytes(chunk.usage), bytes(chunk.choices)
+        if choices.strip(b" \r\n\t[]") not in {b"", b"null"}:
+            if usage != b"null" and not self._running.latest:
+                self._running.note(event, usage)
+            return False
+        self._usage = reported_usage(usage) or self._usage
+        self._last = self._last or usage != b"null"
+        return choices != b"null"
 
     def passed(self, unseen: int = 0) -> int:
         """Completion tokens so far: the running count, or one per delta plus `unseen` if that is more.
 
         `unseen` is how many tokens the backend may have generated without sending them.
         """
-        return max(self._visible + self._reasoning + unseen, self._counted().completion_tokens or 0)
+        return max(self._visible + self._reasoning + unseen, self._running.total().completion_tokens or 0)
 
     def silent(self, age: float) -> bool:
         """Whether what passed says nothing about what the backend has generated.
@@ -235,51 +261,41 @@ class StreamReader:
         """
         return self._usage is None and (age > _FRESH if not self.done else not self.passed())
 
-    def _counted(self) -> ReportedUsage:
-        """The sum of the running counts of all choices; `completion_tokens` is None if none has a number."""
-        try:
-            counts = [_usage.decode(count) for count in self._running.values()]
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            counts = []
-        details = [one.completion_tokens_details for one in counts]
-        completion = [tokens for one in counts if (tokens := valid_count(one.completion_tokens)) is not None]
-        return ReportedUsage(
-            next((one.prompt_tokens for one in counts), None) if self._prompts == 1 else None,
-            sum(completion) if completion else None,
-            CompletionDetails(sum(valid_count(one.reasoning_tokens) or 0 for one in details if one)),
-        )
-
     def token_usage(self) -> TokenUsage:
         """The token usage so far: as the backend reported it, or else as counted from what passed."""
-        usage = self._usage or (self._counted() if self._running and self.done else None)
-        if usage and valid_count(usage.completion_tokens) is not None:
-            total = from_backend(usage, self._reasoning, self._visible)
-        elif passed := self.passed():
-            total = TokenUsage(reasoning=self._reasoning)
-            if self._running:
-                total = from_backend(self._counted(), self._reasoning, self._visible)
-            total.completion, total.source = passed, "counted"
-            total.deltas = self._visible + self._reasoning
-        else:
-            total = TokenUsage()
+        reasoning, visible = self._reasoning, self._visible
+        if self._lost and self._lost.mark and not self._lost.closed:
+            reasoning, visible = reasoning + visible, 0
+        usage = self._usage or (self._running.total() if self._running and self.done else None)
+        total = from_backend(usage, reasoning, visible) if usage else TokenUsage()
+        if total.completion is None:
+            total = self._count(total, reasoning, visible)
         total.complete = self.done
         total.finish_reason = self._finish_reason
-        total.truncated = self._finish_reason == "length" and self._visible == 0
+        total.truncated = not visible and cut_short(self._finish_reason, reasoning or total.reasoning)
+        total.lost_mark = self._lost.mark if self._lost else None
         return total
 
-
-def _totals(usage: ReportedUsage) -> dict[str, int]:
-    prompt, completion = usage.prompt_tokens or 0, usage.completion_tokens or 0
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-    }
+    def _count(self, reported: TokenUsage, reasoning: int, visible: int) -> TokenUsage:
+        """The usage as far as it passed, if the backend has not reported the completion."""
+        passed = self.passed()
+        if not passed:
+            return TokenUsage(reported.prompt, uncounted=reported.uncounted)
+        total = TokenUsage(reasoning=reasoning)
+        if self._running:
+            total = from_backend(self._running.total(), reasoning, visible)
+        total.completion, total.source = passed, "counted"
+        total.deltas = self._visible + self._reasoning
+        total.prompt = reported.prompt if total.prompt is None else total.prompt
+        total.uncounted = reported.uncounted
+        return total
 
 
 def _read_chunk(event: bytes) -> _Chunk | None:
     payload = event.partition(b"data:")[2]
-    try:
-        return _chunk.decode(payload) if b'"usage"' in payload else None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    if b'"usage"' not in payload:
         return None
+    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _chunk.decode(payload)
+    read = loose_object(event_data(event))
+    return None if read is None else _chunk.decode(msgspec.json.encode(read))

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import msgspec
 from msgspec import Struct
+
+from gateway.openai_api.counts import count_of, loose_object
+from gateway.openai_api.event_stream import event_data
 
 SLACK = 16
 """Reasoning tokens beyond a thinking budget that do not violate it: an end mark, a closing phrase."""
 
 
-class CompletionDetails(Struct):
-    reasoning_tokens: int | None = None
-
-
-class PromptDetails(Struct):
-    cached_tokens: int | None = None
-
-
 class ReportedUsage(Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    completion_tokens_details: CompletionDetails | None = None
-    prompt_tokens_details: PromptDetails | None = None
+    """The token usage as a backend wrote it. Each value may be anything; `from_backend` reads them."""
+
+    prompt_tokens: Any = None
+    completion_tokens: Any = None
+    total_tokens: Any = None
+    reasoning_tokens: Any = None
+    """Where SGLang reports them."""
+    completion_tokens_details: Any = None
+    prompt_tokens_details: Any = None
+
+
+_reported = msgspec.json.Decoder(ReportedUsage)
+_UNREADABLE = ReportedUsage(completion_tokens="")
 
 
 @dataclass(slots=True)
@@ -49,12 +54,36 @@ class TokenUsage:
     complete: bool = False
     """The stream has ended as it should."""
     truncated: bool = False
-    """The response reached the length limit before its first visible character."""
+    """The response ended before its first visible character: at the length limit, or inside the thought."""
+    uncounted: tuple[str, ...] = ()
+    """What the backend reported and could not be read: names of counts, or `response` for all of it."""
+    lost_mark: str | None = None
+    """The mark of a thought, such as `<think>`, that the backend sent as a part of the answer."""
 
 
-def valid_count(tokens: int | None) -> int | None:
-    """The number, or None if it is impossible: the -1 of a broken backend must not reach the metrics."""
-    return tokens if tokens is not None and 0 <= tokens < 2**53 else None
+def reported_usage(usage: Any) -> ReportedUsage | None:
+    """The usage that a backend reported, from JSON text or from a parsed value; None if it reported none."""
+    if isinstance(usage, bytes | msgspec.Raw):
+        try:
+            return _reported.decode(usage)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            if bytes(usage) == b"null":
+                return None
+            usage = loose_object(event_data(b"data:" + usage)) or _UNREADABLE
+    if isinstance(usage, dict):
+        return msgspec.convert(usage, ReportedUsage)
+    return _UNREADABLE if usage is not None and not isinstance(usage, ReportedUsage) else usage
+
+
+_OTHER_ENDS = {None, "tool_calls", "function_call", "content_filter", "abort", "error"}
+
+
+def cut_short(finish_reason: str | None, reasoning: int | None) -> bool:
+    """Whether a response without visible text has lost its answer: at the length limit, or to its thought.
+
+    A model that writes its end mark inside the thought ends with `stop`, like one that has nothing to say.
+    """
+    return finish_reason == "length" or (bool(reasoning) and finish_reason not in _OTHER_ENDS)
 
 
 def from_backend(usage: ReportedUsage, reasoning: int, visible: int) -> TokenUsage:
@@ -63,14 +92,31 @@ def from_backend(usage: ReportedUsage, reasoning: int, visible: int) -> TokenUsa
     The estimate divides the completion by the amounts of `reasoning` and `visible` text, both in the same
     unit. A report of 0 reasoning tokens is not believed if there was reasoning text.
     """
+    reported = {
+        "prompt": usage.prompt_tokens,
+        "completion": usage.completion_tokens,
+        "reasoning": _detail(usage.completion_tokens_details, "reasoning_tokens", usage.reasoning_tokens),
+        "cached": _detail(usage.prompt_tokens_details, "cached_tokens"),
+    }
+    counts = {name: count_of(value) for name, value in reported.items()}
+    uncounted = tuple(name for name, value in reported.items() if value is not None and counts[name] is None)
     tokens = TokenUsage(
-        valid_count(usage.prompt_tokens), valid_count(usage.completion_tokens), source="backend"
+        counts["prompt"], counts["completion"], counts["reasoning"], counts["cached"], "backend"
     )
-    if usage.completion_tokens_details:
-        tokens.reasoning = valid_count(usage.completion_tokens_details.reasoning_tokens)
-    if usage.prompt_tokens_details:
-        tokens.cached = valid_count(usage.prompt_tokens_details.cached_tokens)
+    tokens.uncounted = uncounted
+    if uncounted and not any(counts.values()):
+        tokens.source = "none"
+    total = count_of(usage.total_tokens)
+    if tokens.completion is None and tokens.prompt is not None and total and total > tokens.prompt:
+        tokens.completion = total - tokens.prompt
     if not tokens.reasoning and reasoning and tokens.completion is not None:
         tokens.reasoning = round(tokens.completion * reasoning / (reasoning + visible))
         tokens.reasoning_estimated = True
     return tokens
+
+
+def _detail(details: Any, name: str, otherwise: Any = None) -> Any:
+    """A value of the details. Details that are no object are returned as they are: they cannot be read."""
+    if not isinstance(details, dict):
+        return details or otherwise
+    return details.get(name, otherwise)

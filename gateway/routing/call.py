@@ -151,6 +151,11 @@ class Plan(Struct, frozen=True):
         )
 
     @property
+    def thinks(self) -> bool:
+        """The model is told to think."""
+        return self.decision is not None and self.decision.thinking > 0
+
+    @property
     def _image(self) -> ImageTokens | None:
         """The rule for images of the model's family."""
         return self.call.settings.families[self.call.target.model.family].image

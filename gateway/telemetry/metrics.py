@@ -64,8 +64,7 @@ class Metrics:
         self.decisions = counter("decisions", "Tier decisions.", "model tier reason")
         self.tokens = counter("tokens", "Tokens, by type.", "model tier type")
         self.usage = counter("usage", "Responses, by the source of their token usage.", "model source")
-        text = "Responses cut at the length limit before their first visible character."
-        self.truncated = counter("truncated_responses", text, "model tier")
+        self._add_losses(counter)
         text = "Responses under a thinking budget, by whether the backend honoured it."
         self.budget_held = counter("thinking_budget", text, "model backend outcome")
         self.cancelled = counter("upstream_cancelled", "Generations stopped before their end.", "model cause")
@@ -99,6 +98,15 @@ class Metrics:
         registry.register(_DroppedLines(dropped_lines))
         self.budget = BudgetMetrics(registry)
         self._of = cache(_labelled)
+
+    def _add_losses(self, counter: Callable[[str, str, str], Counter]) -> None:
+        """Add the counters of responses that lack their answer, their counts or a place for their thought."""
+        text = "Responses that ended before their first visible character: at a limit, or inside the thought."
+        self.truncated = counter("truncated_responses", text, "model tier")
+        text = "Token counts of backends that were missing or could not be read."
+        self.uncounted = counter("uncounted", text, "model what")
+        text = "Responses with a thought in the answer: the backend's reasoning parser is missing or wrong."
+        self.parser_lost = counter("parser_lost", text, "model backend")
 
     def exposition(self) -> bytes:
         """All metrics in the text format of Prometheus."""
@@ -136,12 +144,19 @@ class Metrics:
             self.deciding.observe(record.decision_seconds)
         if record.backend and record.counts and (record.error is None or usage.source != "none"):
             self._count_tokens(record, model, tier)
-        if usage.truncated:
+        self._count_lost(record, model, tier)
+
+    def _count_lost(self, record: Record, model: str, tier: str) -> None:
+        if record.usage.truncated:
             self._of(self.truncated, model, tier).inc()
+        if record.usage.lost_mark and record.backend:
+            self._of(self.parser_lost, model, record.backend).inc()
 
     def _count_tokens(self, record: Record, model: str, tier: str) -> None:
         usage, decision = record.usage, record.decision
         self._of(self.usage, model, usage.source).inc()
+        for what in usage.uncounted or ("response",) * (usage.source == "none"):
+            self._of(self.uncounted, model, what).inc()
         for kind in ("prompt", "completion", "reasoning", "cached"):
             if count := getattr(usage, kind):
                 self._of(self.tokens, model, tier, kind).inc(count)

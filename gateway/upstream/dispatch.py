@@ -28,8 +28,9 @@ from gateway.errors import (
     NoBackend,
 )
 from gateway.http.headers import Headers
+from gateway.openai_api.event_stream import first_error
 from gateway.upstream.amending import amending, part_refused
-from gateway.upstream.beginning import check_content_type, first_event, read_failure
+from gateway.upstream.beginning import first_event, kind_of, read_failure
 from gateway.upstream.client import HttpClient
 from gateway.upstream.errors import Failure, stream_failure
 from gateway.upstream.http1 import HttpResponse
@@ -135,13 +136,14 @@ class Upstream:
         only = self._quarantine.admit(pool, request, time.monotonic()) if self._quarantine else None
         response = await self._first_response(pool, request, end, only)
         request.body = request.amended = b""
+        response.holds_back = request.holds_back
         try:
             if response.complete:
                 # Free the slot at the replica now, however slowly the client reads.
                 response.close()
                 yield response
             else:
-                async with response.timeouts(pool.timeouts.idle, end):
+                async with response.timeouts(pool.timeouts.idle, end, pool.timeouts.comment):
                     yield response
             response.backend.breaker.record_success(request.client, time.monotonic())
             if only:
@@ -221,7 +223,8 @@ class Upstream:
         """
         timeouts, sent = pool.timeouts, time.monotonic()
         # The first-byte timeout is for streams. Other responses begin only when the answer is complete.
-        limit = asyncio.get_running_loop().time() + timeouts.first_byte if request.stream else end
+        waits = request.stream and not request.late
+        limit = asyncio.get_running_loop().time() + timeouts.first_byte if waits else end
         request.tried.append(backend.name)
         backend.start_request(sent)
         response: HttpResponse | None = None
@@ -241,14 +244,15 @@ class Upstream:
                 )
                 if response.status >= 300:
                     raise _meaning(backend, request, await read_failure(response), sent)
-                check_content_type(response, stream=request.stream)
-                body = await (first_event(response) if request.stream else response.read(request.whole_bytes))
+                kind = kind_of(response, stream=request.stream, binary=request.binary)
+                streams = kind == "stream"
+                body = await (first_event(response) if streams else response.read(request.whole_bytes))
                 if not body:
                     raise BackendDisconnected("The backend sent an empty response")
                 # vLLM refuses some requests inside a stream, with status 200 and an error as the first event:
                 # data: {"error":{"message":"…","code":400}}. The client gets a real 400 instead.
-                if request.stream and body.startswith((b'data: {"error"', b'data:{"error"')):
-                    raise _meaning(backend, request, stream_failure(body), sent)
+                if streams and (error := first_error(body)):
+                    raise _meaning(backend, request, stream_failure(error), sent)
         except TimeoutError:
             late = BackendTimeout("The backend did not respond in time", detail=_late(limit, end, timeouts))
             self._fail(pool, backend, request, response, late)
@@ -258,7 +262,8 @@ class Upstream:
             raise
         backend.breaker.response_started()
         backend.lost_at = None
-        return UpstreamResponse(backend, response, body, complete=not request.stream and response.at_end)
+        complete = not streams and response.at_end
+        return UpstreamResponse(backend, response, body, complete=complete, kind=kind)
 
     def _fail(
         self,

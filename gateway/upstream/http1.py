@@ -36,7 +36,7 @@ class HttpResponse:
         self.complete = False
         """The whole body has arrived."""
         self.failure: GatewayError | None = None
-        self.waiter: asyncio.Future[None] | None = None
+        self.waiter: asyncio.Future[bool] | None = None
         self.blocks: list[bytes] = []
         """Parts of the body that have arrived and have not been read yet."""
         self.kept = 0
@@ -56,12 +56,13 @@ class HttpResponse:
             await self._arrival()
 
     async def block(self) -> bytes:
-        """Wait for more of the body; returns all that has arrived, or b"" at the end.
+        """Wait for more of the body; returns all that has arrived, or b"" at the end and when interrupted.
 
         Raises: BackendDisconnected, BackendError.
         """
         while not self.blocks and not self.complete:
-            await self._arrival()
+            if await self._arrival():
+                break
         block = b"".join(self.blocks)
         self.blocks.clear()
         if self.kept > _WINDOW and not (self.complete or self.failure):
@@ -85,12 +86,18 @@ class HttpResponse:
             size += len(block)
         return b"".join(blocks)
 
-    async def _arrival(self) -> None:
+    def interrupt(self) -> None:
+        """Let `block` return b"", if it waits for a body that does not come."""
+        if self.waiter and not self.waiter.done():
+            self.waiter.set_result(True)
+
+    async def _arrival(self) -> bool:
+        """Wait until something has arrived. Returns whether nothing has, as the wait was interrupted."""
         if self.failure:
             raise self.failure.detached()
         self.waiter = asyncio.get_running_loop().create_future()
         try:
-            await self.waiter
+            return await self.waiter
         finally:
             self.waiter = None
 
@@ -233,4 +240,4 @@ class Connection(asyncio.Protocol):
 
 def _wake(response: HttpResponse) -> None:
     if response.waiter and not response.waiter.done():
-        response.waiter.set_result(None)
+        response.waiter.set_result(False)

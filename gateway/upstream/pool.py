@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -15,10 +16,13 @@ from gateway.errors import (
     GatewayError,
     NoBackend,
 )
+from gateway.openai_api.usage import TokenUsage
 from gateway.upstream.causes import Cause
 from gateway.upstream.ejection import ReplicaBreaker
 from gateway.upstream.refused_fields import RefusedFields
 from gateway.upstream.retries import RetryBudget
+
+log = logging.getLogger("thinkmeter.upstream")
 
 
 @dataclass(eq=False)
@@ -46,6 +50,8 @@ class Backend:
     """Monotonic time from which the replica may be asked how many tokens a prompt has."""
     refused: RefusedFields = field(default_factory=RefusedFields)
     """Fields added by the gateway that the replica does not take."""
+    lost_mark: str | None = None
+    """The mark of a thought that the replica sent in an answer, as its reasoning parser is missing."""
     lost_at: float | None = None
     """Time at which the replica first reported that its engine is gone; None since it has served again."""
 
@@ -85,6 +91,13 @@ class Backend:
             self.count_failure(client, cause, now)
         else:
             self.breaker.record_success(client, now)  # it refused the request, so it works
+
+    def note_thought(self, usage: TokenUsage) -> None:
+        """Note whether its reasoning parser works, as a response shows."""
+        if usage.lost_mark and not self.lost_mark:
+            log.warning("backend %s sends thoughts in its answers (%s)", self.name, usage.lost_mark)
+        if usage.lost_mark or usage.reasoning:
+            self.lost_mark = usage.lost_mark
 
     def interpret(self, failure: GatewayError, sent: float, now: float) -> GatewayError:
         """What a failure that the replica itself reported means for the request, which was sent at `sent`.

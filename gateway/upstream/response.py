@@ -13,7 +13,10 @@ from gateway.errors import (
 )
 from gateway.http.headers import Headers, returned
 from gateway.openai_api.amendments import AS_PLANNED, Amendment
+from gateway.openai_api.counts import loose_object
+from gateway.openai_api.usage import TokenUsage, from_backend, reported_usage
 from gateway.upstream.amending import Amendable
+from gateway.upstream.beginning import Kind
 from gateway.upstream.http1 import HttpResponse
 from gateway.upstream.pool import Backend
 
@@ -37,6 +40,12 @@ class UpstreamRequest:
     """Identifies what the client sent, also when it sends it again."""
     whole_bytes: int = 1 << 19
     """A response longer than this is passed on before it is complete, unless it is a stream."""
+    binary: bool = False
+    """The endpoint may return bytes."""
+    holds_back: bool = False
+    """A stream may fall silent although its backend is at work."""
+    late: bool = False
+    """Nothing needs to come before the answer is complete, so that there is no first byte to wait for."""
     tried: list[str] = field(default_factory=list)
     """Names of the replicas it was sent to, in order; filled in by `Upstream.open`."""
     draft: Amendable | None = None
@@ -50,8 +59,11 @@ class UpstreamRequest:
 class UpstreamResponse:
     """A response past the commit point."""
 
-    def __init__(self, backend: Backend, response: HttpResponse, body: bytes, *, complete: bool) -> None:
+    def __init__(
+        self, backend: Backend, response: HttpResponse, body: bytes, *, complete: bool, kind: Kind = "json"
+    ) -> None:
         """`body` is the beginning of the body, or with `complete` all of it."""
+        self.kind = kind
         self.backend = backend
         self.status = response.status
         self.headers = returned(response.headers)
@@ -64,16 +76,37 @@ class UpstreamResponse:
         self._holds_slot = True
         self._client_reads = False
         """The latest block is being sent to the client, and nothing is awaited from the backend."""
+        self.holds_back = False
+        """The backend may be at work although it sends nothing."""
+        self.thinking: Callable[[], bool] = lambda: False
+        """Returns whether a thought may be under way that the backend does not show."""
+        self.latest = 0.0
+        """The performance counter when the latest block came."""
+        self._pauses = False
         self._touched: Callable[[], None] = lambda: None
         """Called whenever the client or the backend made progress."""
 
-    async def blocks(self) -> AsyncIterator[bytes]:
+    @property
+    def vector_usage(self) -> TokenUsage:
+        """The token usage of embeddings in bytes, which vLLM reports in a header, or not at all."""
+        metadata = loose_object(self._response.header(b"metadata").encode("latin-1")) or {}
+        usage = reported_usage(metadata.get("usage"))
+        return from_backend(usage, 0, 0) if usage else TokenUsage()
+
+    async def blocks(self, *, pauses: bool = False) -> AsyncIterator[bytes]:
         """The body as it arrives, including the first block, in blocks of `_AT_ONCE` bytes at most.
+
+        pauses: yield b"" whenever nothing has come for the time given to `timeouts`.
 
         Raises: BackendDisconnected, BackendError.
         """
         block, self.body = self.body, b""
-        while block:
+        self._pauses = pauses
+        while True:
+            if not block:
+                if not pauses or self._response.at_end:
+                    return
+                yield b""
             for start in range(0, len(block), _AT_ONCE):
                 if start:
                     await asyncio.sleep(0)
@@ -82,33 +115,48 @@ class UpstreamResponse:
                 self._client_reads = False
                 self._touched()
             block = await self._response.block()
-            self._touched()
+            if block:
+                self._touched()
 
     @asynccontextmanager
-    async def timeouts(self, idle: float, end: float) -> AsyncIterator[UpstreamResponse]:
+    async def timeouts(self, idle: float, end: float, pause: float = 0) -> AsyncIterator[UpstreamResponse]:
         """Read the response under two timeouts: `idle` seconds without progress, and the loop time `end`.
+
+        A backend that may be at work in silence has until `end`, unless it fails its health checks.
+
+        pause: seconds of silence after which `blocks` yields b"", and again each time they have passed;
+        0 for half of `idle`.
 
         Raises: BackendTimeout, ClientClosed.
         """
-        # Every block should move the idle deadline, but each move costs a new timer in the event loop. So the
-        # deadline is moved at most once per eighth of the idle timeout, and set an eighth later to make up.
-        #
-        # Example: idle is 60 s, and a block arrives every 20 ms. The deadline is moved every 7.5 s, not 50
-        # times per second, and set to 67.5 s from then. A stream that falls silent is thus ended after 60 to
-        # 67.5 s of silence.
+        # Moving a deadline with every block would cost a new timer each time. So a block only notes the time,
+        # and a timer looks at it now and then. A stream that falls silent is ended after 60 to 67.5 s if idle
+        # is 60 s.
         loop = asyncio.get_running_loop()
-        moved = loop.time()
+        heard = paused = loop.time()
+        deadline = asyncio.timeout_at(end)
+        pause = pause or idle / 2
+        step = min(idle / 8, pause / 2)
 
         def touched() -> None:
-            nonlocal moved
+            nonlocal heard
+            heard = loop.time()
+
+        def look() -> None:
+            nonlocal paused
             now = loop.time()
-            if now - moved > idle / 8:
-                moved = now
-                deadline.reschedule(min(now + idle * 1.125, end))
+            if now - heard >= idle and (self._client_reads or not self._may_be_at_work()):
+                deadline.reschedule(now)
+                return
+            if self._pauses and now - max(heard, paused) >= pause:
+                paused = now
+                self._response.interrupt()
+            self._timer = loop.call_later(step, look)
 
         self._touched = touched
+        self._timer = loop.call_later(step, look)
         try:
-            async with asyncio.timeout_at(min(moved + idle * 1.125, end)) as deadline:
+            async with deadline:
                 yield self
         except TimeoutError:
             # which of the two were we waiting for when the time ran out?
@@ -117,6 +165,11 @@ class UpstreamResponse:
             which = "timeouts.total" if loop.time() >= end else f"timeouts.idle, {idle:g} s"
             text = "The backend stopped sending before its response was complete"
             raise BackendTimeout(text, detail=which) from None
+        finally:
+            self._timer.cancel()
+
+    def _may_be_at_work(self) -> bool:
+        return self.backend.healthy is not False and (self.holds_back or self.thinking())
 
     def close(self) -> None:
         """Free the slot at the replica. Cuts the connection if the response is not complete."""

@@ -32,7 +32,7 @@ async def test_crowded_bodies_are_parsed_in_a_thread(
             return super().submit(fn, *args, **kwargs)
 
     with Counting(1) as threads:
-        monkeypatch.setattr("gateway.pipeline._large_bodies", threads)
+        monkeypatch.setattr("gateway.pipeline.serve.large_bodies", threads)
         path, fields = CROWDED.get(name, ("/v1/chat/completions", ROOMY))
         answer = await ask(running.http, running.url, path, {"model": "tiny"} | fields)
 

@@ -28,6 +28,13 @@ def detailed(reasoning: int) -> dict[str, Any]:
 COUNTED = {"prompt": 7, "completion": 42, "source": "backend", "finish_reason": "stop"}
 GUESSED = COUNTED | {"reasoning": 28, "reasoning_estimated": True}
 CUT = {"finish_reason": "length", "truncated": True}
+LONE = {"prompt_tokens": 7}
+ODD = ("completion",)
+
+
+def odd(name: str) -> dict[str, Any]:
+    """What is known of a count that cannot be read."""
+    return {name: None, "uncounted": (name,)}
 
 
 @pytest.mark.parametrize(
@@ -44,8 +51,9 @@ CUT = {"finish_reason": "length", "truncated": True}
         (answer({"content": None, "tool_calls": [{}]}, None, "length"), {"finish_reason": "length"}),
         (b'{"choices":[{"text":"a","finish_reason":"length"}]}', {"finish_reason": "length"}),
         (b'{"data":[],"usage":{"prompt_tokens":3}}', {"prompt": 3, "source": "backend"}),
-        (answer({"content": "a"}, USAGE | {"prompt_tokens": -1}), COUNTED | {"prompt": None}),
-        (answer({"reasoning": "b"}, USAGE | {"completion_tokens": 10**400}), COUNTED | {"completion": None}),
+        (answer({"content": "a"}, USAGE | {"prompt_tokens": -1}), COUNTED | odd("prompt")),
+        (answer({"content": "b"}, LONE | {"completion_tokens": 10**400}), COUNTED | odd("completion")),
+        (answer({"content": "b"}, USAGE | {"completion_tokens": "?"}), COUNTED | {"uncounted": ODD}),
     ],
 )
 def test_whole_answer(body: bytes, usage: dict[str, Any]) -> None:

@@ -85,7 +85,8 @@ export function drawBackends({ snapshot }) {
         h("span", {}, `${integer(backend.in_flight)} in flight`)),
       h("div", { class: "row small" }, h("span", {}, backend.model + evidence(snapshot.evidence[backend.model])), h("span", {}, backend.context ? `context ${integer(backend.context)}` : "")),
       backend.cause ? h("div", { class: "small bad" }, backend.cause) : null,
-      backend.refused?.length ? h("div", { class: "small bad" }, `refuses ${backend.refused.join(", ")}`) : null);
+      backend.refused?.length ? h("div", { class: "small bad" }, `refuses ${backend.refused.join(", ")}`) : null,
+      backend.lost_mark ? h("div", { class: "small bad" }, `thoughts arrive in the answers (${backend.lost_mark}): check --reasoning-parser`) : null);
   }));
 }
 

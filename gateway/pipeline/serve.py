@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from gateway.budget.ledger import Ledger
 from gateway.budget.reservation import Demand, Outcome
 from gateway.budget.waiting import Turn
-from gateway.errors import BackendDisconnected, BackendError, BackendTimeout, ClientClosed
+from gateway.errors import BackendTimeout, ClientClosed
 from gateway.http.exchange import Exchange
-from gateway.http.headers import Headers, forwarded
+from gateway.http.headers import forwarded
 from gateway.openai_api.endpoints import Endpoint
 from gateway.openai_api.large_requests import LARGE_BODY, slow_to_parse
+from gateway.openai_api.lengths import begins_late, may_hold_back
 from gateway.openai_api.requests import Request, encode
-from gateway.openai_api.responses import UsageScanner
-from gateway.openai_api.stopped_responses import LONGEST_CUT, read_stopped
-from gateway.openai_api.stopped_streams import reader_of
-from gateway.openai_api.stream import StreamReader
+from gateway.openai_api.stopped_responses import LONGEST_CUT
+from gateway.pipeline.relay import large_bodies, relay
 from gateway.routing.call import Blind, Call, Plan
 from gateway.routing.drafts import Draft
 from gateway.snapshot import Snapshot
@@ -29,17 +27,15 @@ from gateway.upstream.dispatch import Upstream
 from gateway.upstream.embedding import Embeddings
 from gateway.upstream.prompt_counts import PromptCounts
 from gateway.upstream.quarantine import fingerprint_of
-from gateway.upstream.response import UpstreamRequest, UpstreamResponse
-
-_SHORT = 0.5  # seconds; over a shorter time, the rate of a stream cannot be told
-_large_bodies = ThreadPoolExecutor(2, "large-bodies")  # few, as each slows the event loop down a little
+from gateway.upstream.response import UpstreamRequest
 
 
 class Pipeline:
     """Serves requests with the snapshot of the configuration in use."""
 
     def __init__(self, snapshot: Snapshot, upstream: Upstream, ledger: Ledger) -> None:
-        self.snapshot = snapshot  # replaced by a reload: take it once per request
+        self.snapshot = snapshot
+        """Replaced by a reload. Take it once per request."""
         self._upstream = upstream
         self._ledger = ledger
         self.embeddings = Embeddings(upstream)
@@ -138,7 +134,7 @@ async def read_request(exchange: Exchange, endpoint: Endpoint) -> tuple[bytes, R
     body = await exchange.body()
     if not slow_to_parse(body):
         return body, endpoint.parse(body)
-    return body, await asyncio.get_running_loop().run_in_executor(_large_bodies, endpoint.parse, body)
+    return body, await asyncio.get_running_loop().run_in_executor(large_bodies, endpoint.parse, body)
 
 
 def _upstream_request(plan: Plan, exchange: Exchange, record: Record) -> UpstreamRequest:
@@ -150,14 +146,18 @@ def _upstream_request(plan: Plan, exchange: Exchange, record: Record) -> Upstrea
         (b"X-Request-Id", record.request_id.encode()),
         *record.trace_headers,
     ]
+    stream, fields = call.request.stream, call.request.fields
     request = UpstreamRequest(
         call.endpoint.path,
         encode(plan.fields()),
         forwarded(exchange.raw_headers, own_headers, call.forwards),
-        call.request.stream,
+        stream,
         call.affinity,
         record.key or exchange.peer_address,
         fingerprint_of(call.endpoint.path, call.body),
+        binary=call.endpoint.binary,
+        late=stream and begins_late(fields),
+        holds_back=stream and may_hold_back(fields),
     )
     if plan.stops:
         request.whole_bytes = LONGEST_CUT
@@ -188,118 +188,3 @@ def _noting_attempts(record: Record, request: UpstreamRequest, draft: Draft) -> 
                 attempts=record.attempts,
                 answered=record.answered,
             )
-
-
-# --- the response ------------------------------------------------------------------------------------
-
-
-async def relay(exchange: Exchange, record: Record, plan: Plan, response: UpstreamResponse) -> None:
-    """Pass a backend's response on, and read its token usage on the side.
-
-    Raises: BackendError, BackendDisconnected, ClientClosed."""
-    if plan.call.request.stream:
-        await _relay_stream(exchange, record, plan, response)
-    elif response.complete:
-        await _relay_whole(exchange, record, plan, response)
-    else:
-        await _relay_blocks(exchange, record, response)
-
-
-async def _relay_whole(exchange: Exchange, record: Record, plan: Plan, response: UpstreamResponse) -> None:
-    begun = time.perf_counter()
-    body, stops = response.body, plan.stops
-    if stops is None or len(body) <= LARGE_BODY:
-        usage, body = read_stopped(body, stops)
-    else:
-        loop = asyncio.get_running_loop()
-        usage, body = await loop.run_in_executor(_large_bodies, read_stopped, body, stops)
-    if usage is None:
-        raise _unreadable()
-    record.usage = usage
-    await exchange.respond(response.status, _headers(record, response, begun), body)
-
-
-async def _relay_blocks(exchange: Exchange, record: Record, response: UpstreamResponse) -> None:
-    """Pass on a response that is too large to be held whole, as fast as the client reads."""
-    begun = time.perf_counter()
-    if not response.body.lstrip().startswith(b"{"):
-        raise _unreadable()
-    scanner = UsageScanner()
-    headers = _headers(record, response, begun)
-    if response.length is not None:
-        headers.append((b"content-length", b"%d" % response.length))
-    await exchange.start(response.status, headers)
-    async for block in response.blocks():
-        scanner.feed(block)
-        await exchange.stream(block)
-    record.usage = scanner.token_usage()
-
-
-def _unreadable() -> BackendError:
-    return BackendError("The backend sent an answer that cannot be read", detail="not JSON", spent=True)
-
-
-async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response: UpstreamResponse) -> None:
-    request = plan.call.request
-    reader = reader_of(
-        plan.stops,
-        request.choices,
-        strip_usage=not request.wants_usage,
-        strip_counts=plan.asks_counts and not request.wants_counts,
-        prompts=request.prompts,
-    )
-    first = begun = time.perf_counter()
-    if plan.reservation:
-        plan.reservation.progress = lambda: _progress(plan.blind, reader, begun - first, begun)
-    try:
-        async for block in response.blocks():
-            begun = time.perf_counter()
-            if events := reader.feed(block):
-                if not exchange.started:
-                    record.first_byte = record.elapsed()
-                    await exchange.start(response.status, _headers(record, response, begun), streams=True)
-                await exchange.stream(events)
-            if reader.stopped:
-                record.cancelled = record.stopped = (
-                    True  # leaving closes the connection, so that the backend stops too
-                )
-                break
-        if not (reader.done or reader.failed or reader.stopped):
-            raise BackendDisconnected("The backend closed the stream before its end")
-        if reader.failed:
-            record.error = BackendError("The backend reported an error inside the stream")
-    finally:
-        record.usage = reader.token_usage()
-        if plan.reservation:
-            plan.reservation.progress = None  # it holds the record, which holds the reservation
-        record.silence = time.perf_counter() - begun
-        record.rate = _rate(reader, begun - first)
-        record.silent = reader.silent(record.silence)
-
-
-def _progress(blind: Blind, reader: StreamReader, seconds: float, latest: float) -> int:
-    """Tokens that a stream has spent `seconds` after its first block, when the latest came; -1 if unknown."""
-    silence = time.perf_counter() - latest
-    if blind.silent or reader.silent(silence):
-        return -1
-    return reader.passed(blind.reasoning) + blind.unseen(silence, _rate(reader, seconds))
-
-
-def _rate(reader: StreamReader, seconds: float) -> float:
-    """Tokens of a stream that passed in a second."""
-    return reader.passed() / max(seconds, _SHORT)
-
-
-def _headers(record: Record, response: UpstreamResponse, begun: float) -> Headers:
-    """The backend's headers and ours, as the response starts; `begun` is when the backend's was there."""
-    record.overhead = (record.overhead or 0.0) + time.perf_counter() - begun
-    headers = [
-        *response.headers,
-        (b"x-thinkmeter-backend", response.backend.name.encode()),
-        (b"x-thinkmeter-overhead-ms", b"%.3f" % (record.overhead * 1000)),
-    ]
-    if record.reservation:
-        headers += record.reservation.headers()
-    if record.decision:
-        headers += record.decision.headers(budget_sent=record.sends_thinking_budget)
-    return headers

@@ -1,0 +1,35 @@
+"""Finds the deltas of a stream without parsing its JSON."""
+
+from __future__ import annotations
+
+import re
+
+# The first key of an event. A space after its colon means spaced JSON, as in data: {"id": "c1", …}
+_FIRST_KEY = re.compile(rb'data: ?\{ ?"[^"\\]*":( ?)(?=\S)')
+
+
+class Spelling:
+    """Byte patterns of string fields in one JSON style: compact, `"text":"…"`, or spaced, `"text": "…"`.
+
+    Each field has two: of any text, and of an empty one.
+    """
+
+    def __init__(self, space: bytes) -> None:
+        def opening(name: bytes) -> bytes:
+            return b'"' + name + b'":' + space + b'"'
+
+        def texts(*names: bytes) -> tuple[tuple[bytes, bytes], ...]:
+            return tuple((opening(name), opening(name) + b'"') for name in names)
+
+        self.finish = opening(b"finish_reason")
+        self.visible = texts(b"content", b"text", b"arguments")
+        self.reasoning = texts(b"reasoning", b"reasoning_content")
+
+
+COMPACT, SPACED = Spelling(b""), Spelling(b" ")
+
+
+def spelling_of(block: bytes) -> Spelling | None:
+    """The style of the JSON of a stream, from its first event; None if it is another one."""
+    first = _FIRST_KEY.search(block)
+    return None if first is None else SPACED if first[1] else COMPACT

@@ -1,0 +1,76 @@
+"""The syntax of server-sent events: where an event ends, and what data it carries."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from gateway.openai_api.counts import loose_object
+
+BLANK_LINES = (b"\n\n", b"\n\r\n", b"\r\r")
+"""What an event ends with. Lines end with LF, CRLF or CR."""
+
+EVENT_END = re.compile(rb"\r?\n\r?\n|\r\r")
+"""The blank line that ends an event, as in data: {"id":"c1","choices":[…]}\\n\\n"""
+
+KEEP_ALIVE = b": keep-alive\n"
+"""A comment, for clients and proxies that take silence for the end.
+
+No blank line follows it. Several clients, among them OpenAI's for Go, take a blank line for an event without
+data, and fail to parse that. The comment thus stands in front of the next event.
+"""
+
+DONE = b"data: [DONE]\n\n"
+
+# An error in place of a chunk, as in data: {"error":{"message":…}} but not data: {"error":null,"choices":…}
+_ERROR = re.compile(rb'(?:^|[\r\n])data:\s*\{\s*"error"\s*:\s*[^n\s]')
+
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+
+
+def ends_event(block: bytes) -> bool:
+    """Whether a block holds the blank line that ends an event."""
+    return any(mark in block for mark in BLANK_LINES)
+
+
+def event_data(event: bytes) -> bytes:
+    """The data of an event. Its `data:` lines are joined, as the JSON may be spread over several."""
+    lines = _LINE_END.split(event.removeprefix(b"\xef\xbb\xbf"))
+    return b"\n".join(line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:"))
+
+
+def holds_error(block: bytes) -> bool:
+    """Whether one of these events is an error of the backend."""
+    return _ERROR.search(block) is not None
+
+
+def first_error(block: bytes) -> bytes | None:
+    """The first event of a stream, as one `data:` line, if it is an error of the backend."""
+    found = _ERROR.search(block)
+    if found is None or b"data:" in block[: found.start()]:
+        return None
+    event = block[block.index(b"data:", found.start()) :]
+    return b"data: " + event_data(next(split_events(event))).replace(b"\n", b" ")
+
+
+def with_blank_line(rest: bytes) -> bytes:
+    """What is left of a stream that has ended, with the blank line that its last event lacks."""
+    if not rest.strip():
+        return rest
+    return rest + (rest[-1:] if rest[-1:] in b"\r\n" else b"\n\n")
+
+
+def is_whole(rest: bytes) -> bool:
+    """Whether what is left of a stream is a complete event, although its blank line is missing."""
+    data = event_data(rest)
+    return not rest.strip() or data.strip() == b"[DONE]" or loose_object(data) is not None
+
+
+def split_events(block: bytes) -> Iterator[bytes]:
+    """The events of a block, each with its blank line."""
+    start = 0
+    for end in EVENT_END.finditer(block):
+        yield block[start : end.end()]
+        start = end.end()
+    if start < len(block):
+        yield block[start:]

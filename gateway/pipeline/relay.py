@@ -1,0 +1,196 @@
+"""Passes a backend's response on to the client, and reads its token usage on the side."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from gateway.errors import BackendDisconnected, BackendError
+from gateway.http.exchange import Exchange
+from gateway.http.headers import Headers
+from gateway.openai_api.event_stream import BLANK_LINES, KEEP_ALIVE
+from gateway.openai_api.large_requests import LARGE_BODY
+from gateway.openai_api.lost_thoughts import LostThought
+from gateway.openai_api.responses import UsageScanner
+from gateway.openai_api.stopped_responses import read_stopped
+from gateway.openai_api.stopped_streams import reader_of
+from gateway.openai_api.stream import StreamReader
+from gateway.openai_api.usage import TokenUsage
+from gateway.routing.call import Blind, Plan
+from gateway.telemetry.record import Record
+from gateway.upstream.response import UpstreamResponse
+
+large_bodies = ThreadPoolExecutor(2, "large-bodies")
+"""Parses bodies that take long. Few threads, as each slows the event loop down a little."""
+
+_SHORT = 0.5  # seconds; over a shorter time, the rate of a stream cannot be told
+_LAST_WORDS = 10.0
+"""Seconds after the last finish reason in which a backend sends the usage and the end mark, if it does."""
+
+
+async def relay(exchange: Exchange, record: Record, plan: Plan, response: UpstreamResponse) -> None:
+    """Pass on a response of any kind.
+
+    Raises: BackendError, BackendDisconnected, ClientClosed.
+    """
+    record.stream = response.kind == "stream"
+    try:
+        if record.stream:
+            await _relay_stream(exchange, record, plan, response)
+        elif response.complete:
+            await _relay_whole(exchange, record, plan, response)
+        else:
+            await _relay_blocks(exchange, record, response)
+    finally:
+        response.backend.note_thought(record.usage)
+
+
+async def _relay_whole(exchange: Exchange, record: Record, plan: Plan, response: UpstreamResponse) -> None:
+    begun = time.perf_counter()
+    body, stops = response.body, plan.stops
+    if response.kind == "bytes":
+        usage: TokenUsage | None = response.vector_usage
+    elif stops is None or len(body) <= LARGE_BODY:
+        usage, body = read_stopped(body, stops)
+    else:
+        loop = asyncio.get_running_loop()
+        usage, body = await loop.run_in_executor(large_bodies, read_stopped, body, stops)
+    if usage is None:
+        raise _unreadable()
+    record.usage = usage
+    await exchange.respond(response.status, _headers(record, response, begun), body)
+
+
+async def _relay_blocks(exchange: Exchange, record: Record, response: UpstreamResponse) -> None:
+    """Pass on a response that is too large to be held whole, as fast as the client reads."""
+    begun, vectors = time.perf_counter(), response.kind == "bytes"
+    if not vectors and not response.body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+        raise _unreadable()
+    scanner = UsageScanner()
+    headers = _headers(record, response, begun)
+    if response.length is not None:
+        headers.append((b"content-length", b"%d" % response.length))
+    await exchange.start(response.status, headers)
+    async for block in response.blocks():
+        scanner.feed(block)
+        await exchange.stream(block)
+    record.usage = response.vector_usage if vectors else scanner.token_usage()
+
+
+def _unreadable() -> BackendError:
+    return BackendError("The backend sent an answer that cannot be read", detail="not JSON", spent=True)
+
+
+async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response: UpstreamResponse) -> None:
+    reader = _reader(plan)
+    first = response.latest = time.perf_counter()
+
+    async def send(events: bytes) -> None:
+        if not exchange.started:
+            record.first_byte = record.elapsed()
+            await exchange.start(response.status, _headers(record, response, response.latest), streams=True)
+        await exchange.stream(events)
+
+    response.thinking = lambda: plan.thinks and not reader.passed()  # in a thought that is not shown
+    if plan.reservation:
+        plan.reservation.progress = lambda: _progress(plan.blind, reader, first, response.latest)
+    try:
+        await _relay_events(response, reader, send, comments=plan.call.settings.timeouts.comment > 0)
+        if reader.stopped:
+            record.cancelled = record.stopped = True
+        if reader.failed:
+            record.error = BackendError("The backend reported an error inside the stream")
+    finally:
+        record.usage = reader.token_usage()
+        if plan.reservation:
+            plan.reservation.progress = None  # it holds the record, which holds the reservation
+        record.silence = time.perf_counter() - response.latest
+        record.rate = _rate(reader, response.latest - first)
+        unasked = not plan.call.request.stream and record.usage.source != "backend"
+        record.silent = unasked or reader.silent(record.silence)
+
+
+async def _relay_events(
+    response: UpstreamResponse,
+    reader: StreamReader,
+    send: Callable[[bytes], Awaitable[None]],
+    *,
+    comments: bool,
+) -> None:
+    """Send what a reader makes of a stream to the client, with a comment line whenever it is silent for long.
+
+    A stream whose answer is complete has ended well, even if the backend breaks off before its end mark, or
+    leaves the connection open after it.
+
+    comments: a comment line is sent in a silence, but only between whole events.
+
+    Raises: BackendDisconnected, ClientClosed.
+    """
+    sent = b""
+    try:
+        async for block in response.blocks(pauses=True):
+            if block:
+                response.latest = time.perf_counter()
+                if events := reader.feed(block):
+                    sent = events
+                    await send(events)
+                if reader.stopped:
+                    return  # which closes the connection, so that the backend stops too
+            elif reader.done or (reader.answered and time.perf_counter() - response.latest > _LAST_WORDS):
+                break
+            elif comments and sent.endswith(BLANK_LINES):
+                await send(KEEP_ALIVE)
+    except BackendDisconnected:
+        if not reader.answered:
+            raise
+    await _send_end(reader, send)
+
+
+async def _send_end(reader: StreamReader, send: Callable[[bytes], Awaitable[None]]) -> None:
+    if events := reader.finish():
+        await send(events)
+    if not (reader.done or reader.failed or reader.stopped):
+        raise BackendDisconnected("The backend closed the stream before its end")
+
+
+def _reader(plan: Plan) -> StreamReader:
+    """The reader of a stream, which removes what only the gateway has asked for."""
+    request, chat = plan.call.request, plan.call.endpoint.has_template
+    return reader_of(
+        plan.stops,
+        strip_usage=request.stream and not request.wants_usage,
+        strip_counts=plan.asks_counts and not request.wants_counts,
+        prompts=request.prompts,
+        choices=request.choices,
+        lost=LostThought(expected=plan.thinks and request.shows_reasoning) if chat else None,
+    )
+
+
+def _progress(blind: Blind, reader: StreamReader, first: float, latest: float) -> int:
+    """Tokens that a stream has spent, whose first and latest block came at these times; -1 if unknown."""
+    silence = time.perf_counter() - latest
+    if blind.silent or reader.silent(silence):
+        return -1
+    return reader.passed(blind.reasoning) + blind.unseen(silence, _rate(reader, latest - first))
+
+
+def _rate(reader: StreamReader, seconds: float) -> float:
+    """Tokens of a stream that passed in a second."""
+    return reader.passed() / max(seconds, _SHORT)
+
+
+def _headers(record: Record, response: UpstreamResponse, begun: float) -> Headers:
+    """The backend's headers and ours, as the response starts; `begun` is when the backend's was there."""
+    record.overhead = (record.overhead or 0.0) + time.perf_counter() - begun
+    headers = [
+        *response.headers,
+        (b"x-thinkmeter-backend", response.backend.name.encode()),
+        (b"x-thinkmeter-overhead-ms", b"%.3f" % (record.overhead * 1000)),
+    ]
+    if record.reservation:
+        headers += record.reservation.headers()
+    if record.decision:
+        headers += record.decision.headers(budget_sent=record.sends_thinking_budget)
+    return headers
