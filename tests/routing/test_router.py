@@ -146,7 +146,7 @@ def test_target(name: str, model: str, pin: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["nope", "tiny:", "tiny:huge", ":long", "", "TINY", "tiny:long:long", "x" * 5000]
+    "name", ["nope", "tiny:", "tiny:huge", ":long", " ", "TINY", "tiny:long:long", "x" * 5000]
 )
 def test_unknown_target(name: str) -> None:
     """A model or tier that does not exist is the client's mistake, and the error message is short."""
