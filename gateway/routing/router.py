@@ -41,7 +41,9 @@ class Router:
             prices = predictor.price_table(name, ladder.lengths) if settings.budgets else None
             pins = [None, *ladder.names] if len(ladder.names) > 1 else [None]
             for pin in pins:
-                self.targets[f"{name}:{pin}" if pin else name] = Target(name, model, ladder, pin, prices)
+                called = f"{name}:{pin}" if pin else name
+                if pin is None or called not in settings.models:  # a model's own name comes first
+                    self.targets[called] = Target(name, model, ladder, pin, prices)
 
     def identify(self, headers: Mapping[bytes, bytes]) -> Key | None:
         """The client's key; None if no keys are configured.
