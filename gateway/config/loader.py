@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import re
@@ -14,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from gateway.config.examples import example_keys
+from gateway.config.messages import message_of
 from gateway.config.server import is_loopback
 from gateway.config.settings import SettingPath, Settings
+from gateway.config.shapes import asks_number, asks_text, inside, suggestion
 from gateway.config.tls import tls_mistakes
 
 KEYS_VARIABLE = "THINKMETER_API_KEYS"
@@ -26,7 +27,8 @@ KEYS_VARIABLE = "THINKMETER_API_KEYS"
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::([-?])([^}]*))?\}")
 
-_MERGE = "tag:yaml.org,2002:merge"
+_TAG = "tag:yaml.org,2002:"
+_MERGE, _VALUE, _NULL, _BOOL, _TEXT = (_TAG + kind for kind in ("merge", "value", "null", "bool", "str"))
 
 
 @dataclass(frozen=True)
@@ -160,13 +162,16 @@ class _Reader:
         self.lines: dict[SettingPath, int] = {}
         """The line of every setting, from 1."""
         self._problems: list[Problem] = []
+        self._given: dict[int, bool] = {}
 
     def read(self, text: str) -> dict[str, Any]:
         try:
             data = self._construct(text)
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else None
-            raise ConfigError([Problem(line, "", f"not YAML: {error.problem}")]) from None
+            quote = line and "${" in "".join(text.splitlines()[line - 1 : line])
+            hint = '; a reference inside of braces? write it in quotes: "${NAME}"' if quote else ""
+            raise ConfigError([Problem(line, "", f"not YAML: {error.problem}{hint}")]) from None
         except yaml.YAMLError as error:
             raise ConfigError([Problem(None, "", f"not YAML: {error}")]) from None
         except RecursionError:
@@ -176,47 +181,62 @@ class _Reader:
         return data
 
     def _construct(self, text: str) -> Any:
-        loader = yaml.SafeLoader(text)
+        loader = self._loader = yaml.SafeLoader(text)
         try:
             root = loader.get_single_node()
             if root is None:
                 return {}
-            self._walk(loader, root, (), ())
+            self._walk(root, (), (), Settings)
             if self._problems:
                 raise ConfigError(self._problems)
             return loader.construct_document(root)
         finally:
             loader.dispose()
 
-    def _walk(
-        self, loader: yaml.SafeLoader, node: yaml.Node, at: SettingPath, above: tuple[int, ...]
-    ) -> None:
+    def _walk(self, node: yaml.Node, at: SettingPath, above: tuple[int, ...], asked: Any) -> None:
+        """Read a node in place. asked: the type that the settings ask for here; None if they know no such."""
         self.lines.setdefault(at, node.start_mark.line + 1)
         if id(node) in above:
             self._complain(node, at, "an alias to a value that contains it")
             raise ConfigError(self._problems)
         above = (*above, id(node))
         if isinstance(node, yaml.ScalarNode):
-            self._resolve_references(loader, node, at)
-            self._check_scalar(loader, node, at)
+            given = self._resolve_references(node, at)
+            if (asks_text(asked) and (node.tag != _NULL or given)) or (
+                node.tag == _BOOL and asks_number(asked)
+            ):
+                _take_as_text(self._loader, node)
+            self._check_scalar(node, at)
         elif isinstance(node, yaml.SequenceNode):
             for index, item in enumerate(node.value):
-                self._walk(loader, item, (*at, index), above)
+                self._walk(item, (*at, index), above, inside(asked, index))
         elif isinstance(node, yaml.MappingNode):
-            seen = set()
-            for key, value in node.value:
-                if not isinstance(key, yaml.ScalarNode):
-                    self._complain(key, at, "the name of a setting must be plain text")
-                    continue
-                if key.tag != _MERGE:
-                    self._check_scalar(loader, key, at)
-                if key.value in seen:
-                    self._complain(key, (*at, str(key.value)), "named twice")
-                seen.add(key.value)
-                self.lines[*at, str(key.value)] = key.start_mark.line + 1
-                self._walk(loader, value, (*at, str(key.value)), above)
+            self._walk_mapping(node, at, above, asked)
 
-    def _resolve_references(self, loader: yaml.SafeLoader, node: yaml.ScalarNode, at: SettingPath) -> None:
+    def _walk_mapping(
+        self, node: yaml.MappingNode, at: SettingPath, above: tuple[int, ...], asked: Any
+    ) -> None:
+        seen = set()
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                self._complain(key, at, "the name of a setting must be plain text")
+                continue
+            name, merged = str(key.value), key.tag == _MERGE
+            if not merged:
+                _take_as_text(self._loader, key)
+                self._check_scalar(key, at)
+            if name in seen:
+                self._complain(key, (*at, name), "named twice")
+            seen.add(name)
+            self.lines[*at, name] = key.start_mark.line + 1
+            self._walk(value, (*at, name), above, asked if merged else inside(asked, name))
+
+    def _resolve_references(self, node: yaml.ScalarNode, at: SettingPath) -> bool:
+        """Replace the references in a scalar. Returns whether a variable gave a text that is not empty."""
+        if id(node) in self._given:  # an alias: what a variable gave is not searched for references
+            return self._given[id(node)]
+        given: list[str] = []
+
         def value(match: re.Match[str]) -> str:
             name, operator, operand = match.groups()
             found = self._environ.get(name, operand if operator == "-" else None)
@@ -224,23 +244,39 @@ class _Reader:
                 why = f": {operand}" if operator == "?" and operand else ""
                 self._complain(node, at, f"environment variable {name} is not set{why}")
                 return ""
+            if name in self._environ:
+                given.append(found)
             return str(found)
 
         resolved = _REFERENCE.sub(value, node.value)
         if resolved != node.value:
             node.value = resolved
             if node.style is None:  # not quoted: `port: ${PORT}` becomes a number
-                node.tag = loader.resolve(yaml.ScalarNode, resolved, (True, False))  # type: ignore[no-untyped-call]
+                tag = _implied(self._loader, resolved)
+                node.tag = _TEXT if tag in (_MERGE, _VALUE) else tag
+        self._given[id(node)] = any(given)
+        return any(given)
 
-    def _check_scalar(self, loader: yaml.SafeLoader, node: yaml.ScalarNode, at: SettingPath) -> None:
+    def _check_scalar(self, node: yaml.ScalarNode, at: SettingPath) -> None:
         """Report values that PyYAML takes for numbers or dates but cannot convert, such as 2026-99-99."""
         try:
-            loader.construct_object(node)
+            self._loader.construct_object(node)
         except (ValueError, LookupError, AttributeError):
             self._complain(node, at, f"not a valid {node.tag.rpartition(':')[2]}")
 
     def _complain(self, node: yaml.Node, at: SettingPath, message: str) -> None:
         self._problems.append(Problem(node.start_mark.line + 1, dotted(at), message))
+
+
+def _take_as_text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> None:
+    """Keep the text of a scalar that YAML takes for a number, a date or a boolean by its looks alone."""
+    if node.style is None and node.tag == _implied(loader, node.value):
+        node.tag = _TEXT
+
+
+def _implied(loader: yaml.SafeLoader, text: str) -> str:
+    """The tag that YAML gives to a plain scalar."""
+    return str(loader.resolve(yaml.ScalarNode, text, (True, False)))  # type: ignore[no-untyped-call]
 
 
 def dotted(place: SettingPath) -> str:
@@ -250,11 +286,9 @@ def dotted(place: SettingPath) -> str:
 
 def _problem(entry: Any, lines: dict[SettingPath, int]) -> Problem:
     place: SettingPath = tuple(entry.get("ctx", {}).get("at", entry["loc"]))
-    message = str(entry["msg"]).removeprefix("Value error, ")
+    message = message_of(entry)
     if entry["type"] == "extra_forbidden":
-        message = "unknown setting" + _suggestion(place)
-    elif entry["type"] == "missing":
-        message = "missing"
+        message = "unknown setting" + suggestion(place)
     return _located(place, message, lines)
 
 
@@ -264,23 +298,3 @@ def _located(place: SettingPath, message: str, lines: dict[SettingPath, int]) ->
     while known and known not in lines:
         known = known[:-1]
     return Problem(lines.get(known), dotted(place), message)
-
-
-def _suggestion(place: SettingPath) -> str:
-    """`; did you mean …?` if a setting of that section has a similar name."""
-    section: Any = Settings
-    for part in place[:-1]:
-        if isinstance(part, str) and part in section.model_fields:
-            section = _section_type(section.model_fields[part].annotation) or section
-    close = difflib.get_close_matches(str(place[-1]), list(section.model_fields), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _section_type(annotation: Any) -> type[BaseModel] | None:
-    """The section class inside `Model`, `list[Model]` or `dict[str, Model]`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in reversed(getattr(annotation, "__args__", ())):
-        if found := _section_type(inner):
-            return found
-    return None

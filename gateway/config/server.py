@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated, Any
 
 from pydantic import (
+    BeforeValidator,
     Field,
     model_validator,
 )
@@ -13,7 +14,15 @@ from pydantic import (
 from gateway.config.access import hashed
 from gateway.config.base import Seconds, Section
 
-ProxyNetwork = Annotated[IPv4Network | IPv6Network, Field(union_mode="left_to_right")]
+
+def _network(value: Any) -> Any:
+    try:
+        return ip_network(value)
+    except ValueError:
+        raise ValueError("must be an address or a network, such as 10.0.0.0/8") from None
+
+
+ProxyNetwork = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,253}$|^[0-9A-Fa-f:.]{2,45}$")]
 WebOrigin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/\s]+)$")]
 

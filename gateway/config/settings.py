@@ -7,13 +7,12 @@ from typing import Literal, Self
 
 from pydantic import (
     Field,
-    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from gateway.config.access import AdminSettings, ConsoleSettings, Key
-from gateway.config.base import Name, Section
+from gateway.config.base import ModelName, Section
 from gateway.config.budgets import Budget, Queue, RedisSettings, Reservations
 from gateway.config.forwarding import ForwardedHeader
 from gateway.config.models import (
@@ -83,7 +82,7 @@ class Settings(Section):
     families: dict[str, Family] = Field(
         default_factory=dict, description="Entries added to the built-in table of model families."
     )
-    models: dict[Name, Model] = Field(min_length=1, description="The models that clients may use.")
+    models: dict[ModelName, Model] = Field(min_length=1, description="The models that clients may use.")
     rules: list[Rule] = Field(default_factory=list, description="Floors, ceilings and fixed tiers.")
     keys: list[Key] = Field(
         default_factory=list, description="API keys; without any, everybody may use the gateway."
@@ -95,15 +94,6 @@ class Settings(Section):
     redis: RedisSettings = Field(default_factory=RedisSettings)
     admin: AdminSettings = Field(default_factory=AdminSettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
-
-    @field_validator("keys")
-    @classmethod
-    def _keys_differ(cls, keys: list[Key]) -> list[Key]:
-        for attribute in ("name", "hash"):
-            values = [getattr(key, attribute) for key in keys]
-            if len(set(values)) < len(values):
-                raise ValueError(f"two keys share the same {attribute}")
-        return keys
 
     def tiers_of(self, model: Model) -> dict[str, Tier]:
         """The tiers of a model, cheapest first, with all efforts filled in."""
@@ -120,11 +110,15 @@ class Settings(Section):
                 raise _wrong((*at, "tiers"), "the family has no tiers, so the model needs some")
             self._check_tier((*at, "floor"), model.floor, [name])
         for i, key in enumerate(self.keys):
+            self._check_differs(("keys", i), key, self.keys[:i])
+            self._check_models(("keys", i, "models"), key.models)
             self._check_bounds(("keys", i), key.models, {"floor": key.floor, "ceiling": key.ceiling})
-            self._check_order(("keys", i, "floor"), key)
+            self._check_order(("keys", i, "floor"), key, key.models)
         for i, rule in enumerate(self.rules):
             bounds = {"tier": rule.tier, "floor": rule.floor, "ceiling": rule.ceiling}
+            self._check_models(("rules", i, "when", "model"), rule.when.model)
             self._check_bounds(("rules", i), rule.when.model, bounds)
+            self._check_order(("rules", i, "floor"), rule, rule.when.model)
             unknown = sorted(set(rule.when.key or ()) - {key.name for key in self.keys})
             if unknown:
                 raise _wrong(("rules", i, "when", "key"), f"unknown key {', '.join(unknown)}")
@@ -174,21 +168,31 @@ class Settings(Section):
         }
         return tuple(dict.fromkeys(named[scope]))
 
-    def _check_bounds(self, at: SettingPath, models: list[str] | None, bounds: dict[str, str | None]) -> None:
+    @staticmethod
+    def _check_differs(at: SettingPath, key: Key, others: list[Key]) -> None:
+        if any(key.name == other.name for other in others):
+            raise _wrong((*at, "name"), f"two keys share the same name, {key.name!r}")
+        twin = next((other.name for other in others if key.hash == other.hash), None)
+        if twin is not None:
+            raise _wrong(at, f"the keys {twin!r} and {key.name!r} share the same secret")
+
+    def _check_models(self, at: SettingPath, models: list[str] | None) -> None:
         unknown = sorted(set(models or ()) - set(self.models))
         if unknown:
-            raise _wrong(at, f"unknown model {', '.join(unknown)}")
+            raise _wrong(at, f"unknown model {', '.join(unknown)}; known: {', '.join(self.models)}")
+
+    def _check_bounds(self, at: SettingPath, models: list[str] | None, bounds: dict[str, str | None]) -> None:
         for field, tier in bounds.items():
             self._check_tier((*at, field), tier, models)
 
-    def _check_order(self, at: SettingPath, key: Key) -> None:
-        """A key's floor must not be above its ceiling, in any model that it may use."""
-        if key.floor is None or key.ceiling is None:
+    def _check_order(self, at: SettingPath, bounds: Key | Rule, models: list[str] | None) -> None:
+        """A floor must not be above the ceiling beside it, in any model that both apply to."""
+        if bounds.floor is None or bounds.ceiling is None:
             return
-        for name in self.models if key.models is None else key.models:
+        for name in self.models if models is None else models:
             tiers = list(self.tiers_of(self.models[name]))
-            if len(tiers) > 1 and tiers.index(key.floor) > tiers.index(key.ceiling):
-                raise _wrong(at, f"the floor {key.floor!r} is above the ceiling {key.ceiling!r}")
+            if len(tiers) > 1 and tiers.index(bounds.floor) > tiers.index(bounds.ceiling):
+                raise _wrong(at, f"the floor {bounds.floor!r} is above the ceiling {bounds.ceiling!r}")
 
     def _check_tier(self, at: SettingPath, tier: str | None, models: list[str] | None) -> None:
         """A bound must name a tier of every model that it applies to, except for models with one tier."""

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 
 from msgspec import Struct
 
+from gateway.errors import InvalidJson
 from gateway.openai_api.large_media import media_of_large
 from gateway.openai_api.large_requests import LARGE_BODY, cut
+from gateway.openai_api.python_json import as_standard_json
 from gateway.openai_api.requests import (
     ChatBody,
     CompletionBody,
@@ -47,15 +49,27 @@ class Endpoint:
 
         Raises: InvalidJson, InvalidRequest.
         """
+        try:
+            return self._parse(body)
+        except InvalidJson:
+            rewritten = as_standard_json(body)
+            if rewritten is body:
+                raise
+        return self._parse(rewritten)
+
+    def _parse(self, body: bytes) -> Request:
         if len(body) <= LARGE_BODY:
             return self.parse_small(body)
         large = cut(body, self.body.__struct_fields__)
         request = self.parse_small(encode(large.small))
         prompts = request.prompts + large.omitted_prompts
-        added = {name: value for name, value in request.fields.items() if name not in large.small}
+        fields = {name: value for name, value in large.fields.items() if name not in large.small}
+        for name, value in request.fields.items():
+            # A field that was read and written in another form has that form, others have the client's bytes.
+            fields[name] = large.fields[name] if value == large.small.get(name) else value
         return replace(
             request,
-            fields=large.fields | added,
+            fields=fields,
             media=media_of_large(large.fields["messages"]) if "messages" in large.small else (),
             embeds=request.embeds + large.omitted_embeds,
             prompts=prompts,

@@ -33,6 +33,7 @@ def media_of_large(messages: Raw) -> tuple[Medium, ...]:
 
 def _media(message: memoryview) -> Iterator[Medium]:
     content = _members(message).get("content", Raw(b"null"))
+    odd = memoryview(content)[0] not in b'["n'  # neither a list, nor a text, nor null
     for part in _elements(content):
         if part is None:
             yield Medium()
@@ -42,6 +43,10 @@ def _media(message: memoryview) -> Iterator[Medium]:
             if medium:  # the part was cut, but its bytes are those of the whole
                 payload = len(memoryview(members["image_url"])) if medium.payload else 0
                 yield medium._replace(payload=payload)
+        else:
+            odd = odd or part[0] != ord('"')
+    if odd:
+        yield Medium()
 
 
 def _elements(value: Raw) -> Iterator[memoryview | None]:

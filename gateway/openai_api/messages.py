@@ -57,6 +57,53 @@ _Url = str | dict[str, Any] | None
 _url = msgspec.json.Decoder(_Url)
 
 
+_UNREADABLE = {"type": "unreadable"}
+_object = msgspec.json.Decoder(dict[str, Raw])
+_list = msgspec.json.Decoder(list[Raw])
+
+
+def readable_messages(messages: Raw) -> Raw:
+    """The messages without what we cannot read. A part that is no text and no object is a medium.
+
+    Raises: msgspec.ValidationError.
+    """
+    if messages == _NULL:
+        return messages
+    return Raw(msgspec.json.encode([_readable_message(message) for message in _list.decode(messages)]))
+
+
+def _readable_message(message: Raw) -> dict[str, Any]:
+    given = _object.decode(message)
+    read: dict[str, Any] = {}
+    if _first_byte(role := given.get("role", _NULL)) == b'"':
+        read["role"] = role
+    content = given.get("content", _NULL)
+    first = _first_byte(content)
+    if first == b"[":
+        read["content"] = [_readable_part(part) for part in _list.decode(content)]
+    elif first == b'"':
+        read["content"] = content
+    elif content != _NULL:
+        read["content"] = [_UNREADABLE]
+    return read
+
+
+def _readable_part(part: Raw) -> Any:
+    first = _first_byte(part)
+    if first == b'"':
+        return part
+    if first != b"{":
+        return _UNREADABLE
+    given = _object.decode(part)
+    if _first_byte(given.get("text", _NULL)) not in b'"n':
+        del given["text"]
+    return given
+
+
+def _first_byte(value: Raw) -> bytes:
+    return bytes(memoryview(value)[:1])
+
+
 def text_of(message: Message) -> str:
     """The text of a message, one line for each part."""
     content = message.content

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import Raw, Struct
 
 from gateway.config.models import EFFORTS
-from gateway.errors import InvalidJson, InvalidRequest
+from gateway.errors import InvalidRequest
+from gateway.openai_api.lenient import malformed, read_leniently
 from gateway.openai_api.messages import Medium, Message, media_of, text_of
+from gateway.openai_api.wishes import ChatTemplate, Reasoning, Thinking, budgets, efforts
 
 Fields = dict[str, Raw]
 """The top-level fields of a JSON object. Each value is the bytes that the client sent."""
 
 _TRUE, _NULL = Raw(b"true"), Raw(b"null")
-
-AtLeastOne = Annotated[int, Meta(ge=1)]
 
 
 class StreamOptions(Struct):
@@ -35,48 +35,27 @@ class StreamOptions(Struct):
         return bool(self.include_usage and self.continuous_usage_stats)
 
 
-class Reasoning(Struct):
-    """The `reasoning` object of OpenRouter and of OpenAI's Responses API."""
-
-    effort: str | None = None
-    max_tokens: Annotated[int, Meta(ge=0)] | None = None
-    enabled: bool | None = None
-    exclude: bool | None = None
-
-
-class Thinking(Struct):
-    """Anthropic's `thinking` object."""
-
-    type: Literal["enabled", "disabled", "adaptive"] = "enabled"
-    budget_tokens: Annotated[int, Meta(ge=0)] | None = None
-
-
-class ChatTemplate(Struct):
-    """The chat template variables that control thinking, under the names of all model families."""
-
-    enable_thinking: bool | None = None
-    thinking: bool | None = None
-    reasoning_effort: str | None = None
-    thinking_budget: int | None = None
-
-
 class _Common(Struct, kw_only=True):
-    model: str
+    model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: int | None = None
     best_of: int | None = None
-    max_tokens: AtLeastOne | None = None
-    thinking_token_budget: Annotated[int, Meta(ge=-1)] | None = None
+    max_tokens: int | None = None
+    thinking_token_budget: int | None = None
     metadata: dict[str, Any] | None = None
 
 
 class ChatBody(_Common, kw_only=True):
     messages: list[Message]
-    max_completion_tokens: AtLeastOne | None = None
+    max_completion_tokens: int | None = None
     reasoning_effort: str | None = None
-    reasoning: Reasoning | None = None
-    thinking: Thinking | None = None
+    reasoning: Reasoning | str | bool | None = None
+    thinking: Thinking | str | bool | None = None
+    enable_thinking: bool | None = None
+    """The template's variable as a field, as Alibaba's API has it and clients of SGLang send it."""
+    thinking_budget: int | None = None
+    """Goes with `enable_thinking`."""
     chat_template_kwargs: ChatTemplate | None = None
     tools: list[Raw] | None = None
 
@@ -84,10 +63,11 @@ class ChatBody(_Common, kw_only=True):
 class CompletionBody(_Common, kw_only=True):
     prompt: str | list[str | int | list[int]] | None = None
     prompt_embeds: str | list[str] | None = None
+    echo: bool | None = None
 
 
 class EmbeddingBody(Struct):
-    model: str
+    model: str | None = None
     messages: list[Message] | None = None
 
 
@@ -154,14 +134,16 @@ def parse_chat(body: bytes) -> Request:
 
     Raises: InvalidJson, InvalidRequest.
     """
-    fields, chat = _decode(_fields, body), _decode(_chat, body)
-    if chat.reasoning and chat.reasoning.exclude:
+    fields, chat, read = _parse(_chat, body)
+    if chat.max_tokens is not None and chat.max_completion_tokens is not None:
+        del fields["max_tokens"]  # as vLLM does; another backend could obey the larger one
+    if isinstance(chat.reasoning, Reasoning) and chat.reasoning.exclude:
         fields.setdefault("include_reasoning", Raw(b"false"))
     texts = [text_of(message) for message in chat.messages]
     asked = [text for text, message in zip(texts, chat.messages, strict=True) if message.role == "user"]
     return Request(
         fields=fields,
-        model=chat.model,
+        model=chat.model or "",
         stream=bool(chat.stream),
         client_limits=_client_limits(chat),
         prompt=(asked or texts or [""])[-1],
@@ -171,7 +153,7 @@ def parse_chat(body: bytes) -> Request:
         wants_usage=bool(chat.stream_options and chat.stream_options.include_usage),
         wants_counts=bool(chat.stream_options and chat.stream_options.counts),
         choices=max(chat.n or 1, chat.best_of or 1, 1),
-        media=media_of(chat.messages, body),
+        media=media_of(chat.messages, read),
     )
 
 
@@ -180,7 +162,9 @@ def parse_completion(body: bytes) -> Request:
 
     Raises: InvalidJson, InvalidRequest.
     """
-    fields, completion = _decode(_fields, body), _decode(_completion, body)
+    fields, completion, _ = _parse(_completion, body)
+    # With `echo` and 0, the backend scores the prompt.
+    max_tokens = _length("max_tokens", completion.max_tokens, 0 if completion.echo else 1)
     prompt = completion.prompt
     embeds = _count(completion.prompt_embeds)
     prompts = _prompts(prompt, embeds)
@@ -189,11 +173,9 @@ def parse_completion(body: bytes) -> Request:
     budget = completion.thinking_token_budget
     return Request(
         fields=fields,
-        model=completion.model,
+        model=completion.model or "",
         stream=bool(completion.stream),
-        client_limits=ClientLimits(
-            thinking=None if budget == -1 else budget, max_tokens=completion.max_tokens
-        ),
+        client_limits=ClientLimits(thinking=None if (budget or 0) < 0 else budget, max_tokens=max_tokens),
         prompt=prompt or "",
         conversation=(prompt or "")[-_SEARCHED:],
         metadata=completion.metadata,
@@ -225,12 +207,13 @@ def parse_embedding(body: bytes) -> Request:
 
     Raises: InvalidJson, InvalidRequest.
     """
-    embedding = _decode(_embedding, body)
-    media = media_of(embedding.messages or [], body)
-    return Request(fields=_decode(_fields, body), model=embedding.model, media=media)
+    fields, embedding, read = _parse(_embedding, body)
+    media = media_of(embedding.messages or [], read)
+    return Request(fields=fields, model=embedding.model or "", media=media)
 
 
 T = TypeVar("T")
+Body = TypeVar("Body", bound=Struct)
 
 
 def with_usage(options: Raw | None, *, counts: bool = False) -> Raw:
@@ -240,12 +223,30 @@ def with_usage(options: Raw | None, *, counts: bool = False) -> Raw:
     return Raw(encode(given | asked))
 
 
-def decode_as(kind: type[T], body: bytes) -> T:
+def decode_as(kind: type[Body], body: bytes) -> Body:
     """Parse the body of a request to the gateway's own API.
 
     Raises: InvalidJson, InvalidRequest.
     """
-    return _decode(msgspec.json.Decoder(kind), body)
+    decoder = msgspec.json.Decoder(kind)
+    fields, _, _ = _parse(decoder, body)
+    return _decode(decoder, encode(fields))  # once more, so that no unknown field is overlooked
+
+
+def _parse(decoder: msgspec.json.Decoder[Body], body: bytes) -> tuple[Fields, Body, bytes]:
+    """All fields, those that we read, and the JSON of the latter.
+
+    Raises: InvalidJson, InvalidRequest.
+    """
+    fields = _decode(_fields, body)
+    try:
+        return fields, decoder.decode(body), body
+    except msgspec.ValidationError:
+        lenient = read_leniently(fields, decoder.type)
+        read = encode(lenient.read)
+        return lenient.sent, _decode(decoder, read), read
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise malformed(error) from None
 
 
 def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
@@ -257,32 +258,26 @@ def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         if param is None and (missing := re.search(r"missing required field `(\w+)`", message)):
             param = missing[1]
         raise InvalidRequest(f"{message}{f' at {param}' if path else ''}", param=param) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidJson(f"The request body is not valid JSON: {error}") from None
-    except RecursionError:
-        raise InvalidJson("The request body is nested too deeply") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise malformed(error) from None
 
 
 def _client_limits(chat: ChatBody) -> ClientLimits:
     """The lowest effort and the lowest budget of all that the request states."""
-    efforts = [chat.reasoning_effort]
-    budgets = [chat.thinking_token_budget if chat.thinking_token_budget != -1 else None]
-    if reasoning := chat.reasoning:
-        efforts.append("none" if reasoning.enabled is False else reasoning.effort)
-        budgets.append(reasoning.max_tokens)
-    if thinking := chat.thinking:
-        efforts.append("none" if thinking.type == "disabled" else None)
-        budgets.append(thinking.budget_tokens)
-    if template := chat.chat_template_kwargs:
-        off = template.enable_thinking is False or template.thinking is False
-        efforts.append("none" if off else template.reasoning_effort)
-        budgets.append(template.thinking_budget if (template.thinking_budget or 0) >= 0 else None)
-    stated = [effort for effort in efforts if effort is not None]
+    name = "max_tokens" if chat.max_completion_tokens is None else "max_completion_tokens"
+    stated = efforts(chat)
     return ClientLimits(
         effort=min(stated, key=effort_rank) if stated else None,
-        thinking=min((budget for budget in budgets if budget is not None), default=None),
-        max_tokens=chat.max_tokens if chat.max_completion_tokens is None else chat.max_completion_tokens,
+        thinking=min(budgets(chat), default=None),
+        max_tokens=_length(name, getattr(chat, name), 1),
     )
+
+
+def _length(name: str, tokens: int | None, least: int) -> int | None:
+    """The most completion tokens, checked. Raises: InvalidRequest."""
+    if tokens is not None and tokens < least:
+        raise InvalidRequest(f"{name} must be at least {least}, not {tokens}", param=name)
+    return tokens
 
 
 _RANKS = {effort: rank for rank, effort in enumerate(EFFORTS)}

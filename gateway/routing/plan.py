@@ -222,7 +222,8 @@ class RoutingPlan:
         """The length of a tier cut to `clamp` completion tokens, which always cover the guarantee."""
         kept = self._kept(index)
         # `length` grants guaranteed reasoning on top of the client's limit, so subtract it first.
-        most = min(clamp - kept, self.client_limits.max_tokens or clamp)
+        theirs = self.client_limits.max_tokens
+        most = clamp - kept if theirs is None else min(clamp - kept, theirs)
         limits = replace(self.client_limits, max_tokens=most)
         length = self.ladder.length(index, limits, kept, self.context, self.room)
         max_tokens = clamp if length.max_tokens is None else min(length.max_tokens, clamp)

@@ -9,7 +9,7 @@ from random import Random
 from gateway import __version__
 from gateway.config.access import Key, fingerprint, key_digest
 from gateway.config.settings import Settings
-from gateway.errors import InvalidApiKey, ModelNotAllowed, ModelNotFound
+from gateway.errors import InvalidApiKey, InvalidRequest, ModelNotAllowed, ModelNotFound
 from gateway.http.headers import bearer
 from gateway.openai_api.lengths import least_tokens
 from gateway.openai_api.requests import ClientLimits, Request
@@ -47,9 +47,10 @@ class Router:
             strict = constrained_ladder(model, ladder, settings.families[model.family])
             pins = [None, *ladder.names] if len(ladder.names) > 1 else [None]
             for pin in pins:
-                constrained = Target(name, model, strict, pin, prices) if strict else None
-                target = Target(name, model, ladder, pin, prices, constrained)
-                self.targets[f"{name}:{pin}" if pin else name] = target
+                called = f"{name}:{pin}" if pin else name
+                if pin is None or called not in settings.models:  # a model's own name comes first
+                    constrained = Target(name, model, strict, pin, prices) if strict else None
+                    self.targets[called] = Target(name, model, ladder, pin, prices, constrained)
 
     def identify(self, headers: Mapping[bytes, bytes]) -> Key | None:
         """The client's key; None if no keys are configured.
@@ -71,10 +72,12 @@ class Router:
     def target(self, name: str, key: Key | None) -> Target:
         """The model that a request names, with the tier it pins, if any.
 
-        Raises: ModelNotFound, ModelNotAllowed.
+        Raises: InvalidRequest, ModelNotFound, ModelNotAllowed.
         """
         target = self.targets.get(name)
-        if target is None:
+        if not name:
+            target = self._only_model(key)
+        elif target is None:
             model, _, tier = name.rpartition(":")
             if model in self.targets:
                 tiers = ", ".join(self.targets[model].ladder.names)
@@ -83,6 +86,16 @@ class Router:
         if not may_use(target, key):
             raise ModelNotAllowed(f"This API key may not use the model {target.name!r}", param="model")
         return target
+
+    def _only_model(self, key: Key | None) -> Target:
+        """The model of a request that names none: the only one, as a vLLM server has only one.
+
+        Raises: InvalidRequest.
+        """
+        usable = [name for name in self._settings.models if may_use(self.targets[name], key)]
+        if len(usable) != 1:
+            raise InvalidRequest("missing required field `model`", param="model")
+        return self.targets[usable[0]]
 
     def route(self, call: Call, *, price: float, explore: bool = False) -> RoutingPlan:
         """Choose a tier at a price, and keep what is needed to shorten it for a budget.

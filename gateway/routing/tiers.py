@@ -12,11 +12,15 @@ import msgspec
 from msgspec import Raw
 
 from gateway.config.models import EFFORTS, Family, Model, Tier
-from gateway.openai_api.requests import ChatTemplate, ClientLimits, Fields, effort_rank, encode
+from gateway.openai_api.requests import ClientLimits, Fields, effort_rank, encode
+from gateway.openai_api.wishes import ChatTemplate
 from gateway.routing.rungs import build_rungs
 from router_model.predictor import TierLength
 
-_ALIASES = ("reasoning", "thinking", "thinking_token_budget", "reasoning_effort", "max_tokens")
+_ALIASES = (
+    *("reasoning", "thinking", "thinking_token_budget", "reasoning_effort", "max_tokens"),
+    *("enable_thinking", "thinking_budget"),
+)
 """Fields in which clients limit reasoning or length. They are replaced by those the backend understands."""
 
 _TEMPLATE = "chat_template_kwargs"

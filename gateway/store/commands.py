@@ -29,7 +29,8 @@ class Window(NamedTuple):
 def window(prefix: str, budget: str, seconds: float, holder: str, tokens: int) -> Window:
     """The window of one holder. If its length is changed, it is another window, with another key."""
     bucket_ms = max(-(-round(seconds * 1000) // BUCKETS), 1)
-    name = f"{prefix}:{budget}:{seconds:.15g}:{holder}"
+    # Of all names, only those of models have colons. None has a `%`.
+    name = f"{prefix}:{budget}:{seconds:.15g}:{holder.replace(':', '%3A')}"
     return Window(name, f"{name}:leases", tokens, bucket_ms)
 
 

@@ -97,3 +97,10 @@ async def test_running_requests_in_the_way(store: Store) -> None:
     assert (running.candidate, running.only_running, running.wait) == (0, 1, 1_000)
     assert (spent.candidate, spent.only_running) == (0, 0)
     assert spent.wait > 86_000_000
+
+
+def test_names_with_colons_share_no_key() -> None:
+    """The window of a model called `m:leases` is not the set of leases of the model `m`."""
+    one, other = (window("{t}", "b", 60, holder, 5) for holder in ("m", "m:leases"))
+
+    assert len({one.key, one.leases, other.key, other.leases}) == 4

@@ -131,7 +131,7 @@ def test_invalid_section(section: Any, values: dict[str, Any]) -> None:
     [
         ({"model": {"family": "qwen"}}, "models.tiny.family: unknown family 'qwen'"),
         ({"model": {"floor": "huge"}}, "models.tiny.floor: model 'tiny' has no tier 'huge'"),
-        ({"keys": [{"name": "a", "key": "k", "models": ["x"]}]}, "keys.0: unknown model x"),
+        ({"keys": [{"name": "a", "key": "k", "models": ["x"]}]}, "keys.0.models: unknown model x"),
         ({"keys": [{"name": "a", "key": "k", "ceiling": "x"}]}, "keys.0.ceiling: model 'tiny' has no"),
         (
             {"keys": [{"name": "a", "key": "k", "floor": "long", "ceiling": "short"}]},
@@ -139,9 +139,9 @@ def test_invalid_section(section: Any, values: dict[str, Any]) -> None:
         ),
         ({"rules": [{"name": "r", "tier": "x"}]}, "rules.0.tier: model 'tiny' has no tier 'x'"),
         ({"rules": [{"name": "r", "tier": "long", "when": {"key": ["a"]}}]}, "when.key: unknown key a"),
-        ({"rules": [{"name": "r", "tier": "long", "when": {"model": ["a"]}}]}, "rules.0: unknown model a"),
+        ({"rules": [{"name": "r", "tier": "long", "when": {"model": ["a"]}}]}, "when.model: unknown model a"),
         ({"keys": [{"name": "a", "key": "k"}, {"name": "a", "key": "l"}]}, "two keys share the same name"),
-        ({"keys": [{"name": "a", "key": "k"}, {"name": "b", "key": "k"}]}, "two keys share the same hash"),
+        ({"keys": [{"name": "a", "key": "k"}, {"name": "b", "key": "k"}]}, "share the same secret"),
         ({"families": {"bare": {}}, "model": {"family": "bare", "tiers": {}}}, "the family has no tiers"),
     ],
 )  # fmt: skip

@@ -33,7 +33,8 @@ class Ask(msgspec.Struct):
     thinking_token_budget: int | None = None
     tools: list[dict[str, Any]] | None = None
     logprobs: bool | int | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: Any = None
+    echo: bool | None = False
 
     @property
     def limit(self) -> int | None:

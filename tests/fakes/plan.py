@@ -187,7 +187,8 @@ def check_length(ask: Ask, max_model_len: int, *, clamp: bool) -> None:
     Raises: Refused.
     """
     prompt, limit, name = ask.prompt_tokens, ask.limit, ask.limit_name
-    if limit is not None and limit < 1:
+    scores = limit == 0 and ask.echo and ask.messages is None
+    if limit is not None and limit < 1 and not scores:
         raise Refused(400, f"max_tokens must be at least 1, got {limit}.", "max_tokens", limit)
     if limit is not None and limit > max_model_len:
         bound = f"{name}={limit} cannot be greater than max_model_len={max_model_len}. "
