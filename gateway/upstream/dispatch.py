@@ -238,7 +238,8 @@ class Upstream:
                     headers,
                     request.amended or request.body,
                     connect=timeouts.connect,
-                    fresh=fresh,
+                    # vLLM resets some connections after a refusal, which it does not announce
+                    fresh=fresh or bool(request.amendment.asked),
                     age=timeouts.connection_age,
                     tls=backend.replica.tls,
                 )
