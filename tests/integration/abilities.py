@@ -1,0 +1,21 @@
+"""What the supported releases of vLLM can and cannot do. A test that meets a difference checks both sides."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """How a release answers where releases differ."""
+
+    counts_thoughts: bool
+    """The usage has the tokens of the thought."""
+    budgets_completions: bool
+    """Legacy completions take `thinking_token_budget`, which older releases ignore."""
+    shortens: bool
+    """An output limit that does not fit beside the prompt is lowered. Older releases refuse the request."""
+
+
+ABILITIES = {
+    "oldest": Abilities(counts_thoughts=False, budgets_completions=False, shortens=False),
+    "newest": Abilities(counts_thoughts=True, budgets_completions=True, shortens=True),
+}
