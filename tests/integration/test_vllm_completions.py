@@ -71,7 +71,7 @@ def test_thinking_budget(client: OpenAI, engine: Engine, hard: Puzzle, abilities
     thought, marker, rest = answer.choices[0].text.partition(UNTHINK)
     assert hard.long.reasoning.startswith(thought)
     if not abilities.budgets_completions:
-        assert (len(engine.tokenizer.encode(thought)), marker) == (24, "")
+        assert (len(engine.tokenizer.encode(thought)) > 4, marker) == (True, "")
         return
     assert (len(engine.tokenizer.encode(thought)), marker) == (4, UNTHINK)
     assert rest.strip().isdigit()
