@@ -181,8 +181,6 @@ THINKING = [
     *["--reasoning-parser", "qwen3"],
     *["--reasoning-config", '{"reasoning_start_str": "<think>", "reasoning_end_str": "</think>"}'],
     *["--enable-auto-tool-choice", "--tool-call-parser", "hermes"],
-    # JSON may contain white space without end, and this model has never learned to write JSON
-    *["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}'],
 ]
 EMBEDDING = ["--runner", "pooling", "--convert", "embed"]
 # As a beginner starts it: no parser separates thoughts or finds tool calls, and thinking budgets are refused.

@@ -27,6 +27,8 @@ YES_OR_NO = {
 }
 TOOL = {"type": "function", "function": {"name": "weather", "strict": True, "parameters": YES_OR_NO}}
 NAMED = {"type": "function", "function": {"name": "weather"}}
+# JSON may contain white space without end, and this model has never learned to write JSON.
+NO_BLANKS = {"frequency_penalty": 2}
 
 
 def test_answer(client: OpenAI) -> None:
@@ -235,7 +237,7 @@ def test_tools(client: OpenAI) -> None:
     asked: dict[str, Any] = {"model": "tools:direct", "messages": SUM, "temperature": 0, "tools": [TOOL]}
     offered = client.chat.completions.create(**asked, tool_choice="none")
     assert offered.choices[0].message.content == "12"
-    called = client.chat.completions.create(**asked, tool_choice=NAMED)
+    called = client.chat.completions.create(**asked, **NO_BLANKS, tool_choice=NAMED)
     assert called.choices[0].message.tool_calls, called
     call = called.choices[0].message.tool_calls[0]
     assert call.type == "function"

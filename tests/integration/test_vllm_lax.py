@@ -88,6 +88,7 @@ COMPLETIONS: list[dict[str, Any]] = [
     {"echo": True, "max_tokens": 0, "logprobs": 1},
     {"echo": True, "max_tokens": 0},
     {"echo": 1, "max_tokens": "0"},
+    {},
     {"max_tokens": 0},
     {"max_tokens": None},
     {"max_tokens": "4"},

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
-from .test_vllm_chat import NAMED, SUM, TOOL, YES_OR_NO
+from .test_vllm_chat import NAMED, NO_BLANKS, SUM, TOOL, YES_OR_NO
 
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "reply", "schema": YES_OR_NO}}
 
 
-ASKED: dict[str, Any] = {"messages": SUM, "temperature": 0}
+ASKED: dict[str, Any] = {"messages": SUM, "temperature": 0} | NO_BLANKS
 
 
 @pytest.mark.parametrize("tier", ["direct", "short", "long"])
