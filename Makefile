@@ -3,8 +3,9 @@ PYTHON ?= python3
 UV := $(shell command -v uv || echo .venv-tools/bin/uv)
 RUN := .venv/bin/python
 ARGS ?=
+VLLM ?= oldest newest
 
-.PHONY: help demo headline results simulate prove-budget test test-vllm check format bench floods clean
+.PHONY: help demo headline results simulate prove-budget test test-vllm test-vllm-oldest test-vllm-newest check format bench floods clean
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -18,7 +19,11 @@ help:  ## List the targets
 	@touch $@
 
 .venv-vllm/.installed: tests/integration/install_vllm.py
-	$(PYTHON) tests/integration/install_vllm.py .venv-vllm
+	$(PYTHON) tests/integration/install_vllm.py newest
+	@touch $@
+
+.venv-vllm-oldest/.installed: tests/integration/install_vllm.py
+	$(PYTHON) tests/integration/install_vllm.py oldest
 	@touch $@
 
 demo: .venv/.synced  ## Run a small model behind the gateway, under a budget, and score its answers
@@ -41,8 +46,13 @@ prove-budget: .venv/.synced  ## Prove that a budget holds: gateways and Redis ar
 test: .venv/.synced  ## Run the tests, except those on a real vLLM
 	$(RUN) -m pytest --ignore=tests/integration $(ARGS)
 
-test-vllm: .venv/.synced .venv-vllm/.installed  ## Run the tests against a real vLLM on the CPU
-	$(RUN) -m pytest tests/integration $(ARGS)
+test-vllm: $(VLLM:%=test-vllm-%)  ## Run the tests against the oldest and the newest supported vLLM (VLLM=newest: only that)
+
+test-vllm-oldest: .venv/.synced .venv-vllm-oldest/.installed
+	VLLM=oldest $(RUN) -m pytest tests/integration $(ARGS)
+
+test-vllm-newest: .venv/.synced .venv-vllm/.installed
+	VLLM=newest $(RUN) -m pytest tests/integration $(ARGS)
 
 check: .venv/.synced  ## Check style, types, import contracts and dependencies
 	.venv/bin/ruff check .
@@ -62,4 +72,4 @@ floods: .venv/.synced  ## Measure memory and waiting under floods
 	$(RUN) -m tests.bench.floods $(ARGS)
 
 clean:  ## Remove what was installed and cached
-	rm -rf .venv .venv-tools .venv-vllm .bench .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-tools .venv-vllm .venv-vllm-oldest .bench .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis

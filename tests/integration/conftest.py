@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -18,7 +19,9 @@ from examples.tiny_reasoner.engine import Engine
 from examples.tiny_reasoner.serve import WEIGHTS
 from examples.tiny_reasoner.task import Question, grade, held_out_set
 
+from .abilities import ABILITIES, Abilities
 from .embedded import Said, greedy
+from .install_vllm import FOLDERS
 from .processes import Replica, Server, free_port, stopping, vllm_server
 
 REPOSITORY = Path(__file__).parents[2]
@@ -27,6 +30,8 @@ TIERS = {name: {"thinking": budget, "answer": ANSWER_ROOM} for name, budget in s
 # Some tests need a response that takes longer than any thought of the tiny reasoner. Under this name the same
 # replicas may generate beyond the end of their answer, up to the cap.
 ENDLESS = {"direct": {"thinking": 0, "answer": 300}, "long": {"thinking": 15_000, "answer": 300}}
+# A model that has not learned to write JSON needs room for it.
+ROOMY = {name: tier | {"answer": 300} for name, tier in TIERS.items()}
 ENDLESS_FIELDS: dict[str, Any] = {
     "model": "endless:long",
     "messages": [{"role": "user", "content": "Start with 3. Add 4. Multiply by 2. What do you get?"}],
@@ -46,13 +51,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def vllm_python() -> Path:
-    """The interpreter of an environment that has vLLM."""
+def release() -> str:
+    """The end of the supported range that is tested: `oldest` or `newest`."""
+    return os.environ.get("VLLM") or "newest"
+
+
+@pytest.fixture(scope="session")
+def abilities(release: str) -> Abilities:
+    """What this release of vLLM can do."""
+    return ABILITIES[release]
+
+
+@pytest.fixture(scope="session")
+def vllm_python(release: str) -> Path:
+    """The interpreter of an environment that has this release of vLLM."""
     named = os.environ.get("THINKMETER_VLLM_PYTHON")
-    python = Path(named) if named else REPOSITORY / ".venv-vllm" / "bin" / "python"
+    python = Path(named) if named else REPOSITORY / FOLDERS[release] / "bin" / "python"
     if not python.exists():
         pytest.skip(
-            f"no vLLM: {python} does not exist; run `python tests/integration/install_vllm.py .venv-vllm`"
+            f"no vLLM: {python} does not exist; run `python tests/integration/install_vllm.py {release}`"
             " or set THINKMETER_VLLM_PYTHON"
         )
     return python
@@ -82,7 +99,8 @@ def config(replicas: list[Replica], workplace: Path) -> Path:
         "served_name": "tiny",
         "replicas": [{"name": replica.name, "url": replica.url} for replica in replicas],
     }
-    models = {"tiny": served | {"tiers": TIERS}, "endless": served | {"tiers": ENDLESS}}
+    tiers = {"tiny": TIERS, "endless": ENDLESS, "tools": ROOMY}
+    models = {name: served | {"tiers": one} for name, one in tiers.items()}
     path = workplace / "thinkmeter.yaml"
     settings = {
         "health": {"interval": 1},
@@ -199,9 +217,29 @@ def eventually() -> Eventually:
     """Waits until a condition holds, and fails with its description if it never does."""
 
     async def wait(condition: Callable[[], bool], description: str) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not await asyncio.to_thread(condition):
             assert time.monotonic() < deadline, f"never happened: {description}"
             await asyncio.sleep(0.05)
 
     return wait
+
+
+def results(output: str, replica: str) -> dict[str, str]:
+    """The table's result by check, for one replica of the model `tiny`."""
+    cells = [[cell.strip() for cell in line.split("│")] for line in output.splitlines()]
+    return {row[3]: row[4] for row in cells if len(row) > 5 and row[1:3] == ["tiny", replica]}
+
+
+def probe(config: Path) -> tuple[int, str]:
+    """The exit status and the output of `thinkmeter probe`."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "gateway", "probe", str(config)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        cwd=REPOSITORY,
+        env=os.environ | {"COLUMNS": "200", "NO_COLOR": "1"},
+    )
+    return ran.returncode, ran.stdout + ran.stderr

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from examples.tiny_reasoner.chat import render
 from examples.tiny_reasoner.cuts import ANSWER_ROOM
 from examples.tiny_reasoner.engine import Engine, Finish, Sampling, Sequence
+from examples.tiny_reasoner.serve import WEIGHTS
+from examples.tiny_reasoner.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,14 @@ class Said:
     content: str
     thought: int
     tokens: int
+
+
+_tokenizer = Tokens(WEIGHTS / "tokenizer.json")
+
+
+def tokens_of(text: str | None) -> int:
+    """The number of tokens of a text. Old releases of vLLM do not count those of a thought."""
+    return len(_tokenizer.encode(text or ""))
 
 
 def greedy(engine: Engine, questions: Ordered[str], budget: int) -> list[Said]:

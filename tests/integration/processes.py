@@ -1,5 +1,6 @@
 """Starts, watches and stops the processes of the suite: vLLM servers and the gateway."""
 
+import itertools
 import json
 import os
 import re
@@ -10,6 +11,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -20,6 +23,7 @@ STOP_SECONDS = 30
 # if a busy machine reads it late.
 CONTEXT = 16_384
 
+_cores = itertools.cycle(sorted(os.sched_getaffinity(0)))
 _INHERITED = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 
@@ -34,6 +38,14 @@ def fetch(url: str, body: bytes | None = None, headers: dict[str, str] | None = 
     request = Request(url, body, {"content-type": "application/json"} | (headers or {}))
     with urlopen(request, timeout=60) as response:
         return bytes(response.read())
+
+
+def fetch_any(url: str, body: dict[str, Any]) -> tuple[int, bytes]:
+    """The status and the body of a response to a POST, whatever the status."""
+    try:
+        return 200, fetch(url, json.dumps(body).encode())
+    except HTTPError as error:
+        return error.code, error.read()
 
 
 class Server:
@@ -97,7 +109,8 @@ class Server:
         try:
             yield
         finally:
-            os.kill(child, signal.SIGCONT)
+            with suppress(ProcessLookupError):  # it was killed in the meantime
+                os.kill(child, signal.SIGCONT)
 
     def _child(self, name: str) -> int:
         [child] = [
@@ -170,6 +183,9 @@ THINKING = [
     *["--enable-auto-tool-choice", "--tool-call-parser", "hermes"],
 ]
 EMBEDDING = ["--runner", "pooling", "--convert", "embed"]
+# As a beginner starts it: no parser separates thoughts or finds tool calls, and thinking budgets are refused.
+BARE_CONTEXT = 512
+BARE = ["--max-model-len", str(BARE_CONTEXT)]
 
 
 def vllm_server(
@@ -188,10 +204,11 @@ def vllm_server(
     ]
     env = {
         "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # two servers must not pin themselves to the same core
-        "OMP_NUM_THREADS": "1",
+        # By default all servers pin themselves to the same cores, and `nobind` breaks vLLM 0.20.
+        "VLLM_CPU_OMP_THREADS_BIND": str(next(_cores)),
         "VLLM_CACHE_ROOT": str(directory / "cache"),
         "VLLM_NO_USAGE_STATS": "1",
+        "TORCH_COMPILE_DISABLE": "1",  # compiling a few small functions would take most of a start
         "HF_HUB_OFFLINE": "1",
     }
     return Replica(name, command, f"http://127.0.0.1:{port}", directory / f"vllm-{name}.log", env)

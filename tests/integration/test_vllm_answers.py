@@ -15,7 +15,7 @@ from examples.tiny_reasoner.evaluate import HERE
 from examples.tiny_reasoner.task import grade
 
 from .conftest import TIERS
-from .embedded import Said, greedy
+from .embedded import Said, greedy, tokens_of
 
 QUESTIONS = 200
 AT_ONCE = 32
@@ -39,11 +39,10 @@ async def ask_all(client: AsyncOpenAI, tier: str, rows: list[dict[str, Any]], **
             )
         message, usage = answer.choices[0].message, answer.usage
         assert usage
-        assert usage.completion_tokens_details
         return Said(
             reasoning=message.model_extra["reasoning"] or "",
             content=message.content or "",
-            thought=usage.completion_tokens_details.reasoning_tokens or 0,
+            thought=tokens_of(message.model_extra["reasoning"]),
             tokens=usage.completion_tokens,
         )
 

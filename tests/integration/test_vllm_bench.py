@@ -14,14 +14,11 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.timeout(400)  # it loads all of vLLM first
-async def test_vllm_bench(running: Running) -> None:
+async def test_vllm_bench(running: Running, vllm_python: Path) -> None:
     """The program in examples/clients completes all of its requests."""
-    python = ROOT / ".venv-vllm" / "bin" / "python"
-    if not python.exists():
-        pytest.skip("vLLM is not installed: `make test-vllm` installs it")
     program = str(ROOT / "examples" / "clients" / "with_vllm_bench.sh")
     tokenizer = str(ROOT / "examples" / "tiny_reasoner" / "weights")
-    environ = os.environ | {"VLLM_BENCH": f"{python} {Path(__file__).with_name('vllm_bench.py')}"}
+    environ = os.environ | {"VLLM_BENCH": f"{vllm_python} {Path(__file__).with_name('vllm_bench.py')}"}
     process = await asyncio.create_subprocess_exec(
         *("sh", program, running.url, "tiny", tokenizer),
         env=environ,

@@ -32,6 +32,9 @@ class Watch:
     def running(self) -> int:
         return sum(replica.running() for replica in self.replicas)
 
+    def has_generated(self) -> bool:
+        return self._totals()[0] > self._generated
+
     def works_on(self, request_id: str) -> bool:
         return any(r.has_begun(request_id) and not r.has_aborted(request_id) for r in self.replicas)
 
@@ -67,7 +70,7 @@ async def test_stream_closed(async_client: AsyncOpenAI, watch: Watch, eventually
 
 async def give_up(request: asyncio.Task[Any], request_id: str, watch: Watch, eventually: Eventually) -> None:
     await eventually(lambda: watch.works_on(request_id), "vLLM works on the request")
-    await asyncio.sleep(0.2)  # it has generated something
+    await eventually(watch.has_generated, "vLLM has generated something")
     request.cancel()
     await asyncio.wait([request])
     assert request.cancelled()

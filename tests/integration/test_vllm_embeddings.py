@@ -1,5 +1,6 @@
 """A head on the embeddings of a real vLLM: trained through its API, served by the gateway."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -63,3 +64,24 @@ async def test_trained_and_served(embedder: Replica, tmp_path: Path) -> None:
 
     assert [one.headers["x-thinkmeter-reason"] for one in found] == ["price", "price"]
     assert [one.headers["x-thinkmeter-tier"] for one in found] == ["short", "long"]
+
+
+@pytest.mark.parametrize("form", ["float", "base64", "bytes", "bytes_only"])
+async def test_embeddings_in_every_form(embedder: Replica, form: str) -> None:
+    """Embeddings arrive as vLLM sent them, also as bytes, and leave no mark on the backend."""
+    body = {"model": "tiny", "input": [SUM, "7"], "encoding_format": form}
+    async with serving(configuration(embedder.url, model={"tiers": TIERS})) as running:
+        answers = []
+        for url in (embedder.url, running.url):
+            async with running.http.post(f"{url}/v1/embeddings", json=body) as response:
+                answers.append((response.status, response.content_type, await response.read()))
+        (theirs, ours) = answers
+        assert theirs[0] == 200, theirs
+        assert ours[:2] == theirs[:2], ours
+        if form.startswith("bytes"):
+            assert ours[2] == theirs[2]
+            assert len(ours[2]) > 0
+        else:
+            assert [_["embedding"] for _ in json.loads(ours[2])["data"]] == [
+                _["embedding"] for _ in json.loads(theirs[2])["data"]
+            ]

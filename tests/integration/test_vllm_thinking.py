@@ -13,7 +13,7 @@ from examples.tiny_reasoner.engine import Engine
 from examples.tiny_reasoner.task import grade, read_number
 
 from .conftest import TIERS, Puzzle
-from .embedded import greedy
+from .embedded import greedy, tokens_of
 
 
 class Length(NamedTuple):
@@ -33,10 +33,9 @@ def ask(client: OpenAI, puzzle: Puzzle, model: str, **fields: Any) -> Length:
     answer = response.parse()
     message, usage = answer.choices[0].message, answer.usage
     assert usage
-    assert usage.completion_tokens_details
     return Length(
         tier=response.headers["x-thinkmeter-tier"],
-        thought=usage.completion_tokens_details.reasoning_tokens or 0,
+        thought=tokens_of(message.model_extra["reasoning"]),
         completion=usage.completion_tokens,
         reasoning=message.model_extra["reasoning"] or "",
         content=message.content or "",
