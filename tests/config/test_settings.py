@@ -139,7 +139,7 @@ def test_invalid_section(section: Any, values: dict[str, Any]) -> None:
         ),
         ({"rules": [{"name": "r", "tier": "x"}]}, "rules.0.tier: model 'tiny' has no tier 'x'"),
         ({"rules": [{"name": "r", "tier": "long", "when": {"key": ["a"]}}]}, "when.key: unknown key a"),
-        ({"rules": [{"name": "r", "tier": "long", "when": {"model": ["a"]}}]}, "0.when.model: unknown model a"),
+        ({"rules": [{"name": "r", "tier": "long", "when": {"model": ["a"]}}]}, "when.model: unknown model a"),
         ({"keys": [{"name": "a", "key": "k"}, {"name": "a", "key": "l"}]}, "two keys share the same name"),
         ({"keys": [{"name": "a", "key": "k"}, {"name": "b", "key": "k"}]}, "share the same secret"),
         ({"families": {"bare": {}}, "model": {"family": "bare", "tiers": {}}}, "the family has no tiers"),
