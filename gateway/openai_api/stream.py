@@ -292,8 +292,7 @@ class StreamReader:
 
 
 def _read_chunk(event: bytes) -> _Chunk | None:
-    payload = event.partition(b"data:")[2]
-    if b'"usage"' not in payload:
+    if b'"usage"' not in (payload := event.partition(b"data:")[2]):
         return None
     with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _chunk.decode(payload)

@@ -27,9 +27,9 @@ from gateway.errors import (
     GatewayError,
     NoBackend,
 )
-from gateway.http.headers import Headers
 from gateway.openai_api.event_stream import first_error
 from gateway.upstream.amending import amending, part_refused
+from gateway.upstream.asking import ask_replica, authorization
 from gateway.upstream.beginning import first_event, kind_of, read_failure
 from gateway.upstream.client import HttpClient
 from gateway.upstream.errors import Failure, stream_failure
@@ -40,8 +40,6 @@ from gateway.upstream.response import UpstreamRequest, UpstreamResponse
 from gateway.upstream.retries import costs, may_move_on
 
 log = logging.getLogger("thinkmeter.upstream")
-
-_ASKED_BYTES = 1 << 24  # longest response to a request of our own: a list of models, or an embedding
 
 
 class Upstream:
@@ -72,57 +70,10 @@ class Upstream:
         age: float = 300,
         repeatable: bool = False,
     ) -> tuple[int, bytes]:
-        """Send a small request outside the request path (health check, probe, embedding).
-
-        Returns the status and the body. `connect` is the time to open a connection, and `age` the time for
-        which one is used, in seconds.
-        repeatable: a POST may be sent twice.
-
-        Raises: NoBackend, BackendDisconnected, BackendError.
-        """
-        # A check gets a connection of its own. If it left one to a request, nobody could tell whether the
-        # request killed the replica or the connection had been idle for too long.
-        single = method == b"GET"
-        try:
-            return await self._ask(replica, method, path, body, connect=connect, age=age, single=single)
-        except BackendDisconnected:
-            if not repeatable:
-                raise
-            # the server may have closed the kept-alive connection just then
-            return await self._ask(replica, method, path, body, connect=connect, age=age, single=single)
-
-    async def _ask(
-        self,
-        replica: Replica,
-        method: bytes,
-        path: str,
-        body: bytes,
-        *,
-        connect: float,
-        age: float,
-        single: bool,
-    ) -> tuple[int, bytes]:
-        kind = [(b"Content-Type", b"application/json")] if body else []
-        headers = [*_authorization(replica), *kind]
-        response = await self._client.request(
-            method,
-            replica.base,
-            path,
-            headers,
-            body,
-            connect=connect,
-            age=age,
-            tls=replica.tls,
-            fresh=single,
-            keep=not single,
+        """Send a request of the gateway's own; see `gateway.upstream.asking`."""
+        return await ask_replica(
+            self._client, replica, method, path, body, connect=connect, age=age, repeatable=repeatable
         )
-        try:
-            body = await response.read(_ASKED_BYTES)
-        finally:
-            response.close()
-        if len(body) > _ASKED_BYTES:
-            raise BackendError("The backend sent too long a response", detail=f"over {_ASKED_BYTES} bytes")
-        return response.status, body
 
     @asynccontextmanager
     async def open(self, pool: Pool, request: UpstreamRequest) -> AsyncIterator[UpstreamResponse]:
@@ -230,7 +181,7 @@ class Upstream:
         response: HttpResponse | None = None
         try:
             async with asyncio.timeout_at(min(limit, end)):
-                headers = [*request.headers, *_authorization(backend.replica)]
+                headers = [*request.headers, *authorization(backend.replica)]
                 response = await self._client.request(
                     b"POST",
                     backend.replica.base,
@@ -298,9 +249,3 @@ def _late(limit: float, end: float, timeouts: Timeouts) -> str:
     if limit < end:
         return f"timeouts.first_byte, {timeouts.first_byte:g} s"
     return f"timeouts.total, {timeouts.total:g} s"
-
-
-def _authorization(replica: Replica) -> Headers:
-    if replica.api_key is None:
-        return []
-    return [(b"Authorization", f"Bearer {replica.api_key.get_secret_value()}".encode())]

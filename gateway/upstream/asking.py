@@ -1,0 +1,80 @@
+"""Sends small requests of the gateway's own: health checks, probes, embeddings, counts of prompts."""
+
+from __future__ import annotations
+
+from gateway.config.models import Replica
+from gateway.errors import BackendDisconnected, BackendError
+from gateway.http.headers import Headers
+from gateway.upstream.client import HttpClient
+
+_MOST_BYTES = 1 << 24  # of a response, such as a list of models
+
+
+async def ask_replica(
+    client: HttpClient,
+    replica: Replica,
+    method: bytes,
+    path: str,
+    body: bytes,
+    *,
+    connect: float,
+    age: float,
+    repeatable: bool,
+) -> tuple[int, bytes]:
+    """Send one request, and return the status and the body.
+
+    connect: the time to open a connection, in seconds. age: the time for which one is used, in seconds.
+    repeatable: a POST may be sent twice.
+
+    Raises: NoBackend, BackendDisconnected, BackendError.
+    """
+    # A check gets a connection of its own. If it left one to a request, nobody could tell whether the
+    # request killed the replica or the connection had been idle for too long.
+    single = method == b"GET"
+    try:
+        return await _ask(client, replica, method, path, body, connect=connect, age=age, single=single)
+    except BackendDisconnected:
+        if not repeatable:
+            raise
+        # the server may have closed the kept-alive connection just then
+        return await _ask(client, replica, method, path, body, connect=connect, age=age, single=single)
+
+
+async def _ask(
+    client: HttpClient,
+    replica: Replica,
+    method: bytes,
+    path: str,
+    body: bytes,
+    *,
+    connect: float,
+    age: float,
+    single: bool,
+) -> tuple[int, bytes]:
+    kind = [(b"Content-Type", b"application/json")] if body else []
+    response = await client.request(
+        method,
+        replica.base,
+        path,
+        [*authorization(replica), *kind],
+        body,
+        connect=connect,
+        age=age,
+        tls=replica.tls,
+        fresh=single,
+        keep=not single,
+    )
+    try:
+        body = await response.read(_MOST_BYTES)
+    finally:
+        response.close()
+    if len(body) > _MOST_BYTES:
+        raise BackendError("The backend sent too long a response", detail=f"over {_MOST_BYTES} bytes")
+    return response.status, body
+
+
+def authorization(replica: Replica) -> Headers:
+    """The header with the key that the replica wants; none if it wants none."""
+    if replica.api_key is None:
+        return []
+    return [(b"Authorization", f"Bearer {replica.api_key.get_secret_value()}".encode())]
