@@ -244,6 +244,10 @@ class Model(Section):
         13, description="Thinking budgets to choose from, tiers included; null for the tiers alone."
     )
 
+    def replica_names(self, model: str) -> list[str]:
+        """The names of the replicas of the model that has this name."""
+        return [replica.name or f"{model}-{position}" for position, replica in enumerate(self.replicas)]
+
 
 def tiers_with_efforts(tiers: dict[str, Tier]) -> dict[str, Tier]:
     """The tiers, cheapest first. A missing effort is derived from the tier's name, else from its rank."""

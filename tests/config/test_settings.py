@@ -126,6 +126,10 @@ def test_invalid_section(section: Any, values: dict[str, Any]) -> None:
         section.model_validate(values)
 
 
+TWINS = [{"name": "x", "url": "http://a"}, {"name": "x", "url": "http://b"}]
+NUMBERED = [{"name": "tiny-1", "url": "http://a"}, {"url": "http://b"}]
+
+
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
@@ -141,6 +145,8 @@ def test_invalid_section(section: Any, values: dict[str, Any]) -> None:
         ({"rules": [{"name": "r", "tier": "long", "when": {"key": ["a"]}}]}, "when.key: unknown key a"),
         ({"rules": [{"name": "r", "tier": "long", "when": {"model": ["a"]}}]}, "when.model: unknown model a"),
         ({"keys": [{"name": "a", "key": "k"}, {"name": "a", "key": "l"}]}, "two keys share the same name"),
+        ({"model": {"replicas": TWINS}}, "models.tiny.replicas.1.name: two replicas are called 'x'"),
+        ({"model": {"replicas": NUMBERED}}, "models.tiny.replicas.1.name: two replicas are called 'tiny-1'"),
         ({"keys": [{"name": "a", "key": "k"}, {"name": "b", "key": "k"}]}, "share the same secret"),
         ({"families": {"bare": {}}, "model": {"family": "bare", "tiers": {}}}, "the family has no tiers"),
     ],
