@@ -10,6 +10,8 @@ from typing import Protocol
 from msgspec import Struct
 
 _OFF = "none"
+_OFF_MODES = frozenset(("disabled", "off", "none", "false", "chat", "no_think"))
+"""Words for a mode in which the model does not think; `chat` is DeepSeek's."""
 _UNDECIDED = frozenset(("", "auto", "default", "adaptive", "dynamic", "on", "true", "enabled", "yes"))
 """Words for an effort with which a client leaves the choice to the model."""
 
@@ -36,8 +38,17 @@ class ChatTemplate(Struct):
 
     enable_thinking: bool | None = None
     thinking: bool | None = None
+    thinking_mode: str | None = None
+    no_think: bool | None = None
     reasoning_effort: str | None = None
+    thinking_effort: str | None = None
     thinking_budget: int | None = None
+
+    @property
+    def off(self) -> bool:
+        """Thinking is switched off by any of the names."""
+        switched = self.enable_thinking is False or self.thinking is False or self.no_think is True
+        return switched or (self.thinking_mode or "").strip().lower() in _OFF_MODES
 
 
 class Wishes(Protocol):
@@ -62,8 +73,7 @@ def efforts(chat: Wishes) -> list[str]:
     if (thinking := chat.thinking) is not None:
         stated.append(_effort_of_thinking(thinking))
     if (template := chat.chat_template_kwargs) is not None:
-        off = template.enable_thinking is False or template.thinking is False
-        stated.append(_OFF if off else template.reasoning_effort)
+        stated += [_OFF] if template.off else [template.reasoning_effort, template.thinking_effort]
     return [
         word for effort in stated if effort is not None and (word := effort.strip()).lower() not in _UNDECIDED
     ]
