@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.config.base import HeaderSecret, Name, Seconds, Section, TierName, Tokens
+from gateway.config.base import HeaderSecret, ModelName, Seconds, Section, TierName, Tokens
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 """All reasoning efforts that clients and models may name, weakest first."""
@@ -129,7 +129,7 @@ class Replica(Section):
     """One vLLM server."""
 
     url: HttpUrl = Field(description="Base URL, without /v1.")
-    name: Name | None = Field(
+    name: ModelName | None = Field(
         None, description="Shown in headers, logs and metrics; default NAME-0, NAME-1, …"
     )
     api_key: HeaderSecret | None = Field(None, description="Sent to the backend as a bearer token.")
