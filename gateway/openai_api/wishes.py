@@ -48,7 +48,7 @@ class ChatTemplate(Struct):
     def off(self) -> bool:
         """Thinking is switched off by any of the names."""
         switched = self.enable_thinking is False or self.thinking is False or self.no_think is True
-        return switched or (self.thinking_mode or "").strip().lower() in _OFF_MODES
+        return switched or _is_off(self.thinking_mode)
 
 
 class Wishes(Protocol):
@@ -61,6 +61,10 @@ class Wishes(Protocol):
     enable_thinking: bool | None
     thinking_budget: int | None
     chat_template_kwargs: ChatTemplate | None
+
+
+def _is_off(mode: str | None) -> bool:
+    return mode is not None and mode.strip().lower() in _OFF_MODES
 
 
 def efforts(chat: Wishes) -> list[str]:
@@ -99,5 +103,5 @@ def _efforts_of_reasoning(reasoning: Reasoning | str | bool) -> list[str | None]
 
 def _effort_of_thinking(thinking: Thinking | str | bool) -> str | None:  # noqa: FBT001
     if isinstance(thinking, Thinking):
-        return _OFF if thinking.type == "disabled" else None
+        return _OFF if _is_off(thinking.type) else None
     return thinking if isinstance(thinking, str) else None if thinking else _OFF

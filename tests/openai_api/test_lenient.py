@@ -126,6 +126,8 @@ def test_what_cannot_be_read_is_no_wish(fields: dict[str, Any]) -> None:
         ({"reasoning": {"max_tokens": "300", "effort": 5}}, ClientLimits(thinking=300)),
         ({"thinking": False}, ClientLimits(effort="none")),
         ({"thinking": "disabled"}, ClientLimits(effort="disabled")),
+        ({"thinking": {"type": "Disabled"}}, ClientLimits(effort="none")),
+        ({"thinking": {"type": "off", "budget_tokens": 9}}, ClientLimits(effort="none", thinking=9)),
         ({"thinking": {"type": "enabled", "budget_tokens": "1024"}}, ClientLimits(thinking=1024)),
         ({"thinking_token_budget": "77"}, ClientLimits(thinking=77)),
         ({"thinking_token_budget": 77.0}, ClientLimits(thinking=77)),
