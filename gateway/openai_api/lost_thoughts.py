@@ -11,6 +11,8 @@ from gateway.openai_api.thought_marks import LOOK, closing_mark, opening_mark
 _TEXT = re.compile(rb'"content": ?("(?:[^"\\]|\\.)*")')
 
 _FIRST_CHARACTERS = "<[◁atH"  # of the marks that open a thought
+_STARTS = (b"<", b"\\u003c", "◁".encode(), b"\\u25c1")
+"""What the closing marks begin with that stand alone, and how JSON may write it."""
 _TAIL = 256
 """Characters before a block that are kept, as a mark may be spread over many deltas."""
 
@@ -28,6 +30,8 @@ class LostThought:
         """It is clear whether the answer opens a thought."""
         self._tail = ""
         """The end of the answer so far; all of it until it has begun."""
+        self._unread = b""
+        """The block before, in place of the tail, if no mark is under way in it."""
         self.watching = True
         self.mark: str | None = None
         """The mark of the thought."""
@@ -42,6 +46,11 @@ class LostThought:
         if thinks:
             self.watching = False
             return None
+        if self._begun and not self.mark and not self._may_close(block):
+            self._tail, self._unread = "", block
+            return None
+        if self._unread:
+            self._tail, self._unread = "".join(_texts(self._unread)), b""
         earlier, texts = self._tail, _texts(block)
         text = earlier + "".join(texts)
         if not self._begun and not self._opens(text):
@@ -53,6 +62,10 @@ class LostThought:
             return None
         self.mark, self.closed, self.watching = self.mark or closing[1], True, False
         return _deltas_from(texts, closing.end() - len(earlier))
+
+    def _may_close(self, block: bytes) -> bool:
+        """Whether a mark may be under way that closes a thought which the chat template has opened."""
+        return any(map(self._tail.__contains__, "<◁")) or any(map(block.__contains__, _STARTS))
 
     def _opens(self, text: str) -> bool:
         """Read the beginning of the answer. Returns whether a thought may be under way in it."""
