@@ -20,6 +20,7 @@ from gateway.openai_api.amendments import (
     without_refused,
 )
 from gateway.openai_api.large_requests import cut
+from gateway.openai_api.lengths import least_tokens
 from gateway.openai_api.refusals import Refusal
 from gateway.openai_api.requests import Fields, encode
 from gateway.routing.call import Plan
@@ -55,7 +56,7 @@ class Draft:
         elif kind == "length":
             amended = self._shorter(amendment, refusal, size)
         else:
-            amended = replace(amendment, min_tokens=True)
+            amended = replace(amendment, min_tokens=True) if self._least else None
         if amended is None:
             return None
         return replace(amended, asked=amendment.asked | {kind}, times=amendment.times + 1)
@@ -84,6 +85,12 @@ class Draft:
         decision = self.plan.decision
         own = self.plan.call.request.client_limits.max_tokens
         return decision is not None and decision.cap is not None and decision.cap != own
+
+    @property
+    def _least(self) -> int:
+        """The client's `min_tokens`; 0 without one that its own `max_tokens` allows."""
+        request = self.plan.call.request
+        return least_tokens(request.fields, request.client_limits.max_tokens)
 
     def _with_fewer_fields(self, amendment: Amendment, refusal: Refusal) -> Amendment | None:
         refused = refused_of(additions(self._fields(amendment), self._own), refusal)
@@ -119,7 +126,7 @@ class Draft:
         if not amendment.capped:
             cap = self.plan.call.endpoint.cap_field
             fields = {name: value for name, value in fields.items() if name != cap}
-        if amendment.min_tokens or amendment.room is not None:
+        if self._least and (amendment.min_tokens or amendment.room is not None):
             fields = with_lower_minimum(fields)
         return without_refused(fields, self._own, amendment.without)
 
