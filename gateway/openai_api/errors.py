@@ -11,8 +11,6 @@ from gateway.openai_api.numbers import whole_number
 
 _LONGEST_TEXT = 1_000  # bytes
 _NO_TEXT = frozenset('<{["')
-_OF_THE_REQUEST = ("BadRequestError", "invalid_request_error")
-"""Types of errors that the client has to correct."""
 _MOST_FAULTS = 5
 """Fields that a message names. FastAPI may find thousands of faults."""
 
@@ -29,7 +27,7 @@ class ErrorObject(Struct):
     @property
     def status(self) -> int | None:
         """The HTTP status, which vLLM repeats as the code, and LiteLLM as a text; None if it is not told."""
-        return whole_number(self.code) or (400 if self.type in _OF_THE_REQUEST else None)
+        return whole_number(self.code)
 
 
 def read_error(body: bytes) -> ErrorObject:

@@ -180,7 +180,6 @@ def test_the_log_says_who_refused(server: str, body: bytes, detail: str) -> None
     [
         b'data: {"error":{"message":"bad n","code":400}}\n\n',
         b'data: {"error":{"message":"bad n","code":"400"}}\n\n',
-        b'data: {"error":{"message":"bad n","code":"bad","type":"invalid_request_error"}}\n\n',
         b'data: {"object":"error","message":"bad n","type":"BadRequestError","code":400}\n\n',
         b'data: {"id":"c","choices":[],"error":{"message":"bad n","code":400}}\n\n',
         b'\xef\xbb\xbfdata: {"error":{"message":"bad n","code":400}}\n\n',
