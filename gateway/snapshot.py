@@ -6,6 +6,7 @@ was current when it began.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -21,7 +22,7 @@ from gateway.openai_api.constraints import constrains_answer
 from gateway.openai_api.endpoints import Endpoint
 from gateway.openai_api.requests import Request
 from gateway.openai_api.scheduling import without_scheduling
-from gateway.routing.call import Call
+from gateway.routing.call import Call, Target
 from gateway.routing.router import Router
 from gateway.upstream.pool import Backend, Pool, pools_of
 from router_model.artifact import ArtifactError
@@ -113,9 +114,9 @@ class Snapshot:
         if not schedules and (policy or self.settings.keys):
             request = without_scheduling(request, refuse=policy == "refuse")
         target = self.router.target(request.model, key)
-        if target.constrained and endpoint.has_template and constrains_answer(request.fields):
-            target = target.constrained
         pool = self.pools[target.name]
+        if endpoint.has_template:
+            target = _for_answer(target, request, pool)
         limits = self.budgets.of(key, target.name) if endpoint.counts else ()
         if limits:
             request = endpoint.with_default_length(request)
@@ -138,6 +139,15 @@ class Snapshot:
         """The headers that pass to a backend, without and with those that schedule."""
         passing = FORWARDED.union(name.encode() for name in self.settings.forward_headers)
         return passing, passing | SCHEDULING
+
+
+def _for_answer(target: Target, request: Request, pool: Pool) -> Target:
+    """The target with the tiers that spoil no answer of its replicas."""
+    if target.unbudgeted and pool.refuses(target.ladder.budget_fields, time.monotonic()):
+        return target.unbudgeted
+    if target.constrained and constrains_answer(request.fields):
+        return target.constrained
+    return target
 
 
 def _open_head(settings: Settings) -> Predictor:

@@ -33,7 +33,11 @@ class Timeouts(Section):
     connection_age: Seconds = Field(
         300, description="A connection this old is not used again, so that a changed DNS answer is followed."
     )
-    first_byte: Seconds = Field(120, description="To the first byte of a stream.")
+    first_byte: Seconds = Field(
+        120,
+        description="To the first byte of a stream. Does not count while the backend may be at work in "
+        "silence, as with `idle`.",
+    )
     idle: Seconds = Field(
         60,
         description="Between two reads of a stream, or two writes to the client. Does not count while the "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TypeAlias
 
 import msgspec
@@ -43,6 +43,8 @@ class Amendment(Struct, frozen=True):
     """Whether a length limit is sent. The backend ends a completion at its context anyway."""
     asked: frozenset[str] = frozenset()
     """What the backend was asked again for: `fields`, `length`."""
+    times: int = 0
+    """How often it was asked again."""
     lasting: frozenset[RefusedField] = frozenset()
     """Those of `without` that the backend refuses in every request."""
 
@@ -86,6 +88,11 @@ def refused_of(added: Additions, refusal: Refusal) -> frozenset[RefusedField]:
 
 def _controls_thinking(path: FieldPath) -> bool:
     return path[-1] != "include_reasoning" and not _SUBJECTS.isdisjoint(path[-1].split("_"))
+
+
+def any_at(refused: Iterable[RefusedField], places: Collection[FieldPath]) -> bool:
+    """Whether a field at one of these places is refused whatever its value, or an object that holds it."""
+    return any(not word and place[: len(path)] == path for path, word in refused for place in places)
 
 
 def taken_back(sent: Fields, own: Fields, paths: Iterable[FieldPath]) -> Fields:

@@ -11,6 +11,8 @@ import math
 import re
 from typing import Any
 
+import msgspec
+
 _NUMBER = re.compile(r"\s*\d{1,15}(?:\.\d{0,15})?\s*")
 _MOST = 2**53
 
@@ -33,6 +35,15 @@ def loose_object(text: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def strict_json(value: Any) -> bytes:
+    """A value that `loose_object` has read, as JSON that others can read: a lone surrogate becomes `?`."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        text = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+        return msgspec.json.encode(json.loads(text))
 
 
 def word_of(value: Any) -> str | None:

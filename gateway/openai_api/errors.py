@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from gateway.openai_api.counts import count_of
+
 _LONGEST_TEXT = 1_000  # bytes
 _NO_TEXT = frozenset('<{["')
 _MOST_FAULTS = 5
@@ -24,8 +26,8 @@ class ErrorObject(Struct):
 
     @property
     def status(self) -> int | None:
-        """The HTTP status, which vLLM repeats as the code."""
-        return self.code if isinstance(self.code, int) else None
+        """The HTTP status, which vLLM repeats as the code, and LiteLLM as a text; None if it is not told."""
+        return count_of(self.code)
 
 
 def read_error(body: bytes) -> ErrorObject:

@@ -45,12 +45,17 @@ def holds_error(block: bytes) -> bool:
 
 
 def first_error(block: bytes) -> bytes | None:
-    """The first event of a stream, as one `data:` line, if it is an error of the backend."""
-    found = _ERROR.search(block)
-    if found is None or b"data:" in block[: found.start()]:
+    """The first event of a stream, as one `data:` line, if it is an error of the backend.
+
+    It has an `error`, or is one: `{"object":"error","message":…}`, as vLLM before 0.10 and others write it.
+    """
+    if b'"error"' not in block:
         return None
-    event = block[block.index(b"data:", found.start()) :]
-    return b"data: " + event_data(next(split_events(event))).replace(b"\n", b" ")
+    data = next(filter(None, map(event_data, split_events(block))), b"")
+    chunk = loose_object(data)
+    if chunk is None or not (chunk.get("error") or chunk.get("object") == "error"):
+        return None
+    return b"data: " + data.replace(b"\n", b" ")
 
 
 def with_blank_line(rest: bytes) -> bytes:

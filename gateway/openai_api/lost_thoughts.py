@@ -11,7 +11,10 @@ from gateway.openai_api.thought_marks import LOOK, closing_mark, opening_mark
 _TEXT = re.compile(rb'"content": ?("(?:[^"\\]|\\.)*")')
 
 _FIRST_CHARACTERS = "<[◁atH"  # of the marks that open a thought
-_CLOSING = (b"think", b"THINK", b"final", b"channel|>", b"/mm:", b"thought>", b"my response:")
+_STARTS = (b"<", b"\\u003c", "◁".encode(), b"\\u25c1")
+"""What the closing marks begin with that stand alone, and how JSON may write it."""
+_TAIL = 256
+"""Characters before a block that are kept, as a mark may be spread over many deltas."""
 
 
 class LostThought:
@@ -23,11 +26,12 @@ class LostThought:
     def __init__(self, *, expected: bool) -> None:
         """expected: the model was told to think. An answer without reasoning may then be one long thought."""
         self._expected = expected
-        self._start = ""
-        """The beginning of the answer, until it is clear whether it opens a thought."""
         self._begun = False
-        self._before = b""
-        """The block before, as a mark may be spread over two."""
+        """It is clear whether the answer opens a thought."""
+        self._tail = ""
+        """The end of the answer so far; all of it until it has begun."""
+        self._unread = b""
+        """The block before, in place of the tail, if no mark is under way in it."""
         self.watching = True
         self.mark: str | None = None
         """The mark of the thought."""
@@ -42,25 +46,35 @@ class LostThought:
         if thinks:
             self.watching = False
             return None
-        if not self._begun and not self._opens(block):
+        if self._begun and not self.mark and not self._may_close(block):
+            self._tail, self._unread = "", block
             return None
-        before, self._before = self._before, block
-        if not any(part in block for part in _CLOSING):
+        if self._unread:
+            self._tail, self._unread = "".join(_texts(self._unread)), b""
+        earlier, texts = self._tail, _texts(block)
+        text = earlier + "".join(texts)
+        if not self._begun and not self._opens(text):
+            self._tail = text.lstrip()  # a model may go on and on with white space
             return None
-        earlier, texts = "".join(_texts(before)), _texts(block)
-        closing = closing_mark(earlier + "".join(texts), opened=self.mark is not None)
+        closing = closing_mark(text, opened=self.mark is not None)
         if closing is None:
+            self._tail = text[-_TAIL:]
             return None
         self.mark, self.closed, self.watching = self.mark or closing[1], True, False
         return _deltas_from(texts, closing.end() - len(earlier))
 
-    def _opens(self, block: bytes) -> bool:
+    def _may_close(self, block: bytes) -> bool:
+        """Whether a mark may be under way that closes a thought which the chat template has opened."""
+        return any(map(self._tail.__contains__, "<◁")) or any(map(block.__contains__, _STARTS))
+
+    def _opens(self, text: str) -> bool:
         """Read the beginning of the answer. Returns whether a thought may be under way in it."""
-        self._start = (self._start + "".join(_texts(block))).lstrip()
-        if not self._start:
+        start = text.lstrip()
+        if not start:
             return False
-        self.mark = opening_mark(self._start)
-        if not self.mark and self._start[0] in _FIRST_CHARACTERS and len(self._start) < LOOK:
+        self.mark = opening_mark(start)
+        undecided = not self.mark and start[0] in _FIRST_CHARACTERS and len(start) < LOOK
+        if undecided and not closing_mark(start):
             return False
         self._begun = True
         self.watching = self._expected or self.mark is not None

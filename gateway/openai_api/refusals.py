@@ -25,7 +25,8 @@ def _any_of(*patterns: str) -> re.Pattern[str]:
 _CONTEXT = _any_of(
     rf"maximum context length (?:is|of) {_N}",
     rf"context length is only {_N}",
-    rf"max_(?:model|seq)_len\W{{0,4}}{_N}",
+    rf"max_(?:model_len|seq_len|num_tokens|total_tokens)\W{{0,4}}{_N}",
+    rf"maximum sequence length\D{{0,4}}{_N}",
     rf"max_new_tokens\W{{0,3}} must be <= {_N}",
     rf"maximum model length of {_N}",
     rf"context (?:length|size|window|limit)\D{{0,24}}{_N}",
@@ -51,7 +52,9 @@ _TOO_MANY_CHARACTERS = _any_of(rf"upper bound for {_N} input tokens", rf"maximum
 _MOST = _any_of(
     rf"at most {_N} (?:completion|output|new) tokens",
     rf"> {_N}, which is the maximum",
-    rf"max_\w*tokens\b[^.]{{0,80}}(?:<=|less than or equal to|at most|cannot exceed|must not exceed) {_N}",
+    rf"max_\w*tokens\b[^.]{{0,80}}(?:<=|less than or equal to|at most|(?:can|must )not exceed)\W{{1,3}}{_N}",
+    rf"range of max_\w*tokens (?:is|should be) \[\d+, ?{_N}\]",
+    rf"maximum (?:output|completion|new) tokens \({_N}\)",
     rf"expected a value <= {_N}",
 )
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import msgspec
-
-from gateway.openai_api.counts import count_of, loose_object
+from gateway.openai_api.counts import count_of, loose_object, strict_json
 from gateway.openai_api.event_stream import EVENT_END, event_data
 from gateway.openai_api.usage import ReportedUsage, reported_usage
 
@@ -106,7 +104,7 @@ class RunningCounts:
             return b""
         if len(self._counts) > 1:  # the event counts the tokens of one choice only
             chunk["usage"] = _totals(self.total())
-        return b"data: " + msgspec.json.encode(chunk | {"choices": []}) + b"\n\n"
+        return b"data: " + strict_json(chunk | {"choices": []}) + b"\n\n"
 
 
 def _reasoning(details: Any) -> int:

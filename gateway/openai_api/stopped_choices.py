@@ -86,13 +86,16 @@ def cut_tokens(choice: ChoiceFields, text: str, end: int) -> ChoiceFields:
     """The choice without the log probabilities and ids of tokens after a position in its text.
 
     The token in which the position lies stays, as at vLLM. Where the tokens do not make up the text, all
-    stay.
+    stay, and also where they cannot be read.
     """
-    logprobs = member_of(choice, "logprobs")
-    if not has(logprobs, "content"):
+    try:
+        logprobs = member_of(choice, "logprobs")
+        if not has(logprobs, "content"):
+            return choice
+        kept = _tokens_until(_entries.decode(logprobs["content"]), text, end)
+        entries = _raws.decode(logprobs["content"])
+    except (msgspec.DecodeError, ValueError):
         return choice
-    kept = _tokens_until(_entries.decode(logprobs["content"]), text, end)
-    entries = _raws.decode(logprobs["content"])
     if kept is None or kept >= len(entries):
         return choice
     cut = {"logprobs": Raw(encode(logprobs | {"content": Raw(encode(entries[:kept]))}))}

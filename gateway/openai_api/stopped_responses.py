@@ -81,4 +81,4 @@ def _exempt_share(response: ChoiceFields, choices: int, min_tokens: int) -> floa
     if not min_tokens:
         return 0
     usage, exempt = reported_usage(response.get("usage")), min_tokens * choices
-    return min(1.0, exempt / ((usage and count_of(usage.completion_tokens)) or exempt))
+    return min(1.0, exempt / ((usage and count_of(usage.completion_tokens)) or exempt or 1))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
+from gateway.openai_api.event_stream import BLANK_LINES, split_events
 from gateway.openai_api.lost_thoughts import LostThought
 from gateway.openai_api.requests import encode
 from gateway.openai_api.stop_strings import StopSearch, StopStrings
@@ -26,9 +26,6 @@ from gateway.openai_api.stopped_choices import (
 )
 from gateway.openai_api.stream import StreamReader
 from gateway.openai_api.usage import TokenUsage
-
-_CRLF_EVENT = re.compile(rb".*?\r?\n\r?\n|.+", re.DOTALL)
-_ENDS = (b"\n\n", b"\n\r\n")
 
 # What can concern a stop string: text of the answer, the end of a choice or of the stream, a tool call.
 _CONCERNS = (
@@ -84,7 +81,7 @@ class StoppingReader(StreamReader):
     def _cut(self, block: bytes) -> bytes:
         """What the client gets of whole events."""
         watches = self._stopped or self._in_pieces or self._waits
-        if not watches and not any(map(block.__contains__, _CONCERNS)) and block.endswith(_ENDS):
+        if not watches and not any(map(block.__contains__, _CONCERNS)) and block.endswith(BLANK_LINES):
             return block
         passed = b"".join(map(self._pass, _events(block)))
         if self._stopped - self._closed and self._all_ended():
@@ -109,7 +106,7 @@ class StoppingReader(StreamReader):
 
     def _pass(self, event: bytes) -> bytes:
         """What the client gets of an event."""
-        whole, self._in_pieces = not self._in_pieces, not event.endswith(_ENDS)
+        whole, self._in_pieces = not self._in_pieces, not event.endswith(BLANK_LINES)
         lines = event.splitlines(keepends=True)
         payload = b"".join([line[5:] for line in lines if line.startswith(b"data:")])
         if not payload or not whole:
@@ -200,7 +197,7 @@ def reader_of(
 def _events(block: bytes) -> list[bytes]:
     """The events of a block, each with the blank line that ends it; the last may lack it."""
     if b"\r" in block:
-        return _CRLF_EVENT.findall(block)
+        return list(split_events(block))
     *events, rest = block.split(b"\n\n")
     return [*(event + b"\n\n" for event in events), *([rest] if rest else [])]
 

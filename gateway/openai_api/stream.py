@@ -8,7 +8,7 @@ from contextlib import suppress
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from gateway.openai_api.counts import loose_object
+from gateway.openai_api.counts import loose_object, strict_json
 from gateway.openai_api.deltas import COMPACT, Spelling, finished_choices, spelling_of
 from gateway.openai_api.event_stream import (
     BLANK_LINES,
@@ -153,7 +153,7 @@ class StreamReader:
         for last in ("choices", "usage"):
             if last in chunk:
                 chunk[last] = chunk.pop(last)
-        usual = b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+        usual = b"data: " + strict_json(chunk) + b"\n\n"
         read = self._read_usual(usual, COMPACT)
         return event if read == usual else read
 
@@ -297,4 +297,4 @@ def _read_chunk(event: bytes) -> _Chunk | None:
     with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _chunk.decode(payload)
     read = loose_object(event_data(event))
-    return None if read is None else _chunk.decode(msgspec.json.encode(read))
+    return None if read is None else _chunk.decode(strict_json(read))

@@ -50,6 +50,8 @@ class Target:
     """The head's own price table. A budget uses it until it has seen enough requests."""
     constrained: Target | None = None
     """The same for requests with tools or a schema, if these get no thinking budget."""
+    unbudgeted: Target | None = None
+    """The same for backends that refuse thinking budgets; None if the model is sent none."""
 
     @property
     def listed(self) -> bool:
@@ -250,6 +252,13 @@ class Plan(Struct, frozen=True):
         routing = self.routing.with_room(room)
         decision = routing.fitted(self.decision) if self.reservation else routing.decision
         return replace(self, routing=routing, decision=decision)
+
+    def without_budget(self) -> Plan:
+        """The plan for a backend that refuses thinking budgets."""
+        target, routing, decision = self.call.target, self.routing, self.decision
+        if not (target.unbudgeted and routing and decision):
+            return self
+        return replace(self, decision=routing.without_budget(decision, target.unbudgeted.ladder))
 
     def without_body(self) -> Plan:
         """The plan of a call that has been encoded for a backend; it keeps the small fields only."""

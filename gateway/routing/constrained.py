@@ -1,7 +1,8 @@
-"""Tiers for answers that must parse: tool calls, and text that a schema governs. No I/O.
+"""Tiers without a thinking budget: for answers that must parse, and for backends that refuse one. No I/O.
 
 vLLM may force the end of a thought into the arguments of a tool call that the model began inside the thought
-(vLLM issue 44676). So such requests get no thinking budget, unless the model's `budget_with_tools` allows it.
+(vLLM issue 44676). So requests with tools or a schema get no thinking budget, unless the model's
+`budget_with_tools` allows it. Other backends refuse budgets in any request.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ class ConstrainedLadder(TierLadder):
     - A guarantee holds in any case. A family that cannot switch thinking off thinks in any case.
     """
 
-    def __init__(self, tiers: dict[str, Tier], family: Family) -> None:
+    def __init__(self, tiers: dict[str, Tier], family: Family, *, sends_zero_budget: bool = True) -> None:
+        """sends_zero_budget: a budget of 0 is sent, as it takes effect before a tool call can begin."""
         super().__init__(tiers, family, sends_thinking_budget=False)
-        self.sends_zero_budget = True  # it takes effect before the model can begin a tool call
+        self.sends_zero_budget = sends_zero_budget
         told = "$effort" in str(family.thinking)
         efforts = {effort for effort, tier in zip(self.efforts, self.tiers, strict=True) if tier.thinking}
         self._paced = told and len(efforts) > 1
@@ -58,3 +60,11 @@ def constrained_ladder(model: Model, ladder: TierLadder, family: Family) -> Cons
     if model.budget_with_tools or not ladder.forces_thinking_budget:
         return None
     return ConstrainedLadder(dict(zip(ladder.names, ladder.tiers, strict=True)), family)
+
+
+def unbudgeted_ladder(ladder: TierLadder, family: Family) -> ConstrainedLadder | None:
+    """The ladder for backends that refuse thinking budgets; None if it has none that could be refused."""
+    if not ladder.forces_thinking_budget:
+        return None
+    tiers = dict(zip(ladder.names, ladder.tiers, strict=True))
+    return ConstrainedLadder(tiers, family, sends_zero_budget=False)

@@ -13,18 +13,20 @@ from gateway.openai_api.amendments import (
     SMALL_FIELD,
     Amendment,
     additions,
+    any_at,
     counts_asked_for,
     refused_of,
     with_lower_minimum,
     without_refused,
 )
 from gateway.openai_api.large_requests import cut
+from gateway.openai_api.lengths import least_tokens
 from gateway.openai_api.refusals import Refusal
 from gateway.openai_api.requests import Fields, encode
 from gateway.routing.call import Plan
 
-_BUDGETS = ("thinking_token_budget", "thinking_budget")
-"""Fields, and keys of `chat_template_kwargs`, that hold a thinking budget."""
+_MOST_TIMES = 4
+"""How often a replica is asked again for one request."""
 
 
 class Draft:
@@ -41,17 +43,19 @@ class Draft:
     def amended(self, amendment: Amendment, refusal: Refusal, size: int) -> Amendment | None:
         """How to ask again after a refusal; None if it concerns nothing that the gateway added.
 
-        A backend is asked again at most once for its fields and once for the length. size: bytes of the
-        request.
+        A backend is asked again at most once for the length, and four times in all, as some name only the
+        first of several fields. size: bytes of the request.
         """
         kind = "length" if refusal.too_long else "fields"
-        if kind in amendment.asked:
+        if amendment.times >= _MOST_TIMES or (kind in amendment.asked and kind != "fields"):
             return None
         if kind == "fields":
             amended = self._with_fewer_fields(amendment, refusal)
         else:
             amended = self._shorter(amendment, refusal, size) if self._limits_length else None
-        return replace(amended, asked=amendment.asked | {kind}) if amended else None
+        if amended is None:
+            return None
+        return replace(amended, asked=amendment.asked | {kind}, times=amendment.times + 1)
 
     def written(self, amendment: Amendment, body: bytes) -> bytes:
         """The body of the request with an amendment. `body` is the body as planned.
@@ -63,6 +67,8 @@ class Draft:
             return body
         if amendment.room is not None:
             self.plan = self.plan.with_room(amendment.room)
+        if any_at(amendment.without, self.plan.call.target.ladder.budget_fields):
+            self.plan = self.plan.without_budget()
         fields = self._fields(amendment)
         self.plan = self._as_sent(fields)
         if not self.plan.call.body:
@@ -76,12 +82,18 @@ class Draft:
         own = self.plan.call.request.client_limits.max_tokens
         return decision is not None and decision.cap is not None and decision.cap != own
 
+    @property
+    def _least(self) -> int:
+        """The client's `min_tokens`; 0 without one that its own `max_tokens` allows."""
+        request = self.plan.call.request
+        return least_tokens(request.fields, request.client_limits.max_tokens)
+
     def _with_fewer_fields(self, amendment: Amendment, refusal: Refusal) -> Amendment | None:
         refused = refused_of(additions(self._fields(amendment), self._own), refusal)
         if not refused:
             return None
         lasts = refusal.lasting and "chat_template" not in self._own  # which may refuse whatever it likes
-        lasting = refused if lasts else frozenset()
+        lasting = amendment.lasting | (refused if lasts else frozenset())
         return replace(amendment, without=amendment.without | refused, lasting=lasting)
 
     def _shorter(self, amendment: Amendment, refusal: Refusal, size: int) -> Amendment | None:
@@ -110,14 +122,15 @@ class Draft:
         if not amendment.capped:
             cap = self.plan.call.endpoint.cap_field
             fields = {name: value for name, value in fields.items() if name != cap}
-        if amendment.room is not None:
+        if self._least and amendment.room is not None:
             fields = with_lower_minimum(fields)
         return without_refused(fields, self._own, amendment.without)
 
     def _as_sent(self, fields: Fields) -> Plan:
         """The plan, with what follows from the fields that are missing."""
         plan, request = self.plan, self.plan.call.request
-        budgeted = any(path[-1] in _BUDGETS for path in additions(fields, self._own))
+        places = plan.call.target.ladder.budget_fields
+        budgeted = not places.isdisjoint(additions(fields, self._own))
         plan = replace(plan, unenforced=not budgeted)
         if plan.reservation is None or not request.stream:
             return plan

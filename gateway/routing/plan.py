@@ -113,6 +113,22 @@ class RoutingPlan:
             changes |= self._shortened(decision, index) | {"reason": "context"}
         return with_fields(decision, **changes)
 
+    def without_budget(self, decision: Decision, unbudgeted: TierLadder) -> Decision:
+        """A decision for a backend that refuses thinking budgets, within the length that was planned.
+
+        Nothing ends a thought before the length limit, which leaves no answer. So a length that is short for
+        a thought goes without, if the family can switch thinking off.
+
+        unbudgeted: the ladder for such backends.
+        """
+        if not decision.thinking or self.ladder.thinks(0):
+            return decision
+        most = decision.cap if decision.cap is not None else self.client_limits.max_tokens
+        limits = replace(self.client_limits, max_tokens=most)
+        tier = self.ladder.rungs[decision.rung].tier
+        length = unbudgeted.length(tier, limits, self.guaranteed, self.context, self.room)
+        return decision if length.thinking else with_fields(decision, thinking=0)
+
     def fitting(self, index: int) -> int:
         """The rung itself, or if the context has no room for its thinking, the longest tier that has.
 

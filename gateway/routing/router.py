@@ -15,7 +15,7 @@ from gateway.openai_api.lengths import least_tokens
 from gateway.openai_api.requests import ClientLimits, Request
 from gateway.routing import policy
 from gateway.routing.call import Call, Target
-from gateway.routing.constrained import constrained_ladder
+from gateway.routing.constrained import constrained_ladder, unbudgeted_ladder
 from gateway.routing.plan import RoutingPlan
 from gateway.routing.policy import Bounds
 from gateway.routing.rules import Facts, RuleBook
@@ -45,11 +45,13 @@ class Router:
             ladder = TierLadder.of(model, settings.tiers_of(model), settings.families[model.family])
             prices = predictor.price_table(name, ladder.lengths) if settings.budgets else None
             strict = constrained_ladder(model, ladder, settings.families[model.family])
+            loose = unbudgeted_ladder(ladder, settings.families[model.family])
             for pin in (None, *ladder.names):
                 called = f"{name}:{pin}" if pin else name
                 if pin is None or called not in settings.models:  # a model's own name comes first
                     constrained = Target(name, model, strict, pin, prices) if strict else None
-                    self.targets[called] = Target(name, model, ladder, pin, prices, constrained)
+                    unbudgeted = Target(name, model, loose, pin, prices) if loose else None
+                    self.targets[called] = Target(name, model, ladder, pin, prices, constrained, unbudgeted)
 
     def identify(self, headers: Mapping[bytes, bytes]) -> Key | None:
         """The client's key; None if no keys are configured.

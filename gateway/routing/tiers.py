@@ -6,7 +6,6 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -14,6 +13,7 @@ from msgspec import Raw
 from gateway.config.models import EFFORTS, Family, Model, Tier
 from gateway.openai_api.requests import ClientLimits, Fields, effort_rank, encode
 from gateway.openai_api.wishes import ChatTemplate
+from gateway.routing.overlays import filled, places_of
 from gateway.routing.rungs import build_rungs
 from router_model.predictor import TierLength
 
@@ -59,6 +59,10 @@ class TierLadder:
         self._sends_thinking_budget = sends_thinking_budget
         self.enforces_thinking_budget = sends_thinking_budget and "$budget" in str(family.thinking)
         """Whether requests carry a thinking budget in tokens, so that any length between two tiers works."""
+        self.budget_fields = (
+            frozenset(places_of("$budget", family.thinking)) if sends_thinking_budget else frozenset()
+        )
+        """Where requests carry the thinking budget."""
         self.sends_zero_budget = sends_thinking_budget
         """Whether a family may switch thinking off by a budget of 0, so that no thought begins."""
         self.rungs = build_rungs(self.tiers, (rungs or 0) if self._differs_in_numbers else 0)
@@ -249,7 +253,7 @@ class TierLadder:
         values = {"$effort": self._effort(tier)} | (
             {"$budget": max(thinking, 1)} if self._sends_thinking_budget else {}
         )
-        overlay = _fill((family.no_thinking or {}) if switched_off else family.thinking, values)
+        overlay = filled((family.no_thinking or {}) if switched_off else family.thinking, values)
         if not self._sends_thinking_budget and not (switched_off and self.sends_zero_budget):
             overlay.pop("thinking_token_budget", None)
         for name, value in tier.overlay.items():
@@ -285,15 +289,3 @@ def _drop_words(fields: Fields) -> None:
         fields[_TEMPLATE] = Raw(encode(kept))
     else:
         del fields[_TEMPLATE]
-
-
-def _fill(template: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """Replace the placeholders of a family's template; drop fields whose placeholder has no value.
-
-    For example, {"thinking_token_budget": "$budget"} becomes {"thinking_token_budget": 1024}.
-    """
-    return {
-        name: _fill(value, values) if isinstance(value, dict) else values.get(str(value), value)
-        for name, value in template.items()
-        if not str(value).startswith("$") or value in values
-    }

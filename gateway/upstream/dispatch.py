@@ -30,7 +30,7 @@ from gateway.errors import (
 from gateway.openai_api.event_stream import first_error
 from gateway.upstream.amending import amending, part_refused
 from gateway.upstream.asking import ask_replica, authorization
-from gateway.upstream.beginning import first_event, kind_of, read_failure
+from gateway.upstream.beginning import first_byte_timeout, first_event, kind_of, read_failure
 from gateway.upstream.client import HttpClient
 from gateway.upstream.errors import Failure, stream_failure
 from gateway.upstream.http1 import HttpResponse
@@ -174,13 +174,13 @@ class Upstream:
         """
         timeouts, sent = pool.timeouts, time.monotonic()
         # The first-byte timeout is for streams. Other responses begin only when the answer is complete.
-        waits = request.stream and not request.late
-        limit = asyncio.get_running_loop().time() + timeouts.first_byte if waits else end
+        limit = asyncio.get_running_loop().time() + timeouts.first_byte if request.stream else end
         request.tried.append(backend.name)
         backend.start_request(sent)
         response: HttpResponse | None = None
         try:
-            async with asyncio.timeout_at(min(limit, end)):
+            works = partial(_may_be_at_work, backend, request)
+            async with first_byte_timeout(limit, end, works):
                 headers = [*request.headers, *authorization(backend.replica)]
                 response = await self._client.request(
                     b"POST",
@@ -236,6 +236,11 @@ class Upstream:
 def _meaning(backend: Backend, request: UpstreamRequest, failure: Failure, sent: float) -> Exception:
     """What the failure of a request sent at `sent` means: ask again without a part of it, or an error."""
     return part_refused(request, failure.refusal) or backend.interpret(failure.error, sent, time.monotonic())
+
+
+def _may_be_at_work(backend: Backend, request: UpstreamRequest) -> bool:
+    """Whether a backend that has not begun to respond may be generating what it does not show yet."""
+    return backend.healthy is not False and (request.late or request.holds_back)
 
 
 def _no_backend(pool: Pool) -> NoBackend:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from gateway.config.models import Health, Model, Replica, Timeouts
@@ -16,6 +16,7 @@ from gateway.errors import (
     GatewayError,
     NoBackend,
 )
+from gateway.openai_api.amendments import FieldPath, any_at
 from gateway.openai_api.usage import TokenUsage
 from gateway.upstream.causes import Cause
 from gateway.upstream.ejection import ReplicaBreaker
@@ -139,6 +140,13 @@ class Pool:
     def context(self) -> int | None:
         """The smallest context length that any replica has stated, in tokens."""
         return min((backend.context for backend in self.backends if backend.context), default=None)
+
+    def refuses(self, places: Collection[FieldPath], now: float) -> bool:
+        """Whether every replica that could be picked refuses a field at one of these places."""
+        if not any(backend.refused for backend in self.backends):
+            return False  # the usual case
+        usable = self._usable(now)
+        return bool(usable) and all(any_at(backend.refused.known(now), places) for backend in usable)
 
     def pick(self, now: float, tried: set[Backend], affinity: str | None) -> Backend | None:
         """Choose a replica that is not in `tried` for the next attempt; None if there is no other.

@@ -44,10 +44,12 @@ class PromptCounts:
         backend = pool.pick(now, unable, None)
         if backend is None or size > _MOST_BYTES:
             return None
+        asked = False
         try:
             async with asyncio.timeout(_SECONDS), self._large if size > LARGE_BODY else nullcontext():
                 if (body := question()) is None:
                     return None
+                asked = True
                 status, answer = await self._upstream.ask(
                     backend.replica,
                     b"POST",
@@ -58,7 +60,8 @@ class PromptCounts:
                     repeatable=True,
                 )
         except (TimeoutError, GatewayError) as error:
-            _pause(backend, _AWAY, str(error) or f"no answer in {_SECONDS:g} s")
+            if asked:  # else the time went by while other large prompts were counted
+                _pause(backend, _AWAY, str(error) or f"no answer in {_SECONDS:g} s")
             return None
         if status in _REFUSALS:
             return None

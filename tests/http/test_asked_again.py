@@ -114,6 +114,15 @@ async def test_fault_of_the_client(
     assert len(asked(backend)) == 1
 
 
+async def test_minimum_above_the_cap(running: Running, backend: Backend) -> None:
+    """`min_tokens` that only our own cap makes too high is lowered to it."""
+    backend.default = no_room(40)
+    answer = await post(running, ask(min_tokens=60, max_tokens=80))
+
+    assert answer.status == 200
+    assert (sent(backend, "min_tokens"), sent(backend, CAP)) == ([60, 40], [60, 40])
+
+
 FORBIDDEN = {"type": "extra_forbidden", "loc": ["body", BUDGET], "msg": "Extra inputs are not permitted"}
 REFUSALS = {
     "400": NO_BUDGET,
@@ -189,8 +198,8 @@ async def test_field_refused_beside_another(running: Running, backend: Backend) 
     assert sent(backend, BUDGET) == [256, None, 256]
 
 
-async def test_asks_at_most_twice_more(running: Running, backend: Backend) -> None:
-    """Fields and length are each asked for once; then the client gets the error."""
+async def test_asks_for_a_length_once(running: Running, backend: Backend) -> None:
+    """Fields and length are asked for; a length that is refused again is the client's error."""
     backend.script(NO_BUDGET)
     backend.default = no_room(100)
     assert (await post(running, long())).status == 200
@@ -199,7 +208,7 @@ async def test_asks_at_most_twice_more(running: Running, backend: Backend) -> No
     backend.default = Fault(status=400, message=no_room(100).message)
     answer = await post(running, long())
     assert (answer.status, answer.code) == (400, "context_length_exceeded")
-    assert sent(backend, CAP)[3:] == [288, 100]
+    assert sent(backend, CAP)[3:] == [288, 96]  # of the tier below, as nothing would end the longer thought
 
 
 async def test_keys_and_words(backend: Backend) -> None:

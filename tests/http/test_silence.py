@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.fault import Fault
-from tests.http.wire import ask, post, post_recorded, replicated, stream_errors, tokens, until
+from tests.http.wire import NEVER_MS, ask, post, post_recorded, replicated, stream_errors, tokens, until
 from tests.serving import Running, configuration, serving
 
 WORKS = Fault(pace_ms=150, tokens=1)
@@ -93,12 +93,26 @@ async def test_death_in_silence(subtests: pytest.Subtests) -> None:
             assert [error["code"] for error in stream_errors((await asked).body)] == ["backend_timeout"]
 
 
-@pytest.mark.parametrize("fields", [{"use_beam_search": True}, {"best_of": 2}])
-async def test_stream_that_begins_with_its_end(fields: dict[str, Any]) -> None:
-    """Beam search sends nothing before all is generated, so there is no first byte to wait for."""
-    async with replicated(1, timeouts={"first_byte": 0.05}) as (running, (backend,)):
-        backend.script(Fault(first_byte_ms=100))
-        assert (await post(running, ask(stream=True) | fields)).status == 200
+async def test_stream_that_begins_late(subtests: pytest.Subtests, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What may hold back its answer, or sends nothing before all is generated, has no first byte to wait for.
+
+    A replica that fails its health checks meanwhile is not waited for.
+    """
+    monkeypatch.setattr("gateway.upstream.beginning._LOOK", 0.01)
+    async with replicated(1, timeouts={"first_byte": 0.02}) as (running, (backend,)):
+        backend.default = Fault(first_byte_ms=40)
+        for fields in [*SILENT, {"use_beam_search": True}, {"best_of": 2}]:
+            with subtests.test(fields=fields):
+                assert (await post(running, ask(stream=True) | fields)).status == 200
+        with subtests.test("shows all"):
+            assert (await post(running, ask(stream=True))).status == 504
+        with subtests.test("unhealthy"):
+            backend.default = Fault(delay_ms=NEVER_MS)
+            asked = asyncio.create_task(post(running, ask(stream=True) | SILENT[0]))
+            ((_, replica),) = running.gateway.backends()
+            await until(lambda: replica.in_flight == 1)
+            replica.healthy = False
+            assert (await asked).code == "backend_timeout"
 
 
 async def test_comments_between_events() -> None:

@@ -46,6 +46,14 @@ def usage_of(stream: list[bytes], *, expected: bool = True, glued: bool = False)
             "Here is my thought process:",
             1,
         ),
+        (["<think>", "so", " it", "</", "think", ">", "42"], "<think>", 1),
+        (["a", "</", "think", ">", "\n\n", "4", "2"], "</think>", 2),
+        (
+            ["Here", " is my thought process:", " a", " Here", " is", " my", " response", ":", " 42"],
+            "Here is my thought process:",
+            1,
+        ),
+        (list("<think>so</think>42"), "<think>", 2),
         (["<think>", "so", " it", " goes"], "<think>", 0),
     ],
 )

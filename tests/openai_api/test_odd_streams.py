@@ -35,6 +35,20 @@ def read(stream: bytes, **options: Any) -> tuple[bytes, StreamReader]:
 
 
 @pytest.mark.parametrize(
+    "layout", [compact, lambda value: json.dumps(value, indent=1).replace("\n", "").encode()]
+)
+def test_half_a_character(layout: Any) -> None:
+    """A lone surrogate, as of an emoji that is cut in two, costs neither the stream nor its counts."""
+    counted = chunk(content="\ud83d") | {"usage": {"completion_tokens": 1}}
+    stream = b"".join(b"data: " + layout(event) + b"\n\n" for event in (counted, chunk("stop")))
+    passed, reader = read(stream, strip_counts=True)
+
+    assert passed.endswith(DONE)
+    assert b"\\ud83d" in passed or b"?" in passed
+    assert reader.token_usage().completion == 1
+
+
+@pytest.mark.parametrize(
     ("end", "added"),
     [
         (b"data: [DONE]\n\n", b""),

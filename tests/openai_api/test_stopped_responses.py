@@ -30,6 +30,24 @@ def cut(message: dict[str, Any], *strings: str, **stops: Any) -> Any:
 
 
 @pytest.mark.parametrize(
+    "logprobs",
+    [{"content": 5}, {"content": [{"token": "a", "bytes": [-1]}]}, {"content": [{"token": 5}]}, [1]],
+)
+def test_odd_log_probabilities(logprobs: Any) -> None:
+    """Log probabilities that cannot be read stay as they are, and the answer is cut."""
+    body = response({"content": "one. two"}, logprobs=logprobs)
+    (choice,) = json.loads(cut_response(body, StopStrings((".",))))["choices"]
+
+    assert (choice["message"]["content"], choice["logprobs"]) == ("one", logprobs)
+
+
+def test_no_choices() -> None:
+    """A response without choices passes."""
+    body = response()
+    assert cut_response(body, StopStrings((".",), min_tokens=3)) == body
+
+
+@pytest.mark.parametrize(
     ("content", "shown", "stop"),
     [
         ("one. two. END", "one", "."),

@@ -31,7 +31,9 @@ def count(tokens: int) -> dict[str, Any]:
 
 
 def reader(*strings: str, choices: int = 1, usage: bool = False, **stops: Any) -> StoppingReader:
-    return StoppingReader(StopStrings(strings, **stops), choices, strip_usage=not usage, strip_counts=True)
+    return StoppingReader(
+        StopStrings(strings, **stops), choices=choices, strip_usage=not usage, strip_counts=True
+    )
 
 
 def answers(body: bytes) -> dict[int, tuple[str, str, str | None, Any]]:
@@ -271,12 +273,13 @@ def test_events_of_other_shapes_pass() -> None:
     assert [read.feed(one) for one in odd] == odd
 
 
-def test_lines_around_a_changed_event_stay() -> None:
-    """The other lines of an event that is written anew are kept."""
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_lines_around_a_changed_event_stay(end: bytes) -> None:
+    """The other lines of an event that is written anew are kept, whatever its lines end with."""
     read = reader(".")
-    passed = read.feed(b": hm\r\nid: 5\r\n" + event(delta(content="a.")).replace(b"\n\n", b"\r\n\r\n"))
+    passed = read.feed(b": hm%sid: 5%s" % (end, end) + event(delta(content="a.")).replace(b"\n", end))
 
-    assert passed.startswith(b": hm\r\nid: 5\r\ndata: {")
+    assert passed.startswith(b": hm%sid: 5%sdata: {" % (end, end))
     assert answers(passed[passed.index(b"data:") :])[0][1] == "a"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.errors import InvalidRequest
+from gateway.openai_api.event_stream import first_error
 from gateway.upstream.errors import backend_error, stream_failure
 
 REFUSALS = [
@@ -172,3 +173,36 @@ def test_stream_that_begins_with_an_error(event: bytes, code: str) -> None:
 def test_the_log_says_who_refused(server: str, body: bytes, detail: str) -> None:
     """A proxy before the backend is recognised by its header, of which only known names are logged."""
     assert backend_error(413, body, retry_after=1, server=server).detail == detail
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'data: {"error":{"message":"bad n","code":400}}\n\n',
+        b'data: {"error":{"message":"bad n","code":"400"}}\n\n',
+        b'data: {"object":"error","message":"bad n","type":"BadRequestError","code":400}\n\n',
+        b'data: {"id":"c","choices":[],"error":{"message":"bad n","code":400}}\n\n',
+        b'\xef\xbb\xbfdata: {"error":{"message":"bad n","code":400}}\n\n',
+        b'data: {\ndata: "error":{"message":"bad n","code":400}}\n\n',
+        b': hm\n\nevent: error\rdata: { "error" : {"message":"bad n","code":400.0}}\r\rdata: [DONE]\r\r',
+    ],
+)
+def test_first_event_of_any_form(event: bytes) -> None:
+    """A stream that begins with an error is a refusal, however the error is written."""
+    error = first_error(event)
+    assert error is not None
+    assert (stream_failure(error).error.status, str(stream_failure(error).error)) == (400, "bad n")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'data: {"id":"c","choices":[{"delta":{"content":"an \\"error\\""}}]}\n\n',
+        b'data: {"error":null,"choices":[{"delta":{"content":"\\"error\\""}}]}\n\n',
+        b'data: {"id":"c","choices":[]}\n\ndata: {"error":{"message":"late"}}\n\n',
+        b': "error"\n\ndata: [DONE]\n\n',
+    ],
+)
+def test_first_event_without_an_error(event: bytes) -> None:
+    """What only speaks of errors, or has one later, is no refusal."""
+    assert first_error(event) is None
