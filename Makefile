@@ -44,7 +44,7 @@ prove-budget: .venv/.synced  ## Prove that a budget holds: gateways and Redis ar
 	$(RUN) -m tests.budget.hostile --reserve p95
 
 test: .venv/.synced  ## Run the tests, except those on a real vLLM
-	$(RUN) -m pytest --ignore=tests/integration $(ARGS)
+	$(RUN) -m pytest --ignore=tests/integration --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGS)
 
 test-vllm: $(VLLM:%=test-vllm-%)  ## Run the tests against the oldest and the newest supported vLLM (VLLM=newest: only that)
 

@@ -89,7 +89,7 @@ class Snapshot:
 
     def keeping(self, previous: Snapshot) -> Snapshot:
         """This snapshot with the health, breakers and load of those replicas that `previous` has too."""
-        return replace(self, pools=pools_of(self.settings, (backend for _, backend in previous.backends())))
+        return replace(self, pools=pools_of(self.settings, previous.backends()))
 
     def backends(self) -> list[tuple[Pool, Backend]]:
         """Every replica with its pool."""

@@ -80,7 +80,7 @@ def add_routes(
         snapshot = pipeline.snapshot
         key = _identify(request, snapshot)
         targets = snapshot.router.targets
-        cards = [_card(snapshot, name, target) for name, target in targets.items() if may_use(target, key)]
+        cards = [_card(snapshot, name, it) for name, it in targets.items() if it.listed and may_use(it, key)]
         return json({"object": "list", "data": cards})
 
     @app.get("/v1/models/{name:path}", summary="One model", tags=["openai"])

@@ -177,7 +177,7 @@ async def _plan(snapshot: Snapshot, call: Call) -> Plan:
 @commands.command("hash-key")
 def hash_key() -> None:
     """Read an API key from standard input and print the hash for `keys[].hash`."""
-    secret = sys.stdin.readline().rstrip("\r\n")
+    secret = sys.stdin.readline().strip()
     if not secret:
         err.print("nothing on standard input")
         raise typer.Exit(2)

@@ -10,7 +10,7 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.config.base import Name, Section, TierName
+from gateway.config.base import Name, Section, TierName, header_text
 
 
 def key_digest(secret: str) -> str:
@@ -35,9 +35,9 @@ def hashed(data: Any) -> Any:
     secret = data.pop("key")
     if "hash" in data:
         raise ValueError("give `key` or `hash`, not both")
-    if not isinstance(secret, str) or not secret:
+    if not isinstance(secret, str) or not secret.strip():
         raise ValueError("`key` must be text that is not empty")
-    return data | {"hash": key_digest(secret)}
+    return data | {"hash": key_digest(header_text(secret))}
 
 
 class Key(Section):

@@ -16,7 +16,7 @@ import yaml
 from pydantic import ValidationError
 
 from gateway.config.examples import example_keys
-from gateway.config.messages import message_of
+from gateway.config.messages import message_of, place_of
 from gateway.config.server import is_loopback
 from gateway.config.settings import SettingPath, Settings
 from gateway.config.shapes import asks_number, asks_text, inside, suggestion
@@ -285,7 +285,7 @@ def dotted(place: SettingPath) -> str:
 
 
 def _problem(entry: Any, lines: dict[SettingPath, int]) -> Problem:
-    place: SettingPath = tuple(entry.get("ctx", {}).get("at", entry["loc"]))
+    place = place_of(entry)
     message = message_of(entry)
     if entry["type"] == "extra_forbidden":
         message = "unknown setting" + suggestion(place)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
     Field,
     HttpUrl,
-    SecretStr,
     field_validator,
     model_validator,
 )
 
-from gateway.config.base import Name, Seconds, Section, TierName, Tokens
+from gateway.config.base import HeaderSecret, ModelName, Seconds, Section, TierName, Tokens
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 """All reasoning efforts that clients and models may name, weakest first."""
@@ -21,6 +21,9 @@ EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _TIER_EFFORTS = {"direct": "none", "short": "low", "medium": "medium", "long": "high"}
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+
+_ENDPOINT = re.compile(r"/(?:chat/completions|completions|embeddings|models|health)$")
 
 
 class Timeouts(Section):
@@ -126,18 +129,29 @@ class Replica(Section):
     """One vLLM server."""
 
     url: HttpUrl = Field(description="Base URL, without /v1.")
-    name: Name | None = Field(
+    name: ModelName | None = Field(
         None, description="Shown in headers, logs and metrics; default NAME-0, NAME-1, …"
     )
-    api_key: SecretStr | None = Field(None, description="Sent to the backend as a bearer token.")
+    api_key: HeaderSecret | None = Field(None, description="Sent to the backend as a bearer token.")
     tls: ReplicaTls | None = Field(
         None, description="Own CA, client certificate and name of the server, for an https URL."
     )
 
+    @field_validator("url")
+    @classmethod
+    def _base_url(cls, url: HttpUrl) -> HttpUrl:
+        if url.query is not None or url.fragment is not None:
+            raise ValueError("must have no `?` and no `#`, as paths are added to it")
+        if found := _ENDPOINT.search((url.path or "").rstrip("/")):
+            raise ValueError(f"must be the base URL, without {found[0]}")
+        return url
+
     @model_validator(mode="after")
-    def _tls_has_a_use(self) -> Self:
+    def _consistent(self) -> Self:
         if self.tls and self.url.scheme != "https":
             raise ValueError("`tls` needs a URL that begins with https://")
+        if self.api_key and self.url.username:
+            raise ValueError("give `api_key` or a user in `url`, not both: each is sent as Authorization")
         return self
 
     @property
@@ -153,7 +167,7 @@ class EncoderSettings(Section):
         min_length=1,
         description="Directory of a sentence encoder, or base URL of an embeddings server.",
     )
-    api_key: SecretStr | None = Field(None, description="Sent to the server as a bearer token.")
+    api_key: HeaderSecret | None = Field(None, description="Sent to the server as a bearer token.")
     timeout: Seconds = Field(
         0.25, description="Seconds to wait for an embedding; after that the head abstains."
     )
@@ -243,6 +257,10 @@ class Model(Section):
     rungs: Annotated[int, Field(ge=2, le=32)] | None = Field(
         13, description="Thinking budgets to choose from, tiers included; null for the tiers alone."
     )
+
+    def replica_names(self, model: str) -> list[str]:
+        """The names of the replicas of the model that has this name."""
+        return [replica.name or f"{model}-{position}" for position, replica in enumerate(self.replicas)]
 
 
 def tiers_with_efforts(tiers: dict[str, Tier]) -> dict[str, Tier]:

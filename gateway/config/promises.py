@@ -1,10 +1,11 @@
-"""Finds promises of a configuration that the ceiling of a key breaks. No I/O."""
+"""Finds promises of a configuration that the ceiling of a key, or a model's family, breaks. No I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from gateway.config.access import Key
+from gateway.config.models import Model
 from gateway.config.rules import Rule
 from gateway.config.settings import Settings
 
@@ -12,7 +13,11 @@ _NAMED = 3  # keys that a sentence names
 
 
 def broken_promises(settings: Settings) -> list[str]:
-    """One sentence for each rule and each model's floor that promises more than some keys may get."""
+    """One sentence for each promise that does not hold.
+
+    A rule or a floor may promise more than some keys may get, and a tier no thought where none can be
+    prevented.
+    """
     sentences = []
     for rule in settings.rules:
         if not rule.over_keys and (short := list(_short_of(settings, rule))):
@@ -25,6 +30,11 @@ def broken_promises(settings: Settings) -> list[str]:
         if short := [key for key in settings.keys if _exceeds(settings, name, key, model.floor)]:
             sentences.append(
                 f"model {name!r} has the floor {model.floor!r}, but a key's ceiling holds for {_few(short)}"
+            )
+        if never := _without_switch(settings, model):
+            sentences.append(
+                f"model {name!r} has the tier {never!r} with `thinking: 0`, but the family {model.family!r} "
+                "cannot switch thinking off"
             )
     return sentences
 
@@ -45,6 +55,14 @@ def _exceeds(settings: Settings, model: str, key: Key, tier: str | None) -> bool
         return False
     tiers = list(settings.tiers_of(settings.models[model]))
     return len(tiers) > 1 and tiers.index(tier) > tiers.index(key.ceiling)
+
+
+def _without_switch(settings: Settings, model: Model) -> str | None:
+    """The tier that is to have no thought, in a family that always thinks; None if there is none."""
+    family = settings.families[model.family]
+    if family.no_thinking is not None or not family.thinking:
+        return None
+    return next((name for name, tier in settings.tiers_of(model).items() if not tier.thinking), None)
 
 
 def _few(keys: list[Key]) -> str:

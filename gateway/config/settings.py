@@ -109,6 +109,10 @@ class Settings(Section):
             if not self.tiers_of(model):
                 raise _wrong((*at, "tiers"), "the family has no tiers, so the model needs some")
             self._check_tier((*at, "floor"), model.floor, [name])
+            called = model.replica_names(name)
+            for i, replica in enumerate(called):
+                if replica in called[:i]:
+                    raise _wrong((*at, "replicas", i, "name"), f"two replicas are called {replica!r}")
         for i, key in enumerate(self.keys):
             self._check_differs(("keys", i), key, self.keys[:i])
             self._check_models(("keys", i, "models"), key.models)

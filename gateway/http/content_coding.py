@@ -20,6 +20,8 @@ _MOST_CODINGS = 3
 _MOST_MEMBERS = 10_000
 """Parts of a gzip body, each with a header of its own. Tools that compress in blocks make one per 64 KiB."""
 _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
+_NO_CODINGS = frozenset((b"", b"identity", b"utf-8", b"utf8"))
+"""Words that change nothing. Some clients name the charset here."""
 _CODINGS = {b"gzip": "gzip", b"x-gzip": "gzip", b"deflate": "deflate"}
 
 
@@ -32,7 +34,7 @@ def codings_of(headers: Mapping[bytes, bytes]) -> list[str]:
     if given is None:
         return []
     words = [word.strip().lower() for word in given.split(b",")]
-    words = [word for word in words if word and word != b"identity"]
+    words = [word for word in words if word not in _NO_CODINGS]
     for word in words:
         if word not in _CODINGS:
             name = word[:40].decode("ascii", "replace")

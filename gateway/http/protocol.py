@@ -37,6 +37,7 @@ class HttpProtocol(HttpToolsProtocol):
     """How long a client may leave its response unread."""
     open_connections: Connections
     """All connections of the gateway."""
+    _undeclared = False  # the running request should have a body, and declares none
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -122,6 +123,8 @@ class HttpProtocol(HttpToolsProtocol):
         """Use the next part of what has arrived; False if more is needed, or the response must end first."""
         if self._body is not None:
             return self._read_body(self._body)
+        if self._undeclared and self._running():
+            return False  # this may be its body: it gets its answer, an error, before that is read
         end = self._end_of_head()
         if end < 0:
             return False
@@ -237,6 +240,7 @@ class HttpProtocol(HttpToolsProtocol):
             keep_alive=head.keep_alive,
             on_response=self.on_response_complete,
         )
+        self._undeclared = head.length == 0 and head.method == "POST"
         if head.length == 0:
             self.cycle.more_body = False
             self.cycle.message_event.set()

@@ -22,6 +22,8 @@ _AT_ONCE = 4
 """Blocks that are decoded on the event loop, which takes a millisecond. A thread decodes the others."""
 _BATCH = 16
 """Blocks that a thread decodes before the memory is counted again."""
+_OBJECT = b"{"
+"""How a JSON object begins. No compressed body of one begins so."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _decoders = ThreadPoolExecutor(2, "bodies")  # few, as each slows the event loop down a little
 
@@ -52,10 +54,11 @@ class RequestBody:
         if declared.isdigit() and int(declared) > most:
             raise _too_large(most)
         body = await self._received(most)
-        if codings:
+        if codings and not body.startswith(_OBJECT):  # a proxy that decompresses may leave the header
             body = await self._decoded(decompressed(body, codings, most))
         if not body:
-            raise InvalidJson("The request has no body, where JSON is expected")
+            hint = "" if declared else ". If it has one, send its Content-Length"
+            raise InvalidJson(f"The request has no body, where JSON is expected{hint}")
         if (charset := charset_of(body)) is None:
             return body
         if charset == "utf-8-sig":

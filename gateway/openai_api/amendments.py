@@ -41,10 +41,8 @@ class Amendment(Struct, frozen=True):
     """The most completion tokens."""
     capped: bool = True
     """Whether a length limit is sent. The backend ends a completion at its context anyway."""
-    min_tokens: bool = False
-    """Lower the client's `min_tokens` to the length limit."""
     asked: frozenset[str] = frozenset()
-    """What the backend was asked again for: `fields`, `length`, `min_tokens`."""
+    """What the backend was asked again for: `fields`, `length`."""
     lasting: frozenset[RefusedField] = frozenset()
     """Those of `without` that the backend refuses in every request."""
 

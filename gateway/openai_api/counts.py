@@ -17,6 +17,8 @@ _MOST = 2**53
 
 def count_of(value: Any) -> int | None:
     """A count of tokens, also from `37.0` or `"37"`; None if it is none, such as -1, NaN or true."""
+    if value is None or (type(value) is int and 0 <= value < _MOST):
+        return value
     if isinstance(value, str) and _NUMBER.fullmatch(value):
         value = float(value)
     if isinstance(value, float) and math.isfinite(value):

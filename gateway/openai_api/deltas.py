@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+
+from gateway.openai_api.counts import loose_object
+from gateway.openai_api.event_stream import event_data
 
 # The first key of an event. A space after its colon means spaced JSON, as in data: {"id": "c1", …}
 _FIRST_KEY = re.compile(rb'data: ?\{ ?"[^"\\]*":( ?)(?=\S)')
@@ -33,3 +37,14 @@ def spelling_of(block: bytes) -> Spelling | None:
     """The style of the JSON of a stream, from its first event; None if it is another one."""
     first = _FIRST_KEY.search(block)
     return None if first is None else SPACED if first[1] else COMPACT
+
+
+def finished_choices(events: Iterable[bytes]) -> set[str]:
+    """The choices that have a finish reason in these events, by their index."""
+    finished = set()
+    for event in events:
+        choices = (loose_object(event_data(event)) or {}).get("choices")
+        for position, choice in enumerate(choices if isinstance(choices, list) else ()):
+            if isinstance(choice, dict) and choice.get("finish_reason"):
+                finished.add(str(choice.get("index", position)))
+    return finished

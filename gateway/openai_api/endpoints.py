@@ -78,7 +78,7 @@ class Endpoint:
 
     def with_default_length(self, request: Request) -> Request:
         """The request, with the API's default length as the client's limit if it has no `max_tokens`."""
-        if self.default_max_tokens is None or "max_tokens" in request.fields:
+        if self.default_max_tokens is None or request.client_limits.max_tokens is not None:
             return request
         return replace(
             request, client_limits=replace(request.client_limits, max_tokens=self.default_max_tokens)

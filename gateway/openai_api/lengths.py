@@ -10,12 +10,14 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from gateway.openai_api.numbers import whole_number
+from gateway.openai_api.lenient import whole_number
 from gateway.openai_api.requests import Fields
+from gateway.openai_api.wishes import ChatTemplate
 
 _HARMLESS = frozenset({
     *("model", "messages", "prompt", "stream", "stream_options", "max_tokens", "max_completion_tokens"),
     *("reasoning", "reasoning_effort", "thinking", "thinking_token_budget", "include_reasoning"),
+    *("enable_thinking", "thinking_budget"),
     *("seed", "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"),
     *("tools", "functions", "parallel_tool_calls", "logprobs", "top_logprobs", "top_p", "top_k", "min_p"),
     *("stop", "cache_salt", "verbosity", "stream_interval"),
@@ -30,7 +32,7 @@ _RANGES = {"temperature": (0, 1.2), "presence_penalty": (0, 0.5), "frequency_pen
 _WORDS = {"tool_choice": ("auto", "none"), "function_call": ("auto", "none")}
 """Values of a field that leave the length to the model."""
 
-_TEMPLATE = frozenset({"enable_thinking", "thinking", "reasoning_effort", "thinking_budget"})
+_TEMPLATE = frozenset(ChatTemplate.__struct_fields__)
 
 _COUNTED = _HARMLESS | _RANGES.keys() | _WORDS.keys() | {
     *("min_tokens", "ignore_eos", "stop_token_ids", "include_stop_str_in_output", "length_penalty"),

@@ -75,6 +75,14 @@ def read_leniently(fields: dict[str, Raw], body: type[Struct]) -> LenientFields:
     return LenientFields(sent, read)
 
 
+def whole_number(value: Any) -> int | None:
+    """The whole number that a value of a client stands for, such as 20, 20.0 or "20"; None if it is none."""
+    try:
+        return None if value is None else _READERS[int](value)
+    except ValidationError:
+        return None
+
+
 def malformed(error: Exception) -> InvalidJson:
     """What is told of a body that cannot be decoded."""
     if isinstance(error, RecursionError):

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from gateway.openai_api.numbers import whole_number
+from gateway.openai_api.counts import count_of
 
 
 class _ModelCard(Struct):
@@ -19,8 +19,7 @@ class _ModelCard(Struct):
     @property
     def context(self) -> int | None:
         """The context length in tokens; None if the card does not state one that can be read."""
-        stated = whole_number(self.max_model_len)
-        return stated if stated and stated > 0 else None
+        return count_of(self.max_model_len) or None
 
 
 class _ModelList(Struct):

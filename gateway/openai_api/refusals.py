@@ -93,8 +93,6 @@ class Refusal(Struct, frozen=True):
     at_least: bool = False
     most: int | None = None
     """The most completion tokens."""
-    min_tokens: bool = False
-    """The request has `min_tokens` above its longest completion."""
 
     @property
     def room(self) -> int | None:
@@ -130,7 +128,7 @@ def read_refusal(status: int, body: bytes) -> Refusal | None:
         return None
     text = body[:_READ].decode(errors="replace").replace("\\n", " ").replace("\\", "")
     if _MIN_TOKENS.search(text):
-        return Refusal(min_tokens=True)
+        return Refusal()  # of the client's own: a plan has no `min_tokens` above a limit of the gateway's
     if length := _length(text):
         return length
     places = _PLACES.findall(text)

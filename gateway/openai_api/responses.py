@@ -79,12 +79,14 @@ def _message(value: Any) -> ResponseMessage:
 
 def _thought(message: ResponseMessage) -> tuple[int, int, str | None]:
     """Characters of the thought and of the answer, and the mark of a thought that the answer holds."""
-    reasoning = text_length(message.reasoning) or text_length(message.reasoning_content)
-    content = message.content
-    if reasoning or not isinstance(content, str) or not (mark := lost_marks(content)):
-        return reasoning, text_length(content), None
-    thought = thought_length(content)
-    return thought, len(content[thought:].strip()), mark
+    thought, content = message.reasoning or message.reasoning_content, message.content
+    reasoning = text_length(thought) if thought else 0
+    if not isinstance(content, str):
+        return reasoning, text_length(content) if content else 0, None
+    if reasoning or not (mark := lost_marks(content)):
+        return reasoning, len(content), None
+    end = thought_length(content)
+    return end, len(content[end:].strip()), mark
 
 
 # These fields are found without parsing the JSON. Text that the model writes cannot match them, because

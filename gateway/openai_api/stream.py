@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from gateway.openai_api.counts import loose_object
-from gateway.openai_api.deltas import COMPACT, Spelling, spelling_of
+from gateway.openai_api.deltas import COMPACT, Spelling, finished_choices, spelling_of
 from gateway.openai_api.event_stream import (
     BLANK_LINES,
     DONE,
@@ -83,7 +83,7 @@ class StreamReader:
         self._reasoning = 0
         """Deltas of the reasoning that passed."""
         self._finish_reason: str | None = None
-        self._finished: set[object] = set()
+        self._finished: set[str] = set()
         """The choices that have a finish reason."""
         self._last = False
         """The event that carries nothing but usage has passed, so all choices have ended."""
@@ -122,7 +122,7 @@ class StreamReader:
         neither. Half an event is dropped.
         """
         rest, self._partial = bytes(self._partial), bytearray()
-        block = self._read(with_blank_line(rest)) if is_whole(rest) else b""
+        block = self._read(with_blank_line(rest)) if rest and is_whole(rest) else b""
         if not self.done and not self.failed and self.answered:
             block += self._read(DONE)
         return block
@@ -195,12 +195,12 @@ class StreamReader:
         """Keep the last `"finish_reason":"stop"` of the block; before the end the field is null."""
         start = block.rindex(spelling.finish) + len(spelling.finish)
         self._finish_reason = block[start:].partition(b'"')[0].decode(errors="replace")
-        for event in split_events(block):
-            if spelling.finish in event and (chunk := loose_object(event_data(event))):
-                choices = chunk.get("choices")
-                for position, choice in enumerate(choices if isinstance(choices, list) else ()):
-                    if isinstance(choice, dict) and choice.get("finish_reason"):
-                        self._finished.add(str(choice.get("index", position)))
+        if self._choices == 1:
+            self._finished.add("0")
+        else:
+            self._finished |= finished_choices(
+                event for event in split_events(block) if spelling.finish in event
+            )
 
     def _read_end(self, block: bytes) -> None:
         """Note whether the stream has failed, `data: {"error":…}`, or ended, `data: [DONE]`."""

@@ -26,6 +26,8 @@ _OPENING = re.compile(
     re.VERBOSE,
 )
 
+_FIRST_CHARACTERS = frozenset("<[◁atH")  # of these marks
+
 # gpt-oss when special tokens are not written: "analysisThe user asks…assistantfinal42"
 _BARE_CHANNEL = re.compile(r"\s*(analysis)(?=[A-Z])")
 
@@ -41,10 +43,17 @@ _CLOSING = re.compile(
 )
 
 
-# What is in every closing mark. Looking for these first saves the search in an ordinary answer.
+# What is in the closing marks of thoughts that chat templates open. In an ordinary answer, one search for a
+# character shows that there is none.
 _IN_CLOSING = (
-    *("/think", "/seed:", "/mm:", "</thought>", "[/THINK]", "channel|>", "END_THINKING", "assistantfinal"),
-    *("/ifm|", "|close|>"),
+    "/think",
+    ":think>",
+    "</thought>",
+    "channel|>",
+    "THINKING|>",
+    "/ifm|",
+    "|close|>",
+    "channel|>final",
 )
 
 # Granite closes its thought with words, which mean nothing without the ones that open it.
@@ -65,7 +74,10 @@ def lost_marks(text: str) -> str | None:
 
 def opening_mark(text: str) -> str | None:
     """The mark with which an answer opens a thought; its first `LOOK` characters are enough."""
-    found = _OPENING.match(text) or _BARE_CHANNEL.match(text)
+    start = text[:LOOK].lstrip()
+    if start[:1] not in _FIRST_CHARACTERS:
+        return None
+    found = _OPENING.match(start) or _BARE_CHANNEL.match(start)
     return found[1] if found else None
 
 
@@ -73,7 +85,7 @@ def closing_mark(text: str, *, opened: bool = False) -> re.Match[str] | None:
     """Where a text closes a thought. opened: it is known to begin inside one."""
     if opened:
         return _CLOSING.search(text) or _ANSWER.search(text)
-    if not any(part in text for part in _IN_CLOSING):
+    if ("<" not in text and "◁" not in text) or not any(part in text for part in _IN_CLOSING):
         return None
     closing = _CLOSING.search(text)
     if closing and "/" in closing[1] and closing[1].replace("/", "", 1) in text[: closing.start()]:

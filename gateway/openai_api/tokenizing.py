@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from gateway.openai_api.numbers import whole_number
+from gateway.openai_api.counts import count_of
+from gateway.openai_api.lenient import whole_number
 from gateway.openai_api.requests import Fields, encode
 
 _SAME = (
@@ -50,10 +51,9 @@ def read_count(body: bytes) -> int | None:
     if found := _BEGINS.match(body):
         return int(found[1]) or None
     try:
-        count = msgspec.json.decode(body, type=_Counted).count
+        return count_of(msgspec.json.decode(body, type=_Counted).count) or None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    return count if isinstance(count, int) and not isinstance(count, bool) and count > 0 else None
 
 
 def truncated_to(fields: Fields) -> int | None:

@@ -27,6 +27,7 @@ class ReportedUsage(Struct):
     prompt_tokens_details: Any = None
 
 
+_NAMES = ("prompt", "completion", "reasoning", "cached")
 _reported = msgspec.json.Decoder(ReportedUsage)
 _UNREADABLE = ReportedUsage(completion_tokens="")
 
@@ -92,23 +93,18 @@ def from_backend(usage: ReportedUsage, reasoning: int, visible: int) -> TokenUsa
     The estimate divides the completion by the amounts of `reasoning` and `visible` text, both in the same
     unit. A report of 0 reasoning tokens is not believed if there was reasoning text.
     """
-    reported = {
-        "prompt": usage.prompt_tokens,
-        "completion": usage.completion_tokens,
-        "reasoning": _detail(usage.completion_tokens_details, "reasoning_tokens", usage.reasoning_tokens),
-        "cached": _detail(usage.prompt_tokens_details, "cached_tokens"),
-    }
-    counts = {name: count_of(value) for name, value in reported.items()}
-    uncounted = tuple(name for name, value in reported.items() if value is not None and counts[name] is None)
-    tokens = TokenUsage(
-        counts["prompt"], counts["completion"], counts["reasoning"], counts["cached"], "backend"
-    )
-    tokens.uncounted = uncounted
-    if uncounted and not any(counts.values()):
-        tokens.source = "none"
-    total = count_of(usage.total_tokens)
-    if tokens.completion is None and tokens.prompt is not None and total and total > tokens.prompt:
-        tokens.completion = total - tokens.prompt
+    thought = _detail(usage.completion_tokens_details, "reasoning_tokens", usage.reasoning_tokens)
+    cached = _detail(usage.prompt_tokens_details, "cached_tokens")
+    reported = (usage.prompt_tokens, usage.completion_tokens, thought, cached)
+    prompt, completion, thought, cached = counts = tuple(map(count_of, reported))
+    tokens = TokenUsage(prompt, completion, thought, cached, "backend")
+    if counts != reported:
+        read = zip(_NAMES, reported, counts, strict=True)
+        tokens.uncounted = tuple(name for name, value, count in read if value is not None and count is None)
+        if tokens.uncounted and not any(counts):
+            tokens.source = "none"
+    if completion is None and prompt is not None and (count_of(usage.total_tokens) or 0) > prompt:
+        tokens.completion = (count_of(usage.total_tokens) or 0) - prompt
     if not tokens.reasoning and reasoning and tokens.completion is not None:
         tokens.reasoning = round(tokens.completion * reasoning / (reasoning + visible))
         tokens.reasoning_estimated = True

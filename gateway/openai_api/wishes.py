@@ -10,6 +10,8 @@ from typing import Protocol
 from msgspec import Struct
 
 _OFF = "none"
+_OFF_MODES = frozenset(("disabled", "off", "none", "false", "chat", "no_think"))
+"""Words for a mode in which the model does not think; `chat` is DeepSeek's."""
 _UNDECIDED = frozenset(("", "auto", "default", "adaptive", "dynamic", "on", "true", "enabled", "yes"))
 """Words for an effort with which a client leaves the choice to the model."""
 
@@ -36,8 +38,17 @@ class ChatTemplate(Struct):
 
     enable_thinking: bool | None = None
     thinking: bool | None = None
+    thinking_mode: str | None = None
+    no_think: bool | None = None
     reasoning_effort: str | None = None
+    thinking_effort: str | None = None
     thinking_budget: int | None = None
+
+    @property
+    def off(self) -> bool:
+        """Thinking is switched off by any of the names."""
+        switched = self.enable_thinking is False or self.thinking is False or self.no_think is True
+        return switched or _is_off(self.thinking_mode)
 
 
 class Wishes(Protocol):
@@ -52,6 +63,10 @@ class Wishes(Protocol):
     chat_template_kwargs: ChatTemplate | None
 
 
+def _is_off(mode: str | None) -> bool:
+    return mode is not None and mode.strip().lower() in _OFF_MODES
+
+
 def efforts(chat: Wishes) -> list[str]:
     """All efforts that the request states."""
     stated = [chat.reasoning_effort]
@@ -62,8 +77,7 @@ def efforts(chat: Wishes) -> list[str]:
     if (thinking := chat.thinking) is not None:
         stated.append(_effort_of_thinking(thinking))
     if (template := chat.chat_template_kwargs) is not None:
-        off = template.enable_thinking is False or template.thinking is False
-        stated.append(_OFF if off else template.reasoning_effort)
+        stated += [_OFF] if template.off else [template.reasoning_effort, template.thinking_effort]
     return [
         word for effort in stated if effort is not None and (word := effort.strip()).lower() not in _UNDECIDED
     ]
@@ -89,5 +103,5 @@ def _efforts_of_reasoning(reasoning: Reasoning | str | bool) -> list[str | None]
 
 def _effort_of_thinking(thinking: Thinking | str | bool) -> str | None:  # noqa: FBT001
     if isinstance(thinking, Thinking):
-        return _OFF if thinking.type == "disabled" else None
+        return _OFF if _is_off(thinking.type) else None
     return thinking if isinstance(thinking, str) else None if thinking else _OFF

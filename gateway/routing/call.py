@@ -32,7 +32,6 @@ from gateway.upstream.pool import Pool
 from router_model.allocation import PriceTable
 
 _NO_DEMAND = Demand(())
-_NULL, _ABSENT = Raw(b"null"), Raw(b"")
 _UNTIL_ABORTED = 8  # tokens of one choice that a backend generates until it notices that nobody reads them
 _FASTEST = 1000  # tokens of one choice that a backend generates in a second
 _ABORT_SECONDS = 0.5  # time until a backend has stopped after its client has left, on a busy machine
@@ -51,6 +50,11 @@ class Target:
     """The head's own price table. A budget uses it until it has seen enough requests."""
     constrained: Target | None = None
     """The same for requests with tools or a schema, if these get no thinking budget."""
+
+    @property
+    def listed(self) -> bool:
+        """Whether it has a place of its own in the list of models: a model's only tier has none."""
+        return self.pin is None or len(self.ladder.names) > 1
 
 
 class Call(Struct, frozen=True):  # a Struct, as one is made per request and a frozen dataclass costs 2 µs
@@ -164,15 +168,13 @@ class Plan(Struct, frozen=True):
     def fits(self) -> bool:
         """Whether the prompt surely leaves room for every length that the call may get.
 
-        Also true if nothing can be told, because no context is known, and if no limit of ours is sent. A
-        legacy completion is sent one only in place of a `max_tokens` of its own.
+        Also true if nothing can be told, because no context is known, and for a legacy completion, which
+        never gets more than a limit of its own or the API's default.
         """
-        call, fields = self.call, self.call.request.fields
-        if self.routing is None or call.context is None:
+        call, request = self.call, self.call.request
+        if self.routing is None or call.context is None or not call.endpoint.has_template:
             return True
-        if not call.endpoint.has_template and fields.get("max_tokens", _ABSENT) != _NULL:
-            return True
-        bound = truncated_to(fields) or prompt_bound(call.body, call.request, self._image, call.context)
+        bound = truncated_to(request.fields) or prompt_bound(call.body, request, self._image, call.context)
         longest = call.settings.reservations.longest_answer if call.limits else 0
         return self.routing.fits(call.context - bound, longest)
 

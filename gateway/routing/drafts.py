@@ -41,20 +41,16 @@ class Draft:
     def amended(self, amendment: Amendment, refusal: Refusal, size: int) -> Amendment | None:
         """How to ask again after a refusal; None if it concerns nothing that the gateway added.
 
-        A backend is asked again at most once for its fields, once for the length and once for `min_tokens`,
-        and at most twice in all. size: bytes of the request.
+        A backend is asked again at most once for its fields and once for the length. size: bytes of the
+        request.
         """
-        kind = "length" if refusal.too_long else "min_tokens" if refusal.min_tokens else "fields"
-        if kind in amendment.asked or len(amendment.asked) > 1:
+        kind = "length" if refusal.too_long else "fields"
+        if kind in amendment.asked:
             return None
         if kind == "fields":
             amended = self._with_fewer_fields(amendment, refusal)
-        elif not self._limits_length:
-            return None
-        elif kind == "length":
-            amended = self._shorter(amendment, refusal, size)
         else:
-            amended = replace(amendment, min_tokens=True)
+            amended = self._shorter(amendment, refusal, size) if self._limits_length else None
         return replace(amended, asked=amendment.asked | {kind}) if amended else None
 
     def written(self, amendment: Amendment, body: bytes) -> bytes:
@@ -128,7 +124,7 @@ class Draft:
         if not amendment.capped:
             cap = self.plan.call.endpoint.cap_field
             fields = {name: value for name, value in fields.items() if name != cap}
-        if amendment.min_tokens or amendment.room is not None:
+        if amendment.room is not None:
             fields = with_lower_minimum(fields)
         return without_refused(fields, self._own, amendment.without)
 

@@ -45,8 +45,7 @@ class Router:
             ladder = TierLadder.of(model, settings.tiers_of(model), settings.families[model.family])
             prices = predictor.price_table(name, ladder.lengths) if settings.budgets else None
             strict = constrained_ladder(model, ladder, settings.families[model.family])
-            pins = [None, *ladder.names] if len(ladder.names) > 1 else [None]
-            for pin in pins:
+            for pin in (None, *ladder.names):
                 called = f"{name}:{pin}" if pin else name
                 if pin is None or called not in settings.models:  # a model's own name comes first
                     constrained = Target(name, model, strict, pin, prices) if strict else None

@@ -24,7 +24,7 @@ _ALIASES = (
 """Fields in which clients limit reasoning or length. They are replaced by those the backend understands."""
 
 _TEMPLATE = "chat_template_kwargs"
-_TEMPLATE_ALIASES = frozenset({*ChatTemplate.__struct_fields__, "thinking_mode", "thinking_effort"})
+_TEMPLATE_ALIASES = frozenset(ChatTemplate.__struct_fields__)
 """Template variables for thinking, under the names of all families. A template may fail on a foreign word."""
 
 _UNLIMITED = 1 << 40  # answer tokens of a tier with `answer: null`: more than any model can generate

@@ -22,7 +22,7 @@ log = logging.getLogger("thinkmeter.upstream")
 
 _Answer = TypeVar("_Answer")
 
-_FIELDS = {"length": "max_completion_tokens", "min_tokens": "min_tokens"}
+_FIELDS = {"length": "max_completion_tokens"}
 _BUDGET_ADVICE = (
     "; to enforce thinking budgets, start it with --reasoning-parser or --reasoning-config, or else "
     "configure the model with `thinking_budget: false`"

@@ -75,6 +75,6 @@ async def _ask(
 
 def authorization(replica: Replica) -> Headers:
     """The header with the key that the replica wants; none if it wants none."""
-    if replica.api_key is None:
+    if not replica.api_key:
         return []
     return [(b"Authorization", f"Bearer {replica.api_key.get_secret_value()}".encode())]

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from gateway.config.models import Health, Replica, Timeouts
+from gateway.config.models import Health, Model, Replica, Timeouts
 from gateway.config.settings import Settings
 from gateway.errors import (
     BackendDisconnected,
@@ -176,15 +176,17 @@ class Pool:
         return usable
 
 
-def pools_of(settings: Settings, known: Iterable[Backend] = ()) -> dict[str, Pool]:
-    """One pool per model. A replica in `known` with the same name and settings keeps its health and load."""
-    kept = {(backend.name, backend.replica): backend for backend in known}
+def pools_of(settings: Settings, known: Iterable[tuple[Pool, Backend]] = ()) -> dict[str, Pool]:
+    """One pool per model. A replica in `known` keeps its health and load.
+
+    It must have the same model, name and settings. A server of two models is a replica of each.
+    """
+    kept = {(pool.model, backend.name, backend.replica): backend for pool, backend in known}
     limits = settings.breaker
 
-    def backends(model: str, replicas: Iterable[Replica]) -> Iterator[Backend]:
-        for position, replica in enumerate(replicas):
-            name = replica.name or f"{model}-{position}"
-            backend = kept.get((name, replica)) or Backend(name, replica)
+    def backends(called: str, model: Model) -> Iterator[Backend]:
+        for name, replica in zip(model.replica_names(called), model.replicas, strict=True):
+            backend = kept.get((called, name, replica)) or Backend(name, replica)
             backend.breaker.limit, backend.breaker.open_seconds = limits.failures, limits.open_seconds
             yield backend
 
@@ -192,7 +194,7 @@ def pools_of(settings: Settings, known: Iterable[Backend] = ()) -> dict[str, Poo
         name: Pool(
             name,
             model.served_name or name,
-            list(backends(name, model.replicas)),
+            list(backends(name, model)),
             settings.timeouts,
             settings.retries,
             settings.health,

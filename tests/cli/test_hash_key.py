@@ -8,7 +8,7 @@ from gateway.config.access import key_digest
 from tests.cli.command import run
 
 
-@pytest.mark.parametrize("stdin", ["sk-secret", "sk-secret\n", "sk-secret\r\nmore\n"])
+@pytest.mark.parametrize("stdin", ["sk-secret", "sk-secret\n", " sk-secret \n", "sk-secret\r\nmore\n"])
 def test_hash_key(stdin: str) -> None:
     """The command prints the hash for `keys[].hash`, and never the secret."""
     result = run("hash-key", stdin=stdin)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gateway.config.access import Key, key_digest
-from gateway.config.loader import ConfigError
+from gateway.config.loader import ConfigError, builtin_families
 from gateway.config.models import EFFORTS, Replica, Tier
+from gateway.config.promises import broken_promises
 from gateway.config.rules import Rule
 from gateway.config.server import HttpLimits
 from gateway.config.settings import Settings
@@ -63,6 +64,23 @@ def test_tiers_of_the_family() -> None:
 def test_base_address(url: str) -> None:
     """A URL may be written with or without /v1."""
     assert Replica(url=url).base == "http://h:8000"
+
+
+def test_a_replica_may_have_the_name_that_it_has_by_default() -> None:
+    """A model's name may have colons, and so a name that is made of it."""
+    assert Replica(url="http://h", name="qwen3:8b-0").name == "qwen3:8b-0"
+
+
+@pytest.mark.parametrize(("family", "promised"), [("gpt-oss", True), ("qwen3", False), ("plain", False)])
+def test_no_thought_where_none_can_be_prevented(family: str, promised: bool) -> None:
+    """`thinkmeter check` notes a tier without thinking in a family that always thinks."""
+    model = {"family": family, "replicas": [{"url": "http://h"}], "tiers": {"direct": {"thinking": 0}}}
+    made = Settings.model_validate({"models": {"m": model}, "families": builtin_families()})
+    notes = broken_promises(made)
+
+    assert [note.endswith("the family 'gpt-oss' cannot switch thinking off") for note in notes] == [
+        True
+    ] * promised
 
 
 def test_base_address_under_a_path() -> None:
@@ -126,6 +144,10 @@ def test_invalid_section(section: Any, values: dict[str, Any]) -> None:
         section.model_validate(values)
 
 
+TWINS = [{"name": "x", "url": "http://a"}, {"name": "x", "url": "http://b"}]
+NUMBERED = [{"name": "tiny-1", "url": "http://a"}, {"url": "http://b"}]
+
+
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
@@ -141,6 +163,8 @@ def test_invalid_section(section: Any, values: dict[str, Any]) -> None:
         ({"rules": [{"name": "r", "tier": "long", "when": {"key": ["a"]}}]}, "when.key: unknown key a"),
         ({"rules": [{"name": "r", "tier": "long", "when": {"model": ["a"]}}]}, "when.model: unknown model a"),
         ({"keys": [{"name": "a", "key": "k"}, {"name": "a", "key": "l"}]}, "two keys share the same name"),
+        ({"model": {"replicas": TWINS}}, "models.tiny.replicas.1.name: two replicas are called 'x'"),
+        ({"model": {"replicas": NUMBERED}}, "models.tiny.replicas.1.name: two replicas are called 'tiny-1'"),
         ({"keys": [{"name": "a", "key": "k"}, {"name": "b", "key": "k"}]}, "share the same secret"),
         ({"families": {"bare": {}}, "model": {"family": "bare", "tiers": {}}}, "the family has no tiers"),
     ],

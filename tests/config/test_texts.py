@@ -27,8 +27,11 @@ LOOKS = [
 ]
 HARD = [
     *("a: b", "a #b", "'", '"', "@a", "*a", "&a", "%a", "!a", "- a", "{a: b}", "[a]", "|", ">", "?", "`a"),
-    *("line\nkeys: []", "${OTHER}", "\\n", "ünï", "a,b", "#", ": ", "  spaces  ", "]]", "}}", "'; x: \""),
+    *("${OTHER}", "\\n", "ünï", "a,b", "#", ":", "two words", "]]", "}}", "'; x: \""),
 ]
+
+
+URL = "models.tiny.replicas.0.url"
 
 
 @pytest.mark.parametrize("secret", LOOKS + HARD)
@@ -49,6 +52,34 @@ def test_a_secret_in_the_file_is_a_text(secret: str) -> None:
 
     assert made.models["tiny"].replicas[0].api_key.get_secret_value() == secret  # type: ignore[union-attr]
     assert made.keys[0].hash == key_digest(secret)
+
+
+@pytest.mark.parametrize("secret", ["abc\n", "abc\r\n", "  abc ", "\tabc"])
+def test_a_secret_loses_what_no_header_carries(secret: str) -> None:
+    """A secret of a file or a variable often ends with a line end, which is no part of it."""
+    text = GOOD.replace("SECRET", "${S}") + "keys:\n  - {name: a, key: '${S}'}\n"
+    made = parse(text, {"S": secret})
+
+    assert made.models["tiny"].replicas[0].api_key.get_secret_value() == "abc"  # type: ignore[union-attr]
+    assert made.keys[0].hash == key_digest("abc")
+
+
+@pytest.mark.parametrize("place", ["models.tiny.replicas.0.api_key", "keys.0", "console"])
+def test_a_secret_that_no_header_carries(place: str) -> None:
+    """A line end inside of a secret would end the header, and begin another."""
+    given = GOOD.replace("SECRET", "x") + "keys: [{name: a, key: y}]\nconsole: {key: z}\n"
+    letter = {"models.tiny.replicas.0.api_key": "x", "keys.0": "y", "console": "z"}[place]
+    with pytest.raises(ConfigError) as caught:
+        parse(given.replace(f"key: {letter}", 'key: "${S}"'), {"S": "a\nkeys: []"})
+
+    assert [problem.place for problem in caught.value.problems] == [place]
+    assert "control character" in str(caught.value)
+    assert "keys: []" not in str(caught.value)
+
+
+def replica(**changes: Any) -> dict[str, Any]:
+    made = {"family": "qwen3", "replicas": [{"url": "http://a"} | changes]}
+    return {"models": {"tiny": made}}
 
 
 def test_names_that_look_like_something_else() -> None:
@@ -203,6 +234,16 @@ def test_what_a_place_asks_for(place: tuple[str | int, ...], text: bool, number:
         ),
         ({"timeouts": {"total": "5m"}}, "timeouts.total", "must be a number"),
         ({"models": {}}, "models", "must not be empty"),
+        (replica(url="a:8000"), URL, "must be a URL that begins with http:// or https://"),
+        (replica(url="a"), URL, "must be a URL that begins with http:// or https://"),
+        (replica(url=None), URL, "must be a URL that begins with http:// or https://"),
+        (replica(url="http://a:99999"), URL, "invalid port number"),
+        (replica(url="http://a/?x=1"), URL, "must have no `?`"),
+        (replica(url="http://a/#x"), URL, "must have no `?`"),
+        (replica(url="http://a/v1/chat/completions"), URL, "without /chat/completions"),
+        (replica(url="http://a/v1/models/"), URL, "without /models"),
+        (replica(url="http://u:p@a", api_key="k"), "models.tiny.replicas.0", "give `api_key` or a user"),
+        ({"models": {"a b": replica()["models"]["tiny"]}}, "models.a b", "the name must match pattern"),
     ],
 )
 def test_one_message_in_the_words_of_the_file(added: dict[str, Any], place: str, message: str) -> None:

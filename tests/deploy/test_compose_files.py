@@ -66,7 +66,7 @@ def test_redis_and_the_model_are_out_of_reach() -> None:
     assert SERVICES["redis"]["networks"] == SERVICES["tiny"]["networks"] == ["back"]
 
 
-@pytest.mark.parametrize("name", SERVICES.keys() - OURS.keys())
+@pytest.mark.parametrize("name", sorted(SERVICES.keys() - OURS.keys()))
 def test_weights_are_kept_whoever_the_image_runs_as(name: str) -> None:
     """vLLM's weights go to a volume where every user may write, not to a home directory."""
     service = SERVICES[name]

@@ -10,7 +10,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import urllib.request
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -77,6 +79,13 @@ def test_it_ends_by_itself_without_a_terminal(
     assert ("In the surge" in ended.stdout) == (traffic == "surge")
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A temporary folder with a short path, because the embedded Redis has its socket below it."""
+    with tempfile.TemporaryDirectory(prefix="demo-") as name:
+        yield Path(name)
+
+
 def started_below(folder: Path) -> list[str]:
     """The command lines of processes that work in a folder, such as an embedded Redis."""
     lines = []
@@ -87,10 +96,10 @@ def started_below(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_it_leaves_nothing_behind(number: signal.Signals, status: int, tmp_path: Path) -> None:
+def test_it_leaves_nothing_behind(number: signal.Signals, status: int, folder: Path) -> None:
     """If it is interrupted or its terminal closes, it prints what it has measured and stops all servers."""
     command = (sys.executable, "-u", "-m", "examples.demo", "--seconds", "60")
-    pipe, environ = subprocess.PIPE, os.environ | {"TMPDIR": str(tmp_path)}
+    pipe, environ = subprocess.PIPE, os.environ | {"TMPDIR": str(folder)}
     with subprocess.Popen(
         command, cwd=ROOT, env=environ, stdout=pipe, stderr=subprocess.STDOUT, text=True
     ) as demo:
@@ -99,7 +108,7 @@ def test_it_leaves_nothing_behind(number: signal.Signals, status: int, tmp_path:
         url = next(line.split()[-1] for line in lines if line.startswith("In the browser"))
         assert urllib.request.urlopen(url, timeout=10).status == 200
         next(line for line in lines if "tokens" in line)
-        assert started_below(tmp_path) or not Path("/proc").exists()
+        assert started_below(folder) or not Path("/proc").exists()
         demo.send_signal(number)
         next(line for line in lines if "questions were asked" in line)
         demo.send_signal(number)
@@ -107,7 +116,7 @@ def test_it_leaves_nothing_behind(number: signal.Signals, status: int, tmp_path:
 
         assert demo.wait(30) == status
     assert "Traceback" not in rest
-    assert not started_below(tmp_path)
+    assert not started_below(folder)
     with contextlib.closing(socket.socket()) as probe:
         assert probe.connect_ex(("127.0.0.1", int(url.split(":")[2].split("/")[0]))) != 0
 

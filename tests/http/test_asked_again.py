@@ -102,16 +102,6 @@ async def test_fault_of_the_client(
     assert len(asked(backend)) == 1
 
 
-async def test_minimum_above_the_cap(running: Running, backend: Backend) -> None:
-    """`min_tokens` that only our own cap makes too high is lowered to it."""
-    message = "min_tokens must be less than or equal to max_tokens=32, got 60."
-    backend.default = Fault(status=400, message=message, refuses="min_tokens>32")
-    answer = await post(running, ask(min_tokens=60, max_tokens=80))
-
-    assert answer.status == 200
-    assert sent(backend, "min_tokens")[-1] <= sent(backend, CAP)[-1]
-
-
 FORBIDDEN = {"type": "extra_forbidden", "loc": ["body", BUDGET], "msg": "Extra inputs are not permitted"}
 REFUSALS = {
     "400": NO_BUDGET,

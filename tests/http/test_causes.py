@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gateway.cli import terminal
 from gateway.upstream.causes import CAUSES, Cause, status_cause
 from tests.authority import Authority
 from tests.cli.command import run, write
@@ -223,11 +224,12 @@ async def test_console_shows_the_cause(backend: Backend) -> None:
     assert [(shown["name"], shown["cause"]) for shown in backends] == [("a", None), ("b", CAUSES["refused"])]
 
 
-async def test_probe_says_why(backend: Backend, tmp_path: Path) -> None:
+async def test_probe_says_why(backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The probe shows the cause of a dead replica, and of models that it may not list."""
     backend.script(Fault(status=401), path="/v1/models", times=None)
     path = write(tmp_path, configuration("http://127.0.0.1:1", backend.url))
-    result = await asyncio.to_thread(run, "probe", path, COLUMNS="400")
+    monkeypatch.setattr(terminal.out, "_width", 400)  # what rich makes of COLUMNS is fixed at the import
+    result = await asyncio.to_thread(run, "probe", path)
 
     assert f"{CAUSES['refused']} (127.0.0.1:1)" in result.stdout
     assert f"{CAUSES['status_401']} (GET /v1/models: status 401)" in result.stdout

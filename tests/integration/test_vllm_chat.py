@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ TOOL = {"type": "function", "function": {"name": "weather", "strict": True, "par
 NAMED = {"type": "function", "function": {"name": "weather"}}
 # JSON may contain white space without end, and this model has never learned to write JSON.
 NO_BLANKS = {"frequency_penalty": 2}
+_FINISH = re.compile(rb'"finish_reason":"\w+"(,"stop_reason":[^,}]*)?')
 
 
 def test_answer(client: OpenAI) -> None:
@@ -109,17 +111,28 @@ def _without_chunk_borders(events: list[bytes]) -> list[bytes]:
     The chunk with the finish reason may be merged too: it then has text, and is compared as if it had none.
     """
     letters = []
-    for event in events:
+    for event in chain.from_iterable(map(_one_text_each, events)):
         text = re.search(rb'"(?:reasoning|content)":"((?:[^"\\]|\\.)+)"', event)
         if not text:
             letters.append(event)
             continue
-        running = re.sub(rb'"finish_reason":"\w+"(,"stop_reason":[^,}]*)?', b'"finish_reason":null', event)
+        running = _FINISH.sub(b'"finish_reason":null', event)
         whole = b'"' + text[1] + b'"'
         letters += [running.replace(whole, b'"%b"' % piece) for piece in re.findall(rb"\\.|[^\\]", text[1])]
         if running != event:
             letters.append(event.replace(whole, b'""'))
     return letters
+
+
+def _one_text_each(event: bytes) -> list[bytes]:
+    """The two chunks from which one with the end of a thought and the beginning of an answer was merged."""
+    texts = re.findall(rb'"(?:reasoning|content)":"(?:[^"\\]|\\.)+"', event)
+    if len(texts) < 2:
+        return [event]
+    start, end = event.index(b'"delta":{') + len(b'"delta":{'), event.index(b'},"logprobs"')
+    answer, thought = sorted(texts)
+    running = _FINISH.sub(b'"finish_reason":null', event[end:])
+    return [event[:start] + thought + running, event[:start] + answer + event[end:]]
 
 
 def test_tokens_of_the_thought(client: OpenAI, abilities: Abilities, hard: Puzzle) -> None:

@@ -94,7 +94,7 @@ def test_stop_strings_hold_back_text(stop: Any, tokens: int) -> None:
         (0, None, 0),
         (-5, None, 0),
         (None, None, 0),
-        (True, None, 0),
+        (True, None, 1),
         ([20], None, 0),
         ("many", None, 0),
     ],

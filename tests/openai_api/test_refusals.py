@@ -110,7 +110,7 @@ def test_errors_about_the_prompt_are_not_about_the_length(message: str) -> None:
     ],
 )
 def test_minimum_above_the_limit(message: str) -> None:
-    assert read_refusal(400, error(message)) == Refusal(min_tokens=True)
+    assert read_refusal(400, error(message)) == Refusal()
 
 
 BUDGET = "thinking_token_budget is set but reasoning_config is not configured. Please set --reasoning-config"

@@ -66,7 +66,7 @@ def test_question_about_a_completion(prompt: Any, asked: Any) -> None:
         (b'{"tokens":[1,2]}', None),
         (b'{"count":0}', None),
         (b'{"count":true}', None),
-        (b'{"count":"12"}', None),
+        (b'{"count":"12"}', 12),
         (b"[12]", None),
         (b"\xff", None),
         (b"[" * 100_000, None),

@@ -51,6 +51,16 @@ def test_unknown_tier_of_a_name_with_colons() -> None:
         made.target("qwen3:4b", None)
 
 
+def test_only_tier_can_be_pinned() -> None:
+    """A model with one tier answers by that tier's name too, which the list of models leaves out."""
+    tiers = {"direct": TIERS["direct"]}
+    solo = {"family": "qwen3", "tiers": tiers, "replicas": [{"url": "http://a"}]}
+    made = Settings.model_validate({"models": {"solo": solo}, "families": builtin_families()})
+    targets = Router(made, HeuristicBaseline(), "digest").targets
+
+    assert [(target.pin, target.listed) for target in targets.values()] == [(None, True), ("direct", False)]
+
+
 def test_request_without_a_model() -> None:
     """A request that names no model gets the only one that its key may use."""
     made = named("a", "b", keys=[{"name": "one", "key": "x", "models": ["b"]}])

@@ -11,6 +11,7 @@ import pytest
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
 from tests.http.raw_http import BODY, PATH, assert_error, closed, connect, exchange, post, read_response
+from tests.http.wire import asked
 from tests.serving import Running
 
 
@@ -53,6 +54,20 @@ async def test_broken_chunk_ends_the_request(tight: Running) -> None:
     answer = await exchange(tight.url, head + b"zz\r\n")
 
     assert_error(answer, 400, "invalid_value")
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_body_without_a_length(tight: Running, backend: Backend, version: str) -> None:
+    """A client that does not say how long its body is gets told so. The connection closes behind that."""
+    head = f"POST {PATH} HTTP/{version}\r\nhost: x\r\ncontent-type: application/json\r\n\r\n"
+    async with connect(tight.url) as (reader, writer):
+        writer.write(head.encode() + BODY)
+        answer = await read_response(reader)
+        await closed(reader)
+
+    assert_error(answer, 400, "invalid_json")
+    assert "send its Content-Length" in answer.json["error"]["message"]
+    assert not asked(backend)
 
 
 async def test_garbage_behind_a_running_stream(tight: Running, backend: Backend) -> None:
