@@ -102,7 +102,12 @@ class Refusal(Struct, frozen=True):
         """Completion tokens that the backend takes; None if the error does not tell."""
         if self.most is not None:
             return self.most
-        if self.context is None or self.prompt is None or self.at_least:
+        return None if self.at_least else self.most_room
+
+    @property
+    def most_room(self) -> int | None:
+        """A bound of the completion tokens that the context leaves; None if the error does not tell."""
+        if self.context is None or self.prompt is None:
             return None
         return self.context - self.prompt
 

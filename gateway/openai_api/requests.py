@@ -217,9 +217,17 @@ Body = TypeVar("Body", bound=Struct)
 
 
 def with_usage(options: Raw | None, *, counts: bool = False) -> Raw:
-    """The client's `stream_options` with usage turned on; with `counts`, also running counts."""
+    """The client's `stream_options` with usage turned on; with `counts`, also running counts.
+
+    Without `counts`, the client did not ask for usage. An option of its own that needs it, which the backend
+    would have ignored, must not take effect now.
+    """
     given = {} if options is None or bytes(options) == b"null" else _fields.decode(options)
-    asked = {"include_usage": True} | ({"continuous_usage_stats": True} if counts else {})
+    asked = {"include_usage": True}
+    if counts:
+        asked["continuous_usage_stats"] = True
+    else:
+        given.pop("continuous_usage_stats", None)
     return Raw(encode(given | asked))
 
 

@@ -100,14 +100,28 @@ class Draft:
         """The amendment for a completion that does not fit beside the prompt.
 
         If the backend did not count the prompt to its end, the limit is left out: the backend then ends the
-        completion where its context ends. Under a budget, or a limit of the client, it is estimated instead.
+        completion where its context ends. If that could be beyond what is allowed, it is estimated instead.
         """
-        plan, room = self.plan, refusal.room
-        cap = (plan.decision and plan.decision.cap) or 0
-        free = plan.reservation is None and plan.call.request.client_limits.max_tokens is None
-        capped = room is not None or not (free and plan.call.endpoint.has_template)
+        room, cap = refusal.room, (self.plan.decision and self.plan.decision.cap) or 0
+        capped = room is not None or not self._may_fill_context(refusal)
         room = refusal.likely_room(size) if room is None else room
         return replace(amendment, room=room, capped=capped) if 0 < room < cap else None
+
+    def _may_fill_context(self, refusal: Refusal) -> bool:
+        """Whether a completion without a limit stays within the client's limit and the reservation.
+
+        A refusal that says how long the prompt is at least says how much the context leaves at most.
+        """
+        plan = self.plan
+        if not plan.call.endpoint.has_template:  # without a limit, a legacy completion has 16 tokens
+            return False
+        most = [] if plan.reservation is None else [plan.reservation.max_tokens]
+        if (own := plan.call.request.client_limits.max_tokens) is not None:
+            most.append(own)
+        if not most:
+            return True
+        proven = refusal.most_room if "chat_template" not in self._own else None  # which may raise any text
+        return proven is not None and proven <= min(most)
 
     @property
     def _own(self) -> Fields:

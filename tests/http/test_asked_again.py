@@ -78,18 +78,6 @@ async def test_prompt_that_was_not_counted(running: Running, backend: Backend) -
     assert (sent(backend, CAP), sent(backend, BUDGET)) == ([288, None], [256, 25])
 
 
-async def test_prompt_that_was_not_counted_under_a_budget(completion: Running, backend: Backend) -> None:
-    """A request with reserved tokens keeps a limit, of half of what may be left."""
-    backend.default = no_room(100, counted=False)
-    answer, record = await post_recorded(completion, long())
-
-    assert answer.status == 200
-    assert sent(backend, CAP) == [288, 50]
-    assert record.reservation is not None
-    assert record.reservation.max_tokens == 288
-    assert await used(completion) == (50, 0)
-
-
 @pytest.mark.parametrize(
     ("fields", "fault"),
     [

@@ -167,6 +167,7 @@ STREAM_OPTIONS = [
     ({"stream_options": {}}, {"include_usage": True}),
     ({"stream_options": {"include_usage": False}}, {"include_usage": True}),
     ({"stream_options": {"include_usage": None, "x": [1]}}, {"include_usage": True, "x": [1]}),
+    ({"stream_options": {"continuous_usage_stats": True}}, {"include_usage": True}),
     (
         {"stream_options": {"include_usage": True, "continuous_usage_stats": True}},
         {"include_usage": True, "continuous_usage_stats": True},

@@ -154,10 +154,13 @@ def test_excluded_reasoning() -> None:
     assert bytes(own.fields["include_reasoning"]) == b"true"
 
 
-@pytest.mark.parametrize("options", [None, Raw(b"null"), Raw(b'{"include_usage":false}'), Raw(b"{}")])
-def test_usage_is_asked_for(options: Raw | None) -> None:
-    """The backend is asked for usage whether or not the client asked for it."""
-    assert json.loads(bytes(with_usage(options))) == {"include_usage": True}
+@pytest.mark.parametrize(
+    "options", ["null", '{"include_usage":false}', "{}", '{"continuous_usage_stats":true}', None]
+)
+def test_usage_is_asked_for(options: str | None) -> None:
+    """The backend is asked for usage whether or not the client asked for it, and for nothing else."""
+    given = None if options is None else Raw(options.encode())
+    assert json.loads(bytes(with_usage(given))) == {"include_usage": True}
 
 
 def test_running_counts_are_asked_for() -> None:
