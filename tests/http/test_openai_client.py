@@ -213,7 +213,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[openai.APIStatusError], str, str | N
     "unknown tier": ({"model": "tiny:huge"}, openai.NotFoundError, "model_not_found", "model"),
     "messages": ({"messages": "hi"}, openai.BadRequestError, "invalid_value", "messages"),
     "max_tokens": ({"max_tokens": 0}, openai.BadRequestError, "invalid_value", "max_tokens"),
-    "stream": ({"stream": "yes"}, openai.BadRequestError, "invalid_value", "stream"),
+    "stream": ({"stream": "perhaps"}, openai.BadRequestError, "invalid_value", "stream"),
 }
 
 
