@@ -178,7 +178,9 @@ class _Probe:
         )
 
     async def _thinks(self, check: str, tier: str, ladder: TierLadder) -> Finding:
-        answer = await self._think(ladder, tier, Length(4 * _ROOM, 5 * _ROOM), 0.0)
+        context = self._backend.context or 10 * _ROOM
+        most = min(5 * _ROOM, context // 2)
+        answer = await self._think(ladder, tier, Length(4 * most // 5, most), 0.0)
         if isinstance(answer, str):
             return self._found(check, "refused", answer)
         return self._found(check, "accepted", f"{answer.reasoning} reasoning tokens")

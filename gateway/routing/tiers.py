@@ -30,6 +30,7 @@ _TEMPLATE_ALIASES = frozenset(ChatTemplate.__struct_fields__)
 _UNLIMITED = 1 << 40  # answer tokens of a tier with `answer: null`: more than any model can generate
 
 _JsonObject = msgspec.json.Decoder(Fields)
+_NULL = Raw(b"null")
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +227,7 @@ class TierLadder:
     @staticmethod
     def clamp(fields: Fields, length: Length) -> Fields:
         """The fields of a legacy completion. It has no chat template, so only `max_tokens` can be limited."""
-        if length.max_tokens is None or "max_tokens" not in fields:
+        if length.max_tokens is None or fields.get("max_tokens", _NULL) == _NULL:
             return fields
         return fields | {"max_tokens": Raw(b"%d" % length.max_tokens)}
 

@@ -63,6 +63,15 @@ async def test_probe_of_a_backend_that_thinks_anyway(backend: Backend, tmp_path:
     assert found[f"{TINY} 0"] == found[f"{TINY} 0.7"] == "ignored"
 
 
+async def test_probe_of_a_small_context(tmp_path: Path) -> None:
+    """The probe of a backend that refuses budgets asks for a thought that its context has room for."""
+    async with Backend("tiny", max_model_len=400) as backend:
+        backend.default = Fault(status=400, message="no budget", refuses="thinking_token_budget")
+        _, found = await probed(tmp_path, backend.url)
+
+    assert (found["a thinking on"], found["a thought"]) == ("accepted", "kept apart")
+
+
 async def test_probe_of_a_backend_that_never_thinks(backend: Backend, tmp_path: Path) -> None:
     """If no reasoning arrives under a budget, the probe says that it cannot tell whether the budget holds."""
     backend.default = Fault(reasoning=0)

