@@ -106,7 +106,8 @@ def test_completions(gateway: Server, replicas: list[Replica], fields: dict[str,
     body = {"model": "tiny", "prompt": "What is 3+4?", "temperature": 0} | fields
     status, theirs = fetch_any(f"{replicas[0].url}/v1/completions", body)
     ours_status, ours = fetch_any(f"{gateway.url}/v1/completions", body)
-    assert ours_status == status, ours
+    # the oldest release fails by itself with `max_tokens: null`
+    assert ours_status == (status if status < 500 else 502), ours
     if status == 200 and not theirs.startswith(b"data:"):
         texts = [[choice["text"] for choice in json.loads(raw)["choices"]] for raw in (ours, theirs)]
         assert texts[0] == texts[1]
