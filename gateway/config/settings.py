@@ -113,8 +113,8 @@ class Settings(Section):
             for i, replica in enumerate(called):
                 if replica in called[:i]:
                     raise _wrong((*at, "replicas", i, "name"), f"two replicas are called {replica!r}")
+        names = self._check_names()
         for i, key in enumerate(self.keys):
-            self._check_differs(("keys", i), key, self.keys[:i])
             self._check_models(("keys", i, "models"), key.models)
             self._check_bounds(("keys", i), key.models, {"floor": key.floor, "ceiling": key.ceiling})
             self._check_order(("keys", i, "floor"), key, key.models)
@@ -123,7 +123,7 @@ class Settings(Section):
             self._check_models(("rules", i, "when", "model"), rule.when.model)
             self._check_bounds(("rules", i), rule.when.model, bounds)
             self._check_order(("rules", i, "floor"), rule, rule.when.model)
-            unknown = sorted(set(rule.when.key or ()) - {key.name for key in self.keys})
+            unknown = sorted(set(rule.when.key or ()) - names)
             if unknown:
                 raise _wrong(("rules", i, "when", "key"), f"unknown key {', '.join(unknown)}")
         return self
@@ -172,13 +172,18 @@ class Settings(Section):
         }
         return tuple(dict.fromkeys(named[scope]))
 
-    @staticmethod
-    def _check_differs(at: SettingPath, key: Key, others: list[Key]) -> None:
-        if any(key.name == other.name for other in others):
-            raise _wrong((*at, "name"), f"two keys share the same name, {key.name!r}")
-        twin = next((other.name for other in others if key.hash == other.hash), None)
-        if twin is not None:
-            raise _wrong(at, f"the keys {twin!r} and {key.name!r} share the same secret")
+    def _check_names(self) -> set[str]:
+        """The names of the keys, which differ, as do their secrets."""
+        names: set[str] = set()
+        owners: dict[str, str] = {}
+        for i, key in enumerate(self.keys):
+            if key.name in names:
+                raise _wrong(("keys", i, "name"), f"two keys share the same name, {key.name!r}")
+            if twin := owners.get(key.hash):
+                raise _wrong(("keys", i), f"the keys {twin!r} and {key.name!r} share the same secret")
+            names.add(key.name)
+            owners[key.hash] = key.name
+        return names
 
     def _check_models(self, at: SettingPath, models: list[str] | None) -> None:
         unknown = sorted(set(models or ()) - set(self.models))
