@@ -38,11 +38,9 @@ class Amendment(Struct, frozen=True):
     without: frozenset[RefusedField] = frozenset()
     """Added fields that are taken back."""
     room: int | None = None
-    """The most completion tokens."""
+    """The most completion tokens; None if the backend was not asked again for the length."""
     capped: bool = True
     """Whether a length limit is sent. The backend ends a completion at its context anyway."""
-    asked: frozenset[str] = frozenset()
-    """What the backend was asked again for: `fields`, `length`."""
     times: int = 0
     """How often it was asked again."""
     lasting: frozenset[RefusedField] = frozenset()

@@ -32,6 +32,7 @@ _RANGES = {"temperature": (0, 1.2), "presence_penalty": (0, 0.5), "frequency_pen
 _WORDS = {"tool_choice": ("auto", "none"), "function_call": ("auto", "none")}
 """Values of a field that leave the length to the model."""
 
+_TOOLS = ("tools", "functions")
 _TEMPLATE = frozenset(ChatTemplate.__struct_fields__)
 
 _COUNTED = _HARMLESS | _RANGES.keys() | _WORDS.keys() | {
@@ -107,11 +108,10 @@ def may_hold_back(fields: Fields) -> bool:
     and when choices wait for each other.
     """
     hidden = fields.get("include_reasoning", _NULL) not in (_NULL, Raw(b"true"))
-    tools = fields.keys() & {"tools", "functions"} and _value(fields.get("tool_choice")) != "none"
     several = not _leaves("n", fields.get("n", _NULL))
     structured = not _leaves("response_format", fields.get("response_format", _NULL))
     holding = any(fields[name] != _NULL for name in fields.keys() & _HOLDING)
-    return bool(hidden or tools or several or structured or holding or begins_late(fields))
+    return hidden or _may_call(fields) or several or structured or holding or begins_late(fields)
 
 
 def may_pause(fields: Fields) -> bool:
@@ -119,8 +119,12 @@ def may_pause(fields: Fields) -> bool:
 
     So may the marks that a model writes when the client has it go on after its end: they have no text.
     """
-    tools = fields.keys() & {"tools", "functions"} and _value(fields.get("tool_choice")) != "none"
-    return bool(tools) or not model_decides(fields)
+    return _may_call(fields) or not model_decides(fields)
+
+
+def _may_call(fields: Fields) -> bool:
+    """Whether the answer may have a tool call."""
+    return not fields.keys().isdisjoint(_TOOLS) and _value(fields.get("tool_choice")) != "none"
 
 
 def held_back(fields: Fields) -> int:

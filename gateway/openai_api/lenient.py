@@ -83,6 +83,14 @@ def whole_number(value: Any) -> int | None:
         return None
 
 
+def is_true(value: Any) -> bool:
+    """Whether a value of a client is read as true, such as true, 1 or "yes"; not so if it cannot be read."""
+    try:
+        return value is not None and _READERS[bool](value) is True
+    except ValidationError:
+        return False
+
+
 def malformed(error: Exception) -> InvalidJson:
     """What is told of a body that cannot be decoded."""
     if isinstance(error, RecursionError):

@@ -103,7 +103,9 @@ class RunningCounts:
         if chunk is None:
             return b""
         if len(self._counts) > 1:  # the event counts the tokens of one choice only
-            chunk["usage"] = _totals(self.total())
+            total = self.total()
+            prompt, completion = count_of(total.prompt_tokens), count_of(total.completion_tokens)
+            chunk["usage"] = totals(prompt or 0, completion or 0)
         return b"data: " + strict_json(chunk | {"choices": []}) + b"\n\n"
 
 
@@ -111,8 +113,8 @@ def _reasoning(details: Any) -> int:
     return (count_of(details.get("reasoning_tokens")) or 0) if isinstance(details, dict) else 0
 
 
-def _totals(usage: ReportedUsage) -> dict[str, int]:
-    prompt, completion = count_of(usage.prompt_tokens) or 0, count_of(usage.completion_tokens) or 0
+def totals(prompt: int, completion: int) -> dict[str, int]:
+    """The token usage as a client is told it."""
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Raw
 
+from gateway.openai_api.lengths import least_tokens
+from gateway.openai_api.lenient import is_true
 from gateway.openai_api.requests import Fields
 
 _MOST_STRINGS, _MOST_CHARACTERS = 64, 4096  # because each string is looked for in every delta
@@ -57,10 +59,10 @@ def stop_strings(fields: Fields) -> StopStrings | None:
         return None
     if len(strings) > _MOST_STRINGS or sum(map(len, strings)) > _MOST_CHARACTERS:
         return None
-    if any(_is_on(_value(fields.get(name))) for name in ("echo", "use_beam_search")):
+    if any(is_true(_value(fields.get(name))) for name in ("echo", "use_beam_search")):
         return None
-    included = _is_on(_value(fields.get("include_stop_str_in_output")))
-    return StopStrings(tuple(strings), included, _number(_value(fields.get("min_tokens"))))
+    included = is_true(_value(fields.get("include_stop_str_in_output")))
+    return StopStrings(tuple(strings), included, least_tokens(fields, None))
 
 
 def fields_about_stops(fields: Fields) -> Fields:
@@ -176,16 +178,3 @@ def _value(raw: Raw | None) -> Any:
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-
-
-def _is_on(value: Any) -> bool:
-    """Whether vLLM reads the value as true."""
-    return value == 1 or str(value).lower() in {"1", "on", "t", "true", "y", "yes"}
-
-
-def _number(value: Any) -> int:
-    """The number that vLLM reads from a value, or 0."""
-    try:
-        return max(0, int(value))
-    except (TypeError, ValueError, OverflowError):
-        return 0

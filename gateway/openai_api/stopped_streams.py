@@ -11,6 +11,7 @@ from msgspec import Raw
 from gateway.openai_api.event_stream import BLANK_LINES, split_events
 from gateway.openai_api.lost_thoughts import LostThought
 from gateway.openai_api.requests import encode
+from gateway.openai_api.running_counts import totals
 from gateway.openai_api.stop_strings import StopSearch, StopStrings
 from gateway.openai_api.stopped_choices import (
     ChoiceFields,
@@ -83,7 +84,7 @@ class StoppingReader(StreamReader):
         watches = self._stopped or self._in_pieces or self._waits
         if not watches and not any(map(block.__contains__, _CONCERNS)) and block.endswith(BLANK_LINES):
             return block
-        passed = b"".join(map(self._pass, _events(block)))
+        passed = b"".join(map(self._pass, split_events(block)))
         if self._stopped - self._closed and self._all_ended():
             self.stopped = True
             passed += self._closing()
@@ -194,22 +195,9 @@ def reader_of(
     )
 
 
-def _events(block: bytes) -> list[bytes]:
-    """The events of a block, each with the blank line that ends it; the last may lack it."""
-    if b"\r" in block:
-        return list(split_events(block))
-    *events, rest = block.split(b"\n\n")
-    return [*(event + b"\n\n" for event in events), *([rest] if rest else [])]
-
-
 def _report(usage: TokenUsage) -> dict[str, Any]:
     """What a client is told about the token usage of a stream."""
-    prompt, completion = usage.prompt or 0, usage.completion or 0
-    told: dict[str, Any] = {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-    }
+    told: dict[str, Any] = {**totals(usage.prompt or 0, usage.completion or 0)}
     if usage.reasoning is not None and not usage.reasoning_estimated:
         told["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning}
     return told

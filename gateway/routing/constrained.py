@@ -57,14 +57,18 @@ class ConstrainedLadder(TierLadder):
 
 def constrained_ladder(model: Model, ladder: TierLadder, family: Family) -> ConstrainedLadder | None:
     """The ladder for requests with tools or a schema; None if these are sent what all others are."""
-    if model.budget_with_tools or not ladder.forces_thinking_budget:
-        return None
-    return ConstrainedLadder(dict(zip(ladder.names, ladder.tiers, strict=True)), family)
+    return None if model.budget_with_tools else _without_budgets(ladder, family, sends_zero_budget=True)
 
 
 def unbudgeted_ladder(ladder: TierLadder, family: Family) -> ConstrainedLadder | None:
     """The ladder for backends that refuse thinking budgets; None if it has none that could be refused."""
+    return _without_budgets(ladder, family, sends_zero_budget=False)
+
+
+def _without_budgets(
+    ladder: TierLadder, family: Family, *, sends_zero_budget: bool
+) -> ConstrainedLadder | None:
     if not ladder.forces_thinking_budget:
         return None
     tiers = dict(zip(ladder.names, ladder.tiers, strict=True))
-    return ConstrainedLadder(tiers, family, sends_zero_budget=False)
+    return ConstrainedLadder(tiers, family, sends_zero_budget=sends_zero_budget)

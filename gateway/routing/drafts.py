@@ -46,16 +46,15 @@ class Draft:
         A backend is asked again at most once for the length, and four times in all, as some name only the
         first of several fields. size: bytes of the request.
         """
-        kind = "length" if refusal.too_long else "fields"
-        if amendment.times >= _MOST_TIMES or (kind in amendment.asked and kind != "fields"):
+        if amendment.times >= _MOST_TIMES:
             return None
-        if kind == "fields":
+        if not refusal.too_long:
             amended = self._with_fewer_fields(amendment, refusal)
+        elif amendment.room is None and self._limits_length:
+            amended = self._shorter(amendment, refusal, size)
         else:
-            amended = self._shorter(amendment, refusal, size) if self._limits_length else None
-        if amended is None:
-            return None
-        return replace(amended, asked=amendment.asked | {kind}, times=amendment.times + 1)
+            amended = None
+        return replace(amended, times=amendment.times + 1) if amended else None
 
     def written(self, amendment: Amendment, body: bytes) -> bytes:
         """The body of the request with an amendment. `body` is the body as planned.

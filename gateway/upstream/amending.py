@@ -22,7 +22,6 @@ log = logging.getLogger("thinkmeter.upstream")
 
 _Answer = TypeVar("_Answer")
 
-_FIELDS = {"length": "max_completion_tokens"}
 _BUDGET_ADVICE = (
     "; to enforce thinking budgets, start it with --reasoning-parser or --reasoning-config, or else "
     "configure the model with `thinking_budget: false`"
@@ -101,8 +100,8 @@ async def _write(request: AmendableRequest, amendment: Amendment) -> None:
 
 
 def _count(backend: Backend, before: Amendment, after: Amendment) -> None:
-    lengths = [_FIELDS[kind] for kind in after.asked - before.asked if kind in _FIELDS]
-    backend.refused.count([*lengths, *map(field_name, after.without - before.without)])
+    length = ["max_completion_tokens"] if after.room != before.room else []
+    backend.refused.count([*length, *map(field_name, after.without - before.without)])
 
 
 def _remember(backend: Backend, amendment: Amendment) -> None:

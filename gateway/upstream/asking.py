@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from gateway.config.models import Replica
-from gateway.errors import BackendDisconnected, BackendError
+from gateway.errors import BackendError
 from gateway.http.headers import Headers
 from gateway.upstream.client import HttpClient
 
 _MOST_BYTES = 1 << 24  # of a response, such as a list of models
 
 
-async def ask_replica(
+async def ask_once(
     client: HttpClient,
     replica: Replica,
     method: bytes,
@@ -19,38 +19,14 @@ async def ask_replica(
     *,
     connect: float,
     age: float,
-    repeatable: bool,
 ) -> tuple[int, bytes]:
-    """Send one request, and return the status and the body.
-
-    connect: the time to open a connection, in seconds. age: the time for which one is used, in seconds.
-    repeatable: a POST may be sent twice.
+    """Send one request, and return the status and the body. See `Upstream.ask`.
 
     Raises: NoBackend, BackendDisconnected, BackendError.
     """
     # A check gets a connection of its own. If it left one to a request, nobody could tell whether the
     # request killed the replica or the connection had been idle for too long.
     single = method == b"GET"
-    try:
-        return await _ask(client, replica, method, path, body, connect=connect, age=age, single=single)
-    except BackendDisconnected:
-        if not repeatable:
-            raise
-        # the server may have closed the kept-alive connection just then
-        return await _ask(client, replica, method, path, body, connect=connect, age=age, single=single)
-
-
-async def _ask(
-    client: HttpClient,
-    replica: Replica,
-    method: bytes,
-    path: str,
-    body: bytes,
-    *,
-    connect: float,
-    age: float,
-    single: bool,
-) -> tuple[int, bytes]:
     kind = [(b"Content-Type", b"application/json")] if body else []
     response = await client.request(
         method,

@@ -29,7 +29,7 @@ from gateway.errors import (
 )
 from gateway.openai_api.event_stream import first_error
 from gateway.upstream.amending import amending, part_refused
-from gateway.upstream.asking import ask_replica, authorization
+from gateway.upstream.asking import ask_once, authorization
 from gateway.upstream.beginning import first_byte_timeout, first_event, kind_of, read_failure
 from gateway.upstream.client import HttpClient
 from gateway.upstream.errors import Failure, stream_failure
@@ -70,10 +70,20 @@ class Upstream:
         age: float = 300,
         repeatable: bool = False,
     ) -> tuple[int, bytes]:
-        """Send a request of the gateway's own; see `gateway.upstream.asking`."""
-        return await ask_replica(
-            self._client, replica, method, path, body, connect=connect, age=age, repeatable=repeatable
-        )
+        """Send a small request outside the request path, and return the status and the body.
+
+        connect: the time to open a connection, in seconds. age: the time for which one is used, in seconds.
+        repeatable: a POST may be sent twice.
+
+        Raises: NoBackend, BackendDisconnected, BackendError.
+        """
+        ask = partial(ask_once, self._client, replica, method, path, body, connect=connect, age=age)
+        try:
+            return await ask()
+        except BackendDisconnected:
+            if not repeatable:
+                raise
+            return await ask()  # the server may have closed the kept-alive connection just then
 
     @asynccontextmanager
     async def open(self, pool: Pool, request: UpstreamRequest) -> AsyncIterator[UpstreamResponse]:
@@ -190,7 +200,7 @@ class Upstream:
                     request.amended or request.body,
                     connect=timeouts.connect,
                     # vLLM resets some connections after a refusal, which it does not announce
-                    fresh=fresh or bool(request.amendment.asked),
+                    fresh=fresh or request.amendment.times > 0,
                     age=timeouts.connection_age,
                     tls=backend.replica.tls,
                 )
