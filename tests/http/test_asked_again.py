@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
@@ -251,7 +252,10 @@ async def test_large_request(running: Running, backend: Backend) -> None:
 async def test_connection_that_is_reset_after_a_refusal() -> None:
     """vLLM 0.20 resets the connection of some refusals unannounced, so the next attempt opens another."""
 
+    connections: set[asyncio.Task[Any] | None] = set()
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.add(asyncio.current_task())
         head = await reader.readuntil(b"\r\n\r\n")
         size = re.search(rb"content-length: (\d+)", head.lower())
         body = await reader.readexactly(int(size[1])) if size else b""
@@ -261,11 +265,14 @@ async def test_connection_that_is_reset_after_a_refusal() -> None:
         writer.write(b"HTTP/1.1 %d Some\r\ncontent-type: application/json\r\n" % (400 if refuses else 200))
         writer.write(b"content-length: %d\r\n\r\n%b" % (len(text), text))
         writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
 
     server = await asyncio.start_server(serve, "127.0.0.1")
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with server, serving(configuration(url)) as running:
         answer, record = await post_recorded(running, long())
+        await asyncio.gather(*filter(None, connections))
 
     assert (answer.status, record.attempts) == (200, 1)
 

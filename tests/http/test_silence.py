@@ -151,7 +151,10 @@ async def scripted(*parts: bytes, stay: bool, **changes: Any) -> AsyncIterator[R
     stay: it leaves the connection open.
     """
 
+    connections: set[asyncio.Task[Any] | None] = set()
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.add(asyncio.current_task())
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             head = await reader.readuntil(b"\r\n\r\n")
             if head.startswith(b"GET"):
@@ -166,12 +169,15 @@ async def scripted(*parts: bytes, stay: bool, **changes: Any) -> AsyncIterator[R
                     await reader.read(1 << 20)
                     await reader.read()
         writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
 
     listener = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with listener:
         url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
         async with serving(configuration(url, **changes)) as running:
             yield running
+        await asyncio.gather(*filter(None, connections))
 
 
 @pytest.mark.parametrize("stay", [False, True])

@@ -18,6 +18,7 @@ from examples.tiny_reasoner.tokens import Tokens
 TOKENS = Tokens(WEIGHTS / "tokenizer.json")
 READABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126) | st.just("\n"))
 MARKS = (START, END, THINK, UNTHINK)
+SPECIAL = (*MARKS, "<|endoftext|>")  # decoding may leave them out
 HISTORY = st.lists(
     st.tuples(st.sampled_from(("system", "user", "assistant")), READABLE), min_size=1, max_size=4
 )
@@ -27,8 +28,14 @@ HISTORY = st.lists(
 def test_text_survives_the_round_trip(text: str) -> None:
     """Encoding and decoding gives the text back."""
     ids = TOKENS.encode(text)
-    if not any(mark in text for mark in MARKS):
+    if not any(mark in text for mark in SPECIAL):
         assert TOKENS.decode(ids) == text
+
+
+@pytest.mark.parametrize("mark", ["<|endoftext|>", START, END])
+def test_special_tokens_have_no_text(mark: str) -> None:
+    """What only marks the ends of messages and texts is no part of a text."""
+    assert TOKENS.decode(TOKENS.encode(f"a{mark}b")) == "ab"
 
 
 def test_marks_are_one_token_each() -> None:
