@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,6 +33,7 @@ from tests.bench import machine, proc, report, targets
 from tests.bench.load import Job, Result
 from tests.bench.targets import OWN, PEERS, ROOT, TARGETS, Target
 from tests.fakes.fault import Fault
+from tests.redis import real_redis
 
 TARGET_CORE, BENCH_CORE = 0, 1
 BACKEND_PORT, TARGET_PORT = 9471, 9472
@@ -114,8 +116,11 @@ class Bench:
         self._folder = folder
         self._quick = quick
         self._url = f"http://127.0.0.1:{BACKEND_PORT}"
+        self._servers = ExitStack()
 
     def __enter__(self) -> Self:
+        self._redis = self._servers.enter_context(real_redis())
+        os.sched_setaffinity(self._redis.process.pid, {BENCH_CORE})
         command = [sys.executable, "-m", "tests.fakes.backend", "--light", "--port", str(BACKEND_PORT)]
         log = self._folder / "backend.log"
         with log.open("wb") as sink:
@@ -125,10 +130,16 @@ class Bench:
 
     def __exit__(self, *_: object) -> None:
         targets.stop(self._backend)
+        self._servers.close()
 
     def running(self, target: Target) -> Any:
         return targets.running(
-            target, port=TARGET_PORT, upstream=self._url, core=TARGET_CORE, folder=self._folder
+            target,
+            port=TARGET_PORT,
+            upstream=self._url,
+            redis=self._redis.url,
+            core=TARGET_CORE,
+            folder=self._folder,
         )
 
     def measure(

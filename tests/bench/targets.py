@@ -43,6 +43,14 @@ models:
 keys: [{{name: bench, key: "${{BENCH_KEY}}"}}]
 """
 
+BUDGETS = """\
+redis: {{url: "{redis}"}}
+budgets:
+  - {{name: minute, window: 1m, tokens: 10000000000, scope: key}}
+  - {{name: hour, window: 1h, tokens: 1000000000000}}
+  - {{name: day, window: 24h, tokens: 10000000000000, scope: model}}
+"""
+
 LITELLM = """\
 model_list:
   - model_name: fake
@@ -70,13 +78,13 @@ class Target(msgspec.Struct, kw_only=True, frozen=True):
         return {"authorization": f"Bearer {self.key}"} if self.key else {}
 
 
-def ours(name: str, head: str, about: str, checkout: Path = ROOT) -> Target:
+def ours(name: str, head: str, about: str, checkout: Path = ROOT, more: str = "") -> Target:
     return Target(
         checkout=checkout,
         name=name,
         about=about,
         command="{python} -m gateway serve {config}",
-        config=THINKMETER.replace("HEAD", head),
+        config=THINKMETER.replace("HEAD", head) + more,
         environment={"BENCH_KEY": KEY},
         key=KEY,
         ready="/readyz",
@@ -89,6 +97,7 @@ TARGETS = {
         Target(name="direct", about="load generator straight to the fake backend"),
         ours("thinkmeter", "baseline", "this gateway: key, heuristic decision, metrics and access log on"),
         ours("thinkmeter-head", "general", "the same with the trained head `general`"),
+        ours("thinkmeter-all", "general", "the same with three budgets in Redis", more=BUDGETS),
         Target(
             name="mini",
             about="FastAPI + httpx in forty lines, no features",
@@ -114,7 +123,7 @@ TARGETS = {
         ),
     )
 }
-OWN = ("direct", "thinkmeter", "thinkmeter-head", "mini")
+OWN = ("direct", "thinkmeter", "thinkmeter-head", "thinkmeter-all", "mini")
 PEERS = tuple(name for name in TARGETS if name not in OWN)
 
 
@@ -206,13 +215,15 @@ def wait_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
 
 
 @contextmanager
-def running(target: Target, *, port: int, upstream: str, core: int, folder: Path) -> Iterator[list[int]]:
+def running(
+    target: Target, *, port: int, upstream: str, redis: str, core: int, folder: Path
+) -> Iterator[list[int]]:
     """The target, ready to serve; yields its process ids."""
     if not target.command:
         yield []
         return
     config = folder / f"{target.name}.yaml"
-    config.write_text(target.config.format(port=port, upstream=upstream, key=KEY))
+    config.write_text(target.config.format(port=port, upstream=upstream, redis=redis, key=KEY))
     python = target.checkout / ".venv/bin/python"
     fill = {"port": port, "upstream": upstream, "config": config}
     fill["python"] = python if python.exists() else sys.executable

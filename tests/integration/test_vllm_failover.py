@@ -95,7 +95,7 @@ async def test_engine_dies(async_client: AsyncOpenAI, doomed: Replica, eventuall
             asyncio.create_task(create(**WHOLE, extra_headers={"x-request-id": name})) for name in names
         ]
         await eventually(lambda: any(map(doomed.has_begun, names)), "it works on whole answers as well")
-        doomed.kill_child("VLLM::Worker")
+        doomed.kill_child("VLLM::EngineCore")
     await assert_breaks_with_an_error(stream)
     for other in others:
         await other.close()
