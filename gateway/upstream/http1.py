@@ -91,6 +91,11 @@ class HttpResponse:
         if self.waiter and not self.waiter.done():
             self.waiter.set_result(True)
 
+    def fail(self, failure: GatewayError) -> None:
+        """Let whoever waits for more of the response get this error."""
+        self.failure = failure
+        _wake(self)
+
     async def _arrival(self) -> bool:
         """Wait until something has arrived. Returns whether nothing has, as the wait was interrupted."""
         if self.failure:
