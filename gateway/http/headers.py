@@ -37,17 +37,18 @@ def forwarded(headers: Headers, ours: Headers, allowed: Container[bytes]) -> Hea
 
     A header in `ours` replaces the client's header of the same name.
     """
-    replaced = {name.lower() for name, _ in ours} | _named(headers)
-    kept = [h for h in headers if h[0] in allowed and h[0] not in replaced]
+    kept = [h for h in headers if h[0] in allowed]
+    if kept:
+        replaced = _named(headers).union([name.lower() for name, _ in ours])
+        kept = [h for h in kept if h[0] not in replaced]
     return kept + ours
 
 
 def returned(headers: Headers) -> Headers:
     """The headers of a backend, with names in lower case, that go to the client."""
+    kept = [h for h in headers if h[0] not in _NOT_RETURNED and not h[0].startswith(_CORS)]
     named = _named(headers)
-    return [
-        h for h in headers if h[0] not in _NOT_RETURNED and h[0] not in named and not h[0].startswith(_CORS)
-    ]
+    return [h for h in kept if h[0] not in named] if named else kept
 
 
 def bearer(headers: Mapping[bytes, bytes]) -> str | None:
@@ -58,5 +59,8 @@ def bearer(headers: Mapping[bytes, bytes]) -> str | None:
 
 def _named(headers: Headers) -> set[bytes]:
     """The names that a `Connection` header declares to be hop-by-hop: `Connection: close, X-Trace`."""
-    values = [value for key, value in headers if key == b"connection"]
-    return {name.strip().lower() for value in values for name in value.split(b",")}
+    named: set[bytes] = set()
+    for key, value in headers:
+        if key == b"connection":
+            named.update(name.strip().lower() for name in value.split(b","))
+    return named

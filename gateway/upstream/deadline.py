@@ -1,8 +1,11 @@
-"""The time by which a replica must have begun to respond to a request."""
+"""The times by which replicas must have begun to respond to requests."""
 
 from __future__ import annotations
 
 import asyncio
+import math
+
+from msgspec import Struct
 
 from gateway.config.models import Timeouts
 from gateway.errors import BackendTimeout
@@ -10,57 +13,103 @@ from gateway.upstream.http1 import HttpResponse
 from gateway.upstream.pool import Backend
 from gateway.upstream.request import UpstreamRequest
 
-_LOOK = 1.0  # seconds
+_LOOK = 1.0  # seconds after which a replica that may be at work in silence is looked at again
+_BETWEEN = 0.02  # seconds between two sweeps, at least
 
 
-class Deadline:
+class Deadline(Struct, eq=False):
     """The deadline of one attempt: `timeouts.first_byte` for a stream, `timeouts.total` for the rest.
 
-    While the backend may be at work in silence, a stream has until `timeouts.total` too.
+    While the backend may be at work in silence, a stream has until `timeouts.total` too. All times are those
+    of the event loop.
     """
 
-    __slots__ = ("_backend", "_end", "_limit", "_loop", "_request", "_response", "_timeouts", "_timer")
+    backend: Backend
+    request: UpstreamRequest
+    timeouts: Timeouts
+    limit: float
+    end: float
+    response: HttpResponse | None = None
+    """What must have begun; None until the request is sent."""
 
-    def __init__(self, backend: Backend, request: UpstreamRequest, timeouts: Timeouts, end: float) -> None:
-        """end: the time of the event loop at which the request as a whole must end."""
-        self._loop = loop = asyncio.get_running_loop()
-        self._backend, self._request, self._timeouts = backend, request, timeouts
+    @classmethod
+    def of(
+        cls, backend: Backend, request: UpstreamRequest, timeouts: Timeouts, now: float, end: float
+    ) -> Deadline:
+        """The deadline of an attempt that begins now; the request as a whole must end at `end`."""
         # Responses other than streams begin only when the answer is complete.
-        self._limit = min(loop.time() + timeouts.first_byte, end) if request.stream else end
-        self._end = end
-        self._response: HttpResponse | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        limit = min(now + timeouts.first_byte, end) if request.stream else end
+        return cls(backend, request, timeouts, limit, end)
+
+    def due(self, now: float) -> float:
+        """When to look at it: later than now, unless it is missed."""
+        if self.limit > now:
+            return self.limit
+        return min(now + _LOOK, self.end) if self._may_be_at_work else now
 
     @property
     def connected_by(self) -> float:
-        """The time of the event loop by which a connection must be open."""
-        return self._end if self._request.may_be_silent(self._backend) else self._limit
+        """When a connection must be open."""
+        return self.end if self._may_be_at_work else self.limit
 
     @property
     def missed(self) -> BackendTimeout:
         """The error for a backend that was too late."""
-        name, seconds = "total", self._timeouts.total
-        if self._limit < self._end:
-            name, seconds = "first_byte", self._timeouts.first_byte
+        name, seconds = "total", self.timeouts.total
+        if self.limit < self.end:
+            name, seconds = "first_byte", self.timeouts.first_byte
         detail = f"timeouts.{name}, {seconds:g} s"
         return BackendTimeout("The backend did not respond in time", detail=detail)
 
-    def watch(self, response: HttpResponse) -> None:
-        """Fail the response if it has not begun in time. One timer does that, and costs no task."""
-        self._response = response
-        self._timer = self._loop.call_at(self._limit, self._look)
+    @property
+    def _may_be_at_work(self) -> bool:
+        """Whether the backend may be generating what it does not show yet."""
+        return (self.request.late or self.request.holds_back) and self.backend.healthy is not False
 
-    def cancel(self) -> None:
-        """End the watch."""
-        self._response = None
-        if self._timer is not None:
+
+class Deadlines:
+    """The deadlines of all running attempts, swept by one timer, as nearly all are met.
+
+    The timer is set for the earliest deadline that it has seen. In the ordinary case that attempt is over by
+    then, and the timer is set for the earliest that is left. So an attempt costs no timer of its own.
+    """
+
+    def __init__(self) -> None:
+        self._running: set[Deadline] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._set_for = math.inf
+
+    def watch(self, deadline: Deadline, response: HttpResponse) -> None:
+        """Fail the response if it has not begun in time."""
+        deadline.response = response
+        self._running.add(deadline)
+        if deadline.limit < self._set_for:
+            self._set(deadline.limit)
+
+    def forget(self, deadline: Deadline) -> None:
+        """End the watch, if it has begun."""
+        self._running.discard(deadline)
+
+    def close(self) -> None:
+        """Stop the timer."""
+        if self._timer:
             self._timer.cancel()
 
-    def _look(self) -> None:
-        if self._response is None:
-            return
-        now = self._loop.time()
-        if now < self._end and self._request.may_be_silent(self._backend):
-            self._timer = self._loop.call_at(min(now + _LOOK, self._end), self._look)
-        else:
-            self._response.fail(self.missed)
+    def _set(self, when: float) -> None:
+        self.close()
+        self._timer = asyncio.get_running_loop().call_at(when, self._sweep)
+        self._set_for = when
+
+    def _sweep(self) -> None:
+        now, earliest = asyncio.get_running_loop().time(), math.inf
+        self._timer, self._set_for = None, math.inf
+        for deadline in list(self._running):
+            due = deadline.due(now)
+            if due > now:
+                earliest = min(earliest, due)
+                continue
+            self._running.discard(deadline)
+            if deadline.response is not None:
+                deadline.response.fail(deadline.missed)
+        if self._running:
+            self._set(max(earliest, now + _BETWEEN))

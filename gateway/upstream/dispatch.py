@@ -31,7 +31,7 @@ from gateway.upstream.amending import PartRefused, adapt, amend, part_refused, r
 from gateway.upstream.asking import ask_once
 from gateway.upstream.beginning import first_event, kind_of, read_failure
 from gateway.upstream.client import HttpClient
-from gateway.upstream.deadline import Deadline
+from gateway.upstream.deadline import Deadline, Deadlines
 from gateway.upstream.errors import Failure, stream_failure
 from gateway.upstream.http1 import Connection, HttpResponse
 from gateway.upstream.pool import Backend, Pool
@@ -50,6 +50,7 @@ class Upstream:
         # vLLM closes connections that are idle for 5 s. Stop using them earlier, because a request sent just
         # as vLLM closes its connection is lost.
         self._client = HttpClient(keep_alive=4)
+        self._deadlines = Deadlines()
         self._quarantine = Quarantine()
 
     def close_idle(self) -> None:
@@ -59,6 +60,7 @@ class Upstream:
     def close(self) -> None:
         """Close all connections, including those in use."""
         self._client.close()
+        self._deadlines.close()
 
     async def ask(
         self,
@@ -198,13 +200,14 @@ class Upstream:
         timeouts, sent = pool.timeouts, time.monotonic()
         request.tried.append(backend.name)
         backend.start_request(sent)
-        deadline, response = Deadline(backend, request, timeouts, end), None
+        deadline = Deadline.of(backend, request, timeouts, asyncio.get_running_loop().time(), end)
+        response: HttpResponse | None = None
         try:
             kept = None if fresh else self._client.kept(backend.origin, timeouts.connection_age)
             connection = kept or await self._connect(backend, deadline, timeouts.connect)
             body = request.amended or request.body
             response = connection.ask(request.head(backend, len(body)), body)
-            deadline.watch(response)
+            self._deadlines.watch(deadline, response)
             return await _begun(backend, request, response, sent)
         except BaseException as error:  # cancellation too: the slot must be freed
             if response is not None:
@@ -214,7 +217,7 @@ class Upstream:
             self._quarantine.note(pool, request, backend, error, now)
             raise
         finally:
-            deadline.cancel()
+            self._deadlines.forget(deadline)
 
     async def _connect(self, backend: Backend, deadline: Deadline, seconds: float) -> Connection:
         """Raises: NoBackend, BackendTimeout."""

@@ -45,7 +45,10 @@ class HttpResponse:
 
     def header(self, name: bytes) -> str:
         """The first value of a header, or an empty string."""
-        return next((value.decode("latin-1") for key, value in self.headers if key == name), "")
+        for key, value in self.headers:
+            if key == name:
+                return value.decode("latin-1")
+        return ""
 
     async def begun(self) -> None:
         """Wait for the status and the headers.

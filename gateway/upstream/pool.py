@@ -173,7 +173,11 @@ class Pool:
         hash of its name and the value. If a replica is lost, each of its sessions moves to the replica with
         the next highest hash, and all other sessions stay where they are.
         """
-        usable = self._usable(now)
+        usable = self.backends
+        for backend in usable:
+            if backend.healthy is False or backend.breaker.opened_at is not None:
+                usable = self._usable(now)
+                break
         fresh = [backend for backend in usable if backend not in tried] if tried else usable
         if len(fresh) < 2:
             return fresh[0] if fresh else None

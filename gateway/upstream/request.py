@@ -56,10 +56,6 @@ class UpstreamRequest(Struct):
         """Keep the client's body no longer, only its fingerprint."""
         self._fingerprint, self.received = self.fingerprint, b""
 
-    def may_be_silent(self, backend: Backend) -> bool:
-        """Whether a replica that has not begun to respond may be generating what it does not show yet."""
-        return (self.late or self.holds_back) and backend.healthy is not False
-
     def head(self, backend: Backend, size: int) -> bytes:
         """The request line and the headers for a replica. size: bytes of the body."""
         lines = backend.head_lines + header_lines(self.headers)

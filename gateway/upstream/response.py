@@ -33,9 +33,6 @@ class UpstreamResponse:
         self.headers = returned(response.headers)
         self.body = body
         self.complete = complete
-        length = response.header(b"content-length")
-        self.length = int(length) if length.isdecimal() else None
-        """The size of the body in bytes, if the backend has declared it."""
         self._response = response
         self._holds_slot = True
         self._client_reads = False
@@ -49,6 +46,12 @@ class UpstreamResponse:
         self._pauses = False
         self._touched: Callable[[], None] = lambda: None
         """Called whenever the client or the backend made progress."""
+
+    @property
+    def length(self) -> int | None:
+        """The size of the body in bytes, if the backend has declared it."""
+        length = self._response.header(b"content-length")
+        return int(length) if length.isdecimal() else None
 
     @property
     def vector_usage(self) -> TokenUsage:
