@@ -92,7 +92,8 @@ class Pipeline:
         if not call.endpoint.has_tiers:
             return Plan(call)
         router, settings = snapshot.router, snapshot.settings
-        await self.embeddings.prefetch(router.embedder, settings.encoder, call.request.prompt)
+        if router.embedder is not None:
+            await self.embeddings.prefetch(router.embedder, settings.encoder, call.request.prompt)
         pricing = self._ledger.pricing
         routing = router.route(
             call,

@@ -151,11 +151,18 @@ class Pool:
     @property
     def context(self) -> int | None:
         """The smallest context length that any replica has stated, in tokens."""
-        return min((backend.context for backend in self.backends if backend.context), default=None)
+        least = None
+        for backend in self.backends:
+            if backend.context and (least is None or backend.context < least):
+                least = backend.context
+        return least
 
     def refuses(self, places: Collection[FieldPath], now: float) -> bool:
         """Whether every replica that could be picked refuses a field at one of these places."""
-        if not any(backend.refused for backend in self.backends):
+        for backend in self.backends:
+            if backend.refused:
+                break
+        else:
             return False  # the usual case
         usable = self._usable(now)
         return bool(usable) and all(any_at(backend.refused.known(now), places) for backend in usable)
