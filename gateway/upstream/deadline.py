@@ -28,18 +28,11 @@ class Deadline(Struct, eq=False):
     request: UpstreamRequest
     timeouts: Timeouts
     limit: float
+    """When the response must have begun."""
     end: float
+    """When the request as a whole must end."""
     response: HttpResponse | None = None
     """What must have begun; None until the request is sent."""
-
-    @classmethod
-    def of(
-        cls, backend: Backend, request: UpstreamRequest, timeouts: Timeouts, now: float, end: float
-    ) -> Deadline:
-        """The deadline of an attempt that begins now; the request as a whole must end at `end`."""
-        # Responses other than streams begin only when the answer is complete.
-        limit = min(now + timeouts.first_byte, end) if request.stream else end
-        return cls(backend, request, timeouts, limit, end)
 
     def due(self, now: float) -> float:
         """When to look at it: later than now, unless it is missed."""

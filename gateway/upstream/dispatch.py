@@ -25,7 +25,7 @@ from gateway.errors import (
     GatewayError,
     NoBackend,
 )
-from gateway.openai_api.amendments import AS_PLANNED
+from gateway.openai_api.amendments import AS_PLANNED, Amendment
 from gateway.openai_api.event_stream import first_error
 from gateway.upstream.amending import PartRefused, adapt, amend, part_refused, remember_refused
 from gateway.upstream.asking import ask_once
@@ -121,7 +121,8 @@ class Upstream:
             self._quarantine.note(pool, request, backend, error, now)
             raise
         finally:
-            response.close()
+            if not response.complete:
+                response.close()
 
     async def _first_response(
         self, pool: Pool, request: UpstreamRequest, end: float, only: Backend | None
@@ -146,7 +147,17 @@ class Upstream:
                 break
             tried.add(backend)
             try:
-                return await self._ask(backend, request, end, pool)
+                if backend.refused or request.amendment is not AS_PLANNED:
+                    await adapt(backend, request)
+                try:
+                    return await self._attempt(backend, request, end, pool)
+                except PartRefused as refused:
+                    amendment = refused.amendment
+                except BackendDisconnected as error:
+                    if not error.stale:
+                        raise
+                    amendment = None
+                return await self._ask_again(backend, request, end, pool, amendment)
             except GatewayError as error:
                 failures.append(error.detached())
                 late = asyncio.get_running_loop().time() >= end
@@ -156,31 +167,29 @@ class Upstream:
                 log.warning("backend %s, attempt %d: %s (%s)", backend.name, number, error, error.detail)
         raise failures[-1].detached() if failures else _no_backend(pool)
 
-    async def _ask(
-        self, backend: Backend, request: UpstreamRequest, end: float, pool: Pool
+    async def _ask_again(
+        self, backend: Backend, request: UpstreamRequest, end: float, pool: Pool, amendment: Amendment | None
     ) -> UpstreamResponse:
-        """Have a replica respond to a request, which is amended until the replica takes it.
+        """Have a replica respond that refused a part of a request, or has not read it.
 
-        A request lost to an idle connection that was closed is sent once more, to the same replica over a new
-        connection. If that cannot be opened, the replica was killed rather than the connection closed.
+        A refused request is amended until the replica takes it. One that was lost to an idle connection that
+        was closed is sent once more. If no connection can be opened then, the replica was killed rather than
+        the connection closed.
+
+        amendment: how to ask again; None for a lost request.
         """
-        if backend.refused or request.amendment is not AS_PLANNED:
-            await adapt(backend, request)
-        tried, fresh, lost = len(request.tried), False, False
+        first = len(request.tried) - 1
         while True:
+            if amendment:
+                del request.tried[first:]  # the next attempt is the same one
+                await amend(backend, request, amendment)
             try:
-                response = await self._attempt(backend, request, end, pool, fresh=fresh)
+                # Over a new connection: vLLM resets some after a refusal, which it does not announce.
+                response = await self._attempt(backend, request, end, pool, fresh=True)
             except PartRefused as refused:
-                del request.tried[tried:]  # the next attempt is the same one
-                await amend(backend, request, refused.amendment)
-                # over a new connection: vLLM resets some after a refusal, which it does not announce
-                fresh, lost = True, False
-            except BackendDisconnected as error:
-                if lost or not error.stale:
-                    raise
-                fresh = lost = True
+                amendment = refused.amendment
             except NoBackend as error:
-                if not lost or error.reached:
+                if amendment or error.reached:
                     raise
                 killed = BackendDisconnected("The backend closed the connection and accepts no other")
                 self._quarantine.note(pool, request, backend, killed, time.monotonic())
@@ -191,7 +200,7 @@ class Upstream:
                 return response
 
     async def _attempt(
-        self, backend: Backend, request: UpstreamRequest, end: float, pool: Pool, *, fresh: bool
+        self, backend: Backend, request: UpstreamRequest, end: float, pool: Pool, *, fresh: bool = False
     ) -> UpstreamResponse:
         """Send the request to one replica and wait until there is enough to commit to its response.
 
@@ -200,7 +209,10 @@ class Upstream:
         timeouts, sent = pool.timeouts, time.monotonic()
         request.tried.append(backend.name)
         backend.start_request(sent)
-        deadline = Deadline.of(backend, request, timeouts, asyncio.get_running_loop().time(), end)
+        limit = end  # responses other than streams begin only when the answer is complete
+        if request.stream:
+            limit = min(asyncio.get_running_loop().time() + timeouts.first_byte, end)
+        deadline = Deadline(backend, request, timeouts, limit, end)
         response: HttpResponse | None = None
         try:
             kept = None if fresh else self._client.kept(backend.origin, timeouts.connection_age)

@@ -66,7 +66,13 @@ class HttpResponse:
         while not self.blocks and not self.complete:
             if await self._arrival():
                 break
-        block = b"".join(self.blocks)
+        return self._arrived()
+
+    def _arrived(self) -> bytes:
+        """Everything that has arrived and has not been read yet."""
+        if not self.blocks:
+            return b""
+        block = self.blocks[0] if len(self.blocks) == 1 else b"".join(self.blocks)
         self.blocks.clear()
         if self.kept > _WINDOW and not (self.complete or self.failure):
             self._connection.transport.resume_reading()
@@ -83,6 +89,8 @@ class HttpResponse:
 
         Raises: BackendDisconnected, BackendError.
         """
+        if self.complete:
+            return self._arrived()
         blocks, size = [], 0
         while size <= most and (block := await self.block()):
             blocks.append(block)

@@ -27,7 +27,8 @@ class Waiting:
 def deadline(*, now: float = 0.0, healthy: bool | None = True, **request: Any) -> Deadline:
     backend = Backend("a", Replica(url="http://a"), healthy=healthy)
     asked = UpstreamRequest("/v1/x", b"", [], **request)
-    return Deadline.of(backend, asked, TIMEOUTS, now, now + TIMEOUTS.total)
+    limit = now + (TIMEOUTS.first_byte if asked.stream else TIMEOUTS.total)
+    return Deadline(backend, asked, TIMEOUTS, limit, now + TIMEOUTS.total)
 
 
 @pytest.mark.parametrize(
