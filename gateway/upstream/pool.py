@@ -151,18 +151,12 @@ class Pool:
     @property
     def context(self) -> int | None:
         """The smallest context length that any replica has stated, in tokens."""
-        least = None
-        for backend in self.backends:
-            if backend.context and (least is None or backend.context < least):
-                least = backend.context
-        return least
+        stated = [backend.context for backend in self.backends if backend.context]
+        return min(stated) if stated else None
 
     def refuses(self, places: Collection[FieldPath], now: float) -> bool:
         """Whether every replica that could be picked refuses a field at one of these places."""
-        for backend in self.backends:
-            if backend.refused:
-                break
-        else:
+        if not [backend for backend in self.backends if backend.refused]:
             return False  # the usual case
         usable = self._usable(now)
         return bool(usable) and all(any_at(backend.refused.known(now), places) for backend in usable)
