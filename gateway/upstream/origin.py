@@ -47,7 +47,7 @@ def authorization(replica: Replica) -> Headers:
 
 def header_lines(headers: Headers) -> bytes:
     """Headers as they are sent."""
-    return b"".join([b"%b: %b\r\n" % header for header in headers])
+    return b"".join([b": ".join(header) + b"\r\n" for header in headers])
 
 
 def request_head(method: bytes, origin: Origin, path: str, lines: bytes, size: int) -> bytes:
