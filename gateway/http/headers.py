@@ -37,17 +37,28 @@ def forwarded(headers: Headers, ours: Headers, allowed: Container[bytes]) -> Hea
 
     A header in `ours` replaces the client's header of the same name.
     """
-    replaced = {name.lower() for name, _ in ours} | _named(headers)
-    kept = [h for h in headers if h[0] in allowed and h[0] not in replaced]
-    return kept + ours
+    kept, replaced = [], set()
+    for header in headers:
+        if header[0] in allowed:
+            kept.append(header)
+        elif header[0] == b"connection":
+            replaced |= _named(header[1])
+    if kept:
+        for name, _ in ours:
+            replaced.add(name.lower())
+    return [header for header in kept if header[0] not in replaced] + ours
 
 
 def returned(headers: Headers) -> Headers:
     """The headers of a backend, with names in lower case, that go to the client."""
-    named = _named(headers)
-    return [
-        h for h in headers if h[0] not in _NOT_RETURNED and h[0] not in named and not h[0].startswith(_CORS)
-    ]
+    kept, named = [], set()
+    for header in headers:
+        name = header[0]
+        if name == b"connection":
+            named |= _named(header[1])
+        elif name not in _NOT_RETURNED and not name.startswith(_CORS):
+            kept.append(header)
+    return [header for header in kept if header[0] not in named] if named else kept
 
 
 def bearer(headers: Mapping[bytes, bytes]) -> str | None:
@@ -56,7 +67,6 @@ def bearer(headers: Mapping[bytes, bytes]) -> str | None:
     return token.strip().decode(errors="replace") if scheme.lower() == b"bearer" else None
 
 
-def _named(headers: Headers) -> set[bytes]:
+def _named(connection: bytes) -> set[bytes]:
     """The names that a `Connection` header declares to be hop-by-hop: `Connection: close, X-Trace`."""
-    values = [value for key, value in headers if key == b"connection"]
-    return {name.strip().lower() for value in values for name in value.split(b",")}
+    return {name.strip().lower() for name in connection.split(b",")}

@@ -36,7 +36,7 @@ class ResponseChoice(Struct):
 
 class ResponseBody(Struct):
     choices: list[ResponseChoice] | None = None
-    usage: Any = None
+    usage: ReportedUsage | None = None
 
 
 _response = msgspec.json.Decoder(ResponseBody)
@@ -51,13 +51,16 @@ def read_usage(body: bytes) -> TokenUsage | None:
         read = loose_object(body)
         if read is None:
             return None
-        response = ResponseBody(_choices(read.get("choices")), read.get("usage"))
-    thoughts = [_thought(choice.message or _NO_MESSAGE) for choice in response.choices or ()]
-    reasoning, visible = sum(thought[0] for thought in thoughts), sum(thought[1] for thought in thoughts)
-    reported = reported_usage(response.usage)
-    usage = from_backend(reported, reasoning, visible) if reported else TokenUsage()
-    usage.lost_mark = next((mark for _, _, mark in thoughts if mark), None)
-    for choice, (thought, said, _) in zip(response.choices or (), thoughts, strict=True):
+        response = ResponseBody(_choices(read.get("choices")), reported_usage(read.get("usage")))
+    choices = response.choices or []
+    thoughts = [_thought(choice.message or _NO_MESSAGE) for choice in choices]
+    reasoning = visible = 0
+    for thought, said, _ in thoughts:
+        reasoning += thought
+        visible += said
+    usage = from_backend(response.usage, reasoning, visible) if response.usage else TokenUsage()
+    for choice, (thought, said, mark) in zip(choices, thoughts, strict=True):
+        usage.lost_mark = usage.lost_mark or mark
         finish_reason = word_of(choice.finish_reason)
         usage.finish_reason = finish_reason or usage.finish_reason
         shown = said or choice.text or (choice.message and choice.message.tool_calls)

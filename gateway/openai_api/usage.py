@@ -93,10 +93,14 @@ def from_backend(usage: ReportedUsage, reasoning: int, visible: int) -> TokenUsa
     The estimate divides the completion by the amounts of `reasoning` and `visible` text, both in the same
     unit. A report of 0 reasoning tokens is not believed if there was reasoning text.
     """
-    thought = _detail(usage.completion_tokens_details, "reasoning_tokens", usage.reasoning_tokens)
-    cached = _detail(usage.prompt_tokens_details, "cached_tokens")
+    thought, cached = usage.reasoning_tokens, None
+    if usage.completion_tokens_details is not None:
+        thought = _detail(usage.completion_tokens_details, "reasoning_tokens", thought)
+    if usage.prompt_tokens_details is not None:
+        cached = _detail(usage.prompt_tokens_details, "cached_tokens")
     reported = (usage.prompt_tokens, usage.completion_tokens, thought, cached)
-    prompt, completion, thought, cached = counts = tuple(map(count_of, reported))
+    counts = tuple([None if value is None else count_of(value) for value in reported])
+    prompt, completion, thought, cached = counts
     tokens = TokenUsage(prompt, completion, thought, cached, "backend")
     if counts != reported:
         read = zip(_NAMES, reported, counts, strict=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from gateway.budget.ledger import Ledger
 from gateway.budget.reservation import Demand, Outcome
@@ -25,9 +23,10 @@ from gateway.snapshot import Snapshot
 from gateway.telemetry.record import Record
 from gateway.upstream.dispatch import Upstream
 from gateway.upstream.embedding import Embeddings
+from gateway.upstream.pool import Pool
 from gateway.upstream.prompt_counts import PromptCounts
-from gateway.upstream.quarantine import fingerprint_of
-from gateway.upstream.response import UpstreamRequest
+from gateway.upstream.request import UpstreamRequest
+from gateway.upstream.response import UpstreamResponse
 
 
 class Pipeline:
@@ -50,26 +49,40 @@ class Pipeline:
         call = await admit(exchange, record, endpoint, snapshot)
         async with exchange.cancel_on_disconnect():
             plan = await self.plan(call, snapshot, explore=True)  # may wait for an embedding of the prompt
-        demand = plan.demand
-        self._note(record, plan, demand)
-        async with exchange.cancel_on_disconnect():
+            demand = plan.demand
+            self._note(record, plan, demand)
             async with self._ledger.hold(call.limits, demand, _turn(call)) as reservation:
                 plan = plan.granted(reservation)
                 request = _upstream_request(plan, exchange, record)
                 if len(call.body) > LARGE_BODY:
                     # What is sent is a copy of the body. Keep the body itself no longer.
+                    request.forget_received()
                     plan = plan.without_body()
                     call = plan.call
                 request.draft = draft = Draft(plan)
-                with _noting_attempts(record, request, draft):
-                    async with self._upstream.open(call.pool, request) as response:  # waits for a backend
-                        record.answered, record.decision = True, draft.plan.decision
-                        record.sends_thinking_budget &= draft.plan.enforces_thinking_budget
-                        exchange.release_body()
-                        await relay(exchange, record, draft.plan, response)
+                await self._forward(exchange, record, call.pool, request, draft)
             # Tokens and slot are free. The client may take its time to read the rest.
             if not exchange.finished:
                 await exchange.finish()
+
+    async def _forward(
+        self, exchange: Exchange, record: Record, pool: Pool, request: UpstreamRequest, draft: Draft
+    ) -> None:
+        """Send a request, pass its response on to the client, and note what became of it."""
+
+        async def pass_on(response: UpstreamResponse) -> None:
+            record.answered, record.decision = True, draft.plan.decision
+            record.sends_thinking_budget &= draft.plan.enforces_thinking_budget
+            exchange.release_body()
+            await relay(exchange, record, draft.plan, response)
+
+        try:
+            await self._upstream.forward(pool, request, pass_on)  # waits for a backend
+        except (ClientClosed, BackendTimeout, asyncio.CancelledError):
+            record.cancelled = True
+            raise
+        finally:
+            _note_outcome(record, request, draft.plan)
 
     async def plan(self, call: Call, snapshot: Snapshot, *, explore: bool = False) -> Plan:
         """Decide how a call will be sent. `/v1/route` and `thinkmeter route` show the same plan.
@@ -79,7 +92,8 @@ class Pipeline:
         if not call.endpoint.has_tiers:
             return Plan(call)
         router, settings = snapshot.router, snapshot.settings
-        await self.embeddings.prefetch(router.embedder, settings.encoder, call.request.prompt)
+        if router.embedder is not None:
+            await self.embeddings.prefetch(router.embedder, settings.encoder, call.request.prompt)
         pricing = self._ledger.pricing
         routing = router.route(
             call,
@@ -141,11 +155,7 @@ def _upstream_request(plan: Plan, exchange: Exchange, record: Record) -> Upstrea
     """What the backend gets. The overhead noted is our own share of the time until it is sent."""
     call, reservation = plan.call, plan.reservation
     record.reservation, record.decision = reservation, plan.decision
-    own_headers = [
-        (b"Content-Type", b"application/json"),
-        (b"X-Request-Id", record.request_id.encode()),
-        *record.trace_headers,
-    ]
+    own_headers = [(b"X-Request-Id", record.request_id.encode()), *record.trace_headers]
     stream, fields = call.request.stream, call.request.fields
     request = UpstreamRequest(
         call.endpoint.path,
@@ -154,7 +164,7 @@ def _upstream_request(plan: Plan, exchange: Exchange, record: Record) -> Upstrea
         stream,
         call.affinity,
         record.key or exchange.peer_address,
-        fingerprint_of(call.endpoint.path, call.body),
+        call.body,
         binary=call.endpoint.binary,
         late=stream and begins_late(fields),
         holds_back=stream and may_hold_back(fields),
@@ -165,26 +175,21 @@ def _upstream_request(plan: Plan, exchange: Exchange, record: Record) -> Upstrea
     return request
 
 
-@contextmanager
-def _noting_attempts(record: Record, request: UpstreamRequest, draft: Draft) -> Iterator[None]:
+def _note_outcome(record: Record, request: UpstreamRequest, plan: Plan) -> None:
     """Note which backends were tried, and tell the reservation what became of the request."""
-    try:
-        yield
-    except (ClientClosed, BackendTimeout, asyncio.CancelledError):
-        record.cancelled = True
-        raise
-    finally:
-        record.attempts = len(request.tried)
-        record.backend = request.tried[-1] if request.tried else None
-        if record.reservation:
-            # a stream that ends as it should has its usage, so that nobody asks what could be hidden
-            blind = draft.plan.blind if record.usage.source != "backend" else Blind()
-            record.reservation.outcome = Outcome(
-                usage=record.usage,
-                streamed=record.stream,
-                unseen=blind.reasoning,
-                held=0 if record.usage.complete else blind.unseen(record.silence, record.rate),
-                silent=record.silent or blind.silent,
-                attempts=record.attempts,
-                answered=record.answered,
-            )
+    record.attempts = len(request.tried)
+    record.backend = request.tried[-1] if request.tried else None
+    if record.reservation is None:
+        return
+    usage = record.usage
+    # a stream that ends as it should has its usage, so that nobody asks what could be hidden
+    blind = plan.blind if usage.source != "backend" else Blind()
+    record.reservation.outcome = Outcome(
+        usage=usage,
+        streamed=record.stream,
+        unseen=blind.reasoning,
+        held=0 if usage.complete else blind.unseen(record.silence, record.rate),
+        silent=record.silent or blind.silent,
+        attempts=record.attempts,
+        answered=record.answered,
+    )

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from gateway.openai_api.amendments import AS_PLANNED, Amendment
 from gateway.openai_api.large_requests import LARGE_BODY
@@ -19,8 +18,6 @@ from gateway.upstream.pool import Backend
 from gateway.upstream.refused_fields import field_name
 
 log = logging.getLogger("thinkmeter.upstream")
-
-_Answer = TypeVar("_Answer")
 
 _BUDGET_ADVICE = (
     "; to enforce thinking budgets, start it with --reasoning-parser or --reasoning-config, or else "
@@ -42,7 +39,6 @@ class AmendableRequest(Protocol):
     """The part of a request that changes when it is sent again."""
 
     body: bytes
-    tried: list[str]
     draft: Amendable | None
     amendment: Amendment
     amended: bytes
@@ -64,29 +60,24 @@ def part_refused(request: AmendableRequest, refusal: Refusal | None) -> PartRefu
     return PartRefused(amendment) if amendment else None
 
 
-async def amending(
-    backend: Backend, request: AmendableRequest, ask: Callable[[], Awaitable[_Answer]]
-) -> _Answer:
-    """Have a replica respond to a request that is amended until it takes it.
+async def adapt(backend: Backend, request: AmendableRequest) -> None:
+    """Write a request as a replica takes it: without what it is known to refuse, but with all else."""
+    known = backend.refused.known(time.monotonic())
+    await _write(request, Amendment(without=known) if known else AS_PLANNED)
 
-    What it accepted only without some fields is remembered, so that later requests do not ask twice.
-    """
-    if backend.refused or request.amendment is not AS_PLANNED:
-        known = backend.refused.known(time.monotonic())
-        await _write(request, Amendment(without=known) if known else AS_PLANNED)
-    while True:
-        tried = len(request.tried)
-        try:
-            answer = await ask()
-        except PartRefused as refused:
-            amendment = refused.amendment
-        else:
-            if request.amendment.lasting:
-                _remember(backend, request.amendment)
-            return answer
-        del request.tried[tried:]  # the next attempt is the same one
-        _count(backend, request.amendment, amendment)
-        await _write(request, amendment)
+
+async def amend(backend: Backend, request: AmendableRequest, amendment: Amendment) -> None:
+    """Write a request anew for the replica that refused a part of it."""
+    _count(backend, request.amendment, amendment)
+    await _write(request, amendment)
+
+
+def remember_refused(backend: Backend, amendment: Amendment) -> None:
+    """Remember what a replica accepts requests only without, so that later ones are not sent twice."""
+    for refused in backend.refused.remember(amendment.lasting, time.monotonic()):
+        name = field_name(refused)
+        advice = _BUDGET_ADVICE if name == "thinking_token_budget" else ""
+        log.warning("backend %s refuses `%s`: requests go without it for now%s", backend.name, name, advice)
 
 
 async def _write(request: AmendableRequest, amendment: Amendment) -> None:
@@ -102,10 +93,3 @@ async def _write(request: AmendableRequest, amendment: Amendment) -> None:
 def _count(backend: Backend, before: Amendment, after: Amendment) -> None:
     length = ["max_completion_tokens"] if after.room != before.room else []
     backend.refused.count([*length, *map(field_name, after.without - before.without)])
-
-
-def _remember(backend: Backend, amendment: Amendment) -> None:
-    for refused in backend.refused.remember(amendment.lasting, time.monotonic()):
-        name = field_name(refused)
-        advice = _BUDGET_ADVICE if name == "thinking_token_budget" else ""
-        log.warning("backend %s refuses `%s`: requests go without it for now%s", backend.name, name, advice)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from gateway.config.models import Replica
 from gateway.errors import BackendError
-from gateway.http.headers import Headers
 from gateway.upstream.client import HttpClient
+from gateway.upstream.origin import authorization
 
 _MOST_BYTES = 1 << 24  # of a response, such as a list of models
 
@@ -47,10 +47,3 @@ async def ask_once(
     if len(body) > _MOST_BYTES:
         raise BackendError("The backend sent too long a response", detail=f"over {_MOST_BYTES} bytes")
     return response.status, body
-
-
-def authorization(replica: Replica) -> Headers:
-    """The header with the key that the replica wants; none if it wants none."""
-    if not replica.api_key:
-        return []
-    return [(b"Authorization", f"Bearer {replica.api_key.get_secret_value()}".encode())]

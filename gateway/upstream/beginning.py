@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Literal
 
 from gateway.errors import BackendDisconnected, BackendError
@@ -14,7 +11,6 @@ from gateway.upstream.http1 import HttpResponse
 
 _ERROR_BYTES = 65_536  # the rest of a longer error body is not read
 _TYPES = frozenset("text/html text/plain text/event-stream application/json application/octet-stream".split())
-_LOOK = 1.0  # seconds
 _EVENT_BYTES = 1 << 20  # a first event longer than this is passed on before it is complete
 _STREAM, _JSON, _BYTES = "text/event-stream", "application/json", "application/octet-stream"
 
@@ -32,7 +28,10 @@ def kind_of(response: HttpResponse, *, stream: bool, binary: bool = False) -> Ki
 
     Raises: BackendError.
     """
-    found = response.header(b"content-type").lower().partition(";")[0].strip()
+    found = response.header(b"content-type")
+    if found == _JSON:
+        return "json"
+    found = found.lower().partition(";")[0].strip()
     if found == _STREAM or (stream and not found):
         return "stream"
     if not found or found == _JSON or (found.startswith("application/") and found.endswith("+json")):
@@ -47,37 +46,6 @@ def kind_of(response: HttpResponse, *, stream: bool, binary: bool = False) -> Ki
         detail=f"status {response.status}, not {_STREAM if stream else _JSON}, but {seen}{hint}",
         spent=True,
     )
-
-
-@asynccontextmanager
-async def first_byte_timeout(limit: float, end: float, works: Callable[[], bool]) -> AsyncIterator[None]:
-    """End what is awaited inside at `limit`, or at `end` for as long as the backend may be at work.
-
-    limit, end: times of the event loop. works: whether the backend may be at work, asked every second.
-
-    Raises: TimeoutError.
-    """
-    loop = asyncio.get_running_loop()
-    if limit >= end or not works():
-        async with asyncio.timeout_at(min(limit, end)):
-            yield
-        return
-
-    timer: asyncio.TimerHandle
-
-    def look() -> None:
-        nonlocal timer
-        if works():
-            timer = loop.call_later(_LOOK, look)
-        else:
-            deadline.reschedule(loop.time())
-
-    timer = loop.call_at(limit, look)
-    try:
-        async with asyncio.timeout_at(end) as deadline:
-            yield
-    finally:
-        timer.cancel()
 
 
 async def first_event(response: HttpResponse) -> bytes:

@@ -11,7 +11,7 @@ from gateway.errors import NoBackend
 from gateway.http.headers import Headers
 from gateway.upstream.connecting import ConnectError, Connector
 from gateway.upstream.http1 import Connection, HttpResponse
-from gateway.upstream.origin import Origin, parse_origin
+from gateway.upstream.origin import Origin, header_lines, parse_origin, request_head
 
 _chance = Random()  # noqa: S311 - when a connection ends is no secret
 
@@ -52,13 +52,9 @@ class HttpClient:
         Raises: NoBackend, BackendDisconnected, BackendError.
         """
         origin = parse_origin(base, tls)
-        kept = None if fresh else self._kept(origin, age)
-        connection = kept or await self._connect(origin, connect)
-        lines = [name + b": " + value + b"\r\n" for name, value in headers]
-        target = origin.path + path.encode()
-        head = b"%b %b HTTP/1.1\r\n%b%bContent-Length: %d\r\n\r\n" % (
-            method, target, origin.lines, b"".join(lines), len(body),
-        )  # fmt: skip
+        kept = None if fresh else self.kept(origin, age)
+        connection = kept or await self.connect(origin, connect)
+        head = request_head(method, origin, path, header_lines(headers), len(body))
         response = connection.ask(head, body, keep=keep)
         try:
             await response.begun()
@@ -67,7 +63,8 @@ class HttpClient:
             raise
         return response
 
-    def _kept(self, origin: Origin, age: float) -> Connection | None:
+    def kept(self, origin: Origin, age: float) -> Connection | None:
+        """An idle connection to a server, opened less than `age` seconds ago; None if there is none."""
         idle, now = self._idle.get(origin), time.monotonic()
         while idle:
             connection = idle.pop()
@@ -78,7 +75,11 @@ class HttpClient:
             connection.transport.close()
         return None
 
-    async def _connect(self, origin: Origin, seconds: float) -> Connection:
+    async def connect(self, origin: Origin, seconds: float) -> Connection:
+        """Open a connection to a server, within `seconds`.
+
+        Raises: NoBackend.
+        """
         idle = self._idle.setdefault(origin, deque())
         # at random, because connections that were opened together must not all end together
         share = _chance.uniform(0.75, 1)

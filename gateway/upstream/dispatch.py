@@ -1,9 +1,9 @@
 """Sends a request to one of a model's replicas: picks the replica, retries, and opens the response.
 
-The commit point is the moment `Upstream.open` returns a response: a complete body, or a stream with its first
-complete event. Of a body over 512 KiB, its beginning is enough, so that it is never held whole. Before the
-commit point, the client has received nothing, so another replica can be tried. After it, the client may have
-read the status and the first tokens, so a failure can only end the response.
+The commit point is the moment `Upstream.forward` hands out a response: a complete body, or a stream with its
+first complete event. Of a body over 512 KiB, its beginning is enough, so that it is never held whole. Before
+the commit point, the client has received nothing, so another replica can be tried. After it, the client may
+have read the status and the first tokens, so a failure can only end the response.
 
 Example: replica a refuses a stream with 503. The client gets the stream of replica b and notices nothing. If
 the client has already received `data: {"choices":[{"delta":{"content":"The"}}]}` when a fails, replica b
@@ -15,28 +15,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from functools import partial
 
-from gateway.config.models import Replica, Timeouts
+from gateway.config.models import Replica
 from gateway.errors import (
     BackendDisconnected,
     BackendError,
-    BackendTimeout,
     GatewayError,
     NoBackend,
 )
+from gateway.openai_api.amendments import AS_PLANNED, Amendment
 from gateway.openai_api.event_stream import first_error
-from gateway.upstream.amending import amending, part_refused
-from gateway.upstream.asking import ask_once, authorization
-from gateway.upstream.beginning import first_byte_timeout, first_event, kind_of, read_failure
+from gateway.upstream.amending import PartRefused, adapt, amend, part_refused, remember_refused
+from gateway.upstream.asking import ask_once
+from gateway.upstream.beginning import first_event, kind_of, read_failure
 from gateway.upstream.client import HttpClient
+from gateway.upstream.deadline import Deadline, Deadlines
 from gateway.upstream.errors import Failure, stream_failure
-from gateway.upstream.http1 import HttpResponse
+from gateway.upstream.http1 import Connection, HttpResponse
 from gateway.upstream.pool import Backend, Pool
 from gateway.upstream.quarantine import Quarantine
-from gateway.upstream.response import UpstreamRequest, UpstreamResponse
+from gateway.upstream.request import UpstreamRequest
+from gateway.upstream.response import UpstreamResponse
 from gateway.upstream.retries import costs, may_move_on
 
 log = logging.getLogger("thinkmeter.upstream")
@@ -49,6 +50,7 @@ class Upstream:
         # vLLM closes connections that are idle for 5 s. Stop using them earlier, because a request sent just
         # as vLLM closes its connection is lost.
         self._client = HttpClient(keep_alive=4)
+        self._deadlines = Deadlines()
         self._quarantine = Quarantine()
 
     def close_idle(self) -> None:
@@ -58,6 +60,7 @@ class Upstream:
     def close(self) -> None:
         """Close all connections, including those in use."""
         self._client.close()
+        self._deadlines.close()
 
     async def ask(
         self,
@@ -85,11 +88,12 @@ class Upstream:
                 raise
             return await ask()  # the server may have closed the kept-alive connection just then
 
-    @asynccontextmanager
-    async def open(self, pool: Pool, request: UpstreamRequest) -> AsyncIterator[UpstreamResponse]:
-        """Send a request and wait for its response: the complete body, or the first block of a stream.
+    async def forward(
+        self, pool: Pool, request: UpstreamRequest, relay: Callable[[UpstreamResponse], Awaitable[None]]
+    ) -> None:
+        """Send a request, and give its response to `relay`: all of the body, or the first block of a stream.
 
-        Leaving the context early closes the connection, which tells the backend to stop generating.
+        When `relay` ends early, the connection is closed, which tells the backend to stop generating.
 
         Raises: BackendError and its subclasses, InvalidRequest, RouteNotFound.
         """
@@ -102,22 +106,23 @@ class Upstream:
             if response.complete:
                 # Free the slot at the replica now, however slowly the client reads.
                 response.close()
-                yield response
+                await relay(response)
             else:
                 async with response.timeouts(pool.timeouts.idle, end, pool.timeouts.comment):
-                    yield response
+                    await relay(response)
             response.backend.breaker.record_success(request.client, time.monotonic())
             if only:
                 self._quarantine.served(request)
         except BackendError as error:
-            # The caller also raises it inside the `yield`, when a stream ends without `data: [DONE]`. A
-            # replica whose streams break is failing, although each of them began well.
+            # `relay` raises it when a stream ends without `data: [DONE]`. A replica whose streams break is
+            # failing, although each of them began well.
             now, backend = time.monotonic(), response.backend
             backend.count_failure(request.client, request.fingerprint, now)
             self._quarantine.note(pool, request, backend, error, now)
             raise
         finally:
-            response.close()
+            if not response.complete:
+                response.close()
 
     async def _first_response(
         self, pool: Pool, request: UpstreamRequest, end: float, only: Backend | None
@@ -142,8 +147,17 @@ class Upstream:
                 break
             tried.add(backend)
             try:
-                ask = partial(self._asked_once, backend, request, end, pool)
-                return await amending(backend, request, ask)
+                if backend.refused or request.amendment is not AS_PLANNED:
+                    await adapt(backend, request)
+                try:
+                    return await self._attempt(backend, request, end, pool)
+                except PartRefused as refused:
+                    amendment = refused.amendment
+                except BackendDisconnected as error:
+                    if not error.stale:
+                        raise
+                    amendment = None
+                return await self._ask_again(backend, request, end, pool, amendment)
             except GatewayError as error:
                 failures.append(error.detached())
                 late = asyncio.get_running_loop().time() >= end
@@ -153,27 +167,37 @@ class Upstream:
                 log.warning("backend %s, attempt %d: %s (%s)", backend.name, number, error, error.detail)
         raise failures[-1].detached() if failures else _no_backend(pool)
 
-    async def _asked_once(
-        self, backend: Backend, request: UpstreamRequest, end: float, pool: Pool
+    async def _ask_again(
+        self, backend: Backend, request: UpstreamRequest, end: float, pool: Pool, amendment: Amendment | None
     ) -> UpstreamResponse:
-        """Have a replica respond. A request lost to an idle connection that was closed is sent once more.
+        """Have a replica respond that refused a part of a request, or has not read it.
 
-        The second time goes to the same replica over a new connection. If that cannot be opened, the replica
-        was killed rather than the connection closed.
+        A refused request is amended until the replica takes it. One that was lost to an idle connection that
+        was closed is sent once more. If no connection can be opened then, the replica was killed rather than
+        the connection closed.
+
+        amendment: how to ask again; None for a lost request.
         """
-        try:
-            return await self._attempt(backend, request, end, pool)
-        except BackendDisconnected as error:
-            if not error.stale:
-                raise
-        try:
-            return await self._attempt(backend, request, end, pool, fresh=True)
-        except NoBackend as error:
-            if error.reached:
-                raise
-            killed = BackendDisconnected("The backend closed the connection and accepts no other")
-            self._quarantine.note(pool, request, backend, killed, time.monotonic())
-            raise killed from None
+        first = len(request.tried) - 1
+        while True:
+            if amendment:
+                del request.tried[first:]  # the next attempt is the same one
+                await amend(backend, request, amendment)
+            try:
+                # Over a new connection: vLLM resets some after a refusal, which it does not announce.
+                response = await self._attempt(backend, request, end, pool, fresh=True)
+            except PartRefused as refused:
+                amendment = refused.amendment
+            except NoBackend as error:
+                if amendment or error.reached:
+                    raise
+                killed = BackendDisconnected("The backend closed the connection and accepts no other")
+                self._quarantine.note(pool, request, backend, killed, time.monotonic())
+                raise killed from None
+            else:
+                if request.amendment.lasting:
+                    remember_refused(backend, request.amendment)
+                return response
 
     async def _attempt(
         self, backend: Backend, request: UpstreamRequest, end: float, pool: Pool, *, fresh: bool = False
@@ -183,64 +207,61 @@ class Upstream:
         fresh: over a new connection.
         """
         timeouts, sent = pool.timeouts, time.monotonic()
-        # The first-byte timeout is for streams. Other responses begin only when the answer is complete.
-        limit = asyncio.get_running_loop().time() + timeouts.first_byte if request.stream else end
         request.tried.append(backend.name)
         backend.start_request(sent)
+        limit = end  # responses other than streams begin only when the answer is complete
+        if request.stream:
+            limit = min(asyncio.get_running_loop().time() + timeouts.first_byte, end)
+        deadline = Deadline(backend, request, timeouts, limit, end)
         response: HttpResponse | None = None
         try:
-            works = partial(_may_be_at_work, backend, request)
-            async with first_byte_timeout(limit, end, works):
-                headers = [*request.headers, *authorization(backend.replica)]
-                response = await self._client.request(
-                    b"POST",
-                    backend.replica.base,
-                    request.path,
-                    headers,
-                    request.amended or request.body,
-                    connect=timeouts.connect,
-                    # vLLM resets some connections after a refusal, which it does not announce
-                    fresh=fresh or request.amendment.times > 0,
-                    age=timeouts.connection_age,
-                    tls=backend.replica.tls,
-                )
-                if response.status >= 300:
-                    raise _meaning(backend, request, await read_failure(response), sent)
-                kind = kind_of(response, stream=request.stream, binary=request.binary)
-                streams = kind == "stream"
-                body = await (first_event(response) if streams else response.read(request.whole_bytes))
-                if not body:
-                    raise BackendDisconnected("The backend sent an empty response")
-                # vLLM refuses some requests inside a stream, with status 200 and an error as the first event:
-                # data: {"error":{"message":"…","code":400}}. The client gets a real 400 instead.
-                if streams and (error := first_error(body)):
-                    raise _meaning(backend, request, stream_failure(error), sent)
-        except TimeoutError:
-            late = BackendTimeout("The backend did not respond in time", detail=_late(limit, end, timeouts))
-            self._fail(pool, backend, request, response, late)
-            raise late.detached() from None
+            kept = None if fresh else self._client.kept(backend.origin, timeouts.connection_age)
+            connection = kept or await self._connect(backend, deadline, timeouts.connect)
+            body = request.amended or request.body
+            response = connection.ask(request.head(backend, len(body)), body)
+            self._deadlines.watch(deadline, response)
+            return await _begun(backend, request, response, sent)
         except BaseException as error:  # cancellation too: the slot must be freed
-            self._fail(pool, backend, request, response, error)
+            if response is not None:
+                response.close()
+            now = time.monotonic()
+            backend.fail_request(error, request.client, request.fingerprint, now)
+            self._quarantine.note(pool, request, backend, error, now)
             raise
-        backend.breaker.response_started()
-        backend.lost_at = None
-        complete = not streams and response.at_end
-        return UpstreamResponse(backend, response, body, complete=complete, kind=kind)
+        finally:
+            self._deadlines.forget(deadline)
 
-    def _fail(
-        self,
-        pool: Pool,
-        backend: Backend,
-        request: UpstreamRequest,
-        response: HttpResponse | None,
-        failure: BaseException,
-    ) -> None:
-        """End an attempt that failed."""
-        if response is not None:
-            response.close()
-        now = time.monotonic()
-        backend.fail_request(failure, request.client, request.fingerprint, now)
-        self._quarantine.note(pool, request, backend, failure, now)
+    async def _connect(self, backend: Backend, deadline: Deadline, seconds: float) -> Connection:
+        """Raises: NoBackend, BackendTimeout."""
+        try:
+            async with asyncio.timeout_at(deadline.connected_by):
+                return await self._client.connect(backend.origin, seconds)
+        except TimeoutError:
+            raise deadline.missed from None
+
+
+async def _begun(
+    backend: Backend, request: UpstreamRequest, response: HttpResponse, sent: float
+) -> UpstreamResponse:
+    """Wait until there is enough of a response to commit to it.
+
+    Raises: PartRefused, BackendError, InvalidRequest, RouteNotFound.
+    """
+    await response.begun()
+    if response.status >= 300:
+        raise _meaning(backend, request, await read_failure(response), sent)
+    kind = kind_of(response, stream=request.stream, binary=request.binary)
+    streams = kind == "stream"
+    body = await (first_event(response) if streams else response.read(request.whole_bytes))
+    if not body:
+        raise BackendDisconnected("The backend sent an empty response")
+    # vLLM refuses some requests inside a stream, with status 200 and an error as the first event:
+    # data: {"error":{"message":"…","code":400}}. The client gets a real 400 instead.
+    if streams and (error := first_error(body)):
+        raise _meaning(backend, request, stream_failure(error), sent)
+    backend.breaker.response_started()
+    backend.lost_at = None
+    return UpstreamResponse(backend, response, body, complete=not streams and response.at_end, kind=kind)
 
 
 def _meaning(backend: Backend, request: UpstreamRequest, failure: Failure, sent: float) -> Exception:
@@ -248,19 +269,7 @@ def _meaning(backend: Backend, request: UpstreamRequest, failure: Failure, sent:
     return part_refused(request, failure.refusal) or backend.interpret(failure.error, sent, time.monotonic())
 
 
-def _may_be_at_work(backend: Backend, request: UpstreamRequest) -> bool:
-    """Whether a backend that has not begun to respond may be generating what it does not show yet."""
-    return backend.healthy is not False and (request.late or request.holds_back)
-
-
 def _no_backend(pool: Pool) -> NoBackend:
     text = f"No healthy backend serves the model {pool.model!r} right now"
     causes = [f"{backend.name}: {backend.cause}" for backend in pool.backends if backend.cause]
     return NoBackend(text, retry_after=pool.health.interval, detail="; ".join(causes) or None)
-
-
-def _late(limit: float, end: float, timeouts: Timeouts) -> str:
-    """Which of the timeouts has passed."""
-    if limit < end:
-        return f"timeouts.first_byte, {timeouts.first_byte:g} s"
-    return f"timeouts.total, {timeouts.total:g} s"

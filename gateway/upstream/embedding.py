@@ -31,9 +31,9 @@ class Embeddings:
         self._upstream = upstream
         self._breaker = CircuitBreaker()
 
-    async def prefetch(self, encoder: Embedder | None, settings: EncoderSettings | None, prompt: str) -> None:
+    async def prefetch(self, encoder: Embedder, settings: EncoderSettings | None, prompt: str) -> None:
         """Fetch and cache the embedding of a prompt. Failures are logged, never raised."""
-        if encoder is None or settings is None:
+        if settings is None:
             return
         texts, breaker = encoder.missing([prompt]), self._breaker
         if not texts or not breaker.allows(time.monotonic()):

@@ -45,7 +45,10 @@ class HttpResponse:
 
     def header(self, name: bytes) -> str:
         """The first value of a header, or an empty string."""
-        return next((value.decode("latin-1") for key, value in self.headers if key == name), "")
+        for key, value in self.headers:
+            if key == name:
+                return value.decode("latin-1")
+        return ""
 
     async def begun(self) -> None:
         """Wait for the status and the headers.
@@ -63,7 +66,13 @@ class HttpResponse:
         while not self.blocks and not self.complete:
             if await self._arrival():
                 break
-        block = b"".join(self.blocks)
+        return self._arrived()
+
+    def _arrived(self) -> bytes:
+        """Everything that has arrived and has not been read yet."""
+        if not self.blocks:
+            return b""
+        block = self.blocks[0] if len(self.blocks) == 1 else b"".join(self.blocks)
         self.blocks.clear()
         if self.kept > _WINDOW and not (self.complete or self.failure):
             self._connection.transport.resume_reading()
@@ -80,6 +89,8 @@ class HttpResponse:
 
         Raises: BackendDisconnected, BackendError.
         """
+        if self.complete:
+            return self._arrived()
         blocks, size = [], 0
         while size <= most and (block := await self.block()):
             blocks.append(block)
@@ -90,6 +101,11 @@ class HttpResponse:
         """Let `block` return b"", if it waits for a body that does not come."""
         if self.waiter and not self.waiter.done():
             self.waiter.set_result(True)
+
+    def fail(self, failure: GatewayError) -> None:
+        """Let whoever waits for more of the response get this error."""
+        self.failure = failure
+        _wake(self)
 
     async def _arrival(self) -> bool:
         """Wait until something has arrived. Returns whether nothing has, as the wait was interrupted."""

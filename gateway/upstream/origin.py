@@ -7,7 +7,8 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from gateway.config.models import ReplicaTls
+from gateway.config.models import Replica, ReplicaTls
+from gateway.http.headers import Headers
 
 
 class Origin(NamedTuple):
@@ -35,3 +36,22 @@ def parse_origin(base: str, tls_settings: ReplicaTls | None = None) -> Origin:
         lines += b"Authorization: Basic " + b64encode(login) + b"\r\n"
     port = url.port or (443 if tls else 80)
     return Origin(url.hostname or "", port, tls, url.path.encode(), lines, tls_settings)
+
+
+def authorization(replica: Replica) -> Headers:
+    """The header with the key that the replica wants; none if it wants none."""
+    if not replica.api_key:
+        return []
+    return [(b"Authorization", f"Bearer {replica.api_key.get_secret_value()}".encode())]
+
+
+def header_lines(headers: Headers) -> bytes:
+    """Headers as they are sent."""
+    return b"".join([b": ".join(header) + b"\r\n" for header in headers])
+
+
+def request_head(method: bytes, origin: Origin, path: str, lines: bytes, size: int) -> bytes:
+    """The request line and the headers of a request. lines: its own headers. size: bytes of its body."""
+    return b"%b %b%b HTTP/1.1\r\n%b%bContent-Length: %d\r\n\r\n" % (
+        method, origin.path, path.encode(), origin.lines, lines, size,
+    )  # fmt: skip

@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from gateway.config.models import Health, Model, Replica, Timeouts
 from gateway.config.settings import Settings
@@ -20,6 +21,7 @@ from gateway.openai_api.amendments import FieldPath, any_at
 from gateway.openai_api.usage import TokenUsage
 from gateway.upstream.causes import Cause
 from gateway.upstream.ejection import ReplicaBreaker
+from gateway.upstream.origin import Origin, authorization, header_lines, parse_origin
 from gateway.upstream.refused_fields import RefusedFields
 from gateway.upstream.retries import RetryBudget
 
@@ -55,6 +57,16 @@ class Backend:
     """The mark of a thought that the replica sent in an answer, as its reasoning parser is missing."""
     lost_at: float | None = None
     """Time at which the replica first reported that its engine is gone; None since it has served again."""
+
+    @cached_property
+    def origin(self) -> Origin:
+        """Its address."""
+        return parse_origin(self.replica.base, self.replica.tls)
+
+    @cached_property
+    def head_lines(self) -> bytes:
+        """The headers of every request to it, besides those of its address."""
+        return header_lines([(b"Content-Type", b"application/json"), *authorization(self.replica)])
 
     def checked(self, *, alive: bool, failures: int, begun: float = 0.0) -> None:
         """Record a health check that began at `begun`; `failures` failed ones in a row make it unhealthy.
@@ -139,11 +151,12 @@ class Pool:
     @property
     def context(self) -> int | None:
         """The smallest context length that any replica has stated, in tokens."""
-        return min((backend.context for backend in self.backends if backend.context), default=None)
+        stated = [backend.context for backend in self.backends if backend.context]
+        return min(stated) if stated else None
 
     def refuses(self, places: Collection[FieldPath], now: float) -> bool:
         """Whether every replica that could be picked refuses a field at one of these places."""
-        if not any(backend.refused for backend in self.backends):
+        if not [backend for backend in self.backends if backend.refused]:
             return False  # the usual case
         usable = self._usable(now)
         return bool(usable) and all(any_at(backend.refused.known(now), places) for backend in usable)
@@ -161,24 +174,26 @@ class Pool:
         hash of its name and the value. If a replica is lost, each of its sessions moves to the replica with
         the next highest hash, and all other sessions stay where they are.
         """
-        usable = self._usable(now)
+        usable = self.backends
+        for backend in usable:
+            if backend.healthy is False or backend.breaker.opened_at is not None:
+                usable = self._usable(now)
+                break
         fresh = [backend for backend in usable if backend not in tried] if tried else usable
-        if not fresh:
-            return None
+        if len(fresh) < 2:
+            return fresh[0] if fresh else None
         if affinity is not None:
             return max(fresh, key=lambda backend: _rendezvous(backend.name, affinity))
         return min(fresh, key=lambda backend: (backend.in_flight, backend.last_used))
 
     def _usable(self, now: float) -> list[Backend]:
-        able, usable = [], []
-        for backend in self.backends:
-            if backend.healthy is not False:
-                able.append(backend)
-                if backend.breaker.opened_at is None or backend.breaker.allows(now):
-                    usable.append(backend)
-        excess = len(able) - len(usable) - len(able) // 2
+        able = [backend for backend in self.backends if backend.healthy is not False]
+        left_out = [b for b in able if b.breaker.opened_at is not None and not b.breaker.allows(now)]
+        if not left_out:
+            return able
+        usable = [backend for backend in able if backend not in left_out]
+        excess = len(left_out) - len(able) // 2
         if excess > 0:
-            left_out = [backend for backend in able if backend not in usable]
             left_out.sort(key=lambda backend: backend.breaker.opened_at or 0.0)
             usable += left_out[:excess]
         return usable

@@ -1,59 +1,23 @@
-"""A request to a model's replicas, and the open response to it."""
+"""The open response of a replica."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 from gateway.errors import (
     BackendTimeout,
     ClientClosed,
 )
-from gateway.http.headers import Headers, returned
-from gateway.openai_api.amendments import AS_PLANNED, Amendment
+from gateway.http.headers import returned
 from gateway.openai_api.counts import loose_object
 from gateway.openai_api.usage import TokenUsage, from_backend, reported_usage
-from gateway.upstream.amending import Amendable
 from gateway.upstream.beginning import Kind
 from gateway.upstream.http1 import HttpResponse
 from gateway.upstream.pool import Backend
 
 _AT_ONCE = 1 << 14  # bytes of a body; reading more takes milliseconds in which no other request is served
-
-
-@dataclass(slots=True)
-class UpstreamRequest:
-    """A request to the replicas of a model. Every attempt sends the same body, but for amendments."""
-
-    path: str
-    body: bytes
-    """Empty past the commit point, when no attempt can follow."""
-    headers: Headers
-    stream: bool = False
-    affinity: str | None = None
-    """Requests with the same value go to the same replica."""
-    client: str = ""
-    """Who sends it: the name of the key, or an address."""
-    fingerprint: bytes = b""
-    """Identifies what the client sent, also when it sends it again."""
-    whole_bytes: int = 1 << 19
-    """A response longer than this is passed on before it is complete, unless it is a stream."""
-    binary: bool = False
-    """The endpoint may return bytes."""
-    holds_back: bool = False
-    """A stream may fall silent although its backend is at work."""
-    late: bool = False
-    """Nothing needs to come before the answer is complete, so that there is no first byte to wait for."""
-    tried: list[str] = field(default_factory=list)
-    """Names of the replicas it was sent to, in order; filled in by `Upstream.open`."""
-    draft: Amendable | None = None
-    """Writes it anew for a replica that refuses a part of it; None if nothing can be changed."""
-    amendment: Amendment = AS_PLANNED
-    """What the replica that is asked now does not get."""
-    amended: bytes = b""
-    """The body with the amendment; empty without one."""
 
 
 class UpstreamResponse:
@@ -69,9 +33,6 @@ class UpstreamResponse:
         self.headers = returned(response.headers)
         self.body = body
         self.complete = complete
-        length = response.header(b"content-length")
-        self.length = int(length) if length.isdecimal() else None
-        """The size of the body in bytes, if the backend has declared it."""
         self._response = response
         self._holds_slot = True
         self._client_reads = False
@@ -85,6 +46,12 @@ class UpstreamResponse:
         self._pauses = False
         self._touched: Callable[[], None] = lambda: None
         """Called whenever the client or the backend made progress."""
+
+    @property
+    def length(self) -> int | None:
+        """The size of the body in bytes, if the backend has declared it."""
+        length = self._response.header(b"content-length")
+        return int(length) if length.isdecimal() else None
 
     @property
     def vector_usage(self) -> TokenUsage:

@@ -98,7 +98,7 @@ async def test_stream_that_begins_late(subtests: pytest.Subtests, monkeypatch: p
 
     A replica that fails its health checks meanwhile is not waited for.
     """
-    monkeypatch.setattr("gateway.upstream.beginning._LOOK", 0.01)
+    monkeypatch.setattr("gateway.upstream.deadline._LOOK", 0.01)
     async with replicated(1, timeouts={"first_byte": 0.02}) as (running, (backend,)):
         backend.default = Fault(first_byte_ms=40)
         for fields in [*SILENT, {"use_beam_search": True}, {"best_of": 2}]:

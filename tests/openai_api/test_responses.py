@@ -80,6 +80,27 @@ def test_counts_are_never_absurd(completion: int, reasoning: int, thought: int, 
     assert all(count is None or 0 <= count < 2**53 for count in (usage.completion, usage.reasoning))
 
 
+_odd = st.sampled_from([None, "", "a", "12", 7, 7.5, True, [], ["a"], {}, {"reasoning_tokens": 3}])
+_usages = st.dictionaries(
+    st.sampled_from(["prompt_tokens", "completion_tokens", "total_tokens", "completion_tokens_details"]), _odd
+)
+_messages = st.dictionaries(st.sampled_from(["content", "reasoning", "tool_calls"]), _odd)
+_choices = st.fixed_dictionaries(
+    {}, optional={"message": _messages | _odd, "text": _odd, "finish_reason": _odd | st.just("length")}
+)
+_responses = st.fixed_dictionaries(
+    {}, optional={"choices": st.lists(_choices, max_size=3) | st.none(), "usage": _usages | _odd}
+)
+
+
+@given(_responses)
+def test_unusual_values_are_read_alike(response: dict[str, Any]) -> None:
+    """One decoding of the whole reads what reading value by value does, which a BOM calls for."""
+    body = json.dumps(response).encode()
+
+    assert read_usage(body) == read_usage(b"\xef\xbb\xbf" + body)
+
+
 @pytest.mark.parametrize(
     ("body", "message", "status"),
     [
