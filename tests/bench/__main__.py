@@ -26,14 +26,14 @@ from typing import Any
 
 import msgspec
 
-from tests.bench import goals, machine, report, targets
+from tests.bench import goals, machine, report, summary, targets
 from tests.bench.install import install, installed, versions
 from tests.bench.jobs import Result
 from tests.bench.peers import PEERS
 from tests.bench.session import Bench
 from tests.bench.soak import slope, soak
 from tests.bench.targets import OWN, Target
-from tests.bench.trials import TRIALS, WARM_UP, WORKERS, Trial
+from tests.bench.trials import TRIALS, WARM_UP, WARM_UP_REQUESTS, WORKERS, Trial
 
 TARGETS = OWN | PEERS
 
@@ -74,7 +74,7 @@ def groups(target: Target, trials: list[Trial]) -> list[list[Trial]]:
 def measured(bench: Bench, target: Target, group: list[Trial]) -> Iterator[tuple[Trial, Result]]:
     """Start the target and run the trials."""
     with bench.running(target) as pids:
-        bench.measure(WARM_UP, target, pids)
+        bench.measure(WARM_UP, target, pids, requests=WARM_UP_REQUESTS)
         for trial in group:
             yield trial, bench.measure(trial, target, pids)
 
@@ -102,10 +102,14 @@ def options() -> argparse.Namespace:
 
 
 def names(own: str | None, peers: str | None, *, against: bool) -> list[str]:
-    """The targets to measure; by default, all of our own and the peers that are installed."""
+    """
+    The targets to measure: by default, all of our own and the peers that are installed.
+
+    against: also ours as the other checkout has them
+    """
     present = [name for name, target in PEERS.items() if installed(target)] if own is None else []
     ours = own.split(",") if own is not None else [name for name in OWN if name not in WORKERS]
-    before = [name for name in TARGETS if against and name not in OWN | PEERS]
+    before = [name.replace("thinkmeter", "before") for name in ours if against and "thinkmeter" in name]
     return list(filter(None, [*ours, *before, *(present if peers is None else peers.split(","))]))
 
 
@@ -132,7 +136,7 @@ def main() -> None:
             outcome["results"] = compare(bench, ready, trials, times, failures)
     print(report.markdown(outcome, {trial.name: trial.about for trial in TRIALS.values()}))
     if outcome.get("results"):
-        print("\n" + goals.markdown(outcome["results"]))
+        print("", summary.markdown(outcome["results"]), "", goals.markdown(outcome["results"]), sep="\n")
     if chosen.out:
         chosen.out.write_bytes(msgspec.json.format(msgspec.json.encode(outcome), indent=1) + b"\n")
 

@@ -24,7 +24,7 @@ from tests.bench.figures import cpu_per_chunk, cpu_per_request
 from tests.bench.install import install
 from tests.bench.session import BENCH_CORE, Bench
 from tests.bench.targets import HOMES, OWN, Target, pinned
-from tests.bench.trials import TRIALS, WARM_UP
+from tests.bench.trials import TRIALS, WARM_UP, WARM_UP_REQUESTS
 
 PY_SPY = Target(name="py-spy", about="sampling profiler", packages=["py-spy"])
 PER_SECOND = 200
@@ -67,7 +67,7 @@ def record(bench: Bench, target: Target, trial_name: str, seconds: float, raw: P
     trial = msgspec.structs.replace(TRIALS[trial_name], seconds=seconds)
     delay = trial.warmup_s + trial.spread_s
     with bench.running(target) as pids:
-        bench.measure(WARM_UP, target, pids)
+        bench.measure(WARM_UP, target, pids, requests=WARM_UP_REQUESTS)
         spy = [str(HOMES / "py-spy/bin/py-spy"), "record", "--rate", str(PER_SECOND), "--threads"]
         spy += ["--duration", str(int(delay + seconds)), "--format", "raw", "--output", str(raw)]
         spy += ["--pid", str(pids[0])]

@@ -8,7 +8,7 @@ LOOP = "thread (0x7F): MainThread"
 
 
 def test_profile_counts_the_event_loop() -> None:
-    """Lines of one function count together, a recursive call counts once, and the command line is left out."""
+    """Lines of a function count together, a recursive call counts once, and the command line is left out."""
     found = shares(
         [
             f"{LOOP};main (m.py:1);{ENTRY[:-1]}:9);run (a.py:1);serve (b.py:5) 3",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from tests.bench import goals, report
+from tests.bench import goals, report, summary
 from tests.bench.figures import growth, unhindered_rate
 from tests.bench.jobs import Job, Result
 from tests.bench.load import foreign
@@ -107,3 +107,14 @@ def test_foreign_time(cores: list[int], pids: list[int], expected: float) -> Non
     job = Job(port=1, path="/", headers={}, body="", connections=1, target_cores=cores, target_pids=pids)
 
     assert foreign([1.0, 0.6], job, bench=0.4, target=0.7) == pytest.approx(expected)
+
+
+def test_summary_has_a_row_for_each_target() -> None:
+    """In brackets stands the ratio to the peer; the direct path has nothing added."""
+    text = summary.markdown(dict.fromkeys(TRIALS, FOUND))
+
+    assert cells(text, "thinkmeter-all")[1:] == [
+        "150 (3.00)", "100 (1.00)", "0.30", "1,200 (2.40)", "12.5 (1.25)", "6.5", "30",
+    ]  # fmt: skip
+    assert cells(text, "vllm-router")[1:4] == ["50", "100", "0.00"]
+    assert cells(text, "direct")[3] == "-"

@@ -91,7 +91,8 @@ def body_of(*, stream: bool = False, large: bool = False) -> dict[str, Any]:
 
 SHORT = Fault(tokens=64, reasoning=0)
 PLAIN = Fault(tokens=TOKENS, reasoning=0)
-WARM_UP = Trial(name="warm-up", about="not reported", connections=8, seconds=0.5, fault=SHORT, warmup_s=0)
+WARM_UP = Trial(name="warm-up", about="not reported", connections=8, seconds=0, fault=SHORT, warmup_s=0)
+WARM_UP_REQUESTS = 100
 TRIALS = {
     trial.name: trial
     for trial in (
