@@ -69,13 +69,19 @@ def verdict(goal: Goal, value: float | None) -> str:
     return "reached" if (value <= goal.bound if goal.sign == "≤" else value >= goal.bound) else "missed"
 
 
+def _rounded(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
+
+
 def markdown(results: dict[str, dict[str, list[Result]]]) -> str:
-    """One row for each goal."""
+    """One row for each goal. Empty if the product whole was not measured."""
+    if not any(found.get(WHOLE) for found in results.values()):
+        return ""
     lines = ["| everything on | target | measured | |", "|---|--:|--:|---|"]
     for goal in GOALS:
         found = results.get(goal.trial, {})
         value = goal.measured(found)
-        shown = "-" if value is None else f"{value:,.2f} {goal.unit}{marks(found[WHOLE])}"
+        shown = "-" if value is None else f"{_rounded(value)} {goal.unit}{marks(found[WHOLE])}"
         target = f"{goal.sign} {goal.bound:g} {goal.unit}"
         lines.append(f"| {goal.about} | {target} | {shown} | {verdict(goal, value)} |")
     return "\n".join(lines)

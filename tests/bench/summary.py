@@ -41,8 +41,10 @@ FACTS = (
 
 
 def markdown(results: dict[str, dict[str, list[Result]]]) -> str:
-    """A row for each target; in brackets, the ratio to the peer."""
+    """A row for each target; in brackets, the ratio to the peer. Empty without a trial of the table."""
     facts = [fact for fact in FACTS if fact.trial in results]
+    if not facts:
+        return ""
     names = dict.fromkeys(name for fact in facts for name, found in results[fact.trial].items() if found)
     lines = [
         "| target | " + " | ".join(fact.title for fact in facts) + " |",

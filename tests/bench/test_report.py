@@ -118,3 +118,8 @@ def test_summary_has_a_row_for_each_target() -> None:
     ]  # fmt: skip
     assert cells(text, "vllm-router")[1:4] == ["50", "100", "0.00"]
     assert cells(text, "direct")[3] == "-"
+
+
+def test_a_run_without_the_product_whole_has_no_goals() -> None:
+    assert goals.markdown({"workers": {"one-worker": [OURS]}}) == ""
+    assert summary.markdown({"workers": {"one-worker": [OURS]}}) == ""
