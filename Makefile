@@ -5,7 +5,7 @@ RUN := .venv/bin/python
 ARGS ?=
 VLLM ?= oldest newest
 
-.PHONY: help demo headline results simulate prove-budget test test-vllm test-vllm-oldest test-vllm-newest check format bench floods clean
+.PHONY: help demo headline results simulate prove-budget test test-vllm test-vllm-oldest test-vllm-newest check format bench profile floods clean
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -65,8 +65,11 @@ format: .venv/.synced  ## Format, and fix what ruff can fix
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-bench: .venv/.synced  ## Measure throughput, latency and memory (ARGS="--peers litellm,vllm-router")
+bench: .venv/.synced  ## Measure throughput, latency and memory (ARGS=--peers also installs other gateways)
 	$(RUN) -m tests.bench $(ARGS)
+
+profile: .venv/.synced  ## Show where the gateway spends its time (ARGS="--target thinkmeter-all --trial requests")
+	$(RUN) -m tests.bench.profiling $(ARGS)
 
 floods: .venv/.synced  ## Measure memory and waiting under floods
 	$(RUN) -m tests.bench.floods $(ARGS)

@@ -174,7 +174,7 @@ def free_port() -> int:
 def started(command: list[str], core: int, log: Path, ready: str) -> Iterator[int]:
     """A process that responds at a URL; yields its process id."""
     with log.open("wb") as sink:
-        process = targets.spawn(command, core=core, log=sink, environment={})
+        process = targets.spawn(command, cores=(core,), log=sink, environment={})
         try:
             targets.wait_ready(process, ready, log)
             yield process.pid

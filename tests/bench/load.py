@@ -1,8 +1,9 @@
 """
 The load generator, a separate process: reads a `Job` as JSON from stdin, and prints a `Result` as JSON.
 
-The loop is closed: every connection sends its request, reads the response, and sends it again. It uses an
-asyncio protocol, because at 10,000 chunks/s the benchmark would otherwise measure an HTTP client.
+The loop is closed: every connection sends a request, reads the response, and sends the next. The prompts of
+all requests differ in a number, since a gateway may keep what it found out about a prompt. It uses an asyncio
+protocol, because at 10,000 chunks/s the benchmark would otherwise measure an HTTP client.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import math
 import os
 import random
@@ -17,60 +19,46 @@ import re
 import sys
 import time
 from array import array
+from collections.abc import Callable
 from typing import cast
 
 import msgspec
 import uvloop
 
 from tests.bench import proc
+from tests.bench.jobs import Job, Result
+from tests.fakes.light import SERIAL, SERIAL_DIGITS
 
 STAMP = re.compile(rb"@(\d+);")
 TOKEN = b'" t'
 END = b"\r\n0\r\n\r\n"
 CHUNK_EDGE = re.compile(rb"\r\n[0-9a-fA-F]+\r\n")  # JSON contains no bare CR, so this belongs to HTTP
 LONGEST_EDGE = 12
-
-
-class Job(msgspec.Struct, kw_only=True):
-    port: int
-    path: str
-    headers: dict[str, str]
-    body: str
-    connections: int
-    stream: bool = False
-    stamped: bool = False
-    expected: int = 0  # token events that a stream must have
-    warmup_s: float = 0.5
-    seconds: float = 3.0
-    requests: int | None = None  # stop after this many instead of after `seconds`
-    spread_s: float = 0.0  # start the connections at random times within these seconds
-    target_pids: list[int] = []
-    bench_pids: list[int] = []  # this process is included
-    core: int = 1
-
-
-class Result(msgspec.Struct, kw_only=True):
-    seconds: float = 0.0
-    requests: int = 0
-    chunks: int = 0
-    reads: int = 0
-    errors: int = 0
-    first_error: str = ""
-    p50_ms: float | None = None
-    p99_ms: float | None = None
-    first_byte_p50_ms: float | None = None
-    delay_p50_ms: float | None = None
-    delay_p99_ms: float | None = None
-    target_cpu_s: float = 0.0
-    bench_busy: float = 0.0  # share of their core that backend and load used
-    foreign: float = 0.0  # larger share of the two cores that other processes used
-    steal: float = 0.0  # share of both cores that the host took
+COMPLETE_S = 30.0
 
 
 def percentile(values: array[float], share: float) -> float | None:
     if not values:
         return None
     return sorted(values)[min(len(values) - 1, math.ceil(len(values) * share) - 1)]
+
+
+class Sample:
+    """CPU time since boot, in seconds."""
+
+    def __init__(self, job: Job) -> None:
+        self.at = time.perf_counter()
+        self.target = [proc.cpu_seconds([pid]) for pid in job.target_pids]
+        self.bench = proc.cpu_seconds(job.bench_pids)
+        self.cores = proc.cores()
+
+
+def foreign(busy: list[float], job: Job, bench: float, target: float) -> float:
+    """Seconds of a core that others than bench and target used; the larger, if these have each their own."""
+    theirs = sum(busy[core] for core in job.target_cores)
+    if job.core in job.target_cores:
+        return max(0.0, theirs - bench - target)
+    return max(0.0, busy[job.core] - bench, theirs - target if job.target_pids else 0.0)
 
 
 class Window:
@@ -87,21 +75,21 @@ class Window:
 
     def begin(self) -> None:
         self.open = True
-        self._start = (time.perf_counter(), *self._sample())
+        self._start = Sample(self.job)
 
     def end(self) -> Result:
         self.open = False
-        result, milli = self.result, 1e3
-        started, target, bench, cores = self._start
-        now_target, now_bench, now_cores = self._sample()
-        result.seconds = time.perf_counter() - started
-        result.target_cpu_s = now_target - target
-        result.bench_busy = (now_bench - bench) / result.seconds
-        used = {self.job.core: now_bench - bench} | ({0: result.target_cpu_s} if self.job.target_pids else {})
-        busy = {i: now_cores[i].busy - cores[i].busy for i in used if i < len(cores)}
-        result.foreign = max(max(0.0, busy[i] - used[i]) for i in busy) / result.seconds
-        steal = sum(now.steal - was.steal for now, was in zip(now_cores, cores, strict=True))
-        result.steal = steal / result.seconds / len(cores)
+        result, job, milli = self.result, self.job, 1e3
+        start, now = self._start, Sample(job)
+        result.seconds = now.at - start.at
+        spent = [after - before for before, after in zip(start.target, now.target, strict=True)]
+        result.target_cpu_s, result.busiest_cpu_s = sum(spent), max(spent, default=0.0)
+        bench = now.bench - start.bench
+        result.bench_busy = bench / result.seconds
+        busy = [after.busy - before.busy for before, after in zip(start.cores, now.cores, strict=True)]
+        result.foreign = foreign(busy, job, bench, result.target_cpu_s) / result.seconds
+        steal = sum(after.steal - before.steal for before, after in zip(start.cores, now.cores, strict=True))
+        result.steal = steal / result.seconds / len(busy)
         for name, values, share in (
             ("p50_ms", self.latencies, 0.5),
             ("p99_ms", self.latencies, 0.99),
@@ -112,9 +100,6 @@ class Window:
             value = percentile(values, share)
             setattr(result, name, None if value is None else value * milli)
         return result
-
-    def _sample(self) -> tuple[float, float, list[proc.Core]]:
-        return proc.cpu_seconds(self.job.target_pids), proc.cpu_seconds(self.job.bench_pids), proc.cores()
 
     def request_done(self, sent: float, error: str) -> None:
         if not self.open:
@@ -133,7 +118,7 @@ class Window:
 class Client(asyncio.Protocol):
     """One keep-alive connection in a closed loop."""
 
-    def __init__(self, window: Window, request: bytes) -> None:
+    def __init__(self, window: Window, request: Callable[[], bytes]) -> None:
         self._window = window
         self._job = window.job
         self._request = request
@@ -150,7 +135,7 @@ class Client(asyncio.Protocol):
         self._carry = b"\r\n"  # so that CHUNK_EDGE also matches the first chunk size
         self._tokens = 0
         self._sent = time.perf_counter()
-        self._transport.write(self._request)
+        self._transport.write(self._request())
 
     def data_received(self, data: bytes) -> None:
         if not self._in_body:
@@ -209,7 +194,10 @@ class Client(asyncio.Protocol):
             error = f"{self._tokens} of {self._job.expected} tokens"
         self._window.request_done(self._sent, error)
         if not self._transport.is_closing():
-            self._send()
+            self._next()
+
+    def _next(self) -> None:
+        self._send()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.lost.done():
@@ -219,7 +207,7 @@ class Client(asyncio.Protocol):
         self._transport.abort()
 
 
-async def keep_one(window: Window, request: bytes) -> None:
+async def keep_one(window: Window, request: Callable[[], bytes]) -> None:
     """Hold one connection, and open another when the server closes it."""
     job = window.job
     await asyncio.sleep(random.uniform(0, job.spread_s))
@@ -238,18 +226,38 @@ async def keep_one(window: Window, request: bytes) -> None:
             client.close()
 
 
-def encode(job: Job) -> bytes:
+def requests(job: Job) -> Callable[[], bytes]:
+    """Returns the next request at each call; its prompt has a number of its own."""
     headers = {"host": f"127.0.0.1:{job.port}", "content-type": "application/json", **job.headers}
     body = job.body.encode()
     lines = [f"POST {job.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-    return "\r\n".join([*lines, f"content-length: {len(body)}", "", ""]).encode() + body
+    request = "\r\n".join([*lines, f"content-length: {len(body)}", "", ""]).encode() + body
+    before, mark, after = request.partition(SERIAL)
+    if not mark:
+        return lambda: request
+    head, tail = before + mark, after[SERIAL_DIGITS:]
+    numbers = itertools.count(random.randrange(10 ** (SERIAL_DIGITS - 1)))
+    return lambda: b"%b%0*d%b" % (head, SERIAL_DIGITS, next(numbers), tail)
+
+
+async def complete(window: Window) -> None:
+    """Wait until every stream has begun: for thousands, a slow target takes longer than `spread_s`."""
+    for _ in range(round(COMPLETE_S / 0.1)):
+        missing = window.job.connections - len(window.first_bytes)
+        if missing <= 0 or not window.job.spread_s:
+            return
+        await asyncio.sleep(0.1)
+    window.result.errors += missing
+    window.result.first_error = f"{missing} streams did not begin"
 
 
 async def run(job: Job) -> Result:
     window = Window(job)
-    request = encode(job)
+    request = requests(job)
+    resident = proc.resident_mib(job.target_pids)
     tasks = [asyncio.create_task(keep_one(window, request)) for _ in range(job.connections)]
     await asyncio.sleep(job.warmup_s + job.spread_s)
+    await complete(window)
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -257,6 +265,7 @@ async def run(job: Job) -> Result:
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(window.finished.wait(), None if job.requests else job.seconds)
     result = window.end()
+    result.kib_per_connection = 1024 * (proc.resident_mib(job.target_pids) - resident) / job.connections
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import math
+import random
 import sys
 import time
+
+from tests.fakes.light import SERIAL, SERIAL_DIGITS
 
 EVERY_S = 0.01
 PATIENCE_S = 60.0
@@ -26,12 +30,15 @@ class Prober:
     def __init__(self, port: int, key: str, model: str) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
         self._headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
-        self._body = json.dumps({"model": model, "messages": [{"role": "user", "content": "How are you?"}]})
+        self._model = model
+        self._numbers = itertools.count(random.randrange(10 ** (SERIAL_DIGITS - 1)))
 
     def ask(self) -> int:
-        """Send one request. Returns its status, 0 if the connection failed."""
+        """Send one request, with a prompt of its own. Returns its status, 0 if the connection failed."""
+        prompt = f"{SERIAL.decode()}{next(self._numbers):0{SERIAL_DIGITS}}: how are you?"
+        body = json.dumps({"model": self._model, "messages": [{"role": "user", "content": prompt}]})
         try:
-            self._connection.request("POST", "/v1/chat/completions", self._body, self._headers)
+            self._connection.request("POST", "/v1/chat/completions", body, self._headers)
             response = self._connection.getresponse()
             response.read()
         except (OSError, http.client.HTTPException):

@@ -3,118 +3,140 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from tests.bench.load import Result
+from tests.bench.figures import (
+    LIMITED,
+    NOISY,
+    STOLEN,
+    Figure,
+    added,
+    chunk_rate,
+    chunks_per_read,
+    cpu_per_chunk,
+    cpu_per_request,
+    field,
+    growth,
+    marks,
+    median,
+    ratio,
+    request_rate,
+    unhindered_rate,
+)
+from tests.bench.jobs import Result
 
-LIMITED = 0.90  # share of their core above which backend and load are the bottleneck
-NOISY = 0.10  # share of a core that other processes took
-STOLEN = 0.05  # share of the machine that the host took
-
+PEER = "vllm-router"
 LEGEND = (
-    "Medians (lowest to highest repetition). bench %: use of the core that backend and load share. "
+    "Medians (lowest to highest repetition). bench %: use of the core that backend, Redis and load share. "
     "foreign/steal %: worst share of a core taken by other processes, of the machine by its host. "
     f"*: bench at {LIMITED:.0%} or more, so it is the limit. "
-    f"!: foreign {NOISY:.0%} or steal {STOLEN:.0%} or more."
+    f"!: foreign {NOISY:.0%} or steal {STOLEN:.0%} or more. × {PEER}: the figure divided by that peer's."
 )
 
 
 class Column(NamedTuple):
+    """`base`: shown minus the figure of `direct`, or divided by that of the peer."""
+
     title: str
-    value: Callable[[Result], float | None]
+    figure: Figure
     digits: int = 0
-    minus_direct: bool = False
+    base: Literal["", "direct", "peer"] = ""
     ranged: bool = False
 
 
-def _per_request(result: Result) -> float | None:
-    return result.target_cpu_s * 1e6 / result.requests if result.requests else None
-
-
-def _per_chunk(result: Result) -> float | None:
-    return result.target_cpu_s * 1e6 / result.chunks if result.chunks else None
-
-
-def _ms(name: str) -> Callable[[Result], float | None]:
-    return lambda result: getattr(result, name)
-
-
-REQUEST = (
-    Column("requests/s", lambda result: result.requests / result.seconds, ranged=True),
-    Column("p50 ms", _ms("p50_ms"), 3),
-    Column("p99 ms", _ms("p99_ms"), 3),
+REQUESTS = Column("requests/s", request_rate, ranged=True)
+CPU_REQUEST = Column("CPU µs/request", cpu_per_request)
+CHUNKS = Column("chunks/s", chunk_rate, ranged=True)
+CPU_CHUNK = Column("CPU µs/chunk", cpu_per_chunk, 1)
+WAITS = (Column("p50 ms", field("p50_ms"), 3), Column("p99 ms", field("p99_ms"), 3))
+DELAYS = (
+    Column("delay p50 ms", field("delay_p50_ms"), 3),
+    Column("delay p99 ms", field("delay_p99_ms"), 2),
+    Column("added p50 ms", field("delay_p50_ms"), 3, base="direct"),
+    Column("added p99 ms", field("delay_p99_ms"), 2, base="direct"),
 )
-CHUNKS = Column("chunks/s", lambda result: result.chunks / result.seconds, ranged=True)
+
+
+def _beside_peer(column: Column) -> Column:
+    return Column(f"{column.title} × {PEER}", column.figure, 2, base="peer")
+
+
 COLUMNS = {
-    "requests": (*REQUEST, Column("CPU µs/request", _per_request)),
+    "requests": (REQUESTS, *WAITS, CPU_REQUEST, _beside_peer(REQUESTS), _beside_peer(CPU_REQUEST)),
     "latency": (
-        *REQUEST,
-        Column("added p50 ms", _ms("p50_ms"), 3, minus_direct=True),
-        Column("added p99 ms", _ms("p99_ms"), 3, minus_direct=True),
-        Column("CPU µs/request", _per_request),
+        REQUESTS,
+        *WAITS,
+        Column("added p50 ms", field("p50_ms"), 3, base="direct"),
+        Column("added p99 ms", field("p99_ms"), 3, base="direct"),
+        CPU_REQUEST,
+        _beside_peer(CPU_REQUEST),
     ),
     "stream": (
         CHUNKS,
-        Column("chunks/read", lambda result: result.chunks / result.reads if result.reads else None, 1),
-        Column("CPU µs/chunk", _per_chunk, 1),
+        Column("chunks/read", chunks_per_read, 1),
+        CPU_CHUNK,
+        _beside_peer(CHUNKS),
+        _beside_peer(CPU_CHUNK),
     ),
     "paced": (
         CHUNKS,
-        Column("delay p50 ms", _ms("delay_p50_ms"), 3),
-        Column("delay p99 ms", _ms("delay_p99_ms"), 2),
-        Column("added p50 ms", _ms("delay_p50_ms"), 3, minus_direct=True),
-        Column("added p99 ms", _ms("delay_p99_ms"), 2, minus_direct=True),
-        Column("first byte p50 ms", _ms("first_byte_p50_ms"), 2),
-        Column("CPU µs/chunk", _per_chunk, 1),
+        *DELAYS,
+        Column("first byte p50 ms", field("first_byte_p50_ms"), 2),
+        CPU_CHUNK,
+        _beside_peer(CPU_CHUNK),
     ),
+    "crowd": (
+        CHUNKS,
+        *DELAYS,
+        CPU_CHUNK,
+        _beside_peer(CPU_CHUNK),
+        Column("KiB/stream", field("kib_per_connection"), 1),
+    ),
+    "idle": (
+        Column("p99 ms alone", field("quiet_p99_ms"), 2),
+        Column("p99 ms beside them", field("p99_ms"), 2),
+        Column("times as long", growth, 2),
+        Column("1 MB prompts/s", request_rate, 1),
+        Column("p50 ms of 1 MB prompts", field("p50_ms"), 1),
+        Column("KiB/idle client", field("kib_per_connection"), 1),
+    ),
+    "workers": (REQUESTS, CPU_REQUEST, Column("requests/s with a core each", unhindered_rate, ranged=True)),
 }
 
 
-def _median(results: list[Result], column: Column) -> float | None:
-    values = [value for result in results if (value := column.value(result)) is not None]
-    return statistics.median(values) if values else None
-
-
-def _cell(results: list[Result], column: Column, direct: list[Result]) -> str:
-    value = _median(results, column)
-    base = _median(direct, column) if column.minus_direct else 0.0
-    if value is None or base is None or (column.title.startswith("CPU") and not value):
+def _cell(column: Column, results: list[Result], by_target: dict[str, list[Result]]) -> str:
+    if column.base == "direct":
+        value = added(results, by_target.get("direct", []), column.figure)
+    elif column.base == "peer":
+        value = ratio(results, by_target.get(PEER, []), column.figure)
+    else:
+        value = median(results, column.figure)
+    if value is None:
         return "-"
-    text = f"{value - base:,.{column.digits}f}"
+    text = f"{value:,.{column.digits}f}"
     if column.ranged and len(results) > 1:
-        every = [found for result in results if (found := column.value(result)) is not None]
+        every = [found for result in results if (found := column.figure(result)) is not None]
         text += f" ({min(every):,.0f} to {max(every):,.0f})"
     return text
 
 
-def _marks(results: list[Result]) -> str:
-    limited = statistics.median(result.bench_busy for result in results) >= LIMITED
-    noisy = any(result.foreign >= NOISY or result.steal >= STOLEN for result in results)
-    return (" *" if limited else "") + (" !" if noisy else "")
-
-
-def _row(name: str, results: list[Result], columns: tuple[Column, ...], direct: list[Result]) -> str:
-    cells = [_cell(results, column, direct) for column in columns]
+def _row(name: str, trial: str, by_target: dict[str, list[Result]]) -> str:
+    results = by_target[name]
+    cells = [_cell(column, results, by_target) for column in COLUMNS[trial]]
     busy = statistics.median(result.bench_busy for result in results)
     foreign = max(result.foreign for result in results)
     steal = max(result.steal for result in results)
     errors = sum(result.errors for result in results)
     noise = f"{100 * foreign:.0f}/{100 * steal:.0f}"
     shown = f"{errors} ({next(result.first_error for result in results if result.errors)})" if errors else "0"
-    return "| " + " | ".join([name + _marks(results), *cells, f"{100 * busy:.0f}", noise, shown]) + " |"
+    return "| " + " | ".join([name + marks(results), *cells, f"{100 * busy:.0f}", noise, shown]) + " |"
 
 
-def _table(title: str, name: str, by_target: dict[str, list[Result]]) -> list[str]:
-    columns = COLUMNS[name]
-    heads = ["target", *(column.title for column in columns), "bench %", "foreign/steal %", "errors"]
+def _table(title: str, trial: str, by_target: dict[str, list[Result]]) -> list[str]:
+    titles = (column.title for column in COLUMNS[trial])
+    heads = ["target", *titles, "bench %", "foreign/steal %", "errors"]
     lines = [f"### {title}", "", "| " + " | ".join(heads) + " |", "|---|" + "--:|" * (len(heads) - 1)]
-    direct = by_target.get("direct", [])
-    return [
-        *lines,
-        *(_row(target, results, columns, direct) for target, results in by_target.items() if results),
-        "",
-    ]
+    return [*lines, *(_row(name, trial, by_target) for name, results in by_target.items() if results), ""]
 
 
 def markdown(outcome: dict[str, Any], titles: dict[str, str]) -> str:
@@ -124,7 +146,7 @@ def markdown(outcome: dict[str, Any], titles: dict[str, str]) -> str:
             lines.append(f"{target}: " + ", ".join(f"{name} {version}" for name, version in found.items()))
     lines += [f"{target}: not measured ({why})" for target, why in outcome.get("not_measured", {}).items()]
     for name, by_target in outcome.get("results", {}).items():
-        lines += ["", *_table(titles[name], name, by_target)]
+        lines += ["", *_table(titles[name], name, by_target)] if any(by_target.values()) else []
     if outcome.get("results"):
         lines += ["", LEGEND]
     if "soak" in outcome:
@@ -133,7 +155,7 @@ def markdown(outcome: dict[str, Any], titles: dict[str, str]) -> str:
 
 
 def _soak(soak: dict[str, Any]) -> list[str]:
-    lines = ["| streams | resident MiB |", "|--:|--:|"]
+    lines = [soak["target"], "", "| streams | resident MiB |", "|--:|--:|"]
     lines += [f"| {done:,} | {mib:.1f} |" for done, mib in soak["resident_mib"]]
     slope = soak["kib_per_request"]
     if slope is not None:

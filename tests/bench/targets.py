@@ -1,9 +1,8 @@
-"""The targets, and how each is installed and started. Every target is pinned to one core."""
+"""What a target is, those that are this gateway, and how a target is started on its cores."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -21,13 +20,13 @@ import msgspec
 from tests.bench import proc
 
 ROOT = Path(__file__).resolve().parents[2]
-VENVS = ROOT / ".bench"
+HOMES = ROOT / ".bench"
 KEY = "sk-bench-0123456789abcdef"
 MODEL = "fake"
 START_S = 60
 
 THINKMETER = """\
-server: {{host: 127.0.0.1, port: {port}}}
+server: {{host: 127.0.0.1, port: {port}WORKERS}}
 head: HEAD
 price: 0.05
 models:
@@ -51,136 +50,97 @@ budgets:
   - {{name: day, window: 24h, tokens: 10000000000000, scope: model}}
 """
 
-LITELLM = """\
-model_list:
-  - model_name: fake
-    litellm_params: {{model: hosted_vllm/fake, api_base: "{upstream}/v1", api_key: none}}
-general_settings: {{master_key: {key}}}
-"""
-
 
 class Target(msgspec.Struct, kw_only=True, frozen=True):
-    """One server. `{port}`, `{upstream}`, `{config}`, `{python}` and `{bin}` in its command are replaced."""
+    """One server. `{port}`, `{upstream}`, `{config}`, `{python}` and `{home}` in its command are replaced."""
 
     name: str
     about: str
     command: str = ""
-    packages: list[str] = []  # from PyPI, in its own venv
+    packages: list[str] = []
+    """From PyPI, in a virtual environment of its own."""
+    npm: dict[str, dict[str, str]] = {}
+    """The `package.json` that npm installs."""
     config: str = ""
     environment: dict[str, str] = {}
     key: str = ""
+    more_headers: dict[str, str] = {}
     ready: str = "/health"
+    cores: tuple[int, ...] = (0,)
     checkout: Path = ROOT
     """Where the command runs; `{python}` is the one of its virtual environment, if it has one."""
 
     @property
     def headers(self) -> dict[str, str]:
-        return {"authorization": f"Bearer {self.key}"} if self.key else {}
+        return self.more_headers | ({"authorization": f"Bearer {self.key}"} if self.key else {})
 
 
-def ours(name: str, head: str, about: str, checkout: Path = ROOT, more: str = "") -> Target:
+def ours(
+    name: str, head: str, about: str, checkout: Path = ROOT, *, more: str = "", workers: int = 0
+) -> Target:
+    """workers: 0 leaves out the setting."""
+    setting = f", workers: {workers}" if workers else ""
     return Target(
         checkout=checkout,
         name=name,
         about=about,
         command="{python} -m gateway serve {config}",
-        config=THINKMETER.replace("HEAD", head) + more,
+        config=THINKMETER.replace("HEAD", head).replace("WORKERS", setting) + more,
         environment={"BENCH_KEY": KEY},
         key=KEY,
         ready="/readyz",
+        cores=(0, 1) if workers else (0,),
     )
 
 
-TARGETS = {
+OWN = {
     target.name: target
     for target in (
         Target(name="direct", about="load generator straight to the fake backend"),
-        ours("thinkmeter", "baseline", "this gateway: key, heuristic decision, metrics and access log on"),
-        ours("thinkmeter-head", "general", "the same with the trained head `general`"),
-        ours("thinkmeter-all", "general", "the same with three budgets in Redis", more=BUDGETS),
-        Target(
-            name="mini",
-            about="FastAPI + httpx in forty lines, no features",
-            command="{bin}/python tests/bench/mini.py {port} {upstream}",
-            packages=["fastapi", "uvicorn", "httpx", "uvloop", "httptools"],
+        ours(
+            "thinkmeter-all", "general", "the product whole: trained head, three budgets, key, metrics, log",
+            more=BUDGETS,
         ),
-        Target(
-            name="litellm",
-            about="LiteLLM proxy, one worker, no database",
-            command="{bin}/litellm --config {config} --host 127.0.0.1 --port {port} --num_workers 1",
-            packages=["litellm[proxy]"],
-            config=LITELLM,
-            environment={"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"},
-            key=KEY,
-            ready="/health/liveliness",
-        ),
-        Target(
-            name="vllm-router",
-            about="vLLM's router (Rust), one worker thread",
-            command="{bin}/vllm-router --worker-urls {upstream} --policy round_robin --log-level warning "
-            "--host 127.0.0.1 --port {port} --prometheus-port 29017",
-            packages=["vllm-router"],
-        ),
+        ours("thinkmeter-head", "general", "without budgets"),
+        ours("thinkmeter", "baseline", "without budgets, and with the heuristic instead of a trained head"),
+        ours("one-worker", "general", "the product whole, on both cores", more=BUDGETS, workers=1),
+        ours("two-workers", "general", "the same with two processes", more=BUDGETS, workers=2),
     )
-}
-OWN = ("direct", "thinkmeter", "thinkmeter-head", "thinkmeter-all", "mini")
-PEERS = tuple(name for name in TARGETS if name not in OWN)
+}  # fmt: skip
 
 
 def before(checkout: Path) -> list[Target]:
     """This gateway as another checkout has it, to compare two commits in one run."""
-    about = "`{}` of the other checkout"
+    about, path = "`{}` of the other checkout", checkout.resolve()
     return [
-        ours("before", "baseline", about.format("thinkmeter"), checkout.resolve()),
-        ours("before-head", "general", about.format("thinkmeter-head"), checkout.resolve()),
+        ours("before-all", "general", about.format("thinkmeter-all"), path, more=BUDGETS),
+        ours("before-head", "general", about.format("thinkmeter-head"), path),
+        ours("before", "baseline", about.format("thinkmeter"), path),
     ]
 
 
-def install(target: Target) -> str | None:
-    """Create the target's venv unless it exists. If that fails, return the reason."""
-    if not target.packages:
-        return None
-    home = VENVS / target.name
-    done = home / "installed"
-    if done.exists():
-        return None
-    print(f"installing {target.name} from PyPI …", file=sys.stderr, flush=True)
-    steps = (
-        [sys.executable, "-m", "venv", "--clear", str(home)],
-        [str(home / "bin/pip"), "install", "-q", *target.packages],
-    )
-    for step in steps:
-        result = subprocess.run(step, capture_output=True, text=True, check=False)
-        if result.returncode:
-            return (result.stderr.strip().splitlines() or ["no message"])[-1]
-    done.touch()
-    return None
+def pinned(command: list[str], *cores: int) -> list[str]:
+    """
+    The command, wrapped so that it pins itself to its cores before it starts any threads.
 
-
-def versions(target: Target) -> dict[str, str]:
-    """Versions of what was installed for the target, by name."""
-    if not target.packages:
-        return {}
-    names = [package.partition("[")[0] for package in target.packages]
-    code = "import sys,json,importlib.metadata as m;print(json.dumps({n:m.version(n) for n in sys.argv[1:]}))"
-    python = str(VENVS / target.name / "bin/python")
-    found = subprocess.run([python, "-c", code, *names], capture_output=True, text=True, check=True)
-    versions: dict[str, str] = json.loads(found.stdout)
-    return versions
-
-
-def pinned(command: list[str], core: int) -> list[str]:
-    """The command, wrapped so that it pins itself to a core before it starts any threads."""
-    code = "import os,sys;os.sched_setaffinity(0,{int(sys.argv[1])});os.execvp(sys.argv[2],sys.argv[2:])"
-    return [sys.executable, "-c", code, str(core), *command]
+    It may open as many files as the machine allows, since the trial `idle` has 5,000 connections.
+    """
+    code = "import os,sys,resource as r;m=r.getrlimit(r.RLIMIT_NOFILE)[1];r.setrlimit(r.RLIMIT_NOFILE,(m,m));"
+    code += "os.sched_setaffinity(0,eval(sys.argv[1]));os.execvp(sys.argv[2],sys.argv[2:])"
+    return [sys.executable, "-c", code, str(cores), *command]
 
 
 def spawn(
-    command: list[str], *, core: int, log: IO[bytes], environment: dict[str, str], folder: Path = ROOT
+    command: list[str],
+    *,
+    cores: tuple[int, ...],
+    log: IO[bytes],
+    environment: dict[str, str],
+    folder: Path = ROOT,
 ) -> subprocess.Popen[bytes]:
-    """Start a process group pinned to one core."""
+    """Start a process group pinned to these cores."""
     return subprocess.Popen(
-        pinned(command, core),
+        pinned(command, *cores),
         stdout=log,
         stderr=subprocess.STDOUT,
         cwd=folder,
@@ -215,9 +175,7 @@ def wait_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
 
 
 @contextmanager
-def running(
-    target: Target, *, port: int, upstream: str, redis: str, core: int, folder: Path
-) -> Iterator[list[int]]:
+def running(target: Target, *, port: int, upstream: str, redis: str, folder: Path) -> Iterator[list[int]]:
     """The target, ready to serve; yields its process ids."""
     if not target.command:
         yield []
@@ -227,11 +185,13 @@ def running(
     python = target.checkout / ".venv/bin/python"
     fill = {"port": port, "upstream": upstream, "config": config}
     fill["python"] = python if python.exists() else sys.executable
-    fill["bin"] = VENVS / target.name / "bin"
+    fill["home"] = HOMES / target.name
     log = folder / f"{target.name}.log"
     with log.open("wb") as sink:
         command = [part.format(**fill) for part in target.command.split()]
-        process = spawn(command, core=core, log=sink, environment=target.environment, folder=target.checkout)
+        process = spawn(
+            command, cores=target.cores, log=sink, environment=target.environment, folder=target.checkout
+        )
         try:
             wait_ready(process, f"http://127.0.0.1:{port}{target.ready}", log)
             yield proc.tree(process.pid)

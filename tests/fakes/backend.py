@@ -29,7 +29,8 @@ the client can leave.
 On its own: `python -m tests.fakes.backend --port 9000 [--served-name fake] [--fault JSON] [--light]`. Script
 it over HTTP: `POST /fake/script {"fault": {…}, "times": 1, "path": null}`, `POST /fake/default {…}`,
 `GET /fake/state`. `--light` is for load tests: nothing is recorded, faults in requests are ignored, responses
-to equal bodies are cached, and streams take turns writing bursts of 8 events, as fast as the clients read.
+to bodies that differ only in a serial number are planned once, and streams take turns writing bursts of 8
+events, as fast as the clients read, or one event at a time at their pace.
 """
 
 from __future__ import annotations
@@ -49,11 +50,10 @@ import uvloop
 from tests.fakes import dialect, plan
 from tests.fakes.connection import Connection, Request
 from tests.fakes.fault import Fault, decode
+from tests.fakes.light import Kept, steady
 
 GENERATION = frozenset(("/v1/chat/completions", "/v1/completions", "/v1/embeddings"))
-CACHE_SIZE = 256
 NOT_FOUND = b'{"detail":"Not Found"}'
-BURST = 8  # events a stream writes at once in load mode
 
 
 class Scripted(msgspec.Struct):
@@ -88,7 +88,7 @@ class Backend:
         self.connections: set[Connection] = set()
         self._scripted: list[Scripted] = []
         self._serial = itertools.count(1)
-        self._cache: dict[tuple[str, bytes], list[plan.Action]] = {}
+        self._kept = Kept()
         self._changed = asyncio.Event()
         self._server: asyncio.Server | None = None
 
@@ -125,13 +125,13 @@ class Backend:
     def script(self, fault: Fault, *, times: int | None = 1, path: str | None = None) -> None:
         """Apply this fault to the next `times` matching requests."""
         self._scripted.append(Scripted(fault, times, path))
-        self._cache.clear()
+        self._kept.clear()
 
     def clear(self) -> None:
         """Remove all scripted faults and the default."""
         self._scripted.clear()
         self.default = Fault()
-        self._cache.clear()
+        self._kept.clear()
 
     async def wait_until(self, predicate: Callable[[Backend], Any], seconds: float = 5.0) -> None:
         """Wait for a state. The predicate is evaluated after every change, so no poll sleeps."""
@@ -180,28 +180,18 @@ class Backend:
 
     def answer(self, request: Request) -> Iterator[plan.Action]:
         """The writes, waits and breaks that make up the response."""
-        key = (request.path, request.body)
-        if self.light and (cached := self._cache.get(key)) is not None:
-            return iter(cached)
+        if self.light and (kept := self._kept.find(request.path, request.body)) is not None:
+            return kept
         try:
-            request.fault = plan.applied(self._fault_for(request), request.json)
-            actions = plan.written(self._plan(request, request.fault), request.fault)
+            request.fault = fault = plan.applied(self._fault_for(request), request.json)
+            if self.light and request.path in GENERATION and not self._scripted:
+                kept_fault = steady(fault, sse=request.streams)
+                if kept_fault is not None:
+                    planned = self._plan(request, kept_fault)
+                    return self._kept.keep(request.path, request.body, planned, fault.pace_ms)
+            return plan.written(self._plan(request, fault), fault)
         except plan.Refused as refused:
             return plan.whole(orjson.dumps(refused.body), Fault(status=refused.status))
-        if self.light and request.path in GENERATION and request.fault.fixed and not self._scripted:
-            return iter(self._keep(key, actions))
-        return actions
-
-    def _keep(self, key: tuple[str, bytes], actions: Iterator[plan.Action]) -> list[plan.Action]:
-        if len(self._cache) >= CACHE_SIZE:
-            self._cache.clear()
-        writes = [action for action in actions if isinstance(action, bytes)]
-        bursts: list[plan.Action] = []
-        for start in range(0, len(writes), BURST):
-            # A wait of zero yields to the event loop after each burst, so that all streams advance together.
-            bursts += [b"".join(writes[start : start + BURST]), 0.0]
-        self._cache[key] = bursts[:-1]
-        return self._cache[key]
 
     def _plan(self, request: Request, fault: Fault) -> Iterator[plan.Action]:
         canned = plan.canned(fault, sse=request.streams)
@@ -277,7 +267,7 @@ def main() -> None:
     parser.add_argument(
         "--clamp", action="store_true", help="shorten an output that does not fit (as vLLM 0.32)"
     )
-    parser.add_argument("--light", action="store_true", help="load mode: record nothing, cache responses")
+    parser.add_argument("--light", action="store_true", help="load mode: record nothing, keep responses")
     parser.add_argument("--fault", type=decode, default=Fault(), help="the default fault, as JSON")
     options = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):

@@ -22,6 +22,7 @@ from tests.fakes.fault import Fault
 JSON = "application/json"
 SSE = "text/event-stream; charset=utf-8"
 LAST_CHUNK = b"0\r\n\r\n"
+STAMP_DIGITS = 20  # all of the same length, so that the size of a chunk does not depend on the time
 MOST_CHOICES = 128  # vLLM allows 16,384, which would take this process too long
 
 
@@ -111,7 +112,7 @@ def stream(events: Iterable[Event], fault: Fault) -> Iterator[Action]:
                 due += fault.pace_ms / 1000
                 yield max(0.0, due - time.monotonic())
             if fault.stamp:
-                text = text.replace(b"@;", b"@%d;" % time.monotonic_ns())
+                text = text.replace(b"@;", b"@%0*d;" % (STAMP_DIGITS, time.monotonic_ns()))
         held += text
         if count % fault.glue == 0:
             yield frame(held)
