@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from gateway import __version__
@@ -60,6 +60,16 @@ class Sums:
         self.comparable += used
         self.saved += rungs.tokens[rungs.highest] * record.choices - used
 
+    def merge(self, other: Sums) -> None:
+        """Add the sums over other requests."""
+        for name in _NUMBERS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for tier, count in other.tiers.items():
+            self.tiers[tier] = self.tiers.get(tier, 0) + count
+
+
+_NUMBERS = tuple(each.name for each in fields(Sums) if each.name != "tiers")
+
 
 @dataclass(slots=True)
 class Second:
@@ -98,23 +108,41 @@ class Console:
         self._decisions: deque[Record] = deque(maxlen=KEPT_DECISIONS)
         self._seconds: deque[Second] = deque(maxlen=KEPT_SECONDS)
         self._count = 0
-        self._sums = Sums()
+        self._past = Sums()
+        """The sums since the start, without those of the latest second."""
+        self._served: tuple[Snapshot | None, bool] = None, False
         self._read_at = 0.0
         self._shared = 0, b""
 
     def remember(self, record: Record) -> None:
         """Keep one finished request, if the console is served."""
-        if record.decision is None or not self._current().settings.serves_console:
+        if record.decision is None or not self._is_served():
             return
         now = int(self._clock())
         if not self._seconds or self._seconds[-1].at != now:
+            if self._seconds:
+                self._past.merge(self._seconds[-1].sums)
             self._seconds.append(Second(now))
         second = self._seconds[-1]
         second.price = record.decision.price
         second.sums.add(record)
-        self._sums.add(record)
         self._decisions.append(record)
         self._count += 1
+
+    def _is_served(self) -> bool:
+        """Whether the console is served, looked up once per snapshot."""
+        current = self._current()
+        if self._served[0] is not current:
+            self._served = current, current.settings.serves_console
+        return self._served[1]
+
+    def _sums(self) -> Sums:
+        """The sums since the start."""
+        sums = Sums()
+        sums.merge(self._past)
+        if self._seconds:
+            sums.merge(self._seconds[-1].sums)
+        return sums
 
     def snapshot(self, since: int = 0) -> dict[str, Any]:
         """Everything except the decisions; of the seconds, only those from Unix time `since` on."""
@@ -148,7 +176,7 @@ class Console:
                 for pool, backend in current.backends()
             ],
             "budgets": list(self.budgets()),
-            "sums": asdict(self._sums),
+            "sums": asdict(self._sums()),
             "seconds": [asdict(second) for second in self._seconds if second.at >= since],
         }
 

@@ -19,7 +19,7 @@ log = logging.getLogger("thinkmeter.log")
 _LINES = 20_000
 _BYTES = 8 * 2**20
 _BATCH_BYTES = 64 * 1024
-_GATHER_SECONDS = 0.02  # for the access log, which has a line per request
+_GATHER_SECONDS = 0.05  # for the access log, which has a line per request
 _LINE_BREAK = ord("\n")
 _WARN_SECONDS = 60.0  # between two warnings about the same stream
 
