@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,30 @@ async def test_life_of_two_workers(
             assert await running.process.wait() == -signal.SIGTERM
     lines = [json.loads(line) for line in running.access_log.read_text().splitlines()]
     assert len([line for line in lines if line["route"] == CHAT]) == 24
+
+
+async def test_budget_of_two_workers(backend: Backend, free_port: int, http: aiohttp.ClientSession) -> None:
+    """All workers spend from one budget, in one embedded Redis, started once and stopped at the end."""
+    with tempfile.TemporaryDirectory() as name:  # the path of a socket must be short
+        folder = Path(name)
+        day = {"name": "day", "window": "24h", "tokens": 1_000_000}
+        settings = settings_of(backend) | {"budgets": [day], "redis": {"directory": str(folder / "r")}}
+        async with process(settings, folder, port=free_port) as running:
+            await all_serve(running)
+            await chats(http, running)
+
+            async def settled() -> bool:
+                found = await metrics(http, running)
+                tokens = {name: value for name, value in found.items() if 'state="settled"' in name}
+                assert len(tokens) == 1, found
+                return list(tokens.values()) == [12 * 32]
+
+            await until(settled)
+            running.process.terminate()
+            async with asyncio.timeout(SECONDS):
+                await running.process.wait()
+        log = running.log.read_text()
+        assert log.count("embedded Redis started") == log.count("embedded Redis stopped") == 1
 
 
 async def test_reload_reaches_all_or_none(
