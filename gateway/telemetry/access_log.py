@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import lru_cache
+from struct import Struct
 
 import numpy as np
 import orjson
@@ -100,8 +101,7 @@ def _rounded(rungs: Rungs) -> dict[str, object] | None:
     if len(rungs.named) == len(rungs.thinking):
         return None
     count = len(rungs.thinking)
-    scale = _scale(count)
-    estimates = (np.rint(np.array(rungs.correct + rungs.tokens) * scale) / scale).tolist()
+    estimates = _rounding(count).of(rungs.correct, rungs.tokens)
     return {
         "thinking": rungs.thinking,
         "correct": estimates[:count],
@@ -112,10 +112,27 @@ def _rounded(rungs: Rungs) -> dict[str, object] | None:
     }
 
 
-@lru_cache(maxsize=64)
-def _scale(count: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """How finely P(right) and tokens of so many rungs are rounded: parts of one, for each number."""
-    return np.repeat([10_000.0, 10.0], count)
+class _Rounding:
+    """Rounds the estimates of so many rungs together, in one array that is used again and again."""
+
+    def __init__(self, count: int) -> None:
+        self._numbers = np.empty(2 * count)
+        self._memory = self._numbers.data
+        self._scale = np.repeat([10_000.0, 10.0], count)
+        self._fill = Struct(f"{2 * count}d").pack_into
+
+    def of(self, correct: tuple[float, ...], tokens: tuple[float, ...]) -> list[float]:
+        """P(right) to 0.0001, then tokens to 0.1."""
+        numbers, scale = self._numbers, self._scale
+        self._fill(self._memory, 0, *correct, *tokens)
+        np.multiply(numbers, scale, numbers)
+        np.rint(numbers, numbers)
+        np.divide(numbers, scale, numbers)
+        rounded: list[float] = numbers.tolist()
+        return rounded
+
+
+_rounding = lru_cache(maxsize=64)(_Rounding)
 
 
 class AccessLog:
