@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from socket import socket
@@ -18,7 +19,7 @@ from msgspec import Struct
 from gateway.app import Gateway
 from gateway.config.loader import ConfigError
 from gateway.config.workers import share_of_worker
-from gateway.http.channel import Channel
+from gateway.http.channel import Channel, ChannelError
 from gateway.snapshot import Snapshot
 from gateway.telemetry.log_writer import StandardStreams
 
@@ -68,10 +69,12 @@ async def _merged(channel: Channel, text: bytes) -> bytes:
 
 async def _follow(channel: Channel, gateway: Gateway, workers: int) -> None:
     """Tell the supervisor that the worker serves, and answer what it asks. If it ends, end as well."""
+    one_by_one = asyncio.Lock()  # the later of two configurations must stay, also if it is built faster
 
     async def reload(raw: bytes, *, counted: bool) -> None:
         try:
-            gateway.reload(await asyncio.to_thread(_built, raw, workers), counted=counted)
+            async with one_by_one:
+                gateway.reload(await asyncio.to_thread(_built, raw, workers), counted=counted)
         except ConfigError as error:  # the supervisor has taken it
             log.error("this worker keeps the old configuration: %s", error)  # noqa: TRY400
 
@@ -95,7 +98,12 @@ async def _follow(channel: Channel, gateway: Gateway, workers: int) -> None:
         "refused": refused,
     }
     await channel.open()
-    ready = asyncio.create_task(channel.ask("ready"), name="worker-ready")
+
+    async def tell_ready() -> None:
+        with suppress(ChannelError):  # the supervisor has ended, which `run` notices
+            await channel.ask("ready")
+
+    ready = asyncio.create_task(tell_ready(), name="worker-ready")
     await channel.run(handle)
     ready.cancel()
     log.error("the supervisor has ended: this worker ends as well")
