@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
+from socket import socket
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
@@ -75,8 +76,9 @@ class Gateway:
         *,
         streams: StandardStreams | None = None,
         span_provider: Callable[[], TracerProvider] | None = None,
+        follow: Callable[[], Coroutine[None, None, None]] | None = None,
     ) -> None:
-        """`path` is the configuration file to watch for changes, if any.
+        """path: the configuration file to watch for changes, if any. follow: brings changes in its place.
 
         streams: where the access log goes; default the standard output of the process.
         span_provider: makes the provider of spans under `server.tracing`, in place of one that exports them.
@@ -84,7 +86,7 @@ class Gateway:
         self.settings = settings = snapshot.settings
         """The settings at the start of the process."""
         self.draining = False
-        self._path = path
+        self._follow = follow or (partial(self._watch, path) if path else None)
         self._host = settings.server.host
         self.upstream = Upstream()
         self.streams = streams or StandardStreams.of_process()
@@ -134,14 +136,14 @@ class Gateway:
         """Every replica of the snapshot in use, with the pool it belongs to."""
         return self.snapshot.backends()
 
-    def run(self, host: str, port: int) -> None:
-        """Serve on this address until a signal."""
+    def run(self, host: str, port: int, sockets: list[socket] | None = None) -> None:
+        """Serve on this address, or on these sockets, until a signal."""
         self._host = host
-        settings = self.settings.server.model_copy(update={"host": host, "port": port})
         self._hosts = HostRule.of(self.settings, host)
+        settings = self.settings.server.model_copy(update={"host": host, "port": port})
         server.raise_descriptor_limit()
         stopped = partial(self.streams.flush, _FLUSH_SECONDS)
-        server.run(self, settings, self.http_protocol(), drain=self.drain, stopped=stopped)
+        server.run(self, settings, self.http_protocol(), drain=self.drain, stopped=stopped, sockets=sockets)
 
     def http_protocol(self) -> type[protocol.HttpProtocol]:
         """uvicorn's protocol under the limits of this gateway."""
@@ -155,7 +157,7 @@ class Gateway:
         _warn_if_open(self.settings)
         await self.ledger.start()
         await self.health.start()
-        watcher = asyncio.create_task(self._watch(self._path), name="config-watch") if self._path else None
+        watcher = asyncio.create_task(self._follow(), name="config-watch") if self._follow else None
         try:
             yield
         finally:
@@ -194,7 +196,7 @@ class Gateway:
         """Turn `/readyz` to 503, so that balancers send no more requests."""
         self.draining = True
 
-    def reload(self, snapshot: Snapshot) -> str:
+    def reload(self, snapshot: Snapshot, *, counted: bool = True) -> str:
         """Serve the next request with another snapshot. Requests under way keep theirs.
 
         Returns what changes. Raises: ConfigError, if only a restart may change that.
@@ -210,7 +212,7 @@ class Gateway:
             if get(snapshot.settings) != get(self.settings):
                 log.warning("a change of `%s` takes effect at the next start", setting)
         _warn_if_open(snapshot.settings)
-        self.metrics.reloads.labels("taken").inc()
+        self.metrics.reloads.labels("taken").inc(counted)
         digests = (old.router.versions["config"], snapshot.router.versions["config"])
         return f"{describe_changes(old.settings, snapshot.settings)} ({' → '.join(digests)})"
 

@@ -13,7 +13,15 @@ import typer
 from rich.table import Table
 
 from gateway import __version__
-from gateway.cli.terminal import ConfigArgument, build_snapshot, err, load_settings, out, refuse_example_keys
+from gateway.cli.terminal import (
+    ConfigArgument,
+    build_snapshot,
+    err,
+    load_settings,
+    out,
+    read_snapshot,
+    refuse_example_keys,
+)
 from gateway.config.access import key_digest
 from gateway.config.examples import example_keys
 from gateway.config.loader import dotted, reachable_example_keys, read_file
@@ -32,14 +40,19 @@ def serve(
     config: ConfigArgument,
     host: Annotated[str | None, typer.Option(help="Address to listen on; default server.host.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; default server.port.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes on this port; default server.workers.", min=1, max=256)
+    ] = None,
 ) -> None:
     """Run the gateway."""
     from gateway.app import Gateway
+    from gateway.cli.worker_process import Place
+    from gateway.cli.workers import supervise
     from gateway.telemetry.log_writer import StandardStreams
 
     streams = StandardStreams.of_process()
     streams.take_logging()
-    snapshot = build_snapshot(config)
+    raw, snapshot = read_snapshot(config)
     settings = snapshot.settings
     server = settings.server
     host = server.host if host is None else host
@@ -58,8 +71,11 @@ def serve(
         config_log.warning("%s: a key like change-me of the examples, which everybody knows", dotted(place))
     if settings.budgets and not settings.redis.url:
         _check_server()
-    gateway = Gateway(snapshot, config, streams=streams)
-    gateway.run(host, server.port if port is None else port)
+    port = server.port if port is None else port
+    workers = server.workers if workers is None else workers
+    if workers > 1:
+        raise typer.Exit(supervise(config, raw, settings, Place(host, port, workers), streams))
+    Gateway(snapshot, config, streams=streams).run(host, port)
 
 
 def _check_server() -> None:

@@ -30,10 +30,16 @@ def load_settings(path: Path) -> Settings:
 
 def build_snapshot(path: Path) -> Snapshot:
     """The settings, and everything built from them: the head is opened and tried."""
+    return read_snapshot(path)[1]
+
+
+def read_snapshot(path: Path) -> tuple[bytes, Snapshot]:
+    """The file, and everything built from it."""
     from gateway.snapshot import Snapshot
 
     with _explained(path):
-        return Snapshot.load(path)
+        raw = read_file(path)
+        return raw, Snapshot.read(raw)
 
 
 def refuse_example_keys(path: Path, settings: Settings, host: str) -> None:

@@ -42,6 +42,12 @@ class ServerSettings(Section):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8080, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Processes that serve together on this port, as one gateway; one per core at most.",
+    )
     keep_alive: Seconds = Field(75, description="Seconds that an idle client connection stays open.")
     drain_delay: float = Field(
         0, ge=0, le=600, description="Seconds between SIGTERM (/readyz turns 503) and closing the port."

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+import msgspec
 
 from gateway import __version__
 from gateway.console.explain import explain
+from gateway.console.others import OtherWorkers, Question, Report
 from gateway.openai_api import requests as protocol
 from gateway.snapshot import Snapshot
 from gateway.telemetry.record import Record
@@ -60,6 +64,16 @@ class Sums:
         self.comparable += used
         self.saved += rungs.tokens[rungs.highest] * record.choices - used
 
+    def merge(self, other: Sums) -> None:
+        """Add the sums over other requests."""
+        for name in _NUMBERS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for tier, count in other.tiers.items():
+            self.tiers[tier] = self.tiers.get(tier, 0) + count
+
+
+_NUMBERS = tuple(each.name for each in fields(Sums) if each.name != "tiers")
+
 
 @dataclass(slots=True)
 class Second:
@@ -98,26 +112,54 @@ class Console:
         self._decisions: deque[Record] = deque(maxlen=KEPT_DECISIONS)
         self._seconds: deque[Second] = deque(maxlen=KEPT_SECONDS)
         self._count = 0
-        self._sums = Sums()
+        self._past = Sums()
+        """The sums since the start, without those of the latest second."""
+        self._served: tuple[Snapshot | None, bool] = None, False
         self._read_at = 0.0
         self._shared = 0, b""
+        self._id = secrets.token_hex(6)
+        self._others: OtherWorkers | None = None
+
+    def join(self, ask: Callable[[bytes], Awaitable[list[bytes]]]) -> None:
+        """Show what the other workers do as well. ask: passes them a question, which `report` answers."""
+        self._others = OtherWorkers(ask, KEPT_DECISIONS)
 
     def remember(self, record: Record) -> None:
         """Keep one finished request, if the console is served."""
-        if record.decision is None or not self._current().settings.serves_console:
+        if record.decision is None or not self._is_served():
             return
         now = int(self._clock())
         if not self._seconds or self._seconds[-1].at != now:
+            if self._seconds:
+                self._past.merge(self._seconds[-1].sums)
             self._seconds.append(Second(now))
         second = self._seconds[-1]
         second.price = record.decision.price
         second.sums.add(record)
-        self._sums.add(record)
         self._decisions.append(record)
         self._count += 1
 
+    def _is_served(self) -> bool:
+        """Whether the console is served, looked up once per snapshot."""
+        current = self._current()
+        if self._served[0] is not current:
+            self._served = current, current.settings.serves_console
+        return self._served[1]
+
+    def _sums(self) -> Sums:
+        """The sums since the start."""
+        sums = Sums()
+        sums.merge(self._past)
+        if self._seconds:
+            sums.merge(self._seconds[-1].sums)
+        return sums
+
     def snapshot(self, since: int = 0) -> dict[str, Any]:
         """Everything except the decisions; of the seconds, only those from Unix time `since` on."""
+        own = self._own(since)
+        return self._others.merged(own, since) if self._others else own
+
+    def _own(self, since: int) -> dict[str, Any]:
         current = self._current()
         now = time.monotonic()
         return {
@@ -148,7 +190,7 @@ class Console:
                 for pool, backend in current.backends()
             ],
             "budgets": list(self.budgets()),
-            "sums": asdict(self._sums),
+            "sums": asdict(self._sums()),
             "seconds": [asdict(second) for second in self._seconds if second.at >= since],
         }
 
@@ -157,18 +199,28 @@ class Console:
         fresh = min(self._count - seen, len(self._decisions))
         return [_shown(record) for record in list(self._decisions)[-fresh:]] if fresh else []
 
+    def report(self, asked: bytes) -> bytes:
+        """Answer the question of another worker."""
+        question = msgspec.json.decode(asked, type=Question)
+        fresh = self.decisions(question.seen.get(self._id, 0))
+        report = Report(self._id, self._count, fresh, self._own(question.since))
+        return protocol.encode(report)
+
     async def events(self) -> AsyncIterator[bytes]:
         """The event stream: a snapshot every second, and decisions as requests end.
 
         The stream ends when the gateway drains, so that it does not delay the shutdown.
         """
-        await self._refresh()
+        await self._refresh(whole=True)
         yield b"retry: 2000\n\n" + _event("snapshot", self.snapshot())
-        seen, beat = 0, self._clock()
+        seen, others_seen, beat = 0, 0, self._clock()
         while not self._draining():
-            if fresh := self.decisions(seen):
-                seen = self._count
-                yield _event("decisions", fresh)
+            fresh, seen = self.decisions(seen), self._count
+            if self._others:
+                fresh += self._others.decisions(others_seen)
+                others_seen = self._others.count
+            if fresh:
+                yield _event("decisions", sorted(fresh, key=lambda shown: float(shown["at"])))
             if self._clock() - beat >= 1:
                 beat = self._clock()
                 await self._refresh()
@@ -181,11 +233,19 @@ class Console:
             self._shared = second, _event("snapshot", self.snapshot(second - 3))
         return self._shared[1]
 
-    async def _refresh(self) -> None:
-        if self._clock() - self._read_at >= 0.9:
-            self._read_at = self._clock()
+    async def _refresh(self, *, whole: bool = False) -> None:
+        """Read the budgets and ask the other workers, at most about once per second.
+
+        whole: ask them for all seconds that they keep, and at once.
+        """
+        now = self._clock()
+        due = now - self._read_at >= 0.9
+        if due:
+            self._read_at = now
             if self._read_budgets:
                 await self._read_budgets()
+        if self._others and (due or whole):
+            await self._others.refresh(0 if whole else int(now) - 3)
 
 
 def _lengths(tiers: Iterable[Any]) -> list[dict[str, int | None]]:

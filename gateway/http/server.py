@@ -103,10 +103,11 @@ def run(
     *,
     drain: Callable[[], None],
     stopped: Callable[[], None],
+    sockets: list[socket.socket] | None = None,
 ) -> None:
     """Serve until a signal; return when all responses are complete or `drain_timeout` has passed.
 
-    drain, stopped: see `Server`.
+    drain, stopped: see `Server`. sockets: where to listen, in place of the address in the settings.
     """
     options: dict[str, Any] = {"loop": "uvloop", "http": protocol, "ws": "none", "lifespan": "on"}
     config = uvicorn.Config(
@@ -126,4 +127,4 @@ def run(
     gc.collect()
     gc.freeze()  # all that is loaded by now stays: the collector need not traverse it again
     gc.set_threshold(20_000, 20, 20)
-    Server(config, drain=drain, drain_delay=settings.drain_delay, stopped=stopped).run()
+    Server(config, drain=drain, drain_delay=settings.drain_delay, stopped=stopped).run(sockets)

@@ -6,16 +6,12 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-)
+from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway.budget.observer import WindowSurvey, WindowView, window_label
+from gateway.telemetry.series import Counts, Spreads
 
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
 _SLICE = 100  # windows
@@ -25,8 +21,8 @@ class BudgetMetrics:
     """The metrics of the token budgets. Implements `BudgetObserver`, which documents the methods."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"thinkmeter_{name}", text, labels, registry=registry)
+        def counter(name: str, text: str, *labels: str) -> Counts:
+            return Counts(registry, f"thinkmeter_{name}", text, labels)
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(f"thinkmeter_{name}", text, labels, registry=registry)
@@ -37,13 +33,8 @@ class BudgetMetrics:
         self._fallbacks = counter("budget_fallbacks", "Requests decided without Redis.", "policy")
         self._overruns = counter("budget_overrun_tokens", "Tokens spent beyond what was reserved.", "budget")
         self._errors = counter("redis_errors", "Redis operations that failed.", "operation")
-        self._seconds = Histogram(
-            "thinkmeter_redis_seconds",
-            "Duration of Redis operations.",
-            ["operation"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
+        text = "Duration of Redis operations."
+        self._seconds = Spreads(registry, "thinkmeter_redis_seconds", text, _SECONDS, ["operation"])
         self._windows = _Windows()
         registry.register(self._windows)
         self._left_out = gauge(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import logging
 import os
@@ -9,7 +10,8 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Self
@@ -19,7 +21,7 @@ log = logging.getLogger("thinkmeter.log")
 _LINES = 20_000
 _BYTES = 8 * 2**20
 _BATCH_BYTES = 64 * 1024
-_GATHER_SECONDS = 0.02  # for the access log, which has a line per request
+_GATHER_SECONDS = 0.05  # for the access log, which has a line per request
 _LINE_BREAK = ord("\n")
 _WARN_SECONDS = 60.0  # between two warnings about the same stream
 
@@ -37,6 +39,19 @@ def write_all(fd: int, data: bytes) -> tuple[int, str | None]:
         except OSError as error:
             return written, error.strerror or str(error)
     return written, None
+
+
+@contextmanager
+def _alone(lock: int | None, fd: int) -> Iterator[None]:
+    """Keep the other processes from writing: a pipe may mix what several write at once."""
+    if lock is None:
+        yield
+        return
+    fcntl.lockf(lock, fcntl.LOCK_EX, 1, fd)  # one byte of the file for each stream
+    try:
+        yield
+    finally:
+        fcntl.lockf(lock, fcntl.LOCK_UN, 1, fd)
 
 
 def incomplete(lines: Sequence[bytes], written: int) -> int:
@@ -72,6 +87,8 @@ class LogWriter:
         """The last write ended within a line."""
         self._drops = threading.RLock()  # reentrant: a signal handler may log while a drop is counted
         self._dropped = 0
+        self.lock: int | None = None
+        """A file to lock while writing, if other processes write to the same stream."""
         self._warned_at = -_WARN_SECONDS
 
     @property
@@ -128,7 +145,8 @@ class LogWriter:
             return
         start = b"\n" if self._torn else b""
         data = start + b"".join(lines)
-        written, error = write_all(self._fd, data)
+        with _alone(self.lock, self._fd):
+            written, error = write_all(self._fd, data)
         if written:
             self._torn = data[written - 1] != _LINE_BREAK
         if error:
@@ -187,6 +205,10 @@ class StandardStreams:
         end = time.monotonic() + seconds
         for writer in (self.output, self.errors):
             writer.flush(end - time.monotonic())
+
+    def share(self, lock: int) -> None:
+        """Write whole lines to streams that other processes write to as well, which have the same lock."""
+        self.output.lock = self.errors.lock = lock
 
     def take_logging(self) -> None:
         """Send everything that Python would print to standard error through its writer."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from msgspec import Struct, field
 
 from gateway.budget.reservation import Reservation
 from gateway.errors import GatewayError
@@ -35,8 +37,7 @@ class BudgetChange:
     """None if the change failed, or may have."""
 
 
-@dataclass(slots=True)
-class Record:
+class Record(Struct, eq=False):
     """What happened to one request, filled in while it is served. Times are in seconds."""
 
     request_id: str

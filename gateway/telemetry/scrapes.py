@@ -19,6 +19,8 @@ class Scrapes:
         self, metrics: Metrics, read_budgets: Callable[[], Awaitable[None]], max_age: Callable[[], float]
     ) -> None:
         """read_budgets: reads all windows from Redis into the metrics. max_age: the setting, in seconds."""
+        self.merge: Callable[[bytes], Awaitable[bytes]] | None = None
+        """Adds the metrics of the other workers, if there are any."""
         self._metrics = metrics
         self._budgets = SharedCopy(read_budgets, max_age)
         self._text = SharedCopy(self._make, max_age)
@@ -35,6 +37,11 @@ class Scrapes:
 
     async def _make(self) -> bytes:
         await self.read_budgets()
+        text = await self.own()
+        return await self.merge(text) if self.merge else text
+
+    async def own(self) -> bytes:
+        """The metrics of this process, without reading the budgets again."""
         parts = []
         for part in self._metrics.slices():
             parts.append(part)

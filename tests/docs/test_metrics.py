@@ -29,12 +29,13 @@ def existing_metrics() -> dict[str, tuple[str, set[str]]]:
     types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", metrics.exposition().decode(), re.MULTILINE))
     labels: dict[str, set[str]] = {}
     for collector in metrics.registry._collector_to_names:
-        own = set(getattr(collector, "_labelnames", ()))
+        given = getattr(collector, "label_names", getattr(collector, "_labelnames", None))
+        own = set(given or ())
         for family in collector.collect():
             name = f"{family.name}_total" if family.type == "counter" else family.name
             if isinstance(collector, Info):
                 name, own = f"{family.name}_info", set(family.samples[0].labels)
-            elif not hasattr(collector, "_labelnames"):
+            elif given is None:
                 own = set(family._labelnames or family.samples[0].labels)
             labels[name] = own
     assert set(types) == set(labels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from gateway.errors import (
     all_errors,
 )
 from gateway.openai_api.usage import SLACK, TokenUsage
+from gateway.routing.decision import Rungs
 from gateway.telemetry.access_log import access_line
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import Record
@@ -210,6 +212,23 @@ def test_access_line() -> None:
         "finish_reason": "stop",
     }.items() <= entry.items()
     assert "error" not in entry
+
+
+estimates = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1e6)), min_size=3, max_size=32)
+
+
+@given(estimates)
+def test_estimates_are_rounded(rungs: list[tuple[float, float]]) -> None:
+    """P(right) has four digits and tokens have one, each the closest to the estimate."""
+    correct, tokens = zip(*rungs, strict=True)
+    made = Rungs(tuple(range(len(rungs))), correct, tokens, (0, 1), 0, len(rungs) - 1)
+    entry = json.loads(access_line(record(decision=msgspec.structs.replace(DECISION, rungs=made))))["rungs"]
+
+    assert entry["correct"] == pytest.approx(correct, abs=0.5001e-4)
+    assert entry["tokens"] == pytest.approx(tokens, abs=0.05001)
+    assert all(float(f"{value:.4f}") == value for value in entry["correct"])
+    assert all(float(f"{value:.1f}") == value for value in entry["tokens"])
+    assert (entry["thinking"], entry["named"]) == (list(made.thinking), [0, 1])
 
 
 @pytest.mark.parametrize("kind", [InvalidRequest, ContextLengthExceeded])
