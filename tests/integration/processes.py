@@ -22,10 +22,9 @@ STOP_SECONDS = 30
 # if a busy machine reads it late.
 CONTEXT = 16_384
 
-# The worker of a model on one device needs no process of its own. On CPU, vLLM takes one all the same, but only
-# for the name `uni`. The shared memory between the two sometimes blocks for ever in vLLM 0.20.
+# The worker of a model on one device needs no process of its own. On CPU, vLLM takes one all the same, but
+# only for the name `uni`. The shared memory between the two sometimes blocks for ever in vLLM 0.20.
 EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
-
 _INHERITED = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 
