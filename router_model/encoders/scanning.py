@@ -26,6 +26,9 @@ def kernel_tables() -> TextTables:
         magnitudes=tables.magnitudes,
         classes=_smallest(),
         cues=tables.cues,
+        powers=tables.powers,
+        inverses=tables.inverses,
+        logs=np.log1p(np.arange(len(tables.powers), dtype=np.float64)),
         weights=ngrams.WEIGHTS,
     )
 

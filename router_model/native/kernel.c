@@ -43,6 +43,8 @@ typedef struct {
     const uint64_t *magnitudes; /* [CLASSES] the hash of a number of each class */
     const double *classes;      /* [CLASSES] the smallest number of each class */
     const uint8_t *cues;        /* [BLOCK] 0, or 1 + the group of a cue word */
+    const uint64_t *powers, *inverses; /* [MOST] of RADIX */
+    const double *logs;         /* [MOST] ln(1 + n) */
     const float *weights;       /* [n] 1 + ln(n), the value of an n-gram that occurs n times */
 } Reading;
 
@@ -80,23 +82,30 @@ typedef struct {
 } Scan;
 
 /* Occurrences by bucket, all 0 between calls, and the distinct buckets of a prompt: words first. */
-static _Thread_local uint16_t seen[2 * BLOCK], key[3 * MOST];
+static _Thread_local uint16_t seen[2 * BLOCK], key[3 * MOST + 1];
 
 static inline void count(Scan *s, uint32_t bucket) {
-    if (!s->seen[bucket]++) s->key[s->keys++] = (uint16_t)bucket;
+    s->key[s->keys] = (uint16_t)bucket;
+    s->keys += !s->seen[bucket]++;
 }
 
-static double number(const uint8_t *digits, int n) {
+/* The value of `n` digits. */
+static double number(const uint16_t *codes, int n) {
     double value = 0, high = 0;
-    int at = 0;
-    for (; at <= n - PLACES; at++) high += digits[at];
-    for (; at < n; at++) value = value * 10 + digits[at];
-    return high ? value + high * 1e299 : value;
+    for (int at = 0; at < n; at++) {
+        uint32_t digit = codes[at] - (uint32_t)'0';
+        double worth = digit < 9 ? digit : 9; /* digits of other scripts count as 9 */
+        if (at <= n - PLACES) high += worth;
+        else value = value * 10 + worth;
+    }
+    return high > 0 ? value + high * 1e299 : value;
 }
 
-static uint64_t end_number(const Reading *r, Scan *s, const uint8_t *digits, int n) {
-    double value = number(digits, n), size = log1p(value), *top = s->top;
-    int class = 0;
+/* Count a number, and return the hash of its class. */
+static uint64_t read_number(const Reading *r, Scan *s, const uint16_t *codes, const uint8_t *tokens, int most) {
+    int length = 1, class = 0;
+    while (length < most && tokens[length] == NUMBER) length++;
+    double value = number(codes, length), size = value < MOST ? r->logs[(int)value] : log1p(value), *top = s->top;
     while (class < CLASSES - 1 && value >= r->classes[class + 1]) class++;
     s->numbers++;
     s->sum += size;
@@ -139,26 +148,28 @@ static int classify(const Reading *r, Scan *s, const uint8_t *text, int64_t byte
     return n;
 }
 
-/* Count words, pairs of neighbours and numbers. */
+/* Count words, pairs of neighbours and numbers. Nothing branches on where words end, which no processor can guess:
+ * a word's hash is a difference of sums. */
 static void read_words(const Reading *r, Scan *s, const uint16_t *codes, const uint8_t *tokens, int n) {
-    uint8_t digits[MOST];
-    uint64_t before = 0;
-    for (int at = 0; at < n;) {
-        uint8_t token = tokens[at];
-        uint64_t word = 0, power = 1;
-        if (!token) { at++; continue; }
-        if (token == NUMBER) {
-            int length = 0;
-            for (; at < n && tokens[at] == NUMBER; at++) {
-                uint32_t digit = codes[at] - (uint32_t)'0';
-                digits[length++] = digit < 9 ? (uint8_t)digit : 9;
-            }
-            word = end_number(r, s, digits, length);
-        } else if (token == WORD) {
-            for (; at < n && tokens[at] == WORD; at++, power *= RADIX) word += r->hashed[codes[at]] * power;
-        } else {
-            word = r->hashed[codes[at++]];
-        }
+    uint16_t starts[MOST + 1];
+    uint64_t sums[MOST + 1], before = 0;
+    static const uint8_t begins[4][4] = {{0, 1, 1, 1}, {0, 0, 1, 1}, {0, 1, 0, 1}, {0, 1, 1, 1}}; /* [before][now] */
+    const uint64_t *hashed = r->hashed, *powers = r->powers;
+    int words = 0;
+    sums[0] = 0;
+    for (int at = 0; at < n; at++) sums[at + 1] = hashed[codes[at]] * powers[at];
+    for (int at = 0; at < n; at++) sums[at + 1] += sums[at];
+    for (int at = 0, last = 0; at < n; at++) {
+        int token = tokens[at];
+        starts[words] = (uint16_t)at;
+        words += begins[last][token];
+        last = token;
+    }
+    starts[words] = (uint16_t)n;
+    for (int i = 0; i < words; i++) {
+        int first = starts[i];
+        uint64_t word = (sums[starts[i + 1]] - sums[first]) * r->inverses[first];
+        if (tokens[first] == NUMBER) word = read_number(r, s, codes + first, tokens + first, n - first);
         end_word(r, s, word, before);
         before = word;
     }
@@ -167,31 +178,31 @@ static void read_words(const Reading *r, Scan *s, const uint16_t *codes, const u
 
 /* Count the character 4-grams whose two middle characters lie within words or numbers. */
 static void read_grams(const Reading *r, Scan *s, const uint16_t *codes, const uint8_t *tokens, int n) {
+    uint16_t grams[MOST + 1];
     uint64_t a = EDGE, b = EDGE, c = EDGE;
-    int b_inside = 0, c_inside = 0;
+    int b_inside = 0, c_inside = 0, found = 0;
     for (int at = 0; at <= n; at++) {
         int inside = at < n && (tokens[at] == WORD || tokens[at] == NUMBER);
         uint64_t d = inside ? r->hashed[codes[at]] : EDGE;
-        if (b_inside & c_inside)
-            count(s, (uint32_t)(((a * RADIX + b) * (RADIX * RADIX) + (c * RADIX + d)) >> SHIFT) | BLOCK);
+        grams[found] = (uint16_t)(((a * RADIX + b) * (RADIX * RADIX) + (c * RADIX + d)) >> SHIFT) | BLOCK;
+        found += b_inside & c_inside;
         a = b; b = c; c = d;
         b_inside = c_inside; c_inside = inside;
     }
+    for (int i = 0; i < found; i++) count(s, grams[i]);
 }
 
-static inline double ln1p(int count) { return count ? log1p(count) : 0; }
-
-static void condense(Scan *s, int64_t length) {
+static void condense(const Reading *r, Scan *s, int64_t length) {
     int words = s->words ? s->words : 1, letters = s->kinds[LOWER] + s->kinds[UPPER] + s->kinds[LETTER], at = LEADING;
     double leading[LEADING] = {
-        log1p((double)length), ln1p(s->words), (double)s->word_keys / (s->words ? 2 * s->words : 1),
-        (double)letters / words / 10, ln1p(s->numbers), s->top[0], s->top[1], s->top[2],
+        log1p((double)length), r->logs[s->words], (double)s->word_keys / (s->words ? 2 * s->words : 1),
+        (double)letters / words / 10, r->logs[s->numbers], s->top[0], s->top[1], s->top[2],
         s->numbers ? s->sum / s->numbers : 0, s->last,
     };
     for (int i = 0; i < LEADING; i++) s->dense[i] = (float)leading[i];
-    for (int i = 0; i < KINDS; i++) s->dense[at++] = (float)ln1p(s->kinds[i]);
-    for (int i = 0; i < CLASSES / 2; i++) s->dense[at++] = (float)ln1p(s->classes[i]);
-    for (int i = 0; i < CUES; i++) s->dense[at++] = (float)ln1p(s->cues[i + 1]);
+    for (int i = 0; i < KINDS; i++) s->dense[at++] = (float)r->logs[s->kinds[i]];
+    for (int i = 0; i < CLASSES / 2; i++) s->dense[at++] = (float)r->logs[s->classes[i]];
+    for (int i = 0; i < CUES; i++) s->dense[at++] = (float)r->logs[s->cues[i + 1]];
     for (int i = 0; i < DENSE; i++) if (s->dense[i] > 100) s->dense[i] = 100;
 }
 
@@ -205,7 +216,7 @@ static void scan(const Reading *r, Scan *s, const uint8_t *text, int64_t bytes, 
     int n = bytes ? classify(r, s, text, bytes, codes, tokens) : classify(r, s, (const uint8_t *)" ", 1, codes, tokens);
     read_words(r, s, codes, tokens, n);
     if (grams) read_grams(r, s, codes, tokens, n);
-    condense(s, length);
+    condense(r, s, length);
 }
 
 static void forget(const Scan *s) {

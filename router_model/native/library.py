@@ -41,7 +41,7 @@ def _fields(pointers: str, doubles: str = "", integers: str = "") -> list[tuple[
 class TextTables(_Structure):
     """`Reading` in C."""
 
-    _fields_ = _fields("kind hashed token magnitudes classes cues weights")
+    _fields_ = _fields("kind hashed token magnitudes classes cues powers inverses logs weights")
 
 
 class LadderArrays(_Structure):
