@@ -17,5 +17,6 @@ def needed_kernel() -> Kernel:
     """The kernel of these sources; the test is skipped on a machine without a C compiler."""
     if found := kernel():
         return found
-    built = build(Path(tempfile.mkdtemp(prefix="thinkmeter-kernel-")))
-    return pytest.skip(built) if isinstance(built, str) else Kernel(str(built))
+    with tempfile.TemporaryDirectory() as folder:  # what is loaded needs its file no longer
+        built = build(Path(folder))
+        return pytest.skip(built) if isinstance(built, str) else Kernel(str(built))
