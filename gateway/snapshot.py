@@ -32,6 +32,10 @@ from router_model.heuristic import HeuristicBaseline
 from router_model.predictor import Evidence, Predictor
 
 _REMEMBERED_EMBEDDINGS = 4096  # number of prompts whose embeddings an encoder caches
+_NO_KERNEL = (
+    "NumPy computes the head's estimates, which takes some 0.2 ms of CPU per request: the compiled kernel is"
+    " missing, because no C compiler worked when Thinkmeter was installed"
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Snapshot:
     evidence: Mapping[str, Evidence] = field(default_factory=dict)
     """What the head's estimates rest on, by model; models with one tier have none."""
     notes: tuple[str, ...] = ()
-    """Warnings about the head's estimates, one sentence per model."""
+    """Warnings about the head's estimates, one sentence each."""
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -72,9 +76,12 @@ class Snapshot:
 
         Raises: ConfigError.
         """
-        notes, evidence = [], {}
+        notes: list[str | None] = []
+        evidence = {}
         try:
             predictor = _open_head(settings)
+            if isinstance(predictor, Head) and predictor.kernel is None:
+                notes.append(_NO_KERNEL)
             router = Router(settings, predictor, digest)
             for name in settings.models:
                 ladder = router.targets[name].ladder

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property
+from dataclasses import dataclass, field
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,17 +15,19 @@ from numpy.typing import NDArray
 from router_model import artifact
 from router_model.allocation import PriceTable, demand
 from router_model.arrays import Singles
+from router_model.compiled import fits, measured_estimator, prior_estimator, trunk_arrays
 from router_model.encoders.base import Encoder, EncoderError, Features, Source
 from router_model.encoders.ngrams import DENSE, FEATURE_VERSION, HASHED, ngram_features
 from router_model.encoders.open import opened
 from router_model.head_parts import Curves, TierMapping, Trunk, map_tiers, squared
-from router_model.predictor import Evidence, Prediction, TierLength
+from router_model.native.library import Kernel, TrunkArrays, kernel
+from router_model.predictor import Evidence, Prediction, PromptEstimator, TierLength
 from router_model.prior import Prior, PriorLadder
 from router_model.prompts import fingerprints
 
 ARTIFACTS = Path(__file__).parent / "artifacts"
 _MIXED = 0.05  # weight of the prior from which on it is worth a warning
-_MAPPINGS = 1024  # models × tier ladders remembered; a gateway has a handful
+_LADDERS = 1024  # models × tier ladders remembered; a gateway has a handful
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,8 @@ class Head:
     """Decides for models without curves."""
     encoder: Encoder = HASHED
     """The encoder it was trained with."""
+    kernel: Kernel | None = field(default_factory=kernel)
+    """Computes the estimates of single prompts above the hashed encoder; without it, NumPy does."""
 
     @property
     def version(self) -> str:
@@ -96,10 +100,29 @@ class Head:
 
     def predict(self, prompt: str, model: str, tiers: Sequence[TierLength]) -> Prediction:
         """See `Predictor.predict`; `match` says how tiers are matched to measured ones."""
-        mapping = self._mapping(model, tuple(tiers))
-        features = self.encoder.features(prompt)
+        key = model, tuple(tiers)
+        estimator = self._estimators.get(key)
+        if estimator is None:
+            if len(self._estimators) >= _LADDERS:
+                self._estimators.clear()
+            estimator = self._estimators[key] = self._estimator(self._mapping(*key))
+        return estimator(prompt)
+
+    def _estimator(self, mapping: TierMapping | PriorLadder) -> PromptEstimator:
+        kernel = self.kernel if self.encoder is HASHED else None
         if isinstance(mapping, PriorLadder):
-            return mapping.predict(None if features is None else features.dense)
+            compiled = kernel and prior_estimator(kernel, mapping)
+            return compiled or partial(self._guess, mapping)
+        if kernel is None or not fits(self.trunk, mapping):
+            return partial(self._measured, mapping)
+        return measured_estimator(kernel, self._trunk_arrays, mapping)
+
+    def _guess(self, ladder: PriorLadder, prompt: str) -> Prediction:
+        features = self.encoder.features(prompt)
+        return ladder.predict(None if features is None else features.dense)
+
+    def _measured(self, mapping: TierMapping, prompt: str) -> Prediction:
+        features = self.encoder.features(prompt)
         inputs, unknown = (self._length_alone(prompt), 1.0) if features is None else self.trunk.see(features)
         correct, tokens = mapping.outcomes(inputs, unknown)
         p95 = np.minimum(np.ceil(tokens * mapping.spread), mapping.limit)
@@ -121,18 +144,16 @@ class Head:
         return inputs, np.array([unknown for _, unknown in seen], np.float32)
 
     def _mapping(self, model: str, tiers: tuple[TierLength, ...]) -> TierMapping | PriorLadder:
-        mapping = self._mappings.get((model, tiers))
-        if mapping is None:
-            if len(self._mappings) >= _MAPPINGS:
-                self._mappings.clear()
-            found = self.match(model, tiers)
-            mapping = PriorLadder.of(self.prior, tiers) if found is None else map_tiers(*found, tiers)
-            self._mappings[model, tiers] = mapping
-        return mapping
+        found = self.match(model, tiers)
+        return PriorLadder.of(self.prior, tiers) if found is None else map_tiers(*found, tiers)
 
     @cached_property
-    def _mappings(self) -> dict[tuple[str, tuple[TierLength, ...]], TierMapping | PriorLadder]:
+    def _estimators(self) -> dict[tuple[str, tuple[TierLength, ...]], PromptEstimator]:
         return {}
+
+    @cached_property
+    def _trunk_arrays(self) -> TrunkArrays:
+        return trunk_arrays(self.trunk)
 
     def trained_on(self, prompts: Sequence[str]) -> NDArray[np.bool_]:
         """Which of these prompts were among the training data, [N]."""

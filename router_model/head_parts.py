@@ -16,8 +16,8 @@ from router_model.encoders.base import Features
 from router_model.encoders.ngrams import DENSE, standardised
 from router_model.predictor import TierLength, gain_position, shortest_thinking
 
-_BELIEVED = 0.25  # share of the predicted deviation of P(right) that is kept for an unknown prompt
-_RAMP = 0.5  # beyond the threshold of strangeness: where a prompt counts as wholly unknown
+BELIEVED = 0.25  # share of the predicted deviation of P(right) that is kept for an unknown prompt
+RAMP = 0.5  # beyond the threshold of strangeness: where a prompt counts as wholly unknown
 _OCTAVES = 2.0  # how far beyond the longest measured tier the curves may continue to rise
 
 
@@ -64,7 +64,7 @@ class Curves:
         logs = raw[..., count:]
         if isinstance(unknown, np.ndarray) or unknown > 0:
             share = np.asarray(unknown, np.float32)[..., None]
-            correct = correct + share * (1 - _BELIEVED) * (self.average - correct)
+            correct = correct + share * (1 - BELIEVED) * (self.average - correct)
             logs = logs + share * (self.by_length[0] + inputs[..., -DENSE, None] * self.by_length[1] - logs)
         tokens = np.minimum(np.maximum(np.exp(np.minimum(logs, 20)), self.low), self.high)
         return correct.astype(np.float64), tokens.astype(np.float64)
@@ -122,7 +122,7 @@ class Trunk:
 
 def unknown_share(strangeness: float) -> float:
     """0 up to the threshold of strangeness, which is 1, rising to 1 at half beyond it."""
-    return min(max((strangeness - 1) / _RAMP, 0.0), 1.0)
+    return min(max((strangeness - 1) / RAMP, 0.0), 1.0)
 
 
 def distance(counts: Singles, examples: Singles, squares: Singles) -> float:

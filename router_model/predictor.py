@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple, Protocol
 
@@ -26,8 +25,7 @@ class TierLength(NamedTuple):
     answer: int
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(NamedTuple):
     """Estimates for one prompt. `correct`, `tokens` and `p95` have one entry per rung asked about."""
 
     difficulty: float
@@ -47,6 +45,10 @@ class Prediction:
 
     prior: bool = False
     """The model was never measured. The other fields then hold for reasoning models in general."""
+
+
+PromptEstimator = Callable[[str], Prediction]
+"""The estimates for one model and ladder, from a prompt."""
 
 
 class Evidence(NamedTuple):

@@ -33,7 +33,7 @@ from router_model.encoders.ngrams import standardised
 from router_model.predictor import Prediction, TierLength
 
 _GRID = np.geomspace(4, 1 << 18, 64)  # thinking tokens at which the law is evaluated
-_LN_GRID = np.log(_GRID)
+LN_GRID = np.log(_GRID)
 _ODDS95 = 19.0  # odds of the 95th percentile
 _Z95 = 1.645  # the 95th percentile of the standard normal distribution
 _ARRAYS = ("mean", "scale", "weights", "bias", "low", "high")
@@ -140,7 +140,7 @@ class PriorLadder:
         thought = prior.average.thought + math.pi / (math.sqrt(3) * prior.steepness)
         gained = prior.finished(prior.average.right) - prior.cut
         ended = gained * (1 - prior.unfinished(thought, np.log(np.maximum(budgets[thinking], 1))))
-        rates = _falling(np.diff(ended), np.diff(prior.unfinished(thought, _LN_GRID) @ lengths))
+        rates = _falling(np.diff(ended), np.diff(prior.unfinished(thought, LN_GRID) @ lengths))
         steps = np.diff(lengths, axis=1) * rates
         losses = np.zeros_like(lengths)
         losses[:, :-1] = np.cumsum(steps[:, ::-1], axis=1)[:, ::-1]
@@ -161,7 +161,7 @@ class PriorLadder:
         correct = np.broadcast_to(right, (*right.shape[:-1], len(self.budgets))).copy()
         tokens = np.broadcast_to(np.exp(answer), correct.shape).copy()
         if self.thinking:
-            survival = prior.unfinished(thought, _LN_GRID)
+            survival = prior.unfinished(thought, LN_GRID)
             full = prior.finished(right)
             longest = full - np.maximum(full - prior.cut, 0) * prior.unfinished(thought, self.top)
             correct[..., self.thinking] = longest - survival @ self.losses

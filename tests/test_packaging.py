@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from gateway import __version__
+from router_model.native.build import library_path
 from tests.serving import configuration
 
 ROOT = Path(__file__).parents[1]
@@ -67,7 +68,7 @@ def environment(uv: str, wheel: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_wheel_holds_the_code_and_its_data(wheel: Path) -> None:
-    """It contains both packages, the family table and `py.typed`, but no tests, documents or tools."""
+    """It contains both packages, the kernel, the family table and `py.typed`, but no tests or documents."""
     names = set(zipfile.ZipFile(wheel).namelist())
     info = f"thinkmeter-{__version__}.dist-info"
 
@@ -76,6 +77,8 @@ def test_wheel_holds_the_code_and_its_data(wheel: Path) -> None:
         str(p.relative_to(ROOT)) for f in ("gateway", "router_model") for p in (ROOT / f).rglob("*.py")
     }
     assert sources == {name for name in names if name.endswith(".py")}
+    (library,) = (name for name in names if name.endswith(".so"))
+    assert library == str(library_path().relative_to(ROOT))
     assert {f"{info}/licenses/LICENSE", f"{info}/entry_points.txt"} <= names
     assert {name.split("/")[0] for name in names} == {"gateway", "router_model", info}
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from router_model.arrays import Singles
 from router_model.encoders.base import EncoderError, Features, Matrix
-from router_model.encoders.ngrams import END, START, ngram_features, ngram_matrix
+from router_model.encoders.ngrams import ngram_matrix, part_read
+from router_model.encoders.scanning import ngram_counts
 
 PROBE = "How many minutes are there in a day and a half?"
 """Embedded when a head is trained and when it is served. Both vectors must agree."""
@@ -45,7 +46,7 @@ class Embedder(ABC):
 
     def missing(self, prompts: Sequence[str]) -> list[str]:
         """The texts that must be embedded before `features` knows all of these prompts."""
-        return [text for text in dict.fromkeys(map(_read, prompts)) if _key(text) not in self._known]
+        return [text for text in dict.fromkeys(map(part_read, prompts)) if _key(text) not in self._known]
 
     def keep(self, texts: Sequence[str], vectors: Singles) -> None:
         """Cache vectors [N, width] of any length.
@@ -66,10 +67,8 @@ class Embedder(ABC):
 
     def features(self, prompt: str) -> Features | None:
         """See `Encoder.features`."""
-        vector = self._known.get(_key(_read(prompt)))
-        return (
-            None if vector is None else ngram_features(prompt)._replace(indices=self._columns, values=vector)
-        )
+        vector = self._known.get(_key(part_read(prompt)))
+        return None if vector is None else Features(self._columns, vector, ngram_counts(prompt))
 
     def encode_all(self, prompts: Sequence[str]) -> Matrix:
         """See `Encoder.encode_all`."""
@@ -85,7 +84,7 @@ class Embedder(ABC):
 
     def _rows(self, prompts: Sequence[str]) -> tuple[Singles, Singles]:
         texts = sorted(self.missing(prompts), key=len)  # a batch is padded to its longest text
-        keys = [_key(_read(prompt)) for prompt in prompts]
+        keys = [_key(part_read(prompt)) for prompt in prompts]
         vectors = {key: self._known[key] for key in keys if key in self._known}
         for start in range(0, len(texts), _BATCH):
             batch = texts[start : start + _BATCH]
@@ -93,11 +92,6 @@ class Embedder(ABC):
             vectors |= {key: self._known[key] for key in map(_key, batch)}
         values = np.array([vectors[key] for key in keys], np.float32)
         return values.reshape(len(prompts), self.width), ngram_matrix(prompts).dense
-
-
-def _read(prompt: str) -> str:
-    """The part of a prompt that is embedded: the same two ends that `ngrams.encode` reads."""
-    return prompt if len(prompt) <= START + END else f"{prompt[:START]}\n{prompt[-END:]}"
 
 
 def _key(text: str) -> bytes:

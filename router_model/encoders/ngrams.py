@@ -28,7 +28,7 @@ _SPACE, _LINE, _LOWER, _UPPER, _DIGIT, _LETTER, _IDEOGRAPH = range(7)
 _NAMED = "+ -−– *×· /÷ = <>≤≥≠ ^ % $ \\ ( [ { _ . , ? ! : ; \"'`’“” |&#@~".split()
 _OTHER = _IDEOGRAPH + 1 + len(_NAMED)
 _KINDS = _OTHER + 1
-_MAGNITUDES = 28  # classes of a number's size, half an octave each; the last one is open
+MAGNITUDES = 28  # classes of a number's size, half an octave each; the last one is open
 
 _CUES = (
     "what which who when where why how",
@@ -47,7 +47,7 @@ _CUES = (
 
 COUNTS = (
     "characters", "words", "distinct", "word_length", "numbers", "largest", "second", "third", "mean_size",
-    "last_number", *(f"kind_{at}" for at in range(_KINDS)), *(f"size_{at}" for at in range(_MAGNITUDES // 2)),
+    "last_number", *(f"kind_{at}" for at in range(_KINDS)), *(f"size_{at}" for at in range(MAGNITUDES // 2)),
     *(f"cue_{at}" for at in range(len(_CUES))),
 )  # fmt: skip
 """Names of the dense features, in order."""
@@ -55,7 +55,7 @@ DENSE = len(COUNTS)
 _MOST = 4.0  # standard deviations beyond which a count carries no more information
 
 
-class _Tables(NamedTuple):
+class Tables(NamedTuple):
     """Lookups by code point (the first 65,536; the rest share the last), position, size and bucket."""
 
     kind: NDArray[np.uint8]
@@ -81,7 +81,7 @@ _PAIRING = np.uint64(0xD6E8FEB86659FD93)
 _EDGE = np.uint64(0xA0761D6478BD642F)  # stands for the characters around a word in its n-grams
 _SHIFT = np.uint64(64 - 15)
 _WORD, _NUMBER, _SINGLE = 1, 2, 3
-_TOKEN = np.array([0, 0, _WORD, _WORD, _NUMBER, _WORD, *[_SINGLE] * (_KINDS - _IDEOGRAPH)], np.uint8)
+TOKEN = np.array([0, 0, _WORD, _WORD, _NUMBER, _WORD, *[_SINGLE] * (_KINDS - _IDEOGRAPH)], np.uint8)
 _TENS = 10.0 ** np.arange(300)
 _PLACES = np.arange(1, START + END + 8)
 
@@ -119,7 +119,8 @@ def standardised(counts: NDArray[Any], mean: NDArray[Any], scale: NDArray[Any]) 
 
 
 @cache
-def _tables() -> _Tables:
+def text_tables() -> Tables:
+    """Built once per process, in a fraction of a second."""
     chars = [chr(code) for code in range(0x10000)]
     kind = np.array([_kind(char) for char in chars], np.uint8)
     lower = np.array([ord(low) if len(low := char.lower()) == 1 else ord(char) for char in chars], np.uint64)
@@ -130,13 +131,13 @@ def _tables() -> _Tables:
     powers = np.full(length, _MULTIPLIER, np.uint64)
     inverses = np.full(length, pow(_MULTIPLIER, -1, 1 << 64), np.uint64)
     powers[0] = inverses[0] = 1
-    magnitudes = _mix(np.arange(1, _MAGNITUDES + 1, dtype=np.uint64) << np.uint64(40))
+    magnitudes = _mix(np.arange(1, MAGNITUDES + 1, dtype=np.uint64) << np.uint64(40))
     cues = np.zeros(BLOCK, np.uint8)
-    tables = _Tables(kind, hashed, np.cumprod(powers), np.cumprod(inverses), magnitudes, cues)
+    tables = Tables(kind, hashed, np.cumprod(powers), np.cumprod(inverses), magnitudes, cues)
     for group, words in enumerate(_CUES):
         for word in words.split():
             codes = _codes(word)
-            cues[_tokens(codes, _TOKEN[kind[codes]], tables).words] = group + 1
+            cues[_tokens(codes, TOKEN[kind[codes]], tables).words] = group + 1
     return tables
 
 
@@ -145,7 +146,7 @@ def _codes(text: str) -> NDArray[np.uint32]:
     return np.minimum(codes, np.uint32(0xFFFF))
 
 
-def _tokens(codes: NDArray[np.uint32], token: NDArray[np.uint8], tables: _Tables) -> _Tokens:
+def _tokens(codes: NDArray[np.uint32], token: NDArray[np.uint8], tables: Tables) -> _Tokens:
     """Runs of letters, runs of digits, single symbols, single ideographs, and pairs of neighbours."""
     begins = token >= _SINGLE
     begins[0] = True
@@ -175,10 +176,15 @@ def _numbers(
     place = np.repeat(first[1:], first[1:] - first[:-1]) - _PLACES[: len(at)]
     digit = np.minimum(codes[at] - np.uint32(ord("0")), 9)
     sizes = np.log1p(np.add.reduceat(digit * _TENS[np.minimum(place, len(_TENS) - 1)], first[:-1]))
-    return sizes, np.minimum((sizes * (2 / math.log(2))).astype(np.int64), _MAGNITUDES - 1)
+    return sizes, size_classes(sizes)
 
 
-def _grams(codes: NDArray[np.uint32], token: NDArray[np.uint8], tables: _Tables) -> NDArray[np.uint64]:
+def size_classes(sizes: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The classes of numbers from ln(1 + value)."""
+    return np.minimum((sizes * (2 / math.log(2))).astype(np.int64), MAGNITUDES - 1)
+
+
+def _grams(codes: NDArray[np.uint32], token: NDArray[np.uint8], tables: Tables) -> NDArray[np.uint64]:
     """Hashes of the character 4-grams that lie within one word.
 
     Adding 3- and 5-grams took a fifth of a prediction's time and improved no table's results.
@@ -192,13 +198,17 @@ def _grams(codes: NDArray[np.uint32], token: NDArray[np.uint8], tables: _Tables)
     return fours[inside[1:-2] & inside[2:-1]]
 
 
+def part_read(prompt: str) -> str:
+    """The characters that are read: all of them, or the first 3,072 and the last 1,024."""
+    return prompt if len(prompt) <= START + END else f"{prompt[:START]}\n{prompt[-END:]}"
+
+
 def ngram_features(prompt: str) -> Features:
     """The features of a prompt. Of a long one only the first 3,072 and the last 1,024 characters are read."""
-    text = prompt if len(prompt) <= START + END else f"{prompt[:START]}\n{prompt[-END:]}"
-    tables = _tables()
-    codes = _codes(text or " ")
+    tables = text_tables()
+    codes = _codes(part_read(prompt) or " ")
     kind = tables.kind[codes]
-    token = _TOKEN[kind]
+    token = TOKEN[kind]
     tokens = _tokens(codes, token, tables)
     grams = _grams(codes, token, tables) >> _SHIFT | np.uint64(BLOCK)
     every = np.concatenate((tokens.words, tokens.pairs, grams)).astype(np.uint16)
@@ -207,7 +217,7 @@ def ngram_features(prompt: str) -> Features:
     np.not_equal(every[1:], every[:-1], out=last[1:-1])
     first = last.nonzero()[0]
     indices = every[first[:-1]].astype(np.int32)
-    values = _WEIGHTS[first[1:] - first[:-1]]
+    values = WEIGHTS[first[1:] - first[:-1]]
     border = int(indices.searchsorted(BLOCK))
     _normalise(values[:border])
     _normalise(values[border:])
@@ -219,7 +229,7 @@ def _normalise(block: NDArray[np.float32]) -> None:
     block /= math.sqrt(float(block @ block)) or 1.0
 
 
-_WEIGHTS = 1 + np.log(np.maximum(np.arange(2 * (START + END) + 32), 1)).astype(np.float32)
+WEIGHTS = 1 + np.log(np.maximum(np.arange(2 * (START + END) + 32), 1)).astype(np.float32)
 
 
 def _dense(
@@ -244,7 +254,7 @@ def _dense(
     counts = np.concatenate(
         (
             kinds,
-            np.bincount(tokens.magnitudes >> 1, minlength=_MAGNITUDES // 2),
+            np.bincount(tokens.magnitudes >> 1, minlength=MAGNITUDES // 2),
             np.bincount(cues[tokens.words], minlength=len(_CUES) + 1)[1:],
         )
     )

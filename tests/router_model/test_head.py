@@ -19,6 +19,7 @@ from router_model.head import ARTIFACTS, Head, load_named
 from router_model.head_parts import unknown_share
 from router_model.predictor import Evidence, TierLength
 from router_model.training.train import Trained
+from tests.router_model.native.kernels import needed_kernel
 from tests.router_model.synthetic import synthetic
 
 ASKED = [TierLength("direct", 0, 50), TierLength("short", 100, 50), TierLength("long", 600, 50)]
@@ -26,9 +27,16 @@ EASY = "river stone cloud table 40: what is 11 + 72?"
 HARD = "river stone cloud table 41: what is 11 + 72 + 35 + 90 + 48 + 63 + 27 + 84 + 56 + 19 + 71 + 33?"
 
 
-def test_survives_the_disk(trained: Trained, saved: Path) -> None:
+@pytest.fixture(scope="module", params=["compiled", "numpy"])
+def head(saved: Path, request: pytest.FixtureRequest) -> Head:
+    """The saved head, with the kernel and without."""
+    if request.param == "numpy":
+        return replace(Head.load(saved), kernel=None)
+    return replace(Head.load(saved), kernel=needed_kernel())
+
+
+def test_survives_the_disk(trained: Trained, saved: Path, head: Head) -> None:
     """A loaded head predicts like the one in memory and recognises its training prompts by hash."""
-    head = Head.load(saved)
     for prompt in (EASY, HARD):
         found, before = head.predict(prompt, "made", ASKED), trained.head.predict(prompt, "made", ASKED)
         assert found.correct == pytest.approx(before.correct, abs=1e-5)
@@ -38,9 +46,8 @@ def test_survives_the_disk(trained: Trained, saved: Path) -> None:
     assert head.trained_on([trained.views[0].table.prompts[0].upper(), HARD]).tolist() == [True, False]
 
 
-def test_predictions_make_sense(saved: Path) -> None:
+def test_predictions_make_sense(head: Head) -> None:
     """Longer sums are harder and longer to answer; reserves exceed means; nothing exceeds the tier."""
-    head = Head.load(saved)
     easy, hard = head.predict(EASY, "made", ASKED), head.predict(HARD, "made", ASKED)
 
     assert easy.difficulty < 0.4 < 0.6 < hard.difficulty
@@ -54,18 +61,17 @@ def test_predictions_make_sense(saved: Path) -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(prompt=st.text(st.characters(exclude_categories=())) | st.sampled_from(["9" * 50_000, "\n" * 99]))
-def test_any_prompt(saved: Path, prompt: str) -> None:
+def test_any_prompt(head: Head, prompt: str) -> None:
     """Whatever the prompt, estimates are finite and in range."""
-    found = Head.load(saved).predict(prompt, "made", ASKED)
+    found = head.predict(prompt, "made", ASKED)
 
     assert all(0 <= p <= 1 for p in found.correct)
     assert all(0 < t < 1e6 for t in found.tokens)
     assert 0 <= found.difficulty <= 1
 
 
-def test_abstains_from_the_unfamiliar(saved: Path) -> None:
+def test_abstains_from_the_unfamiliar(head: Head) -> None:
     """Far from the training data the head abstains: only the length of a prompt then tells it from others."""
-    head = Head.load(saved)
     poem = head.predict("Wer reitet so spät durch Nacht und Wind? Es ist der Vater", "made", ASKED)
     code = head.predict("SELECT * FROM users WHERE id IN (SELECT owner FROM pets);", "made", ASKED)
     essay = head.predict("Write about the history of trade between nations. " * 30, "made", ASKED)
@@ -79,9 +85,8 @@ def test_abstains_from_the_unfamiliar(saved: Path) -> None:
     assert np.mean(known) < 0.1
 
 
-def test_unknown_prompts_stay_near_the_average(saved: Path) -> None:
+def test_unknown_prompts_stay_near_the_average(head: Head) -> None:
     """The more unknown a prompt, the nearer P(right) is to the average, and the tokens to those by length."""
-    head = Head.load(saved)
     curves = head.sets["made"]
     inputs = np.repeat(head.see([HARD])[0], 5, axis=0)
     correct, tokens = curves.outcomes(inputs, np.linspace(0, 1, 5, dtype=np.float32))
@@ -106,27 +111,24 @@ def test_unknown_share(one: float, other: float) -> None:
     assert (unknown_share(low) > 0) == (low > 1)
 
 
-def test_known_tiers_go_by_name_in_any_order(saved: Path) -> None:
+def test_known_tiers_go_by_name_in_any_order(head: Head) -> None:
     """A model that was measured uses its curves, whatever the order of its tiers."""
-    head = Head.load(saved)
     turned = head.predict(HARD, "made", ASKED[::-1])
 
     assert turned.correct == head.predict(HARD, "made", ASKED).correct[::-1]
     assert not turned.prior
 
 
-def test_prior_decides_for_other_models(saved: Path) -> None:
+def test_prior_decides_for_other_models(head: Head) -> None:
     """A model of another name never uses these curves, even if its tiers have the same names."""
-    head = Head.load(saved)
     found = head.predict(HARD, "unheard-of", ASKED)
 
     assert found.prior
-    assert found == load_named("general").predict(HARD, "unheard-of", ASKED)
+    assert found == replace(load_named("general"), kernel=head.kernel).predict(HARD, "unheard-of", ASKED)
 
 
-def test_evidence(saved: Path) -> None:
+def test_evidence(head: Head) -> None:
     """The head says whether a model's estimates rest on the prior, on own outcomes, or on both."""
-    head = Head.load(saved)
     few = {
         **head.manifest["metrics"],
         "made": head.manifest["metrics"]["made"] | {"prior": {"correct": 500.0}},
@@ -160,9 +162,9 @@ def ladder(*between: int) -> list[TierLength]:
     return sorted(ASKED + [TierLength(None, n, 50) for n in between], key=lambda tier: tier.thinking)
 
 
-def test_rungs_between_known_tiers(saved: Path) -> None:
+def test_rungs_between_known_tiers(head: Head) -> None:
     """Known tiers keep their exact estimates, and a rung lies between its two neighbours, in order."""
-    head, rungs = Head.load(saved), ladder(10, 30, 250, 251, 400)
+    rungs = ladder(10, 30, 250, 251, 400)
     prompts = synthetic(60, 8, learnable=True).prompts
     whole = [head.predict(prompt, "made", ASKED) for prompt in prompts]
     finer = [head.predict(prompt, "made", rungs) for prompt in prompts]
@@ -177,19 +179,19 @@ def test_rungs_between_known_tiers(saved: Path) -> None:
         assert tuple(many.p95[k] for k in at) == few.p95
 
 
-def test_rungs_are_linear_in_the_logarithm(saved: Path) -> None:
+def test_rungs_are_linear_in_the_logarithm(head: Head) -> None:
     """Half way in ln(1 + thinking), P(right) is the arithmetic mean and the tokens are the geometric one."""
     asked = [TierLength("short", 9, 500), TierLength(None, 99, 500), TierLength("long", 999, 500)]
-    found = Head.load(saved).predict(HARD, "made", asked)
+    found = head.predict(HARD, "made", asked)
 
     assert found.correct[1] == pytest.approx((found.correct[0] + found.correct[2]) / 2)
     assert found.tokens[1] == pytest.approx((found.tokens[0] * found.tokens[2]) ** 0.5)
 
 
-def test_a_quarter_of_the_shortest_tier_gains_nothing(saved: Path) -> None:
+def test_a_quarter_of_the_shortest_tier_gains_nothing(head: Head) -> None:
     """Up to a quarter of the shortest thinking tier P(right) stays that of no thinking, but tokens rise."""
     asked = [ASKED[0], *(TierLength(None, n, 500) for n in (9, 24, 50)), TierLength("short", 99, 500)]
-    found = Head.load(saved).predict(HARD, "made", asked)
+    found = head.predict(HARD, "made", asked)
 
     assert found.correct[0] == found.correct[1] == found.correct[2] != found.correct[3]
     assert list(found.tokens) == sorted(set(found.tokens))
@@ -222,9 +224,9 @@ def test_other_measured_tiers_are_used_if_their_lengths_fit(trained: Trained) ->
     assert middle({}) == known.correct[0]
 
 
-def test_price_table(saved: Path) -> None:
+def test_price_table(head: Head) -> None:
     """λ*(B): budgets rise, prices fall; spending at a price on the sample stays near the budget."""
-    table = Head.load(saved).price_table("made", ASKED)
+    table = head.price_table("made", ASKED)
     assert table is not None
     budgets, prices = table.budgets, table.prices
 
