@@ -12,7 +12,9 @@ import math
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
+from functools import cached_property
 from itertools import pairwise
+from operator import neg
 from typing import NamedTuple, Self, overload
 
 import numpy as np
@@ -72,7 +74,7 @@ def hull(correct: Sequence[float], tokens: Sequence[float]) -> list[int]:
     """
     corners: list[int] = []
     slopes = [math.inf]  # of the segment that leads to each corner
-    for point in sorted(range(len(tokens)), key=lambda k: (tokens[k], -correct[k])):
+    for _, _, point in sorted(zip(tokens, map(neg, correct), range(len(tokens)), strict=True)):
         slope = math.inf
         if corners:
             if correct[point] <= correct[corners[-1]]:
@@ -183,6 +185,24 @@ class PriceTable:
         return cls(budgets, prices)
 
 
+class RequestEstimates:
+    """What a request is expected to earn and to cost at each tier that it may get, and the steps of that."""
+
+    def __init__(
+        self, correct: Sequence[float], tokens: Sequence[float], choices: int = 1, prompt: float = 0.0
+    ) -> None:
+        """correct: P(right). tokens: completion tokens of one choice. prompt: tokens beside them."""
+        self._of = correct, tokens, choices, prompt
+
+    @cached_property
+    def climb(self) -> tuple[float, list[Step]]:
+        """The tokens of the cheapest tier, and the steps of the hull. Worked out once, when asked for."""
+        correct, tokens, choices, prompt = self._of
+        if choices != 1 or prompt:
+            tokens = [prompt + choices * count for count in tokens]
+        return min(tokens), steps(correct, tokens)
+
+
 class RecentPrices:
     """The price table of the most recent requests, so that it fits today's prompts, models and tiers.
 
@@ -191,19 +211,20 @@ class RecentPrices:
 
     def __init__(self, first: PriceTable, size: int = 512, every: int = 64) -> None:
         """first: the table until `every` requests were seen. size: number of requests remembered."""
-        self._requests: deque[tuple[float, list[Step]]] = deque(maxlen=size)
+        self._requests: deque[RequestEstimates] = deque(maxlen=size)
         self._table, self._every, self._fresh = first, every, 0
 
-    def add(self, correct: Sequence[float], tokens: Sequence[float]) -> None:
-        """Add a request's estimates for the tiers it may get."""
-        self._requests.append((min(tokens), steps(correct, tokens)))
+    def add(self, request: RequestEstimates) -> None:
+        """Note a request, which several tables may share."""
+        self._requests.append(request)
         self._fresh += 1
 
     @property
     def table(self) -> PriceTable:
         """At most `every` requests old."""
         if self._fresh >= self._every:
-            self._table, self._fresh = PriceTable.of_steps(self._requests), 0
+            climbs = [request.climb for request in self._requests]
+            self._table, self._fresh = PriceTable.of_steps(climbs), 0
         return self._table
 
 

@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 from router_model.allocation import (
     PriceTable,
     RecentPrices,
+    RequestEstimates,
     allocate,
     best_tier,
     best_tiers,
@@ -191,15 +192,30 @@ def test_recent_prices_follow_the_traffic() -> None:
     """The first table serves until enough was seen; then the table is that of the last requests."""
     recent = RecentPrices(TABLE, size=100, every=10)
     for _ in range(9):
-        recent.add([0.1, 0.9], [10, 510])
+        recent.add(RequestEstimates([0.1, 0.9], [10, 510]))
     assert recent.table is TABLE
 
-    recent.add([0.1, 0.9], [10, 510])
+    recent.add(RequestEstimates([0.1, 0.9], [10, 510]))
     assert recent.table.ceiling == pytest.approx(1.6)
     for _ in range(100):
-        recent.add([0.1, 0.2], [10, 510])
+        recent.add(RequestEstimates([0.1, 0.2], [10, 510]))
 
     assert recent.table.ceiling == pytest.approx(0.2)
+
+
+@given(st.lists(st.tuples(tiers, st.integers(1, 4), st.floats(0, 5000)), min_size=1, max_size=12))
+def test_recent_prices_count_choices_and_prompts(sample: list[tuple]) -> None:
+    """Every choice costs the tokens of its tier, and a prompt costs the same at every tier."""
+    recent = RecentPrices(TABLE, every=len(sample))
+    for (correct, tokens), choices, prompt in sample:
+        recent.add(RequestEstimates(correct, tokens, choices, prompt))
+    spent = [
+        (correct, [prompt + choices * count for count in tokens])
+        for (correct, tokens), choices, prompt in sample
+    ]
+    wanted = PriceTable.of(spent)
+
+    assert (recent.table.budgets, recent.table.prices) == (wanted.budgets, wanted.prices)
 
 
 # --- the batch --------------------------------------------------------------------------------------
