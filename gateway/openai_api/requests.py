@@ -7,7 +7,7 @@ read pass through unchanged.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -71,8 +71,7 @@ class EmbeddingBody(Struct):
     messages: list[Message] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ClientLimits:
+class ClientLimits(Struct, frozen=True):
     """The client's limits, in one form for all dialects of the API. Each is an upper bound."""
 
     effort: str | None = None
@@ -85,8 +84,7 @@ class ClientLimits:
     """The fewest completion tokens, reasoning included. Unlike the others, it asks for more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """A parsed request."""
 
     fields: Fields
@@ -222,13 +220,22 @@ def with_usage(options: Raw | None, *, counts: bool = False) -> Raw:
     Without `counts`, the client did not ask for usage. An option of its own that needs it, which the backend
     would have ignored, must not take effect now.
     """
-    given = {} if options is None or bytes(options) == b"null" else _fields.decode(options)
+    given = b"null" if options is None else bytes(options)
+    return Raw(_usual_usage(given, counts) if len(given) <= _USUAL_OPTIONS else _usage(given, counts))
+
+
+def _usage(options: bytes, counts: bool) -> bytes:  # noqa: FBT001
+    given = {} if options == b"null" else _fields.decode(options)
     asked = {"include_usage": True}
     if counts:
         asked["continuous_usage_stats"] = True
     else:
         given.pop("continuous_usage_stats", None)
-    return Raw(encode(given | asked))
+    return encode(given | asked)
+
+
+_USUAL_OPTIONS = 128  # bytes
+_usual_usage = lru_cache(maxsize=256)(_usage)
 
 
 def decode_as(kind: type[Body], body: bytes) -> Body:

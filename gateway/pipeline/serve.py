@@ -84,7 +84,7 @@ class Pipeline:
         routing = router.route(
             call,
             price=pricing.price(call.limits, settings.price),
-            explore=explore and not pricing.tight(call.limits),
+            explore=explore and settings.exploration > 0 and not pricing.tight(call.limits),
         )
         plan = Plan(call, routing, routing.decision)
         if plan.fits:
@@ -100,7 +100,7 @@ class Pipeline:
         record.sends_thinking_budget = call.enforces_thinking_budget
         record.decision_seconds = time.perf_counter() - record.admitted
         if call.limits:
-            estimates = plan.routing.estimates(demand.choices)
+            estimates = plan.routing.estimates(call.settings.reservations)
             self._ledger.pricing.note(
                 call.limits, estimates, plan.routing.prices, demand, call.settings.price
             )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from dataclasses import replace as with_changes
 from typing import NamedTuple
 
 from msgspec import Raw, Struct
@@ -37,7 +36,7 @@ _FASTEST = 1000  # tokens of one choice that a backend generates in a second
 _ABORT_SECONDS = 0.5  # time until a backend has stopped after its client has left, on a busy machine
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Target:
     """The model that a request names, with its tiers."""
 
@@ -140,20 +139,20 @@ class Plan(Struct, frozen=True):
         call = self.call
         if not call.limits:
             return _NO_DEMAND
-        request, settings = call.request, call.settings
-        budgets = [limit.budget for limit in call.limits]
-        prompt = 0
-        if any(budget.count == "total" for budget in budgets):
-            # of embeddings, the sum over all inputs, of which there may be many
-            context = call.context if self.routing else None
-            prompt = prompt_bound(call.body, request, self._image, context)
+        request, prompt, strict = call.request, 0, False
+        for limit in call.limits:
+            strict = strict or limit.budget.reserve == "p95"
+            if limit.budget.count == "total" and not prompt:
+                # of embeddings, the sum over all inputs, of which there may be many
+                context = call.context if self.routing else None
+                prompt = prompt_bound(call.body, request, self._image, context)
         if self.routing is None:
             return Demand((TierDemand(0),), prompt=prompt)
         return self.routing.demand(
-            settings.reservations,
+            call.settings.reservations,
             choices=request.choices,
             prompt=prompt,
-            strict=any(budget.reserve == "p95" for budget in budgets) and not model_decides(request.fields),
+            strict=strict and not model_decides(request.fields),
         )
 
     @property
@@ -264,36 +263,39 @@ class Plan(Struct, frozen=True):
         """The plan of a call that has been encoded for a backend; it keeps the small fields only."""
         request = self.call.request
         kept = small_fields(request.fields) | (fields_about_stops(request.fields) if self.stops else {})
-        request = with_changes(request, fields=kept, prompt="", conversation="", metadata=None)
+        request = replace(request, fields=kept, prompt="", conversation="", metadata=None)
         return replace(self, call=replace(self.call, request=request, body=b""), known_blind=self.blind)
 
     def fields(self) -> Fields:
         """The fields to send upstream: the client's bytes, except for the model name, the tier and usage."""
-        call, decision = self.call, self.decision
-        request, endpoint, ladder = call.request, call.endpoint, call.target.ladder
-        fields = request.fields
-        if decision:
-            length = Length(decision.thinking, decision.cap)
-            if endpoint.has_template:
-                fields = ladder.apply(fields, decision.rung, length)
-            else:
-                fields = ladder.clamp(fields, length)
-            # Under a budget, send a limit even if the tier has none: nothing beyond it is reserved.
-            if decision.cap is not None and self.reservation and self.reservation.capped:
-                others = {name: value for name, value in fields.items() if name != "max_tokens"}
-                fields = others | {endpoint.cap_field: Raw(b"%d" % decision.cap)}
-            if decision.cap is not None and "min_tokens" in fields:
-                fields = within_cap(fields, decision.cap, request.client_limits.max_tokens)
+        call, decision, stops = self.call, self.decision, self.stops
+        request, counts = call.request, self.reservation is not None or stops is not None
+        fields = self._with_length(request.fields, decision) if decision else dict(request.fields)
         if request.model != call.pool.served_name:
-            fields = fields | {"model": Raw(encode(call.pool.served_name))}
-        ours = set()
-        if self.stops:
-            ours.add("stop")
+            fields["model"] = Raw(encode(call.pool.served_name))
+        if stops is not None:
+            fields.pop("stop", None)
         if self.reservation is not None:
-            ours.add("stream_interval")  # a client could have the count in the last chunk only
-        if not ours.isdisjoint(fields):
-            fields = {name: value for name, value in fields.items() if name not in ours}
-        counts = self.asks_counts
+            fields.pop("stream_interval", None)  # a client could have the count in the last chunk only
         if request.stream and (counts or not request.wants_usage):
-            fields = fields | {"stream_options": with_usage(fields.get("stream_options"), counts=counts)}
+            fields["stream_options"] = with_usage(fields.get("stream_options"), counts=counts)
+        return fields
+
+    def _with_length(self, own: Fields, decision: Decision) -> Fields:
+        """A copy of the client's fields with the rung and the length of a decision."""
+        call, cap, length = self.call, decision.cap, Length(decision.thinking, decision.cap)
+        if call.endpoint.has_template:
+            fields = call.target.ladder.apply(own, decision.rung, length)
+        else:
+            fields = call.target.ladder.clamp(own, length)
+        if fields is own:
+            fields = dict(own)
+        if cap is None:
+            return fields
+        # Under a budget, send a limit even if the tier has none: nothing beyond it is reserved.
+        if self.reservation and self.reservation.capped:
+            fields.pop("max_tokens", None)
+            fields[call.endpoint.cap_field] = Raw(b"%d" % cap)
+        if "min_tokens" in fields:
+            fields = within_cap(fields, cap, call.request.client_limits.max_tokens)
         return fields
