@@ -49,7 +49,7 @@ def best_tier(
     """
     best, highest = -1, -math.inf
     for tier in range(len(correct)) if among is None else among:
-        worth = value(correct[tier], tokens[tier], price)
+        worth = correct[tier] - price * tokens[tier] / UNIT  # `value`, whose calls take as long again
         if worth > highest or best < 0:
             best, highest = tier, worth
     return best

@@ -19,7 +19,8 @@ from gateway.openai_api.lengths import begins_late, may_hold_back
 from gateway.openai_api.requests import Request, encode
 from gateway.openai_api.stopped_responses import LONGEST_CUT
 from gateway.pipeline.relay import large_bodies, relay
-from gateway.routing.call import Blind, Call, Plan
+from gateway.routing.blind import Blind
+from gateway.routing.call import Call, Plan
 from gateway.routing.drafts import Draft
 from gateway.snapshot import Snapshot
 from gateway.telemetry.record import Record

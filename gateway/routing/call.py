@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from msgspec import Raw, Struct
 from msgspec.structs import replace
@@ -19,9 +17,11 @@ from gateway.http.headers import FORWARDED
 from gateway.openai_api.amendments import small_fields
 from gateway.openai_api.endpoints import Endpoint
 from gateway.openai_api.lengths import held_back, may_pause, model_decides, silences, within_cap
-from gateway.openai_api.requests import Fields, Request, encode, with_usage
+from gateway.openai_api.requests import Fields, Request, encode
 from gateway.openai_api.stop_strings import StopStrings, fields_about_stops, stop_strings
+from gateway.openai_api.stream_options import with_usage
 from gateway.openai_api.tokenizing import count_request, truncated_to
+from gateway.routing.blind import Blind
 from gateway.routing.decision import Decision
 from gateway.routing.plan import RoutingPlan
 from gateway.routing.prompt import prompt_bound
@@ -33,7 +33,6 @@ from router_model.allocation import PriceTable
 _NO_DEMAND = Demand(())
 _UNTIL_ABORTED = 8  # tokens of one choice that a backend generates until it notices that nobody reads them
 _FASTEST = 1000  # tokens of one choice that a backend generates in a second
-_ABORT_SECONDS = 0.5  # time until a backend has stopped after its client has left, on a busy machine
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,26 +88,6 @@ class Call(Struct, frozen=True):  # a Struct, as one is made per request and a f
     def enforces_thinking_budget(self) -> bool:
         """Whether the backend is sent a thinking budget, so that we can check whether it was honoured."""
         return self.endpoint.has_template and self.target.ladder.enforces_thinking_budget
-
-
-class Blind(NamedTuple):
-    """Completion tokens of a stream that its client can keep out of sight."""
-
-    reasoning: int = 0
-    """Reasoning tokens that are not sent."""
-    held: int = 0
-    """Tokens that are generated after the last one that passed, whose text is held back or comes too late."""
-    pace: int = 0
-    """Tokens in a second that may be generated while nothing passes."""
-    silent: bool = False
-    """Nothing needs to pass before the answer is complete."""
-
-    def unseen(self, silence: float, rate: float) -> int:
-        """Tokens that may have been generated after the last ones that passed, until the backend stops.
-
-        silence: seconds since those passed. rate: tokens that passed in a second, over all choices.
-        """
-        return self.held + math.ceil(max(self.pace, rate) * silence + rate * _ABORT_SECONDS)
 
 
 _NOT_BLIND = Blind()

@@ -115,7 +115,8 @@ class RoutingPlan(Struct, frozen=True):
         """The need of a rung that may generate at most so many completion tokens."""
         prediction = self.prediction
         likely = math.ceil(prediction.p95[index]) if prediction.p95 else None
-        return TierDemand(most, likely, min(round(prediction.tokens[index]), most))
+        expected = round(prediction.tokens[index])
+        return TierDemand(most, likely, min(most, expected))
 
     def demand(
         self, reservations: Reservations, *, choices: int, prompt: int = 0, strict: bool = False

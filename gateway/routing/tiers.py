@@ -68,6 +68,7 @@ class TierLadder:
         self.rungs = build_rungs(self.tiers, (rungs or 0) if self._differs_in_numbers else 0)
         self.named = tuple(at for at, rung in enumerate(self.rungs) if rung.named)
         """The rungs that are named tiers: one position for each name."""
+        self._places = tuple(zip(self.names, self.named, strict=True))
         self.thinking = tuple(rung.thinking for rung in self.rungs)
         """Reasoning tokens of every rung."""
         self.lengths = tuple(
@@ -138,7 +139,7 @@ class TierLadder:
 
     def by_tier(self, values: Sequence[float]) -> dict[str, float]:
         """The values of the named tiers, by name, of values of all rungs."""
-        return {name: values[at] for name, at in zip(self.names, self.named, strict=True)}
+        return {name: values[at] for name, at in self._places}
 
     def highest(self, limits: ClientLimits) -> int:
         """The highest rung that the client's limits allow; an effort between two tiers rounds down."""
