@@ -81,6 +81,9 @@ class TierLadder:
 
         An answer without a limit gets as much as the thinking.
         """
+        adds = self.tiers[0].overlay or family.no_thinking or family.thinking
+        self.changes_requests = len(self.tiers) > 1 or self.tiers[0].answer is not None or bool(adds)
+        """False for a model without reasoning: it has one tier that adds no fields and no token limit."""
         self.named_lengths = tuple(self.lengths[at] for at in self.named)
         self._overlays = lru_cache(maxsize=1024)(self._render)
 
@@ -107,13 +110,6 @@ class TierLadder:
             if tier.thinking
         }
         return self.enforces_thinking_budget and len(words) == 1
-
-    @property
-    def changes_requests(self) -> bool:
-        """False for a model without reasoning: it has one tier that adds no fields and no token limit."""
-        only, family = self.tiers[0], self._family
-        adds = only.overlay or family.no_thinking or family.thinking
-        return len(self.tiers) > 1 or only.answer is not None or bool(adds)
 
     def thinks(self, thinking: int) -> bool:
         """Whether the model may think with so many reasoning tokens.

@@ -144,7 +144,10 @@ class Pool:
 
     def refuses(self, places: Collection[FieldPath], now: float) -> bool:
         """Whether every replica that could be picked refuses a field at one of these places."""
-        if not [backend for backend in self.backends if backend.refused]:
+        for backend in self.backends:
+            if backend.refused:
+                break
+        else:
             return False  # the usual case
         usable = self._usable(now)
         return bool(usable) and all(any_at(backend.refused.known(now), places) for backend in usable)
