@@ -95,7 +95,7 @@ def _slope(correct: Sequence[float], tokens: Sequence[float], low: int, high: in
 def steps(correct: Sequence[float], tokens: Sequence[float]) -> list[Step]:
     """The steps from the cheapest tier to the best one, steepest first.
 
-    At price λ the highest value is reached by taking every step that gains more than λ per 1,000 tokens.
+    At price λ the best value takes every step that gains more than λ per 1,000 tokens.
     """
     return [
         (UNIT * _slope(correct, tokens, low, high), tokens[high] - tokens[low])
@@ -157,10 +157,7 @@ class PriceTable:
 
     @classmethod
     def of(cls, estimates: Iterable[tuple[Sequence[float], Sequence[float]]], points: int = 64) -> Self:
-        """The table of a sample of requests, each given as (p̂ by tier, ĉ by tier); at most `points` points.
-
-        Raises: ValueError.
-        """
+        """A table of requests, each (p̂ by tier, ĉ by tier); at most `points` points. Raises: ValueError."""
         return cls.of_steps([(min(tokens), steps(correct, tokens)) for correct, tokens in estimates], points)
 
     @classmethod
@@ -198,9 +195,8 @@ class RequestEstimates:
     def climb(self) -> tuple[float, list[Step]]:
         """The tokens of the cheapest tier, and the steps of the hull. Worked out once, when asked for."""
         correct, tokens, choices, prompt = self._of
-        if choices != 1 or prompt:
-            tokens = [prompt + choices * count for count in tokens]
-        return min(tokens), steps(correct, tokens)
+        spent = [prompt + choices * count for count in tokens]
+        return min(spent), steps(correct, spent)
 
 
 class RecentPrices:
@@ -219,12 +215,17 @@ class RecentPrices:
         self._requests.append(request)
         self._fresh += 1
 
+    def renew(self) -> bool:
+        """Make a new table if `every` requests were added. That takes up to 4 ms. Returns whether it did."""
+        if self._fresh < self._every:
+            return False
+        self._table, self._fresh = PriceTable.of_steps([request.climb for request in self._requests]), 0
+        return True
+
     @property
     def table(self) -> PriceTable:
         """At most `every` requests old."""
-        if self._fresh >= self._every:
-            climbs = [request.climb for request in self._requests]
-            self._table, self._fresh = PriceTable.of_steps(climbs), 0
+        self.renew()
         return self._table
 
 
@@ -233,7 +234,6 @@ class Allocation(NamedTuple):
 
     probabilities: Floats
     """Of each tier, [N, T]. Every row sums to 1, and at most one row is not 0/1."""
-
     price: float
     """Correctness that 1,000 more tokens would buy; 0 if the budget is slack, infinite if it is less than the
     cheapest tiers take."""

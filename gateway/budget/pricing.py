@@ -169,7 +169,13 @@ class Pricing:
             self._observer.priced(name, update.price, at_bound=update.at_bound == "ceiling")
 
     async def _update(self, pricers: Sequence[BudgetPricer]) -> None:
-        """Update some prices in one piece. Raises: StoreUnavailable."""
+        """Update some prices in one piece. Raises: StoreUnavailable.
+
+        Between two new tables, which take long, other requests are served.
+        """
+        for pricer in pricers:
+            if pricer.prices.renew():
+                await asyncio.sleep(0)
         now, states = await self._store.status([pricer.limit.window for pricer in pricers])
         changes = [pricer.read(now, state) for pricer, state in zip(pricers, states, strict=True)]
         await self._store.pace([change for change in changes if change])
