@@ -139,15 +139,11 @@ class Pool:
     @property
     def context(self) -> int | None:
         """The smallest context length that any replica has stated, in tokens."""
-        stated = [backend.context for backend in self.backends if backend.context]
-        return min(stated) if stated else None
+        return min((backend.context for backend in self.backends if backend.context), default=None)
 
     def refuses(self, places: Collection[FieldPath], now: float) -> bool:
         """Whether every replica that could be picked refuses a field at one of these places."""
-        for backend in self.backends:
-            if backend.refused:
-                break
-        else:
+        if not any(backend.refused for backend in self.backends):
             return False  # the usual case
         usable = self._usable(now)
         return bool(usable) and all(any_at(backend.refused.known(now), places) for backend in usable)
