@@ -12,7 +12,9 @@ import math
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
+from functools import cached_property
 from itertools import pairwise
+from operator import neg
 from typing import NamedTuple, Self, overload
 
 import numpy as np
@@ -47,7 +49,7 @@ def best_tier(
     """
     best, highest = -1, -math.inf
     for tier in range(len(correct)) if among is None else among:
-        worth = value(correct[tier], tokens[tier], price)
+        worth = correct[tier] - price * tokens[tier] / UNIT  # `value`, whose calls take as long again
         if worth > highest or best < 0:
             best, highest = tier, worth
     return best
@@ -72,7 +74,7 @@ def hull(correct: Sequence[float], tokens: Sequence[float]) -> list[int]:
     """
     corners: list[int] = []
     slopes = [math.inf]  # of the segment that leads to each corner
-    for point in sorted(range(len(tokens)), key=lambda k: (tokens[k], -correct[k])):
+    for _, _, point in sorted(zip(tokens, map(neg, correct), range(len(tokens)), strict=True)):
         slope = math.inf
         if corners:
             if correct[point] <= correct[corners[-1]]:
@@ -93,7 +95,7 @@ def _slope(correct: Sequence[float], tokens: Sequence[float], low: int, high: in
 def steps(correct: Sequence[float], tokens: Sequence[float]) -> list[Step]:
     """The steps from the cheapest tier to the best one, steepest first.
 
-    At price λ the highest value is reached by taking every step that gains more than λ per 1,000 tokens.
+    At price λ the best value takes every step that gains more than λ per 1,000 tokens.
     """
     return [
         (UNIT * _slope(correct, tokens, low, high), tokens[high] - tokens[low])
@@ -155,10 +157,7 @@ class PriceTable:
 
     @classmethod
     def of(cls, estimates: Iterable[tuple[Sequence[float], Sequence[float]]], points: int = 64) -> Self:
-        """The table of a sample of requests, each given as (p̂ by tier, ĉ by tier); at most `points` points.
-
-        Raises: ValueError.
-        """
+        """A table of requests, each (p̂ by tier, ĉ by tier); at most `points` points. Raises: ValueError."""
         return cls.of_steps([(min(tokens), steps(correct, tokens)) for correct, tokens in estimates], points)
 
     @classmethod
@@ -183,6 +182,23 @@ class PriceTable:
         return cls(budgets, prices)
 
 
+class RequestEstimates:
+    """What a request is expected to earn and to cost at each tier that it may get, and the steps of that."""
+
+    def __init__(
+        self, correct: Sequence[float], tokens: Sequence[float], choices: int = 1, prompt: float = 0.0
+    ) -> None:
+        """correct: P(right). tokens: completion tokens of one choice. prompt: tokens beside them."""
+        self._of = correct, tokens, choices, prompt
+
+    @cached_property
+    def climb(self) -> tuple[float, list[Step]]:
+        """The tokens of the cheapest tier, and the steps of the hull. Worked out once, when asked for."""
+        correct, tokens, choices, prompt = self._of
+        spent = [prompt + choices * count for count in tokens]
+        return min(spent), steps(correct, spent)
+
+
 class RecentPrices:
     """The price table of the most recent requests, so that it fits today's prompts, models and tiers.
 
@@ -191,19 +207,25 @@ class RecentPrices:
 
     def __init__(self, first: PriceTable, size: int = 512, every: int = 64) -> None:
         """first: the table until `every` requests were seen. size: number of requests remembered."""
-        self._requests: deque[tuple[float, list[Step]]] = deque(maxlen=size)
+        self._requests: deque[RequestEstimates] = deque(maxlen=size)
         self._table, self._every, self._fresh = first, every, 0
 
-    def add(self, correct: Sequence[float], tokens: Sequence[float]) -> None:
-        """Add a request's estimates for the tiers it may get."""
-        self._requests.append((min(tokens), steps(correct, tokens)))
+    def add(self, request: RequestEstimates) -> None:
+        """Note a request, which several tables may share."""
+        self._requests.append(request)
         self._fresh += 1
+
+    def renew(self) -> bool:
+        """Make a new table if `every` requests were added. That takes up to 4 ms. Returns whether it did."""
+        if self._fresh < self._every:
+            return False
+        self._table, self._fresh = PriceTable.of_steps([request.climb for request in self._requests]), 0
+        return True
 
     @property
     def table(self) -> PriceTable:
         """At most `every` requests old."""
-        if self._fresh >= self._every:
-            self._table, self._fresh = PriceTable.of_steps(self._requests), 0
+        self.renew()
         return self._table
 
 
@@ -212,7 +234,6 @@ class Allocation(NamedTuple):
 
     probabilities: Floats
     """Of each tier, [N, T]. Every row sums to 1, and at most one row is not 0/1."""
-
     price: float
     """Correctness that 1,000 more tokens would buy; 0 if the budget is slack, infinite if it is less than the
     cheapest tiers take."""

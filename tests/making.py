@@ -14,9 +14,8 @@ from gateway.config.models import EFFORTS
 from gateway.config.rules import Rule
 from gateway.config.settings import Settings
 from gateway.openai_api.requests import ClientLimits, Fields, Request, encode, parse_chat
-from gateway.routing import policy
+from gateway.routing.bounds import Bounds, collect_bounds
 from gateway.routing.decision import Decision, Rungs
-from gateway.routing.policy import Bounds
 from gateway.routing.tiers import TierLadder
 from router_model.allocation import PriceTable
 
@@ -129,7 +128,7 @@ def bounds_of(
     """The bounds of a request to a model with the four TIERS."""
     made = settings(model=model)
     known = Key(name="k", hash="0" * 64, **key) if key is not None else None
-    return policy.collect_bounds(
+    return collect_bounds(
         ladder(),
         model=made.models["tiny"],
         key=known,

@@ -20,7 +20,7 @@ from gateway.budget.reservation import Demand
 from gateway.store.commands import Window, WindowState
 from gateway.store.connection import StoreUnavailable
 from gateway.store.store import Store
-from router_model.allocation import PriceTable, RecentPrices
+from router_model.allocation import PriceTable, RecentPrices, RequestEstimates
 
 log = logging.getLogger("thinkmeter.budget")
 
@@ -75,12 +75,15 @@ class BudgetPricer:
             return None
         return self.limit.window, state.memory, self.update.memory.dump()
 
-    def price(self) -> float:
-        """The price for a request now. If Redis cannot be read, the last reading counts as read just now."""
-        if not self.update or not self.last:
+    def price(self, now: float) -> float:
+        """The price for a request now. If Redis cannot be read, the last reading counts as read just now.
+
+        now: monotonic time.
+        """
+        if self.update is None or self.last is None:
             return 0.0
         reading, memory, taken_at = self.last
-        age = time.monotonic() - taken_at
+        age = now - taken_at
         if age < 2 * TICK:
             return self.update.price
         reading = reading._replace(now=reading.now + age)
@@ -99,15 +102,17 @@ class Pricing:
 
     def price(self, limits: Iterable[Limit], least: float) -> float:
         """The highest price of these limits, but at least `least`."""
-        return max([least, *(pricer.price() for pricer in self._of(limits))])
+        highest, now = least, time.monotonic()
+        for limit in limits:
+            pricer = self.pricers.get(limit.window.key)
+            if pricer is not None and (price := pricer.price(now)) > highest:
+                highest = price
+        return highest
 
     def tight(self, limits: Iterable[Limit]) -> bool:
         """Whether one of these limits is too full for experiments."""
-        return any(pricer.update.tight for pricer in self._of(limits) if pricer.update)
-
-    def _of(self, limits: Iterable[Limit]) -> list[BudgetPricer]:
         pricers = (self.pricers.get(limit.window.key) for limit in limits)
-        return [pricer for pricer in pricers if pricer]
+        return any(pricer.update.tight for pricer in pricers if pricer and pricer.update)
 
     def note(
         self,
@@ -119,20 +124,24 @@ class Pricing:
     ) -> None:
         """Take a request into account.
 
-        estimates: (P(correct), completion tokens of all choices) of the tiers the request may get.
+        estimates: (P(correct), completion tokens of one choice) of the tiers the request may get.
         first_table: what tokens buy according to the head, used until enough requests have been seen.
         least: the price until then, if there is no `first_table`.
         """
-        now, (correct, tokens) = time.monotonic(), estimates
+        now, largest = time.monotonic(), demand.largest
+        request = RequestEstimates(*estimates, demand.choices)
         for limit in limits:
             pricer = self.pricers.get(limit.window.key)
             if pricer is None or pricer.limit is not limit:
                 first = first_table or PriceTable([1.0], [max(least, 1e-9)])
                 pricer = self.pricers[limit.window.key] = BudgetPricer(limit, RecentPrices(first))
             pricer.used_at = now
-            pricer.largest.append(demand.largest)
-            prompt = demand.prompt / BYTES_PER_TOKEN if limit.budget.count == "total" else 0.0
-            pricer.prices.add(correct, [prompt + count for count in tokens])
+            pricer.largest.append(largest)
+            if limit.budget.count == "total":
+                prompt = demand.prompt / BYTES_PER_TOKEN
+                pricer.prices.add(RequestEstimates(*estimates, demand.choices, prompt))
+            else:
+                pricer.prices.add(request)
 
     async def keep_updating(self) -> None:
         """Update the prices once per second, until cancelled."""
@@ -160,7 +169,13 @@ class Pricing:
             self._observer.priced(name, update.price, at_bound=update.at_bound == "ceiling")
 
     async def _update(self, pricers: Sequence[BudgetPricer]) -> None:
-        """Update some prices in one piece. Raises: StoreUnavailable."""
+        """Update some prices in one piece. Raises: StoreUnavailable.
+
+        Between two new tables, which take long, other requests are served.
+        """
+        for pricer in pricers:
+            if pricer.prices.renew():
+                await asyncio.sleep(0)
         now, states = await self._store.status([pricer.limit.window for pricer in pricers])
         changes = [pricer.read(now, state) for pricer, state in zip(pricers, states, strict=True)]
         await self._store.pace([change for change in changes if change])

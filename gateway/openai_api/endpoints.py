@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.errors import InvalidJson
 from gateway.openai_api.large_media import media_of_large

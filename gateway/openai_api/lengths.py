@@ -90,6 +90,8 @@ def silences(fields: Fields) -> bool:
 
 def begins_late(fields: Fields) -> bool:
     """Whether a backend sends nothing before the whole answer is generated: beam search, best of several."""
+    if _LATE.isdisjoint(fields):
+        return False
     beams = _value(fields.get("use_beam_search"))
     return beams not in (None, False) or not _leaves("best_of", fields.get("best_of", _NULL))
 
@@ -99,6 +101,8 @@ _HOLDING = frozenset({
     *("structural_tag", "stream_interval", "stream_reasoning"),
 })  # fmt: skip
 """Fields with which a backend may hold its answer back."""
+_LATE = frozenset(("use_beam_search", "best_of"))
+_MAY_HOLD = _HOLDING | _LATE | {"include_reasoning", "response_format", "n", *_TOOLS}
 
 
 def may_hold_back(fields: Fields) -> bool:
@@ -107,6 +111,8 @@ def may_hold_back(fields: Fields) -> bool:
     So it is when reasoning is hidden, when a tool call or structured output is held back until it is whole,
     and when choices wait for each other.
     """
+    if _MAY_HOLD.isdisjoint(fields):
+        return False
     hidden = fields.get("include_reasoning", _NULL) not in (_NULL, Raw(b"true"))
     several = not _leaves("n", fields.get("n", _NULL))
     structured = not _leaves("response_format", fields.get("response_format", _NULL))

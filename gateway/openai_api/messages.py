@@ -114,7 +114,8 @@ def text_of(message: Message) -> str:
 
 def media_of(messages: list[Message], body: bytes) -> tuple[Medium, ...]:
     """Everything in the messages that is not text. If there is any, `body` is read again to tell what."""
-    if not any(_has_media(message.content) for message in messages if isinstance(message.content, list)):
+    lists = [message.content for message in messages if isinstance(message.content, list)]
+    if not lists or not any(map(_has_media, lists)):
         return ()
     raw = [part for message in _messages.decode(body).messages for part in _parts(message)]
     return tuple(medium for part in raw if (medium := medium_of(part)))

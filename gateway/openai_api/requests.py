@@ -7,7 +7,6 @@ read pass through unchanged.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,22 +16,13 @@ from gateway.config.models import EFFORTS
 from gateway.errors import InvalidRequest
 from gateway.openai_api.lenient import malformed, read_leniently
 from gateway.openai_api.messages import Medium, Message, media_of, text_of
-from gateway.openai_api.wishes import ChatTemplate, Reasoning, Thinking, budgets, efforts
+from gateway.openai_api.stream_options import StreamOptions
+from gateway.openai_api.wishes import ChatTemplate, Reasoning, Thinking, budgets, efforts, wishes_nothing
 
 Fields = dict[str, Raw]
 """The top-level fields of a JSON object. Each value is the bytes that the client sent."""
 
 _TRUE, _NULL = Raw(b"true"), Raw(b"null")
-
-
-class StreamOptions(Struct):
-    include_usage: bool | None = None
-    continuous_usage_stats: bool | None = None
-
-    @property
-    def counts(self) -> bool:
-        """The client asks for a running count in every chunk, for which vLLM needs both options."""
-        return bool(self.include_usage and self.continuous_usage_stats)
 
 
 class _Common(Struct, kw_only=True):
@@ -71,8 +61,7 @@ class EmbeddingBody(Struct):
     messages: list[Message] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ClientLimits:
+class ClientLimits(Struct, frozen=True):
     """The client's limits, in one form for all dialects of the API. Each is an upper bound."""
 
     effort: str | None = None
@@ -85,8 +74,7 @@ class ClientLimits:
     """The fewest completion tokens, reasoning included. Unlike the others, it asks for more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """A parsed request."""
 
     fields: Fields
@@ -139,19 +127,26 @@ def parse_chat(body: bytes) -> Request:
         del fields["max_tokens"]  # as vLLM does; another backend could obey the larger one
     if isinstance(chat.reasoning, Reasoning) and chat.reasoning.exclude:
         fields.setdefault("include_reasoning", Raw(b"false"))
-    texts = [text_of(message) for message in chat.messages]
-    asked = [text for text, message in zip(texts, chat.messages, strict=True) if message.role == "user"]
+    texts, asked = [], None
+    for message in chat.messages:
+        content = message.content
+        texts.append(text := content if isinstance(content, str) else text_of(message))
+        if message.role == "user":
+            asked = text
+    if asked is None:
+        asked = texts[-1] if texts else ""
+    options = chat.stream_options
     return Request(
         fields=fields,
         model=chat.model or "",
         stream=bool(chat.stream),
         client_limits=_client_limits(chat),
-        prompt=(asked or texts or [""])[-1],
+        prompt=asked,
         conversation="\n".join(texts)[-_SEARCHED:],
         metadata=chat.metadata,
         tools=bool(chat.tools),
-        wants_usage=bool(chat.stream_options and chat.stream_options.include_usage),
-        wants_counts=bool(chat.stream_options and chat.stream_options.counts),
+        wants_usage=options is not None and bool(options.include_usage),
+        wants_counts=options is not None and options.counts,
         choices=max(chat.n or 1, chat.best_of or 1, 1),
         media=media_of(chat.messages, read),
     )
@@ -216,21 +211,6 @@ T = TypeVar("T")
 Body = TypeVar("Body", bound=Struct)
 
 
-def with_usage(options: Raw | None, *, counts: bool = False) -> Raw:
-    """The client's `stream_options` with usage turned on; with `counts`, also running counts.
-
-    Without `counts`, the client did not ask for usage. An option of its own that needs it, which the backend
-    would have ignored, must not take effect now.
-    """
-    given = {} if options is None or bytes(options) == b"null" else _fields.decode(options)
-    asked = {"include_usage": True}
-    if counts:
-        asked["continuous_usage_stats"] = True
-    else:
-        given.pop("continuous_usage_stats", None)
-    return Raw(encode(given | asked))
-
-
 def decode_as(kind: type[Body], body: bytes) -> Body:
     """Parse the body of a request to the gateway's own API.
 
@@ -272,12 +252,17 @@ def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
 
 def _client_limits(chat: ChatBody) -> ClientLimits:
     """The lowest effort and the lowest budget of all that the request states."""
-    name = "max_tokens" if chat.max_completion_tokens is None else "max_completion_tokens"
+    if chat.max_completion_tokens is None:
+        max_tokens = _length("max_tokens", chat.max_tokens, 1)
+    else:
+        max_tokens = _length("max_completion_tokens", chat.max_completion_tokens, 1)
+    if wishes_nothing(chat):
+        return ClientLimits(max_tokens=max_tokens)
     stated = efforts(chat)
     return ClientLimits(
         effort=min(stated, key=effort_rank) if stated else None,
         thinking=min(budgets(chat), default=None),
-        max_tokens=_length(name, getattr(chat, name), 1),
+        max_tokens=max_tokens,
     )
 
 

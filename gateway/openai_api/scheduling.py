@@ -6,7 +6,7 @@ They belong to the operator. A client with `priority` would pass everybody else'
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from gateway.errors import InvalidRequest
 from gateway.openai_api.requests import Request

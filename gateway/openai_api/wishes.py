@@ -63,6 +63,19 @@ class Wishes(Protocol):
     chat_template_kwargs: ChatTemplate | None
 
 
+def wishes_nothing(chat: Wishes) -> bool:
+    """Whether the request has none of these fields, as most have none."""
+    return (
+        chat.reasoning_effort is None
+        and chat.reasoning is None
+        and chat.thinking is None
+        and chat.thinking_token_budget is None
+        and chat.enable_thinking is None
+        and chat.thinking_budget is None
+        and chat.chat_template_kwargs is None
+    )
+
+
 def _is_off(mode: str | None) -> bool:
     return mode is not None and mode.strip().lower() in _OFF_MODES
 

@@ -18,7 +18,8 @@ from gateway.openai_api.stopped_responses import read_stopped
 from gateway.openai_api.stopped_streams import reader_of
 from gateway.openai_api.stream import StreamReader
 from gateway.openai_api.usage import TokenUsage
-from gateway.routing.call import Blind, Plan
+from gateway.routing.blind import Blind
+from gateway.routing.call import Plan
 from gateway.telemetry.record import Record
 from gateway.upstream.response import UpstreamResponse
 

@@ -17,7 +17,8 @@ from gateway.openai_api.lengths import begins_late, may_hold_back
 from gateway.openai_api.requests import Request, encode
 from gateway.openai_api.stopped_responses import LONGEST_CUT
 from gateway.pipeline.relay import large_bodies, relay
-from gateway.routing.call import Blind, Call, Plan
+from gateway.routing.blind import Blind
+from gateway.routing.call import Call, Plan
 from gateway.routing.drafts import Draft
 from gateway.snapshot import Snapshot
 from gateway.telemetry.record import Record
@@ -98,7 +99,7 @@ class Pipeline:
         routing = router.route(
             call,
             price=pricing.price(call.limits, settings.price),
-            explore=explore and not pricing.tight(call.limits),
+            explore=explore and settings.exploration > 0 and not pricing.tight(call.limits),
         )
         plan = Plan(call, routing, routing.decision)
         if plan.fits:
@@ -114,7 +115,7 @@ class Pipeline:
         record.sends_thinking_budget = call.enforces_thinking_budget
         record.decision_seconds = time.perf_counter() - record.admitted
         if call.limits:
-            estimates = plan.routing.estimates(demand.choices)
+            estimates = plan.routing.estimates(call.settings.reservations)
             self._ledger.pricing.note(
                 call.limits, estimates, plan.routing.prices, demand, call.settings.price
             )

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from dataclasses import replace as with_changes
-from typing import NamedTuple
 
 from msgspec import Raw, Struct
 from msgspec.structs import replace
@@ -20,9 +17,11 @@ from gateway.http.headers import FORWARDED
 from gateway.openai_api.amendments import small_fields
 from gateway.openai_api.endpoints import Endpoint
 from gateway.openai_api.lengths import held_back, may_pause, model_decides, silences, within_cap
-from gateway.openai_api.requests import Fields, Request, encode, with_usage
+from gateway.openai_api.requests import Fields, Request, encode
 from gateway.openai_api.stop_strings import StopStrings, fields_about_stops, stop_strings
+from gateway.openai_api.stream_options import with_usage
 from gateway.openai_api.tokenizing import count_request, truncated_to
+from gateway.routing.blind import Blind
 from gateway.routing.decision import Decision
 from gateway.routing.plan import RoutingPlan
 from gateway.routing.prompt import prompt_bound
@@ -34,10 +33,9 @@ from router_model.allocation import PriceTable
 _NO_DEMAND = Demand(())
 _UNTIL_ABORTED = 8  # tokens of one choice that a backend generates until it notices that nobody reads them
 _FASTEST = 1000  # tokens of one choice that a backend generates in a second
-_ABORT_SECONDS = 0.5  # time until a backend has stopped after its client has left, on a busy machine
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Target:
     """The model that a request names, with its tiers."""
 
@@ -92,26 +90,6 @@ class Call(Struct, frozen=True):  # a Struct, as one is made per request and a f
         return self.endpoint.has_template and self.target.ladder.enforces_thinking_budget
 
 
-class Blind(NamedTuple):
-    """Completion tokens of a stream that its client can keep out of sight."""
-
-    reasoning: int = 0
-    """Reasoning tokens that are not sent."""
-    held: int = 0
-    """Tokens that are generated after the last one that passed, whose text is held back or comes too late."""
-    pace: int = 0
-    """Tokens in a second that may be generated while nothing passes."""
-    silent: bool = False
-    """Nothing needs to pass before the answer is complete."""
-
-    def unseen(self, silence: float, rate: float) -> int:
-        """Tokens that may have been generated after the last ones that passed, until the backend stops.
-
-        silence: seconds since those passed. rate: tokens that passed in a second, over all choices.
-        """
-        return self.held + math.ceil(max(self.pace, rate) * silence + rate * _ABORT_SECONDS)
-
-
 _NOT_BLIND = Blind()
 
 
@@ -140,20 +118,20 @@ class Plan(Struct, frozen=True):
         call = self.call
         if not call.limits:
             return _NO_DEMAND
-        request, settings = call.request, call.settings
-        budgets = [limit.budget for limit in call.limits]
-        prompt = 0
-        if any(budget.count == "total" for budget in budgets):
-            # of embeddings, the sum over all inputs, of which there may be many
-            context = call.context if self.routing else None
-            prompt = prompt_bound(call.body, request, self._image, context)
+        request, prompt, strict = call.request, 0, False
+        for limit in call.limits:
+            strict = strict or limit.budget.reserve == "p95"
+            if limit.budget.count == "total" and not prompt:
+                # of embeddings, the sum over all inputs, of which there may be many
+                context = call.context if self.routing else None
+                prompt = prompt_bound(call.body, request, self._image, context)
         if self.routing is None:
             return Demand((TierDemand(0),), prompt=prompt)
         return self.routing.demand(
-            settings.reservations,
+            call.settings.reservations,
             choices=request.choices,
             prompt=prompt,
-            strict=any(budget.reserve == "p95" for budget in budgets) and not model_decides(request.fields),
+            strict=strict and not model_decides(request.fields),
         )
 
     @property
@@ -264,36 +242,39 @@ class Plan(Struct, frozen=True):
         """The plan of a call that has been encoded for a backend; it keeps the small fields only."""
         request = self.call.request
         kept = small_fields(request.fields) | (fields_about_stops(request.fields) if self.stops else {})
-        request = with_changes(request, fields=kept, prompt="", conversation="", metadata=None)
+        request = replace(request, fields=kept, prompt="", conversation="", metadata=None)
         return replace(self, call=replace(self.call, request=request, body=b""), known_blind=self.blind)
 
     def fields(self) -> Fields:
         """The fields to send upstream: the client's bytes, except for the model name, the tier and usage."""
-        call, decision = self.call, self.decision
-        request, endpoint, ladder = call.request, call.endpoint, call.target.ladder
-        fields = request.fields
-        if decision:
-            length = Length(decision.thinking, decision.cap)
-            if endpoint.has_template:
-                fields = ladder.apply(fields, decision.rung, length)
-            else:
-                fields = ladder.clamp(fields, length)
-            # Under a budget, send a limit even if the tier has none: nothing beyond it is reserved.
-            if decision.cap is not None and self.reservation and self.reservation.capped:
-                others = {name: value for name, value in fields.items() if name != "max_tokens"}
-                fields = others | {endpoint.cap_field: Raw(b"%d" % decision.cap)}
-            if decision.cap is not None and "min_tokens" in fields:
-                fields = within_cap(fields, decision.cap, request.client_limits.max_tokens)
+        call, decision, stops = self.call, self.decision, self.stops
+        request, counts = call.request, self.reservation is not None or stops is not None
+        fields = self._with_length(request.fields, decision) if decision else dict(request.fields)
         if request.model != call.pool.served_name:
-            fields = fields | {"model": Raw(encode(call.pool.served_name))}
-        ours = set()
-        if self.stops:
-            ours.add("stop")
+            fields["model"] = Raw(encode(call.pool.served_name))
+        if stops is not None:
+            fields.pop("stop", None)
         if self.reservation is not None:
-            ours.add("stream_interval")  # a client could have the count in the last chunk only
-        if not ours.isdisjoint(fields):
-            fields = {name: value for name, value in fields.items() if name not in ours}
-        counts = self.asks_counts
+            fields.pop("stream_interval", None)  # a client could have the count in the last chunk only
         if request.stream and (counts or not request.wants_usage):
-            fields = fields | {"stream_options": with_usage(fields.get("stream_options"), counts=counts)}
+            fields["stream_options"] = with_usage(fields.get("stream_options"), counts=counts)
+        return fields
+
+    def _with_length(self, own: Fields, decision: Decision) -> Fields:
+        """A copy of the client's fields with the rung and the length of a decision."""
+        call, cap, length = self.call, decision.cap, Length(decision.thinking, decision.cap)
+        if call.endpoint.has_template:
+            fields = call.target.ladder.apply(own, decision.rung, length)
+        else:
+            fields = call.target.ladder.clamp(own, length)
+        if fields is own:
+            fields = dict(own)
+        if cap is None:
+            return fields
+        # Under a budget, send a limit even if the tier has none: nothing beyond it is reserved.
+        if self.reservation and self.reservation.capped:
+            fields.pop("max_tokens", None)
+            fields[call.endpoint.cap_field] = Raw(b"%d" % cap)
+        if "min_tokens" in fields:
+            fields = within_cap(fields, cap, call.request.client_limits.max_tokens)
         return fields

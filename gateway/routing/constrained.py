@@ -7,7 +7,7 @@ vLLM may force the end of a thought into the arguments of a tool call that the m
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from gateway.config.models import Family, Model, Tier
 from gateway.openai_api.requests import ClientLimits

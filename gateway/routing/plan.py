@@ -3,87 +3,68 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
-from msgspec.structs import replace as with_fields
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.budget.reservation import Demand, Reservation, TierDemand
 from gateway.config.budgets import Reservations
-from gateway.openai_api.requests import ClientLimits
 from gateway.routing.decision import Decision
 from gateway.routing.exploration import Draw, propensity
-from gateway.routing.policy import Bounds, Choice
+from gateway.routing.outline import Outline, Terms
+from gateway.routing.policy import Choice
 from gateway.routing.tiers import Length, TierLadder
 from router_model.allocation import PriceTable
 from router_model.predictor import Prediction
 
 
-@dataclass(frozen=True, slots=True)
-class RoutingPlan:
+class RoutingPlan(Struct, frozen=True):
     """A decision with what is needed to shorten it for a budget."""
 
-    ladder: TierLadder
-    bounds: Bounds
-    client_limits: ClientLimits
+    outline: Outline
     prediction: Prediction
-    context: int | None
-    """The model's context length; None if unknown."""
     choice: Choice
     decision: Decision
     prices: PriceTable | None = None
     """The head's own price table. A budget uses it until it has seen enough requests."""
-    room: int | None = None
-    """Completion tokens that the context leaves beside the prompt; None while nobody had to find out."""
-
-    @property
-    def guaranteed(self) -> int:
-        """Reasoning tokens that a floor or a fixed tier promises, so that no budget may take them away."""
-        guarantee = self.bounds.guarantee
-        return 0 if guarantee is None else self.ladder.thinking[guarantee]
 
     @property
     def span(self) -> range:
         """Positions of the rungs that the request could have got, by choice, by chance or by a budget."""
-        wanted, eligible = self.decision.rung, self.choice.eligible
-        if self.bounds.fixed:
-            return range(wanted, wanted + 1)
-        low = self.fitting(self.bounds.floor.index) if self.bounds.floor else 0
-        return range(min(low, wanted), max(wanted + 1, eligible.stop))
+        return self.outline.span(self.decision.rung, self.choice.eligible.stop)
 
     def candidates(self, wanted: int) -> tuple[int, ...]:
-        """The rungs that a budget may grant if this one is wanted: itself, then the named tiers below.
+        """The rungs that a budget may grant if this one is wanted, which comes first."""
+        return self.outline.candidates(wanted, self.span.start)
 
-        Only named tiers, because a message to Redis holds the amounts of every candidate in every window.
-        If the context has no room for the wanted rung, the first one that it has room for takes its place.
-        """
-        wanted = self.fitting(wanted)
-        below = (index for index in reversed(self.ladder.named) if self.span.start <= index < wanted)
-        return (wanted, *(index for index in below if self.fitting(index) == index))
+    def terms(self, reservations: Reservations) -> Terms:
+        """What the budgets must know, apart from the head's estimates."""
+        return self.outline.terms(self.decision.rung, self.choice.eligible.stop, reservations)
 
-    def estimates(self, choices: int) -> tuple[list[float], list[float]]:
-        """P(right) and the expected completion tokens of all choices, by rung that the request could get."""
-        rungs = slice(self.span.start, self.span.stop)
-        tokens = [count * choices for count in self.prediction.tokens[rungs]]
-        return list(self.prediction.correct[rungs]), tokens
-
-    def length(self, index: int) -> Length:
-        return self.ladder.length(index, self.client_limits, self.guaranteed, self.context, self.room)
+    def estimates(self, reservations: Reservations) -> tuple[Sequence[float], Sequence[float]]:
+        """P(right) and the expected completion tokens of one choice, by rung that the request could get."""
+        span = self.terms(reservations).span
+        return (
+            self.prediction.correct[span.start : span.stop],
+            self.prediction.tokens[span.start : span.stop],
+        )
 
     def fits(self, room: int, longest_answer: int) -> bool:
         """Whether a budget may grant any candidate in full if the context leaves `room` completion tokens.
 
         longest_answer: tokens reserved for an answer that has no limit of its own; 0 if none are reserved.
         """
-        if room >= self.ladder.whole + longest_answer and not self.client_limits.min_tokens:
+        outline = self.outline
+        if room >= outline.ladder.whole + longest_answer and not outline.limits.min_tokens:
             return True  # the usual case, which costs nothing
         if room < 1:
             return False
-        plan = replace(self, room=room)
+        within = outline.within(room)
         for index in self.candidates(self.decision.rung):
-            length = self.length(index)
-            if plan.length(index) != length or plan.fitting(index) != index:
+            length = outline.length(index)
+            if within.length(index) != length or within.fitting(index) != index:
                 return False
             if length.max_tokens is None and length.thinking + longest_answer > room:
                 return False
@@ -91,27 +72,27 @@ class RoutingPlan:
 
     def with_room(self, room: int) -> RoutingPlan:
         """The plan with a rung and lengths that fit `room` completion tokens."""
-        plan = replace(self, room=room)
+        plan = replace(self, outline=self.outline.within(room))
         decision, draw = plan.fitted(self.decision), self.choice.draw
         if draw and decision.rung != self.decision.rung:
-            odds = propensity(draw, decision.rung, plan.fitting)
-            decision = with_fields(decision, propensity=odds)
+            odds = propensity(draw, decision.rung, plan.outline.fitting)
+            decision = replace(decision, propensity=odds)
         return replace(plan, decision=decision)
 
     def fitted(self, decision: Decision) -> Decision:
         """A decision, granted by the budgets or not yet, with a rung and a length that fit the room."""
-        index = self.fitting(decision.rung)
-        length = self.length(index)
+        index = self.outline.fitting(decision.rung)
+        length, room = self.outline.length(index), self.outline.room
         caps = [cap for cap in (decision.cap, length.max_tokens) if cap is not None]
-        if decision.cap is not None and length.max_tokens is None and self.room is not None:
-            caps.append(self.room)  # a budget caps a tier that has no limit of its own
+        if decision.cap is not None and length.max_tokens is None and room is not None:
+            caps.append(room)  # a budget caps a tier that has no limit of its own
         changes: dict[str, Any] = {
             "thinking": min(decision.thinking, length.thinking),
             "cap": min(caps, default=None),
         }
         if index != decision.rung:
             changes |= self._shortened(decision, index) | {"reason": "context"}
-        return with_fields(decision, **changes)
+        return replace(decision, **changes)
 
     def without_budget(self, decision: Decision, unbudgeted: TierLadder) -> Decision:
         """A decision for a backend that refuses thinking budgets, within the length that was planned.
@@ -121,39 +102,21 @@ class RoutingPlan:
 
         unbudgeted: the ladder for such backends.
         """
-        if not decision.thinking or self.ladder.thinks(0):
+        outline = self.outline
+        if not decision.thinking or outline.ladder.thinks(0):
             return decision
-        most = decision.cap if decision.cap is not None else self.client_limits.max_tokens
-        limits = replace(self.client_limits, max_tokens=most)
-        tier = self.ladder.rungs[decision.rung].tier
-        length = unbudgeted.length(tier, limits, self.guaranteed, self.context, self.room)
-        return decision if length.thinking else with_fields(decision, thinking=0)
+        most = decision.cap if decision.cap is not None else outline.limits.max_tokens
+        limits = replace(outline.limits, max_tokens=most)
+        tier = outline.ladder.rungs[decision.rung].tier
+        length = unbudgeted.length(tier, limits, outline.guaranteed, outline.context, outline.room)
+        return decision if length.thinking else replace(decision, thinking=0)
 
-    def fitting(self, index: int) -> int:
-        """The rung itself, or if the context has no room for its thinking, the longest tier that has.
-
-        Where the backend takes a thinking budget, that is shortened instead. Elsewhere a thought as long as
-        the tier's would leave no room for the answer. A floor does not help: what does not fit does not fit.
-        """
-        if self.room is None or self.ladder.enforces_thinking_budget:
-            return index
-        lower = [at for at in reversed(self.ladder.named) if at < index]
-        whole = replace(self, room=None)
-        fit = (at for at in (index, *lower) if self.length(at).thinking >= whole.length(at).thinking)
-        return next(fit, self.ladder.named[0])
-
-    def max_tokens(self, index: int, longest_answer: int) -> int:
-        """The most completion tokens that a rung may generate."""
-        length = self.length(index)
-        if length.max_tokens is not None:
-            return length.max_tokens
-        most = length.thinking + longest_answer
-        return min(most, self.room or self.context or most)
-
-    def tier_demand(self, index: int, longest_answer: int) -> TierDemand:
-        max_tokens, prediction = self.max_tokens(index, longest_answer), self.prediction
+    def tier_demand(self, index: int, most: int) -> TierDemand:
+        """The need of a rung that may generate at most so many completion tokens."""
+        prediction = self.prediction
         likely = math.ceil(prediction.p95[index]) if prediction.p95 else None
-        return TierDemand(max_tokens, likely, min(round(prediction.tokens[index]), max_tokens))
+        expected = round(prediction.tokens[index])
+        return TierDemand(most, likely, min(most, expected))
 
     def demand(
         self, reservations: Reservations, *, choices: int, prompt: int = 0, strict: bool = False
@@ -163,17 +126,15 @@ class RoutingPlan:
         prompt: upper bound on the prompt's tokens. strict: the client decides the length, so that the head's
         percentiles do not hold.
         """
-        candidates = self.candidates(self.decision.rung)
-        demands = tuple(self.tier_demand(index, reservations.longest_answer) for index in candidates)
-        kept = self._kept(candidates[-1])
+        terms = self.terms(reservations)
         return Demand(
-            tiers=demands,
-            longest=self.max_tokens(self.span.stop - 1, reservations.longest_answer),
-            choices=choices,
-            prompt=prompt,
-            minimum=min(kept + reservations.shortest_answer, demands[-1].max_tokens),
-            soft=not kept,
-            strict=strict,
+            tuple(map(self.tier_demand, terms.candidates, terms.most)),
+            terms.longest,
+            choices,
+            prompt,
+            terms.minimum,
+            terms.soft,
+            strict,
         )
 
     def granted(self, reservation: Reservation, reservations: Reservations) -> Decision:
@@ -181,25 +142,29 @@ class RoutingPlan:
 
         They may have granted a cheaper tier or fewer tokens, or set a token limit where the tier has none.
         """
-        index = self.candidates(self.decision.rung)[reservation.tier]
-        length = self.length(index)
+        decision, outline, draw = self.decision, self.outline, self.choice.draw
+        limited = decision.cap is not None or not reservation.capped
+        if limited and not (reservation.shortened or draw or outline.room is not None):
+            return decision  # the usual case, which costs nothing
+        index = self.terms(reservations).candidates[reservation.tier]
+        length = outline.length(index)
         if reservation.clamp:
             length = self._cut(index, reservation.clamp)
         elif length.max_tokens is None and reservation.capped:
             length = Length(length.thinking, reservation.max_tokens)
         changes: dict[str, Any] = {"thinking": length.thinking, "cap": length.max_tokens}
-        if self.choice.draw:
+        if draw:
             granted = None if reservation.clamp else index
-            changes["propensity"] = self._propensity(self.choice.draw, granted, reservation, reservations)
+            changes["propensity"] = self._propensity(draw, granted, reservation, reservations)
         if reservation.shortened:
-            changes |= self._shortened(self.decision, index) | {"reason": "budget"}
-        return with_fields(self.decision, **changes)
+            changes |= self._shortened(decision, index) | {"reason": "budget"}
+        return replace(decision, **changes)
 
     def _shortened(self, decision: Decision, index: int) -> dict[str, Any]:
         """The fields of a decision that change with its rung."""
         first = decision.wanted is None or decision.wanted_rung is None
         return {
-            "tier": self.ladder.tier_at(index),
+            "tier": self.outline.ladder.tier_at(index),
             "rule": None,
             "rung": index,
             "rung_correct": self.prediction.correct[index],
@@ -223,25 +188,21 @@ class RoutingPlan:
             return 1.0 if reservation.fallback == "degrade" else draw.probabilities[self.decision.rung]
 
         def fits(index: int) -> bool:
-            need = self.tier_demand(index, reservations.longest_answer)
+            need = self.tier_demand(index, self.outline.max_tokens(index, reservations.longest_answer))
             return reservation.demand.fits(reservation.limits, need, reply.rooms)
 
         room = {index for index in self.span if fits(index)}
         return propensity(draw, granted, lambda drawn: _first(self.candidates(drawn), room))
 
-    def _kept(self, index: int) -> int:
-        """Guaranteed reasoning tokens of a rung, as far as the context has room for them."""
-        kept = min(self.guaranteed, self.ladder.thinking[index])
-        return kept if self.room is None else min(kept, self.length(index).thinking)
-
     def _cut(self, index: int, clamp: int) -> Length:
         """The length of a tier cut to `clamp` completion tokens, which always cover the guarantee."""
-        kept = self._kept(index)
+        outline = self.outline
+        kept = outline.kept(index)
         # `length` grants guaranteed reasoning on top of the client's limit, so subtract it first.
-        theirs = self.client_limits.max_tokens
+        theirs = outline.limits.max_tokens
         most = clamp - kept if theirs is None else min(clamp - kept, theirs)
-        limits = replace(self.client_limits, max_tokens=most)
-        length = self.ladder.length(index, limits, kept, self.context, self.room)
+        limits = replace(outline.limits, max_tokens=most)
+        length = outline.ladder.length(index, limits, kept, outline.context, outline.room)
         max_tokens = clamp if length.max_tokens is None else min(length.max_tokens, clamp)
         return Length(min(length.thinking, max_tokens), max_tokens)
 

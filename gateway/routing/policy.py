@@ -2,101 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from msgspec import Struct
+from msgspec.structs import replace
 
-from gateway.config.access import Key
-from gateway.config.models import Model
-from gateway.config.rules import Rule
-from gateway.openai_api.requests import ClientLimits
+from gateway.routing.bounds import Bounds
 from gateway.routing.decision import Decision, Reason, Rungs
 from gateway.routing.exploration import Draw, explore
-from gateway.routing.tiers import TierLadder
+from gateway.routing.outline import Outline
 from router_model.allocation import best_tier
 from router_model.predictor import Prediction
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """One bound on the rung, and where it comes from."""
-
-    index: int
-    """Position of the rung on the ladder."""
-    reason: Reason
-    """The reason of a decision that this bound changes."""
-    rule: str | None = None
-    """The rule that sets it, if one does."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """All bounds of one request. `fixed` outranks `floor`, and `floor` outranks `ceiling` and `pin`.
-
-    None is above the ceiling of the client's key, unless a rule with `over_keys` sets it.
-    """
-
-    ceiling: Bound
-    floor: Bound | None = None
-    fixed: Bound | None = None
-    pin: int | None = None
-    allowed: int | None = None
-    """The highest rung that the key and the rules allow, whatever the client asks for; None for any."""
-
-    @property
-    def guarantee(self) -> int | None:
-        """The rung whose reasoning tokens are promised, whatever the client's limits are."""
-        bound = self.fixed or self.floor
-        return bound.index if bound else None
-
-
-def collect_bounds(
-    ladder: TierLadder,
-    *,
-    model: Model,
-    key: Key | None,
-    rules: list[Rule],
-    limits: ClientLimits,
-    pin: str | None,
-) -> Bounds:
-    """Collect the bounds set by the model, the key, the matching rules and the client; keep the tightest.
-
-    A condition of a rule is often the client's to fulfil, such as a word in the prompt. So the key's ceiling
-    lowers every floor and fixed tier that is not explicitly above keys.
-    """
-    top = len(ladder.rungs) - 1
-    wall = top if key is None or key.ceiling is None else ladder.index(key.ceiling)
-
-    def bound(tier: str | None, reason: Reason, rule: str | None = None, most: int = top) -> list[Bound]:
-        """A bound as configured, by the name of a tier; none where the configuration names no tier."""
-        return [] if tier is None else [Bound(min(ladder.index(tier), most), reason, rule)]
-
-    floors = bound(model.floor, "model_floor", most=wall)
-    ceilings = [Bound(ladder.highest(limits), "client_ceiling")]
-    fixed: list[Bound] = []
-    if key:
-        floors += bound(key.floor, "key_floor", most=wall)
-        ceilings += bound(key.ceiling, "key_ceiling")
-    allowed = wall
-    for rule in rules:
-        if rule.ceiling:
-            allowed = min(allowed, ladder.index(rule.ceiling))
-        most = top if rule.over_keys else wall
-        floors += bound(rule.floor, "rule_floor", rule.name, most)
-        ceilings += bound(rule.ceiling, "rule_ceiling", rule.name)
-        if rule.tier and ladder.index(rule.tier) > most:
-            fixed.append(Bound(most, "key_ceiling"))
-        else:
-            fixed += bound(rule.tier, "rule_tier", rule.name)
-    return Bounds(
-        ceiling=min(ceilings, key=lambda bound: bound.index),
-        floor=max(floors, key=lambda bound: bound.index, default=None),
-        fixed=fixed[0] if fixed else None,
-        pin=None if pin is None else ladder.index(pin),
-        allowed=allowed,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True):
     """A chosen rung, before it is recorded as a decision."""
 
     index: int
@@ -159,42 +76,26 @@ def _only(index: int) -> range:
     return range(index, index + 1)
 
 
-def _requested(ladder: TierLadder, bounds: Bounds, limits: ClientLimits) -> str:
-    """The tier that the client pins or allows at most; "adaptive" if it leaves the choice to the gateway."""
-    if bounds.pin is not None:
-        return ladder.tier_at(bounds.pin)
-    if limits.effort is None and limits.thinking is None:
-        return "adaptive"
-    return ladder.tier_at(ladder.highest(limits))
-
-
 def build_decision(
-    ladder: TierLadder,
-    bounds: Bounds,
-    limits: ClientLimits,
+    outline: Outline,
     prediction: Prediction,
     price: float,
     *,
     choice: Choice,
     decision_id: str,
     model: str,
-    context: int | None,
     versions: dict[str, str],
 ) -> Decision:
-    """Record a choice with its inputs and the resulting length.
-
-    context: the model's context length. The backend refuses a larger token limit, so none is ever sent.
-    """
-    guaranteed = 0 if bounds.guarantee is None else ladder.thinking[bounds.guarantee]
-    index, eligible = choice.index, choice.eligible
-    length = ladder.length(index, limits, guaranteed, context)
+    """Record a choice with its inputs and the resulting length."""
+    ladder, index, eligible = outline.ladder, choice.index, choice.eligible
+    length = outline.length(index)
     return Decision(
         id=decision_id,
         model=model,
         tier=ladder.tier_at(index),
         reason=choice.reason,
         rule=choice.rule,
-        requested=_requested(ladder, bounds, limits),
+        requested=outline.requested,
         eligible=ladder.names_in(eligible),
         thinking=length.thinking,
         cap=length.max_tokens,
@@ -208,11 +109,11 @@ def build_decision(
         rung_correct=prediction.correct[index],
         rung_tokens=prediction.tokens[index],
         rungs=Rungs(
-            thinking=ladder.thinking,
-            correct=prediction.correct,
-            tokens=prediction.tokens,
-            named=ladder.named,
-            lowest=eligible.start,
-            highest=eligible.stop - 1,
+            ladder.thinking,
+            prediction.correct,
+            prediction.tokens,
+            ladder.named,
+            eligible.start,
+            eligible.stop - 1,
         ),
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Hashable, Mapping
 from random import Random
+
+from msgspec.structs import replace
 
 from gateway import __version__
 from gateway.config.access import Key, fingerprint, key_digest
@@ -12,23 +13,28 @@ from gateway.config.settings import Settings
 from gateway.errors import InvalidApiKey, InvalidRequest, ModelNotAllowed, ModelNotFound
 from gateway.http.headers import bearer
 from gateway.openai_api.lengths import least_tokens
-from gateway.openai_api.requests import ClientLimits, Request
+from gateway.openai_api.requests import ClientLimits
 from gateway.routing import policy
+from gateway.routing.bounds import Bounds, collect_bounds
 from gateway.routing.call import Call, Target
 from gateway.routing.constrained import constrained_ladder, unbudgeted_ladder
+from gateway.routing.outline import Outline
 from gateway.routing.plan import RoutingPlan
-from gateway.routing.policy import Bounds
 from gateway.routing.rules import Facts, RuleBook
 from gateway.routing.tiers import TierLadder
 from router_model.encoders.embedder import Embedder
 from router_model.head import Head
 from router_model.predictor import Predictor
 
-_ids = _chance = Random()  # noqa: S311 - neither decision IDs nor exploration need secrecy
+_random = Random()  # noqa: S311 - neither decision IDs nor exploration need secrecy
+
+
+_MOST_OUTLINES = 1024
+"""Outlines remembered. Clients choose the limits, so there may be any number of different ones."""
 
 
 class Router:
-    """The keys, models, tiers, rules and head of one configuration. Immutable."""
+    """The keys, models, tiers, rules and head of one configuration. Immutable but for what it remembers."""
 
     def __init__(self, settings: Settings, predictor: Predictor, digest: str) -> None:
         """digest: names the configuration in every decision."""
@@ -38,6 +44,7 @@ class Router:
         self.embedder = encoder if isinstance(encoder, Embedder) else None
         """The head's encoder if its embeddings must be fetched before the head can predict, else None."""
         self._rules = RuleBook(settings.rules)
+        self._outlines: dict[Hashable, Outline] = {}
         self.versions = {"gateway": __version__, "config": digest, "head": predictor.version}
         self._keys = {key.hash: key for key in settings.keys}
         self.targets: dict[str, Target] = {}
@@ -103,43 +110,46 @@ class Router:
 
         explore: draw the tier at random for the configured share of requests.
         """
-        target, key, request = call.target, call.key, call.request
-        ladder = target.ladder
-        rules = self._rules.matching(Facts(key.name if key else None, target.name, call.headers, request))
-        bounds = policy.collect_bounds(
-            ladder,
-            model=target.model,
-            key=key,
-            rules=rules,
-            limits=request.client_limits,
-            pin=target.pin,
-        )
-        limits = _with_least(request, ladder, bounds)
-        prediction = self.predictor.predict(request.prompt, target.name, ladder.lengths)
-        epsilon = self._settings.exploration if explore else 0.0
-        choice = policy.explore_choice(policy.choose(bounds, prediction, price), epsilon, _chance.random())
+        target, outline = call.target, self._outline(call)
+        prediction = self.predictor.predict(call.request.prompt, target.name, outline.ladder.lengths)
+        choice = policy.choose(outline.bounds, prediction, price)
+        if explore and (epsilon := self._settings.exploration):
+            choice = policy.explore_choice(choice, epsilon, _random.random())
         decision = policy.build_decision(
-            ladder,
-            bounds,
-            limits,
+            outline,
             prediction,
             price,
             choice=choice,
-            decision_id=f"{_ids.getrandbits(96):024x}",
+            decision_id=f"{_random.getrandbits(96):024x}",
             model=target.name,
-            context=call.context,
             versions=self.versions,
         )
-        return RoutingPlan(ladder, bounds, limits, prediction, call.context, choice, decision, target.prices)
+        return RoutingPlan(outline, prediction, choice, decision, target.prices)
+
+    def _outline(self, call: Call) -> Outline:
+        """What a call may get, kept for later ones of the same key, target, limits and matching rules."""
+        target, key, request = call.target, call.key, call.request
+        name, limits = key.name if key else None, request.client_limits
+        rules = self._rules.matching(Facts(name, target.name, call.headers, request)) if self._rules else []
+        fewest = least_tokens(request.fields, limits.max_tokens) if "min_tokens" in request.fields else 0
+        asked = target, name, tuple([id(rule) for rule in rules]), limits, fewest, call.context
+        outline = self._outlines.get(asked)
+        if outline is None:
+            bounds = collect_bounds(
+                target.ladder, model=target.model, key=key, rules=rules, limits=limits, pin=target.pin
+            )
+            if fewest:
+                limits = _with_least(limits, fewest, target.ladder, bounds)
+            if len(self._outlines) >= _MOST_OUTLINES:
+                self._outlines.clear()
+            outline = self._outlines[asked] = Outline(target.ladder, bounds, limits, call.context)
+        return outline
 
 
-def _with_least(request: Request, ladder: TierLadder, bounds: Bounds) -> ClientLimits:
+def _with_least(limits: ClientLimits, fewest: int, ladder: TierLadder, bounds: Bounds) -> ClientLimits:
     """The client's limits with its `min_tokens`, up to the longest rung that its key and the rules allow."""
-    limits = request.client_limits
-    if "min_tokens" not in request.fields or not (least := least_tokens(request.fields, limits.max_tokens)):
-        return limits
     top = len(ladder.rungs) - 1 if bounds.allowed is None else bounds.allowed
-    return replace(limits, min_tokens=min(least, ladder.longest(top)))
+    return replace(limits, min_tokens=min(fewest, ladder.longest(top)))
 
 
 def may_use(target: Target, key: Key | None) -> bool:

@@ -27,6 +27,9 @@ class RuleBook:
     def __init__(self, rules: Iterable[Rule]) -> None:
         self._rules = [(rule, re.compile(rule.when.prompt) if rule.when.prompt else None) for rule in rules]
 
+    def __bool__(self) -> bool:
+        return bool(self._rules)
+
     def matching(self, facts: Facts) -> list[Rule]:
         """The rules whose conditions all hold, in the order of the configuration file."""
         return [rule for rule, pattern in self._rules if _holds(rule.when, pattern, facts)]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -17,10 +17,10 @@ from gateway.routing.overlays import filled, places_of
 from gateway.routing.rungs import build_rungs
 from router_model.predictor import TierLength
 
-_ALIASES = (
+_ALIASES = frozenset((
     *("reasoning", "thinking", "thinking_token_budget", "reasoning_effort", "max_tokens"),
     *("enable_thinking", "thinking_budget"),
-)
+))  # fmt: skip
 """Fields in which clients limit reasoning or length. They are replaced by those the backend understands."""
 
 _TEMPLATE = "chat_template_kwargs"
@@ -33,8 +33,7 @@ _JsonObject = msgspec.json.Decoder(Fields)
 _NULL = Raw(b"null")
 
 
-@dataclass(frozen=True, slots=True)
-class Length:
+class Length(NamedTuple):
     """How long a response may get."""
 
     thinking: int
@@ -69,6 +68,7 @@ class TierLadder:
         self.rungs = build_rungs(self.tiers, (rungs or 0) if self._differs_in_numbers else 0)
         self.named = tuple(at for at, rung in enumerate(self.rungs) if rung.named)
         """The rungs that are named tiers: one position for each name."""
+        self._places = tuple(zip(self.names, self.named, strict=True))
         self.thinking = tuple(rung.thinking for rung in self.rungs)
         """Reasoning tokens of every rung."""
         self.lengths = tuple(
@@ -81,6 +81,9 @@ class TierLadder:
 
         An answer without a limit gets as much as the thinking.
         """
+        adds = self.tiers[0].overlay or family.no_thinking or family.thinking
+        self.changes_requests = len(self.tiers) > 1 or self.tiers[0].answer is not None or bool(adds)
+        """False for a model without reasoning: it has one tier that adds no fields and no token limit."""
         self.named_lengths = tuple(self.lengths[at] for at in self.named)
         self._overlays = lru_cache(maxsize=1024)(self._render)
 
@@ -108,13 +111,6 @@ class TierLadder:
         }
         return self.enforces_thinking_budget and len(words) == 1
 
-    @property
-    def changes_requests(self) -> bool:
-        """False for a model without reasoning: it has one tier that adds no fields and no token limit."""
-        only, family = self.tiers[0], self._family
-        adds = only.overlay or family.no_thinking or family.thinking
-        return len(self.tiers) > 1 or only.answer is not None or bool(adds)
-
     def thinks(self, thinking: int) -> bool:
         """Whether the model may think with so many reasoning tokens.
 
@@ -139,7 +135,7 @@ class TierLadder:
 
     def by_tier(self, values: Sequence[float]) -> dict[str, float]:
         """The values of the named tiers, by name, of values of all rungs."""
-        return {name: values[at] for name, at in zip(self.names, self.named, strict=True)}
+        return {name: values[at] for name, at in self._places}
 
     def highest(self, limits: ClientLimits) -> int:
         """The highest rung that the client's limits allow; an effort between two tiers rounds down."""
@@ -218,8 +214,9 @@ class TierLadder:
         overlay = self._overlays(self.rungs[index].sent_as, length.thinking)
         if _TEMPLATE in applied and _TEMPLATE not in overlay:
             _drop_words(applied)
-        for name, value in overlay.items():
-            applied[name] = value if isinstance(value, Raw) else self._merge(name, applied.get(name), value)
+        for name, (alone, keys) in overlay.items():
+            theirs = applied.get(name) if keys is not None else None
+            applied[name] = alone if theirs is None or keys is None else self._merge(name, theirs, keys)
         if length.max_tokens is not None:
             applied["max_completion_tokens"] = Raw(b"%d" % length.max_tokens)
         return applied
@@ -232,9 +229,9 @@ class TierLadder:
         return fields | {"max_tokens": Raw(b"%d" % length.max_tokens)}
 
     @staticmethod
-    def _merge(name: str, theirs: Raw | None, ours: Fields) -> Raw:
+    def _merge(name: str, theirs: Raw, ours: Fields) -> Raw:
         """Our keys merged over the client's object; anything that is not an object is replaced."""
-        if theirs is None or not bytes(theirs).startswith(b"{"):
+        if not bytes(theirs).startswith(b"{"):
             return Raw(encode(ours))
         # The client may send `thinking: true` where the family uses `enable_thinking`. A template could obey
         # it in spite of the decision, so drop every known name for thinking.
@@ -242,8 +239,10 @@ class TierLadder:
         kept = {key: value for key, value in _JsonObject.decode(theirs).items() if key not in stale}
         return Raw(encode(kept | ours))
 
-    def _render(self, index: int, thinking: int) -> dict[str, Raw | Fields]:
+    def _render(self, index: int, thinking: int) -> dict[str, tuple[Raw, Fields | None]]:
         """The fields that a tier adds to a request: the family's template, then the tier's own overlay.
+
+        Each as it is sent, and the keys of an object, which are merged over the client's.
 
         For example, for `short` of a Qwen3 model: {"chat_template_kwargs": {"enable_thinking": true},
         "thinking_token_budget": 1024}.
@@ -260,18 +259,18 @@ class TierLadder:
         for name, value in tier.overlay.items():
             ours = overlay.get(name)
             overlay[name] = ours | value if isinstance(ours, dict) and isinstance(value, dict) else value
-        return {
-            name: {key: Raw(encode(inner)) for key, inner in value.items()}
-            if isinstance(value, dict)
-            else Raw(encode(value))
-            for name, value in overlay.items()
-        }
+        return {name: (Raw(encode(value)), _members(value)) for name, value in overlay.items()}
 
     def _effort(self, tier: Tier) -> str:
         """The tier's effort, rounded down to one that the family knows, or the family's weakest."""
         known: Sequence[str] = self._family.efforts or EFFORTS
         below = [effort for effort in known if effort_rank(effort) <= effort_rank(tier.effort or "none")]
         return below[-1] if below else known[0]
+
+
+def _members(value: Any) -> Fields | None:
+    """The encoded members of an object; None of any other value."""
+    return {key: Raw(encode(inner)) for key, inner in value.items()} if isinstance(value, dict) else None
 
 
 def _drop_words(fields: Fields) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from gateway.budget.pacing import Memory, PaceSettings, update_price
 from gateway.simulation.limiter import Limiter
-from router_model.allocation import PriceTable, RecentPrices
+from router_model.allocation import PriceTable, RecentPrices, RequestEstimates
 from router_model.predictor import Prediction
 
 
@@ -101,7 +101,7 @@ class Paced(Fixed):
         """See `Controller.price`. A gateway without a reading assumes that the budget is idle."""
         now, gateway, prediction = arrival
         recent = self._recent.setdefault(gateway, RecentPrices(self.table))
-        recent.add(prediction.correct, prediction.tokens)
+        recent.add(RequestEstimates(prediction.correct, prediction.tokens))
         tick = self.pacing.window / 60
         looked, price = self._seen.get(gateway, (-math.inf, self.table.floor))
         if now - looked < tick:

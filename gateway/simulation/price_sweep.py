@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gateway.config.settings import Settings
-from gateway.routing.policy import Bound, Bounds, choose
+from gateway.routing.bounds import Bound, Bounds
+from gateway.routing.policy import choose
 from router_model.allocation import value
 from router_model.arrays import Floats, Ints
 from router_model.head import Head

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gateway.routing.policy import Bound, Bounds, choose
+from gateway.routing.bounds import Bound, Bounds
+from gateway.routing.policy import choose
 from gateway.simulation.controllers import Arrival, Controller
 from gateway.simulation.limiter import REFUSED, Limiter
 from gateway.simulation.traffic import FIRST_TOKEN, SPEED, Trace

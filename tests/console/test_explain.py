@@ -12,8 +12,9 @@ from msgspec.structs import replace
 
 from gateway.console import explain as module
 from gateway.console.explain import explain, price_ranges
+from gateway.routing.bounds import Bound, Bounds
 from gateway.routing.decision import Decision, Reason, Rungs
-from gateway.routing.policy import Bound, Bounds, choose
+from gateway.routing.policy import choose
 from router_model.allocation import value
 from router_model.predictor import Prediction
 from tests.making import decision

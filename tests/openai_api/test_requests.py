@@ -19,8 +19,8 @@ from gateway.openai_api.requests import (
     parse_chat,
     parse_completion,
     parse_embedding,
-    with_usage,
 )
+from gateway.openai_api.stream_options import with_usage
 from tests.making import chat, chat_body
 
 LIMITS: list[tuple[dict[str, Any], ClientLimits]] = [
@@ -172,8 +172,10 @@ def test_running_counts_are_asked_for() -> None:
 
 
 def test_asking_for_usage_keeps_other_options() -> None:
-    """Unknown options keep their bytes."""
+    """Unknown options keep their bytes, also many of them."""
+    long = b'"' + b"x" * 1000 + b'"'
     assert bytes(with_usage(Raw(b'{"x":1e-7}'))) == b'{"x":1e-7,"include_usage":true}'
+    assert bytes(with_usage(Raw(b'{"x":%b}' % long))) == b'{"x":%b,"include_usage":true}' % long
 
 
 @pytest.mark.parametrize(

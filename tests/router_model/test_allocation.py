@@ -1,4 +1,4 @@
-"""Values, hulls, price tables and allocations, checked by brute force and against an independent solver."""
+"""Values, hulls and allocations, checked by brute force and against an independent solver."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from router_model.allocation import (
-    PriceTable,
-    RecentPrices,
     allocate,
     best_tier,
     best_tiers,
@@ -23,14 +21,11 @@ from router_model.allocation import (
     value,
 )
 
-TABLE = PriceTable([10, 30, 60, 100], [20, 6, 1, 0.01])
-
 shares = st.integers(0, 1000).map(lambda thousandths: thousandths / 1000)
 lengths = st.floats(1, 5000)
 tiers = st.lists(st.tuples(shares, lengths), min_size=1, max_size=5).map(
     lambda pairs: tuple(zip(*pairs, strict=True))
 )
-estimates = st.lists(tiers, min_size=1, max_size=12)
 coarse = st.lists(
     st.tuples(st.integers(0, 4).map(lambda k: k / 4), st.integers(1, 6).map(float)), min_size=1, max_size=6
 ).map(lambda pairs: tuple(zip(*pairs, strict=True)))
@@ -120,86 +115,6 @@ def test_hull_by_brute_force(sample: tuple, place: float) -> None:
     assert all(low < high for low, high in itertools.pairwise(right))
     assert all(early >= late for early, late in itertools.pairwise(slopes))
     assert np.interp(budget, spent, right) == pytest.approx(mixture(correct, tokens, budget), abs=1e-9)
-
-
-# --- the price table --------------------------------------------------------------------------------------
-
-
-@given(st.floats(0, 1e6), st.floats(0, 1e6))
-def test_more_tokens_never_cost_more(one: float, other: float) -> None:
-    """The price falls as the budget of a request rises, and stays between its ends."""
-    less, more = sorted((one, other))
-
-    assert TABLE.ceiling >= TABLE.price(less) >= TABLE.price(more) >= TABLE.floor
-
-
-def test_table_interpolates_in_logarithms() -> None:
-    """At a point the price is the point's; half way in the logarithm it is the geometric mean."""
-    table = PriceTable([10, 1000], [4, 1])
-
-    assert [table.price(b) for b in (10, 100, 1000)] == pytest.approx([4, 2, 1])
-    assert [table.price(b) for b in (0, 5, 2000, math.inf)] == [4, 4, 1, 1]
-    assert table.price(math.nan) == 4
-
-
-@pytest.mark.parametrize(
-    ("budgets", "prices"),
-    [
-        ([], []),
-        ([1], [1, 2]),
-        ([1, 1], [2, 1]),
-        ([2, 1], [2, 1]),
-        ([1, 2], [1, 2]),
-        ([0], [1]),
-        ([1], [math.inf]),
-    ],
-)
-def test_refuses_what_is_no_table(budgets: list[float], prices: list[float]) -> None:
-    """Budgets must rise, prices must not, and all are positive and finite."""
-    with pytest.raises(ValueError, match=r"price|budget"):
-        PriceTable(budgets, prices)
-
-
-@given(estimates, st.floats(1e-3, 1e4))
-def test_best_tier_takes_the_dearer_steps(sample: list[tuple], price: float) -> None:
-    """At a price the best tier has the value of the hull's steps that are dearer than it."""
-    for correct, tokens in sample:
-        chosen = best_tier(correct, tokens, price)
-
-        cheapest = min(range(len(tokens)), key=lambda k: (tokens[k], -correct[k]))
-        taken = correct[cheapest] - price * tokens[cheapest] / 1000
-        taken += sum((slope - price) * more / 1000 for slope, more in steps(correct, tokens) if slope > price)
-        assert value(correct[chosen], tokens[chosen], price) == pytest.approx(taken, abs=1e-6)
-
-
-@given(estimates)
-def test_table_of_a_sample_spends_its_budget(sample: list[tuple]) -> None:
-    """At a table's own points the dearer steps stay within the budget, and with the equal ones fill it."""
-    table = PriceTable.of(sample)
-    base = sum(min(tokens) for _, tokens in sample)
-    every = [step for correct, tokens in sample for step in steps(correct, tokens)]
-    for budget in table.budgets[1:]:
-        price = table.price(budget)
-        dearer = base + sum(more for slope, more in every if slope > price * (1 + 1e-6))
-        filled = base + sum(more for slope, more in every if slope >= price * (1 - 1e-6))
-
-        assert dearer / len(sample) <= budget * (1 + 1e-6)
-        assert filled / len(sample) >= budget * (1 - 1e-6)
-
-
-def test_recent_prices_follow_the_traffic() -> None:
-    """The first table serves until enough was seen; then the table is that of the last requests."""
-    recent = RecentPrices(TABLE, size=100, every=10)
-    for _ in range(9):
-        recent.add([0.1, 0.9], [10, 510])
-    assert recent.table is TABLE
-
-    recent.add([0.1, 0.9], [10, 510])
-    assert recent.table.ceiling == pytest.approx(1.6)
-    for _ in range(100):
-        recent.add([0.1, 0.2], [10, 510])
-
-    assert recent.table.ceiling == pytest.approx(0.2)
 
 
 # --- the batch --------------------------------------------------------------------------------------

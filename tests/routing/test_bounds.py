@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from gateway.config.rules import Rule
 from gateway.openai_api.requests import ClientLimits
-from gateway.routing.policy import Bound, choose, explore_choice
+from gateway.routing.bounds import Bound
+from gateway.routing.policy import choose, explore_choice
 from router_model.predictor import Prediction
 from tests.making import TIERS, any_limits, bounds_of
 

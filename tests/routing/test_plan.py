@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec.structs import replace as with_fields
+from msgspec.structs import replace
 
 from gateway.budget.limits import Limit, duration, span
 from gateway.budget.reservation import Demand, Outcome, Reservation
@@ -16,10 +15,11 @@ from gateway.config.budgets import Budget, FailurePolicy, Reservations
 from gateway.openai_api.requests import ClientLimits
 from gateway.openai_api.usage import TokenUsage
 from gateway.routing import policy
+from gateway.routing.bounds import Bound, Bounds
 from gateway.routing.decision import Decision
 from gateway.routing.exploration import Draw
+from gateway.routing.outline import Outline
 from gateway.routing.plan import RoutingPlan
-from gateway.routing.policy import Bound, Bounds
 from gateway.routing.tiers import TierLadder
 from gateway.store.commands import ReserveReply, window
 from router_model.predictor import Prediction
@@ -67,26 +67,18 @@ def planned(
 ) -> RoutingPlan:
     """The plan as the router makes it, without exploration."""
     choice = policy.choose(bounds, prediction, price)
+    outline = Outline(tiers, bounds, limits, context)
     decision = policy.build_decision(
-        tiers,
-        bounds,
-        limits,
-        prediction,
-        price,
-        choice=choice,
-        decision_id="d",
-        model="m",
-        context=context,
-        versions={},
+        outline, prediction, price, choice=choice, decision_id="d", model="m", versions={}
     )
-    return RoutingPlan(tiers, bounds, limits, prediction, context, choice, decision)
+    return RoutingPlan(outline, prediction, choice, decision)
 
 
 def drawn(plan: RoutingPlan, rung: int, draw: Draw) -> RoutingPlan:
     """The plan, had this rung been drawn."""
-    decision = with_fields(plan.decision, rung=rung, tier=plan.ladder.tier_at(rung))
+    decision = replace(plan.decision, rung=rung, tier=plan.outline.ladder.tier_at(rung))
     had = replace(plan, choice=replace(plan.choice, index=rung, draw=draw), decision=decision)
-    return had if plan.room is None else had.with_room(plan.room)
+    return had if plan.outline.room is None else had.with_room(plan.outline.room)
 
 
 @pytest.mark.parametrize("tier", ["direct", "long"])
@@ -160,13 +152,13 @@ def test_what_is_granted_was_reserved(plan: RoutingPlan, choices: int, data: st.
     completion, total = reservation.amounts()
     assert completion == choices * reservation.max_tokens
     assert total == completion + 296
-    lowest = plan.bounds.fixed or plan.bounds.floor
+    lowest = plan.outline.bounds.fixed or plan.outline.bounds.floor
     if lowest:
-        assert granted.rung >= plan.fitting(lowest.index)
-        promised = plan.length(granted.rung).thinking
-        kept = min(plan.guaranteed, plan.ladder.thinking[granted.rung])
+        assert granted.rung >= plan.outline.fitting(lowest.index)
+        promised = plan.outline.length(granted.rung).thinking
+        kept = min(plan.outline.guaranteed, plan.outline.ladder.thinking[granted.rung])
         assert granted.thinking >= min(kept, promised)
-    assert granted.tier == plan.ladder.tier_at(granted.rung)
+    assert granted.tier == plan.outline.ladder.tier_at(granted.rung)
     assert granted.rung_tokens == plan.prediction.tokens[granted.rung]
     assert (granted.reason == "budget") == reservation.shortened
     was = (plan.decision.wanted, plan.decision.wanted_rung)
@@ -183,9 +175,9 @@ def test_candidates_fall(plan: RoutingPlan) -> None:
 
     assert wanted == plan.decision.rung
     assert below == sorted(below, reverse=True)
-    fit = {at for at in plan.ladder.named if plan.fitting(at) == at}
+    fit = {at for at in plan.outline.ladder.named if plan.outline.fitting(at) == at}
     assert set(below) == {at for at in fit if at in plan.span and at < wanted}
-    longest = plan.max_tokens(plan.span[-1], Reservations().longest_answer)
+    longest = plan.outline.max_tokens(plan.span[-1], Reservations().longest_answer)
     assert demand.largest == demand.prompt + max(longest, demand.tiers[0].max_tokens)
     assert all(0 <= t.expected <= t.max_tokens for t in demand.tiers)
     assert 0 < demand.minimum <= max(demand.tiers[-1].max_tokens, 1) or demand.tiers[-1].max_tokens == 0

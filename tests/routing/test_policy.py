@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from gateway.openai_api.requests import ClientLimits
 from gateway.routing import policy
-from gateway.routing.policy import Bound, Bounds, Choice, choose, explore_choice
+from gateway.routing.bounds import Bound, Bounds
+from gateway.routing.outline import Outline
+from gateway.routing.policy import Choice, choose, explore_choice
 from router_model.predictor import Prediction
 from tests.making import any_limits, bounds_of, ladder, ladders
 
@@ -161,15 +163,12 @@ def test_decision_is_a_full_record(
         None if floor is None else Bound(made.index(floor), "model_floor"),
     )
     decision = policy.build_decision(
-        made,
-        bound,
-        limits,
+        Outline(made, bound, limits, context),
         prediction,
         price,
         choice=choose(bound, prediction, price),
         decision_id="d",
         model="m",
-        context=context,
         versions={"v": "1"},
     )
     guaranteed = made.thinking[made.index(floor)] if floor else 0
@@ -212,15 +211,12 @@ def test_what_was_requested(limits: ClientLimits, pin: str | None, requested: st
     found = bounds_of(limits=limits, pin=pin)
     chosen = choose(found, ONE_BETTER, 0.0)
     decision = policy.build_decision(
-        ladder(),
-        found,
-        limits,
+        Outline(ladder(), found, limits, None),
         ONE_BETTER,
         0.0,
         choice=chosen,
         decision_id="d",
         model="m",
-        context=None,
         versions={},
     )
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gateway.config.models import ImageTokens
 from gateway.openai_api.messages import Medium
 from gateway.openai_api.requests import ClientLimits
-from gateway.routing.policy import Bound, Bounds
+from gateway.routing.bounds import Bound, Bounds
+from gateway.routing.outline import Outline
 from gateway.routing.prompt import medium_bound
 from gateway.routing.room import counted_room, estimated_room, estimated_tokens
 from gateway.routing.tiers import Length, TierLadder
@@ -183,7 +183,8 @@ def test_estimated_media() -> None:
 )
 def test_what_surely_fits(limits: ClientLimits, room: int, longest_answer: int, *, fits: bool) -> None:
     """Nobody is asked where the wanted tier and all shorter ones have their full length."""
-    plan = replace(wanting(ladder(), 3), client_limits=limits)
+    plan = wanting(ladder(), 3)
+    plan = replace(plan, outline=Outline(plan.outline.ladder, plan.outline.bounds, limits, 5000))
     plan = replace(plan, decision=plan.fitted(plan.decision))
 
     assert plan.fits(room, longest_answer) == fits
@@ -201,9 +202,10 @@ def test_what_surely_fits_without_a_limit(room: int, longest_answer: int, *, fit
 @given(plans(), st.integers(1, 40_000))
 def test_what_fits_is_not_changed(plan: RoutingPlan, room: int) -> None:
     """Where everything fits, knowing the room changes no candidate."""
-    if plan.room is None and plan.context and room <= plan.context and plan.fits(room, 0):
+    outline = plan.outline
+    if outline.room is None and outline.context and room <= outline.context and plan.fits(room, 0):
         there = plan.with_room(room)
         assert there.decision == plan.decision
         candidates = plan.candidates(plan.decision.rung)
         assert there.candidates(plan.decision.rung) == candidates
-        assert [there.length(at) for at in candidates] == [plan.length(at) for at in candidates]
+        assert [there.outline.length(at) for at in candidates] == [outline.length(at) for at in candidates]

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from gateway.config.models import Tier
 from gateway.openai_api.requests import ClientLimits
-from gateway.routing.policy import Bound, Bounds, choose
+from gateway.routing.bounds import Bound, Bounds
+from gateway.routing.policy import choose
 from gateway.routing.rungs import Rung, build_rungs
 from gateway.routing.tiers import TierLadder
 from router_model.predictor import Prediction
