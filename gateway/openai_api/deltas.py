@@ -26,6 +26,7 @@ class Spelling:
             return tuple((opening(name), opening(name) + b'"') for name in names)
 
         self.finish = opening(b"finish_reason")
+        self.count = b"," + space + b'"usage":' + space + b"{"
         self.visible = texts(b"content", b"text", b"arguments")
         self.reasoning = texts(b"reasoning", b"reasoning_content")
 
