@@ -32,6 +32,7 @@ class HttpProtocol(HttpToolsProtocol):
     """A client's connection: reads one request after the other, each when the last response is complete."""
 
     flow: WatchedFlow
+    cycle: Cycle
     limits = HttpLimits()
     stall_seconds: Callable[[], float] = staticmethod(lambda: 60.0)
     """How long a client may leave its response unread."""
@@ -82,11 +83,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._stalled = self.loop.call_later(self.stall_seconds(), self.transport.abort)
 
     def resume_writing(self) -> None:
-        self._peer.paused = False
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
         super().resume_writing()
+        self._peer.resume()
 
     # --- reading -----------------------------------------------------------------------------------
 
@@ -240,6 +241,7 @@ class HttpProtocol(HttpToolsProtocol):
             keep_alive=head.keep_alive,
             on_response=self.on_response_complete,
         )
+        self._peer.send_now = self.cycle.send_now
         self._undeclared = head.length == 0 and head.method == "POST"
         if head.length == 0:
             self.cycle.more_body = False

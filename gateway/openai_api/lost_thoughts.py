@@ -11,6 +11,7 @@ from gateway.openai_api.thought_marks import LOOK, closing_mark, opening_mark
 _TEXT = re.compile(rb'"content": ?("(?:[^"\\]|\\.)*")')
 
 _FIRST_CHARACTERS = "<[◁atH"  # of the marks that open a thought
+_LESS, _BACKSLASH = b"<\\"
 _TRIANGLE = "◁".encode()
 _ESCAPED = (b"\\u003c", b"\\u25c1")
 """How JSON may write what the closing marks begin with that stand alone, `<` and `◁`."""
@@ -73,11 +74,11 @@ class LostThought:
     def _may_close(self, block: bytes) -> bool:
         """Whether a mark may be under way that closes a thought which the chat template has opened."""
         tail = self._tail
-        if b"<" in block or (tail and ("<" in tail or "◁" in tail)):
+        if _LESS in block or (tail and ("<" in tail or "◁" in tail)):
             return True
-        # a search for one byte is several times faster than for three
-        return (b"\\" in block and any(map(block.__contains__, _ESCAPED))) or (
-            b"\xe2" in block and _TRIANGLE in block
+        # a search for a number, that is for one byte, is several times faster than for bytes
+        return (_BACKSLASH in block and any(map(block.__contains__, _ESCAPED))) or (
+            _TRIANGLE[0] in block and _TRIANGLE in block
         )
 
     def _opens(self, text: str) -> bool:

@@ -26,6 +26,7 @@ from gateway.openai_api.usage_events import read_chunk
 
 _FRESH = 1.0  # seconds; a backend that generates sends something more often
 
+_CR = 13
 _TEMPLATES = 8  # events that become the template, until one repeats it
 
 
@@ -112,7 +113,7 @@ class StreamReader:
     def _read(self, block: bytes) -> bytes:
         """Read whole events, first those that repeat the template. The others are searched and parsed."""
         template = self._template
-        if template is None or b"\r" in block or not block.endswith(b"\n\n"):
+        if template is None or _CR in block or not block.endswith(b"\n\n"):
             return self._read_other(block)
         if self._watching and self._lost and not self._lost.passes(block):
             return self._read_other(block)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 
 import httptools
 
@@ -42,6 +43,9 @@ class HttpResponse:
         self.kept = 0
         """Their size in memory, in bytes."""
         self._connection = connection
+        self._receiver: Callable[[bytes], bool] | None = None
+        self._most = 0
+        """Bytes that the receiver takes at once."""
 
     def header(self, name: bytes) -> str:
         """The first value of a header, or an empty string."""
@@ -63,7 +67,55 @@ class HttpResponse:
         while not self.blocks and not self.complete:
             if await self._arrival():
                 break
-        block = b"".join(self.blocks)
+        return self._arrived()
+
+    async def receive(self, receiver: Callable[[bytes], bool], most: int) -> bytes:
+        """Have a function called with the body as it arrives, in the same turn of the event loop.
+
+        That ends with the body, when `receiver` returns False, with an interruption, or when more than `most`
+        bytes have arrived at once. These are returned.
+
+        Raises: BackendDisconnected, BackendError, and what `receiver` raises.
+        """
+        try:
+            while not self.blocks and not self.complete:
+                self._receiver, self._most = receiver, most
+                if await self._arrival():
+                    break
+        finally:
+            self._receiver = None
+        return self._arrived()
+
+    def deliver(self, body: bytes) -> None:
+        """Take a part of the body from the connection."""
+        receiver = self._receiver
+        if receiver is None or len(body) > self._most:
+            self._receiver = None
+            self.blocks.append(body)
+            self.kept += len(body) + _PIECE_OVERHEAD
+            self.wake()
+            return
+        try:
+            if receiver(body):
+                return
+        except Exception as error:  # noqa: BLE001 - it belongs to the task that waits
+            self._receiver = None
+            if self.waiter and not self.waiter.done():
+                self.waiter.set_exception(error)
+            return
+        self._receiver = None
+        self.interrupt()
+
+    def wake(self) -> None:
+        """Let the task go on that waits for the response."""
+        if self.waiter and not self.waiter.done():
+            self.waiter.set_result(False)
+
+    def _arrived(self) -> bytes:
+        """Everything that has arrived and has not been read yet."""
+        if not self.blocks:
+            return b""
+        block = self.blocks[0] if len(self.blocks) == 1 else b"".join(self.blocks)
         self.blocks.clear()
         if self.kept > _WINDOW and not (self.complete or self.failure):
             self._connection.transport.resume_reading()
@@ -119,6 +171,8 @@ class Connection(asyncio.Protocol):
         self._connections = connections
         self._parser = httptools.HttpResponseParser(self)
         self._response: HttpResponse | None = None
+        self._pieces: list[bytes] = []
+        """Parts of the body that the parser has found."""
         self._header_bytes = self._framing_bytes = 0
         self._framed = self._ended = self._reusable = False
         self._keep = self._heard = False
@@ -151,6 +205,7 @@ class Connection(asyncio.Protocol):
             return
         self._framing_bytes += len(data)
         self._heard = True
+        begun = response.status
         try:
             self._parser.feed_data(data)
             if self._framing_bytes > _FRAMING_BYTES:  # the parser would keep an endless header in memory
@@ -162,11 +217,17 @@ class Connection(asyncio.Protocol):
             self._break(BackendError(text, detail=cause, spent=True))
             self.transport.abort()
             return
+        if self._pieces:
+            body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+            self._pieces.clear()
+            response.deliver(body)
         if self._ended:
             self._complete(response)
+            response.wake()
         elif response.kept > _WINDOW:
             self.transport.pause_reading()
-        _wake(response)
+        elif not begun and response.status:
+            response.wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._loss = (exc,)
@@ -178,7 +239,7 @@ class Connection(asyncio.Protocol):
         if exc is None and self._response.status and not self._framed:
             # without Content-Length and chunks, the body ends where the connection ends
             self._response.complete = True
-            _wake(self._response)
+            self._response.wake()
         else:
             unused = self.idle_since == 0 and not self._response.headers
             cause = lost_cause(exc, unused_tls=unused and bool(self.transport.get_extra_info("ssl_object")))
@@ -191,7 +252,7 @@ class Connection(asyncio.Protocol):
     def _break(self, failure: GatewayError) -> None:
         if self._response:
             self._response.failure = failure
-            _wake(self._response)
+            self._response.wake()
             self._response = None
 
     def _complete(self, response: HttpResponse) -> None:
@@ -227,8 +288,7 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         if self._response:
-            self._response.blocks.append(body)
-            self._response.kept += len(body) + _PIECE_OVERHEAD
+            self._pieces.append(body)
             self._framing_bytes = 0
 
     def on_message_complete(self) -> None:
@@ -236,8 +296,3 @@ class Connection(asyncio.Protocol):
             self._ended, self._reusable = True, self._parser.should_keep_alive()
         elif self._response:  # `100 Continue` or the like: the actual response is still to come
             self._response.headers.clear()
-
-
-def _wake(response: HttpResponse) -> None:
-    if response.waiter and not response.waiter.done():
-        response.waiter.set_result(False)
