@@ -1,4 +1,4 @@
-"""Connections of the HTTP/1.1 client for backends, and the responses on them. It parses with httptools.
+"""Connections of the HTTP/1.1 client for backends, and the responses on them.
 
 A general client costs twice as much per request (docs/decisions/0002). This one leaves out what a gateway to
 inference servers does not need: redirects, cookies, proxies, compression, pipelining. It raises the gateway's
@@ -12,16 +12,20 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-import httptools
-
 from gateway.errors import BackendDisconnected, BackendError, GatewayError
 from gateway.http.headers import Headers
 from gateway.upstream.causes import Cause
 from gateway.upstream.connecting import lost_cause
+from gateway.upstream.response_framing import (
+    FramingError,
+    ResponseBody,
+    ResponseHead,
+    end_of_head,
+    read_response_head,
+)
 
 _WINDOW = 1 << 18  # with more unread bytes than this, the connection is not read until they are taken
-_HEADER_BYTES = 1 << 16
-_FRAMING_BYTES = 1 << 17  # between two pieces of a body: headers, chunk sizes with extensions, trailers
+_INFORMED_BYTES = 1 << 17  # of heads that announce another one
 _PIECE_OVERHEAD = 64  # bytes that Python needs for each piece of a body
 _CLOSING_SECONDS = 0.1  # if a server closes an idle connection just as it is used, it shows within this time
 _TLS_ALERT = b"\x15\x03"  # how a TLS server begins its response to a request without TLS
@@ -160,7 +164,7 @@ class HttpResponse:
 
 
 class Connection(asyncio.Protocol):
-    """A connection to a backend, with at most one response under way. The parser calls the `on_…` methods."""
+    """A connection to a backend, with at most one response under way."""
 
     transport: asyncio.Transport
 
@@ -169,12 +173,14 @@ class Connection(asyncio.Protocol):
         self.share = share
         self._idle = idle
         self._connections = connections
-        self._parser = httptools.HttpResponseParser(self)
         self._response: HttpResponse | None = None
-        self._pieces: list[bytes] = []
-        """Parts of the body that the parser has found."""
-        self._header_bytes = self._framing_bytes = 0
-        self._framed = self._ended = self._reusable = False
+        self._head: ResponseHead | None = None
+        self._body: ResponseBody | None = None
+        """The body under way; None until the head of its response is complete."""
+        self._beginning = b""
+        """What has arrived of the head."""
+        self._informed = 0
+        """Bytes of heads that announce another one."""
         self._keep = self._heard = False
         self._asked_at = 0.0
         self._loss: tuple[Exception | None] | None = None
@@ -185,9 +191,9 @@ class Connection(asyncio.Protocol):
     def ask(self, head: bytes, body: bytes, *, keep: bool = True) -> HttpResponse:
         """Send a request; the connection must be idle. `keep`: it may be used again after the response."""
         self._response = response = HttpResponse(self)
-        self._framed = self._ended = self._heard = False
-        self._keep, self._asked_at = keep, time.monotonic()
-        self._header_bytes = self._framing_bytes = 0
+        self._head = self._body = None
+        self._beginning, self._informed = b"", 0
+        self._heard, self._keep, self._asked_at = False, keep, time.monotonic()
         if self._loss:  # between its opening and now
             self.connection_lost(*self._loss)
         elif not self.transport.is_closing():
@@ -203,31 +209,54 @@ class Connection(asyncio.Protocol):
         if response is None:  # unrequested bytes would be taken for the response to the next request
             self.transport.abort()
             return
-        self._framing_bytes += len(data)
         self._heard = True
-        begun = response.status
-        try:
-            self._parser.feed_data(data)
-            if self._framing_bytes > _FRAMING_BYTES:  # the parser would keep an endless header in memory
-                raise httptools.HttpParserError("too many bytes that belong to no body")
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            word = "tls_expected" if data[:2] == _TLS_ALERT else "unreadable"
-            cause = Cause(word, f"{type(error).__name__}: {error.__context__ or error}")
-            text = "The backend sent a response that cannot be parsed"
-            self._break(BackendError(text, detail=cause, spent=True))
-            self.transport.abort()
-            return
-        if self._pieces:
-            body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-            self._pieces.clear()
-            response.deliver(body)
-        if self._ended:
+        body, part = self._body, data
+        if body is None:
+            try:
+                part = self._read_head(response, data)
+            except FramingError as error:
+                self._cannot_read(error, data)
+                return
+            body = self._body
+            if body is None:
+                return
+        if part:
+            part = body.take(part)
+        if part:
+            response.deliver(part)
+        if body.error or body.rest.strip(b"\r\n"):
+            self._cannot_read(body.error or FramingError("more than one response to a request"), data)
+        elif body.done:
             self._complete(response)
-            response.wake()
         elif response.kept > _WINDOW:
             self.transport.pause_reading()
-        elif not begun and response.status:
-            response.wake()
+
+    def _read_head(self, response: HttpResponse, data: bytes) -> bytes:
+        """Read the head, if it is complete. Returns what follows it.
+
+        Raises: FramingError.
+        """
+        searched = len(self._beginning)
+        data = self._beginning + data if searched else data.lstrip(b"\r\n")
+        while end := end_of_head(data, searched):
+            head, data, searched = read_response_head(data[:end]), data[end:], 0
+            if head.status >= 200:
+                self._beginning = b""
+                self._head, self._body = head, head.body()
+                response.status, response.headers = head.status, head.headers
+                response.wake()
+                return data
+            self._informed += end  # `100 Continue` or the like: the actual response is still to come
+            if self._informed > _INFORMED_BYTES:
+                raise FramingError("too many heads of no response")
+        self._beginning = data
+        return b""
+
+    def _cannot_read(self, error: FramingError, data: bytes) -> None:
+        word = "tls_expected" if data[:2] == _TLS_ALERT else "unreadable"
+        text = "The backend sent a response that cannot be parsed"
+        self._break(BackendError(text, detail=Cause(word, str(error)), spent=True))
+        self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._loss = (exc,)
@@ -236,7 +265,7 @@ class Connection(asyncio.Protocol):
             self._idle.remove(self)
         if self._response is None:
             return
-        if exc is None and self._response.status and not self._framed:
+        if exc is None and self._head and not self._head.declared:
             # without Content-Length and chunks, the body ends where the connection ends
             self._response.complete = True
             self._response.wake()
@@ -258,41 +287,12 @@ class Connection(asyncio.Protocol):
     def _complete(self, response: HttpResponse) -> None:
         self._response = None
         response.complete = True
-        if self._reusable and self._keep and not self.transport.get_write_buffer_size():
+        response.wake()
+        reusable = self._keep and self._head and self._head.keep_alive
+        if reusable and not self.transport.get_write_buffer_size():
             if response.kept > _WINDOW:
                 self.transport.resume_reading()
             self.idle_since = time.monotonic()
             self._idle.append(self)
         else:
             self.transport.close()
-
-    # --- called by the parser -----------------------------------------------------------------------
-
-    def on_message_begin(self) -> None:
-        if self._ended:
-            raise ValueError("two responses to one request")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        self._header_bytes += len(name) + len(value) + 4
-        if self._header_bytes > _HEADER_BYTES:
-            raise ValueError("too many headers")
-        self._framed = self._framed or name in {b"content-length", b"transfer-encoding"}
-        if self._response and not self._response.status:  # headers after the body are trailers
-            self._response.headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
-        if self._response and status >= 200:
-            self._response.status = status
-
-    def on_body(self, body: bytes) -> None:
-        if self._response:
-            self._pieces.append(body)
-            self._framing_bytes = 0
-
-    def on_message_complete(self) -> None:
-        if self._response and self._response.status:
-            self._ended, self._reusable = True, self._parser.should_keep_alive()
-        elif self._response:  # `100 Continue` or the like: the actual response is still to come
-            self._response.headers.clear()
