@@ -66,40 +66,40 @@ class EventTemplate:
         the last event with its running count.
         """
         prefix, middle, tail, counted = self._prefix, self._middle, self._tail, self._counted
-        ahead, behind, tail_size, closing = len(prefix), len(middle), len(tail), self._closing
+        ahead, behind, tail_size = len(prefix), len(middle), len(tail)
+        inner, closing, strip = self._inner, self._closing, strip and counted
         kept: list[bytes] = []
-        at = begin = deltas = 0
-        start = stop = 0
-        while block.startswith(prefix, at):
+        size, find, startswith = len(block), block.find, block.startswith
+        at = begin = deltas = start = stop = 0
+        while at < size and startswith(prefix, at):
             text = at + ahead
-            end = block.find(b"\n", text) + 2  # the first line end must be that of the event
+            end = find(b"\n", text) + 2  # the first line end must be that of the event
             numbers_end = end - tail_size
-            if not block.startswith(tail, numbers_end):
+            if not startswith(tail, numbers_end):
                 break
-            close = block.find(middle, text, numbers_end) if counted else numbers_end - behind
-            if close < text or not (counted or block.startswith(middle, close)):
+            close = find(middle, text, numbers_end) if counted else numbers_end - behind
+            numbers = close + behind
+            if close < text or not (
+                block.count(b"{", numbers, numbers_end) == inner if counted else startswith(middle, close)
+            ):
                 break
-            if close != text and not _is_text(block, text, close):
-                break
-            if counted:
-                if block.count(b"{", close + behind, numbers_end) != self._inner:
+            if close > text:
+                odd = find(b'"', text, close) >= 0 or block[close - 1] == _BACKSLASH
+                if odd and not _is_text(block, text, close):
                     break
-                start, stop = close + behind - 1, end - len(closing)
-                if strip:
-                    kept += (block[at : close + self._rest], closing)
-            deltas += close != text
-            begin, at = at, end
-        return at, deltas, kept, block[begin:at], block[start:stop]
+                deltas += 1
+            if strip:
+                kept += (block[at : close + self._rest], closing)
+            start, stop, begin, at = numbers - 1, end - len(closing), at, end
+        return at, deltas, kept, block[begin:at], block[start:stop] if counted else b""
 
 
 def _is_text(block: bytes, start: int, end: int) -> bool:
     """Whether this part of a block is the inside of one JSON string."""
     if block[end - 1] == _BACKSLASH:  # the quote behind it may be escaped
         return False
-    if block.find(b'"', start, end) < 0:
-        return True
     escaped = block.count(b'\\"', start, end)
-    return block.count(b'"', start, end) == escaped and block.find(b"\\\\", start, end) < 0
+    return block.count(b'"', start, end) == escaped and (not escaped or block.find(b"\\\\", start, end) < 0)
 
 
 def template_of(event: bytes, spelling: Spelling) -> EventTemplate | None:

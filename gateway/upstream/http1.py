@@ -224,12 +224,13 @@ class Connection(asyncio.Protocol):
             part = body.take(part)
         if part:
             response.deliver(part)
-        if body.error or body.rest.strip(b"\r\n"):
+        if body.open:
+            if response.kept > _WINDOW:
+                self.transport.pause_reading()
+        elif body.error or body.rest.strip(b"\r\n"):
             self._cannot_read(body.error or FramingError("more than one response to a request"), data)
-        elif body.done:
+        else:
             self._complete(response)
-        elif response.kept > _WINDOW:
-            self.transport.pause_reading()
 
     def _read_head(self, response: HttpResponse, data: bytes) -> bytes:
         """Read the head, if it is complete. Returns what follows it.

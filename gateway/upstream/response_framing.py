@@ -109,12 +109,12 @@ def _framing(headers: Headers, found: dict[bytes, bytes]) -> tuple[int | None, b
 class DeclaredBody:
     """A body whose length was declared; None if it ends with the connection."""
 
-    __slots__ = ("_left", "done", "error", "rest")
+    __slots__ = ("_left", "error", "open", "rest")
 
     def __init__(self, length: int | None) -> None:
         self._left = length
-        self.done = length == 0
-        """The body is complete."""
+        self.open = length != 0
+        """More of the body is to come."""
         self.rest = b""
         """What has arrived behind it."""
         self.error: FramingError | None = None
@@ -127,14 +127,14 @@ class DeclaredBody:
         if len(data) > left:
             data, self.rest = data[:left], data[left:]
         self._left = left - len(data)
-        self.done = not self._left
+        self.open = self._left > 0
         return data
 
 
 class ChunkedResponse:
     """A body in chunks. Extensions and trailers are dropped."""
 
-    __slots__ = ("_left", "_overhead", "_trailers", "_unread", "done", "error", "rest")
+    __slots__ = ("_left", "_overhead", "_trailers", "_unread", "error", "open", "rest")
 
     def __init__(self) -> None:
         self._left = 0
@@ -143,8 +143,8 @@ class ChunkedResponse:
         self._unread = b""
         """The beginning of a line."""
         self._overhead = 0
-        self.done = False
-        """The body is complete."""
+        self.open = True
+        """More of the body is to come."""
         self.rest = b""
         """What has arrived behind it."""
         self.error: FramingError | None = None
@@ -154,6 +154,9 @@ class ChunkedResponse:
         """The bytes of the body in `data`."""
         if self._unread:
             data, self._unread = self._unread + data, b""
+        elif not self._left and not self._trailers and (part := _only_chunk(data)):
+            self._overhead = 0
+            return part
         parts: list[bytes] = []
         try:
             at = self._read_chunks(data, parts)
@@ -164,7 +167,7 @@ class ChunkedResponse:
             elif self._overhead + len(self._unread) > _OVERHEAD_BYTES:
                 raise FramingError("too many bytes that belong to no body")
         except FramingError as error:
-            self.error = error
+            self.error, self.open = error, False
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _read_chunks(self, data: bytes, parts: list[bytes]) -> int:
@@ -205,7 +208,7 @@ class ChunkedResponse:
         """Read trailers up to the blank line that ends the body."""
         while (line := data.find(b"\r\n", at)) >= 0:
             if line == at:
-                self.done, self.rest = True, data[at + 2 :]
+                self.open, self.rest = False, data[at + 2 :]
                 return
             if not _TRAILER.fullmatch(data, at, line):
                 raise FramingError("a trailer is not valid")
@@ -220,6 +223,14 @@ class ChunkedResponse:
         if not _SIZE_BEGINNING.fullmatch(beginning):
             raise FramingError("the size of a chunk is not valid")
         self._unread = beginning
+
+
+def _only_chunk(data: bytes) -> bytes:
+    """The chunk that these bytes are, as a paced stream brings them one by one; empty if they are not one."""
+    line = data.find(b"\r\n", 0, _SHORT)
+    if line > 0 and data.endswith(b"\r\n") and line + 4 + _size(data[:line]) == len(data):
+        return data[line + 2 : -2]
+    return b""
 
 
 def _read_size(line: bytes) -> int:

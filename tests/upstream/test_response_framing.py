@@ -75,9 +75,9 @@ def read(head: bytes, stream: list[bytes]) -> tuple[bytes, bool, bool]:
     body, found = read_response_head(head).body(), b""
     for piece in stream:
         found += body.take(piece)
-        if body.done or body.error:
+        if not body.open:
             break
-    return found, body.done, body.error is not None
+    return found, not body.open and body.error is None, body.error is not None
 
 
 @given(chunked(), st.lists(st.integers(0, 400), max_size=12))
@@ -115,7 +115,7 @@ def test_declared_length(body: bytes, cuts: list[int], behind: bytes) -> None:
     *before, last = pieces(body, cuts) or [b""]
 
     assert b"".join(map(reader.take, [*before, last + behind])) == body
-    assert reader.done
+    assert not reader.open
     assert reader.rest == behind
 
 
@@ -156,8 +156,8 @@ def test_heads(first: bytes, lines: list[bytes]) -> None:
     assert not reference.failed
     assert found.headers == [(name, value.rstrip(b" \t")) for name, value in reference.headers]
     body = found.body()
-    assert body.done == reference.complete
-    if body.done:
+    assert body.open != reference.complete
+    if not body.open:
         assert found.keep_alive == reference.keep_alive
 
 
