@@ -154,11 +154,11 @@ class ChunkedResponse:
         """The bytes of the body in `data`."""
         if self._unread:
             data, self._unread = self._unread + data, b""
-        elif not self._left and not self._trailers and (part := _only_chunk(data)):
-            self._overhead = 0
-            return part
         parts: list[bytes] = []
         try:
+            if not self._left and not self._trailers and (chunk := _only_chunk(data)):
+                self._overhead = 0
+                return chunk
             at = self._read_chunks(data, parts)
             if self._trailers:
                 self._read_trailers(data, at)

@@ -27,7 +27,7 @@ class Reference:
     def __init__(self) -> None:
         self.body = b""
         self.headers: list[tuple[bytes, bytes]] = []
-        self.complete = self.failed = self._begun = False
+        self.complete = self.failed = self.keep_alive = self._begun = False
         self._parser = httptools.HttpResponseParser(self)
 
     def feed(self, data: bytes) -> None:
@@ -35,10 +35,6 @@ class Reference:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self.failed = True
-
-    @property
-    def keep_alive(self) -> bool:
-        return bool(self._parser.should_keep_alive())
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._begun:
@@ -51,7 +47,7 @@ class Reference:
         self.body += body
 
     def on_message_complete(self) -> None:
-        self.complete = True
+        self.complete, self.keep_alive = True, bool(self._parser.should_keep_alive())
 
 
 def pieces(whole: bytes, cuts: list[int]) -> list[bytes]:
@@ -102,6 +98,8 @@ def test_damaged_chunks(body: bytes, data: st.DataObject, cuts: list[int]) -> No
         if reference.failed or reference.complete:
             break
     found, complete, failed = read(CHUNKED, pieces(damaged, [*cuts, at, at + 1]))
+    if not failed:
+        assert read(CHUNKED, [damaged])[1] == complete
 
     assert complete == reference.complete
     assert failed or not reference.failed
@@ -179,6 +177,14 @@ def test_heads_at_any_cut(cuts: list[int]) -> None:
         if end := end_of_head(arrived, searched):
             break
     assert end == len(head)
+
+
+@pytest.mark.parametrize(
+    "chunk", [b"zz\r\n", b"zz\r\nab\r\n", b"-1\r\na\r\n", b"0x1\r\na\r\n", b" 1\r\na\r\n"]
+)
+def test_sizes_that_are_no_numbers(chunk: bytes) -> None:
+    """What Python takes for a number need not be one."""
+    assert read(CHUNKED, [chunk]) == (b"", False, True)
 
 
 def test_endless_lines() -> None:
