@@ -41,14 +41,15 @@ class Peer:
         self.watchers: list[CancelOnDisconnect] = []
         self.send_now: Callable[[bytes], None] = _forget
         """Sends a part of the body of the response under way, without waiting."""
-        self.when_reading: Callable[[], None] | None = None
-        """Called whenever the client reads again, or has left."""
+        self.readers: list[Callable[[], object]] = []
+        """Called once when the client reads again, or leaves."""
 
     def resume(self) -> None:
         """Note that the client reads again."""
         self.paused = False
-        if self.when_reading is not None:
-            self.when_reading()
+        readers, self.readers = self.readers, []
+        for callback in readers:
+            callback()
 
     def leave(self) -> None:
         """Cancel the watching blocks, because the connection is lost."""
@@ -168,9 +169,9 @@ class Exchange:
         """Send a part of a body without waiting."""
         self._peer.send_now(block)
 
-    def when_reading(self, call: Callable[[], None] | None) -> None:
-        """Have a function called whenever the client reads again, or has left."""
-        self._peer.when_reading = call
+    def call_when_reading(self, callback: Callable[[], object]) -> None:
+        """Call once when the client reads again, or leaves."""
+        self._peer.readers.append(callback)
 
     def pass_on(self, block: bytes) -> bool:
         """Send a part of a stream, or keep it while the client does not read.

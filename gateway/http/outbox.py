@@ -42,14 +42,14 @@ class Client(Protocol):
     def send_now(self, block: bytes) -> None:
         """Send a part of a body without waiting."""
 
-    def when_reading(self, call: Callable[[], None] | None) -> None:
-        """Have a function called whenever the client reads again, or has left."""
+    def call_when_reading(self, callback: Callable[[], object]) -> None:
+        """Call once when the client reads again, or leaves."""
 
 
 class Outbox:
     """The unread blocks of one stream. They are sent in their order when the client reads again."""
 
-    __slots__ = ("_blocks", "_change", "_client", "_memory", "_patience", "_unread")
+    __slots__ = ("_blocks", "_change", "_client", "_memory", "_patience", "_unread", "_waits")
 
     def __init__(self, client: Client, memory: UnreadMemory, patience: float) -> None:
         """patience: seconds in which the client must take a block while the memory is exhausted."""
@@ -60,6 +60,8 @@ class Outbox:
         self._unread = 0
         self._change: asyncio.Future[None] | None = None
         """Done when the client has taken something."""
+        self._waits = False
+        """`_send` will be called when the client reads."""
 
     @property
     def empty(self) -> bool:
@@ -73,7 +75,7 @@ class Outbox:
             return True
         self._blocks.append(block)
         self._count(len(block))
-        self._client.when_reading(self._send)
+        self._wait()
         return self._memory.has_room(self._unread)
 
     async def room(self) -> None:
@@ -97,7 +99,6 @@ class Outbox:
 
     def close(self) -> None:
         """Forget what is unread."""
-        self._client.when_reading(None)
         self._blocks.clear()
         self._count(-self._unread)
 
@@ -105,11 +106,18 @@ class Outbox:
         self._change = asyncio.get_running_loop().create_future()
         await self._change
 
+    def _wait(self) -> None:
+        if self._blocks and not self._waits:
+            self._waits = True
+            self._client.call_when_reading(self._send)
+
     def _send(self) -> None:
+        self._waits = False
         while self._blocks and not self._client.paused:
             block = self._blocks.popleft()
             self._client.send_now(block)
             self._count(-len(block))
+        self._wait()
         if self._change and not self._change.done():
             self._change.set_result(None)
 

@@ -32,7 +32,6 @@ class HttpProtocol(HttpToolsProtocol):
     """A client's connection: reads one request after the other, each when the last response is complete."""
 
     flow: WatchedFlow
-    cycle: Cycle
     limits = HttpLimits()
     stall_seconds: Callable[[], float] = staticmethod(lambda: 60.0)
     """How long a client may leave its response unread."""
@@ -54,8 +53,7 @@ class HttpProtocol(HttpToolsProtocol):
         """The timer that runs while the headers of a request are due."""
         self._stalled: asyncio.TimerHandle | None = None
         """The timer that runs while the client leaves its response unread."""
-        self._peer = Peer()
-        self.peer_host = self.client[0] if self.client else ""
+        self._peer, self.peer_host = Peer(), self.client[0] if self.client else ""
         if self.open_connections.add(self):
             self._wait_for_headers()
         else:
@@ -228,7 +226,7 @@ class HttpProtocol(HttpToolsProtocol):
             "query_string": head.query,
         }
         self.scope[PEER] = self._peer  # type: ignore[literal-required]  # ours, beside ASGI's own
-        self.cycle = Cycle(
+        self.cycle = cycle = Cycle(
             self.scope,
             self.transport,
             self.flow,
@@ -241,7 +239,7 @@ class HttpProtocol(HttpToolsProtocol):
             keep_alive=head.keep_alive,
             on_response=self.on_response_complete,
         )
-        self._peer.send_now = self.cycle.send_now
+        self._peer.send_now = cycle.send_now
         self._undeclared = head.length == 0 and head.method == "POST"
         if head.length == 0:
             self.cycle.more_body = False

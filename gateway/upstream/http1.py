@@ -16,9 +16,9 @@ from gateway.errors import BackendDisconnected, BackendError, GatewayError
 from gateway.http.headers import Headers
 from gateway.upstream.causes import Cause
 from gateway.upstream.connecting import lost_cause
-from gateway.upstream.response_framing import (
+from gateway.upstream.framed_response import (
+    FramedBody,
     FramingError,
-    ResponseBody,
     ResponseHead,
     end_of_head,
     read_response_head,
@@ -175,7 +175,7 @@ class Connection(asyncio.Protocol):
         self._connections = connections
         self._response: HttpResponse | None = None
         self._head: ResponseHead | None = None
-        self._body: ResponseBody | None = None
+        self._body: FramedBody | None = None
         """The body under way; None until the head of its response is complete."""
         self._beginning = b""
         """What has arrived of the head."""

@@ -115,18 +115,18 @@ class Client:
     def __init__(self) -> None:
         self.paused = True
         self.sent: list[bytes] = []
-        self._reads: Callable[[], None] | None = None
+        self._callbacks: list[Callable[[], object]] = []
 
     def send_now(self, block: bytes) -> None:
         self.sent.append(block)
 
-    def when_reading(self, call: Callable[[], None] | None) -> None:
-        self._reads = call
+    def call_when_reading(self, callback: Callable[[], object]) -> None:
+        self._callbacks.append(callback)
 
     def read(self) -> None:
         self.paused = False
-        if self._reads:
-            self._reads()
+        for callback in self._callbacks:
+            callback()
 
 
 async def test_a_stream_may_always_leave_a_little_unread() -> None:

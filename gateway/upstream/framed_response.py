@@ -44,7 +44,7 @@ class ResponseHead(Struct, frozen=True, gc=False):
     declared: bool
     """A header says where the body ends."""
 
-    def body(self) -> ResponseBody:
+    def body(self) -> FramedBody:
         """Reads the body."""
         if self.length is not None:
             return DeclaredBody(self.length)
@@ -243,4 +243,4 @@ def _read_size(line: bytes) -> int:
 
 _size = lru_cache(1024)(_read_size)  # the chunks of a stream have a few sizes
 
-ResponseBody: TypeAlias = DeclaredBody | ChunkedResponse
+FramedBody: TypeAlias = DeclaredBody | ChunkedResponse

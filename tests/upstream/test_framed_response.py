@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.upstream.response_framing import (
+from gateway.upstream.framed_response import (
     FramingError,
     end_of_head,
     read_response_head,
