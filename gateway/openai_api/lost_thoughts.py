@@ -48,7 +48,8 @@ class LostThought:
         if thinks:
             self.watching = False
             return None
-        if self.passes(block):
+        if self._begun and not self.mark and not self._may_close(block):
+            self._tail, self._unread = "", block
             return None
         if self._unread:
             self._tail, self._unread = "".join(_texts(self._unread)), b""
@@ -63,13 +64,6 @@ class LostThought:
             return None
         self.mark, self.closed, self.watching = self.mark or closing[1], True, False
         return _deltas_from(texts, closing.end() - len(earlier))
-
-    def passes(self, block: bytes) -> bool:
-        """Pass over a block of the answer in which no thought can end. False if `look` must read it."""
-        if not self._begun or self.mark or self._may_close(block):
-            return False
-        self._tail, self._unread = "", block
-        return True
 
     def _may_close(self, block: bytes) -> bool:
         """Whether a mark may be under way that closes a thought which the chat template has opened."""

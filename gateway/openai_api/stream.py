@@ -111,15 +111,35 @@ class StreamReader:
         return self.done or self._last or len(self._finished) >= self._choices
 
     def _read(self, block: bytes) -> bytes:
-        """Read whole events, first those that repeat the template. The others are searched and parsed."""
-        template = self._template
-        if template is None or _CR in block or not block.endswith(b"\n\n"):
-            return self._read_other(block)
-        if self._watching and self._lost and not self._lost.passes(block):
-            return self._read_other(block)
+        plain = _CR not in block and block.endswith(b"\n\n")
+        passed = self._read_plain(block) if plain else self._read_other(block)
+        if self._watching and not self._odd:
+            self._look_for_thought(block)
+        return passed
+
+    def _read_plain(self, block: bytes) -> bytes:
+        """Read whole events: those that repeat the template, and the others by searching and parsing."""
+        passed: list[bytes] = []
+        while block:
+            if self._template is not None:
+                end, events = self._read_repeats(self._template, block)
+                if end == len(block) and not passed:
+                    return events
+                passed.append(events)
+                block = block[end:]
+            # as long as templates are found, each event may become one
+            at = block.find(b"\n\n") + 2 if self._tried < _TEMPLATES and not self._odd else len(block)
+            if block:
+                passed.append(self._read_other(block[:at]))
+                self._learn(block[:at])
+            block = block[at:]
+        return b"".join(passed)
+
+    def _read_repeats(self, template: EventTemplate, block: bytes) -> tuple[int, bytes]:
+        """Read the events that repeat the template. Returns where they end, and what is forwarded of them."""
         end, deltas, kept, event, count = template.read(block, strip=self._strip_counts)
         if not end:
-            return self._read_other(block)
+            return 0, b""
         self._tried = 0
         if template.reasoning:
             self._reasoning += deltas
@@ -127,19 +147,16 @@ class StreamReader:
             self._visible += deltas
         if count:
             self._running.repeat(template.index, event, count, strip=self._strip_counts)
-        passed = b"".join(kept) if kept else block[:end]
-        return passed if end == len(block) else passed + self._read_other(block[end:])
+        return end, b"".join(kept) if kept else block[:end]
+
+    def _learn(self, event: bytes) -> None:
+        """Make an event the template, unless many were in vain."""
+        if self._tried < _TEMPLATES and self._spelling is not None:
+            self._tried += 1
+            self._template = template_of(event, self._spelling)
 
     def _read_other(self, block: bytes) -> bytes:
-        spelling = self._spelling
-        if spelling is None:
-            return self._read_unknown(block)
-        passed = self._read_usual(block, spelling)
-        if self._tried < _TEMPLATES and block.endswith(b"\n\n") and not self.done:
-            self._tried += 1
-            last = block[block.rfind(b"\n\n", 0, -2) + 2 :] if block.count(b"\n") > 2 else block
-            self._template = template_of(last, spelling)
-        return passed
+        return self._read_usual(block, self._spelling) if self._spelling else self._read_unknown(block)
 
     def _read_unknown(self, block: bytes) -> bytes:
         """Read a block of a stream whose JSON is not known yet, or is laid out in an unusual way."""
@@ -154,18 +171,20 @@ class StreamReader:
         """Read an event in an unusual layout. It is forwarded as it came, unless something is removed."""
         chunk = loose_object(event_data(event))
         if chunk is None:
+            self._look_for_thought(event)
             return self._read_usual(event, COMPACT)
         for last in ("choices", "usage"):
             if last in chunk:
                 chunk[last] = chunk.pop(last)
         usual = b"data: " + strict_json(chunk) + b"\n\n"
         read = self._read_usual(usual, COMPACT)
+        self._look_for_thought(usual)
         return event if read == usual else read
 
     def _read_usual(self, block: bytes, spelling: Spelling) -> bytes:
-        self._count_deltas(block, spelling)
-        if self._watching:
-            self._look_for_thought(block)
+        visible, reasoning = spelling.deltas(block)
+        self._visible += visible
+        self._reasoning += reasoning
         if spelling.finish in block:
             self._read_finish_reasons(block, spelling)
         self._read_end(block)
@@ -174,22 +193,9 @@ class StreamReader:
             block = self._take_usage(block)
         return self._with_usage_event(block) if self.done and self._running.removed else block
 
-    def _count_deltas(self, block: bytes, spelling: Spelling) -> None:
-        """Count `"content":" the"` and the like: a backend sends about one token per delta."""
-        for text, empty in spelling.visible:
-            if found := block.count(text):
-                self._visible += found - block.count(empty)
-        # older versions of vLLM send the same reasoning under both names, hence the larger and not the sum
-        most = 0
-        for text, empty in spelling.reasoning:
-            if found := block.count(text):
-                most = max(most, found - block.count(empty))
-        if most:
-            self._reasoning += most
-
     def _look_for_thought(self, block: bytes) -> None:
         """Count the deltas of a thought that was sent as a part of the answer as what they are."""
-        if self._lost is None:
+        if self._lost is None or not self._watching:
             return
         after = self._lost.look(block, thinks=self._reasoning > 0)
         self._watching = self._lost.watching
@@ -211,8 +217,7 @@ class StreamReader:
         """Note whether the stream has failed, `data: {"error":…}`, or ended, `data: [DONE]`."""
         if b'{"error"' in block:
             self.failed = self.failed or holds_error(block)
-        if not self.done:
-            self.done = end_mark(block) >= 0
+        self.done = self.done or end_mark(block) >= 0
 
     def _with_usage_event(self, block: bytes) -> bytes:
         """The block with a usage event before its end mark, if the client asked for usage and got none."""
