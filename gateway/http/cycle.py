@@ -27,6 +27,20 @@ class Cycle(RequestResponseCycle):
                 self.expected_content_length = len(message.get("body", b""))
         await super().send(message)
 
+    def send_now(self, block: bytes) -> None:
+        """Send a part of the body without waiting, although the client may not read."""
+        if self.disconnected:
+            return
+        if self.chunked_encoding:
+            block = b"%x\r\n%b\r\n" % (len(block), block)
+        elif self.scope["method"] == "HEAD":
+            return
+        elif not self._unframed:
+            if len(block) > self.expected_content_length:
+                raise RuntimeError("the body of a response is longer than it was declared to be")
+            self.expected_content_length -= len(block)
+        self.transport.write(block)
+
 
 def closing_response(error: GatewayError) -> bytes:
     """The bytes of a response that ends a connection."""

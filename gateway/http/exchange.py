@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from random import Random
 
 from starlette.types import Message, Receive, Scope, Send
@@ -27,6 +27,10 @@ PEER = "thinkmeter.peer"
 """The key under which `HttpProtocol` puts the connection's `Peer` into the ASGI scope."""
 
 
+def _forget(_: bytes) -> None:
+    """What is sent to a client that has left."""
+
+
 class Peer:
     """The client at the other end of a connection, and the blocks to cancel when it disconnects."""
 
@@ -35,10 +39,22 @@ class Peer:
         self.paused = False
         """The client does not read what was sent to it."""
         self.watchers: list[CancelOnDisconnect] = []
+        self.send_now: Callable[[bytes], None] = _forget
+        """Sends a part of the body of the response under way, without waiting."""
+        self.readers: list[Callable[[], object]] = []
+        """Called once when the client reads again, or leaves."""
+
+    def resume(self) -> None:
+        """Note that the client reads again."""
+        self.paused = False
+        readers, self.readers = self.readers, []
+        for callback in readers:
+            callback()
 
     def leave(self) -> None:
         """Cancel the watching blocks, because the connection is lost."""
-        self.gone, self.paused = True, False
+        self.gone, self.send_now = True, _forget
+        self.resume()
         for watcher in self.watchers:
             watcher.stop()
 
@@ -115,7 +131,7 @@ class Exchange:
         """Release the memory that the exchange shares with others."""
         self.release_body()
         if self._outbox is not None:
-            await self._outbox.close()
+            self._outbox.close()
             self._outbox = None  # it holds the exchange too
 
     def release_body(self) -> None:
@@ -144,21 +160,43 @@ class Exchange:
             headers.append((b"connection", b"close"))
         return headers
 
+    @property
+    def paused(self) -> bool:
+        """The client does not read what was sent to it."""
+        return self._peer.paused
+
+    def send_now(self, block: bytes) -> None:
+        """Send a part of a body without waiting."""
+        self._peer.send_now(block)
+
+    def call_when_reading(self, callback: Callable[[], object]) -> None:
+        """Call once when the client reads again, or leaves."""
+        self._peer.readers.append(callback)
+
+    def pass_on(self, block: bytes) -> bool:
+        """Send a part of a stream, or keep it while the client does not read.
+
+        Returns whether there is room for more. If there is not, wait for `room` first.
+        """
+        if self._outbox is None:
+            if not self._peer.paused:
+                self._peer.send_now(block)
+                return True
+            self._outbox = Outbox(self, self._unread, _PATIENCE)
+        return self._outbox.put(block)
+
+    async def room(self) -> None:
+        """Wait until the client has read enough of what is kept for it. Raises: ClientClosed."""
+        if self._outbox is not None:
+            await self._outbox.room()
+
     async def stream(self, block: bytes) -> None:
         """Send a part of a stream. If the client does not read, keep it within the limits.
 
         Raises: ClientClosed.
         """
-        if self._outbox is None:
-            if not self._peer.paused:
-                await self.write(block)
-                return
-            self._outbox = Outbox(self.write, self._unread, _PATIENCE)
-        await self._outbox.put(block)
-
-    async def write(self, block: bytes) -> None:
-        """Send a part of a body, as fast as the client reads."""
-        await self._send({"type": "http.response.body", "body": block, "more_body": True})
+        if not self.pass_on(block):
+            await self.room()
 
     async def finish(self, block: bytes = b"") -> None:
         """Send the last part of a body, after everything that is unread. Raises: ClientClosed."""

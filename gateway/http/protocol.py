@@ -53,8 +53,7 @@ class HttpProtocol(HttpToolsProtocol):
         """The timer that runs while the headers of a request are due."""
         self._stalled: asyncio.TimerHandle | None = None
         """The timer that runs while the client leaves its response unread."""
-        self._peer = Peer()
-        self.peer_host = self.client[0] if self.client else ""
+        self._peer, self.peer_host = Peer(), self.client[0] if self.client else ""
         if self.open_connections.add(self):
             self._wait_for_headers()
         else:
@@ -82,11 +81,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._stalled = self.loop.call_later(self.stall_seconds(), self.transport.abort)
 
     def resume_writing(self) -> None:
-        self._peer.paused = False
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
         super().resume_writing()
+        self._peer.resume()
 
     # --- reading -----------------------------------------------------------------------------------
 
@@ -227,7 +226,7 @@ class HttpProtocol(HttpToolsProtocol):
             "query_string": head.query,
         }
         self.scope[PEER] = self._peer  # type: ignore[literal-required]  # ours, beside ASGI's own
-        self.cycle = Cycle(
+        self.cycle = cycle = Cycle(
             self.scope,
             self.transport,
             self.flow,
@@ -240,6 +239,7 @@ class HttpProtocol(HttpToolsProtocol):
             keep_alive=head.keep_alive,
             on_response=self.on_response_complete,
         )
+        self._peer.send_now = cycle.send_now
         self._undeclared = head.length == 0 and head.method == "POST"
         if head.length == 0:
             self.cycle.more_body = False

@@ -26,8 +26,25 @@ class Spelling:
             return tuple((opening(name), opening(name) + b'"') for name in names)
 
         self.finish = opening(b"finish_reason")
+        self.count = b"," + space + b'"usage":' + space + b"{"
         self.visible = texts(b"content", b"text", b"arguments")
         self.reasoning = texts(b"reasoning", b"reasoning_content")
+
+    def deltas(self, block: bytes) -> tuple[int, int]:
+        """How many deltas of the answer, and of the reasoning, a block of events has.
+
+        They look like `"content":" the"`. A backend sends about one token per delta.
+        """
+        visible = 0
+        for text, empty in self.visible:
+            if found := block.count(text):
+                visible += found - block.count(empty)
+        # older versions of vLLM send the same reasoning under both names, hence the larger and not the sum
+        reasoning = 0
+        for text, empty in self.reasoning:
+            if found := block.count(text):
+                reasoning = max(reasoning, found - block.count(empty))
+        return visible, reasoning
 
 
 COMPACT, SPACED = Spelling(b""), Spelling(b" ")

@@ -25,10 +25,49 @@ DONE = b"data: [DONE]\n\n"
 # An error in place of a chunk, as in data: {"error":{"message":…}} but not data: {"error":null,"choices":…}
 _ERROR = re.compile(rb'(?:^|[\r\n])data:\s*\{\s*"error"\s*:\s*[^n\s]')
 
+# The end mark, a line of its own, as in data: [DONE]\n\n
+_DONE = re.compile(rb"(?:^|[\r\n])data:[ \t]*\[DONE\][ \t]*[\r\n]")
+_DONE_START = 16  # bytes from the start of its line to the mark, at most
+_DONE_END = 64  # bytes from the mark to the end of its line, at most
+
+_LONGEST_BLANK_LINE = 3
+_EVENT_LIMIT = 1 << 20  # bytes; a longer event is forwarded in pieces
+
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
-def ends_event(block: bytes) -> bool:
+class ArrivingEvent:
+    """The incomplete event at the end of what has arrived of a stream."""
+
+    __slots__ = ("unfinished",)
+
+    def __init__(self) -> None:
+        self.unfinished: bytes | bytearray = b""
+
+    def complete(self, block: bytes) -> bytes:
+        """Add the next bytes of the stream. Returns the events that are complete, and keeps the rest."""
+        if self.unfinished:
+            # Only the end can complete the event: searching all of it at every piece would be quadratic.
+            searched = self.unfinished[1 - _LONGEST_BLANK_LINE :] + block
+            if isinstance(self.unfinished, bytes):
+                self.unfinished = bytearray(self.unfinished)
+            self.unfinished += block
+            if len(self.unfinished) <= _EVENT_LIMIT and not ends_event(searched):
+                return b""
+            block, self.unfinished = bytes(self.unfinished), b""
+        if not block.endswith(b"\n\n"):
+            end = max((block.rfind(mark) + len(mark) for mark in BLANK_LINES if mark in block), default=0)
+            if len(block) - end <= _EVENT_LIMIT:
+                block, self.unfinished = block[:end], block[end:]
+        return block
+
+    def rest(self) -> bytes:
+        """What is left when the stream has ended."""
+        rest, self.unfinished = bytes(self.unfinished), b""
+        return rest
+
+
+def ends_event(block: bytes | bytearray) -> bool:
     """Whether a block holds the blank line that ends an event."""
     return any(mark in block for mark in BLANK_LINES)
 
@@ -42,6 +81,16 @@ def event_data(event: bytes) -> bytes:
 def holds_error(block: bytes) -> bool:
     """Whether one of these events is an error of the backend."""
     return _ERROR.search(block) is not None
+
+
+def end_mark(block: bytes) -> int:
+    """Where the first end mark begins, `data: [DONE]`; -1 if the block has none."""
+    mark = block.find(b"[DONE]")
+    while mark >= 0:
+        if found := _DONE.search(block, max(0, mark - _DONE_START), mark + _DONE_END):
+            return block.index(b"data:", found.start())
+        mark = block.find(b"[DONE]", mark + 1)
+    return -1
 
 
 def first_error(block: bytes) -> bytes | None:

@@ -26,8 +26,8 @@ _COUNT = re.compile(
     re.VERBOSE,
 )
 
-# The index of the choice that an event belongs to, as in data: {"choices":[{"index":0,"delta":{…}}]}
-_INDEX = re.compile(rb'"choices":\s*\[\s*\{\s*"index":\s*(\d+)')
+INDEX = re.compile(rb'"choices":\s*\[\s*\{\s*"index":\s*(\d+)')
+"""The index of the choice that an event belongs to, as in data: {"choices":[{"index":0,"delta":{…}}]}"""
 
 
 class RunningCounts:
@@ -58,7 +58,7 @@ class RunningCounts:
         self.latest = len(counts)
         if not counts:
             return block
-        indices = _INDEX.findall(block)
+        indices = INDEX.findall(block)
         if len(indices) == len(counts):
             self._counts.update(zip(indices, counts, strict=True))
         else:  # some events have no count, or a choice that does not begin with its index: pair by event
@@ -70,9 +70,15 @@ class RunningCounts:
         self._counted_in = block
         return b"".join([*(part.rstrip(b", ") for part in parts[:-1:2]), parts[-1]])
 
+    def repeat(self, index: bytes, event: bytes, count: bytes, *, strip: bool) -> None:
+        """Record the running count of an event that repeats another; `strip`: it was removed."""
+        self._counts[index] = count
+        if strip:
+            self._counted_in = event
+
     def note(self, event: bytes, count: bytes) -> None:
         """Record the running count of an event."""
-        index = _INDEX.search(event)
+        index = INDEX.search(event)
         self._counts[index[1] if index else b"0"] = count
 
     def of(self, index: int) -> int | None:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from contextlib import suppress
-
-import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET
 
 from gateway.openai_api.counts import loose_object, strict_json
 from gateway.openai_api.deltas import COMPACT, Spelling, finished_choices, spelling_of
@@ -14,6 +10,8 @@ from gateway.openai_api.event_stream import (
     BLANK_LINES,
     DONE,
     EVENT_END,
+    ArrivingEvent,
+    end_mark,
     event_data,
     holds_error,
     is_whole,
@@ -21,27 +19,15 @@ from gateway.openai_api.event_stream import (
     with_blank_line,
 )
 from gateway.openai_api.lost_thoughts import LostThought
+from gateway.openai_api.repeated_events import EventTemplate, template_of
 from gateway.openai_api.running_counts import RunningCounts
 from gateway.openai_api.usage import ReportedUsage, TokenUsage, cut_short, from_backend, reported_usage
+from gateway.openai_api.usage_events import read_chunk
 
-
-class _Chunk(Struct):
-    usage: Raw | UnsetType = UNSET
-    choices: Raw = Raw(b"null")
-
-
-_chunk = msgspec.json.Decoder(_Chunk)
-
-_LONGEST_BLANK_LINE = 3
 _FRESH = 1.0  # seconds; a backend that generates sends something more often
-_EVENT_LIMIT = 1 << 20  # bytes; a longer event is forwarded in pieces
 
-# These patterns find fields without parsing the JSON, because a block may hold hundreds of events. Text that
-# the model writes cannot match them: inside a JSON string, quotes and line ends are escaped.
-
-# The end mark, a line of its own, as in data: [DONE]\n\n
-_DONE = re.compile(rb"(?:^|[\r\n])data:[ \t]*\[DONE\][ \t]*[\r\n]")
-_DONE_START = 16  # bytes from the start of its line to the mark, at most
+_CR = 13
+_TEMPLATES = 8  # events that become the template, until one repeats it
 
 
 class StreamReader:
@@ -71,11 +57,14 @@ class StreamReader:
         self._choices = choices
         self._lost = lost
         self._watching = lost is not None
-        self._partial = bytearray()
-        """The incomplete event at the end of what has arrived."""
+        self._arriving = ArrivingEvent()
         self._spelling: Spelling | None = None
         self._odd = False
         """The JSON is laid out in an unusual way, so every event is parsed."""
+        self._template: EventTemplate | None = None
+        """A recent event. Most others repeat it."""
+        self._tried = 0
+        """How many events became the template since one was repeated."""
         self._usage: ReportedUsage | None = None
         self._running = RunningCounts(prompts)
         self._visible = 0
@@ -100,19 +89,8 @@ class StreamReader:
         An incomplete event is held back until its rest arrives. Otherwise a backend that breaks off would
         leave half an event in front of our error event.
         """
-        if self._partial:
-            # Only the end can complete the event: searching all of it at every piece would be quadratic.
-            searched = self._partial[1 - _LONGEST_BLANK_LINE :]
-            self._partial += block
-            searched += block
-            if len(self._partial) <= _EVENT_LIMIT and not any(mark in searched for mark in BLANK_LINES):
-                return b""
-            block = bytes(self._partial)
-            self._partial = bytearray()
-        if not block.endswith(b"\n\n"):
-            end = max((block.rfind(mark) + len(mark) for mark in BLANK_LINES if mark in block), default=0)
-            if len(block) - end <= _EVENT_LIMIT:
-                block, self._partial = block[:end], bytearray(block[end:])
+        if self._arriving.unfinished or not block.endswith(b"\n\n"):
+            block = self._arriving.complete(block)
         return self._read(block) if block else b""
 
     def finish(self) -> bytes:
@@ -121,7 +99,7 @@ class StreamReader:
         An answer that is complete gets the blank line and the end mark that it lacks, as some servers send
         neither. Half an event is dropped.
         """
-        rest, self._partial = bytes(self._partial), bytearray()
+        rest = self._arriving.rest()
         block = self._read(with_blank_line(rest)) if rest and is_whole(rest) else b""
         if not self.done and not self.failed and self.answered:
             block += self._read(DONE)
@@ -133,8 +111,52 @@ class StreamReader:
         return self.done or self._last or len(self._finished) >= self._choices
 
     def _read(self, block: bytes) -> bytes:
-        spelling = self._spelling
-        return self._read_unknown(block) if spelling is None else self._read_usual(block, spelling)
+        plain = _CR not in block and block.endswith(b"\n\n")
+        passed = self._read_plain(block) if plain else self._read_other(block)
+        if self._watching and not self._odd:
+            self._look_for_thought(block)
+        return passed
+
+    def _read_plain(self, block: bytes) -> bytes:
+        """Read whole events: those that repeat the template, and the others by searching and parsing."""
+        passed: list[bytes] = []
+        while block:
+            if self._template is not None:
+                end, events = self._read_repeats(self._template, block)
+                if end == len(block) and not passed:
+                    return events
+                passed.append(events)
+                block = block[end:]
+            # as long as templates are found, each event may become one
+            at = block.find(b"\n\n") + 2 if self._tried < _TEMPLATES and not self._odd else len(block)
+            if block:
+                passed.append(self._read_other(block[:at]))
+                self._learn(block[:at])
+            block = block[at:]
+        return b"".join(passed)
+
+    def _read_repeats(self, template: EventTemplate, block: bytes) -> tuple[int, bytes]:
+        """Read the events that repeat the template. Returns where they end, and what is forwarded of them."""
+        end, deltas, kept, event, count = template.read(block, strip=self._strip_counts)
+        if not end:
+            return 0, b""
+        self._tried = 0
+        if template.reasoning:
+            self._reasoning += deltas
+        else:
+            self._visible += deltas
+        if count:
+            self._running.repeat(template.index, event, count, strip=self._strip_counts)
+        return end, b"".join(kept) if kept else block[:end]
+
+    def _learn(self, event: bytes) -> None:
+        """Make an event the template, unless many were in vain."""
+        if self._tried < _TEMPLATES and self._spelling is not None:
+            self._tried += 1
+            self._template = template_of(event, self._spelling)
+
+    def _read_other(self, block: bytes) -> bytes:
+        return self._read_usual(block, self._spelling) if self._spelling else self._read_unknown(block)
 
     def _read_unknown(self, block: bytes) -> bytes:
         """Read a block of a stream whose JSON is not known yet, or is laid out in an unusual way."""
@@ -149,18 +171,20 @@ class StreamReader:
         """Read an event in an unusual layout. It is forwarded as it came, unless something is removed."""
         chunk = loose_object(event_data(event))
         if chunk is None:
+            self._look_for_thought(event)
             return self._read_usual(event, COMPACT)
         for last in ("choices", "usage"):
             if last in chunk:
                 chunk[last] = chunk.pop(last)
         usual = b"data: " + strict_json(chunk) + b"\n\n"
         read = self._read_usual(usual, COMPACT)
+        self._look_for_thought(usual)
         return event if read == usual else read
 
     def _read_usual(self, block: bytes, spelling: Spelling) -> bytes:
-        self._count_deltas(block, spelling)
-        if self._watching:
-            self._look_for_thought(block)
+        visible, reasoning = spelling.deltas(block)
+        self._visible += visible
+        self._reasoning += reasoning
         if spelling.finish in block:
             self._read_finish_reasons(block, spelling)
         self._read_end(block)
@@ -169,22 +193,9 @@ class StreamReader:
             block = self._take_usage(block)
         return self._with_usage_event(block) if self.done and self._running.removed else block
 
-    def _count_deltas(self, block: bytes, spelling: Spelling) -> None:
-        """Count `"content":" the"` and the like: a backend sends about one token per delta."""
-        for text, empty in spelling.visible:
-            if found := block.count(text):
-                self._visible += found - block.count(empty)
-        # older versions of vLLM send the same reasoning under both names, hence the larger and not the sum
-        most = 0
-        for text, empty in spelling.reasoning:
-            if found := block.count(text):
-                most = max(most, found - block.count(empty))
-        if most:
-            self._reasoning += most
-
     def _look_for_thought(self, block: bytes) -> None:
         """Count the deltas of a thought that was sent as a part of the answer as what they are."""
-        if self._lost is None:
+        if self._lost is None or not self._watching:
             return
         after = self._lost.look(block, thinks=self._reasoning > 0)
         self._watching = self._lost.watching
@@ -206,14 +217,12 @@ class StreamReader:
         """Note whether the stream has failed, `data: {"error":…}`, or ended, `data: [DONE]`."""
         if b'{"error"' in block:
             self.failed = self.failed or holds_error(block)
-        if not self.done and (mark := block.rfind(b"[DONE]")) >= 0:
-            self.done = _DONE.search(block, max(0, mark - _DONE_START)) is not None
+        self.done = self.done or end_mark(block) >= 0
 
     def _with_usage_event(self, block: bytes) -> bytes:
         """The block with a usage event before its end mark, if the client asked for usage and got none."""
         owed = not self._strip_usage and not self._usage
-        if owed and (end := _DONE.search(block)):
-            at = block.index(b"data:", end.start())
+        if owed and (at := end_mark(block)) >= 0:
             block = block[:at] + self._running.usage_event() + block[at:]
         return block
 
@@ -234,7 +243,7 @@ class StreamReader:
 
     def _note_usage(self, event: bytes) -> bool:
         """Record the usage that an event reports. Returns whether it carries nothing else."""
-        chunk = _read_chunk(event)
+        chunk = read_chunk(event)
         if chunk is None or chunk.usage is UNSET:
             return False
         usage, choices = bytes(chunk.usage), bytes(chunk.choices)
@@ -289,12 +298,3 @@ class StreamReader:
         total.prompt = reported.prompt if total.prompt is None else total.prompt
         total.uncounted = reported.uncounted
         return total
-
-
-def _read_chunk(event: bytes) -> _Chunk | None:
-    if b'"usage"' not in (payload := event.partition(b"data:")[2]):
-        return None
-    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _chunk.decode(payload)
-    read = loose_object(event_data(event))
-    return None if read is None else _chunk.decode(strict_json(read))

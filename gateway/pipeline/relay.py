@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from gateway.errors import BackendDisconnected, BackendError
@@ -26,6 +25,7 @@ from gateway.upstream.response import UpstreamResponse
 large_bodies = ThreadPoolExecutor(2, "large-bodies")
 """Parses bodies that take long. Few threads, as each slows the event loop down a little."""
 
+_LONGEST_BLANK_LINE = 3
 _SHORT = 0.5  # seconds; over a shorter time, the rate of a stream cannot be told
 _LAST_WORDS = 10.0
 """Seconds after the last finish reason in which a backend sends the usage and the end mark, if it does."""
@@ -87,18 +87,12 @@ def _unreadable() -> BackendError:
 async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response: UpstreamResponse) -> None:
     reader = _reader(plan)
     first = response.latest = time.perf_counter()
-
-    async def send(events: bytes) -> None:
-        if not exchange.started:
-            record.first_byte = record.elapsed()
-            await exchange.start(response.status, _headers(record, response, response.latest), streams=True)
-        await exchange.stream(events)
-
     response.thinking = lambda: plan.thinks and not reader.passed()  # in a thought that is not shown
     if plan.reservation:
         plan.reservation.progress = lambda: _progress(plan.blind, reader, first, response.latest)
+    relay = StreamRelay(exchange, record, response, reader)
     try:
-        await _relay_events(response, reader, send, comments=plan.call.settings.timeouts.comment > 0)
+        await relay.run(comments=plan.call.settings.timeouts.comment > 0)
         if reader.stopped:
             record.cancelled = record.stopped = True
         if reader.failed:
@@ -113,47 +107,97 @@ async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response
         record.silent = unasked or reader.silent(record.silence)
 
 
-async def _relay_events(
-    response: UpstreamResponse,
-    reader: StreamReader,
-    send: Callable[[bytes], Awaitable[None]],
-    *,
-    comments: bool,
-) -> None:
-    """Send what a reader makes of a stream to the client, with a comment line whenever it is silent for long.
+class StreamRelay:
+    """Sends what a reader makes of a stream to the client.
 
-    A stream whose answer is complete has ended well, even if the backend breaks off before its end mark, or
-    leaves the connection open after it.
-
-    comments: a comment line is sent in a silence, but only between whole events.
-
-    Raises: BackendDisconnected, ClientClosed.
+    A block passes through `take` in the turn of the event loop in which it arrives. The request's task wakes
+    up only to start the response, when the client does not read, in a silence, and at the end.
     """
-    sent = b""
-    try:
-        async for block in response.blocks(pauses=True):
-            if block:
-                response.latest = time.perf_counter()
-                if events := reader.feed(block):
-                    sent = events
-                    await send(events)
-                if reader.stopped:
-                    return  # which closes the connection, so that the backend stops too
-            elif reader.done or (reader.answered and time.perf_counter() - response.latest > _LAST_WORDS):
-                break
-            elif comments and sent.endswith(BLANK_LINES):
-                await send(KEEP_ALIVE)
-    except BackendDisconnected:
-        if not reader.answered:
-            raise
-    await _send_end(reader, send)
 
+    __slots__ = ("_end", "_exchange", "_first", "_reader", "_record", "_response", "_waits")
 
-async def _send_end(reader: StreamReader, send: Callable[[bytes], Awaitable[None]]) -> None:
-    if events := reader.finish():
-        await send(events)
-    if not (reader.done or reader.failed or reader.stopped):
-        raise BackendDisconnected("The backend closed the stream before its end")
+    def __init__(
+        self, exchange: Exchange, record: Record, response: UpstreamResponse, reader: StreamReader
+    ) -> None:
+        self._exchange = exchange
+        self._record = record
+        self._response = response
+        self._reader = reader
+        self._first = b""
+        """The events that the response starts with, until it has."""
+        self._end = b""
+        """The end of what was sent last."""
+        self._waits = False
+        """`take` has told that the task must go on first."""
+
+    def take(self, block: bytes) -> bool:
+        """Pass on a block. Returns False if the task must go on before there can be more."""
+        self._response.latest = time.perf_counter()
+        events = self._reader.feed(block)
+        if events:
+            self._end = events[-_LONGEST_BLANK_LINE:]
+            if not self._exchange.started:
+                self._first, self._waits = events, True
+                return False
+            if not self._exchange.pass_on(events):
+                self._waits = True
+                return False
+        if self._reader.stopped:
+            self._waits = True
+            return False
+        return True
+
+    async def run(self, *, comments: bool) -> None:
+        """Pass on the whole stream, with a comment line whenever it is silent for long.
+
+        A stream whose answer is complete has ended well, even if the backend breaks off before its end mark,
+        or leaves the connection open after it.
+
+        comments: a comment line is sent in a silence, but only between whole events.
+
+        Raises: BackendDisconnected, ClientClosed.
+        """
+        response, reader = self._response, self._reader
+        try:
+            while not response.at_end:
+                self._waits = False
+                await response.pass_on(self.take)
+                if self._waits:
+                    await response.wait_for_client(self._go_on())
+                    if reader.stopped:
+                        return  # which closes the connection, so that the backend stops too
+                elif response.at_end or self._has_ended():
+                    break
+                elif comments and self._end.endswith(BLANK_LINES):
+                    await self._send(KEEP_ALIVE)
+        except BackendDisconnected:
+            if not reader.answered:
+                raise
+        if events := reader.finish():
+            await self._send(events)
+        if not (reader.done or reader.failed or reader.stopped):
+            raise BackendDisconnected("The backend closed the stream before its end")
+
+    def _has_ended(self) -> bool:
+        """Whether nothing more is to be expected of a stream that has fallen silent."""
+        reader = self._reader
+        silence = time.perf_counter() - self._response.latest
+        return reader.done or (reader.answered and silence > _LAST_WORDS)
+
+    async def _go_on(self) -> None:
+        """Do what `take` cannot: start the response, or wait until the client has read."""
+        first, self._first = self._first, b""
+        if first:
+            await self._send(first)
+        else:
+            await self._exchange.room()
+
+    async def _send(self, events: bytes) -> None:
+        exchange, record, response = self._exchange, self._record, self._response
+        if not exchange.started:
+            record.first_byte = record.elapsed()
+            await exchange.start(response.status, _headers(record, response, response.latest), streams=True)
+        await exchange.stream(events)
 
 
 def _reader(plan: Plan) -> StreamReader:

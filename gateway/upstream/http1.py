@@ -1,4 +1,4 @@
-"""Connections of the HTTP/1.1 client for backends, and the responses on them. It parses with httptools.
+"""Connections of the HTTP/1.1 client for backends, and the responses on them.
 
 A general client costs twice as much per request (docs/decisions/0002). This one leaves out what a gateway to
 inference servers does not need: redirects, cookies, proxies, compression, pipelining. It raises the gateway's
@@ -10,17 +10,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-
-import httptools
+from collections.abc import Callable
 
 from gateway.errors import BackendDisconnected, BackendError, GatewayError
 from gateway.http.headers import Headers
 from gateway.upstream.causes import Cause
 from gateway.upstream.connecting import lost_cause
+from gateway.upstream.framed_response import (
+    FramedBody,
+    FramingError,
+    ResponseHead,
+    end_of_head,
+    read_response_head,
+)
 
 _WINDOW = 1 << 18  # with more unread bytes than this, the connection is not read until they are taken
-_HEADER_BYTES = 1 << 16
-_FRAMING_BYTES = 1 << 17  # between two pieces of a body: headers, chunk sizes with extensions, trailers
+_INFORMED_BYTES = 1 << 17  # of heads that announce another one
 _PIECE_OVERHEAD = 64  # bytes that Python needs for each piece of a body
 _CLOSING_SECONDS = 0.1  # if a server closes an idle connection just as it is used, it shows within this time
 _TLS_ALERT = b"\x15\x03"  # how a TLS server begins its response to a request without TLS
@@ -42,6 +47,9 @@ class HttpResponse:
         self.kept = 0
         """Their size in memory, in bytes."""
         self._connection = connection
+        self._receiver: Callable[[bytes], bool] | None = None
+        self._most = 0
+        """Bytes that the receiver takes at once."""
 
     def header(self, name: bytes) -> str:
         """The first value of a header, or an empty string."""
@@ -67,6 +75,48 @@ class HttpResponse:
             if await self._arrival():
                 break
         return self._arrived()
+
+    async def receive(self, receiver: Callable[[bytes], bool], most: int) -> bytes:
+        """Have a function called with the body as it arrives, in the same turn of the event loop.
+
+        That ends with the body, when `receiver` returns False, with an interruption, or when more than `most`
+        bytes have arrived at once. These are returned.
+
+        Raises: BackendDisconnected, BackendError, and what `receiver` raises.
+        """
+        try:
+            while not self.blocks and not self.complete:
+                self._receiver, self._most = receiver, most
+                if await self._arrival():
+                    break
+        finally:
+            self._receiver = None
+        return self._arrived()
+
+    def deliver(self, body: bytes) -> None:
+        """Take a part of the body from the connection."""
+        receiver = self._receiver
+        if receiver is None or len(body) > self._most:
+            self._receiver = None
+            self.blocks.append(body)
+            self.kept += len(body) + _PIECE_OVERHEAD
+            self.wake()
+            return
+        try:
+            if receiver(body):
+                return
+        except Exception as error:  # noqa: BLE001 - it belongs to the task that waits
+            self._receiver = None
+            if self.waiter and not self.waiter.done():
+                self.waiter.set_exception(error)
+            return
+        self._receiver = None
+        self.interrupt()
+
+    def wake(self) -> None:
+        """Let the task go on that waits for the response."""
+        if self.waiter and not self.waiter.done():
+            self.waiter.set_result(False)
 
     def _arrived(self) -> bytes:
         """Everything that has arrived and has not been read yet."""
@@ -105,7 +155,7 @@ class HttpResponse:
     def fail(self, failure: GatewayError) -> None:
         """Let whoever waits for more of the response get this error."""
         self.failure = failure
-        _wake(self)
+        self.wake()
 
     async def _arrival(self) -> bool:
         """Wait until something has arrived. Returns whether nothing has, as the wait was interrupted."""
@@ -124,7 +174,7 @@ class HttpResponse:
 
 
 class Connection(asyncio.Protocol):
-    """A connection to a backend, with at most one response under way. The parser calls the `on_…` methods."""
+    """A connection to a backend, with at most one response under way."""
 
     transport: asyncio.Transport
 
@@ -133,10 +183,14 @@ class Connection(asyncio.Protocol):
         self.share = share
         self._idle = idle
         self._connections = connections
-        self._parser = httptools.HttpResponseParser(self)
         self._response: HttpResponse | None = None
-        self._header_bytes = self._framing_bytes = 0
-        self._framed = self._ended = self._reusable = False
+        self._head: ResponseHead | None = None
+        self._body: FramedBody | None = None
+        """The body under way; None until the head of its response is complete."""
+        self._beginning = b""
+        """What has arrived of the head."""
+        self._informed = 0
+        """Bytes of heads that announce another one."""
         self._keep = self._heard = False
         self._asked_at = 0.0
         self._loss: tuple[Exception | None] | None = None
@@ -147,9 +201,9 @@ class Connection(asyncio.Protocol):
     def ask(self, head: bytes, body: bytes, *, keep: bool = True) -> HttpResponse:
         """Send a request; the connection must be idle. `keep`: it may be used again after the response."""
         self._response = response = HttpResponse(self)
-        self._framed = self._ended = self._heard = False
-        self._keep, self._asked_at = keep, time.monotonic()
-        self._header_bytes = self._framing_bytes = 0
+        self._head = self._body = None
+        self._beginning, self._informed = b"", 0
+        self._heard, self._keep, self._asked_at = False, keep, time.monotonic()
         if self._loss:  # between its opening and now
             self.connection_lost(*self._loss)
         elif not self.transport.is_closing():
@@ -165,24 +219,55 @@ class Connection(asyncio.Protocol):
         if response is None:  # unrequested bytes would be taken for the response to the next request
             self.transport.abort()
             return
-        self._framing_bytes += len(data)
         self._heard = True
-        try:
-            self._parser.feed_data(data)
-            if self._framing_bytes > _FRAMING_BYTES:  # the parser would keep an endless header in memory
-                raise httptools.HttpParserError("too many bytes that belong to no body")
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            word = "tls_expected" if data[:2] == _TLS_ALERT else "unreadable"
-            cause = Cause(word, f"{type(error).__name__}: {error.__context__ or error}")
-            text = "The backend sent a response that cannot be parsed"
-            self._break(BackendError(text, detail=cause, spent=True))
-            self.transport.abort()
-            return
-        if self._ended:
+        body, part = self._body, data
+        if body is None:
+            try:
+                part = self._read_head(response, data)
+            except FramingError as error:
+                self._cannot_read(error, data)
+                return
+            body = self._body
+            if body is None:
+                return
+        if part:
+            part = body.take(part)
+        if part:
+            response.deliver(part)
+        if body.open:
+            if response.kept > _WINDOW:
+                self.transport.pause_reading()
+        elif body.error or body.rest.strip(b"\r\n"):
+            self._cannot_read(body.error or FramingError("more than one response to a request"), data)
+        else:
             self._complete(response)
-        elif response.kept > _WINDOW:
-            self.transport.pause_reading()
-        _wake(response)
+
+    def _read_head(self, response: HttpResponse, data: bytes) -> bytes:
+        """Read the head, if it is complete. Returns what follows it.
+
+        Raises: FramingError.
+        """
+        searched = len(self._beginning)
+        data = self._beginning + data if searched else data.lstrip(b"\r\n")
+        while end := end_of_head(data, searched):
+            head, data, searched = read_response_head(data[:end]), data[end:], 0
+            if head.status >= 200:
+                self._beginning = b""
+                self._head, self._body = head, head.body()
+                response.status, response.headers = head.status, head.headers
+                response.wake()
+                return data
+            self._informed += end  # `100 Continue` or the like: the actual response is still to come
+            if self._informed > _INFORMED_BYTES:
+                raise FramingError("too many heads of no response")
+        self._beginning = data
+        return b""
+
+    def _cannot_read(self, error: FramingError, data: bytes) -> None:
+        word = "tls_expected" if data[:2] == _TLS_ALERT else "unreadable"
+        text = "The backend sent a response that cannot be parsed"
+        self._break(BackendError(text, detail=Cause(word, str(error)), spent=True))
+        self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._loss = (exc,)
@@ -191,10 +276,10 @@ class Connection(asyncio.Protocol):
             self._idle.remove(self)
         if self._response is None:
             return
-        if exc is None and self._response.status and not self._framed:
+        if exc is None and self._head and not self._head.declared:
             # without Content-Length and chunks, the body ends where the connection ends
             self._response.complete = True
-            _wake(self._response)
+            self._response.wake()
         else:
             unused = self.idle_since == 0 and not self._response.headers
             cause = lost_cause(exc, unused_tls=unused and bool(self.transport.get_extra_info("ssl_object")))
@@ -207,53 +292,18 @@ class Connection(asyncio.Protocol):
     def _break(self, failure: GatewayError) -> None:
         if self._response:
             self._response.failure = failure
-            _wake(self._response)
+            self._response.wake()
             self._response = None
 
     def _complete(self, response: HttpResponse) -> None:
         self._response = None
         response.complete = True
-        if self._reusable and self._keep and not self.transport.get_write_buffer_size():
+        response.wake()
+        reusable = self._keep and self._head and self._head.keep_alive
+        if reusable and not self.transport.get_write_buffer_size():
             if response.kept > _WINDOW:
                 self.transport.resume_reading()
             self.idle_since = time.monotonic()
             self._idle.append(self)
         else:
             self.transport.close()
-
-    # --- called by the parser -----------------------------------------------------------------------
-
-    def on_message_begin(self) -> None:
-        if self._ended:
-            raise ValueError("two responses to one request")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        self._header_bytes += len(name) + len(value) + 4
-        if self._header_bytes > _HEADER_BYTES:
-            raise ValueError("too many headers")
-        self._framed = self._framed or name in {b"content-length", b"transfer-encoding"}
-        if self._response and not self._response.status:  # headers after the body are trailers
-            self._response.headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
-        if self._response and status >= 200:
-            self._response.status = status
-
-    def on_body(self, body: bytes) -> None:
-        if self._response:
-            self._response.blocks.append(body)
-            self._response.kept += len(body) + _PIECE_OVERHEAD
-            self._framing_bytes = 0
-
-    def on_message_complete(self) -> None:
-        if self._response and self._response.status:
-            self._ended, self._reusable = True, self._parser.should_keep_alive()
-        elif self._response:  # `100 Continue` or the like: the actual response is still to come
-            self._response.headers.clear()
-
-
-def _wake(response: HttpResponse) -> None:
-    if response.waiter and not response.waiter.done():
-        response.waiter.set_result(False)

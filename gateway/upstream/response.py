@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from gateway.errors import (
@@ -44,8 +45,8 @@ class UpstreamResponse:
         self.latest = 0.0
         """The performance counter when the latest block came."""
         self._pauses = False
-        self._touched: Callable[[], None] = lambda: None
-        """Called whenever the client or the backend made progress."""
+        self._progress = time.perf_counter()
+        """The performance counter when the client or the backend last made progress, or later `latest`."""
 
     @property
     def length(self) -> int | None:
@@ -60,30 +61,60 @@ class UpstreamResponse:
         usage = reported_usage(metadata.get("usage"))
         return from_backend(usage, 0, 0) if usage else TokenUsage()
 
-    async def blocks(self, *, pauses: bool = False) -> AsyncIterator[bytes]:
-        """The body as it arrives, including the first block, in blocks of `_AT_ONCE` bytes at most.
+    @property
+    def at_end(self) -> bool:
+        """The whole body has been read."""
+        return self._response.at_end and not self.body
 
-        pauses: yield b"" whenever nothing has come for the time given to `timeouts`.
+    async def blocks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives, including the first block, in blocks of `_AT_ONCE` bytes at most.
 
         Raises: BackendDisconnected, BackendError.
         """
         block, self.body = self.body, b""
-        self._pauses = pauses
-        while True:
-            if not block:
-                if not pauses or self._response.at_end:
-                    return
-                yield b""
+        while block:
             for start in range(0, len(block), _AT_ONCE):
                 if start:
                     await asyncio.sleep(0)
                 self._client_reads = True
                 yield block[start : start + _AT_ONCE]
                 self._client_reads = False
-                self._touched()
+                self._progress = time.perf_counter()
             block = await self._response.block()
-            if block:
-                self._touched()
+            self._progress = time.perf_counter()
+
+    async def pass_on(self, take: Callable[[bytes], bool]) -> None:
+        """Give the body to a function as it arrives, in blocks of `_AT_ONCE` bytes at most.
+
+        No task wakes up for a block: `take` is called in the turn of the event loop in which it arrives.
+        Only more at once is divided among several turns. `take` sets `latest`.
+
+        Returns at the end of the body, when `take` returns False, and whenever nothing has come for the pause
+        given to `timeouts`. Then it can be called again.
+
+        Raises: BackendDisconnected, BackendError, and what `take` raises.
+        """
+        self._pauses = True
+        while True:
+            block, self.body = self.body, b""
+            for start in range(0, len(block), _AT_ONCE):
+                if start:
+                    await asyncio.sleep(0)
+                if not take(block[start : start + _AT_ONCE]):
+                    self.body = block[start + _AT_ONCE :]
+                    return
+            if self._response.at_end:
+                return
+            self.body = await self._response.receive(take, _AT_ONCE)
+            if not self.body:
+                return
+
+    async def wait_for_client(self, reading: Awaitable[None]) -> None:
+        """Wait until the client has read enough. Under `timeouts`, the client is to blame for the time."""
+        self._client_reads = True
+        await reading
+        self._client_reads = False
+        self._progress = time.perf_counter()
 
     @asynccontextmanager
     async def timeouts(self, idle: float, end: float, pause: float = 0) -> AsyncIterator[UpstreamResponse]:
@@ -91,7 +122,7 @@ class UpstreamResponse:
 
         A backend that may be at work in silence has until `end`, unless it fails its health checks.
 
-        pause: seconds of silence after which `blocks` yields b"", and again each time they have passed;
+        pause: seconds of silence after which `pass_on` returns, and again each time they have passed;
         0 for half of `idle`.
 
         Raises: BackendTimeout, ClientClosed.
@@ -100,27 +131,22 @@ class UpstreamResponse:
         # and a timer looks at it now and then. A stream that falls silent is ended after 60 to 67.5 s if idle
         # is 60 s.
         loop = asyncio.get_running_loop()
-        heard = paused = loop.time()
+        self._progress = paused = time.perf_counter()
         deadline = asyncio.timeout_at(end)
         pause = pause or idle / 2
         step = min(idle / 8, pause / 2)
 
-        def touched() -> None:
-            nonlocal heard
-            heard = loop.time()
-
         def look() -> None:
             nonlocal paused
-            now = loop.time()
+            now, heard = time.perf_counter(), max(self._progress, self.latest)
             if now - heard >= idle and (self._client_reads or not self._may_be_at_work()):
-                deadline.reschedule(now)
+                deadline.reschedule(loop.time())
                 return
             if self._pauses and now - max(heard, paused) >= pause:
                 paused = now
                 self._response.interrupt()
             self._timer = loop.call_later(step, look)
 
-        self._touched = touched
         self._timer = loop.call_later(step, look)
         try:
             async with deadline:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -109,24 +109,40 @@ async def test_unread_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
         assert slots(running) == [0]
 
 
+class Client:
+    """A client that reads nothing until `read`."""
+
+    def __init__(self) -> None:
+        self.paused = True
+        self.sent: list[bytes] = []
+        self._callbacks: list[Callable[[], object]] = []
+
+    def send_now(self, block: bytes) -> None:
+        self.sent.append(block)
+
+    def call_when_reading(self, callback: Callable[[], object]) -> None:
+        self._callbacks.append(callback)
+
+    def read(self) -> None:
+        self.paused = False
+        for callback in self._callbacks:
+            callback()
+
+
 async def test_a_stream_may_always_leave_a_little_unread() -> None:
     """Others that have taken all memory delay no stream that is only a little behind."""
     memory = UnreadMemory(1000)
     memory.used = 2000
-    gate = asyncio.Event()
-    sent: list[bytes] = []
+    client = Client()
 
-    async def send(block: bytes) -> None:
-        await gate.wait()
-        sent.append(block)
-
-    outbox = Outbox(send, memory, patience=0.01)
-    await outbox.put(b"a" * 1000)
-    await outbox.put(b"b" * 1000)
+    outbox = Outbox(client, memory, patience=0.01)
+    assert outbox.put(b"a" * 1000)
+    assert outbox.put(b"b" * 1000)
+    assert not outbox.put(b"c" * 300_000)
     with pytest.raises(ClientClosed):
-        await outbox.put(b"c" * 300_000)
-    gate.set()
+        await outbox.room()
+    client.read()
     await outbox.drain(60)
 
-    assert [block[:1] for block in sent] == [b"a", b"b", b"c"]
+    assert [block[:1] for block in client.sent] == [b"a", b"b", b"c"]
     assert (memory.used, outbox.empty) == (2000, True)

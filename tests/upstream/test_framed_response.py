@@ -1,0 +1,193 @@
+"""The framing of responses, compared with a parser that others wrote, however the network cuts it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import httptools
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gateway.upstream.framed_response import (
+    FramingError,
+    end_of_head,
+    read_response_head,
+)
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+BODY = st.binary(max_size=40) | st.sampled_from([b"0\r\n\r\n", b"\r\n", b"a" * 300])
+EXTENSIONS = st.sampled_from([b"", b"", b"", b";a", b";a=b", b';a="b c"', b";a=b;c"])
+TRAILERS = st.sampled_from([b"", b"", b"A: b\r\n", b"A: b\r\nC:\r\n"])
+
+
+class Reference:
+    """What httptools reads of a response."""
+
+    def __init__(self) -> None:
+        self.body = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.complete = self.failed = self.keep_alive = self._begun = False
+        self._parser = httptools.HttpResponseParser(self)
+
+    def feed(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self.failed = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._begun:
+            self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        self._begun = True
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        self.complete, self.keep_alive = True, bool(self._parser.should_keep_alive())
+
+
+def pieces(whole: bytes, cuts: list[int]) -> list[bytes]:
+    """The bytes cut at these positions."""
+    places = sorted({min(cut, len(whole)) for cut in cuts} | {0, len(whole)})
+    return [whole[a:b] for a, b in pairwise(places)]
+
+
+@st.composite
+def chunked(draw: st.DrawFn) -> bytes:
+    """A body in chunks, with sizes written in any way."""
+    parts = []
+    for body in draw(st.lists(BODY.filter(bool), max_size=6)):
+        size = draw(st.sampled_from([b"%x", b"%X", b"0%x"])) % len(body)
+        parts.append(size + draw(EXTENSIONS) + b"\r\n" + body + b"\r\n")
+    return b"".join(parts) + draw(st.sampled_from([b"0", b"00"])) + b"\r\n" + draw(TRAILERS) + b"\r\n"
+
+
+def read(head: bytes, stream: list[bytes]) -> tuple[bytes, bool, bool]:
+    """The body, whether it is complete, and whether it cannot be read."""
+    body, found = read_response_head(head).body(), b""
+    for piece in stream:
+        found += body.take(piece)
+        if not body.open:
+            break
+    return found, not body.open and body.error is None, body.error is not None
+
+
+@given(chunked(), st.lists(st.integers(0, 400), max_size=12))
+def test_chunks_at_any_cut(body: bytes, cuts: list[int]) -> None:
+    """Wherever the network cuts a body in chunks, the same bytes are read, and its end is found."""
+    reference = Reference()
+    reference.feed(CHUNKED + body)
+
+    assert read(CHUNKED, pieces(body, cuts)) == (reference.body, True, False)
+    assert reference.complete
+
+
+@given(chunked(), st.data(), st.lists(st.integers(0, 400), max_size=4))
+def test_damaged_chunks(body: bytes, data: st.DataObject, cuts: list[int]) -> None:
+    """Where a byte is wrong, the body is read as the reference reads it, and fails where that fails."""
+    at = data.draw(st.integers(0, len(body) - 1))
+    byte = data.draw(st.sampled_from(b'\r\n \t;0gG-+x_\x00\xff"='))
+    damaged = body[:at] + bytes([byte]) + body[at + 1 :]
+    reference = Reference()
+    for piece in pieces(damaged, [*cuts, at, at + 1]):
+        reference.feed(CHUNKED * (not reference.headers) + piece)
+        if reference.failed or reference.complete:
+            break
+    found, complete, failed = read(CHUNKED, pieces(damaged, [*cuts, at, at + 1]))
+    if not failed:
+        assert read(CHUNKED, [damaged])[1] == complete
+
+    assert complete == reference.complete
+    assert failed or not reference.failed
+    assert reference.body.startswith(found) or found.startswith(reference.body)
+
+
+@given(st.binary(max_size=60), st.lists(st.integers(0, 60), max_size=4), st.binary(max_size=3))
+def test_declared_length(body: bytes, cuts: list[int], behind: bytes) -> None:
+    """A body of a declared length ends there, and what follows is not a part of it."""
+    reader = read_response_head(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)).body()
+    *before, last = pieces(body, cuts) or [b""]
+
+    assert b"".join(map(reader.take, [*before, last + behind])) == body
+    assert not reader.open
+    assert reader.rest == behind
+
+
+LINES = st.lists(
+    st.sampled_from(
+        [
+            *(b"Content-Length: 3", b"content-length: 03", b"Content-Length: +3", b"Content-Length : 3"),
+            *(b"Transfer-Encoding: chunked", b"Transfer-Encoding: gzip, Chunked", b"A: b", b"a:", b": x"),
+            *(b"Connection: close", b"Connection: Keep-Alive", b"X: \xc3\xa9\t", b"X: a\x01"),
+            *(b"X: a\nb", b"A b: c"),
+        ]
+    ),
+    max_size=4,
+)
+FIRST = st.sampled_from(
+    [
+        *(b"HTTP/1.1 200 OK", b"HTTP/1.0 200 OK", b"HTTP/1.1 200", b"HTTP/1.1 204 No Content"),
+        *(b"HTTP/1.1 304 Same", b"HTTP/1.1  200 OK", b"HTTP/1.1 20 OK", b"HTTP/1.1 2000 OK"),
+        *(b"HTTP/1.1 abc", b"ICY 200 OK", b"HTTP/1.1"),
+    ]
+)
+
+
+@given(FIRST, LINES)
+@example(b"HTTP/1.1 200 OK", [b"Content-Length: 3", b"Content-Length: 3"])
+@example(b"HTTP/1.1 200 OK", [b"Content-Length: 3", b"Transfer-Encoding: chunked"])
+def test_heads(first: bytes, lines: list[bytes]) -> None:
+    """A head is read as the reference reads it. What that refuses is refused."""
+    head = b"".join(line + b"\r\n" for line in [first, *lines, b""])
+    reference = Reference()
+    reference.feed(head)
+    try:
+        assert end_of_head(head) == len(head)
+        found = read_response_head(head)
+    except FramingError:
+        assert reference.failed
+        return
+    assert not reference.failed
+    assert found.headers == [(name, value.rstrip(b" \t")) for name, value in reference.headers]
+    body = found.body()
+    assert body.open != reference.complete
+    if not body.open:
+        assert found.keep_alive == reference.keep_alive
+
+
+@pytest.mark.parametrize(
+    "head", [b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 200 OK\nA: b\n", b"\x15\x03\x01", b"{}"]
+)
+def test_no_head(head: bytes) -> None:
+    """What cannot become a head is refused before its end."""
+    with pytest.raises(FramingError):
+        end_of_head(head)
+
+
+@given(st.lists(st.integers(0, 60), max_size=5))
+def test_heads_at_any_cut(cuts: list[int]) -> None:
+    """The end of a head is found wherever the network cuts it."""
+    head, arrived, end = b"HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 3\r\n\r\n", b"", 0
+    for piece in pieces(head + b"abc", cuts):
+        searched, arrived = len(arrived), arrived + piece
+        if end := end_of_head(arrived, searched):
+            break
+    assert end == len(head)
+
+
+@pytest.mark.parametrize(
+    "chunk", [b"zz\r\n", b"zz\r\nab\r\n", b"-1\r\na\r\n", b"0x1\r\na\r\n", b" 1\r\na\r\n"]
+)
+def test_sizes_that_are_no_numbers(chunk: bytes) -> None:
+    """What Python takes for a number need not be one."""
+    assert read(CHUNKED, [chunk]) == (b"", False, True)
+
+
+def test_endless_lines() -> None:
+    """Extensions and trailers without end are refused."""
+    for endless in (b"1;a=" + b"b" * 200_000, b"0\r\n" + b"A: b\r\n" * 30_000, b"0\r\nA: " + b"b" * 200_000):
+        assert read(CHUNKED, pieces(endless, list(range(0, len(endless), 10_000))))[2]
