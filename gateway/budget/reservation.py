@@ -83,7 +83,7 @@ class Demand:
         return ReserveCommand(
             windows=tuple(limit.window for limit in limits),
             fixed=tuple(self.fixed(limit) for limit in limits),
-            amounts=tuple(tuple(self.amount(limit, tier) for limit in limits) for tier in self.tiers),
+            amounts=tuple(tuple(self.amount(limit, tier) for tier in self.tiers) for limit in limits),
             choices=self.choices,
             minimum=self.minimum,
             soft=self.soft,

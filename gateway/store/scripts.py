@@ -1,0 +1,16 @@
+"""The Lua scripts, with what they share in front of each."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+_STANDALONE = frozenset(["pace"])  # scripts that do without clock.lua and window.lua
+
+
+def sources(clock: str | None = None) -> dict[str, str]:
+    """The scripts by name, each with clock.lua and window.lua in front. clock: Lua in place of clock.lua."""
+    folder = files("gateway.store").joinpath("lua")
+    texts = {item.name.removesuffix(".lua"): item.read_text() for item in folder.iterdir()}
+    own = texts.pop("clock")
+    shared = (clock or own) + texts.pop("window")
+    return {script: text if script in _STANDALONE else shared + text for script, text in texts.items()}
