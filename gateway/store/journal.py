@@ -27,7 +27,7 @@ _KEEP_SECONDS = 60.0  # and for how long
 
 
 class Journal:
-    """The journal of one gateway process. `Exchange` delivers it."""
+    """The journal of one gateway process. `Batcher` delivers it."""
 
     def __init__(self, connection: RedisConnection, *, prefix: str, gateway_id: str) -> None:
         self._connection = connection

@@ -1,6 +1,6 @@
 """The state of the budgets in Redis: one Lua script per operation.
 
-Reservations, settlements and renewals go through the `Exchange`.
+Reservations, settlements and renewals go through the `Batcher`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
+from gateway.store.batching import Batcher, Reserved
 from gateway.store.commands import ReserveCommand, Window, WindowState, status_call, window_call
 from gateway.store.connection import RedisConnection, StoreUnavailable
-from gateway.store.exchange import Exchange, Reserved
 from gateway.store.journal import Journal
 
 log = logging.getLogger("thinkmeter.redis")
@@ -44,7 +44,7 @@ class Store:
         self.gateway_id = gateway_id
         self._caps = f"{{{prefix}}}:caps"
         self._lease_ms = round(lease * 1000)
-        self._exchange = Exchange(
+        self._batcher = Batcher(
             connection, self.journal, caps=self._caps, lease_ms=self._lease_ms, gateway_id=gateway_id
         )
         self._started = False
@@ -59,7 +59,7 @@ class Store:
         await self.connection.start()
         if self._reader:
             await self._reader.start()
-        self._exchange.start()
+        self._batcher.start()
         self._started = True
 
     async def stop(self, seconds: float = 2) -> None:
@@ -69,7 +69,7 @@ class Store:
                 await self.journal.empty()
         if self.journal:
             log.error("%d settlements were not delivered", len(self.journal))
-        await self._exchange.stop()
+        await self._batcher.stop()
         await self.connection.stop()
         if self._reader:
             await self._reader.stop()
@@ -79,7 +79,7 @@ class Store:
 
         Raises: StoreUnavailable.
         """
-        return await self._exchange.reserve(command)
+        return await self._batcher.reserve(command)
 
     # --- reading and administration --------------------------------------------------------------------
 

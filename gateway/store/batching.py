@@ -44,7 +44,7 @@ class _Asked:
         self.tried = False
 
 
-class Exchange:
+class Batcher:
     """The calls of one gateway process that change windows."""
 
     def __init__(
