@@ -12,7 +12,7 @@ BUCKETS = 60
 """Buckets per window. Tokens count for the length of the window, plus at most one bucket."""
 
 ScriptCall = tuple[list[str], list[Any]]
-"""KEYS and ARGV of one script call. ARGV is one list in MessagePack: Lua reads it faster than many words."""
+"""KEYS and ARGV of one script call. ARGV is in MessagePack: Lua reads one list faster than many words."""
 
 _encode = msgpack.Encoder().encode
 
@@ -196,14 +196,18 @@ def exchange_call(
             command.arrivals,
             [index(window) for window in command.windows],
             command.fixed,
-            command.amounts,
+            [amounts[0] for amounts in command.amounts],
         )
         for id_, command in commands
     ]
     confirmed = journal.delivered if journal else -1
     if journal:
         keys.keys.append(journal.key)
-    return keys.keys, [_encode((lease_ms, keys.lengths, confirmed, entries, deadline, requests))]
+    cheaper = [_encode([amounts[1:] for amounts in command.amounts]) for _, command in commands]
+    return keys.keys, [
+        _encode((lease_ms, keys.lengths, confirmed, entries, deadline, requests)),
+        *cheaper,
+    ]
 
 
 def renew_call(journal: JournalPart, *, lease_ms: int) -> ScriptCall:

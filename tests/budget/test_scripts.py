@@ -60,12 +60,15 @@ def test_what_is_read_is_named() -> None:
     text = source("window")
     (fields,) = re.findall(r"local v = redis\.call\('HMGET', key, ([^)]*), unpack", text)
     named = re.findall(r"(\w+) = v\[(\d+)\]", text)
-    (rest,) = re.findall(r"redis\.call\('HMGET', w\.key, (LIMITED[^)]*)\)", text)
     assert [name.lower() for name in re.findall(r"\w+", fields)] == [name for name, _ in named]
     assert [int(position) for _, position in named] == list(range(1, len(named) + 1))
-    assert rest in text.split("more = {")[1]
-    positions = re.findall(r"values\[(\d)\]", text)
-    assert positions == [str(position) for position in range(1, rest.count(",") + 2)]
+    rest = re.search(r"w\.key, (LIMITED[^)]*)\)\n +w\.rest, ([^=]*) = v", text)
+    tally = re.search(r"w\.key, (SPENT[^)]*)\)\n +([^=]*) =", text)
+    assert rest
+    assert tally
+    for read in (rest, tally):
+        assert [f"w.{name.lower()}" for name in read[1].split(", ")] == read[2].split(", ")
+    assert f"more = {{{tally[1]}, " in text
 
 
 def test_stored_fields_stay() -> None:

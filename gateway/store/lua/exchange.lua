@@ -4,8 +4,10 @@
 -- After lease and windows follow:
 --   confirmed and entries (see `apply`), with (window, tokens spent, tokens expected) for each part
 --   deadline: reserve nothing after this time; 0 for none
---   requests, each a list: id, choices, minimum, soft, arrivals, then three lists with one item for each of its windows:
---     window, fixed, and the amounts of its candidates, the wanted one first and then ever cheaper ones
+--   requests, each a list: id, choices, minimum, soft, arrivals, then lists with one item for each of its windows:
+--     window, fixed, and amount of the wanted candidate
+-- The next arguments hold, for each request, the amounts of the other candidates by window, ever cheaper. They are
+-- arguments of their own because most requests get what they want.
 -- Returns {now, applied, known, reply...}, one reply per request. After the deadline there are no replies.
 --
 -- Settling replaces what a request has reserved by what it has spent. It counts the tokens even if the reservation is
@@ -48,17 +50,24 @@ local function minimum(request, w, fixed)
   return math.min(request.minimum, math.floor((w.cap - fixed) / request.choices))
 end
 
+-- The amounts of the last candidate, by window.
+local function last_amounts(request)
+  local last = {}
+  for p, column in ipairs(request.others) do last[p] = column[#column] or request.wanted[p] end
+  return last
+end
+
 -- The clamp that makes the last candidate fit, and the amounts that remain; 0 if it is less than the minimum.
 local function cut(request)
-  local clamp, least = math.huge, request.minimum
+  local clamp, least, last = math.huge, request.minimum, last_amounts(request)
   for p, w in ipairs(request.windows) do
     clamp = math.min(clamp, math.floor((request.rooms[p] - request.fixed[p]) / request.choices))
     least = math.min(least, minimum(request, w, request.fixed[p]))
   end
   if clamp < least or clamp < 1 or clamp == math.huge then return 0, nil end
   local amounts = {}
-  for p, column in ipairs(request.amounts) do
-    amounts[p] = math.min(column[#column], request.fixed[p] + request.choices * clamp)
+  for p, amount in ipairs(last) do
+    amounts[p] = math.min(amount, request.fixed[p] + request.choices * clamp)
   end
   return clamp, amounts
 end
@@ -84,72 +93,79 @@ end
 -- wants nothing is never in the way, even if it is over its cap.
 local function find_blocker(request)
   local worst, most = 0, 0
-  for p, column in ipairs(request.amounts) do
-    local missing = column[1] - request.rooms[p]
-    if column[1] > 0 and missing > most then worst, most = p, missing end
+  for p, amount in ipairs(request.wanted) do
+    local missing = amount - request.rooms[p]
+    if amount > 0 and missing > most then worst, most = p, missing end
   end
   return worst
 end
 
 -- The window that makes a refused request wait longest, and what `time_until` returns for it.
 local function longest_wait(request)
-  local worst, longest, only_running = 1, 0, 0
+  local worst, longest, only_running, last = 1, 0, 0, last_amounts(request)
   for p, w in ipairs(request.windows) do
-    local column, fixed = request.amounts[p], request.fixed[p]
+    local fixed = request.fixed[p]
     local least = math.max(minimum(request, w, fixed), 1)
-    local time, running = time_until(w, math.min(column[#column], fixed + request.choices * least))
+    local time, running = time_until(w, math.min(last[p], fixed + request.choices * least))
     if time == -1 then return p, -1, 0 end
     if time > longest then worst, longest, only_running = p, time, running end
   end
   return worst, longest, only_running
 end
 
--- The candidate to reserve (0 for none), its clamp (0 if it is not cut), and its amounts.
+-- The candidate to reserve (0 for none) if the wanted one does not fit, its clamp (0 if it is not cut), and its amounts.
 local function choose(request)
-  local columns, rooms = request.amounts, request.rooms
-  local count, candidates = #columns, #columns[1]
-  for c = 1, candidates do
+  local others, rooms = request.others, request.rooms
+  for c = 1, #others[1] do
     local fits, amounts = true, {}
-    for p = 1, count do
-      local amount = columns[p][c]
+    for p = 1, #rooms do
+      local amount = others[p][c]
       amounts[p] = amount
       if amount > 0 and amount > rooms[p] then fits = false break end
     end
-    if fits then return c, 0, amounts end
+    if fits then return c + 1, 0, amounts end
   end
   local clamp, amounts = cut(request)
-  return amounts and candidates or 0, clamp, amounts
+  return amounts and #others[1] + 1 or 0, clamp, amounts
 end
 
 -- Decides about a request. `ReserveReply` in gateway/store/commands.py has the same fields in the same order.
-local function serve(message)
+local function serve(message, cheaper)
   local id, arrivals = message[1], message[5]
-  local request = {choices = message[2], minimum = message[3], soft = message[4], windows = {}, fixed = message[7],
-    amounts = message[8], rooms = {}}
-  for p, i in ipairs(message[6]) do
-    local w = windows[i]
-    request.windows[p], request.rooms[p] = w, room_in(w)
+  local places, amounts, rooms, under = message[6], message[8], {}, {}
+  local candidate, clamp, blocker, wait, only_running = 1, 0, 0, 0, 0
+  for p = 1, #places do
+    local w = windows[places[p]]
+    local room = w.cap - w.settled - w.reserved
+    under[p], rooms[p] = w, room
     w.arrivals = w.arrivals + arrivals
+    if amounts[p] > 0 and amounts[p] > room then candidate = 0 end
   end
-  local blocker, wait, only_running = find_blocker(request), 0, 0
-  local candidate, clamp, amounts = choose(request)
-  if candidate == 0 then blocker, wait, only_running = longest_wait(request) end
+  if candidate == 0 then
+    local request = {choices = message[2], minimum = message[3], soft = message[4], windows = under, fixed = message[7],
+      wanted = amounts, others = cmsgpack.unpack(cheaper), rooms = rooms}
+    blocker = find_blocker(request)
+    candidate, clamp, amounts = choose(request)
+    if candidate == 0 then blocker, wait, only_running = longest_wait(request) end
+  end
   local blocker_settled, blocker_reserved, blocker_cap = 0, 0, 0
   if blocker > 0 then
-    local w = request.windows[blocker]
+    local w = under[blocker]
     read_rest(w)
     w.limited = w.limited + arrivals
     blocker_settled, blocker_reserved, blocker_cap = w.settled, w.reserved, w.cap
   end
   local tightest, room = 1, math.huge
-  for p, w in ipairs(request.windows) do
-    if amounts then hold(w, id, amounts[p], -1) end
-    local left = room_in(w)
+  for p = 1, #under do
+    local w, left = under[p], rooms[p]
+    if amounts then
+      hold(w, id, amounts[p], -1)
+      left = left - amounts[p]
+    end
     if left < room then tightest, room = p, left end
   end
   room = math.max(room, 0)
-  local reset, cap = reset_time(request.windows[tightest]), request.windows[tightest].cap
-  local rooms = request.rooms
+  local reset, cap = reset_time(under[tightest]), under[tightest].cap
   return {
     candidate,  -- the reserved candidate, counted from 1; 0 if the request was refused
     clamp,  -- completion tokens per choice that it was cut to; 0 if it was not cut
@@ -168,6 +184,6 @@ local function serve(message)
 end
 
 local replies = {now, applied, known}
-for i, message in ipairs(requests) do replies[i + 3] = serve(message) end
+for i, message in ipairs(requests) do replies[i + 3] = serve(message, ARGV[i + 1]) end
 for _, w in ipairs(windows) do save(w) end
 return replies

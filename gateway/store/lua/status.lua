@@ -24,6 +24,7 @@ end
 local replies, most = {now}, math.max(math.floor(1000 / #windows), 10)
 for i, w in ipairs(windows) do
   read_rest(w)
+  read_tally(w)
   if w.reached > 0 then w.settled = w.settled - outdated(w, w.bucket) end
   local stale = stale_tokens(w, most)
   local entries, reset = redis.call('ZCARD', w.leases), reset_time(w)

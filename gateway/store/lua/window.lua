@@ -66,14 +66,19 @@ local function format_expired(w, tokens)
   return 'x' .. text(tokens) .. ':' .. text(w.bucket) .. era
 end
 
--- Reads the fields that few calls need, unless that was done before. values: theirs, if they are known already.
-local function read_rest(w, values)
+-- Reads the fields that few calls need, unless that was done before.
+local function read_rest(w)
   if w.rest then return end
-  values = values or redis.call('HMGET', w.key, LIMITED, SPENT, EXPECTED, CREDIT_END, ERA)
-  local limited, spent, expected = tonumber(values[1]) or 0, tonumber(values[2]) or 0, tonumber(values[3]) or 0
-  w.limited, w.spent, w.expected = limited, spent, expected
-  w.credit_end, w.era = tonumber(values[4]) or 0, tonumber(values[5]) or 0
-  w.rest = {limited, spent, expected}
+  local v = redis.call('HMGET', w.key, LIMITED, CREDIT_END, ERA)
+  w.rest, w.limited, w.credit_end, w.era = v, tonumber(v[1]) or 0, tonumber(v[2]) or 0, tonumber(v[3]) or 0
+end
+
+-- Reads the counts of what was settled, unless that was done before. v: the stored values, if they are known.
+local function read_tally(w, v)
+  if w.tally then return end
+  v = v or redis.call('HMGET', w.key, SPENT, EXPECTED)
+  w.spent, w.expected = tonumber(v[1]) or 0, tonumber(v[2]) or 0
+  w.tally = {w.spent, w.expected}
 end
 
 local function add_settled(w, tokens)
@@ -114,7 +119,8 @@ local function set_time(w)
   w.bucket = math.floor(w.now / w.bucket_ms)
 end
 
--- The window as it is stored. more: names of further fields, whose values are in `stored` from 11 on.
+-- The window as it is stored. more: names of further fields, whose values are in `stored` from 11 on. Redis hands over
+-- up to 16 values at less cost, so what few calls need is read when they need it.
 local function read(i, more)
   local key = KEYS[2 * i]
   local v = redis.call('HMGET', key, SETTLED, RESERVED, REACHED, TOUCHED, FIRST_END, NEWEST, GRACE_END, AHEAD, ARRIVALS,
@@ -146,6 +152,7 @@ local function reclaim(w)
   may_expire = may_expire - #ids
   if #ids > 0 then
     read_rest(w)
+    read_tally(w)
     local names, sets, ends, drops, gone = {}, {}, {}, {}, {}
     for i, id in ipairs(ids) do names[i] = 'r' .. id end
     for i, value in ipairs(redis.call('HMGET', w.key, unpack(names))) do
@@ -191,15 +198,15 @@ local function open(i, ids)
   local more, bucket = {}, nil
   if ids then
     bucket = math.floor(now / lengths[3 * i - 2])
-    more = {LIMITED, SPENT, EXPECTED, CREDIT_END, ERA, text(bucket)}
-    for j, id in ipairs(ids) do more[j + 6] = 'r' .. id end
+    more = {SPENT, EXPECTED, text(bucket)}
+    for j, id in ipairs(ids) do more[j + 3] = 'r' .. id end
   end
   local w = read(i, more)
   if ids then
     local v = w.stored
-    read_rest(w, {v[11], v[12], v[13], v[14], v[15]})
-    if bucket == w.bucket then w.count = tonumber(v[16]) or 0 end
-    for j, id in ipairs(ids) do w.known[id] = v[j + 16] end
+    read_tally(w, {v[11], v[12]})
+    if bucket == w.bucket then w.count = tonumber(v[13]) or 0 end
+    for j, id in ipairs(ids) do w.known[id] = v[j + 13] end
   end
   local standing = w.now > w.unheld
   -- Which keys are to live longer: both once per bucket and while time stands still, the leases also if they may be new.
@@ -219,7 +226,7 @@ end
 -- Writes what has changed in a window. A new window gets all fields, because Redis finds a field faster than it finds
 -- that there is none.
 local function save(w)
-  local stored, sets, rest = w.stored, w.sets, w.rest
+  local stored, sets, tally = w.stored, w.sets, w.tally
   if stored[3] == 0 then
     redis.call('HSET', w.key, SETTLED, 0, RESERVED, 0, FIRST_END, 0, NEWEST, 0, ARRIVALS, 0, LIMITED, 0, SPENT, 0,
       EXPECTED, 0, GRACE_END, 0, AHEAD, 0, CREDIT, 0, CREDIT_END, 0, ERA, 0)
@@ -232,10 +239,10 @@ local function save(w)
   if w.grace_end ~= stored[7] then put(sets, GRACE_END, w.grace_end) end
   if w.ahead ~= stored[8] then put(sets, AHEAD, w.ahead) end
   if w.arrivals ~= stored[9] then put(sets, ARRIVALS, w.arrivals) end
-  if rest then
-    if w.limited ~= rest[1] then put(sets, LIMITED, w.limited) end
-    if w.spent ~= rest[2] then put(sets, SPENT, w.spent) end
-    if w.expected ~= rest[3] then put(sets, EXPECTED, w.expected) end
+  if w.rest and w.limited ~= (tonumber(w.rest[1]) or 0) then put(sets, LIMITED, w.limited) end
+  if tally then
+    if w.spent ~= tally[1] then put(sets, SPENT, w.spent) end
+    if w.expected ~= tally[2] then put(sets, EXPECTED, w.expected) end
   end
   if w.fresh ~= 0 then
     if w.count then
@@ -262,7 +269,7 @@ local function hold(w, id, amount, reported)
   local lease_end = w.now + lease
   w.reserved = w.reserved + amount - (w.held[id] or 0)  -- a redelivered batch may renew a reservation twice
   w.held[id] = amount
-  put(w.sets, 'r' .. id, text(amount) .. ':' .. text(reported))
+  put(w.sets, 'r' .. id, string.format('%.0f:%.0f', amount, reported))
   put(w.ends, lease_end, id)
   if w.first_end == 0 or lease_end < w.first_end then w.first_end = lease_end end
 end
@@ -278,6 +285,7 @@ local function lift(w, id)
     w.reserved = w.reserved - amount
     return true
   end
+  read_rest(w)
   local tokens, bucket, era = parse_expired(value)
   w.spent = w.spent - tokens
   if tokens > 0 and bucket >= w.bucket - w.buckets and era == w.era then  -- a reset has forgotten older ones
