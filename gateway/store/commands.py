@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from msgspec import msgpack
+from msgspec import DecodeError, msgpack
 
 BUCKETS = 60
 """Buckets per window. Tokens count for the length of the window, plus at most one bucket."""
@@ -15,6 +15,7 @@ ScriptCall = tuple[list[str], list[Any]]
 """KEYS and ARGV of one script call. ARGV is in MessagePack: Lua reads one list faster than many words."""
 
 _encode = msgpack.Encoder().encode
+_decode = msgpack.Decoder().decode
 
 
 class Window(NamedTuple):
@@ -236,10 +237,22 @@ def window_call(window: Window, *arguments: int, caps: str, lease_ms: int) -> Sc
     return keys.keys, [_encode((lease_ms, keys.lengths, *arguments))]
 
 
+_PACKED = frozenset(["exchange", "renew"])
+"""Scripts that reply in MessagePack."""
 _NUMBERS = {"exchange": 3, "renew": 3, "top_up": 2, "reset": 2, "status": 1}
 """How many numbers a script returns first, beginning with the server's time."""
 _ROWS = {"exchange": len(ReserveReply._fields), "status": len(WindowState._fields)}
 """The length of the lists that follow, if any."""
+
+
+def unpacked(script: str, reply: Any) -> Any:
+    """The reply of a script, read from MessagePack if that is what the script returns."""
+    if script not in _PACKED or not isinstance(reply, bytes):
+        return reply
+    try:
+        return _decode(reply)
+    except DecodeError:
+        return reply
 
 
 def is_reply(script: str, keys: Sequence[str], reply: Any) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 from gateway.circuit_breaker import CircuitBreaker
 from gateway.store.channel import pack
 from gateway.store.client import FAILURES, Client, NoScriptError, WrongReply, describe_trouble, is_lost
-from gateway.store.commands import JournalPart, exchange_call, is_reply
+from gateway.store.commands import JournalPart, exchange_call, is_reply, unpacked
 from gateway.store.embedded import RedisServerError
 from gateway.store.scripts import sources
 
@@ -194,6 +194,7 @@ class RedisConnection:
         self, reply: Any, script: str, keys: Sequence[str], operations: Sequence[str], begun: float
     ) -> list[Any]:
         """What a script has returned. Raises: StoreUnavailable."""
+        reply = unpacked(script, reply)
         if not isinstance(reply, Exception) and not is_reply(script, keys, reply):
             reply = WrongReply(f"its reply is not that of the script: {str(reply)[:80]}")
         seconds = None if isinstance(reply, Exception) else time.perf_counter() - begun

@@ -39,7 +39,9 @@ def test_shape_of_replies(script: str, keys: int, good: list[Any], bad: list[Any
 
 
 @pytest.mark.parametrize(
-    "reply", [b"+OK\r\n", b"$-1\r\n", b"*0\r\n", b"*1\r\n:5\r\n", b"-NOSCRIPT x\r\n"], ids=str
+    "reply",
+    [b"+OK\r\n", b"$-1\r\n", b"*0\r\n", b"*1\r\n:5\r\n", b"-NOSCRIPT x\r\n", b"$1\r\n\x05\r\n"],
+    ids=str,
 )
 async def test_odd_reply_is_an_outage(reply: bytes, caplog: pytest.LogCaptureFixture) -> None:
     """Callers learn that Redis cannot be used, once in the log, and nothing breaks."""

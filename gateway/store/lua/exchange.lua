@@ -8,7 +8,8 @@
 --     window, fixed, and amount of the wanted candidate
 -- The next arguments hold, for each request, the amounts of the other candidates by window, ever cheaper. They are
 -- arguments of their own because most requests get what they want.
--- Returns {now, applied, known, reply...}, one reply per request. After the deadline there are no replies.
+-- Returns {now, applied, known, reply...}, one reply per request, in MessagePack: Redis writes each table of a reply to
+-- the socket on its own, and each write wakes the gateway. After the deadline there are no replies.
 --
 -- Settling replaces what a request has reserved by what it has spent. It counts the tokens even if the reservation is
 -- unknown.
@@ -23,7 +24,7 @@ local RUNNING_WAIT = 1000  -- milliseconds until a new attempt if running reques
 
 local confirmed, entries, deadline, requests = call[3], call[4], call[5], call[6]
 if deadline > 0 and now > deadline then  -- the callers have given up: reserve nothing for them
-  if confirmed < 0 then return {now, 0, 0} end
+  if confirmed < 0 then return cmsgpack.pack({now, 0, 0}) end
   requests = {}
 end
 
@@ -186,4 +187,4 @@ end
 local replies = {now, applied, known}
 for i, message in ipairs(requests) do replies[i + 3] = serve(message, ARGV[i + 1]) end
 for _, w in ipairs(windows) do save(w) end
-return replies
+return cmsgpack.pack(replies)
