@@ -28,14 +28,16 @@ class Channel(asyncio.Protocol):
         self._ends = 0.0
         """When the command under way times out, by the clock of the event loop."""
         self._timer: asyncio.TimerHandle | None = None
+        self._rings = 0.0
+        """When the timer rings: not later than the command under way times out."""
         self._transport.set_protocol(self)
 
     def ask(self, data: bytes, seconds: float, done: Callable[[Any], None]) -> None:
         """Send a packed command. `done` gets its reply, or the error in its place, also after `seconds`."""
         self._done = done
         self._ends = self._loop.time() + seconds
-        if self._timer is None:  # one timer serves command after command
-            self._timer = self._loop.call_later(seconds, self._check_time)
+        if self._timer is None or self._ends < self._rings:  # one timer serves command after command
+            self._ring(seconds)
         self._transport.write(data)
 
     def close(self, error: Exception | None = None) -> None:
@@ -71,13 +73,19 @@ class Channel(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.close(ConnectionResetError(f"Redis closed the connection{f': {exc}' if exc else ''}"))
 
+    def _ring(self, seconds: float) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._rings = self._loop.time() + seconds
+        self._timer = self._loop.call_later(seconds, self._check_time)
+
     def _check_time(self) -> None:
         self._timer = None
         if self._done is None:
             return
         left = self._ends - self._loop.time()
         if left > 0:
-            self._timer = self._loop.call_later(left, self._check_time)
+            self._ring(left)
         else:
             self._give_up(self._ends, GRACE_TURNS)
 
