@@ -119,6 +119,7 @@ class Batcher:
                 self._call(part, asked, renewing=renewing)
         except Exception:  # an unforeseen error must not stop what serves everybody
             log.exception("calling Redis failed")
+            self._journal_at = time.monotonic() + _PAUSE
             self._replied(None, asked, StoreUnavailable("an internal error"))
 
     def _next_part(self) -> JournalPart | None:
