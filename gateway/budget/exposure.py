@@ -23,6 +23,8 @@ class Exposures:
     def claim(self, limits: tuple[Limit, ...], demand: Demand) -> tuple[Demand, Claim]:
         """The demand, made strict if a limit has no room for its exposure, and what to give to `release`."""
         wanted = [(limit, demand.exposure(limit)) for limit in limits if limit.budget.reserve == "p95"]
+        if not wanted:
+            return demand, ()
         exposed = tuple((limit.window.key, tokens) for limit, tokens in wanted if tokens > 0)
         if not exposed:
             return demand, ()

@@ -6,11 +6,10 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 
-from gateway.budget.exposure import Exposures
+from gateway.budget.exposure import Claim, Exposures
 from gateway.budget.fallback import Fallback
 from gateway.budget.limits import Limit
 from gateway.budget.observer import BudgetObserver
@@ -138,27 +137,33 @@ class Ledger:
 
         Raises: TokensExceeded, InsufficientQuota, BudgetUnavailable (on entering).
         """
-        return self._held(limits, demand, queue) if limits else nullcontext()
+        return _Hold(self, limits, demand, queue) if limits else _NOTHING_HELD
 
-    @asynccontextmanager
-    async def _held(
+    async def begin(
         self, limits: tuple[Limit, ...], demand: Demand, queue: Turn
-    ) -> AsyncIterator[Reservation]:
+    ) -> tuple[Reservation, Claim]:
+        """Reserve tokens until `end`. Raises: TokensExceeded, InsufficientQuota, BudgetUnavailable."""
         demand, claim = self._exposures.claim(limits, demand)
         try:
             reservation = await self._reserve(limits, demand, queue)
-            self._active[reservation.id] = reservation
-            refused, unreadable, begun = False, False, time.monotonic()
-            try:
-                yield reservation
-            except GatewayError as error:
-                late = type(error) is BackendError and time.monotonic() - begun > _PROMPTLY
-                refused = not error.spent and not late
-                unreadable = error.spent and not isinstance(error, _ENDED_EARLY)
-                raise
-            finally:
-                del self._active[reservation.id]
-                self._settle(reservation, reservation.spent(refused=refused, unreadable=unreadable))
+        except BaseException:
+            self._exposures.release(claim)
+            raise
+        self._active[reservation.id] = reservation
+        return reservation, claim
+
+    def end(
+        self, reservation: Reservation, claim: Claim, error: BaseException | None, seconds: float
+    ) -> None:
+        """Settle a reservation. error: what ended the request. seconds: how long it has run."""
+        refused = unreadable = False
+        if isinstance(error, GatewayError):
+            late = type(error) is BackendError and seconds > _PROMPTLY
+            refused = not error.spent and not late
+            unreadable = error.spent and not isinstance(error, _ENDED_EARLY)
+        del self._active[reservation.id]
+        try:
+            self._settle(reservation, reservation.spent(refused=refused, unreadable=unreadable))
         finally:
             self._exposures.release(claim)
 
@@ -171,11 +176,10 @@ class Ledger:
                 waited = time.monotonic() - started
         except StoreUnavailable as error:
             return self.fallback.reserve(limits, demand, time.monotonic(), cause=error)
-        reservation = Reservation(id_, limits, demand, reply.candidate - 1, reply.clamp, reply, waited=waited)
-        counted = reply.blocker if reservation.shortened and reply.blocker else reply.tightest
-        self._observer.decided(
-            limits[counted - 1].budget.name, "shortened" if reservation.shortened else "granted"
-        )
+        reservation = Reservation(id_, limits, demand, reply.candidate - 1, reply.clamp, reply, None, waited)
+        shortened = reservation.shortened
+        counted = reply.blocker if shortened and reply.blocker else reply.tightest
+        self._observer.decided(limits[counted - 1].budget.name, "shortened" if shortened else "granted")
         return reservation
 
     async def _wait_for_room(
@@ -211,7 +215,8 @@ class Ledger:
         for limit, amount, (tokens, _) in zip(reservation.limits, reservation.amounts(), spent, strict=True):
             if tokens > amount:
                 self._observer.overran(limit.budget.name, tokens - amount)
-        self.fallback.settle(reservation, spent, time.monotonic())
+        if reservation.local:
+            self.fallback.settle(reservation, spent, time.monotonic())
 
     async def _renew(self) -> None:
         """Every fifth of a lease, renew all reservations and report what their streams have spent so far."""
@@ -223,6 +228,26 @@ class Ledger:
                     for reservation in self._active.values()
                 ]
             )
+
+
+class _Hold:
+    """The block of `Ledger.hold`. A class, because a generator costs more than all the rest."""
+
+    __slots__ = ("_arguments", "_begun", "_held", "_ledger")
+
+    def __init__(self, ledger: Ledger, limits: tuple[Limit, ...], demand: Demand, queue: Turn) -> None:
+        self._ledger, self._arguments = ledger, (limits, demand, queue)
+
+    async def __aenter__(self) -> Reservation:
+        self._held = await self._ledger.begin(*self._arguments)
+        self._begun = time.monotonic()
+        return self._held[0]
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        self._ledger.end(*self._held, error, time.monotonic() - self._begun)
+
+
+_NOTHING_HELD = nullcontext()
 
 
 def _worth_waiting(reply: ReserveReply, left: float) -> bool:

@@ -65,6 +65,13 @@ class Demand:
             return most
         return min(self.fixed(limit) + self.choices * tier.likely, most)
 
+    def _amounts(self, limit: Limit) -> tuple[int, ...]:
+        """Tokens to reserve for each tier."""
+        fixed, choices = self.fixed(limit), self.choices
+        if self.strict or limit.budget.reserve == "strict":
+            return tuple([fixed + choices * tier.max_tokens for tier in self.tiers])
+        return tuple([self.amount(limit, tier) for tier in self.tiers])
+
     def most(self, limit: Limit, tier: TierDemand, clamp: int = 0) -> int:
         """Tokens that a tier may spend, whatever is reserved for it."""
         return self.fixed(limit) + self.choices * min(clamp or tier.max_tokens, tier.max_tokens)
@@ -80,14 +87,19 @@ class Demand:
 
     def command(self, limits: tuple[Limit, ...], *, again: bool = False) -> ReserveCommand:
         """The command that reserves tokens. again: the request was refused before; do not count it twice."""
+        columns: dict[tuple[str, str], tuple[int, ...]] = {}
+        for limit in limits:
+            rule = limit.budget.count, limit.budget.reserve
+            if rule not in columns:  # budgets that count alike want the same amounts
+                columns[rule] = self._amounts(limit)
         return ReserveCommand(
-            windows=tuple(limit.window for limit in limits),
-            fixed=tuple(self.fixed(limit) for limit in limits),
-            amounts=tuple(tuple(self.amount(limit, tier) for limit in limits) for tier in self.tiers),
-            choices=self.choices,
-            minimum=self.minimum,
-            soft=self.soft,
-            arrivals=0 if again else 1,
+            tuple([limit.window for limit in limits]),
+            tuple([self.fixed(limit) for limit in limits]),
+            tuple([columns[limit.budget.count, limit.budget.reserve] for limit in limits]),
+            self.choices,
+            self.minimum,
+            self.soft,
+            0 if again else 1,
         )
 
 
@@ -111,6 +123,9 @@ class Outcome:
     """A backend began to respond, so tokens were spent even if an error followed."""
 
 
+_NOTHING_DONE = Outcome()
+
+
 @dataclass(slots=True, eq=False)
 class Reservation:
     """Tokens reserved for one request."""
@@ -128,9 +143,9 @@ class Reservation:
     """The `when_redis_fails` that decided; None if Redis did."""
     waited: float = 0.0
     """Seconds in the queue."""
-    local: list[int] = field(default_factory=list)
+    local: Sequence[int] = ()
     """Tokens reserved in the local window of each limit, under the fallback `degrade`."""
-    outcome: Outcome = field(default_factory=Outcome)
+    outcome: Outcome = _NOTHING_DONE
     """Set before `Ledger.hold` is left; decides what is settled."""
     progress: Callable[[], int] | None = None
     """Returns the completion tokens that a stream has spent so far, -1 if unknown; None without a stream."""
@@ -147,7 +162,7 @@ class Reservation:
 
     @property
     def windows(self) -> tuple[Window, ...]:
-        return tuple(limit.window for limit in self.limits)
+        return tuple([limit.window for limit in self.limits])
 
     @property
     def shortened(self) -> bool:

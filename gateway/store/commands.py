@@ -6,11 +6,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from msgspec import DecodeError, msgpack
+
 BUCKETS = 60
 """Buckets per window. Tokens count for the length of the window, plus at most one bucket."""
 
 ScriptCall = tuple[list[str], list[Any]]
-"""KEYS and ARGV of one script call."""
+"""KEYS and ARGV of one script call. ARGV is in MessagePack: Lua reads one list faster than many words."""
+
+_encode = msgpack.Encoder().encode
+_decode = msgpack.Decoder().decode
 
 
 class Window(NamedTuple):
@@ -45,7 +50,7 @@ class ReserveCommand(NamedTuple):
     fixed: tuple[int, ...]
     """Tokens of the prompt by window; 0 if its budget does not count prompts."""
     amounts: tuple[tuple[int, ...], ...]
-    """Tokens to reserve, by candidate (the wanted one, then ever cheaper ones) and window."""
+    """Tokens to reserve, by window and candidate (the wanted one, then ever cheaper ones)."""
     choices: int = 1
     """Completions that the request asks for."""
     minimum: int = 1
@@ -59,7 +64,7 @@ class ReserveCommand(NamedTuple):
 class ReserveReply(NamedTuple):
     """The decision about a `ReserveCommand`, and the numbers behind it. Times in milliseconds.
 
-    reserve.lua has the same fields in the same order.
+    exchange.lua has the same fields in the same order.
     """
 
     candidate: int
@@ -140,91 +145,126 @@ class ScriptKeys:
     def __init__(self, first: str, windows: Iterable[Window] = ()) -> None:
         """first: KEYS[1], which is no window."""
         self.keys = [first]
-        self.caps: list[int] = []
-        self._buckets: list[int] = []
+        self.lengths: list[int] = []
+        """Of every window the length of a bucket, the number of buckets, and the configured cap."""
         self._positions: dict[str, int] = {}
         for window in windows:
             self.index(window)
 
     def index(self, window: Window) -> int:
         """The window's position, counted from 1 as in Lua. Adds the window if it is new."""
-        key, leases, tokens, bucket_ms = window
-        position = self._positions.get(key)
+        position = self._positions.get(window[0])
         if position is None:
+            key, leases, tokens, bucket_ms = window
             position = self._positions[key] = len(self._positions) + 1
             self.keys += (key, leases)
-            self.caps.append(tokens)
-            self._buckets += (bucket_ms, BUCKETS)
+            self.lengths += (bucket_ms, BUCKETS, tokens)
         return position
 
-    def lengths(self) -> list[int]:
-        """The number of windows, then the length of a bucket and the number of buckets of each."""
-        return [len(self._positions), *self._buckets]
+
+class JournalPart(NamedTuple):
+    """The journal's part of a script call."""
+
+    key: str
+    """Key of the last sequence number that Redis has applied."""
+    delivered: int
+    """The last one that it confirmed to the gateway; if it has applied fewer, it has lost data."""
+    entries: Sequence[JournalEntry]
 
 
-def reserve_call(
-    commands: Sequence[ReserveCommand], ids: Sequence[str], *, caps: str, lease_ms: int, deadline: int
+def exchange_call(
+    journal: JournalPart | None,
+    commands: Sequence[tuple[str, ReserveCommand]] = (),
+    *,
+    caps: str,
+    lease_ms: int,
+    deadline: int = 0,
 ) -> ScriptCall:
-    """KEYS and ARGV of reserve.lua.
+    """KEYS and ARGV of exchange.lua: settlements, and commands with the ids of their reservations.
 
     caps: key of the caps set by an admin. deadline: server time in milliseconds after which the script
     reserves nothing; 0 for none.
     """
     keys = ScriptKeys(caps)
-    body: list[Any] = [len(commands)]
-    for command, id_ in zip(commands, ids, strict=True):
-        body += (id_, command.choices, command.minimum, int(command.soft), command.arrivals)
-        body += (len(command.amounts), len(command.windows))
-        for window, fixed in zip(command.windows, command.fixed, strict=True):
-            body += (keys.index(window), fixed)
-        for amounts in command.amounts:
-            body += amounts
-    return keys.keys, [lease_ms, deadline, *keys.lengths(), *keys.caps, *body]
+    index = keys.index
+    entries = [_message(keys, entry) for entry in journal.entries] if journal else ()
+    requests = [
+        (
+            id_,
+            command.choices,
+            command.minimum,
+            int(command.soft),
+            command.arrivals,
+            [index(window) for window in command.windows],
+            command.fixed,
+            [amounts[0] for amounts in command.amounts],
+        )
+        for id_, command in commands
+    ]
+    confirmed = journal.delivered if journal else -1
+    if journal:
+        keys.keys.append(journal.key)
+    cheaper = [_encode([amounts[1:] for amounts in command.amounts]) for _, command in commands]
+    return keys.keys, [
+        _encode((lease_ms, keys.lengths, confirmed, entries, deadline, requests)),
+        *cheaper,
+    ]
 
 
-def journal_call(
-    entries: Sequence[JournalEntry], *, journal: str, delivered: int, lease_ms: int
-) -> ScriptCall:
-    """KEYS and ARGV of settle.lua or renew.lua.
+def renew_call(journal: JournalPart, *, lease_ms: int) -> ScriptCall:
+    """KEYS and ARGV of renew.lua."""
+    keys = ScriptKeys(journal.key)
+    entries = [_message(keys, entry) for entry in journal.entries]
+    return keys.keys, [_encode((lease_ms, keys.lengths, journal.delivered, entries))]
 
-    journal: key of the last sequence number that Redis has applied. delivered: the last one that it confirmed
-    to the gateway; if it has applied fewer, it has lost data.
-    """
-    keys = ScriptKeys(journal)
-    body: list[Any] = [len(entries)]
-    for entry in entries:
-        body += (entry.sequence, entry.id, len(entry.windows))
-        for window, numbers in zip(entry.windows, entry.numbers, strict=True):
-            body += (keys.index(window), *numbers)
-    return keys.keys, [delivered, lease_ms, *keys.lengths(), *body]
+
+def _message(keys: ScriptKeys, entry: JournalEntry) -> list[int | str]:
+    message: list[int | str] = [entry.sequence, entry.id]
+    for window, numbers in zip(entry.windows, entry.numbers, strict=True):
+        message += (keys.index(window), *numbers)
+    return message
 
 
 def status_call(windows: Iterable[Window], *, caps: str) -> ScriptCall:
     """KEYS and ARGV of status.lua."""
     keys = ScriptKeys(caps, windows)
-    return keys.keys, [*keys.lengths(), *keys.caps]
+    return keys.keys, [_encode((0, keys.lengths))]
 
 
 def window_call(window: Window, *arguments: int, caps: str, lease_ms: int) -> ScriptCall:
     """KEYS and ARGV of top_up.lua and reset.lua."""
     keys = ScriptKeys(caps, [window])
-    return keys.keys, [lease_ms, *keys.lengths(), *arguments]
+    return keys.keys, [_encode((lease_ms, keys.lengths, *arguments))]
 
 
-_ROWS = {"reserve": len(ReserveReply._fields), "status": len(WindowState._fields)}
-"""Scripts that return the server's time and lists, and the length of these."""
-_NUMBERS = {"settle": 3, "renew": 3, "top_up": 2, "reset": 2}
-"""Scripts that return the server's time and other numbers, and how many in all."""
+_PACKED = frozenset(["exchange", "renew"])
+"""Scripts that reply in MessagePack."""
+_NUMBERS = {"exchange": 3, "renew": 3, "top_up": 2, "reset": 2, "status": 1}
+"""How many numbers a script returns first, beginning with the server's time."""
+_ROWS = {"exchange": len(ReserveReply._fields), "status": len(WindowState._fields)}
+"""The length of the lists that follow, if any."""
+
+
+def unpacked(script: str, reply: Any) -> Any:
+    """The reply of a script, read from MessagePack if that is what the script returns."""
+    if script not in _PACKED or not isinstance(reply, bytes):
+        return reply
+    try:
+        return _decode(reply)
+    except DecodeError:
+        return reply
 
 
 def is_reply(script: str, keys: Sequence[str], reply: Any) -> bool:
     """Whether a reply has the shape that the script returns. If not, it is not our script that answered."""
     if script == "pace":
         return isinstance(reply, int)
-    if not isinstance(reply, list) or not reply or not isinstance(reply[0], int):
+    count = _NUMBERS[script]
+    if not isinstance(reply, list) or len(reply) < count:
         return False
-    if script in _NUMBERS:
-        return len(reply) == _NUMBERS[script] and all(isinstance(number, int) for number in reply)
     if script == "status" and len(reply) - 1 != len(keys) // 2:  # two keys for each window, one for all
         return False
-    return all(isinstance(row, list) and len(row) == _ROWS[script] for row in reply[1:])
+    length = _ROWS.get(script, -1)
+    return all(isinstance(number, int) for number in reply[:count]) and all(
+        isinstance(row, list) and len(row) == length for row in reply[count:]
+    )

@@ -13,31 +13,29 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from gateway.store.commands import JournalEntry, ScriptCall, Window, journal_call
-from gateway.store.connection import RedisConnection, StoreUnavailable
+from gateway.store.commands import JournalEntry, JournalPart, Window
+from gateway.store.connection import RedisConnection
 
 log = logging.getLogger("thinkmeter.redis")
 
 _BATCH = 128  # entries per script call
 _MOST_WAITING = 50_000  # entries kept in memory while Redis is away
-_PAUSE = 0.1  # seconds until a failed batch is sent again
 _MOST_DELIVERED = 10_000  # delivered entries kept for redelivery
 _KEEP_SECONDS = 60.0  # and for how long
-_CHECK_SECONDS = 1.0  # without new entries, the time between checks that Redis has kept the delivered ones
 
 
 class Journal:
-    """The journal of one gateway process."""
+    """The journal of one gateway process. `Batcher` delivers it."""
 
-    def __init__(self, connection: RedisConnection, *, prefix: str, lease: float, gateway_id: str) -> None:
+    def __init__(self, connection: RedisConnection, *, prefix: str, gateway_id: str) -> None:
         self._connection = connection
         self._key = f"{{{prefix}}}:journal:{gateway_id}"
-        self._lease_ms = round(lease * 1000)
+        self.on_write: Callable[[], None] = lambda: None
+        """Called after every new entry."""
         self._sequence = itertools.count(1)
         self._waiting: deque[JournalEntry] = deque()
-        self._written = asyncio.Event()
         self._emptied = asyncio.Event()
         self._emptied.set()
         self._renewals = 0
@@ -75,8 +73,8 @@ class Journal:
                 log.error("more than %d journal entries wait for Redis: dropping the oldest", _MOST_WAITING)
         entry.sequence = next(self._sequence)
         self._waiting.append(entry)
-        self._written.set()
         self._emptied.clear()
+        self.on_write()
 
     def _removed(self, entry: JournalEntry) -> None:
         if entry.script == "renew":
@@ -86,36 +84,25 @@ class Journal:
         """Wait until Redis has confirmed every entry."""
         await self._emptied.wait()
 
-    async def deliver(self) -> None:
-        """Send entries to Redis as they are written, until cancelled."""
-        while True:
-            await self._wait()
-            batch = self._next_batch()
-            script = batch[0].script if batch else "settle"  # no entries: asks what Redis has kept
-            try:
-                _, applied, known = await self._connection.call(script, *self.call(batch))
-            except StoreUnavailable:
-                await asyncio.sleep(_PAUSE)
-                continue
-            except Exception:  # an unforeseen error must not stop the loop that settles everything
-                log.exception("delivering the journal failed")
-                await asyncio.sleep(_PAUSE)
-                continue
-            if applied < 0:
-                self._redeliver(known)
-            elif batch:
-                self._confirmed(batch[-1].sequence)
+    def part(self) -> JournalPart:
+        """The oldest waiting entries that can share one script call."""
+        script = self._waiting[0].script if self._waiting else None
+        oldest = itertools.islice(self._waiting, _BATCH)
+        entries = list(itertools.takewhile(lambda entry: entry.script == script, oldest))
+        return JournalPart(self._key, self._last_delivered, entries)
 
-    async def _wait(self) -> None:
-        """Wait for an entry to deliver, or for the time to check that Redis has kept the delivered ones."""
-        while not self._waiting:
-            try:
-                async with asyncio.timeout(_CHECK_SECONDS if self._delivered else None):
-                    await self._written.wait()
-            except TimeoutError:
-                self._drop_old()
-                if self._delivered and self._connection.up:
-                    return
+    def replied(self, part: JournalPart, applied: int, known: int) -> None:
+        """Redis has applied a part, or has lost what came after the sequence number `known`."""
+        if applied < 0:
+            self._redeliver(known)
+        elif part.entries:
+            self._confirmed(part.entries[-1].sequence)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether there are delivered entries that Redis may still lose."""
+        self._drop_old()
+        return bool(self._delivered)
 
     def _confirmed(self, last: int) -> None:
         now = time.monotonic()
@@ -126,7 +113,6 @@ class Journal:
         self._last_delivered = last
         self._drop_old()
         if not self._waiting:
-            self._written.clear()
             self._emptied.set()
 
     def _drop_old(self) -> None:
@@ -144,17 +130,4 @@ class Journal:
         self._renewals += sum(entry.script == "renew" for entry in lost)
         self._last_delivered = known
         if lost:
-            self._written.set()
             self._emptied.clear()
-
-    def _next_batch(self) -> list[JournalEntry]:
-        """The oldest waiting entries that can share one script call."""
-        script = self._waiting[0].script if self._waiting else None
-        oldest = itertools.islice(self._waiting, _BATCH)
-        return list(itertools.takewhile(lambda entry: entry.script == script, oldest))
-
-    def call(self, entries: Sequence[JournalEntry]) -> ScriptCall:
-        """KEYS and ARGV that deliver these entries."""
-        return journal_call(
-            entries, journal=self._key, delivered=self._last_delivered, lease_ms=self._lease_ms
-        )

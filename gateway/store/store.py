@@ -1,40 +1,24 @@
 """The state of the budgets in Redis: one Lua script per operation.
 
-All reservations made in one tick of the event loop share a round trip. Settlements and renewals go through
-the journal.
+Reservations, settlements and renewals go through the `Batcher`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
-from gateway.store.commands import (
-    ReserveCommand,
-    ReserveReply,
-    Window,
-    WindowState,
-    reserve_call,
-    status_call,
-    window_call,
-)
-from gateway.store.connection import ConnectionBroken, RedisConnection, StoreUnavailable
+from gateway.store.batching import Batcher, Reserved
+from gateway.store.commands import ReserveCommand, Window, WindowState, status_call, window_call
+from gateway.store.connection import RedisConnection, StoreUnavailable
 from gateway.store.journal import Journal
 
 log = logging.getLogger("thinkmeter.redis")
 
-_BATCH = 128  # commands, or windows, per script call
+_BATCH = 128  # windows per script call
 _SLICE = 32  # windows per script call while many are read: requests wait in Redis for at most one slice
-
-Reserved = tuple[str, ReserveReply]
-"""A reservation's id and the decision."""
-
-
-class _TooLate(StoreUnavailable):
-    """The deadline of a call had passed by the server's clock, although its reply arrived in time."""
 
 
 class Store:
@@ -56,14 +40,14 @@ class Store:
         self.connection = connection
         self._reader = reader
         self._reading = asyncio.Lock()
-        self.journal = Journal(connection, prefix=prefix, lease=lease, gateway_id=gateway_id)
+        self.journal = Journal(connection, prefix=prefix, gateway_id=gateway_id)
         self.gateway_id = gateway_id
         self._caps = f"{{{prefix}}}:caps"
         self._lease_ms = round(lease * 1000)
-        self._ids = itertools.count(1)
-        self._commands: list[tuple[ReserveCommand, asyncio.Future[Reserved]]] = []
-        self._commanded = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._batcher = Batcher(
+            connection, self.journal, caps=self._caps, lease_ms=self._lease_ms, gateway_id=gateway_id
+        )
+        self._started = False
 
     @property
     def up(self) -> bool:
@@ -75,102 +59,27 @@ class Store:
         await self.connection.start()
         if self._reader:
             await self._reader.start()
-        self._tasks = [
-            asyncio.create_task(self._serve_commands(), name="budget-reserve"),
-            asyncio.create_task(self.journal.deliver(), name="budget-journal"),
-        ]
+        self._batcher.start()
+        self._started = True
 
     async def stop(self, seconds: float = 2) -> None:
         """Deliver the rest of the journal within so many seconds, and disconnect."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds if self._tasks else 0):
+            async with asyncio.timeout(seconds if self._started else 0):
                 await self.journal.empty()
         if self.journal:
             log.error("%d settlements were not delivered", len(self.journal))
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._batcher.stop()
         await self.connection.stop()
         if self._reader:
             await self._reader.stop()
-
-    # --- reserving -------------------------------------------------------------------------------------
 
     async def reserve(self, command: ReserveCommand) -> Reserved:
         """Reserve tokens. A refusal is not an error, but a reply. If cancelled, give the tokens back.
 
         Raises: StoreUnavailable.
         """
-        if not self.up:
-            raise StoreUnavailable(f"Redis {self.connection.trouble}")
-        future: asyncio.Future[Reserved] = asyncio.get_running_loop().create_future()
-        self._commands.append((command, future))
-        self._commanded.set()
-        try:
-            return await future
-        except asyncio.CancelledError:
-            if future.done() and not future.cancelled() and not future.exception():
-                self._give_back(*future.result(), command)
-            raise
-
-    async def _serve_commands(self) -> None:
-        while True:
-            await self._commanded.wait()
-            batch, self._commands = self._commands[:_BATCH], self._commands[_BATCH:]
-            if not self._commands:
-                self._commanded.clear()
-            try:
-                await self._reserve(batch)
-            except Exception:  # an unforeseen error must not stop the loop that serves everybody
-                log.exception("reserving tokens failed")
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(StoreUnavailable("an internal error"))
-
-    async def _reserve(self, batch: list[tuple[ReserveCommand, asyncio.Future[Reserved]]]) -> None:
-        waiting = [(command, future) for command, future in batch if not future.done()]
-        commands = [command for command, _ in waiting]
-        if not commands:
-            return
-        try:
-            try:
-                replies = await self._call(commands)
-            except (ConnectionBroken, _TooLate):  # the server restarted, or its clock was set ahead
-                replies = await self._call(commands)
-        except StoreUnavailable as error:
-            for _, future in waiting:
-                if not future.done():
-                    future.set_exception(StoreUnavailable(*error.args))
-            return
-        for (command, future), (id_, reply) in zip(waiting, replies, strict=True):
-            if future.done():
-                self._give_back(id_, reply, command)
-            else:
-                future.set_result((id_, reply))
-
-    async def _call(self, commands: list[ReserveCommand]) -> list[Reserved]:
-        ids = [f"{self.gateway_id}-{next(self._ids)}" for _ in commands]
-        try:
-            if not self.up:
-                raise StoreUnavailable(f"Redis {self.connection.trouble}")
-            deadline = self.connection.deadline()
-            call = reserve_call(commands, ids, caps=self._caps, lease_ms=self._lease_ms, deadline=deadline)
-            _, *replies = await self.connection.call("reserve", *call)
-            if len(replies) < len(commands):
-                raise _TooLate("the deadline had passed when Redis came to the call")
-        except StoreUnavailable:
-            for command, id_ in zip(commands, ids, strict=True):  # Redis may have reserved nevertheless
-                self._cancel(id_, command)
-            raise
-        return [(id_, ReserveReply(*reply)) for id_, reply in zip(ids, replies, strict=True)]
-
-    def _give_back(self, id_: str, reply: ReserveReply, command: ReserveCommand) -> None:
-        """Return the tokens of a request that was cancelled before it got the reply."""
-        if reply.candidate:
-            self._cancel(id_, command)
-
-    def _cancel(self, id_: str, command: ReserveCommand) -> None:
-        self.journal.settle(id_, command.windows, [(0, 0)] * len(command.windows))
+        return await self._batcher.reserve(command)
 
     # --- reading and administration --------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from gateway.store.store import Store
 from tests.redis import binaries, delivered, real_redis, running_store
 
 BARE = "return redis.call('INCR', KEYS[1])"
-TIERS = ((16_384,), (4_096,), (1_024,), (256,))
+TIERS = tuple(16_384 - 1_256 * step for step in range(13))
 
 Pair = Callable[[], Awaitable[Any]]
 
@@ -29,7 +29,7 @@ Pair = Callable[[], Awaitable[Any]]
 def budget_pair(store: Store, windows: int) -> Pair:
     """Reserve and settle under this many windows."""
     under = tuple(window("{thinkmeter}", f"b{i}", 60 * 24**i, "*", 10**12) for i in range(windows))
-    ask = ReserveCommand(under, (0,) * windows, tuple(tier * windows for tier in TIERS))
+    ask = ReserveCommand(under, (0,) * windows, (TIERS,) * windows)
     spent = [(500, 450)] * windows
 
     async def pair() -> None:

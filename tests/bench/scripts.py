@@ -9,22 +9,23 @@ from typing import Any
 
 from gateway.store.commands import (
     JournalEntry,
+    JournalPart,
     ReserveCommand,
     ScriptCall,
     Window,
-    journal_call,
-    reserve_call,
+    exchange_call,
     status_call,
     window,
     window_call,
 )
-from gateway.store.connection import sources
+from gateway.store.scripts import sources
 from tests.redis import RealRedis, real_redis
 
 DAY = window("{t}", "day", 86_400, "*", 10**13)
 COMMAND = ReserveCommand((DAY,), (0,), ((100,),))
 LEASE_MS = 15_000
 CAPS, JOURNAL = "{t}:caps", "{t}:journal"
+SCRIPTS = {"reserve": "exchange", "settle": "exchange"}
 KINDS = ("running", "lease ended", "expired")
 """Reservations of requests that run, of gateways that died, and those that were settled in their place."""
 
@@ -53,8 +54,8 @@ def calls(number: int) -> dict[str, ScriptCall]:
     """One call of each script. number: makes ids and sequence numbers unique, from 1."""
     entry = JournalEntry("settle", f"new-{number}", (DAY,), [(5, 5)], number)
     return {
-        "reserve": reserve_call([COMMAND], [f"new-{number}"], caps=CAPS, lease_ms=LEASE_MS, deadline=0),
-        "settle": journal_call([entry], journal=JOURNAL, delivered=number - 1, lease_ms=LEASE_MS),
+        "reserve": exchange_call(None, [(f"new-{number}", COMMAND)], caps=CAPS, lease_ms=LEASE_MS),
+        "settle": exchange_call(JournalPart(JOURNAL, number - 1, [entry]), caps=CAPS, lease_ms=LEASE_MS),
         "status": status_call([DAY], caps=CAPS),
         "reset": window_call(DAY, caps=CAPS, lease_ms=LEASE_MS),
     }
@@ -67,7 +68,7 @@ def durations(client: Any, scripts: dict[str, Callable[..., Any]], repeats: int)
     for number in range(1, repeats + 1):
         for name, (keys, arguments) in calls(number).items():
             begun = time.perf_counter()
-            scripts[name](keys=keys, args=arguments)
+            scripts[SCRIPTS.get(name, name)](keys=keys, args=arguments)
             took[name].append(1000 * (time.perf_counter() - begun))
     return {name: sorted(times) for name, times in took.items()}
 

@@ -69,17 +69,19 @@ def commands(path: Path) -> Iterator[list[bytes]]:
 def replay(paths: list[Path]) -> dict[str, Log]:
     """Check every state of every window."""
     logs: dict[str, Log] = {name: Log() for name in WINDOWS}
-    changes: dict[str, tuple[int, int, int]] = {}
+    states: dict[str, dict[bytes, int]] = {name: dict.fromkeys((b"S", b"V", b"T"), 0) for name in WINDOWS}
+    changed: set[str] = set()
 
     def script_ends() -> None:
-        for name, (settled, reserved, bucket) in changes.items():
+        for name in changed:
             log, (_, cap) = logs[name], WINDOWS[name]
+            settled, reserved, bucket = states[name].values()
             log.states += 1
             log.reserved = reserved
             log.over_cap += settled + reserved > cap
             within = sum(log.tokens.get(bucket - back, 0) for back in range(BUCKETS + 1))
             log.sums_wrong += within != settled
-        changes.clear()
+        changed.clear()
 
     for words in (words for path in paths for words in commands(path)):
         command = words[0].upper()
@@ -94,10 +96,12 @@ def replay(paths: list[Path]) -> dict[str, Log]:
         elif command == b"HDEL":
             log.settled |= {w[1:].decode() for w in words[2:] if w.startswith(b"r")}
         elif command == b"HSET":
-            pairs = dict(zip(words[2::2], words[3::2], strict=True))
-            if b"S" in pairs:
-                changes[name] = int(pairs[b"S"]), int(pairs[b"V"]), int(pairs[b"T"])
-            for key, value in pairs.items():
-                if key.startswith(b"r"):
+            changed.add(name)
+            for key, value in zip(words[2::2], words[3::2], strict=True):
+                if key in states[name]:
+                    states[name][key] = int(value)
+                elif key.isdigit():
+                    log.tokens[int(key)] = int(value)
+                elif key.startswith(b"r"):
                     (log.lapsed if value.startswith(b"x") else log.granted).add(key[1:].decode())
     return logs

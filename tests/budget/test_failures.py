@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from gateway.store import connection
-from gateway.store.connection import StoreUnavailable, reply_within
+from gateway.store.connection import RedisConnection, StoreUnavailable
 from gateway.store.store import Store
 from tests.budget.stores import COMMAND, WINDOW
 from tests.redis import (
@@ -101,15 +101,19 @@ async def test_trouble_costs_no_time(store: Store, server: RealRedis, trouble: A
     assert not store.up or took < 20
 
 
-async def test_a_hung_server_is_waited_for_no_longer(server: RealRedis) -> None:
+async def test_a_hung_server_is_waited_for_no_longer(
+    server: RealRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A reply has the configured time, or twice that if a connection may have to be made first."""
     waited: list[float] = []
+    patience = RedisConnection._patience
 
-    async def wait(seconds: float, wanted: Awaitable[Any]) -> Any:
-        waited.append(seconds)
-        return await reply_within(seconds, wanted)
+    def noted(connection: RedisConnection) -> float:
+        waited.append(patience(connection))
+        return waited[-1]
 
-    async with running_store(server.url, lease=2, wait=wait) as store:
+    monkeypatch.setattr(RedisConnection, "_patience", noted)
+    async with running_store(server.url, lease=2) as store:
         await reserved(store, COMMAND)
         waited.clear()
         server.send(signal.SIGSTOP)

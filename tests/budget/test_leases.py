@@ -108,7 +108,7 @@ async def test_cancelled_callers_hold_nothing(store: Store) -> None:
 async def test_keys_expire(store: Store, server: RealRedis) -> None:
     """Every key expires, except the caps set by an admin."""
     short = window("{thinkmeter}", "short", 1, "*", 1_000)
-    ask = ReserveCommand((short, WINDOW), (0, 0), ((100, 100),))
+    ask = ReserveCommand((short, WINDOW), (0, 0), ((100,), (100,)))
     id_, _ = await store.reserve(ask)
     await store.reserve(ask)
     store.journal.settle(id_, ask.windows, [(10, 0)] * 2)

@@ -19,7 +19,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from gateway.store.commands import BUCKETS, JournalEntry, ReserveCommand, ReserveReply, Window, window
+from gateway.store.commands import (
+    BUCKETS,
+    JournalEntry,
+    ReserveCommand,
+    ReserveReply,
+    Window,
+    exchange_call,
+    window,
+)
 from tests.redis import FAKE_CLOCK, FAKE_TIME, RealRedis, binaries, delivered, real_redis, store_of
 
 LEASE_MS = 5_000
@@ -162,13 +170,15 @@ class Budgets(RuleBasedStateMachine):
     ) -> str:
         windows = tuple(self.windows[i] for i in which)
         steps = sorted(caps, reverse=True)
-        amounts = tuple(tuple(fixed + choices * cap for _ in windows) for cap in steps)
-        ask = ReserveCommand(windows, (fixed,) * len(windows), amounts, choices, minimum, soft)
+        amounts = tuple(fixed + choices * cap for cap in steps)
+        ask = ReserveCommand(
+            windows, (fixed,) * len(windows), (amounts,) * len(windows), choices, minimum, soft
+        )
         id_, grant = self.run(self.store.reserve(ask))
         self.check_grant(ask, grant, self.models_of(windows))
         if not grant.candidate:
             return ""
-        tokens = amounts[grant.candidate - 1][0]
+        tokens = amounts[grant.candidate - 1]
         if grant.clamp:
             tokens = min(tokens, fixed + choices * grant.clamp)
         for model in self.models_of(windows):
@@ -186,12 +196,13 @@ class Budgets(RuleBasedStateMachine):
             return all(not n or n <= room for n, room in zip(amounts, grant.rooms, strict=True))
 
         whole_one = grant.candidate and not grant.clamp
-        passed_over = ask.amounts[: grant.candidate - 1] if whole_one else ask.amounts
+        candidates = list(zip(*ask.amounts, strict=True))
+        passed_over = candidates[: grant.candidate - 1] if whole_one else candidates
         assert not any(map(fits, passed_over))
-        assert not whole_one or fits(ask.amounts[grant.candidate - 1])
+        assert not whole_one or fits(candidates[grant.candidate - 1])
         if grant.clamp:
             cut = [f + ask.choices * grant.clamp for f in ask.fixed]
-            assert grant.candidate == len(ask.amounts)
+            assert grant.candidate == len(candidates)
             assert all(tokens <= room for tokens, room in zip(cut, sure, strict=True))
             whole = min((m.cap - f) // ask.choices for m, f in zip(models, ask.fixed, strict=True))
             assert grant.clamp >= (min(ask.minimum, whole) if ask.soft else ask.minimum)
@@ -213,8 +224,9 @@ class Budgets(RuleBasedStateMachine):
         entries = self.store.journal.waiting
         self.run(delivered(self.store))
         if twice:  # the reply was lost, so the batch is sent again
-            command = self.store.journal.call(entries)
-            assert self.run(self.store.connection.call("settle", *command))[1] == 0
+            part = self.store.journal.part()._replace(entries=entries)
+            call = exchange_call(part, caps="{thinkmeter}:caps", lease_ms=LEASE_MS)
+            assert self.run(self.store.connection.call("exchange", *call))[1] == 0
 
     @rule(id_=ids, share=st.floats(0, 1))
     def renew(self, id_: str, share: float) -> None:

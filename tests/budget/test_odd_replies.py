@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from typing import Any
 
@@ -19,9 +18,14 @@ STATE = [0] * len(WindowState._fields)
 @pytest.mark.parametrize(
     ("script", "keys", "good", "bad"),
     [
-        ("settle", 3, [[1, 0, 0]], [[1], [1, 0], [1, 0, b"x"], [[], 0, 0], [], None, b"OK", 1]),
+        ("renew", 3, [[1, 0, 0]], [[1], [1, 0], [1, 0, b"x"], [[], 0, 0], [], None, b"OK", 1]),
         ("reset", 3, [[1, 0]], [[1], [1, b"x"], None]),
-        ("reserve", 3, [[1], [1, ROW], [1, ROW, ROW]], [[ROW], [1, ROW[1:]], [1, 5], [None], b"OK"]),
+        (
+            "exchange",
+            3,
+            [[1, 0, 0], [1, 0, 0, ROW], [1, 0, 0, ROW, ROW]],
+            [[ROW, 0, 0], [1, 0, ROW], [1, 0, 0, ROW[1:]], [1, 0, 0, 5], [None, 0, 0], b"OK"],
+        ),
         ("status", 5, [[1, STATE, STATE]], [[1], [1, STATE], [1, STATE, STATE[1:]], 1]),
         ("pace", 1, [1], [b"OK", None, [1]]),
     ],
@@ -35,12 +39,16 @@ def test_shape_of_replies(script: str, keys: int, good: list[Any], bad: list[Any
 
 
 @pytest.mark.parametrize(
-    "reply", [b"+OK\r\n", b"$-1\r\n", b"*0\r\n", b"*1\r\n:5\r\n", b"-NOSCRIPT x\r\n"], ids=str
+    "reply",
+    [b"+OK\r\n", b"$-1\r\n", b"*0\r\n", b"*1\r\n:5\r\n", b"-NOSCRIPT x\r\n", b"$1\r\n\x05\r\n"],
+    ids=str,
 )
 async def test_odd_reply_is_an_outage(reply: bytes, caplog: pytest.LogCaptureFixture) -> None:
     """Callers learn that Redis cannot be used, once in the log, and nothing breaks."""
+    answering: list[Any] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answering.append(asyncio.current_task())
         while (line := await reader.readline()).startswith(b"*"):
             words = [await reader.readline() for _ in range(2 * int(line[1:]))]
             writer.write(b"+OK\r\n" if words[1] == b"CLIENT\r\n" else reply)
@@ -53,13 +61,11 @@ async def test_odd_reply_is_an_outage(reply: bytes, caplog: pytest.LogCaptureFix
         await connection.start()
         for _ in range(3):
             with pytest.raises(StoreUnavailable):
-                await connection.call("settle", ["journal"], [0, 1000, 0, 0])
+                await connection.call("renew", ["journal"], [b""])
 
     assert not connection.up
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert "Redis refuses commands" in caplog.text
     await connection.stop()
+    await asyncio.gather(*answering)  # every connection was closed
     server.close()
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(1):
-            await server.wait_closed()

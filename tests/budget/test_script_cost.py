@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from gateway.store.commands import ReserveCommand, Window, reserve_call, window
+from gateway.store.commands import ReserveCommand, Window, exchange_call, window
 from gateway.store.store import Store
 from tests.budget.stores import COMMAND, WINDOW
 from tests.redis import PATIENT, RealRedis, real_redis, reserved, running_store, use
@@ -94,7 +94,7 @@ async def test_one_call_expires_a_bounded_number(store: Store, server: RealRedis
     """Leases that end at once are expired little by little, over all windows of a call together."""
     for where in (WINDOW, SECOND):
         fill(server, where, "5:-1", 1)
-    both = ReserveCommand((WINDOW, SECOND), (0, 0), ((1, 1),))
+    both = ReserveCommand((WINDOW, SECOND), (0, 0), ((1,), (1,)))
     await reserved(store, both)
     _, states = await store.status([WINDOW, SECOND])
 
@@ -111,7 +111,7 @@ async def test_refusals_of_one_batch_read_the_buckets_once(store: Store, server:
     for size in (1, 100):
         keys, arguments = _batch(store, size)
         before = commands(server)
-        await store.connection.call("reserve", keys, arguments)
+        await store.connection.call("exchange", keys, arguments)
         commands_by_size.append(commands(server) - before)
 
     assert commands_by_size[1] == commands_by_size[0]
@@ -124,4 +124,4 @@ def _buckets() -> list[str]:
 
 def _batch(store: Store, size: int) -> tuple[list[str], list[object]]:
     ids = [f"{store.gateway_id}-{size}-{number}" for number in range(size)]
-    return reserve_call([COMMAND] * size, ids, caps="{thinkmeter}:caps", lease_ms=15_000, deadline=0)
+    return exchange_call(None, [(id_, COMMAND) for id_ in ids], caps="{thinkmeter}:caps", lease_ms=15_000)

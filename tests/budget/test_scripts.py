@@ -48,7 +48,7 @@ def listed(script: str, before: str) -> tuple[str, ...]:
 
 @pytest.mark.parametrize(
     ("script", "before", "message"),
-    [("reserve", "return", ReserveReply), ("status", "replies[i + 1] =", WindowState)],
+    [("exchange", "return", ReserveReply), ("status", "replies[i + 1] =", WindowState)],
 )
 def test_replies_agree(script: str, before: str, message: type[ReserveReply | WindowState]) -> None:
     """A reply has the same names in the same order on both sides."""
@@ -57,11 +57,18 @@ def test_replies_agree(script: str, before: str, message: type[ReserveReply | Wi
 
 def test_what_is_read_is_named() -> None:
     """window.lua gives each field that it reads its own name."""
-    (fields,) = re.findall(r"local v = redis\.call\('HMGET', key, ([^)]*)\)", source("window"))
-    named = re.findall(r"(\w+) = v\[(\d+)\]", source("window"))
-
+    text = source("window")
+    (fields,) = re.findall(r"local v = redis\.call\('HMGET', key, ([^)]*), unpack", text)
+    named = re.findall(r"(\w+) = v\[(\d+)\]", text)
     assert [name.lower() for name in re.findall(r"\w+", fields)] == [name for name, _ in named]
     assert [int(position) for _, position in named] == list(range(1, len(named) + 1))
+    rest = re.search(r"w\.key, (LIMITED[^)]*)\)\n +w\.rest, ([^=]*) = v", text)
+    tally = re.search(r"w\.key, (SPENT[^)]*)\)\n +([^=]*) =", text)
+    assert rest
+    assert tally
+    for read in (rest, tally):
+        assert [f"w.{name.lower()}" for name in read[1].split(", ")] == read[2].split(", ")
+    assert f"more = {{{tally[1]}, " in text
 
 
 def test_stored_fields_stay() -> None:

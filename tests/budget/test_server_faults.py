@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from gateway.store import embedded, server_process
-from gateway.store.connection import describe_trouble
+from gateway.store.client import describe_trouble
 from gateway.store.embedded import RedisServer, RedisServerStartError, Silence
 from tests.budget.append_only import append_only_files
 from tests.fakes.backend import Backend

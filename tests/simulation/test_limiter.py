@@ -58,7 +58,7 @@ class Pair:
         command = ReserveCommand(
             windows=(self.window,),
             fixed=(0,),
-            amounts=tuple((tokens,) for tokens in reversed(tiers[: wanted + 1])),
+            amounts=(tuple(reversed(tiers[: wanted + 1])),),
             minimum=tiers[0],
             soft=False,
         )

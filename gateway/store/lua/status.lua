@@ -1,13 +1,10 @@
 -- Reads the state of windows. Writes nothing.
--- KEYS: as for reserve.lua. ARGV: number of windows, (bucket_ms, buckets) of each, cap of each.
+-- KEYS: the hash of the caps set by an admin, then hash and leases of every window.
 -- Returns {now, state...}, one state per window. `WindowState` in gateway/store/commands.py has the same fields in the
 -- same order.
 
 local windows = {}
-for i = 1, next_number() do
-  local bucket_ms, buckets = next_number(), next_number()
-  windows[i] = read(KEYS[2 * i], KEYS[2 * i + 1], bucket_ms, buckets)
-end
+for i = 1, #lengths / 3 do windows[i] = read(i, {}) end
 read_caps(windows)
 -- The tokens of a window's reservations whose leases have expired. Looks at up to `most` of them.
 local function stale_tokens(w, most)
@@ -26,6 +23,8 @@ end
 
 local replies, most = {now}, math.max(math.floor(1000 / #windows), 10)
 for i, w in ipairs(windows) do
+  read_rest(w)
+  read_tally(w)
   if w.reached > 0 then w.settled = w.settled - outdated(w, w.bucket) end
   local stale = stale_tokens(w, most)
   local entries, reset = redis.call('ZCARD', w.leases), reset_time(w)

@@ -34,17 +34,11 @@ local ERA = 'R'  -- how often the window was reset
 -- era is left out before the first reset.
 
 local now = clock()
-local position = 0
+-- What the gateway wants: a list in MessagePack, which begins with the length of a lease, and a flat list of every
+-- window's length of a bucket, number of buckets and configured cap. What follows depends on the script.
+local call = cmsgpack.unpack(ARGV[1])
+local lease, lengths = call[1], call[2]
 local may_expire = 200  -- reservations that this call may still expire, so that Redis is not blocked for long
-
-local function next_text()
-  position = position + 1
-  return ARGV[position]
-end
-
-local function next_number()
-  return tonumber(next_text())
-end
 
 local function text(n)
   return string.format('%.0f', n)
@@ -70,6 +64,21 @@ end
 local function format_expired(w, tokens)
   local era = w.era > 0 and ':' .. text(w.era) or ''
   return 'x' .. text(tokens) .. ':' .. text(w.bucket) .. era
+end
+
+-- Reads the fields that few calls need, unless that was done before.
+local function read_rest(w)
+  if w.rest then return end
+  local v = redis.call('HMGET', w.key, LIMITED, CREDIT_END, ERA)
+  w.rest, w.limited, w.credit_end, w.era = v, tonumber(v[1]) or 0, tonumber(v[2]) or 0, tonumber(v[3]) or 0
+end
+
+-- Reads the counts of what was settled, unless that was done before. v: the stored values, if they are known.
+local function read_tally(w, v)
+  if w.tally then return end
+  v = v or redis.call('HMGET', w.key, SPENT, EXPECTED)
+  w.spent, w.expected = tonumber(v[1]) or 0, tonumber(v[2]) or 0
+  w.tally = {w.spent, w.expected}
 end
 
 local function add_settled(w, tokens)
@@ -110,17 +119,25 @@ local function set_time(w)
   w.bucket = math.floor(w.now / w.bucket_ms)
 end
 
--- The window as it is stored.
-local function read(key, leases, bucket_ms, buckets)
-  local v = redis.call('HMGET', key, FIRST_END, NEWEST, ARRIVALS, LIMITED, SPENT, EXPECTED, GRACE_END, AHEAD, SETTLED,
-    RESERVED, REACHED, TOUCHED, CREDIT, CREDIT_END, ERA)
-  for i = 1, #v do v[i] = tonumber(v[i]) or 0 end
-  local w = {key = key, leases = leases, bucket_ms = bucket_ms, buckets = buckets, stored = v,
-    first_end = v[1], newest = v[2], arrivals = v[3], limited = v[4], spent = v[5], expected = v[6], grace_end = v[7],
-    ahead = v[8], settled = v[9], reserved = v[10], reached = v[11], touched = v[12], credit = v[13],
-    credit_end = v[14], era = v[15]}
+-- The window as it is stored. more: names of further fields, whose values are in `stored` from 11 on. Redis hands over
+-- up to 16 values at less cost, so what few calls need is read when they need it.
+local function read(i, more)
+  local key = KEYS[2 * i]
+  local v = redis.call('HMGET', key, SETTLED, RESERVED, REACHED, TOUCHED, FIRST_END, NEWEST, GRACE_END, AHEAD, ARRIVALS,
+    CREDIT, unpack(more))
+  for field = 1, 10 do v[field] = tonumber(v[field]) or 0 end
+  local w = {key = key, leases = KEYS[2 * i + 1], bucket_ms = lengths[3 * i - 2], buckets = lengths[3 * i - 1],
+    stored = v, settled = v[1], reserved = v[2], reached = v[3], touched = v[4], first_end = v[5], newest = v[6],
+    grace_end = v[7], ahead = v[8], arrivals = v[9], credit = v[10], cap = 0, now = 0, bucket = 0, unheld = 0,
+    fresh = 0,  -- tokens settled by this call in the current bucket
+    sets = {}, drops = {},  -- fields of the hash to write (field, value, ...) and to delete
+    ends = {}, gone = {},  -- leases to write (end, id, ...) and ids of leases to delete
+    known = {}, held = {}}  -- by id: what `lift` is to find (false: nothing), and amounts reserved by this call
   set_time(w)
-  if w.now >= w.credit_end then w.credit = 0 end
+  if w.credit > 0 then
+    read_rest(w)
+    if w.now >= w.credit_end then w.credit = 0 end
+  end
   return w
 end
 
@@ -134,6 +151,8 @@ local function reclaim(w)
   local ids = redis.call('ZRANGE', w.leases, '-inf', w.now, 'BYSCORE', 'LIMIT', 0, may_expire)
   may_expire = may_expire - #ids
   if #ids > 0 then
+    read_rest(w)
+    read_tally(w)
     local names, sets, ends, drops, gone = {}, {}, {}, {}, {}
     for i, id in ipairs(ids) do names[i] = 'r' .. id end
     for i, value in ipairs(redis.call('HMGET', w.key, unpack(names))) do
@@ -142,10 +161,12 @@ local function reclaim(w)
         local tokens = reported >= 0 and reported or amount
         w.reserved = w.reserved - amount
         add_settled(w, tokens)
-        put(sets, names[i], format_expired(w, tokens))
+        w.known[ids[i]] = format_expired(w, tokens)
+        put(sets, names[i], w.known[ids[i]])
         put(ends, (w.bucket + w.buckets + 1) * w.bucket_ms, ids[i])
       else  -- it expired earlier, and its tokens have now left the window
         drops[#drops + 1], gone[#gone + 1] = names[i], ids[i]
+        w.known[ids[i]] = false
       end
     end
     if #sets > 0 then
@@ -164,27 +185,36 @@ end
 -- to renew before expiring reservations. Do this once per outage; otherwise a rarely used window would never expire
 -- the reservations of dead gateways.
 local function give_grace(w)
-  if w.touched > 0 and w.now - w.touched > w.lease / 2 and w.grace_end == 0 then
-    w.grace_end = w.now + math.floor(w.lease / 2)
+  if w.touched > 0 and w.now - w.touched > lease / 2 and w.grace_end == 0 then
+    w.grace_end = w.now + math.floor(lease / 2)
   end
   w.touched = w.now
   if w.now >= w.grace_end then w.grace_end = 0 end
 end
 
 -- The window as of now, ready to be changed. `save` writes the changes that are collected in its lists.
-local function open(key, leases, bucket_ms, buckets, lease)
-  local w = read(key, leases, bucket_ms, buckets)
-  w.lease = lease
-  w.fresh = 0  -- tokens settled by this call
-  w.sets, w.drops = {}, {}  -- fields of the hash to write (field, value, ...) and to delete
-  w.ends, w.gone = {}, {}  -- leases to write (end, id, ...) and ids of leases to delete
-  w.lifted, w.held = {}, {}  -- by id: reservations lifted, and amounts reserved, by this call
-  -- whether to extend the lives of the keys: once per bucket, also while time stands still, and if the set of leases
-  -- may be new
-  w.expires = w.reached ~= w.bucket or w.reserved == 0 or w.now > w.unheld
+-- ids: reservations that this call may lift; nil if it only reserves.
+local function open(i, ids)
+  local more, bucket = {}, nil
+  if ids then
+    bucket = math.floor(now / lengths[3 * i - 2])
+    more = {SPENT, EXPECTED, text(bucket)}
+    for j, id in ipairs(ids) do more[j + 3] = 'r' .. id end
+  end
+  local w = read(i, more)
+  if ids then
+    local v = w.stored
+    read_tally(w, {v[11], v[12]})
+    if bucket == w.bucket then w.count = tonumber(v[13]) or 0 end
+    for j, id in ipairs(ids) do w.known[id] = v[j + 13] end
+  end
+  local standing = w.now > w.unheld
+  -- Which keys are to live longer: both once per bucket and while time stands still, the leases also if they may be new.
+  w.lives = w.reached ~= w.bucket or standing
+  w.leases_live = w.lives or w.reserved == 0
   if w.reached > 0 and w.reached < w.bucket then
     local tokens, names = outdated(w, w.bucket)
-    redis.call('HDEL', key, unpack(names))
+    redis.call('HDEL', w.key, unpack(names))
     w.settled = w.settled - tokens
   end
   w.reached = w.bucket
@@ -193,43 +223,53 @@ local function open(key, leases, bucket_ms, buckets, lease)
   return w
 end
 
--- Writes a window: the fields that every state has, and those of the others that have changed. A new window gets all
--- of them, because Redis finds a field faster than it finds that there is none.
+-- Writes what has changed in a window. A new window gets all fields, because Redis finds a field faster than it finds
+-- that there is none.
 local function save(w)
-  local stored, sets = w.stored, w.sets
-  if stored[11] == 0 then
-    redis.call('HSET', w.key, FIRST_END, 0, NEWEST, 0, ARRIVALS, 0, LIMITED, 0, SPENT, 0, EXPECTED, 0, GRACE_END, 0,
-      AHEAD, 0, CREDIT, 0, CREDIT_END, 0, ERA, 0)
+  local stored, sets, tally = w.stored, w.sets, w.tally
+  if stored[3] == 0 then
+    redis.call('HSET', w.key, SETTLED, 0, RESERVED, 0, FIRST_END, 0, NEWEST, 0, ARRIVALS, 0, LIMITED, 0, SPENT, 0,
+      EXPECTED, 0, GRACE_END, 0, AHEAD, 0, CREDIT, 0, CREDIT_END, 0, ERA, 0)
   end
-  if w.first_end ~= stored[1] then put(sets, FIRST_END, w.first_end) end
-  if w.newest ~= stored[2] then put(sets, NEWEST, w.newest) end
-  if w.arrivals ~= stored[3] then put(sets, ARRIVALS, w.arrivals) end
-  if w.limited ~= stored[4] then put(sets, LIMITED, w.limited) end
-  if w.spent ~= stored[5] then put(sets, SPENT, w.spent) end
-  if w.expected ~= stored[6] then put(sets, EXPECTED, w.expected) end
+  if w.settled ~= stored[1] then put(sets, SETTLED, w.settled) end
+  if w.reserved ~= stored[2] then put(sets, RESERVED, w.reserved) end
+  if w.reached ~= stored[3] then put(sets, REACHED, w.reached) end
+  if w.first_end ~= stored[5] then put(sets, FIRST_END, w.first_end) end
+  if w.newest ~= stored[6] then put(sets, NEWEST, w.newest) end
   if w.grace_end ~= stored[7] then put(sets, GRACE_END, w.grace_end) end
   if w.ahead ~= stored[8] then put(sets, AHEAD, w.ahead) end
-  redis.call('HSET', w.key, SETTLED, w.settled, RESERVED, w.reserved, REACHED, w.reached, TOUCHED, w.touched,
-    unpack(sets))
-  if w.fresh > 0 then redis.call('HINCRBY', w.key, text(w.bucket), w.fresh) end
+  if w.arrivals ~= stored[9] then put(sets, ARRIVALS, w.arrivals) end
+  if w.rest and w.limited ~= (tonumber(w.rest[1]) or 0) then put(sets, LIMITED, w.limited) end
+  if tally then
+    if w.spent ~= tally[1] then put(sets, SPENT, w.spent) end
+    if w.expected ~= tally[2] then put(sets, EXPECTED, w.expected) end
+  end
+  if w.fresh ~= 0 then
+    if w.count then
+      put(sets, text(w.bucket), w.count + w.fresh)
+    else
+      redis.call('HINCRBY', w.key, text(w.bucket), w.fresh)
+    end
+  end
+  redis.call('HSET', w.key, TOUCHED, w.touched, unpack(sets))
   if #w.ends > 0 then redis.call('ZADD', w.leases, unpack(w.ends)) end
   if #w.drops > 0 then
     redis.call('HDEL', w.key, unpack(w.drops))
     redis.call('ZREM', w.leases, unpack(w.gone))
   end
-  if w.expires then
-    local ttl = (w.buckets + 2) * w.bucket_ms + w.lease
-    redis.call('PEXPIRE', w.key, ttl)
+  if w.leases_live then
+    local ttl = (w.buckets + 2) * w.bucket_ms + lease
+    if w.lives then redis.call('PEXPIRE', w.key, ttl) end
     redis.call('PEXPIRE', w.leases, ttl)
   end
 end
 
 -- Reserves an amount with a lease that begins now.
 local function hold(w, id, amount, reported)
-  local lease_end = w.now + w.lease
+  local lease_end = w.now + lease
   w.reserved = w.reserved + amount - (w.held[id] or 0)  -- a redelivered batch may renew a reservation twice
   w.held[id] = amount
-  put(w.sets, 'r' .. id, text(amount) .. ':' .. text(reported))
+  put(w.sets, 'r' .. id, string.format('%.0f:%.0f', amount, reported))
   put(w.ends, lease_end, id)
   if w.first_end == 0 or lease_end < w.first_end then w.first_end = lease_end end
 end
@@ -237,19 +277,24 @@ end
 -- Takes back the tokens that a reservation holds or, if it has expired, the tokens that were settled for it. Returns
 -- false if there is no such reservation.
 local function lift(w, id)
-  local value = not w.lifted[id] and redis.call('HGET', w.key, 'r' .. id)
+  local value = w.known[id]
   if not value then return false end
-  w.lifted[id] = true
+  w.known[id] = false
   local amount = parse_live(value)
   if amount then
     w.reserved = w.reserved - amount
     return true
   end
+  read_rest(w)
   local tokens, bucket, era = parse_expired(value)
   w.spent = w.spent - tokens
   if tokens > 0 and bucket >= w.bucket - w.buckets and era == w.era then  -- a reset has forgotten older ones
     w.settled = w.settled - tokens
-    redis.call('HINCRBY', w.key, text(bucket), -tokens)
+    if bucket == w.bucket then
+      w.fresh = w.fresh - tokens
+    else
+      redis.call('HINCRBY', w.key, text(bucket), -tokens)
+    end
   end
   return true
 end
@@ -260,47 +305,45 @@ local function reset_time(w)
   return w.settled > 0 and (w.newest + w.buckets + 1) * w.bucket_ms - w.unheld or 0
 end
 
--- Opens the windows whose keys follow KEYS[1].
-local function open_all(lease)
-  local windows = {}
-  for i = 1, next_number() do
-    local bucket_ms, buckets = next_number(), next_number()
-    windows[i] = open(KEYS[2 * i], KEYS[2 * i + 1], bucket_ms, buckets, lease)
-  end
-  return windows
-end
-
--- Sets `cap` of each window: the number set by an admin (in the hash KEYS[1]), else the configured one from the
--- arguments; in either case plus the top-up.
+-- Sets `cap` of each window: the number set by an admin (in the hash KEYS[1]), else the configured one; in either case
+-- plus the top-up.
 local function read_caps(windows)
   local keys = {}
   for i, w in ipairs(windows) do keys[i] = w.key end
   local set = #keys > 0 and redis.call('HMGET', KEYS[1], unpack(keys)) or {}
-  for i, w in ipairs(windows) do
-    local configured = next_number()
-    w.cap = (tonumber(set[i]) or configured) + w.credit
+  for i, w in ipairs(windows) do w.cap = (tonumber(set[i]) or lengths[3 * i]) + w.credit end
+end
+
+-- By window, the ids of the reservations that the journal entries are about.
+local function ids_by_window(entries)
+  local ids = {}
+  for i = 1, #lengths / 3 do ids[i] = {} end
+  for _, entry in ipairs(entries) do
+    for p = 3, #entry, 3 do
+      local of = ids[entry[p]]
+      of[#of + 1] = entry[2]
+    end
   end
+  return ids
 end
 
 -- Applies the journal entries that have not been applied before: `change(window, id, number, number)` for every part.
--- KEYS[1] holds `known`, the sequence number of the last applied entry. `confirmed` is the last one that the gateway
--- knows to be applied. If that is higher, this server has lost entries in a fail-over or a restart: then this applies
--- nothing, and the gateway redelivers what comes after `known`.
--- KEYS and ARGV: as for settle.lua.
--- Returns {now, applied, known}: applied is the number of entries applied, or -1 if entries were lost.
-local function each_entry(change)
-  local known, confirmed = tonumber(redis.call('GET', KEYS[1])) or 0, next_number()
-  if known < confirmed then return {now, -1, known} end
-  local windows, last, applied = open_all(next_number()), known, 0
-  for _ = 1, next_number() do
-    local sequence, id, parts = next_number(), next_text(), next_number()
-    for _ = 1, parts do
-      local w, first, second = windows[next_number()], next_number(), next_number()
-      if sequence > last then change(w, id, first, second) end
+-- key: of `known`, the sequence number of the last applied entry. `confirmed` is the last one that the gateway knows to
+-- be applied. If that is higher, this server has lost entries in a fail-over or a restart: then this applies nothing,
+-- and the gateway redelivers what comes after `known`.
+-- Each entry is a list: sequence, id, and (window, number, number) for each part.
+-- Returns applied and known: applied is the number of entries applied, or -1 if entries were lost.
+local function apply(entries, windows, key, confirmed, change)
+  local known = tonumber(redis.call('GET', key)) or 0
+  if known < confirmed then return -1, known end
+  local last, applied = known, 0
+  for _, entry in ipairs(entries) do
+    local sequence, id = entry[1], entry[2]
+    if sequence > last then
+      for p = 3, #entry, 3 do change(windows[entry[p]], id, entry[p + 1], entry[p + 2]) end
+      last, applied = sequence, applied + 1
     end
-    if sequence > last then last, applied = sequence, applied + 1 end
   end
-  for _, w in ipairs(windows) do save(w) end
-  redis.call('SET', KEYS[1], text(last), 'PX', 86400000)
-  return {now, applied, known}
+  redis.call('SET', key, text(last), 'PX', 86400000)
+  return applied, known
 end
