@@ -8,7 +8,6 @@ import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from socket import socket
 from typing import TYPE_CHECKING
@@ -23,7 +22,7 @@ from gateway.api.cors import with_cors
 from gateway.budget.ledger import open_budget
 from gateway.budget.overview import BudgetOverview
 from gateway.config import watch as reload
-from gateway.config.changes import describe_changes, forbidden_changes
+from gateway.config.changes import describe_changes, forbidden_changes, late_changes
 from gateway.config.loader import ConfigError, reachable_example_keys
 from gateway.config.settings import Settings
 from gateway.console.state import Console
@@ -50,9 +49,6 @@ if TYPE_CHECKING:
     from gateway.telemetry.tracing import Tracing
 
 log = logging.getLogger("thinkmeter")
-
-_READ_AT_START = ("server", "limits", "redis", "reservations.lease")
-"""Settings that a reload does not change, as what they configure lives as long as the process."""
 
 _ESCAPABLE = (b"/v1/models/", b"/admin/budgets/")
 """Paths that end in a name. No other may have %-escapes, so that a balancer's rule for /metrics sees it."""
@@ -207,10 +203,8 @@ class Gateway:
         self.pipeline.snapshot = snapshot.keeping(self.snapshot)
         self.ledger.configure(snapshot.settings)
         self.ledger.start_soon()
-        for setting in _READ_AT_START:
-            get = attrgetter(setting)
-            if get(snapshot.settings) != get(self.settings):
-                log.warning("a change of `%s` takes effect at the next start", setting)
+        for setting in late_changes(self.settings, snapshot.settings):
+            log.warning("a change of `%s` takes effect at the next start", setting)
         _warn_if_open(snapshot.settings)
         self.metrics.reloads.labels("taken").inc(counted)
         digests = (old.router.versions["config"], snapshot.router.versions["config"])
