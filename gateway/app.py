@@ -1,4 +1,4 @@
-"""The composition root: builds the gateway, and the ASGI application in front of FastAPI."""
+"""The composition root: builds the gateway, and serves every request within one error boundary."""
 
 from __future__ import annotations
 
@@ -8,30 +8,32 @@ import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from socket import socket
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from fastapi import FastAPI
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from gateway import __version__
 from gateway.api import admin, console
 from gateway.api import routes as api
-from gateway.api.cors import with_cors
+from gateway.api.cors import CorsRule
 from gateway.budget.ledger import open_budget
 from gateway.budget.overview import BudgetOverview
 from gateway.config import watch as reload
-from gateway.config.changes import describe_changes, forbidden_changes
+from gateway.config.changes import describe_changes, forbidden_changes, late_changes
 from gateway.config.loader import ConfigError, reachable_example_keys
 from gateway.config.settings import Settings
 from gateway.console.state import Console
-from gateway.errors import GatewayError, InternalError, MethodNotAllowed, RouteNotFound, ShuttingDown
-from gateway.http import protocol, server
+from gateway.errors import GatewayError, InternalError, MethodNotAllowed, RouteNotFound
+from gateway.http import server
+from gateway.http.asgi import AsgiExchange
 from gateway.http.browsers import HostRule
-from gateway.http.exchange import Exchange, HttpMemory
+from gateway.http.exchange import Exchange, HttpMemory, HttpTerms
 from gateway.http.paths import plain_path
+from gateway.http.protocol import HttpProtocol
 from gateway.openai_api.endpoints import ENDPOINTS
 from gateway.pipeline.serve import Pipeline
 from gateway.snapshot import Snapshot
@@ -51,9 +53,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("thinkmeter")
 
-_READ_AT_START = ("server", "limits", "redis", "reservations.lease")
-"""Settings that a reload does not change, as what they configure lives as long as the process."""
-
 _ESCAPABLE = (b"/v1/models/", b"/admin/budgets/")
 """Paths that end in a name. No other may have %-escapes, so that a balancer's rule for /metrics sees it."""
 
@@ -64,9 +63,10 @@ Sink = Callable[[Record], None]
 
 
 class Gateway:
-    """The ASGI application. Builds everything that lives as long as the process, and connects it.
+    """Builds everything that lives as long as the process, and connects it.
 
-    The hot routes are plain ASGI in front of FastAPI's router, which alone costs a third of the throughput.
+    The hot routes are served from the connection itself, as ASGI and FastAPI's router cost more than all else
+    that the gateway does with HTTP. To uvicorn it is an ASGI application that only starts and stops.
     """
 
     def __init__(
@@ -113,8 +113,8 @@ class Gateway:
         self._memory = HttpMemory(settings.limits)
         self._hosts = HostRule.of(settings, settings.server.host)
         """Which names clients may use for the gateway; None allows all."""
-        self._answer = with_cors(self._answer_directly, settings.server.cors)
-        self._hot = {endpoint.path: endpoint for endpoint in ENDPOINTS}
+        self._cors = CorsRule.of(settings.server.cors)
+        self._hot = {endpoint.path.encode(): endpoint for endpoint in ENDPOINTS}
         self._rest = FastAPI(
             title="Thinkmeter",
             version=__version__,
@@ -145,12 +145,14 @@ class Gateway:
         stopped = partial(self.streams.flush, _FLUSH_SECONDS)
         server.run(self, settings, self.http_protocol(), drain=self.drain, stopped=stopped, sockets=sockets)
 
-    def http_protocol(self) -> type[protocol.HttpProtocol]:
-        """uvicorn's protocol under the limits of this gateway."""
+    def http_protocol(self) -> Callable[..., HttpProtocol]:
+        """Makes the connections to clients for uvicorn, under the limits of this gateway."""
         limits = self.settings.limits
         self.connections = server.bounded_connections(limits, self.metrics.refused_connections.inc)
         self.metrics.connections.set_function(self.connections.__len__)
-        return protocol.protocol(limits, lambda: self.snapshot.settings.timeouts.idle, self.connections)
+        terms = HttpTerms(limits, self._memory, self.settings.server.trusted_proxies)
+        stall = lambda: self.snapshot.settings.timeouts.idle  # noqa: E731
+        return partial(HttpProtocol, self.answer, terms, self.connections, stall)
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
@@ -207,76 +209,75 @@ class Gateway:
         self.pipeline.snapshot = snapshot.keeping(self.snapshot)
         self.ledger.configure(snapshot.settings)
         self.ledger.start_soon()
-        for setting in _READ_AT_START:
-            get = attrgetter(setting)
-            if get(snapshot.settings) != get(self.settings):
-                log.warning("a change of `%s` takes effect at the next start", setting)
+        for setting in late_changes(self.settings, snapshot.settings):
+            log.warning("a change of `%s` takes effect at the next start", setting)
         _warn_if_open(snapshot.settings)
         self.metrics.reloads.labels("taken").inc(counted)
         digests = (old.router.versions["config"], snapshot.router.versions["config"])
         return f"{describe_changes(old.settings, snapshot.settings)} ({' → '.join(digests)})"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._rest(scope, receive, send)
-            return
-        await self._answer(scope, receive, send)
+        """Start and stop, as uvicorn calls it."""
+        await self._rest(scope, receive, send)
 
-    async def _answer_directly(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(self, exchange: Exchange) -> None:
         """Serve one HTTP request, whatever happens."""
-        proxies = self.settings.server.trusted_proxies
-        exchange = Exchange(scope, receive, send, self.settings.limits, memory=self._memory, proxies=proxies)
+        if self._cors is not None:
+            if preflight := self._cors.preflight(exchange.method, exchange.headers):
+                await exchange.respond(*preflight)
+                return
+            exchange.granted = self._cors.grants(exchange.headers)
         record = Record(exchange.request_id)
         self.metrics.in_flight.inc()
         try:
-            await self._serve(exchange, record, scope, receive, send)
+            await self._serve(exchange, record)
         except GatewayError as error:
             await exchange.fail(error)
         except asyncio.CancelledError:
-            await exchange.fail(ShuttingDown("The gateway is shutting down"))
+            await exchange.fail(exchange.cancellation())
         except Exception as error:  # noqa: BLE001 - logged without its text, which may quote a prompt
             trace = "".join(traceback.format_tb(error.__traceback__))
             log.error("request %s failed: %s\n%s", record.request_id, type(error).__name__, trace)  # noqa: TRY400
             await exchange.fail(InternalError("Internal error", detail=type(error).__name__))
         finally:
-            await exchange.close()
+            exchange.close()
             self.metrics.in_flight.dec()
             self._finish(exchange, record)
 
-    async def _serve(
-        self, exchange: Exchange, record: Record, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    async def _serve(self, exchange: Exchange, record: Record) -> None:
         if self._hosts is not None:
             self._hosts.check(exchange.headers)
-        path = scope["path"]
-        if endpoint := self._hot.get(path) or self._hot.get(path := plain_path(path)):
-            record.route = endpoint.path
-            if scope["method"] == "OPTIONS":
-                await exchange.tell_methods("OPTIONS, POST")
+        path = exchange.head.path
+        endpoint = self._hot.get(path)
+        if endpoint is None:
+            plain = plain_path(unquote(path.decode("ascii")))
+            endpoint = self._hot.get(plain.encode())
+            if endpoint is None:
+                await self._serve_rest(exchange, record, plain)
                 return
-            if scope["method"] != "POST":
-                raise MethodNotAllowed(f"Use POST on {endpoint.path}", allow="OPTIONS, POST")
-            if self.tracing:
-                self.tracing.begin(exchange.headers, record)
-            await self.pipeline.serve(exchange, record, endpoint)
+        record.route = endpoint.path
+        if exchange.method == "OPTIONS":
+            await exchange.tell_methods("OPTIONS, POST")
             return
+        if exchange.method != "POST":
+            raise MethodNotAllowed(f"Use POST on {endpoint.path}", allow="OPTIONS, POST")
+        if self.tracing:
+            self.tracing.begin(exchange.headers, record)
+        exchange.cancel_on_disconnect()
+        await self.pipeline.serve(exchange, record, endpoint)
 
-        if b"%" in scope["raw_path"] and not scope["raw_path"].startswith(_ESCAPABLE):
+    async def _serve_rest(self, exchange: Exchange, record: Record, path: str) -> None:
+        """Serve a request to one of FastAPI's routes."""
+        raw = exchange.head.path
+        if b"%" in raw and not raw.startswith(_ESCAPABLE):
             raise RouteNotFound("There is no route with %-escapes, except in names of models and budgets")
-
-        async def relay(message: Message) -> None:
-            await send(exchange.relay(message))
-
-        # the server sends no body in response to HEAD, whatever it is given
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        inner = {**scope, "method": method, "path": path}
-        inner["thinkmeter.exchange"] = exchange
-        inner["thinkmeter.record"] = record
+        inner = AsgiExchange(exchange, path)
+        scope = inner.scope | {"thinkmeter.exchange": exchange, "thinkmeter.record": record}
         try:
-            await self._rest(inner, receive, relay)
+            await self._rest(scope, inner.receive, inner.send)
         finally:
-            del inner["thinkmeter.exchange"]  # the exchange holds the scope too
-            record.route = getattr(inner.get("route"), "path", "other")
+            del scope["thinkmeter.exchange"]  # the exchange's task holds the scope
+            record.route = getattr(scope.get("route"), "path", "other")
 
     def _finish(self, exchange: Exchange, record: Record) -> None:
         record.status, record.error = exchange.status, exchange.error or record.error

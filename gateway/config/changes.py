@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 from gateway.config.loader import Problem
 from gateway.config.settings import Settings
 
+_READ_AT_START = ("server", "limits", "redis", "reservations.lease")
+"""Settings that a reload does not change, as what they configure lives as long as the process."""
 _NAMED = 5  # names in one list of a sentence
 
 
@@ -38,6 +41,11 @@ def describe_changes(old: Settings, new: Settings) -> str:
             names = _names(before, after)
             changed.append(f"{setting} ({names})" if names else setting)
     return ", ".join(changed) or "no setting changed"
+
+
+def late_changes(started: Settings, new: Settings) -> list[str]:
+    """The settings that differ from those at the start of the process, and change only at the next start."""
+    return [name for name in _READ_AT_START if attrgetter(name)(new) != attrgetter(name)(started)]
 
 
 def _names(before: Any, after: Any) -> str:

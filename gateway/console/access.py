@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gateway.config.access import fingerprint, key_digest
 from gateway.config.settings import Settings
 from gateway.errors import InvalidApiKey, RouteNotFound
 from gateway.http.headers import bearer
 
 
-def authorize(settings: Settings, headers: dict[bytes, bytes]) -> str | None:
+def authorize(settings: Settings, headers: Mapping[bytes, bytes]) -> str | None:
     """Check that the console is served, and that the request has a key that opens it.
 
     Returns whose key it is, `admin` or `console`; None if no key is needed.

@@ -5,58 +5,25 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from random import Random
-
-from starlette.types import Message, Receive, Scope, Send
+from typing import Protocol
 
 from gateway.config.server import HttpLimits
-from gateway.errors import ClientClosed, GatewayError
+from gateway.errors import ClientClosed, GatewayError, ShuttingDown
 from gateway.http.addresses import Networks, client_address
 from gateway.http.body_memory import BodyMemory
+from gateway.http.framing import RequestHead
 from gateway.http.headers import PAGE_POLICY, Headers
 from gateway.http.outbox import Outbox, UnreadMemory
 from gateway.http.request_body import RequestBody
+from gateway.http.response_framing import ResponseFraming
 
 _ids = Random()  # noqa: S311 - request ids are no secret, and urandom is a system call
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 _PATIENCE = 10.0  # seconds in which a client must take a block when there is no room for more
 _SECONDS_PER_MEBIBYTE = 60.0  # in which a client must read what is left when its backend has finished
-
-PEER = "thinkmeter.peer"
-"""The key under which `HttpProtocol` puts the connection's `Peer` into the ASGI scope."""
-
-
-def _forget(_: bytes) -> None:
-    """What is sent to a client that has left."""
-
-
-class Peer:
-    """The client at the other end of a connection, and the blocks to cancel when it disconnects."""
-
-    def __init__(self) -> None:
-        self.gone = False
-        self.paused = False
-        """The client does not read what was sent to it."""
-        self.watchers: list[CancelOnDisconnect] = []
-        self.send_now: Callable[[bytes], None] = _forget
-        """Sends a part of the body of the response under way, without waiting."""
-        self.readers: list[Callable[[], object]] = []
-        """Called once when the client reads again, or leaves."""
-
-    def resume(self) -> None:
-        """Note that the client reads again."""
-        self.paused = False
-        readers, self.readers = self.readers, []
-        for callback in readers:
-            callback()
-
-    def leave(self) -> None:
-        """Cancel the watching blocks, because the connection is lost."""
-        self.gone, self.send_now = True, _forget
-        self.resume()
-        for watcher in self.watchers:
-            watcher.stop()
 
 
 class HttpMemory:
@@ -67,56 +34,93 @@ class HttpMemory:
         self.unread = UnreadMemory(limits.unread_bytes)
 
 
+@dataclass(frozen=True, slots=True)
+class HttpTerms:
+    """What holds for all exchanges of a gateway."""
+
+    limits: HttpLimits
+    memory: HttpMemory
+    proxies: Networks = ()
+    """The networks whose `X-Forwarded-For` is believed."""
+
+
+class ExchangeConnection(Protocol):
+    """The connection of an exchange, as the exchange sees it."""
+
+    transport: asyncio.Transport
+    peer_host: str
+    """The address at the other end; empty for a socket without addresses."""
+    local_address: tuple[str, int | None] | None
+    remote_address: tuple[str, int] | None
+    gone: bool
+    """The connection is lost."""
+    paused: bool
+    """The client does not read what was sent to it."""
+
+    def call_when_reading(self, callback: Callable[[], object]) -> None:
+        """Call once when the client reads again, or leaves."""
+        ...
+
+    def default_headers(self) -> Headers:
+        """The headers of every response."""
+        ...
+
+    def responded(self) -> None:
+        """The response of the running exchange is complete, or was given up."""
+        ...
+
+
 class Exchange:
     """One request and its response, which is started at most once."""
 
+    status = 0
+    """The status of the response; 0 until it starts."""
+    error: GatewayError | None = None
+    """The error that was sent to the client, or would have been if it had stayed connected."""
+    started = False
+    finished = False
+    keep_alive: bool
+    """Whether the connection stays open after the response."""
+    granted: Headers = []  # noqa: RUF012 - replaced, never changed
+    """Headers that permit a web page to read the response."""
+    _complete = False
+    """All of the response was handed to the connection."""
+    _streams = False
+    _outbox: Outbox | None = None
+    """What the client has not read yet of a stream."""
+    _framing: ResponseFraming | None = None
+    _cancels = False
+    """A disconnect cancels the task."""
+    task: asyncio.Task[None] | None = None
+    """The task that serves the exchange, from its start to `close`."""
+
     def __init__(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        limits: HttpLimits,
-        *,
-        memory: HttpMemory | None = None,
-        proxies: Networks = (),
+        self, client: ExchangeConnection, head: RequestHead, body: RequestBody, terms: HttpTerms
     ) -> None:
-        """memory: what all exchanges share. proxies: the networks whose `X-Forwarded-For` is believed."""
-        self._scope = scope
-        self._proxies = proxies
-        self.raw_headers: Headers = scope["headers"]
-        self.headers: dict[bytes, bytes] = dict(self.raw_headers)
+        self.head = head
+        self.raw_headers = head.headers
+        self.headers = head.named
         self.request_id = self._given_request_id() or f"{_ids.getrandbits(128):032x}"
-        self._peer: Peer = scope.get(PEER) or Peer()
-        self._send = send
-        self._limits = limits
-        memory = memory or HttpMemory(limits)
-        self._body = RequestBody(receive, limits, memory.bodies)
-        self._unread = memory.unread
-        self._outbox: Outbox | None = None
-        """What the client has not read yet of a stream."""
-        self.status = 0
-        """The status of the response; 0 until it starts."""
-        self.error: GatewayError | None = None
-        """The error that was sent to the client, or would have been if it had stayed connected."""
-        self.started = False
-        self.finished = False
-        self._streams = False
+        self.keep_alive = head.keep_alive
+        self.client = client
+        self.incoming = body
+        self._terms = terms
 
     @property
     def method(self) -> str:
         """The method of the request, in capital letters."""
-        method: str = self._scope["method"]
-        return method
+        return self.head.method
 
     @property
     def peer_address(self) -> str:
         """The client's address: the connection's, or what a trusted proxy tells."""
-        client = self._scope.get("client")
-        return client_address(client[0] if client else "", self.raw_headers, self._proxies)
+        if not self._terms.proxies:
+            return self.client.peer_host
+        return client_address(self.client.peer_host, self.raw_headers, self._terms.proxies)
 
     def _given_request_id(self) -> str | None:
-        given = self.headers.get(b"x-request-id", b"")
-        return given.decode() if _REQUEST_ID.fullmatch(given) else None
+        given = self.headers.get(b"x-request-id")
+        return given.decode() if given is not None and _REQUEST_ID.fullmatch(given) else None
 
     # --- the request -------------------------------------------------------------------------------
 
@@ -125,53 +129,81 @@ class Exchange:
 
         most: how long it may be, in bytes; default `limits.body_bytes`.
         """
-        return self._body.read(self.headers, self._limits.body_bytes if most is None else most)
+        return self.incoming.read(self.headers, self._terms.limits.body_bytes if most is None else most)
 
-    async def close(self) -> None:
-        """Release the memory that the exchange shares with others."""
-        self.release_body()
+    def close(self) -> None:
+        """Release the memory that the exchange shares with others, and the connection for the next one."""
+        self.task = None
+        self.incoming.release()
+        if not self._complete and not self.client.gone:
+            self.client.transport.close()  # the response cannot be completed
         if self._outbox is not None:
             self._outbox.close()
             self._outbox = None  # it holds the exchange too
 
     def release_body(self) -> None:
         """Let other bodies be read, because this one is held no longer."""
-        self._body.release()
+        self.incoming.release()
 
-    def cancel_on_disconnect(self) -> CancelOnDisconnect:
-        """Cancel the block inside `async with` when the client disconnects.
+    def cancel_on_disconnect(self) -> None:
+        """From now on, cancel the task when the client disconnects before its whole response has been sent.
 
-        Raises: ClientClosed.
+        Raises: ClientClosed, if it has left already.
         """
-        return CancelOnDisconnect(self, self._peer)
+        if self.client.gone:
+            raise ClientClosed("The client closed the connection")
+        self._cancels = True
+
+    def disconnected(self) -> None:
+        """The client has left."""
+        self.incoming.lose()
+        if self._cancels and self.task is not None and not self.finished:
+            self.task.cancel()
+
+    def cancellation(self) -> GatewayError:
+        """Why the task of the exchange was cancelled."""
+        if self.client.gone:
+            return ClientClosed("The client closed the connection")
+        return ShuttingDown("The gateway is shutting down")
 
     # --- the response ------------------------------------------------------------------------------
-
-    async def start(self, status: int, headers: Headers, *, streams: bool = False) -> None:
-        """Send the status and the headers, with ours added; with `streams`, later errors become events."""
-        self.started, self._streams = True, streams
-        self.status = status
-        headers = [*headers, *self._own_headers(status)]
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
-
-    def _own_headers(self, status: int) -> Headers:
-        headers = [(b"x-request-id", self.request_id.encode())]
-        if status == 408 or (status >= 400 and b"expect" in self.headers):  # the body may never come
-            headers.append((b"connection", b"close"))
-        return headers
 
     @property
     def paused(self) -> bool:
         """The client does not read what was sent to it."""
-        return self._peer.paused
-
-    def send_now(self, block: bytes) -> None:
-        """Send a part of a body without waiting."""
-        self._peer.send_now(block)
+        return self.client.paused
 
     def call_when_reading(self, callback: Callable[[], object]) -> None:
         """Call once when the client reads again, or leaves."""
-        self._peer.readers.append(callback)
+        self.client.call_when_reading(callback)
+
+    async def start(self, status: int, headers: Headers, *, streams: bool = False) -> None:
+        """Send the status and the headers, with ours added; with `streams`, later errors become events."""
+        if self.client.paused:
+            await self._read()
+        self._streams = streams
+        self._write(self._begun(status, headers).head)
+
+    def _begun(self, status: int, headers: Headers) -> ResponseFraming:
+        """How the response is framed that starts now."""
+        own: Headers = [*self.client.default_headers(), *headers, *self.granted]
+        own.append((b"x-request-id", self.request_id.encode()))
+        if status == 408 or (status >= 400 and b"expect" in self.headers):  # the body may never come
+            own.append((b"connection", b"close"))
+        head = self.head
+        self._framing = framing = ResponseFraming(
+            status, own, method=head.method, http10=head.http10, keep_alive=self.keep_alive
+        )
+        self.started, self.status = True, status
+        return framing
+
+    def send_now(self, block: bytes) -> None:
+        """Send a part of the body without waiting, even if the client does not read."""
+        framing = self._framing
+        if framing is None:
+            raise RuntimeError("the response has not started")
+        if self.head.method != "HEAD":
+            self._write(framing.part(block))
 
     def pass_on(self, block: bytes) -> bool:
         """Send a part of a stream, or keep it while the client does not read.
@@ -179,10 +211,10 @@ class Exchange:
         Returns whether there is room for more. If there is not, wait for `room` first.
         """
         if self._outbox is None:
-            if not self._peer.paused:
-                self._peer.send_now(block)
+            if not self.client.paused:
+                self.send_now(block)
                 return True
-            self._outbox = Outbox(self, self._unread, _PATIENCE)
+            self._outbox = Outbox(self, self._terms.memory.unread, _PATIENCE)
         return self._outbox.put(block)
 
     async def room(self) -> None:
@@ -198,17 +230,30 @@ class Exchange:
         if not self.pass_on(block):
             await self.room()
 
+    async def write(self, block: bytes) -> None:
+        """Send a part of a body, as fast as the client reads."""
+        if self.client.paused:
+            await self._read()
+        self.send_now(block)
+
     async def finish(self, block: bytes = b"") -> None:
         """Send the last part of a body, after everything that is unread. Raises: ClientClosed."""
         if self._outbox is not None:
             await self._outbox.drain(_SECONDS_PER_MEBIBYTE)
         self.finished = True
-        await self._send({"type": "http.response.body", "body": block, "more_body": False})
+        if self.client.paused:
+            await self._read()
+        if block:
+            self.send_now(block)
+        self._end(b"")
 
     async def respond(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole response."""
-        await self.start(status, [*headers, (b"content-length", b"%d" % len(body))])
-        await self.finish(body)
+        if self.client.paused:
+            await self._read()
+        framing = self._begun(status, [*headers, (b"content-length", b"%d" % len(body))])
+        self.finished = True
+        self._end(framing.head if self.head.method == "HEAD" else framing.head + framing.part(body))
 
     async def tell_methods(self, allow: str) -> None:
         """Respond to OPTIONS, without a permission for web pages: those of other origins get none."""
@@ -218,58 +263,33 @@ class Exchange:
     async def fail(self, error: GatewayError) -> None:
         """Send an error as the response, or as the last event of a stream that has begun.
 
-        Raises: GatewayError.
+        Half a body of another kind cannot be completed: the connection closes.
         """
-        self.error = error.detached()
+        self.error, self._cancels = error.detached(), False
         if isinstance(error, ClientClosed) or self.finished:
             self.status = error.status
-            return
-        if not self.started:
+        elif not self.started:
             await self.respond(error.status, [*error.headers(), *PAGE_POLICY], error.body())
         elif self._streams:
             await self.finish(error.sse())
-        else:
-            raise error  # half a body cannot be completed: the server closes the connection
 
-    def relay(self, message: Message) -> Message:
-        """Track a response that FastAPI sends itself, and add our headers to it."""
-        if message["type"] == "http.response.start":
-            self.started = True
-            self.status = message["status"]
-            headers = message["headers"]
-            if not any(name == b"content-security-policy" for name, _ in headers):
-                headers = [*headers, *PAGE_POLICY]
-            message["headers"] = [*headers, *self._own_headers(message["status"])]
-        elif not message.get("more_body"):
-            self.finished = True
-        return message
+    def _end(self, last: bytes) -> None:
+        framing = self._framing
+        if framing is None:
+            raise RuntimeError("the response has not started")
+        self._write(last + framing.end())
+        self._complete = True
+        if not framing.keep_alive or not self.keep_alive:
+            self.client.transport.close()
+        self.client.responded()
 
+    def _write(self, data: bytes) -> None:
+        if data and not self.client.gone:
+            self.client.transport.write(data)
 
-class CancelOnDisconnect:
-    """See `Exchange.cancel_on_disconnect`. The protocol calls `stop`, so no task has to wait for it."""
-
-    def __init__(self, exchange: Exchange, peer: Peer) -> None:
-        self._exchange = exchange
-        self._peer = peer
-        self._stopped = False
-
-    async def __aenter__(self) -> None:
-        if self._peer.gone:
-            raise ClientClosed("The client closed the connection")
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("not inside a task")
-        self._task = task
-        self._peer.watchers.append(self)
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._peer.watchers.remove(self)
-        if self._stopped and kind is asyncio.CancelledError:
-            self._task.uncancel()
-            raise ClientClosed("The client closed the connection") from None
-
-    def stop(self) -> None:
-        """Cancel the block, unless its whole response has been sent."""
-        if not self._exchange.finished:
-            self._stopped = True
-            self._task.cancel()
+    async def _read(self) -> None:
+        """Wait until the client reads again, or leaves."""
+        while self.client.paused:
+            reads = asyncio.Event()
+            self.client.call_when_reading(reads.set)
+            await reads.wait()

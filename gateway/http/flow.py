@@ -5,36 +5,48 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from uvicorn.protocols.http.flow_control import FlowControl
-
+HIGH_WATER = 65_536
+"""Bytes that may arrive unused before no more are read."""
 _LOOK_SECONDS = 0.5
 """How often a connection that is not read is looked at."""
 _ESTABLISHED = 1
 """Linux's number of the state of a TCP connection that neither side has closed."""
 
 
-class WatchedFlow(FlowControl):
-    """uvicorn's flow control. While nothing is read, the end of the connection is not read either."""
+class WatchedReading:
+    """Pauses reading. While nothing is read, the end of the connection is not read either."""
+
+    __slots__ = ("_connection", "_loop", "_paused", "_timer")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(transport)
         self._connection = transport
         self._loop = loop
+        self._paused = False
         self._timer: asyncio.TimerHandle | None = None
 
-    def pause_reading(self) -> None:
-        super().pause_reading()
+    def pause(self) -> None:
+        if self._paused:
+            return
+        self._paused = True
+        self._connection.pause_reading()
         if self._timer is None:
             self._timer = self._loop.call_later(_LOOK_SECONDS, self._look)
 
+    def resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._connection.resume_reading()
+
     def stop(self) -> None:
         """Look no more, because the connection is lost."""
+        self._paused = False
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
     def _look(self) -> None:
         self._timer = None
-        if self._connection.is_closing() or not self.read_paused:
+        if self._connection.is_closing() or not self._paused:
             return
         if _has_left(self._connection.get_extra_info("socket")):
             self._connection.abort()

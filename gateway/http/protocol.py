@@ -1,96 +1,166 @@
-"""uvicorn's connection to a client, with strict framing, limits on size and time, and OpenAI's errors.
+"""The connection to a client: strict framing, limits on size and time, and OpenAI's errors.
 
-uvicorn's own parser is not used: it accepts what other programs read differently, waits indefinitely for
-headers of any size, and keeps several copies of incomplete ones.
+uvicorn opens the sockets. Its protocols are not used: they accept what other programs read differently, wait
+indefinitely for headers of any size, keep several copies of incomplete ones, and cost more than our own.
 """
 
 from __future__ import annotations
 
 import asyncio
-import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import uvicorn
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr
+from uvicorn.server import ServerState
 
-from gateway.config.server import HttpLimits
-from gateway.errors import GatewayError, HeadersTooLarge, RequestTimeout
+from gateway.errors import GatewayError, RequestTimeout
+from gateway.http.body_framing import ChunkedBody, LengthBody
 from gateway.http.connections import Connections
-from gateway.http.cycle import Cycle, closing_response
 from gateway.http.errors import TooManyConnections
-from gateway.http.exchange import PEER, Peer
-from gateway.http.flow import WatchedFlow
-from gateway.http.framing import ChunkedBody, LengthBody, RequestHead, check_beginning, read_head
+from gateway.http.exchange import Exchange, HttpTerms
+from gateway.http.flow import HIGH_WATER, WatchedReading
+from gateway.http.framing import RequestHead
+from gateway.http.head_reader import HeadReader
+from gateway.http.headers import Headers
+from gateway.http.lazy_timer import LazyTimer
+from gateway.http.request_body import RequestBody
+from gateway.http.response_framing import closing_response
 
 _SMALL = 4_096
 """Bytes that are copied faster than they are kept track of."""
-_REQUEST_LINE_BYTES = 8_192
-"""What the request line may take beside the headers."""
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class HttpProtocol(HttpToolsProtocol):
+class HttpProtocol(asyncio.Protocol):
     """A client's connection: reads one request after the other, each when the last response is complete."""
 
-    flow: WatchedFlow
-    limits = HttpLimits()
-    stall_seconds: Callable[[], float] = staticmethod(lambda: 60.0)
-    """How long a client may leave its response unread."""
-    open_connections: Connections
-    """All connections of the gateway."""
-    _undeclared = False  # the running request should have a body, and declares none
+    transport: asyncio.Transport
+    gone = False
+    paused = False
+    _exchange: Exchange | None = None
+    """The request whose response is not complete."""
+    _body: LengthBody | ChunkedBody | None = None
+    """The framing of the body that is arriving; None between requests."""
+    _unread: bytes | bytearray = b""
+    """What has arrived and was not used yet: an incomplete head, or requests behind the running one."""
+    _undeclared = False
+    """The running request should have a body, and declares none."""
+    _stalled: asyncio.TimerHandle | None = None
+    """The timer that runs while the client leaves its response unread."""
+    _idle = False
+    """The deadline is that of a connection without a request."""
+    _expects = False
+    """The client waits for a 100 before it sends its body."""
+
+    def __init__(
+        self,
+        answer: Callable[[Exchange], Coroutine[Any, Any, None]],
+        terms: HttpTerms,
+        connections: Connections,
+        stall_seconds: Callable[[], float],
+        *,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        **_: object,
+    ) -> None:
+        """answer: serves one request, whatever happens. connections: all those of the gateway.
+
+        stall_seconds: how long a client may leave its response unread. The others are uvicorn's.
+        """
+        self._answer = answer
+        self._terms = terms
+        self._all = connections
+        self._stall_seconds = stall_seconds
+        self._state = server_state
+        self._idle_seconds = config.timeout_keep_alive
+        self._heads = HeadReader(self._terms.limits)
+        self._readers: list[Callable[[], object]] = []
+        """What is called when the client reads again."""
+
+    # --- for uvicorn and its event loop ------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self.parser = None  # type: ignore[assignment]
-        self.flow = WatchedFlow(transport, self.loop)
-        self._unread: bytes | bytearray = b""
-        """What has arrived and was not used yet: an incomplete head, or requests behind the running one."""
-        self._seen = 0
-        """Bytes of the incomplete head that were searched for its end."""
-        self._body: LengthBody | ChunkedBody | None = None
-        """The body that is arriving; None between requests."""
-        self._waiting: asyncio.TimerHandle | None = None
-        """The timer that runs while the headers of a request are due."""
-        self._stalled: asyncio.TimerHandle | None = None
-        """The timer that runs while the client leaves its response unread."""
-        self._peer, self.peer_host = Peer(), self.client[0] if self.client else ""
-        if self.open_connections.add(self):
-            self._wait_for_headers()
+        self._loop = loop = asyncio.get_running_loop()
+        self.transport = transport
+        self.local_address, self.remote_address = get_local_addr(transport), get_remote_addr(transport)
+        self.peer_host = self.remote_address[0] if self.remote_address else ""
+        self._reading = WatchedReading(transport, loop)
+        self._deadline = LazyTimer(loop)
+        self._state.connections.add(self)  # type: ignore[arg-type]
+        if self._all.add(self):
+            self._wait_for_head()
         else:
             self._refuse(TooManyConnections("The gateway has no room for another connection", retry_after=1))
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.open_connections.remove(self)
-        for timer in (self._waiting, self._stalled):
-            if timer is not None:
-                timer.cancel()
-        self.flow.stop()
+    def connection_lost(self, _: Exception | None) -> None:
+        self.gone = True
+        self._state.connections.discard(self)
+        self._all.remove(self)
+        self._deadline.stop()
+        self._reading.stop()
         self._unread, self._body = b"", None
-        self._peer.leave()
-        super().connection_lost(exc)
+        self.resume_writing()
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.disconnected()
 
-    def evict(self) -> None:
-        """Close the connection in favour of others."""
-        self._stop_waiting()
-        self.transport.abort()
+    def eof_received(self) -> None:
+        """A client that closes its sending side has left."""
 
     def pause_writing(self) -> None:
-        super().pause_writing()
-        self._peer.paused = True
+        self.paused = True
         # otherwise a client that stops reading could keep its slot and delay a shutdown indefinitely
-        self._stalled = self.loop.call_later(self.stall_seconds(), self.transport.abort)
+        self._stalled = self._loop.call_later(self._stall_seconds(), self.transport.abort)
 
     def resume_writing(self) -> None:
+        self.paused = False
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
-        super().resume_writing()
-        self._peer.resume()
+        readers, self._readers = self._readers, []
+        for callback in readers:
+            callback()
+
+    def shutdown(self) -> None:
+        """Close the connection, after the running response."""
+        if self._exchange is None:
+            self.transport.close()
+        else:
+            self._exchange.keep_alive = False
+
+    # --- for the exchange, and the bounds of all connections ---------------------------------------
+
+    def call_when_reading(self, callback: Callable[[], object]) -> None:
+        """Call once when the client reads again, or leaves."""
+        self._readers.append(callback)
+
+    def default_headers(self) -> Headers:
+        """The date, which uvicorn renews every second."""
+        return self._state.default_headers
+
+    def responded(self) -> None:
+        """Let the next request begin."""
+        self._exchange = None
+        if self.gone or self.transport.is_closing():
+            return
+        self._all.end(self)
+        self._reading.resume()
+        self._wait_for_next()
+        if self._unread or self._body is not None:
+            self._not_idle()
+            self._all.turns.wait(self._read, self._loop.call_soon)
+
+    def evict(self) -> None:
+        """Close the connection in favour of others."""
+        self._deadline.stop()
+        self.transport.abort()
 
     # --- reading -----------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
+        if self._idle:
+            self._not_idle()
         if not self._unread:
             self._unread = data
         else:
@@ -101,6 +171,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _read(self) -> None:
         """Use what has arrived, as far as it is complete."""
+        running = self._exchange is not None
         try:
             while self._unread and not self.transport.is_closing() and self._step():
                 pass
@@ -108,33 +179,28 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse(error)
         if self.transport.is_closing():
             self._unread = b""
-        self.open_connections.hold(self, len(self._unread))
-        if self._running():
-            if len(self._unread) > HIGH_WATER_LIMIT:
-                self.flow.pause_reading()
-            return
-        if self._unread:
-            self._unset_keepalive_if_required()
-        if self.timeout_keep_alive_task is None:
-            self._wait_for_headers()
+        self._all.hold(self, len(self._unread))
+        if self._exchange is not None:
+            if running and len(self._unread) > HIGH_WATER:
+                self._reading.pause()
+        elif (self._unread or not self._idle) and not self.transport.is_closing():
+            self._wait_for_head()
 
     def _step(self) -> bool:
         """Use the next part of what has arrived; False if more is needed, or the response must end first."""
         if self._body is not None:
             return self._read_body(self._body)
-        if self._undeclared and self._running():
+        if self._undeclared and self._exchange is not None:
             return False  # this may be its body: it gets its answer, an error, before that is read
-        end = self._end_of_head()
-        if end < 0:
+        while self._unread[:2] == b"\r\n":  # RFC 9112, 2.2: empty lines before a request are ignored
+            self._use(2)
+        if self._exchange is not None:
+            self._heads.check(self._unread)
             return False
-        if self._running():
-            check_beginning(self._unread[:1])  # garbage ends the connection without waiting for the response
+        if (found := self._heads.read(self._unread)) is None:
             return False
-        self._read_head(end)
+        self._begin(*found)
         return True
-
-    def _running(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
 
     def _use(self, size: int) -> None:
         """Forget the first bytes of what has arrived."""
@@ -146,139 +212,81 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             del unread[:size]
 
-    def _read_body(self, body: LengthBody | ChunkedBody) -> bool:
+    def _read_body(self, framing: LengthBody | ChunkedBody) -> bool:
         """Pass on the bytes of a body; False if the rest is needed to go on."""
-        part, used = body.take(self._unread)
+        part, used = framing.take(self._unread)
         self._use(used)
-        if part and not self.cycle.response_complete:
-            self.cycle.body += part
-            self.cycle.message_event.set()
-            if len(self.cycle.body) > HIGH_WATER_LIMIT:
-                self.flow.pause_reading()
-        if body.done:
+        exchange = self._exchange
+        if part and exchange is not None and exchange.incoming.feed(part) > HIGH_WATER:
+            self._reading.pause()
+        if framing.done:
             self._body = None
-            if self.cycle.response_complete:
-                self._stop_waiting()
+            if exchange is None:
                 self._wait_for_next()
             else:
-                self.cycle.more_body = False
-                self.cycle.message_event.set()
-                self.flow.resume_reading()  # nobody will ask for more, and the client's leaving must be seen
-        elif body.interrupted:
-            self.open_connections.turns.wait(self._read, self.loop.call_soon)
+                exchange.incoming.end()
+                self._reading.resume()  # nobody will ask for more, and the client's leaving must be seen
+        elif framing.interrupted:
+            self._all.turns.wait(self._read, self._loop.call_soon)
             return False
         return bool(used)
 
-    def _wait_for_next(self) -> None:
-        """Let the connection be idle for as long as it may."""
-        self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(
-            self.timeout_keep_alive, self.timeout_keep_alive_handler
-        )
-
-    def _end_of_head(self) -> int:
-        """Where the head that comes next ends, before its last line end; -1 if it is not complete.
-
-        Raises: HeadersTooLarge, InvalidRequest.
-        """
-        while self._unread[:2] == b"\r\n":  # RFC 9112, 2.2: empty lines before a request are ignored
-            self._use(2)
-        unread = self._unread
-        end = unread.find(b"\r\n\r\n", max(0, self._seen - 3))
-        if (end if end >= 0 else len(unread)) > self.limits.header_bytes + _REQUEST_LINE_BYTES:
-            raise self._too_large()
-        if end < 0:
-            check_beginning(unread, self._seen)
-            self._seen = len(unread)
-        return end
-
-    def _read_head(self, end: int) -> None:
-        """Begin the request whose head ends there.
-
-        Raises: HeadersTooLarge, InvalidRequest.
-        """
-        self._seen = 0
-        head = read_head(bytes(self._unread[: end + 4]))
-        most = self.limits.header_bytes
-        if len(head.headers) > self.limits.header_count or (end > most and head.header_bytes() > most):
-            raise self._too_large()
-        self._use(end + 4)
-        self._stop_waiting()
-        self.open_connections.begin(self)
-        self._begin(head)
-
-    def _begin(self, head: RequestHead) -> None:
-        """Start the request; its body follows."""
-        path = head.path.decode("ascii")
-        self.scope = {
-            "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
-            "http_version": "1.0" if head.http10 else "1.1",
-            "server": self.server,
-            "client": self.client,
-            "scheme": self.scheme or "http",
-            "root_path": self.root_path,
-            "headers": head.headers,
-            "state": self.app_state.copy(),
-            "method": head.method,
-            "path": urllib.parse.unquote(path) if "%" in path else path,
-            "raw_path": head.path,
-            "query_string": head.query,
-        }
-        self.scope[PEER] = self._peer  # type: ignore[literal-required]  # ours, beside ASGI's own
-        self.cycle = cycle = Cycle(
-            self.scope,
-            self.transport,
-            self.flow,
-            self.logger,
-            self.access_logger,
-            self.access_log,
-            self.server_state.default_headers,
-            asyncio.Event(),
-            expect_100_continue=head.expects_continue,
-            keep_alive=head.keep_alive,
-            on_response=self.on_response_complete,
-        )
-        self._peer.send_now = cycle.send_now
-        self._undeclared = head.length == 0 and head.method == "POST"
-        if head.length == 0:
-            self.cycle.more_body = False
-            self.cycle.message_event.set()
+    def _begin(self, head: RequestHead, size: int) -> None:
+        """Start the request whose head has so many bytes. Its body follows, if it has not arrived yet."""
+        self._deadline.clear()
+        self._all.begin(self)
+        unread, length = self._unread, head.length
+        end = size + (length or 0)
+        complete = length is not None and len(unread) >= end
+        if complete:
+            arrived = bytes(unread[size:end])
+            self._use(end)
         else:
-            limit = self.limits.header_bytes
-            self._body = ChunkedBody(limit) if head.length is None else LengthBody(head.length)
-        self._start_asgi_task(self.cycle, self.app)
+            arrived = b""
+            self._use(size)
+            limit = self._terms.limits.header_bytes
+            self._body = ChunkedBody(limit) if length is None else LengthBody(length)
+            self._expects = head.expects_continue
+        self._undeclared = length == 0 and head.method == "POST"
+        memory = self._terms.memory.bodies
+        body = RequestBody(arrived, self._terms.limits, memory, complete=complete, want=self._want_body)
+        exchange = Exchange(self, head, body, self._terms)
+        task = self._loop.create_task(self._answer(exchange))
+        self._exchange, exchange.task = exchange, task
+        self._state.tasks.add(task)
+        task.add_done_callback(self._state.tasks.discard)
 
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        self.open_connections.end(self)
-        if not self.transport.is_closing() and (self._unread or self._body is not None):
-            self._unset_keepalive_if_required()
-            self.open_connections.turns.wait(self._read, self.loop.call_soon)
+    def _want_body(self) -> None:
+        """The request waits for more of its body."""
+        if self._expects:
+            self._expects = False
+            self.transport.write(_CONTINUE)
+        self._reading.resume()
 
     # --- refusing ----------------------------------------------------------------------------------
 
-    def _too_large(self) -> HeadersTooLarge:
-        limits = self.limits
-        return HeadersTooLarge(
-            f"The request has more than {limits.header_count} headers or {limits.header_bytes} bytes of them"
-        )
+    def _wait_for_head(self) -> None:
+        """Give the client so much time for the next head, from its first byte on."""
+        if self._idle or not self._deadline.running:
+            self._idle = False
+            self._deadline.set(self._terms.limits.header_seconds, self._give_up)
 
-    def _wait_for_headers(self) -> None:
-        if self._waiting is None and not self.transport.is_closing():
-            self._waiting = self.loop.call_later(self.limits.header_seconds, self._give_up)
+    def _wait_for_next(self) -> None:
+        """Let the connection be idle for as long as it may."""
+        self._idle = True
+        self._deadline.set(self._idle_seconds, self.transport.close)
 
-    def _stop_waiting(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
-            self._waiting = None
+    def _not_idle(self) -> None:
+        self._idle = False
+        self._deadline.clear()
 
     def _give_up(self) -> None:
-        self._refuse(RequestTimeout(f"No complete request within {self.limits.header_seconds:g} s"))
+        seconds = self._terms.limits.header_seconds
+        self._refuse(RequestTimeout(f"No complete request within {seconds:g} s"))
 
     def _refuse(self, error: GatewayError) -> None:
         """Respond with an error, where the client would take it for that of this request, and close."""
-        self._stop_waiting()
+        self._deadline.clear()
         if self.transport.is_closing():
             return
         if self._owes_response():
@@ -288,13 +296,5 @@ class HttpProtocol(HttpToolsProtocol):
     def _owes_response(self) -> bool:
         """Whether the client would read bytes written now as the response to the refused request."""
         if self._body is None:
-            return not self._running()
-        return not self.cycle.response_started
-
-
-def protocol(
-    limits: HttpLimits, stall_seconds: Callable[[], float], connections: Connections
-) -> type[HttpProtocol]:
-    """The protocol under these limits; `stall_seconds` is called whenever a client stops reading."""
-    parts = {"limits": limits, "stall_seconds": staticmethod(stall_seconds), "open_connections": connections}
-    return type("Protocol", (HttpProtocol,), parts)
+            return self._exchange is None
+        return self._exchange is not None and not self._exchange.started

@@ -1,14 +1,12 @@
-"""Reads the body of a request within its limits, and decodes it."""
+"""Receives the body of a request within its limits, and decodes it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from itertools import islice
-
-from starlette.types import Message, Receive
 
 from gateway.config.server import HttpLimits
 from gateway.errors import ClientClosed, InvalidJson, RequestTimeout, RequestTooLarge
@@ -29,16 +27,63 @@ _decoders = ThreadPoolExecutor(2, "bodies")  # few, as each slows the event loop
 
 
 class RequestBody:
-    """The body of one request."""
+    """The body of one request. The connection feeds it, and the request reads it."""
 
-    __slots__ = ("_held", "_limits", "_memory", "_receive")
+    __slots__ = ("_arrived", "_held", "_limits", "_lost", "_memory", "_waiting", "_want", "complete")
 
-    def __init__(self, receive: Receive, limits: HttpLimits, memory: BodyMemory) -> None:
-        self._receive = receive
+    def __init__(
+        self,
+        arrived: bytes,
+        limits: HttpLimits,
+        memory: BodyMemory,
+        *,
+        complete: bool,
+        want: Callable[[], None] | None = None,
+    ) -> None:
+        """arrived: what came with the head. complete: that is the whole body.
+
+        want: called whenever the request waits for more.
+        """
+        self._arrived: bytes | bytearray = arrived
+        """What was not read yet."""
         self._limits = limits
         self._memory = memory
+        self._want = want
         self._held = 0
         """Bytes of the body that count in `BodyMemory`."""
+        self._waiting: asyncio.Future[None] | None = None
+        self._lost = False
+        self.complete = complete
+        """The last byte has arrived."""
+
+    # --- for the connection ------------------------------------------------------------------------
+
+    def feed(self, part: bytes) -> int:
+        """Take a part that has arrived. Returns how many bytes were not read yet."""
+        if not self._arrived:
+            self._arrived = part
+        else:
+            if isinstance(self._arrived, bytes):
+                self._arrived = bytearray(self._arrived)
+            self._arrived += part
+        self._wake()
+        return len(self._arrived)
+
+    def end(self) -> None:
+        """Everything has arrived."""
+        self.complete = True
+        self._wake()
+
+    def lose(self) -> None:
+        """The client left, so nothing more arrives."""
+        self._lost = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    # --- for the request ---------------------------------------------------------------------------
 
     async def read(self, headers: Mapping[bytes, bytes], most: int) -> bytes:
         """Read the whole body, which must be JSON, as it was before the client compressed it.
@@ -53,7 +98,10 @@ class RequestBody:
         declared = headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared) > most:
             raise _too_large(most)
-        body = await self._received(most)
+        if self.complete and len(self._arrived) <= most and not self._lost:
+            body = self._take()
+        else:
+            body = await self._received(most)
         if codings and not body.startswith(_OBJECT):  # a proxy that decompresses may leave the header
             body = await self._decoded(decompressed(body, codings, most))
         if not body:
@@ -70,21 +118,44 @@ class RequestBody:
         if self._held:
             self._memory.release(self)
 
+    async def part(self) -> bytes:
+        """What has arrived and was not read yet; empty at the end. Raises: ClientClosed."""
+        while not self._arrived and not self.complete:
+            await self._more()
+        if self._lost:
+            raise ClientClosed("The client closed the connection")
+        return self._take()
+
+    async def left(self) -> None:
+        """Wait until the client leaves."""
+        while not self._lost:
+            await self._more()
+
+    async def _more(self) -> None:
+        """Wait until something happens. Raises: ClientClosed."""
+        if self._lost:
+            raise ClientClosed("The client closed the connection")
+        if self._want is not None:
+            self._want()
+        self._waiting = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiting
+        finally:
+            self._waiting = None
+
+    def _take(self) -> bytes:
+        arrived, self._arrived = self._arrived, b""
+        return arrived if isinstance(arrived, bytes) else bytes(arrived)
+
     async def _received(self, most: int) -> bytes:
         """The bytes as they arrive."""
+        body, size = BytesIO(), 0  # a list would cost an object for each part, which may be one byte
         try:
             async with asyncio.timeout(self._limits.body_seconds) as deadline:
-                message = await self._part()
-                first: bytes = message.get("body", b"")
-                if not message.get("more_body", False) and len(first) <= most:
-                    return first
-                body = BytesIO()  # a list would cost an object for each part, which may be one byte
-                size = body.write(first)
-                while message.get("more_body", False) and size <= most:
+                while size <= most and (self._arrived or not self.complete):
                     if size > _SMALL:
                         await self._room(size, deadline)
-                    message = await self._part()
-                    size += body.write(message.get("body", b""))
+                    size += body.write(await self.part())
         except TimeoutError:
             raise RequestTimeout(f"The body did not arrive within {self._limits.body_seconds:g} s") from None
         if size > most:
@@ -119,12 +190,6 @@ class RequestBody:
                 deadline.reschedule(loop.time() + left)
         memory.take(self, more)
         self._held = size
-
-    async def _part(self) -> Message:
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            raise ClientClosed("The client closed the connection")
-        return message
 
 
 def _too_large(most: int) -> RequestTooLarge:

@@ -99,7 +99,7 @@ def bounded_connections(limits: HttpLimits, on_refused: Callable[[], object]) ->
 def run(
     app: ASGIApp,
     settings: ServerSettings,
-    protocol: type[HttpProtocol],
+    protocol: Callable[..., HttpProtocol],
     *,
     drain: Callable[[], None],
     stopped: Callable[[], None],

@@ -44,27 +44,28 @@ class Pipeline:
     async def serve(self, exchange: Exchange, record: Record, endpoint: Endpoint) -> None:
         """Serve one request from a backend.
 
+        It is cancelled when the client disconnects.
+
         Raises: GatewayError, which the caller turns into a response.
         """
         snapshot = self.snapshot  # taken once: a reload must not change the rules under a request
         call = await admit(exchange, record, endpoint, snapshot)
-        async with exchange.cancel_on_disconnect():
-            plan = await self.plan(call, snapshot, explore=True)  # may wait for an embedding of the prompt
-            demand = plan.demand
-            self._note(record, plan, demand)
-            async with self._ledger.hold(call.limits, demand, _turn(call)) as reservation:
-                plan = plan.granted(reservation)
-                request = _upstream_request(plan, exchange, record)
-                if len(call.body) > LARGE_BODY:
-                    # What is sent is a copy of the body. Keep the body itself no longer.
-                    request.forget_received()
-                    plan = plan.without_body()
-                    call = plan.call
-                request.draft = draft = Draft(plan)
-                await self._forward(exchange, record, call.pool, request, draft)
-            # Tokens and slot are free. The client may take its time to read the rest.
-            if not exchange.finished:
-                await exchange.finish()
+        plan = await self.plan(call, snapshot, explore=True)  # may wait for an embedding of the prompt
+        demand = plan.demand
+        self._note(record, plan, demand)
+        async with self._ledger.hold(call.limits, demand, _turn(call)) as reservation:
+            plan = plan.granted(reservation)
+            request = _upstream_request(plan, exchange, record)
+            if len(call.body) > LARGE_BODY:
+                # What is sent is a copy of the body. Keep the body itself no longer.
+                request.forget_received()
+                plan = plan.without_body()
+                call = plan.call
+            request.draft = draft = Draft(plan)
+            await self._forward(exchange, record, call.pool, request, draft)
+        # Tokens and slot are free. The client may take its time to read the rest.
+        if not exchange.finished:
+            await exchange.finish()
 
     async def _forward(
         self, exchange: Exchange, record: Record, pool: Pool, request: UpstreamRequest, draft: Draft

@@ -1,33 +1,20 @@
-"""What the gateway's HTTP protocol takes from uvicorn."""
+"""What the gateway's connections take from uvicorn."""
 
 from __future__ import annotations
 
 import inspect
 
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 
-def test_uvicorn_has_what_is_extended() -> None:
-    """The names that uvicorn does not publish, and that the protocol relies on, still exist."""
-    assert {"pause_reading", "resume_reading", "pause_writing", "resume_writing"} <= set(dir(FlowControl))
-    assert {
-        "_start_asgi_task",
-        "_unset_keepalive_if_required",
-        "on_response_complete",
-        "timeout_keep_alive_handler",
-        "shutdown",
-    } <= set(dir(HttpToolsProtocol))
-    assert list(inspect.signature(RequestResponseCycle).parameters) == [
-        "scope",
-        "transport",
-        "flow",
-        "logger",
-        "access_logger",
-        "access_log",
-        "default_headers",
-        "message_event",
-        "expect_100_continue",
-        "keep_alive",
-        "on_response",
+def test_uvicorn_calls_its_protocols_as_ours_expect() -> None:
+    """The parameters that uvicorn passes, and the state that it shares with connections, still exist."""
+    assert list(inspect.signature(HttpToolsProtocol).parameters) == [
+        "config",
+        "server_state",
+        "app_state",
+        "_loop",
     ]
+    assert {"connections", "tasks", "default_headers"} <= set(vars(ServerState()))
+    assert "shutdown" in dir(HttpToolsProtocol)

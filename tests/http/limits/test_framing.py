@@ -7,7 +7,8 @@ import random
 import pytest
 
 from gateway.errors import InvalidRequest
-from gateway.http.framing import ChunkedBody, LengthBody, read_head
+from gateway.http.body_framing import ChunkedBody, LengthBody
+from gateway.http.framing import read_head
 from tests.http.raw_http import BODY, PATH, assert_error, closed, connect, exchange, read_response
 from tests.serving import Running
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.http.framing import ChunkedBody
+from gateway.http.body_framing import ChunkedBody
 from gateway.http.turns import Turns
 from tests.fakes.backend import Backend
 from tests.serving import Running
