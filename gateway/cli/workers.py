@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import signal
 import tempfile
 import time
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 from gateway.cli.worker_process import Place, Stand, Worker, asked, pause_before_restart, start_worker
 from gateway.config import watch
@@ -49,7 +51,7 @@ def supervise(path: Path, raw: bytes, settings: Settings, place: Place, streams:
         log.error("cannot listen on %s, port %d: %s", place.host, place.port, error.strerror or error)  # noqa: TRY400
         streams.flush(_FLUSH_SECONDS)
         return 1
-    with tempfile.TemporaryFile() as lock:
+    with lock_file() as lock:
         streams.share(lock.fileno())
         stand = Stand(place.host, place.workers, reserved, lock.fileno())
         supervisor = Supervisor(path, raw, settings, stand)
@@ -59,6 +61,13 @@ def supervise(path: Path, raw: bytes, settings: Settings, place: Place, streams:
         signal.signal(supervisor.stopped_by, signal.SIG_DFL)
         signal.raise_signal(supervisor.stopped_by)
     return status
+
+
+def lock_file() -> IO[bytes]:
+    """A file without a name, in memory where the system allows: there may be no folder to write to."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("thinkmeter-log"), "wb")
+    return tempfile.TemporaryFile()
 
 
 class Supervisor:

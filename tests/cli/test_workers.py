@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import pytest
 import yaml
 
 from gateway.cli.worker_process import pause_before_restart
+from gateway.cli.workers import lock_file
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
 from tests.http.raw_http import ask, closed, connect, read_response
@@ -236,3 +238,10 @@ def _lives(pid: int) -> bool:
 def test_pause_before_restart(restarts: int, seconds: float) -> None:
     """A worker that keeps ending is restarted more and more rarely."""
     assert pause_before_restart(restarts) == pytest.approx(seconds)
+
+
+def test_lock_without_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers share a lock also where no file can be written, as in a container with a read-only system."""
+    monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
+    with lock_file() as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX, 1, 1)
