@@ -108,7 +108,3 @@ async def _follow(channel: Channel, gateway: Gateway, workers: int) -> None:
     ready.cancel()
     log.error("the supervisor has ended: this worker ends as well")
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-if __name__ == "__main__":
-    run_worker()
