@@ -152,8 +152,8 @@ class Supervisor:
     async def _start(self) -> Worker:
         worker = await start_worker(self._stand, self._raw)
         self._workers.append(worker)
-        if self.stopped_by:
-            worker.signal(self.stopped_by)
+        if self._stop.is_set():
+            worker.signal(self.stopped_by or signal.SIGTERM)
         return worker
 
     async def _until_end(self, worker: Worker) -> int:
