@@ -26,7 +26,7 @@ from gateway.config.loader import ConfigError, digest_of, reachable_example_keys
 from gateway.config.settings import Settings
 from gateway.http.listening import reserve
 from gateway.snapshot import Snapshot
-from gateway.telemetry.log_writer import StandardStreams
+from gateway.telemetry.log_writer import StandardStreams, fill_closed_streams
 from gateway.telemetry.merging import merge_expositions, totals_of
 
 log = logging.getLogger("thinkmeter.workers")
@@ -45,6 +45,7 @@ def supervise(path: Path, raw: bytes, settings: Settings, place: Place, streams:
 
     Returns the exit status.
     """
+    fill_closed_streams()
     try:
         reserved = reserve(place.host, place.port)
     except OSError as error:
