@@ -1,4 +1,4 @@
-"""Calls of several reservations and settlements at once."""
+"""What happens to calls to Redis when the gateway stops."""
 
 from __future__ import annotations
 
