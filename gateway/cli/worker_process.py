@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from gateway.cli.worker import Setup
-from gateway.http.channel import Channel, ChannelError
+from gateway.http.channel import ChannelError, WorkerChannel
 from gateway.http.listening import another
 
 _ASK_SECONDS = 2.0
@@ -49,7 +49,7 @@ class Worker:
     """One process."""
 
     process: asyncio.subprocess.Process
-    channel: Channel
+    channel: WorkerChannel
     config: bytes
     """The configuration that it has, or that is on its way to it."""
     ready: bool = False
@@ -86,7 +86,7 @@ async def start_worker(stand: Stand, config: bytes) -> Worker:
     )
     for end in (theirs, *sockets):
         end.close()
-    worker = Worker(process, Channel(ours), config)
+    worker = Worker(process, WorkerChannel(ours), config)
     await worker.channel.open()
     return worker
 
