@@ -94,7 +94,9 @@ def fits(trunk: Trunk, mapping: TierMapping) -> bool:
     return (
         trunk.plane is None
         and _shapes(trunk, _TRUNK) == trunks
+        and trunk.examples.shape[1:] == (DENSE,)
         and _shapes(mapping.curves, _CURVES) == curves
+        and mapping.spread.shape == mapping.limit.shape
         and max(rank, units, tiers) <= WIDEST
     )
 

@@ -19,7 +19,7 @@ from msgspec import Struct
 from gateway.app import Gateway
 from gateway.config.loader import ConfigError
 from gateway.config.workers import share_of_worker
-from gateway.http.channel import Channel, ChannelError
+from gateway.http.channel import ChannelError, WorkerChannel
 from gateway.snapshot import Snapshot
 from gateway.telemetry.log_writer import StandardStreams
 
@@ -47,7 +47,7 @@ def run_worker() -> None:
     streams = StandardStreams.of_process()
     streams.share(setup.lock)
     streams.take_logging()
-    channel = Channel(socket(fileno=setup.channel))
+    channel = WorkerChannel(socket(fileno=setup.channel))
     snapshot = _built(sys.stdin.buffer.read(), setup.workers)
 
     gateway = Gateway(snapshot, streams=streams, follow=lambda: _follow(channel, gateway, setup.workers))
@@ -62,12 +62,12 @@ def _built(raw: bytes, workers: int) -> Snapshot:
     return replace(snapshot, settings=share_of_worker(snapshot.settings, workers))
 
 
-async def _merged(channel: Channel, text: bytes) -> bytes:
+async def _merged(channel: WorkerChannel, text: bytes) -> bytes:
     (merged,) = await channel.ask("metrics", text)
     return merged
 
 
-async def _follow(channel: Channel, gateway: Gateway, workers: int) -> None:
+async def _follow(channel: WorkerChannel, gateway: Gateway, workers: int) -> None:
     """Tell the supervisor that the worker serves, and answer what it asks. If it ends, end as well."""
     one_by_one = asyncio.Lock()  # the later of two configurations must stay, also if it is built faster
 
@@ -108,7 +108,3 @@ async def _follow(channel: Channel, gateway: Gateway, workers: int) -> None:
     ready.cancel()
     log.error("the supervisor has ended: this worker ends as well")
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-if __name__ == "__main__":
-    run_worker()

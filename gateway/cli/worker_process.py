@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from gateway.cli.worker import Setup
-from gateway.http.channel import Channel, ChannelError
+from gateway.http.channel import ChannelError, WorkerChannel
 from gateway.http.listening import another
 
 _ASK_SECONDS = 2.0
@@ -49,7 +49,7 @@ class Worker:
     """One process."""
 
     process: asyncio.subprocess.Process
-    channel: Channel
+    channel: WorkerChannel
     config: bytes
     """The configuration that it has, or that is on its way to it."""
     ready: bool = False
@@ -67,6 +67,11 @@ def pause_before_restart(restarts: int) -> float:
     return float(min(_SHORTEST_PAUSE * 2 ** min(restarts, 20), _LONGEST_PAUSE))
 
 
+def _code(path: list[str]) -> str:
+    """What a worker runs. It imports from where its supervisor does, not from the folder it is started in."""
+    return f"import sys; sys.path[:] = {path!r}; from gateway.cli.worker import run_worker; run_worker()"
+
+
 async def start_worker(stand: Stand, config: bytes) -> Worker:
     """Start the process of a worker. It waits for its configuration on standard input."""
     ours, theirs = socket.socketpair()
@@ -74,14 +79,14 @@ async def start_worker(stand: Stand, config: bytes) -> Worker:
     numbers = [each.fileno() for each in sockets]
     setup = Setup(stand.host, stand.port, stand.workers, theirs.fileno(), numbers, stand.lock)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway.cli.worker", msgspec.json.encode(setup).decode()),
+        *(sys.executable, "-P", "-c", _code(sys.path), msgspec.json.encode(setup).decode()),
         stdin=asyncio.subprocess.PIPE,
         pass_fds=[theirs.fileno(), *numbers, stand.lock],
         process_group=0,  # Ctrl+C reaches the supervisor alone, which passes it on
     )
     for end in (theirs, *sockets):
         end.close()
-    worker = Worker(process, Channel(ours), config)
+    worker = Worker(process, WorkerChannel(ours), config)
     await worker.channel.open()
     return worker
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import signal
 import tempfile
 import time
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 from gateway.cli.worker_process import Place, Stand, Worker, asked, pause_before_restart, start_worker
 from gateway.config import watch
@@ -24,7 +26,7 @@ from gateway.config.loader import ConfigError, digest_of, reachable_example_keys
 from gateway.config.settings import Settings
 from gateway.http.listening import reserve
 from gateway.snapshot import Snapshot
-from gateway.telemetry.log_writer import StandardStreams
+from gateway.telemetry.log_writer import StandardStreams, fill_closed_streams
 from gateway.telemetry.merging import merge_expositions, totals_of
 
 log = logging.getLogger("thinkmeter.workers")
@@ -43,13 +45,14 @@ def supervise(path: Path, raw: bytes, settings: Settings, place: Place, streams:
 
     Returns the exit status.
     """
+    fill_closed_streams()
     try:
         reserved = reserve(place.host, place.port)
     except OSError as error:
         log.error("cannot listen on %s, port %d: %s", place.host, place.port, error.strerror or error)  # noqa: TRY400
         streams.flush(_FLUSH_SECONDS)
         return 1
-    with tempfile.TemporaryFile() as lock:
+    with lock_file() as lock:
         streams.share(lock.fileno())
         stand = Stand(place.host, place.workers, reserved, lock.fileno())
         supervisor = Supervisor(path, raw, settings, stand)
@@ -59,6 +62,13 @@ def supervise(path: Path, raw: bytes, settings: Settings, place: Place, streams:
         signal.signal(supervisor.stopped_by, signal.SIG_DFL)
         signal.raise_signal(supervisor.stopped_by)
     return status
+
+
+def lock_file() -> IO[bytes]:
+    """A file without a name, in memory where the system allows: there may be no folder to write to."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("thinkmeter-log"), "wb")
+    return tempfile.TemporaryFile()
 
 
 class Supervisor:
@@ -143,8 +153,8 @@ class Supervisor:
     async def _start(self) -> Worker:
         worker = await start_worker(self._stand, self._raw)
         self._workers.append(worker)
-        if self.stopped_by:
-            worker.signal(self.stopped_by)
+        if self._stop.is_set():
+            worker.signal(self.stopped_by or signal.SIGTERM)
         return worker
 
     async def _until_end(self, worker: Worker) -> int:

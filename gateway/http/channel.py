@@ -38,7 +38,7 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Frame)
 
 
-class Channel:
+class WorkerChannel:
     """One end of a socket pair. Both ends may ask, and each answers while `run` runs."""
 
     def __init__(self, end: socket.socket) -> None:

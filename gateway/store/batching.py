@@ -67,7 +67,7 @@ class Batcher:
         self._ticker = asyncio.create_task(self._tick(), name="budget-journal")
 
     async def stop(self) -> None:
-        """Fail what still waits."""
+        """Fail what still waits. A call under way fails with its connection."""
         self._loop = None
         if self._ticker:
             self._ticker.cancel()
@@ -188,7 +188,7 @@ class Batcher:
         again = isinstance(error, ConnectionBroken | _TooLate)  # Redis restarted, or its clock was set ahead
         for one in reversed(asked):
             self._cancel(one.id, one.command)  # Redis may have reserved nevertheless
-            if again and not one.tried:
+            if again and not one.tried and self._loop:
                 one.tried = True
                 self._asked.appendleft(one)
             else:

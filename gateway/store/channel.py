@@ -56,6 +56,9 @@ class Channel(asyncio.Protocol):
             done(result)
 
     def data_received(self, data: bytes) -> None:
+        if self._done is None:  # nobody asked: no later reply would fit its command
+            self.close()
+            return
         try:
             self._reader.feed(data)
             reply = self._reader.gets()
@@ -64,8 +67,8 @@ class Channel(asyncio.Protocol):
             return
         if reply is _INCOMPLETE:
             return
-        if self._done is None:  # nobody asked: no later reply would fit its command
-            self.close()
+        if self._reader.has_data():  # more than one reply: nobody knows which of them is the command's
+            self.close(ConnectionResetError("Redis said more than was asked"))
             return
         self._idle.append(self)
         self._end(reply)

@@ -28,7 +28,15 @@ from redis.exceptions import ConnectionError as LostConnection
 
 from gateway.store.channel import GRACE_TURNS, Channel, ask
 
-__all__ = ["FAILURES", "Client", "NoScriptError", "WrongReply", "describe_trouble", "is_lost", "reply_within"]
+__all__ = [
+    "FAILURES",
+    "NoScriptError",
+    "RedisClient",
+    "WrongReply",
+    "describe_trouble",
+    "is_lost",
+    "reply_within",
+]
 
 FAILURES = (RedisError, RedisClusterException, OSError, TimeoutError)
 """What a command may raise."""
@@ -41,7 +49,7 @@ class WrongReply(ResponseError):  # noqa: N818 - named after what happened
     """What answers is not Redis, or does not run our scripts."""
 
 
-class Client:
+class RedisClient:
     """The connections of one process to a server or a cluster."""
 
     def __init__(self, url: str, timeout: float, *, cluster: bool) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from gateway.circuit_breaker import CircuitBreaker
 from gateway.store.channel import pack
-from gateway.store.client import FAILURES, Client, NoScriptError, WrongReply, describe_trouble, is_lost
+from gateway.store.client import FAILURES, NoScriptError, RedisClient, WrongReply, describe_trouble, is_lost
 from gateway.store.commands import JournalPart, exchange_call, is_reply, unpacked
 from gateway.store.embedded import RedisServerError
 from gateway.store.scripts import sources
@@ -62,7 +62,7 @@ class RedisConnection:
             script: (text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
             for script, text in sources(clock).items()
         }
-        self._client: Client | None = None
+        self._client: RedisClient | None = None
         self._calls: set[asyncio.Task[None]] = set()
         self._breaker = CircuitBreaker(limit=2)
         self._ahead: float | None = None
@@ -90,7 +90,7 @@ class RedisConnection:
         await self._warn_of_eviction()
 
     def _connect(self) -> None:
-        self._client = Client(self._url, self.timeout, cluster=self._cluster)
+        self._client = RedisClient(self._url, self.timeout, cluster=self._cluster)
 
     async def _warn_of_eviction(self) -> None:
         """Warn of a server that evicts keys when it is full: budgets would lose their counts unnoticed."""

@@ -23,6 +23,7 @@ _BYTES = 8 * 2**20
 _BATCH_BYTES = 64 * 1024
 _GATHER_SECONDS = 0.05  # for the access log, which has a line per request
 _LINE_BREAK = ord("\n")
+_LAST_STREAM = 2  # the number of standard error
 _WARN_SECONDS = 60.0  # between two warnings about the same stream
 
 
@@ -58,6 +59,16 @@ def incomplete(lines: Sequence[bytes], written: int) -> int:
     """How many of the lines are not within the first `written` bytes of them all."""
     ends = itertools.accumulate(map(len, lines))
     return sum(end > written for end in ends)
+
+
+def fill_closed_streams() -> None:
+    """Give the numbers of closed standard streams to the null device.
+
+    A descriptor that is passed on to another process under such a number would be a stream there.
+    """
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= _LAST_STREAM:
+        continue  # it is kept, and not passed on
+    os.close(fd)
 
 
 class LogWriter:

@@ -71,6 +71,24 @@ async def test_what_does_not_speak_the_protocol(server: Server, channel: Channel
         await answered(server, channel, b"HTTP/1.1 400 Bad Request\r\n")
 
 
+async def test_more_than_was_asked(server: Server, channel: Channel) -> None:
+    """Two replies to a command end the connection: the next command must not get what is left over."""
+    with pytest.raises(ConnectionResetError, match="more than was asked"):
+        await answered(server, channel, b":1\r\n:2\r\n")
+
+
+@pytest.mark.parametrize("said", [b":1\r\n", b":"])
+async def test_said_without_a_question(server: Server, channel: Channel, said: bytes) -> None:
+    """A reply that nobody asked for, or a part of one, ends the connection."""
+    assert await answered(server, channel, b"+OK\r\n") == b"OK"
+    assert channel._idle == [channel]
+    server.writers[-1].write(said)
+    async with asyncio.timeout(5):
+        while channel._idle:
+            await asyncio.sleep(0)
+    assert channel._transport.is_closing()
+
+
 async def test_lost(server: Server, channel: Channel) -> None:
     """A command under way learns that the server has closed the connection."""
     task = asyncio.create_task(ask(channel, ("PING",), 10))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import signal
@@ -15,7 +16,9 @@ import aiohttp
 import pytest
 import yaml
 
-from gateway.cli.worker_process import pause_before_restart
+from gateway.cli.worker_process import Stand, pause_before_restart, start_worker
+from gateway.cli.workers import lock_file
+from gateway.http.listening import reserve
 from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
 from tests.http.raw_http import ask, closed, connect, read_response
@@ -236,3 +239,25 @@ def _lives(pid: int) -> bool:
 def test_pause_before_restart(restarts: int, seconds: float) -> None:
     """A worker that keeps ending is restarted more and more rarely."""
     assert pause_before_restart(restarts) == pytest.approx(seconds)
+
+
+async def test_worker_of_the_same_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker imports what its supervisor does, also where another package of that name lies."""
+    (tmp_path / "gateway").mkdir()
+    (tmp_path / "gateway" / "__init__.py").write_text("raise SystemExit(77)")
+    monkeypatch.chdir(tmp_path)
+    sockets = reserve("127.0.0.1", 0)
+    with lock_file() as lock:
+        worker = await start_worker(Stand("127.0.0.1", 1, sockets, lock.fileno()), b"no configuration")
+        await worker.process.communicate(worker.config)
+        worker.channel.close()
+    sockets[0].close()
+
+    assert worker.process.returncode == 1
+
+
+def test_lock_without_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers share a lock also where no file can be written, as in a container with a read-only system."""
+    monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
+    with lock_file() as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX, 1, 1)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.http.channel import Channel, ChannelError
+from gateway.http.channel import ChannelError, WorkerChannel
 
 answered_second = asyncio.Event()
 
@@ -27,9 +27,9 @@ async def echo(name: str, body: bytes) -> list[bytes]:
 
 
 @pytest.fixture
-async def ends() -> AsyncIterator[tuple[Channel, Channel]]:
+async def ends() -> AsyncIterator[tuple[WorkerChannel, WorkerChannel]]:
     """Two channels that answer each other."""
-    one, two = map(Channel, socket.socketpair())
+    one, two = map(WorkerChannel, socket.socketpair())
     await one.open()
     await two.open()
     running = [asyncio.create_task(end.run(echo)) for end in (one, two)]
@@ -39,7 +39,7 @@ async def ends() -> AsyncIterator[tuple[Channel, Channel]]:
     await asyncio.gather(*running)
 
 
-async def test_questions_cross(ends: tuple[Channel, Channel]) -> None:
+async def test_questions_cross(ends: tuple[WorkerChannel, WorkerChannel]) -> None:
     """Both ask at once, a large body passes, and a slow answer holds up no other."""
     one, two = ends
     large = b"x" * 3_000_000
@@ -49,7 +49,7 @@ async def test_questions_cross(ends: tuple[Channel, Channel]) -> None:
 
 
 async def test_answer_that_does_not_come(
-    ends: tuple[Channel, Channel], caplog: pytest.LogCaptureFixture
+    ends: tuple[WorkerChannel, WorkerChannel], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without an answer in time, or from an end that has closed, asking fails. Others go on."""
     one, two = ends

@@ -165,7 +165,12 @@ def shortened(trunk: Trunk) -> Trunk:
 
 
 @pytest.mark.parametrize(
-    "change", [shortened, lambda trunk: replace(trunk, plane=np.zeros((1, ngrams.SIZE), np.float32))]
+    "change",
+    [
+        shortened,
+        lambda trunk: replace(trunk, plane=np.zeros((1, ngrams.SIZE), np.float32)),
+        lambda trunk: replace(trunk, examples=trunk.examples[:, :-1]),
+    ],
 )
 def test_unfit_trunk_is_left_to_numpy(change: Callable[[Trunk], Trunk]) -> None:
     """The kernel reads no array of another size than it expects, and no plane."""
@@ -174,6 +179,14 @@ def test_unfit_trunk_is_left_to_numpy(change: Callable[[Trunk], Trunk]) -> None:
 
     assert compiled.fits(head.trunk, mapping)
     assert not compiled.fits(change(head.trunk), mapping)
+
+
+def test_unfit_mapping_is_left_to_numpy() -> None:
+    """As above."""
+    head, case = load("tiny"), CASES["known tiers"]
+    mapping = head._mapping(case.model, case.tiers)
+
+    assert not compiled.fits(head.trunk, replace(mapping, spread=mapping.spread[:0]))
 
 
 def test_unfit_prior_is_left_to_numpy() -> None:

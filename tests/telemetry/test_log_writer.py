@@ -198,3 +198,19 @@ def test_closed_stream_is_not_another_file(
         streams.output.put(b"secret\n")
 
     assert streams.dropped() == {"stdout": 1, "stderr": 0}
+
+
+def test_numbers_of_closed_streams() -> None:
+    """A process that starts others gives them nothing under the numbers of its closed streams."""
+    code = (
+        "import os, sys; from gateway.telemetry.log_writer import fill_closed_streams\n"
+        "reports = os.dup(1)\n"
+        "for number in range(3): os.close(number)\n"
+        "fill_closed_streams()\n"
+        "print(min(os.pipe()), [os.get_inheritable(n) for n in range(3)], file=os.fdopen(reports, 'w'))"
+    )
+    said = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=True).stdout
+    lowest, _, inherited = said.partition(" ")
+
+    assert int(lowest) > 2
+    assert inherited == "[False, False, False]\n"
