@@ -151,12 +151,19 @@ class Pool:
     @property
     def context(self) -> int | None:
         """The smallest context length that any replica has stated, in tokens."""
-        stated = [backend.context for backend in self.backends if backend.context]
-        return min(stated) if stated else None
+        least = None
+        for backend in self.backends:
+            stated = backend.context
+            if stated and (least is None or stated < least):
+                least = stated
+        return least
 
     def refuses(self, places: Collection[FieldPath], now: float) -> bool:
         """Whether every replica that could be picked refuses a field at one of these places."""
-        if not [backend for backend in self.backends if backend.refused]:
+        for backend in self.backends:
+            if backend.refused:
+                break
+        else:
             return False  # the usual case
         usable = self._usable(now)
         return bool(usable) and all(any_at(backend.refused.known(now), places) for backend in usable)
