@@ -20,6 +20,8 @@ from gateway.pipeline.relay import large_bodies, relay
 from gateway.routing.blind import Blind
 from gateway.routing.call import Call, Plan
 from gateway.routing.drafts import Draft
+from gateway.routing.plan import RoutingPlan
+from gateway.routing.senders import Sender
 from gateway.snapshot import Snapshot
 from gateway.telemetry.record import Record
 from gateway.upstream.dispatch import Upstream
@@ -49,20 +51,36 @@ class Pipeline:
         Raises: GatewayError, which the caller turns into a response.
         """
         snapshot = self.snapshot  # taken once: a reload must not change the rules under a request
-        call = await admit(exchange, record, endpoint, snapshot)
+        sender = snapshot.sender(exchange.head)  # first: no body of an unknown client is read
+        record.key, record.counts = sender.name, endpoint.counts
+        read = await read_request(exchange, endpoint)
+        record.admitted = time.perf_counter()
+        call = snapshot.call(endpoint, sender.key, exchange.headers, *read)
+        del read  # it may be large
+        record.model, record.stream = call.target.name, call.request.stream
+        record.choices = call.request.choices
         plan = await self.plan(call, snapshot, explore=True)  # may wait for an embedding of the prompt
         demand = plan.demand
-        self._note(record, plan, demand)
-        async with self._ledger.hold(call.limits, demand, _turn(call)) as reservation:
-            plan = plan.granted(reservation)
-            request = _upstream_request(plan, exchange, record)
+        if plan.routing is not None:
+            record.decision = plan.decision
+            record.sends_thinking_budget = call.enforces_thinking_budget
+            record.decision_seconds = time.perf_counter() - record.admitted
+            if call.limits:
+                self._note(call, plan.routing, demand)
+        queue = snapshot.settings.queue
+        turn = Turn(queue.seconds, queue.requests, sender.name)
+        async with self._ledger.hold(call.limits, demand, turn) as reservation:
+            if reservation is not None:
+                plan = plan.granted(reservation)
+            sent = _upstream_request(plan, sender, exchange, record)
             if len(call.body) > LARGE_BODY:
                 # What is sent is a copy of the body. Keep the body itself no longer.
-                request.forget_received()
+                loop = asyncio.get_running_loop()
+                await loop.run_in_executor(large_bodies, sent.forget_received)
                 plan = plan.without_body()
                 call = plan.call
-            request.draft = draft = Draft(plan)
-            await self._forward(exchange, record, call.pool, request, draft)
+            sent.draft = draft = Draft(plan)
+            await self._forward(exchange, record, call.pool, sent, draft)
         # Tokens and slot are free. The client may take its time to read the rest.
         if not exchange.finished:
             await exchange.finish()
@@ -107,71 +125,46 @@ class Pipeline:
             return plan
         return plan.beside(await self._counts.of(call.pool, len(call.body), plan.count_request))
 
-    def _note(self, record: Record, plan: Plan, demand: Demand) -> None:
-        """Tell the record, and the prices of the budgets, what was decided."""
-        call = plan.call
-        if plan.routing is None:
-            return
-        record.decision = plan.decision
-        record.sends_thinking_budget = call.enforces_thinking_budget
-        record.decision_seconds = time.perf_counter() - record.admitted
-        if call.limits:
-            estimates = plan.routing.estimates(call.settings.reservations)
-            self._ledger.pricing.note(
-                call.limits, estimates, plan.routing.prices, demand, call.settings.price
-            )
+    def _note(self, call: Call, routing: RoutingPlan, demand: Demand) -> None:
+        """Tell the prices of the budgets what was decided."""
+        settings = call.settings
+        estimates = routing.estimates(settings.reservations)
+        self._ledger.pricing.note(call.limits, estimates, routing.prices, demand, settings.price)
 
 
-def _turn(call: Call) -> Turn:
-    """How long the request may wait for room in its budgets, and for whom."""
-    queue = call.settings.queue
-    return Turn(queue.seconds, queue.requests, call.key.name if call.key else None)
-
-
-async def admit(exchange: Exchange, record: Record, endpoint: Endpoint, snapshot: Snapshot) -> Call:
-    """Authenticate a request, read its body, and find its model, backends and budgets.
+async def read_request(exchange: Exchange, endpoint: Endpoint) -> tuple[Request, bytes]:
+    """Read and parse a body, in a thread if it takes long. Returns the request, and the body.
 
     Raises: RequestError, ClientClosed.
     """
-    key = snapshot.router.identify(exchange.headers)  # first: no body of an unknown client is read
-    record.key, record.counts = key.name if key else None, endpoint.counts
-    body, request = await read_request(exchange, endpoint)
-    record.admitted = time.perf_counter()
-    call = snapshot.call(endpoint, key, exchange.headers, request, body)
-    record.model, record.stream, record.choices = call.target.name, request.stream, call.request.choices
-    return call
+    body = exchange.whole_body()
+    if body is None:
+        body = await exchange.body()
+    if slow_to_parse(body):
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(large_bodies, endpoint.parse, body), body
+    return endpoint.parse(body), body
 
 
-async def read_request(exchange: Exchange, endpoint: Endpoint) -> tuple[bytes, Request]:
-    """Read and parse a body, in a thread if it takes long.
-
-    Raises: RequestError, ClientClosed.
-    """
-    body = await exchange.body()
-    if not slow_to_parse(body):
-        return body, endpoint.parse(body)
-    return body, await asyncio.get_running_loop().run_in_executor(large_bodies, endpoint.parse, body)
-
-
-def _upstream_request(plan: Plan, exchange: Exchange, record: Record) -> UpstreamRequest:
+def _upstream_request(plan: Plan, sender: Sender, exchange: Exchange, record: Record) -> UpstreamRequest:
     """What the backend gets. The overhead noted is our own share of the time until it is sent."""
-    call, reservation = plan.call, plan.reservation
-    record.reservation, record.decision = reservation, plan.decision
-    own_headers = [(b"X-Request-Id", record.request_id.encode()), *record.trace_headers]
+    call = plan.call
+    record.reservation, record.decision = plan.reservation, plan.decision
+    headers = [*sender.passing, (b"X-Request-Id", record.request_id.encode())]
     stream, fields = call.request.stream, call.request.fields
     request = UpstreamRequest(
         call.endpoint.path,
         encode(plan.fields()),
-        forwarded(exchange.raw_headers, own_headers, call.forwards),
+        forwarded(headers, record.trace_headers) if record.trace_headers else headers,
         stream,
-        call.affinity,
-        record.key or exchange.peer_address,
+        sender.affinity,
+        sender.name or exchange.peer_address,
         call.body,
         binary=call.endpoint.binary,
         late=stream and begins_late(fields),
         holds_back=stream and may_hold_back(fields),
     )
-    if plan.stops:
+    if "stop" in fields and plan.stops:
         request.whole_bytes = LONGEST_CUT
     record.overhead = time.perf_counter() - record.admitted
     return request
