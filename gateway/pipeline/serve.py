@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Coroutine
 
 from gateway.budget.ledger import Ledger
 from gateway.budget.reservation import Demand, Outcome
@@ -24,10 +25,11 @@ from gateway.snapshot import Snapshot
 from gateway.telemetry.record import Record
 from gateway.upstream.dispatch import Upstream
 from gateway.upstream.embedding import Embeddings
-from gateway.upstream.pool import Pool
 from gateway.upstream.prompt_counts import PromptCounts
 from gateway.upstream.request import UpstreamRequest
 from gateway.upstream.response import UpstreamResponse
+
+_NOT_BLIND = Blind()
 
 
 class Pipeline:
@@ -53,30 +55,36 @@ class Pipeline:
         plan = await self.plan(call, snapshot, explore=True)  # may wait for an embedding of the prompt
         demand = plan.demand
         self._note(record, plan, demand)
-        async with self._ledger.hold(call.limits, demand, _turn(call)) as reservation:
-            plan = plan.granted(reservation)
-            request = _upstream_request(plan, exchange, record)
-            if len(call.body) > LARGE_BODY:
-                # What is sent is a copy of the body. Keep the body itself no longer.
-                request.forget_received()
-                plan = plan.without_body()
-                call = plan.call
-            request.draft = draft = Draft(plan)
-            await self._forward(exchange, record, call.pool, request, draft)
+        if not call.limits:
+            await self._forward(exchange, record, plan)
+        else:
+            reservation = await self._ledger.begin(call.limits, demand, _turn(call))
+            failure: BaseException | None = None
+            try:
+                await self._forward(exchange, record, plan.granted(reservation))
+            except BaseException as error:
+                failure = error
+                raise
+            finally:
+                self._ledger.end(reservation, failure)
         # Tokens and slot are free. The client may take its time to read the rest.
         if not exchange.finished:
             await exchange.finish()
 
-    async def _forward(
-        self, exchange: Exchange, record: Record, pool: Pool, request: UpstreamRequest, draft: Draft
-    ) -> None:
+    async def _forward(self, exchange: Exchange, record: Record, plan: Plan) -> None:
         """Send a request, pass its response on to the client, and note what became of it."""
+        request, pool = _upstream_request(plan, exchange, record), plan.call.pool
+        if len(plan.call.body) > LARGE_BODY:
+            # What is sent is a copy of the body. Keep the body itself no longer.
+            request.forget_received()
+            plan = plan.without_body()
+        request.draft = draft = Draft(plan)
 
-        async def pass_on(response: UpstreamResponse) -> None:
+        def pass_on(response: UpstreamResponse) -> Coroutine[None, None, None]:
             record.answered, record.decision = True, draft.plan.decision
             record.sends_thinking_budget &= draft.plan.enforces_thinking_budget
             exchange.release_body()
-            await relay(exchange, record, draft.plan, response)
+            return relay(exchange, record, draft.plan, response)
 
         try:
             await self._upstream.forward(pool, request, pass_on)  # waits for a backend
@@ -185,7 +193,7 @@ def _note_outcome(record: Record, request: UpstreamRequest, plan: Plan) -> None:
         return
     usage = record.usage
     # a stream that ends as it should has its usage, so that nobody asks what could be hidden
-    blind = plan.blind if usage.source != "backend" else Blind()
+    blind = plan.blind if usage.source != "backend" else _NOT_BLIND
     record.reservation.outcome = Outcome(
         usage=usage,
         streamed=record.stream,
