@@ -37,6 +37,7 @@ from gateway.openai_api.endpoints import ENDPOINTS, Endpoint
 from gateway.pipeline.serve import Pipeline
 from gateway.snapshot import Snapshot
 from gateway.telemetry.access_log import AccessLog
+from gateway.telemetry.finished import FinishedRecords
 from gateway.telemetry.log_writer import StandardStreams
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import Record
@@ -54,8 +55,6 @@ log = logging.getLogger("thinkmeter")
 
 _FLUSH_SECONDS = 1.0
 """How long the last log lines may take to be written. A reader that stalls must not stop the shutdown."""
-
-Sink = Callable[[Record], None]
 
 
 class Gateway:
@@ -86,7 +85,9 @@ class Gateway:
         self._host = settings.server.host
         self.upstream = Upstream()
         self.streams = streams or StandardStreams.of_process()
+        self.finished = FinishedRecords()
         self.metrics = Metrics(self.backends, lambda: self.snapshot.evidence, self.streams.dropped)
+        self.metrics.note_finished = self.finished.flush
         self.ledger = open_budget(settings, self.metrics.budget)
         self.overview = BudgetOverview(self.ledger.store, self.ledger.pricing, self.metrics.budget)
         self.pipeline = Pipeline(snapshot, self.upstream, self.ledger)
@@ -99,13 +100,14 @@ class Gateway:
             draining=lambda: self.draining,
             budgets=self.overview.console_rows,
             read_budgets=self.scrapes.read_budgets,
+            note_finished=self.finished.flush,
         )
-        self.sinks: list[Sink] = [self.metrics.count, self.console.remember]
+        self.finished.sinks += [self.metrics.count, self.console.remember]
         if settings.server.access_log:
-            self.sinks.append(AccessLog(self.streams.output.put).write)
+            self.finished.sinks.append(AccessLog(self.streams.output.put).write)
         self.tracing = _tracing(span_provider) if settings.server.tracing else None
         if self.tracing:
-            self.sinks.append(self.tracing.end)
+            self.finished.at_once.append(self.tracing.end)
         self._memory = HttpMemory(settings.limits)
         self._hosts = HostRule.of(settings, settings.server.host)
         """Which names clients may use for the gateway; None allows all."""
@@ -138,8 +140,13 @@ class Gateway:
         self._hosts = HostRule.of(self.settings, host)
         settings = self.settings.server.model_copy(update={"host": host, "port": port})
         server.raise_descriptor_limit()
-        stopped = partial(self.streams.flush, _FLUSH_SECONDS)
+        stopped = partial(self.flush, _FLUSH_SECONDS)
         server.run(self, settings, self.http_protocol(), drain=self.drain, stopped=stopped, sockets=sockets)
+
+    def flush(self, seconds: float) -> None:
+        """Note what has finished, and give its log lines this long to be written."""
+        self.finished.flush()
+        self.streams.flush(seconds)
 
     def http_protocol(self) -> Callable[..., HttpProtocol]:
         """Makes the connections to clients for uvicorn, under the limits of this gateway."""
@@ -242,7 +249,7 @@ class Gateway:
         finally:
             exchange.close()
             self.metrics.in_flight.dec()
-            self._finish(exchange, record)
+            self.finished.add(record, exchange.status, exchange.error, exchange.peer_address)
 
     def _endpoint(self, exchange: Exchange, record: Record) -> Endpoint | None:
         """The hot route to serve; None if it is another one, or if only its methods are asked for.
@@ -278,15 +285,6 @@ class Gateway:
         finally:
             del scope["thinkmeter.exchange"]  # the exchange's task holds the scope
             record.route = getattr(scope.get("route"), "path", "other")
-
-    def _finish(self, exchange: Exchange, record: Record) -> None:
-        record.status, record.error = exchange.status, exchange.error or record.error
-        record.peer = exchange.peer_address
-        record.duration = record.elapsed()
-        if record.error and record.error.level >= logging.ERROR:
-            log.error("request %s: %s (%s)", record.request_id, record.error.message, record.error.detail)
-        for sink in self.sinks:
-            sink(record)
 
 
 def _warn_if_open(settings: Settings) -> None:

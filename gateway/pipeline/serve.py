@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Coroutine
 
 from gateway.budget.ledger import Ledger
 from gateway.budget.reservation import Demand, Outcome
@@ -30,6 +31,8 @@ from gateway.upstream.pool import Pool
 from gateway.upstream.prompt_counts import PromptCounts
 from gateway.upstream.request import UpstreamRequest
 from gateway.upstream.response import UpstreamResponse
+
+_NOT_BLIND = Blind()
 
 
 class Pipeline:
@@ -65,13 +68,14 @@ class Pipeline:
             record.decision = plan.decision
             record.sends_thinking_budget = call.enforces_thinking_budget
             record.decision_seconds = time.perf_counter() - record.admitted
-            if call.limits:
-                self._note(call, plan.routing, demand)
-        queue = snapshot.settings.queue
-        turn = Turn(queue.seconds, queue.requests, sender.name)
-        async with self._ledger.hold(call.limits, demand, turn) as reservation:
-            if reservation is not None:
-                plan = plan.granted(reservation)
+        reservation = None
+        if call.limits:
+            self._note(call, plan.routing, demand)
+            queue = snapshot.settings.queue
+            turn = Turn(queue.seconds, queue.requests, sender.name)
+            reservation = await self._ledger.begin(call.limits, demand, turn)
+            plan = plan.granted(reservation)
+        try:
             sent = _upstream_request(plan, sender, exchange, record)
             if len(call.body) > LARGE_BODY:
                 # What is sent is a copy of the body. Keep the body itself no longer.
@@ -81,6 +85,12 @@ class Pipeline:
                 call = plan.call
             sent.draft = draft = Draft(plan)
             await self._forward(exchange, record, call.pool, sent, draft)
+        except BaseException as error:
+            if reservation is not None:
+                self._ledger.end(reservation, error)
+            raise
+        if reservation is not None:
+            self._ledger.end(reservation, None)
         # Tokens and slot are free. The client may take its time to read the rest.
         if not exchange.finished:
             await exchange.finish()
@@ -90,11 +100,11 @@ class Pipeline:
     ) -> None:
         """Send a request, pass its response on to the client, and note what became of it."""
 
-        async def pass_on(response: UpstreamResponse) -> None:
+        def pass_on(response: UpstreamResponse) -> Coroutine[None, None, None]:
             record.answered, record.decision = True, draft.plan.decision
             record.sends_thinking_budget &= draft.plan.enforces_thinking_budget
             exchange.release_body()
-            await relay(exchange, record, draft.plan, response)
+            return relay(exchange, record, draft.plan, response)
 
         try:
             await self._upstream.forward(pool, request, pass_on)  # waits for a backend
@@ -125,8 +135,10 @@ class Pipeline:
             return plan
         return plan.beside(await self._counts.of(call.pool, len(call.body), plan.count_request))
 
-    def _note(self, call: Call, routing: RoutingPlan, demand: Demand) -> None:
-        """Tell the prices of the budgets what was decided."""
+    def _note(self, call: Call, routing: RoutingPlan | None, demand: Demand) -> None:
+        """Tell the prices of the budgets what was decided, if anything was."""
+        if routing is None:
+            return
         settings = call.settings
         estimates = routing.estimates(settings.reservations)
         self._ledger.pricing.note(call.limits, estimates, routing.prices, demand, settings.price)
@@ -178,7 +190,7 @@ def _note_outcome(record: Record, request: UpstreamRequest, plan: Plan) -> None:
         return
     usage = record.usage
     # a stream that ends as it should has its usage, so that nobody asks what could be hidden
-    blind = plan.blind if usage.source != "backend" else Blind()
+    blind = plan.blind if usage.source != "backend" else _NOT_BLIND
     record.reservation.outcome = Outcome(
         usage=usage,
         streamed=record.stream,
