@@ -11,7 +11,6 @@ import math
 import resource
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -26,11 +25,6 @@ from gateway.http.protocol import HttpProtocol
 log = logging.getLogger("thinkmeter.server")
 
 _M_MMAP_THRESHOLD = -3  # of malloc.h
-_SWITCH_SECONDS = 0.0005
-"""How long the event loop waits for Python's lock while a thread reads a large body.
-
-With the default, 5 ms, each step of a small request would wait for so long.
-"""
 _ENOUGH_DESCRIPTORS = 65_536
 """What the limit of open files is raised to, where the system allows it."""
 
@@ -130,7 +124,6 @@ def run(
         **options,
     )
     _return_freed_memory()
-    sys.setswitchinterval(_SWITCH_SECONDS)
     gc.collect()
     gc.freeze()  # all that is loaded by now stays: the collector need not traverse it again
     gc.set_threshold(20_000, 20, 20)
