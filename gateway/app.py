@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from socket import socket
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
@@ -27,17 +26,18 @@ from gateway.config.changes import describe_changes, forbidden_changes, late_cha
 from gateway.config.loader import ConfigError, reachable_example_keys
 from gateway.config.settings import Settings
 from gateway.console.state import Console
-from gateway.errors import GatewayError, InternalError, MethodNotAllowed, RouteNotFound
+from gateway.errors import GatewayError, InternalError, MethodNotAllowed
 from gateway.http import server
 from gateway.http.asgi import AsgiExchange
 from gateway.http.browsers import HostRule
 from gateway.http.exchange import Exchange, HttpMemory, HttpTerms
-from gateway.http.paths import plain_path
+from gateway.http.paths import check_escapes, sent_path
 from gateway.http.protocol import HttpProtocol
-from gateway.openai_api.endpoints import ENDPOINTS
+from gateway.openai_api.endpoints import ENDPOINTS, Endpoint
 from gateway.pipeline.serve import Pipeline
 from gateway.snapshot import Snapshot
 from gateway.telemetry.access_log import AccessLog
+from gateway.telemetry.finished import FinishedRecords
 from gateway.telemetry.log_writer import StandardStreams
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import Record
@@ -53,13 +53,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("thinkmeter")
 
-_ESCAPABLE = (b"/v1/models/", b"/admin/budgets/")
-"""Paths that end in a name. No other may have %-escapes, so that a balancer's rule for /metrics sees it."""
-
 _FLUSH_SECONDS = 1.0
 """How long the last log lines may take to be written. A reader that stalls must not stop the shutdown."""
-
-Sink = Callable[[Record], None]
 
 
 class Gateway:
@@ -90,7 +85,9 @@ class Gateway:
         self._host = settings.server.host
         self.upstream = Upstream()
         self.streams = streams or StandardStreams.of_process()
+        self.finished = FinishedRecords()
         self.metrics = Metrics(self.backends, lambda: self.snapshot.evidence, self.streams.dropped)
+        self.metrics.note_finished = self.finished.flush
         self.ledger = open_budget(settings, self.metrics.budget)
         self.overview = BudgetOverview(self.ledger.store, self.ledger.pricing, self.metrics.budget)
         self.pipeline = Pipeline(snapshot, self.upstream, self.ledger)
@@ -103,13 +100,14 @@ class Gateway:
             draining=lambda: self.draining,
             budgets=self.overview.console_rows,
             read_budgets=self.scrapes.read_budgets,
+            note_finished=self.finished.flush,
         )
-        self.sinks: list[Sink] = [self.metrics.count, self.console.remember]
+        self.finished.sinks += [self.metrics.count, self.console.remember]
         if settings.server.access_log:
-            self.sinks.append(AccessLog(self.streams.output.put).write)
+            self.finished.sinks.append(AccessLog(self.streams.output.put).write)
         self.tracing = _tracing(span_provider) if settings.server.tracing else None
         if self.tracing:
-            self.sinks.append(self.tracing.end)
+            self.finished.at_once.append(self.tracing.end)
         self._memory = HttpMemory(settings.limits)
         self._hosts = HostRule.of(settings, settings.server.host)
         """Which names clients may use for the gateway; None allows all."""
@@ -142,8 +140,13 @@ class Gateway:
         self._hosts = HostRule.of(self.settings, host)
         settings = self.settings.server.model_copy(update={"host": host, "port": port})
         server.raise_descriptor_limit()
-        stopped = partial(self.streams.flush, _FLUSH_SECONDS)
+        stopped = partial(self.flush, _FLUSH_SECONDS)
         server.run(self, settings, self.http_protocol(), drain=self.drain, stopped=stopped, sockets=sockets)
+
+    def flush(self, seconds: float) -> None:
+        """Note what has finished, and give its log lines this long to be written."""
+        self.finished.flush()
+        self.streams.flush(seconds)
 
     def http_protocol(self) -> Callable[..., HttpProtocol]:
         """Makes the connections to clients for uvicorn, under the limits of this gateway."""
@@ -223,14 +226,18 @@ class Gateway:
     async def answer(self, exchange: Exchange) -> None:
         """Serve one HTTP request, whatever happens."""
         if self._cors is not None:
-            if preflight := self._cors.preflight(exchange.method, exchange.headers):
+            if preflight := self._cors.preflight(exchange.head.method, exchange.headers):
                 await exchange.respond(*preflight)
                 return
             exchange.granted = self._cors.grants(exchange.headers)
         record = Record(exchange.request_id)
         self.metrics.in_flight.inc()
         try:
-            await self._serve(exchange, record)
+            endpoint = self._endpoint(exchange, record)
+            if endpoint is not None:
+                await self.pipeline.serve(exchange, record, endpoint)
+            else:
+                await self._serve_rest(exchange, record)
         except GatewayError as error:
             await exchange.fail(error)
         except asyncio.CancelledError:
@@ -242,35 +249,35 @@ class Gateway:
         finally:
             exchange.close()
             self.metrics.in_flight.dec()
-            self._finish(exchange, record)
+            self.finished.add(record, exchange.status, exchange.error, exchange.peer_address)
 
-    async def _serve(self, exchange: Exchange, record: Record) -> None:
+    def _endpoint(self, exchange: Exchange, record: Record) -> Endpoint | None:
+        """The hot route to serve; None if it is another one, or if only its methods are asked for.
+
+        Raises: HostNotAllowed, MethodNotAllowed, ClientClosed.
+        """
         if self._hosts is not None:
             self._hosts.check(exchange.headers)
-        path = exchange.head.path
-        endpoint = self._hot.get(path)
-        if endpoint is None:
-            plain = plain_path(unquote(path.decode("ascii")))
-            endpoint = self._hot.get(plain.encode())
-            if endpoint is None:
-                await self._serve_rest(exchange, record, plain)
-                return
+        head = exchange.head
+        if not (endpoint := self._hot.get(head.path) or self._hot.get(sent_path(head.path).encode())):
+            return None
         record.route = endpoint.path
-        if exchange.method == "OPTIONS":
-            await exchange.tell_methods("OPTIONS, POST")
-            return
-        if exchange.method != "POST":
+        if head.method == "OPTIONS":
+            return None
+        if head.method != "POST":
             raise MethodNotAllowed(f"Use POST on {endpoint.path}", allow="OPTIONS, POST")
         if self.tracing:
             self.tracing.begin(exchange.headers, record)
         exchange.cancel_on_disconnect()
-        await self.pipeline.serve(exchange, record, endpoint)
+        return endpoint
 
-    async def _serve_rest(self, exchange: Exchange, record: Record, path: str) -> None:
-        """Serve a request to one of FastAPI's routes."""
-        raw = exchange.head.path
-        if b"%" in raw and not raw.startswith(_ESCAPABLE):
-            raise RouteNotFound("There is no route with %-escapes, except in names of models and budgets")
+    async def _serve_rest(self, exchange: Exchange, record: Record) -> None:
+        """Serve a request to one of FastAPI's routes, or the methods of a hot one."""
+        path = sent_path(exchange.head.path)
+        if path.encode() in self._hot:
+            await exchange.tell_methods("OPTIONS, POST")
+            return
+        check_escapes(exchange.head.path)
         inner = AsgiExchange(exchange, path)
         scope = inner.scope | {"thinkmeter.exchange": exchange, "thinkmeter.record": record}
         try:
@@ -278,15 +285,6 @@ class Gateway:
         finally:
             del scope["thinkmeter.exchange"]  # the exchange's task holds the scope
             record.route = getattr(scope.get("route"), "path", "other")
-
-    def _finish(self, exchange: Exchange, record: Record) -> None:
-        record.status, record.error = exchange.status, exchange.error or record.error
-        record.peer = exchange.peer_address
-        record.duration = record.elapsed()
-        if record.error and record.error.level >= logging.ERROR:
-            log.error("request %s: %s (%s)", record.request_id, record.error.message, record.error.detail)
-        for sink in self.sinks:
-            sink(record)
 
 
 def _warn_if_open(settings: Settings) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Self
 
@@ -17,13 +18,15 @@ from gateway.budget.limits import BudgetLimits
 from gateway.config.access import Key
 from gateway.config.loader import ConfigError, Problem, load, parse_file
 from gateway.config.settings import BASELINE, Settings
-from gateway.http.headers import FORWARDED, SCHEDULING
+from gateway.http.framing import RequestHead
+from gateway.http.headers import FORWARDED, SCHEDULING, passing
 from gateway.openai_api.constraints import constrains_answer
 from gateway.openai_api.endpoints import Endpoint
 from gateway.openai_api.requests import Request
-from gateway.openai_api.scheduling import without_scheduling
+from gateway.openai_api.scheduling import SCHEDULING_FIELDS, without_scheduling
 from gateway.routing.call import Call, Target
 from gateway.routing.router import Router
+from gateway.routing.senders import Sender
 from gateway.upstream.pool import Backend, Pool, pools_of
 from router_model.artifact import ArtifactError
 from router_model.encoders.base import Source
@@ -51,6 +54,8 @@ class Snapshot:
     """What the head's estimates rest on, by model; models with one tier have none."""
     notes: tuple[str, ...] = ()
     """Warnings about the head's estimates, one sentence each."""
+    number: int = field(default_factory=count().__next__, compare=False)
+    """Differs between snapshots."""
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -103,6 +108,30 @@ class Snapshot:
         """Every replica with its pool."""
         return [(pool, backend) for pool in self.pools.values() for backend in pool.backends]
 
+    def sender(self, head: RequestHead) -> Sender:
+        """Who sends a request. Raises: InvalidApiKey."""
+        known: Sender | None = head.shared.get("sender")
+        if known is None or known.snapshot != self.number:
+            known = head.shared["sender"] = self._sender(head)
+        return known
+
+    def _sender(self, head: RequestHead) -> Sender:
+        key, header = self.router.identify(head.named), self.settings.affinity_header
+        allowed = FORWARDED.union(name.encode() for name in self.settings.forward_headers)
+        if self._schedules(key):
+            allowed |= SCHEDULING
+        return Sender(
+            self.number,
+            key,
+            key.name if key else None,
+            head.named.get(header.lower().encode(), b"").decode("latin-1") or None if header else None,
+            [header for header in passing(head.headers, allowed) if header[0] != b"x-request-id"],
+        )
+
+    def _schedules(self, key: Key | None) -> bool:
+        """Whether a client may order and place its requests at a backend."""
+        return self.settings.client_scheduling == "keep" or (key is not None and key.scheduling)
+
     def call(
         self,
         endpoint: Endpoint,
@@ -115,17 +144,15 @@ class Snapshot:
 
         Raises: ModelNotFound, ModelNotAllowed, InvalidRequest.
         """
-        policy = self.settings.client_scheduling
-        schedules = policy == "keep" or (key is not None and key.scheduling)
-        # Without keys there is one kind of client, so there is nobody whom the fields could harm.
-        if not schedules and (policy or self.settings.keys):
-            request = without_scheduling(request, refuse=policy == "refuse")
+        fields = request.fields
+        if self._keeps_scheduling and not SCHEDULING_FIELDS.isdisjoint(fields) and not self._schedules(key):
+            request = without_scheduling(request, refuse=self.settings.client_scheduling == "refuse")
         target = self.router.target(request.model, key)
         pool = self.pools[target.name]
         if endpoint.has_template:
             target = _for_answer(target, request, pool)
         limits = self.budgets.of(key, target.name) if endpoint.counts else ()
-        if limits:
+        if limits and endpoint.default_max_tokens is not None:
             request = endpoint.with_default_length(request)
         return Call(
             endpoint,
@@ -138,14 +165,15 @@ class Snapshot:
             pool.context,
             limits,
             self.settings,
-            self._forwards[schedules],
         )
 
     @cached_property
-    def _forwards(self) -> tuple[frozenset[bytes], frozenset[bytes]]:
-        """The headers that pass to a backend, without and with those that schedule."""
-        passing = FORWARDED.union(name.encode() for name in self.settings.forward_headers)
-        return passing, passing | SCHEDULING
+    def _keeps_scheduling(self) -> bool:
+        """Whether ordering and placing belongs to the operator.
+
+        Without keys there is one kind of client, so there is nobody whom the fields could harm.
+        """
+        return bool(self.settings.client_scheduling or self.settings.keys)
 
 
 def _for_answer(target: Target, request: Request, pool: Pool) -> Target:

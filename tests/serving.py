@@ -124,16 +124,14 @@ async def serving(
     snapshot = Snapshot.build(_patient(read), digest)
     gateway = Gateway(snapshot, path, **parts)
     records: list[Record] = []
-    gateway.sinks.append(records.append)
+    gateway.finished.at_once.append(records.append)
     protocol = gateway.http_protocol()
     options: dict[str, Any] = {"http": protocol, "ws": "none", "lifespan": "on", "log_config": None}
     config = uvicorn.Config(
         gateway, host="127.0.0.1", port=0, access_log=False, timeout_graceful_shutdown=5, **options
     )
     delay = snapshot.settings.server.drain_delay
-    server = Server(
-        config, drain=gateway.drain, drain_delay=delay, stopped=lambda: gateway.streams.flush(0.1)
-    )
+    server = Server(config, drain=gateway.drain, drain_delay=delay, stopped=lambda: gateway.flush(0.1))
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
 
     task = asyncio.create_task(server.serve())

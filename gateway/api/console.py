@@ -55,7 +55,7 @@ def add_routes(app: FastAPI, console: Console, settings: Callable[[], Settings])
         if record.key:  # now, as the access log has no line before the console is closed
             audit.info("%s opened the console with the key of the %s", exchange.peer_address, record.key)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        if exchange.method == "HEAD":  # the stream would never end
+        if exchange.head.method == "HEAD":  # the stream would never end
             return Response(media_type="text/event-stream", headers=headers)
         return StreamingResponse(console.events(), media_type="text/event-stream", headers=headers)
 

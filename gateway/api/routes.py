@@ -105,7 +105,7 @@ def _add_dry_run(app: FastAPI, pipeline: Pipeline) -> None:
     async def route(request: Request) -> Response:
         exchange, snapshot = _exchange(request), pipeline.snapshot
         key = _identify(request, snapshot)
-        body, chat = await read_request(exchange, CHAT)
+        chat, body = await read_request(exchange, CHAT)
         plan = await pipeline.plan(snapshot.call(CHAT, key, exchange.headers, chat, body), snapshot)
         fields = plan.fields()
         changed = {name: value for name, value in fields.items() if value != chat.fields.get(name)}

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from gateway.budget.limits import Limit
-from gateway.budget.reservation import Demand
-
-Claim = tuple[tuple[str, int], ...]
-"""Tokens that one request may spend beyond its reservation, by window."""
+from gateway.budget.reservation import Claim, Demand
 
 
 class Exposures:
@@ -22,20 +20,17 @@ class Exposures:
 
     def claim(self, limits: tuple[Limit, ...], demand: Demand) -> tuple[Demand, Claim]:
         """The demand, made strict if a limit has no room for its exposure, and what to give to `release`."""
-        wanted = [(limit, demand.exposure(limit)) for limit in limits if limit.budget.reserve == "p95"]
-        if not wanted:
+        soft = [limit for limit in limits if limit.budget.reserve == "p95"]
+        tokens = demand.exposure if soft else 0
+        if not tokens:
             return demand, ()
-        exposed = tuple((limit.window.key, tokens) for limit, tokens in wanted if tokens > 0)
-        if not exposed:
-            return demand, ()
-        if any(
-            self._tokens.get(limit.window.key, 0) + tokens > self.share * limit.budget.tokens
-            for limit, tokens in wanted
-        ):
-            return replace(demand, strict=True), ()
-        for key, tokens in exposed:
-            self._tokens[key] += tokens
-        return demand, exposed
+        running = self._tokens
+        for limit in soft:
+            if running.get(limit.window.key, 0) + tokens > self.share * limit.budget.tokens:
+                return replace(demand, strict=True), ()
+        for limit in soft:
+            running[limit.window.key] += tokens
+        return demand, tuple([(limit.window.key, tokens) for limit in soft])
 
     def release(self, claim: Claim) -> None:
         """End the exposure of a request that has been settled, or refused."""

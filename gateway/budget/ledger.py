@@ -6,10 +6,9 @@ import asyncio
 import logging
 import secrets
 import time
-from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 
-from gateway.budget.exposure import Claim, Exposures
+from gateway.budget.exposure import Exposures
 from gateway.budget.fallback import Fallback
 from gateway.budget.limits import Limit
 from gateway.budget.observer import BudgetObserver
@@ -127,60 +126,56 @@ class Ledger:
 
     # --- one request -----------------------------------------------------------------------------------
 
-    def hold(
-        self, limits: tuple[Limit, ...], demand: Demand, queue: Turn
-    ) -> AbstractAsyncContextManager[Reservation | None]:
-        """Reserve tokens for the block, and settle the reservation's `outcome` however the block ends.
+    async def begin(self, limits: tuple[Limit, ...], demand: Demand, queue: Turn) -> Reservation:
+        """Reserve tokens until `end`. There must be a limit.
 
-        Without limits there is nothing to reserve, and the block gets None. `queue` says how long the request
-        may wait for room, by the configuration that it began with.
+        `queue` says how long the request may wait for room, by the configuration that it began with.
 
-        Raises: TokensExceeded, InsufficientQuota, BudgetUnavailable (on entering).
+        Raises: TokensExceeded, InsufficientQuota, BudgetUnavailable.
         """
-        return _Hold(self, limits, demand, queue) if limits else _NOTHING_HELD
-
-    async def begin(
-        self, limits: tuple[Limit, ...], demand: Demand, queue: Turn
-    ) -> tuple[Reservation, Claim]:
-        """Reserve tokens until `end`. Raises: TokensExceeded, InsufficientQuota, BudgetUnavailable."""
         demand, claim = self._exposures.claim(limits, demand)
         try:
             reservation = await self._reserve(limits, demand, queue)
         except BaseException:
             self._exposures.release(claim)
             raise
+        reservation.claim, reservation.begun = claim, time.monotonic()
         self._active[reservation.id] = reservation
-        return reservation, claim
+        return reservation
 
-    def end(
-        self, reservation: Reservation, claim: Claim, error: BaseException | None, seconds: float
-    ) -> None:
-        """Settle a reservation. error: what ended the request. seconds: how long it has run."""
+    def end(self, reservation: Reservation, error: BaseException | None) -> None:
+        """Settle the reservation's `outcome`. error: what ended the request."""
         refused = unreadable = False
         if isinstance(error, GatewayError):
-            late = type(error) is BackendError and seconds > _PROMPTLY
+            late = type(error) is BackendError and time.monotonic() - reservation.begun > _PROMPTLY
             refused = not error.spent and not late
             unreadable = error.spent and not isinstance(error, _ENDED_EARLY)
         del self._active[reservation.id]
-        try:
-            self._settle(reservation, reservation.spent(refused=refused, unreadable=unreadable))
-        finally:
-            self._exposures.release(claim)
+        if reservation.claim:
+            self._exposures.release(reservation.claim)
+        spent = reservation.spent(refused=refused, unreadable=unreadable)
+        self.store.journal.settle(reservation.id, reservation.windows, spent)
+        for limit, amount, (tokens, _) in zip(reservation.limits, reservation.amounts(), spent, strict=True):
+            if tokens > amount:
+                self._observer.overran(limit.budget.name, tokens - amount)
+        if reservation.local:
+            self.fallback.settle(reservation, spent, time.monotonic())
 
     async def _reserve(self, limits: tuple[Limit, ...], demand: Demand, queue: Turn) -> Reservation:
-        started, waited = time.monotonic(), 0.0
+        command, waited = demand.command(limits), 0.0
         try:
-            id_, reply = await self.store.reserve(demand.command(limits))
+            id_, reply = await self.store.reserve(command)
             if not reply.candidate:
+                started = time.monotonic()
                 id_, reply = await self._wait_for_room(limits, demand, reply, queue, started)
                 waited = time.monotonic() - started
         except StoreUnavailable as error:
             return self.fallback.reserve(limits, demand, time.monotonic(), cause=error)
-        reservation = Reservation(id_, limits, demand, reply.candidate - 1, reply.clamp, reply, None, waited)
-        shortened = reservation.shortened
-        counted = reply.blocker if shortened and reply.blocker else reply.tightest
-        self._observer.decided(limits[counted - 1].budget.name, "shortened" if shortened else "granted")
-        return reservation
+        tier, clamp = reply.candidate - 1, reply.clamp
+        counted = reply.blocker if (tier or clamp) and reply.blocker else reply.tightest
+        self._observer.decided(limits[counted - 1].budget.name, "shortened" if tier or clamp else "granted")
+        granted = None if clamp else tuple([column[tier] for column in command.amounts])
+        return Reservation(id_, limits, demand, tier, clamp, reply, None, waited, granted=granted)
 
     async def _wait_for_room(
         self, limits: tuple[Limit, ...], demand: Demand, reply: ReserveReply, queue: Turn, started: float
@@ -210,14 +205,6 @@ class Ledger:
         self._observer.decided(blocker.budget.name, "refused")
         return budget_error(blocker, reply, demand)
 
-    def _settle(self, reservation: Reservation, spent: list[tuple[int, int]]) -> None:
-        self.store.journal.settle(reservation.id, reservation.windows, spent)
-        for limit, amount, (tokens, _) in zip(reservation.limits, reservation.amounts(), spent, strict=True):
-            if tokens > amount:
-                self._observer.overran(limit.budget.name, tokens - amount)
-        if reservation.local:
-            self.fallback.settle(reservation, spent, time.monotonic())
-
     async def _renew(self) -> None:
         """Every fifth of a lease, renew all reservations and report what their streams have spent so far."""
         while True:
@@ -228,26 +215,6 @@ class Ledger:
                     for reservation in self._active.values()
                 ]
             )
-
-
-class _Hold:
-    """The block of `Ledger.hold`. A class, because a generator costs more than all the rest."""
-
-    __slots__ = ("_arguments", "_begun", "_held", "_ledger")
-
-    def __init__(self, ledger: Ledger, limits: tuple[Limit, ...], demand: Demand, queue: Turn) -> None:
-        self._ledger, self._arguments = ledger, (limits, demand, queue)
-
-    async def __aenter__(self) -> Reservation:
-        self._held = await self._ledger.begin(*self._arguments)
-        self._begun = time.monotonic()
-        return self._held[0]
-
-    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        self._ledger.end(*self._held, error, time.monotonic() - self._begun)
-
-
-_NOTHING_HELD = nullcontext()
 
 
 def _worth_waiting(reply: ReserveReply, left: float) -> bool:

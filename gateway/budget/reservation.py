@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from msgspec import Struct, field
 
 from gateway.budget.limits import Limit, duration, rate_limit_headers, span
 from gateway.config.budgets import FailurePolicy
@@ -14,6 +15,9 @@ from gateway.openai_api.usage import TokenUsage
 from gateway.store.commands import ReserveCommand, ReserveReply, Window
 
 _MOST = 10**12  # tokens; larger counts come from a broken backend and would overflow the sums in Redis
+
+Claim = tuple[tuple[str, int], ...]
+"""Tokens that one request may spend beyond its reservation, by window."""
 
 LONG = 3600
 """Seconds. A spent budget with a window this long is a quota, not a rate: clients must not retry."""
@@ -30,8 +34,7 @@ class TierDemand(NamedTuple):
     """Average."""
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(Struct, frozen=True):
     """What a request may spend."""
 
     tiers: tuple[TierDemand, ...]
@@ -69,16 +72,26 @@ class Demand:
         """Tokens to reserve for each tier."""
         fixed, choices = self.fixed(limit), self.choices
         if self.strict or limit.budget.reserve == "strict":
-            return tuple([fixed + choices * tier.max_tokens for tier in self.tiers])
-        return tuple([self.amount(limit, tier) for tier in self.tiers])
+            return tuple([fixed + choices * most for most, _, _ in self.tiers])
+        return tuple(
+            [
+                fixed + choices * (most if likely is None or likely > most else likely)
+                for most, likely, _ in self.tiers
+            ]
+        )
 
     def most(self, limit: Limit, tier: TierDemand, clamp: int = 0) -> int:
         """Tokens that a tier may spend, whatever is reserved for it."""
         return self.fixed(limit) + self.choices * min(clamp or tier.max_tokens, tier.max_tokens)
 
-    def exposure(self, limit: Limit) -> int:
-        """The most tokens that the request may spend beyond its reservation."""
-        return max(self.most(limit, tier) - self.amount(limit, tier) for tier in self.tiers)
+    @property
+    def exposure(self) -> int:
+        """The most tokens that the request may spend beyond what `reserve: p95` reserves."""
+        if self.strict:
+            return 0
+        return self.choices * max(
+            [0 if likely is None else max(most - likely, 0) for most, likely, _ in self.tiers]
+        )
 
     def fits(self, limits: tuple[Limit, ...], tier: TierDemand, rooms: Sequence[int]) -> bool:
         """Whether a tier fits into windows with so much room, as the script decides it."""
@@ -103,8 +116,7 @@ class Demand:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What happened to a request that had tokens reserved, as the pipeline reports it."""
 
     usage: TokenUsage = field(default_factory=TokenUsage)
@@ -126,8 +138,7 @@ class Outcome:
 _NOTHING_DONE = Outcome()
 
 
-@dataclass(slots=True, eq=False)
-class Reservation:
+class Reservation(Struct, eq=False):
     """Tokens reserved for one request."""
 
     id: str
@@ -145,8 +156,13 @@ class Reservation:
     """Seconds in the queue."""
     local: Sequence[int] = ()
     """Tokens reserved in the local window of each limit, under the fallback `degrade`."""
+    granted: tuple[int, ...] | None = None
+    """Tokens reserved under each limit, if they are known already."""
+    claim: Claim = ()
+    begun: float = 0.0
+    """The monotonic time from which the tokens are held."""
     outcome: Outcome = _NOTHING_DONE
-    """Set before `Ledger.hold` is left; decides what is settled."""
+    """Set before `Ledger.end`; decides what is settled."""
     progress: Callable[[], int] | None = None
     """Returns the completion tokens that a stream has spent so far, -1 if unknown; None without a stream."""
 
@@ -169,8 +185,10 @@ class Reservation:
         """Whether the budget granted less than the request wanted."""
         return self.tier > 0 or self.clamp > 0
 
-    def amounts(self) -> list[int]:
+    def amounts(self) -> Sequence[int]:
         """Tokens reserved under each limit."""
+        if self.granted is not None:
+            return self.granted
         tier = self.demand.tiers[self.tier]
         return [self.demand.amount(limit, tier, self.clamp) for limit in self.limits]
 

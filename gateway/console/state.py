@@ -96,13 +96,16 @@ class Console:
         draining: Callable[[], bool] = lambda: False,
         budgets: Callable[[], Iterable[dict[str, Any]]] = tuple,
         read_budgets: Callable[[], Awaitable[None]] | None = None,
+        note_finished: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """current: returns the snapshot in use.
 
         budgets: returns the state of every budget window, as `BudgetOverview.console_rows` does.
         read_budgets: updates that state; called about once per second, however many pages are open.
+        note_finished: remembers the finished requests that wait for it.
         """
+        self._note_finished = note_finished
         self._current = current
         self._draining = draining
         self.budgets = budgets
@@ -160,6 +163,7 @@ class Console:
         return self._others.merged(own, since) if self._others else own
 
     def _own(self, since: int) -> dict[str, Any]:
+        self._note_finished()
         current = self._current()
         now = time.monotonic()
         return {
@@ -196,6 +200,7 @@ class Console:
 
     def decisions(self, seen: int) -> list[dict[str, Any]]:
         """The decisions after the first `seen`, oldest first, as far as they are still kept."""
+        self._note_finished()
         fresh = min(self._count - seen, len(self._decisions))
         return [_shown(record) for record in list(self._decisions)[-fresh:]] if fresh else []
 

@@ -13,6 +13,7 @@ from gateway.config.server import HttpLimits
 from gateway.errors import ClientClosed, GatewayError, ShuttingDown
 from gateway.http.addresses import Networks, client_address
 from gateway.http.body_memory import BodyMemory
+from gateway.http.flow import write_at_once
 from gateway.http.framing import RequestHead
 from gateway.http.headers import PAGE_POLICY, Headers
 from gateway.http.outbox import Outbox, UnreadMemory
@@ -83,7 +84,7 @@ class Exchange:
     """Whether the connection stays open after the response."""
     granted: Headers = []  # noqa: RUF012 - replaced, never changed
     """Headers that permit a web page to read the response."""
-    _complete = False
+    _completed = False
     """All of the response was handed to the connection."""
     _streams = False
     _outbox: Outbox | None = None
@@ -100,16 +101,13 @@ class Exchange:
         self.head = head
         self.raw_headers = head.headers
         self.headers = head.named
-        self.request_id = self._given_request_id() or f"{_ids.getrandbits(128):032x}"
+        self.request_id = (
+            self._given_request_id() if b"x-request-id" in self.headers else None
+        ) or _ids.randbytes(16).hex()
         self.keep_alive = head.keep_alive
         self.client = client
         self.incoming = body
         self._terms = terms
-
-    @property
-    def method(self) -> str:
-        """The method of the request, in capital letters."""
-        return self.head.method
 
     @property
     def peer_address(self) -> str:
@@ -131,11 +129,15 @@ class Exchange:
         """
         return self.incoming.read(self.headers, self._terms.limits.body_bytes if most is None else most)
 
+    def whole_body(self) -> bytes | None:
+        """The request body, if it is plain JSON and has arrived; None if `body` must wait or decode."""
+        return self.incoming.whole(self.headers, self._terms.limits.body_bytes)
+
     def close(self) -> None:
         """Release the memory that the exchange shares with others, and the connection for the next one."""
         self.task = None
         self.incoming.release()
-        if not self._complete and not self.client.gone:
+        if not self._completed and not self.client.gone:
             self.client.transport.close()  # the response cannot be completed
         if self._outbox is not None:
             self._outbox.close()
@@ -184,15 +186,15 @@ class Exchange:
         self._streams = streams
         self._write(self._begun(status, headers).head)
 
-    def _begun(self, status: int, headers: Headers) -> ResponseFraming:
-        """How the response is framed that starts now."""
+    def _begun(self, status: int, headers: Headers, length: int | None = None) -> ResponseFraming:
+        """How the response is framed that starts now. length: of the body, if it is whole."""
         own: Headers = [*self.client.default_headers(), *headers, *self.granted]
         own.append((b"x-request-id", self.request_id.encode()))
         if status == 408 or (status >= 400 and b"expect" in self.headers):  # the body may never come
             own.append((b"connection", b"close"))
         head = self.head
         self._framing = framing = ResponseFraming(
-            status, own, method=head.method, http10=head.http10, keep_alive=self.keep_alive
+            status, own, method=head.method, http10=head.http10, keep_alive=self.keep_alive, length=length
         )
         self.started, self.status = True, status
         return framing
@@ -243,17 +245,20 @@ class Exchange:
         self.finished = True
         if self.client.paused:
             await self._read()
+        framing = self._framing
+        if framing is None:
+            raise RuntimeError("the response has not started")
         if block:
             self.send_now(block)
-        self._end(b"")
+        self._complete(framing.end())
 
     async def respond(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole response."""
         if self.client.paused:
             await self._read()
-        framing = self._begun(status, [*headers, (b"content-length", b"%d" % len(body))])
+        head = self._begun(status, headers, len(body)).head
         self.finished = True
-        self._end(framing.head if self.head.method == "HEAD" else framing.head + framing.part(body))
+        self._complete(head if self.head.method == "HEAD" else head + body)
 
     async def tell_methods(self, allow: str) -> None:
         """Respond to OPTIONS, without a permission for web pages: those of other origins get none."""
@@ -273,15 +278,15 @@ class Exchange:
         elif self._streams:
             await self.finish(error.sse())
 
-    def _end(self, last: bytes) -> None:
-        framing = self._framing
-        if framing is None:
-            raise RuntimeError("the response has not started")
-        self._write(last + framing.end())
-        self._complete = True
-        if not framing.keep_alive or not self.keep_alive:
-            self.client.transport.close()
-        self.client.responded()
+    def _complete(self, last: bytes) -> None:
+        """Send the last bytes, and let the next request of the connection begin."""
+        framing, client = self._framing, self.client
+        if last and not client.gone:
+            write_at_once(client.transport, last)
+        self._completed = True
+        if framing is None or not framing.keep_alive or not self.keep_alive:
+            client.transport.close()
+        client.responded()
 
     def _write(self, data: bytes) -> None:
         if data and not self.client.gone:

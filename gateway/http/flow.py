@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+from contextlib import suppress
 
 HIGH_WATER = 65_536
 """Bytes that may arrive unused before no more are read."""
@@ -11,6 +13,16 @@ _LOOK_SECONDS = 0.5
 """How often a connection that is not read is looked at."""
 _ESTABLISHED = 1
 """Linux's number of the state of a TCP connection that neither side has closed."""
+
+
+def write_at_once(transport: asyncio.Transport, data: bytes) -> None:
+    """Send bytes before the running task goes on. `transport.write` would send them when it pauses."""
+    connection = transport.get_extra_info("socket")
+    if connection is not None and not transport.is_closing() and not transport.get_write_buffer_size():
+        with suppress(OSError):  # no room, or a broken connection: the transport finds out too
+            data = data[os.write(connection.fileno(), data) :]
+    if data:
+        transport.write(data)
 
 
 class WatchedReading:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from msgspec import Struct
 
@@ -45,6 +46,8 @@ class RequestHead(Struct, frozen=True, gc=False):
     """Bytes of the body; None if it comes in chunks."""
     expects_continue: bool
     """Whether the client waits for a 100 before it sends the body."""
+    shared: dict[str, Any]
+    """What others worked out from the headers. Later requests that differ in the length alone share it."""
 
     def header_bytes(self) -> int:
         """The sum of header names and values, in bytes."""
@@ -83,7 +86,7 @@ def read_head(head: bytes) -> RequestHead:
     keep_alive = not http10 and not _closes(found.get(b"connection", b"").lower())
     length = _length(found, http10=http10)
     expects = not http10 and found.get(b"expect", b"").lower() == b"100-continue"
-    return RequestHead(method.decode(), path, query, http10, headers, found, keep_alive, length, expects)
+    return RequestHead(method.decode(), path, query, http10, headers, found, keep_alive, length, expects, {})
 
 
 def _check_repeated(headers: Headers) -> None:

@@ -32,21 +32,26 @@ PAGE_POLICY: Headers = [
 """For what the gateway says itself: a browser that is led to it runs nothing, and shows it in no frame."""
 
 
-def forwarded(headers: Headers, ours: Headers, allowed: Container[bytes]) -> Headers:
-    """The headers for a backend: those of the client that are allowed, and `ours`.
-
-    A header in `ours` replaces the client's header of the same name.
-    """
-    kept, replaced = [], set()
+def passing(headers: Headers, allowed: Container[bytes]) -> Headers:
+    """The headers of a client that pass to a backend."""
+    kept, named = [], set()
     for header in headers:
         if header[0] in allowed:
             kept.append(header)
         elif header[0] == b"connection":
-            replaced |= _named(header[1])
-    if kept:
-        for name, _ in ours:
-            replaced.add(name.lower())
-    return [header for header in kept if header[0] not in replaced] + ours
+            named |= _named(header[1])
+    return [header for header in kept if header[0] not in named] if named else kept
+
+
+def forwarded(theirs: Headers, ours: Headers) -> Headers:
+    """The headers for a backend: those of the client that are `passing`, and `ours`.
+
+    A header in `ours` replaces the client's header of the same name.
+    """
+    if not theirs:
+        return ours
+    replaced = {name.lower() for name, _ in ours}
+    return [header for header in theirs if header[0] not in replaced] + ours
 
 
 def returned(headers: Headers) -> Headers:

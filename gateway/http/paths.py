@@ -4,8 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from urllib.parse import unquote
+
+from gateway.errors import RouteNotFound
 
 _DOUBLED = re.compile(r"/+v1/+")
+
+
+_ESCAPABLE = (b"/v1/models/", b"/admin/budgets/")
+"""Paths that end in a name. No other may have %-escapes, so that a balancer's rule for /metrics sees it."""
+
+
+def sent_path(path: bytes) -> str:
+    """The `plain_path` of a request line."""
+    return plain_path(unquote(path.decode("ascii")))
+
+
+def check_escapes(path: bytes) -> None:
+    """Raises: RouteNotFound, if the path of a request line has %-escapes that it may not have."""
+    if b"%" in path and not path.startswith(_ESCAPABLE):
+        raise RouteNotFound("There is no route with %-escapes, except in names of models and budgets")
 
 
 def plain_path(path: str) -> str:

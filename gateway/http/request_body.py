@@ -85,6 +85,22 @@ class RequestBody:
 
     # --- for the request ---------------------------------------------------------------------------
 
+    def whole(self, headers: Mapping[bytes, bytes], most: int) -> bytes | None:
+        """The body, if all of it is there and declared to be plain JSON, as usual; else `read` it."""
+        body = self._arrived
+        if (
+            self.complete
+            and headers.get(b"content-type") == b"application/json"
+            and b"content-encoding" not in headers
+            and 2 <= len(body) <= most
+            and isinstance(body, bytes)
+            and charset_of(body) is None
+            and not self._lost
+        ):
+            self._arrived = b""
+            return body
+        return None
+
     async def read(self, headers: Mapping[bytes, bytes], most: int) -> bytes:
         """Read the whole body, which must be JSON, as it was before the client compressed it.
 

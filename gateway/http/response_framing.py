@@ -34,11 +34,14 @@ class ResponseFraming:
         method: str = "POST",
         http10: bool = False,
         keep_alive: bool = True,
+        length: int | None = None,
     ) -> None:
-        """`headers` have names in lower case.
+        """`headers` have names in lower case. length: of a whole body, which they do not declare.
 
         Raises: ValueError, if a header has a byte that is not allowed.
         """
+        if length is not None:
+            headers = [*headers, (b"content-length", b"%d" % length)]
         lines = b"\r\n".join([_STATUS_LINES[status], *map(b": ".join, headers)])
         if lines.translate(None, _ALLOWED) != b"\r\n" * len(headers):
             raise ValueError("a response header has a byte that is not allowed")
@@ -49,6 +52,8 @@ class ResponseFraming:
         self.chunked = False
         if method == "HEAD":
             self.left = 0
+        elif length is not None:
+            self.left = 0  # it is sent with the head
         elif (at := lines.find(b"\r\ncontent-length: ")) >= 0:
             self.left = int(lines[at + 18 : lines.index(b"\r", at + 18)])
         elif status in _WITHOUT_BODY:

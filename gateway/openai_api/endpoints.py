@@ -51,16 +51,14 @@ class Endpoint:
         Raises: InvalidJson, InvalidRequest.
         """
         try:
-            return self._parse(body)
+            return self.parse_small(body) if len(body) <= LARGE_BODY else self._parse_large(body)
         except InvalidJson:
             rewritten = as_standard_json(body)
             if rewritten is body:
                 raise
-        return self._parse(rewritten)
+        return self.parse_small(rewritten) if len(rewritten) <= LARGE_BODY else self._parse_large(rewritten)
 
-    def _parse(self, body: bytes) -> Request:
-        if len(body) <= LARGE_BODY:
-            return self.parse_small(body)
+    def _parse_large(self, body: bytes) -> Request:
         large = cut(body, self.body.__struct_fields__)
         request = self.parse_small(encode(large.small))
         prompts = request.prompts + large.omitted_prompts

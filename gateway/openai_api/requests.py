@@ -127,10 +127,14 @@ def parse_chat(body: bytes) -> Request:
         del fields["max_tokens"]  # as vLLM does; another backend could obey the larger one
     if isinstance(chat.reasoning, Reasoning) and chat.reasoning.exclude:
         fields.setdefault("include_reasoning", Raw(b"false"))
-    texts, asked = [], None
+    texts, asked, parts = [], None, False
     for message in chat.messages:
         content = message.content
-        texts.append(text := content if isinstance(content, str) else text_of(message))
+        if isinstance(content, str):
+            text = content
+        else:
+            text, parts = text_of(message), True
+        texts.append(text)
         if message.role == "user":
             asked = text
     if asked is None:
@@ -148,7 +152,7 @@ def parse_chat(body: bytes) -> Request:
         wants_usage=options is not None and bool(options.include_usage),
         wants_counts=options is not None and options.counts,
         choices=max(chat.n or 1, chat.best_of or 1, 1),
-        media=media_of(chat.messages, read),
+        media=media_of(chat.messages, read) if parts else (),
     )
 
 
@@ -226,11 +230,10 @@ def _parse(decoder: msgspec.json.Decoder[Body], body: bytes) -> tuple[Fields, Bo
 
     Raises: InvalidJson, InvalidRequest.
     """
-    fields = _decode(_fields, body)
     try:
-        return fields, decoder.decode(body), body
+        return _fields.decode(body), decoder.decode(body), body
     except msgspec.ValidationError:
-        lenient = read_leniently(fields, decoder.type)
+        lenient = read_leniently(_decode(_fields, body), decoder.type)
         read = encode(lenient.read)
         return lenient.sent, _decode(decoder, read), read
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

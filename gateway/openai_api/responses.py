@@ -53,18 +53,23 @@ def read_usage(body: bytes) -> TokenUsage | None:
             return None
         response = ResponseBody(_choices(read.get("choices")), reported_usage(read.get("usage")))
     choices = response.choices or []
-    thoughts = [_thought(choice.message or _NO_MESSAGE) for choice in choices]
     reasoning = visible = 0
-    for thought, said, _ in thoughts:
+    lost_mark = finish_reason = None
+    silent: list[tuple[str | None, int]] = []
+    for choice in choices:
+        message = choice.message or _NO_MESSAGE
+        thought, said, mark = _thought(message)
         reasoning += thought
         visible += said
+        lost_mark = lost_mark or mark
+        reason = word_of(choice.finish_reason)
+        finish_reason = reason or finish_reason
+        if not (said or choice.text or message.tool_calls):
+            silent.append((reason, thought))
     usage = from_backend(response.usage, reasoning, visible) if response.usage else TokenUsage()
-    for choice, (thought, said, mark) in zip(choices, thoughts, strict=True):
-        usage.lost_mark = usage.lost_mark or mark
-        finish_reason = word_of(choice.finish_reason)
-        usage.finish_reason = finish_reason or usage.finish_reason
-        shown = said or choice.text or (choice.message and choice.message.tool_calls)
-        usage.truncated |= not shown and cut_short(finish_reason, thought or usage.reasoning)
+    usage.lost_mark, usage.finish_reason = lost_mark, finish_reason
+    for reason, thought in silent:
+        usage.truncated |= cut_short(reason, thought or usage.reasoning)
     return usage
 
 

@@ -66,6 +66,9 @@ def lost_marks(text: str) -> str | None:
     An answer that opens a thought, such as `<think>`, counts, and so does one that closes a thought that its
     chat template opened. An answer that only speaks of such a mark does not count.
     """
+    first = text[:1]
+    if not (first in _FIRST_CHARACTERS or first.isspace() or "<" in text or "◁" in text):
+        return None  # the usual case, found in one step
     if found := opening_mark(text):
         return found
     closing = closing_mark(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
@@ -32,8 +31,7 @@ _reported = msgspec.json.Decoder(ReportedUsage)
 _UNREADABLE = ReportedUsage(completion_tokens="")
 
 
-@dataclass(slots=True)
-class TokenUsage:
+class TokenUsage(Struct, gc=False):
     """The tokens of one response. None means unknown, never zero."""
 
     prompt: int | None = None

@@ -12,7 +12,7 @@ from gateway.http.headers import Headers
 from gateway.openai_api.event_stream import BLANK_LINES, KEEP_ALIVE
 from gateway.openai_api.large_requests import LARGE_BODY
 from gateway.openai_api.lost_thoughts import LostThought
-from gateway.openai_api.responses import UsageScanner
+from gateway.openai_api.responses import UsageScanner, read_usage
 from gateway.openai_api.stopped_responses import read_stopped
 from gateway.openai_api.stopped_streams import reader_of
 from gateway.openai_api.stream import StreamReader
@@ -36,24 +36,17 @@ async def relay(exchange: Exchange, record: Record, plan: Plan, response: Upstre
 
     Raises: BackendError, BackendDisconnected, ClientClosed.
     """
-    record.stream = response.kind == "stream"
-    try:
-        if record.stream:
-            await _relay_stream(exchange, record, plan, response)
-        elif response.complete:
-            await _relay_whole(exchange, record, plan, response)
-        else:
-            await _relay_blocks(exchange, record, response)
-    finally:
-        response.backend.note_thought(record.usage)
-
-
-async def _relay_whole(exchange: Exchange, record: Record, plan: Plan, response: UpstreamResponse) -> None:
     begun = time.perf_counter()
+    record.stream = response.kind == "stream"
+    if not response.complete:
+        await _relay_parts(exchange, record, plan, response)
+        return
     body, stops = response.body, plan.stops
     if response.kind == "bytes":
         usage: TokenUsage | None = response.vector_usage
-    elif stops is None or len(body) <= LARGE_BODY:
+    elif stops is None:
+        usage = read_usage(body)
+    elif len(body) <= LARGE_BODY:
         usage, body = read_stopped(body, stops)
     else:
         loop = asyncio.get_running_loop()
@@ -61,7 +54,20 @@ async def _relay_whole(exchange: Exchange, record: Record, plan: Plan, response:
     if usage is None:
         raise _unreadable()
     record.usage = usage
+    if usage.reasoning or usage.lost_mark:
+        response.backend.note_thought(usage)
     await exchange.respond(response.status, _headers(record, response, begun), body)
+
+
+async def _relay_parts(exchange: Exchange, record: Record, plan: Plan, response: UpstreamResponse) -> None:
+    """Pass on a response as it arrives."""
+    try:
+        if record.stream:
+            await _relay_stream(exchange, record, plan, response)
+        else:
+            await _relay_blocks(exchange, record, response)
+    finally:
+        response.backend.note_thought(record.usage)
 
 
 async def _relay_blocks(exchange: Exchange, record: Record, response: UpstreamResponse) -> None:
@@ -231,7 +237,7 @@ def _headers(record: Record, response: UpstreamResponse, begun: float) -> Header
     record.overhead = (record.overhead or 0.0) + time.perf_counter() - begun
     headers = [
         *response.headers,
-        (b"x-thinkmeter-backend", response.backend.name.encode()),
+        response.backend.name_header,
         (b"x-thinkmeter-overhead-ms", b"%.3f" % (record.overhead * 1000)),
     ]
     if record.reservation:

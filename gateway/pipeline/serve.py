@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
+from collections.abc import Coroutine
 
 from gateway.budget.ledger import Ledger
 from gateway.budget.reservation import Demand, Outcome
@@ -20,6 +22,8 @@ from gateway.pipeline.relay import large_bodies, relay
 from gateway.routing.blind import Blind
 from gateway.routing.call import Call, Plan
 from gateway.routing.drafts import Draft
+from gateway.routing.plan import RoutingPlan
+from gateway.routing.senders import Sender
 from gateway.snapshot import Snapshot
 from gateway.telemetry.record import Record
 from gateway.upstream.dispatch import Upstream
@@ -28,6 +32,8 @@ from gateway.upstream.pool import Pool
 from gateway.upstream.prompt_counts import PromptCounts
 from gateway.upstream.request import UpstreamRequest
 from gateway.upstream.response import UpstreamResponse
+
+_NOT_BLIND = Blind()
 
 
 class Pipeline:
@@ -49,20 +55,43 @@ class Pipeline:
         Raises: GatewayError, which the caller turns into a response.
         """
         snapshot = self.snapshot  # taken once: a reload must not change the rules under a request
-        call = await admit(exchange, record, endpoint, snapshot)
+        sender = snapshot.sender(exchange.head)  # first: no body of an unknown client is read
+        record.key, record.counts = sender.name, endpoint.counts
+        read = await read_request(exchange, endpoint)
+        record.admitted = time.perf_counter()
+        call = snapshot.call(endpoint, sender.key, exchange.headers, *read)
+        del read  # it may be large
+        record.model, record.stream = call.target.name, call.request.stream
+        record.choices = call.request.choices
         plan = await self.plan(call, snapshot, explore=True)  # may wait for an embedding of the prompt
         demand = plan.demand
-        self._note(record, plan, demand)
-        async with self._ledger.hold(call.limits, demand, _turn(call)) as reservation:
+        if plan.routing is not None:
+            record.decision = plan.decision
+            record.sends_thinking_budget = call.enforces_thinking_budget
+            record.decision_seconds = time.perf_counter() - record.admitted
+        reservation = None
+        if call.limits:
+            self._note(call, plan.routing, demand)
+            queue = snapshot.settings.queue
+            turn = Turn(queue.seconds, queue.requests, sender.name)
+            reservation = await self._ledger.begin(call.limits, demand, turn)
             plan = plan.granted(reservation)
-            request = _upstream_request(plan, exchange, record)
+        try:
+            sent = _upstream_request(plan, sender, exchange, record)
             if len(call.body) > LARGE_BODY:
                 # What is sent is a copy of the body. Keep the body itself no longer.
-                request.forget_received()
+                loop = asyncio.get_running_loop()
+                await loop.run_in_executor(large_bodies, sent.forget_received)
                 plan = plan.without_body()
                 call = plan.call
-            request.draft = draft = Draft(plan)
-            await self._forward(exchange, record, call.pool, request, draft)
+            sent.draft = draft = Draft(plan)
+            await self._forward(exchange, record, call.pool, sent, draft)
+        except BaseException as error:
+            if reservation is not None:
+                self._ledger.end(reservation, error)
+            raise
+        if reservation is not None:
+            self._ledger.end(reservation, None)
         # Tokens and slot are free. The client may take its time to read the rest.
         if not exchange.finished:
             await exchange.finish()
@@ -72,11 +101,11 @@ class Pipeline:
     ) -> None:
         """Send a request, pass its response on to the client, and note what became of it."""
 
-        async def pass_on(response: UpstreamResponse) -> None:
+        def pass_on(response: UpstreamResponse) -> Coroutine[None, None, None]:
             record.answered, record.decision = True, draft.plan.decision
             record.sends_thinking_budget &= draft.plan.enforces_thinking_budget
             exchange.release_body()
-            await relay(exchange, record, draft.plan, response)
+            return relay(exchange, record, draft.plan, response)
 
         try:
             await self._upstream.forward(pool, request, pass_on)  # waits for a backend
@@ -107,71 +136,72 @@ class Pipeline:
             return plan
         return plan.beside(await self._counts.of(call.pool, len(call.body), plan.count_request))
 
-    def _note(self, record: Record, plan: Plan, demand: Demand) -> None:
-        """Tell the record, and the prices of the budgets, what was decided."""
-        call = plan.call
-        if plan.routing is None:
+    def _note(self, call: Call, routing: RoutingPlan | None, demand: Demand) -> None:
+        """Tell the prices of the budgets what was decided, if anything was."""
+        if routing is None:
             return
-        record.decision = plan.decision
-        record.sends_thinking_budget = call.enforces_thinking_budget
-        record.decision_seconds = time.perf_counter() - record.admitted
-        if call.limits:
-            estimates = plan.routing.estimates(call.settings.reservations)
-            self._ledger.pricing.note(
-                call.limits, estimates, plan.routing.prices, demand, call.settings.price
-            )
+        settings = call.settings
+        estimates = routing.estimates(settings.reservations)
+        self._ledger.pricing.note(call.limits, estimates, routing.prices, demand, settings.price)
 
 
-def _turn(call: Call) -> Turn:
-    """How long the request may wait for room in its budgets, and for whom."""
-    queue = call.settings.queue
-    return Turn(queue.seconds, queue.requests, call.key.name if call.key else None)
+class _GivingWay:
+    """Has threads give Python's lock to the event loop soon, while one of them parses a large body.
+
+    With the usual interval, 5 ms, each step of a small request would wait for so long. A short one costs time
+    whenever the log is written, so it holds for no longer than needed.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._usual, self._running = seconds, sys.getswitchinterval(), 0
+
+    def __enter__(self) -> None:
+        self._running += 1
+        sys.setswitchinterval(self._seconds)
+
+    def __exit__(self, *_: object) -> None:
+        self._running -= 1
+        if not self._running:
+            sys.setswitchinterval(self._usual)
 
 
-async def admit(exchange: Exchange, record: Record, endpoint: Endpoint, snapshot: Snapshot) -> Call:
-    """Authenticate a request, read its body, and find its model, backends and budgets.
+_giving_way = _GivingWay(0.0005)
+
+
+async def read_request(exchange: Exchange, endpoint: Endpoint) -> tuple[Request, bytes]:
+    """Read and parse a body, in a thread if it takes long. Returns the request, and the body.
 
     Raises: RequestError, ClientClosed.
     """
-    key = snapshot.router.identify(exchange.headers)  # first: no body of an unknown client is read
-    record.key, record.counts = key.name if key else None, endpoint.counts
-    body, request = await read_request(exchange, endpoint)
-    record.admitted = time.perf_counter()
-    call = snapshot.call(endpoint, key, exchange.headers, request, body)
-    record.model, record.stream, record.choices = call.target.name, request.stream, call.request.choices
-    return call
+    body = exchange.whole_body()
+    if body is None:
+        body = await exchange.body()
+    if slow_to_parse(body):
+        loop = asyncio.get_running_loop()
+        with _giving_way:
+            return await loop.run_in_executor(large_bodies, endpoint.parse, body), body
+    return endpoint.parse(body), body
 
 
-async def read_request(exchange: Exchange, endpoint: Endpoint) -> tuple[bytes, Request]:
-    """Read and parse a body, in a thread if it takes long.
-
-    Raises: RequestError, ClientClosed.
-    """
-    body = await exchange.body()
-    if not slow_to_parse(body):
-        return body, endpoint.parse(body)
-    return body, await asyncio.get_running_loop().run_in_executor(large_bodies, endpoint.parse, body)
-
-
-def _upstream_request(plan: Plan, exchange: Exchange, record: Record) -> UpstreamRequest:
+def _upstream_request(plan: Plan, sender: Sender, exchange: Exchange, record: Record) -> UpstreamRequest:
     """What the backend gets. The overhead noted is our own share of the time until it is sent."""
-    call, reservation = plan.call, plan.reservation
-    record.reservation, record.decision = reservation, plan.decision
-    own_headers = [(b"X-Request-Id", record.request_id.encode()), *record.trace_headers]
+    call = plan.call
+    record.reservation, record.decision = plan.reservation, plan.decision
+    headers = [*sender.passing, (b"X-Request-Id", record.request_id.encode())]
     stream, fields = call.request.stream, call.request.fields
     request = UpstreamRequest(
         call.endpoint.path,
         encode(plan.fields()),
-        forwarded(exchange.raw_headers, own_headers, call.forwards),
+        forwarded(headers, record.trace_headers) if record.trace_headers else headers,
         stream,
-        call.affinity,
-        record.key or exchange.peer_address,
+        sender.affinity,
+        sender.name or exchange.peer_address,
         call.body,
         binary=call.endpoint.binary,
         late=stream and begins_late(fields),
         holds_back=stream and may_hold_back(fields),
     )
-    if plan.stops:
+    if "stop" in fields and plan.stops:
         request.whole_bytes = LONGEST_CUT
     record.overhead = time.perf_counter() - record.admitted
     return request
@@ -185,7 +215,7 @@ def _note_outcome(record: Record, request: UpstreamRequest, plan: Plan) -> None:
         return
     usage = record.usage
     # a stream that ends as it should has its usage, so that nobody asks what could be hidden
-    blind = plan.blind if usage.source != "backend" else Blind()
+    blind = plan.blind if usage.source != "backend" else _NOT_BLIND
     record.reservation.outcome = Outcome(
         usage=usage,
         streamed=record.stream,

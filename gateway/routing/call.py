@@ -13,7 +13,6 @@ from gateway.budget.reservation import Demand, Reservation, TierDemand
 from gateway.config.access import Key
 from gateway.config.models import ImageTokens, Model
 from gateway.config.settings import Settings
-from gateway.http.headers import FORWARDED
 from gateway.openai_api.amendments import small_fields
 from gateway.openai_api.endpoints import Endpoint
 from gateway.openai_api.lengths import held_back, may_pause, model_decides, silences, within_cap
@@ -73,16 +72,6 @@ class Call(Struct, frozen=True):  # a Struct, as one is made per request and a f
     """The budgets that the request counts against."""
     settings: Settings
     """Settings of the snapshot that admitted the request."""
-    forwards: frozenset[bytes] = FORWARDED
-    """The client's headers that may pass to the backend."""
-
-    @property
-    def affinity(self) -> str | None:
-        """The value of the affinity header, which keeps a session at one replica; None without one."""
-        header = self.settings.affinity_header
-        if header is None:
-            return None
-        return self.headers.get(header.lower().encode(), b"").decode("latin-1") or None
 
     @property
     def enforces_thinking_budget(self) -> bool:
@@ -211,14 +200,12 @@ class Plan(Struct, frozen=True):
         """
         return self.reservation is not None or self.stops is not None
 
-    def granted(self, reservation: Reservation | None) -> Plan:
+    def granted(self, reservation: Reservation) -> Plan:
         """The plan with the tier and the token limit that the budgets granted."""
-        if reservation is None:
-            return self
-        decision = None
-        if self.routing:
-            decision = self.routing.granted(reservation, self.call.settings.reservations)
-        return replace(self, decision=decision, reservation=reservation)
+        routing, decision = self.routing, None
+        if routing:
+            decision = routing.granted(reservation, self.call.settings.reservations)
+        return Plan(self.call, routing, decision, reservation)
 
     def with_room(self, room: int) -> Plan:
         """The plan with a length that fits `room` completion tokens, which are left beside the prompt.
@@ -247,8 +234,9 @@ class Plan(Struct, frozen=True):
 
     def fields(self) -> Fields:
         """The fields to send upstream: the client's bytes, except for the model name, the tier and usage."""
-        call, decision, stops = self.call, self.decision, self.stops
-        request, counts = call.request, self.reservation is not None or stops is not None
+        call, decision, request = self.call, self.decision, self.call.request
+        stops = self.stops if "stop" in request.fields else None
+        counts = self.reservation is not None or stops is not None
         fields = self._with_length(request.fields, decision) if decision else dict(request.fields)
         if request.model != call.pool.served_name:
             fields["model"] = Raw(encode(call.pool.served_name))

@@ -10,6 +10,16 @@ from gateway.routing.bounds import Bounds
 from gateway.routing.tiers import Length, TierLadder
 
 
+class Chosen(NamedTuple):
+    """What the record of a decision says about a rung that was chosen."""
+
+    tier: str
+    """The named tier at or below it."""
+    eligible: tuple[str, ...]
+    """The named tiers among the rungs that it was chosen from."""
+    length: Length
+
+
 class Terms(NamedTuple):
     """What a budget must know of a request that wants one rung, apart from the head's estimates."""
 
@@ -34,8 +44,8 @@ class Outline:
     """
 
     __slots__ = (
-        *("_fitting", "_lengths", "_terms", "bounds", "context", "guaranteed", "ladder", "limits"),
-        *("requested", "room"),
+        *("_chosen", "_fitting", "_lengths", "_terms", "bounds", "context", "guaranteed", "ladder"),
+        *("limits", "requested", "room"),
     )
 
     def __init__(
@@ -57,6 +67,7 @@ class Outline:
         """Reasoning tokens that a floor or a fixed tier promises, so that no budget may take them away."""
         self.requested = _requested(ladder, bounds, limits)
         """The tier that the client pins or allows at most; "adaptive" if it leaves the choice to us."""
+        self._chosen: dict[tuple[int, range], Chosen] = {}
         self._lengths: dict[int, Length] = {}
         self._fitting: dict[int, int] = {}
         self._terms: dict[tuple[int, int, int, int], Terms] = {}
@@ -72,6 +83,15 @@ class Outline:
             length = self.ladder.length(index, self.limits, self.guaranteed, self.context, self.room)
             self._lengths[index] = length
         return length
+
+    def chosen(self, index: int, eligible: range) -> Chosen:
+        """A rung that was chosen from these."""
+        found = self._chosen.get((index, eligible))
+        if found is None:
+            ladder = self.ladder
+            found = Chosen(ladder.tier_at(index), ladder.names_in(eligible), self.length(index))
+            self._chosen[index, eligible] = found
+        return found
 
     def fitting(self, index: int) -> int:
         """The rung itself, or if the context has no room for its thinking, the longest tier that has.

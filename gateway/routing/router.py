@@ -91,7 +91,7 @@ class Router:
                 tiers = ", ".join(self.targets[model].ladder.names)
                 raise ModelNotFound(f"The model {model!r} has no tier {tier!r}, only {tiers}", param="model")
             raise ModelNotFound(f"The model {name[:200]!r} does not exist", param="model")
-        if not may_use(target, key):
+        if key is not None and not may_use(target, key):
             raise ModelNotAllowed(f"This API key may not use the model {target.name!r}", param="model")
         return target
 
@@ -120,7 +120,7 @@ class Router:
             prediction,
             price,
             choice=choice,
-            decision_id=f"{_random.getrandbits(96):024x}",
+            decision_id=_random.randbytes(12).hex(),
             model=target.name,
             versions=self.versions,
         )
@@ -132,7 +132,8 @@ class Router:
         name, limits = key.name if key else None, request.client_limits
         rules = self._rules.matching(Facts(name, target.name, call.headers, request)) if self._rules else []
         fewest = least_tokens(request.fields, limits.max_tokens) if "min_tokens" in request.fields else 0
-        asked = target, name, tuple([id(rule) for rule in rules]), limits, fewest, call.context
+        matching = tuple([id(rule) for rule in rules]) if rules else ()
+        asked = target, name, matching, limits, fewest, call.context
         outline = self._outlines.get(asked)
         if outline is None:
             bounds = collect_bounds(

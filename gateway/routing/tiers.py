@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -68,7 +69,10 @@ class TierLadder:
         self.rungs = build_rungs(self.tiers, (rungs or 0) if self._differs_in_numbers else 0)
         self.named = tuple(at for at, rung in enumerate(self.rungs) if rung.named)
         """The rungs that are named tiers: one position for each name."""
-        self._places = tuple(zip(self.names, self.named, strict=True))
+        self._of_named: Callable[[Sequence[float]], Sequence[float]] = (
+            itemgetter(*self.named) if len(self.named) > 1 else itemgetter(slice(1))
+        )
+        """Picks the values of the named tiers from those of all rungs."""
         self.thinking = tuple(rung.thinking for rung in self.rungs)
         """Reasoning tokens of every rung."""
         self.lengths = tuple(
@@ -135,7 +139,7 @@ class TierLadder:
 
     def by_tier(self, values: Sequence[float]) -> dict[str, float]:
         """The values of the named tiers, by name, of values of all rungs."""
-        return {name: values[at] for name, at in self._places}
+        return dict(zip(self.names, self._of_named(values), strict=True))
 
     def highest(self, limits: ClientLimits) -> int:
         """The highest rung that the client's limits allow; an effort between two tiers rounds down."""

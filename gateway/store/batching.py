@@ -1,7 +1,8 @@
 """Sends reservations, settlements and renewals to Redis, in one script call at a time.
 
-A call takes along all that waits for it. When the gateway is idle, each reservation and each settlement is
-sent at the end of the event-loop tick that asks for it. When it is busy, one call serves many requests.
+A call takes along all that waits for it. When the gateway is idle, a reservation is sent at the end of the
+event-loop tick that asks for it. A settlement waits a few milliseconds for the next reservation, so that
+requests one after the other need one call each. When the gateway is busy, one call serves many requests.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from gateway.store.journal import Journal
 log = logging.getLogger("thinkmeter.redis")
 
 _BATCH = 128  # commands per script call
+_TOGETHER = 0.005  # seconds in which settlements wait for a reservation that takes them along
 _PAUSE = 0.1  # seconds until a failed part of the journal is sent again
 _CHECK_SECONDS = 1.0  # without new entries, the time between checks that Redis has kept the delivered ones
 
@@ -57,18 +59,21 @@ class Batcher:
         self._asked: deque[_Asked] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ticker: asyncio.Task[None] | None = None
+        self._soon: asyncio.TimerHandle | None = None
         self._woken = self._calling = self._renewed = self._checking = False
         self._journal_at = 0.0
         """When the journal was sent, or before when it may not be sent again after a failure."""
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._journal.on_write = self._wake
+        self._journal.on_write, self._journal.hurry = self._wake_soon, self._hurry
         self._ticker = asyncio.create_task(self._tick(), name="budget-journal")
 
     async def stop(self) -> None:
         """Fail what still waits. A call under way fails with its connection."""
         self._loop = None
+        if self._soon:
+            self._soon.cancel()
         if self._ticker:
             self._ticker.cancel()
             await asyncio.gather(self._ticker, return_exceptions=True)
@@ -105,8 +110,26 @@ class Batcher:
             self._woken = True
             self._loop.call_soon(self._send)
 
+    def _wake_soon(self) -> None:
+        """Send the journal with the next reservation, or in a few milliseconds without one."""
+        if len(self._journal) >= _BATCH:
+            self._wake()
+        elif self._soon is None and self._loop:
+            self._soon = self._loop.call_later(_TOGETHER, self._waited)
+
+    def _waited(self) -> None:
+        self._soon = None
+        self._wake()
+
+    def _hurry(self) -> None:
+        """Send the journal now, before anything else is asked of Redis, unless a call is under way."""
+        if self._journal and not self._calling and self._loop:
+            self._send()
+
     def _send(self) -> None:
         self._woken = False
+        if self._calling:
+            return  # its reply wakes what waits
         asked: list[_Asked] = []
         try:
             part = self._next_part()
@@ -173,8 +196,10 @@ class Batcher:
                 self._failed(asked, _TooLate("the deadline had passed when Redis came to the call"))
             else:
                 self._succeeded(asked, rows)
-        if self._asked or self._journal:
+        if self._asked:
             self._wake()
+        elif self._journal:
+            self._wake_soon()
 
     def _succeeded(self, asked: list[_Asked], rows: Sequence[Sequence[Any]]) -> None:
         for one, row in zip(asked, rows, strict=True):

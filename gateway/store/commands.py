@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from msgspec import DecodeError, msgpack
+from msgspec import DecodeError, Struct, msgpack
 
 BUCKETS = 60
 """Buckets per window. Tokens count for the length of the window, plus at most one bucket."""
@@ -125,8 +124,7 @@ class WindowState(NamedTuple):
     """What the price controller remembers; empty if it has not run yet."""
 
 
-@dataclass(slots=True, eq=False)
-class JournalEntry:
+class JournalEntry(Struct, eq=False):
     """One settlement or renewal on its way to Redis."""
 
     script: Literal["settle", "renew"]

@@ -34,6 +34,8 @@ class Journal:
         self._key = f"{{{prefix}}}:journal:{gateway_id}"
         self.on_write: Callable[[], None] = lambda: None
         """Called after every new entry."""
+        self.hurry: Callable[[], None] = lambda: None
+        """Has the entries sent now that wait for others."""
         self._sequence = itertools.count(1)
         self._waiting: deque[JournalEntry] = deque()
         self._emptied = asyncio.Event()
@@ -82,6 +84,7 @@ class Journal:
 
     async def empty(self) -> None:
         """Wait until Redis has confirmed every entry."""
+        self.hurry()
         await self._emptied.wait()
 
     def part(self) -> JournalPart:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import suppress
 
 from gateway.store.batching import Batcher, Reserved
@@ -74,17 +74,18 @@ class Store:
         if self._reader:
             await self._reader.stop()
 
-    async def reserve(self, command: ReserveCommand) -> Reserved:
+    def reserve(self, command: ReserveCommand) -> Coroutine[None, None, Reserved]:
         """Reserve tokens. A refusal is not an error, but a reply. If cancelled, give the tokens back.
 
         Raises: StoreUnavailable.
         """
-        return await self._batcher.reserve(command)
+        return self._batcher.reserve(command)
 
     # --- reading and administration --------------------------------------------------------------------
 
     async def status(self, windows: Sequence[Window]) -> tuple[float, list[WindowState]]:
         """The server's time in seconds, and the state of each window. Raises: StoreUnavailable."""
+        self.journal.hurry()
         states: list[WindowState] = []
         now = 0
         for start in range(0, len(windows), _BATCH):
@@ -98,6 +99,7 @@ class Store:
 
         Raises: StoreUnavailable.
         """
+        self.journal.hurry()
         reader = self._reader or self.connection
         for start in range(0, len(windows), _SLICE):
             call = status_call(windows[start : start + _SLICE], caps=self._caps)
@@ -136,5 +138,6 @@ class Store:
         await self._call_window("reset", window)
 
     async def _call_window(self, script: str, window: Window, *arguments: int) -> None:
+        self.journal.hurry()
         call = window_call(window, *arguments, caps=self._caps, lease_ms=self._lease_ms)
         await self.connection.call(script, *call)

@@ -57,7 +57,7 @@ class BudgetMetrics:
             self._seconds.labels(operation).observe(seconds)
 
     def decided(self, budget: str, outcome: str) -> None:
-        self._decisions.labels(budget, outcome).inc()
+        self._decisions.labels(budget, outcome).value += 1
 
     def fell_back(self, policy: str) -> None:
         self._fallbacks.labels(policy).inc()

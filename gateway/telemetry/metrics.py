@@ -52,6 +52,9 @@ class _Kind(NamedTuple):
 class Metrics:
     """All metrics of one gateway, in their own registry. Labels take values from closed sets only."""
 
+    note_finished: Callable[[], None] = staticmethod(lambda: None)
+    """Counts the finished requests that wait to be counted. It is called before the metrics are written."""
+
     def __init__(
         self,
         backends: Callable[[], Iterable[tuple[Pool, Backend]]],
@@ -127,6 +130,7 @@ class Metrics:
 
     def slices(self) -> Iterator[bytes]:
         """The exposition in parts that each take about a millisecond to make."""
+        self.note_finished()
         written = ""
         for family in self.registry.collect():
             text = generate_latest(_Single(family))

@@ -11,7 +11,7 @@ from gateway.errors import NoBackend
 from gateway.http.headers import Headers
 from gateway.upstream.connecting import ConnectError, Connector
 from gateway.upstream.http1 import Connection, HttpResponse
-from gateway.upstream.origin import Origin, header_lines, parse_origin, request_head
+from gateway.upstream.origin import Origin, head_start, parse_origin, request_head
 
 _chance = Random()  # noqa: S311 - when a connection ends is no secret
 
@@ -54,7 +54,7 @@ class HttpClient:
         origin = parse_origin(base, tls)
         kept = None if fresh else self.kept(origin, age)
         connection = kept or await self.connect(origin, connect)
-        head = request_head(method, origin, path, header_lines(headers), len(body))
+        head = request_head(head_start(method, origin, path), headers, len(body))
         response = connection.ask(head, body, keep=keep)
         try:
             await response.begun()

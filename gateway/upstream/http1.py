@@ -34,22 +34,23 @@ _TLS_ALERT = b"\x15\x03"  # how a TLS server begins its response to a request wi
 class HttpResponse:
     """One response. After `begun` it has a status and headers; then its body is read in blocks."""
 
+    status = 0
+    headers: Headers = []  # noqa: RUF012 - replaced, never changed
+    """Names in lower case."""
+    complete = False
+    """The whole body has arrived."""
+    failure: GatewayError | None = None
+    waiter: asyncio.Future[bool] | None = None
+    kept = 0
+    """The size of `blocks` in memory, in bytes."""
+    _receiver: Callable[[bytes], bool] | None = None
+    _most = 0
+    """Bytes that the receiver takes at once."""
+
     def __init__(self, connection: Connection) -> None:
-        self.status = 0
-        self.headers: Headers = []
-        """Names in lower case."""
-        self.complete = False
-        """The whole body has arrived."""
-        self.failure: GatewayError | None = None
-        self.waiter: asyncio.Future[bool] | None = None
         self.blocks: list[bytes] = []
         """Parts of the body that have arrived and have not been read yet."""
-        self.kept = 0
-        """Their size in memory, in bytes."""
         self._connection = connection
-        self._receiver: Callable[[bytes], bool] | None = None
-        self._most = 0
-        """Bytes that the receiver takes at once."""
 
     def header(self, name: bytes) -> str:
         """The first value of a header, or an empty string."""

@@ -50,8 +50,11 @@ def header_lines(headers: Headers) -> bytes:
     return b"".join([b": ".join(header) + b"\r\n" for header in headers])
 
 
-def request_head(method: bytes, origin: Origin, path: str, lines: bytes, size: int) -> bytes:
-    """The request line and the headers of a request. lines: its own headers. size: bytes of its body."""
-    return b"%b %b%b HTTP/1.1\r\n%b%bContent-Length: %d\r\n\r\n" % (
-        method, origin.path, path.encode(), origin.lines, lines, size,
-    )  # fmt: skip
+def head_start(method: bytes, origin: Origin, path: str) -> bytes:
+    """The request line of a request, and the headers of all requests to a server."""
+    return b"%b %b%b HTTP/1.1\r\n%b" % (method, origin.path, path.encode(), origin.lines)
+
+
+def request_head(start: bytes, headers: Headers, size: int) -> bytes:
+    """The request line and the headers of a request. headers: its own. size: bytes of its body."""
+    return b"%b%bContent-Length: %d\r\n\r\n" % (start, header_lines(headers), size)

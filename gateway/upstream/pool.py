@@ -21,7 +21,7 @@ from gateway.openai_api.amendments import FieldPath, any_at
 from gateway.openai_api.usage import TokenUsage
 from gateway.upstream.causes import Cause
 from gateway.upstream.ejection import ReplicaBreaker
-from gateway.upstream.origin import Origin, authorization, header_lines, parse_origin
+from gateway.upstream.origin import Origin, authorization, head_start, header_lines, parse_origin
 from gateway.upstream.refused_fields import RefusedFields
 from gateway.upstream.retries import RetryBudget
 
@@ -57,6 +57,7 @@ class Backend:
     """The mark of a thought that the replica sent in an answer, as its reasoning parser is missing."""
     lost_at: float | None = None
     """Time at which the replica first reported that its engine is gone; None since it has served again."""
+    _head_starts: dict[str, bytes] = field(default_factory=dict)
 
     @cached_property
     def origin(self) -> Origin:
@@ -67,6 +68,18 @@ class Backend:
     def head_lines(self) -> bytes:
         """The headers of every request to it, besides those of its address."""
         return header_lines([(b"Content-Type", b"application/json"), *authorization(self.replica)])
+
+    def head_start(self, path: str) -> bytes:
+        """The request line of a POST to it, and the headers that all have. They are made once per path."""
+        start = self._head_starts.get(path)
+        if start is None:
+            start = self._head_starts[path] = head_start(b"POST", self.origin, path) + self.head_lines
+        return start
+
+    @cached_property
+    def name_header(self) -> tuple[bytes, bytes]:
+        """The header that tells clients its name."""
+        return b"x-thinkmeter-backend", self.name.encode()
 
     def checked(self, *, alive: bool, failures: int, begun: float = 0.0) -> None:
         """Record a health check that began at `begun`; `failures` failed ones in a row make it unhealthy.
@@ -151,12 +164,19 @@ class Pool:
     @property
     def context(self) -> int | None:
         """The smallest context length that any replica has stated, in tokens."""
-        stated = [backend.context for backend in self.backends if backend.context]
-        return min(stated) if stated else None
+        least = None
+        for backend in self.backends:
+            stated = backend.context
+            if stated and (least is None or stated < least):
+                least = stated
+        return least
 
     def refuses(self, places: Collection[FieldPath], now: float) -> bool:
         """Whether every replica that could be picked refuses a field at one of these places."""
-        if not [backend for backend in self.backends if backend.refused]:
+        for backend in self.backends:
+            if backend.refused:
+                break
+        else:
             return False  # the usual case
         usable = self._usable(now)
         return bool(usable) and all(any_at(backend.refused.known(now), places) for backend in usable)

@@ -7,7 +7,7 @@ from msgspec import Struct
 from gateway.http.headers import Headers
 from gateway.openai_api.amendments import AS_PLANNED, Amendment
 from gateway.upstream.amending import Amendable
-from gateway.upstream.origin import header_lines, request_head
+from gateway.upstream.origin import request_head
 from gateway.upstream.pool import Backend
 from gateway.upstream.quarantine import fingerprint_of
 
@@ -58,5 +58,4 @@ class UpstreamRequest(Struct):
 
     def head(self, backend: Backend, size: int) -> bytes:
         """The request line and the headers for a replica. size: bytes of the body."""
-        lines = backend.head_lines + header_lines(self.headers)
-        return request_head(b"POST", backend.origin, self.path, lines, size)
+        return request_head(backend.head_start(self.path), self.headers, size)

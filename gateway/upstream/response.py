@@ -24,6 +24,19 @@ _AT_ONCE = 1 << 14  # bytes of a body; reading more takes milliseconds in which 
 class UpstreamResponse:
     """A response past the commit point."""
 
+    holds_back = False
+    """The backend may be at work although it sends nothing."""
+    latest = 0.0
+    """The performance counter when the latest block came."""
+    thinking: Callable[[], bool] | None = None
+    """Returns whether a thought may be under way that the backend does not show."""
+    _holds_slot = True
+    _client_reads = False
+    """The latest block is being sent to the client, and nothing is awaited from the backend."""
+    _pauses = False
+    _progress = 0.0
+    """The performance counter when the client or the backend last made progress, or later `latest`."""
+
     def __init__(
         self, backend: Backend, response: HttpResponse, body: bytes, *, complete: bool, kind: Kind = "json"
     ) -> None:
@@ -35,18 +48,6 @@ class UpstreamResponse:
         self.body = body
         self.complete = complete
         self._response = response
-        self._holds_slot = True
-        self._client_reads = False
-        """The latest block is being sent to the client, and nothing is awaited from the backend."""
-        self.holds_back = False
-        """The backend may be at work although it sends nothing."""
-        self.thinking: Callable[[], bool] = lambda: False
-        """Returns whether a thought may be under way that the backend does not show."""
-        self.latest = 0.0
-        """The performance counter when the latest block came."""
-        self._pauses = False
-        self._progress = time.perf_counter()
-        """The performance counter when the client or the backend last made progress, or later `latest`."""
 
     @property
     def length(self) -> int | None:
@@ -162,7 +163,9 @@ class UpstreamResponse:
             self._timer.cancel()
 
     def _may_be_at_work(self) -> bool:
-        return self.backend.healthy is not False and (self.holds_back or self.thinking())
+        if self.backend.healthy is False:
+            return False
+        return self.holds_back or (self.thinking is not None and self.thinking())
 
     def close(self) -> None:
         """Free the slot at the replica. Cuts the connection if the response is not complete."""

@@ -38,7 +38,7 @@ async def logging_gateway(backend: Backend) -> Any:
 
 def lines(running: Running, capture: pytest.CaptureFixture[bytes]) -> list[dict[str, Any]]:
     """The lines of the access log so far. Each must be a JSON object."""
-    running.gateway.streams.flush(10)
+    running.gateway.flush(10)
     written = capture.readouterr().out
     assert written == b"" or written.endswith(b"\n")
     return [json.loads(line) for line in written.splitlines()]

@@ -45,7 +45,7 @@ async def gateway(backend: Backend, redis_server: RealRedis) -> AsyncIterator[Ru
 async def logged(running: Running, count: int, capture: pytest.CaptureFixture[bytes]) -> list[dict[str, Any]]:
     """The lines of the access log, once there are records of `count` requests."""
     await running.recorded(count)
-    running.gateway.streams.flush(10)
+    running.gateway.flush(10)
     written = capture.readouterr().out
     assert b"s3cret" not in written
     return [json.loads(line) for line in written.splitlines()]
