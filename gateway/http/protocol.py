@@ -246,7 +246,7 @@ class HttpProtocol(asyncio.Protocol):
             self._use(size)
             limit = self._terms.limits.header_bytes
             self._body = ChunkedBody(limit) if length is None else LengthBody(length)
-            self._expects = head.expects_continue
+        self._expects = head.expects_continue and not complete
         self._undeclared = length == 0 and head.method == "POST"
         memory = self._terms.memory.bodies
         body = RequestBody(arrived, self._terms.limits, memory, complete=complete, want=self._want_body)
@@ -258,7 +258,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def _want_body(self) -> None:
         """The request waits for more of its body."""
-        if self._expects:
+        if self._expects and self._exchange and not self._exchange.started:
             self._expects = False
             self.transport.write(_CONTINUE)
         self._reading.resume()
