@@ -20,7 +20,7 @@ from gateway.http.connections import Connections
 from gateway.http.errors import TooManyConnections
 from gateway.http.exchange import Exchange, HttpTerms
 from gateway.http.flow import HIGH_WATER, WatchedReading
-from gateway.http.framing import RequestHead
+from gateway.http.framing import RequestHead, empty_lines
 from gateway.http.head_reader import HeadReader
 from gateway.http.headers import Headers
 from gateway.http.lazy_timer import LazyTimer
@@ -192,8 +192,8 @@ class HttpProtocol(asyncio.Protocol):
             return self._read_body(self._body)
         if self._undeclared and self._exchange is not None:
             return False  # this may be its body: it gets its answer, an error, before that is read
-        while self._unread[:2] == b"\r\n":  # RFC 9112, 2.2: empty lines before a request are ignored
-            self._use(2)
+        if self._unread[:1] == b"\r":  # RFC 9112, 2.2: empty lines before a request are ignored
+            self._use(empty_lines(self._unread))
         if self._exchange is not None:
             self._heads.check(self._unread)
             return False
