@@ -18,6 +18,7 @@ from gateway.http.headers import Headers
 HEADER_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _REQUEST_LINE = re.compile(rb"(%b) ([\x21-\x7e]++) HTTP/1\.([01])\r\n" % HEADER_TOKEN)
 _HEAD = re.compile(rb"%b((?:%b:[\t\x20-\x7e\x80-\xff]*+\r\n)*+)\r\n" % (_REQUEST_LINE.pattern, HEADER_TOKEN))
+_EMPTY_LINES = re.compile(rb"(?:\r\n){0,16}+")
 _HEADER = re.compile(rb"([^:]++):[ \t]*+([^\r]*+)\r\n")
 _URL = re.compile(rb"https?://([^/?#@]++)(/[^?#]*+)?(?:\?([^#]*+))?", re.IGNORECASE)
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]++\]|[A-Za-z0-9._~%!$&'()*+,;=-]*+)(?::[0-9]{0,5}+)?")
@@ -96,12 +97,18 @@ def _check_repeated(headers: Headers) -> None:
             raise InvalidRequest(f"The header {name.decode()} is given twice")
 
 
+def empty_lines(data: bytes | bytearray) -> int:
+    """Bytes of the empty lines at the beginning of `data`, as many as are ignored."""
+    found = _EMPTY_LINES.match(data)
+    return found.end() if found else 0
+
+
 def check_beginning(data: bytes | bytearray, at: int = 0) -> None:
     """Check the beginning of a head, of which everything before `at` was checked already.
 
     Raises: InvalidRequest.
     """
-    if data and not 65 <= data[0] <= 90:  # "A" to "Z"
+    if data and not 65 <= data[0] <= 90 and data != b"\r":  # "A" to "Z", or half an empty line
         raise InvalidRequest(_not_http(data))
     if data.count(b"\n", at) != data.count(b"\r\n", max(0, at - 1)):
         raise InvalidRequest("A line of the request ends without CR LF")

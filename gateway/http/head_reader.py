@@ -49,7 +49,7 @@ class HeadReader:
         Raises: HeadersTooLarge, InvalidRequest.
         """
         if self._size(data) is not None:
-            check_beginning(data[:1])  # garbage ends the connection without waiting for the response
+            check_beginning(data[:2])  # garbage ends the connection without waiting for the response
 
     def _size(self, data: bytes | bytearray) -> int | None:
         end = data.find(b"\r\n\r\n", max(0, self._seen - 3))

@@ -20,7 +20,7 @@ from gateway.http.connections import Connections
 from gateway.http.errors import TooManyConnections
 from gateway.http.exchange import Exchange, HttpTerms
 from gateway.http.flow import HIGH_WATER, WatchedReading
-from gateway.http.framing import RequestHead
+from gateway.http.framing import RequestHead, empty_lines
 from gateway.http.head_reader import HeadReader
 from gateway.http.headers import Headers
 from gateway.http.lazy_timer import LazyTimer
@@ -192,8 +192,8 @@ class HttpProtocol(asyncio.Protocol):
             return self._read_body(self._body)
         if self._undeclared and self._exchange is not None:
             return False  # this may be its body: it gets its answer, an error, before that is read
-        while self._unread[:2] == b"\r\n":  # RFC 9112, 2.2: empty lines before a request are ignored
-            self._use(2)
+        if self._unread[:1] == b"\r":  # RFC 9112, 2.2: empty lines before a request are ignored
+            self._use(empty_lines(self._unread))
         if self._exchange is not None:
             self._heads.check(self._unread)
             return False
@@ -246,7 +246,7 @@ class HttpProtocol(asyncio.Protocol):
             self._use(size)
             limit = self._terms.limits.header_bytes
             self._body = ChunkedBody(limit) if length is None else LengthBody(length)
-            self._expects = head.expects_continue
+        self._expects = head.expects_continue and not complete
         self._undeclared = length == 0 and head.method == "POST"
         memory = self._terms.memory.bodies
         body = RequestBody(arrived, self._terms.limits, memory, complete=complete, want=self._want_body)
@@ -258,7 +258,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def _want_body(self) -> None:
         """The request waits for more of its body."""
-        if self._expects:
+        if self._expects and self._exchange and not self._exchange.started:
             self._expects = False
             self.transport.write(_CONTINUE)
         self._reading.resume()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.openai_api.deltas import Spelling
-from gateway.openai_api.running_counts import INDEX
+from gateway.openai_api.running_counts import index_of
 
 _BACKSLASH = 92
 
@@ -124,9 +124,8 @@ def template_of(event: bytes, spelling: Spelling) -> EventTemplate | None:
         rest, usage, closing = rest[:at], spelling.count, rest[last:]
     if inner > 1 or not _is_plain(prefix, rest, closing, spelling):
         return None
-    index = INDEX.search(prefix)
     return EventTemplate(
-        prefix, rest, usage, closing, inner=inner, index=index[1] if index else b"0", reasoning=reasoning
+        prefix, rest, usage, closing, inner=inner, index=index_of(event), reasoning=reasoning
     )
 
 

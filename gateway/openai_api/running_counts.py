@@ -26,7 +26,7 @@ _COUNT = re.compile(
     re.VERBOSE,
 )
 
-INDEX = re.compile(rb'"choices":\s*\[\s*\{\s*"index":\s*(\d+)')
+_INDEX = re.compile(rb'"choices":\s*\[\s*\{\s*"index":\s*(\d+)')
 """The index of the choice that an event belongs to, as in data: {"choices":[{"index":0,"delta":{…}}]}"""
 
 
@@ -58,7 +58,7 @@ class RunningCounts:
         self.latest = len(counts)
         if not counts:
             return block
-        indices = INDEX.findall(block)
+        indices = _INDEX.findall(block)
         if len(indices) == len(counts):
             self._counts.update(zip(indices, counts, strict=True))
         else:  # some events have no count, or a choice that does not begin with its index: pair by event
@@ -78,8 +78,7 @@ class RunningCounts:
 
     def note(self, event: bytes, count: bytes) -> None:
         """Record the running count of an event."""
-        index = INDEX.search(event)
-        self._counts[index[1] if index else b"0"] = count
+        self._counts[index_of(event)] = count
 
     def of(self, index: int) -> int | None:
         """The completion tokens of one choice; None if no number is known."""
@@ -113,6 +112,16 @@ class RunningCounts:
             prompt, completion = count_of(total.prompt_tokens), count_of(total.completion_tokens)
             chunk["usage"] = totals(prompt or 0, completion or 0)
         return b"data: " + strict_json(chunk | {"choices": []}) + b"\n\n"
+
+
+def index_of(event: bytes) -> bytes:
+    """The index of the choice that an event belongs to; 0 if it names none."""
+    if found := _INDEX.search(event):
+        return found[1]
+    choices = (loose_object(event_data(event)) or {}).get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    index = count_of(choice.get("index")) if isinstance(choice, dict) else None
+    return b"%d" % (index or 0)
 
 
 def _reasoning(details: Any) -> int:

@@ -110,3 +110,16 @@ def test_usage_beside_the_last_of_each_choice() -> None:
 
     assert forwarded.count(b'"usage"') == forwarded.count(b'"completion_tokens":10') == 1
     assert with_usage.feed(event(running(4)) + own + b"data: [DONE]\n\n").count(b'"usage"') == 1
+
+
+def test_choices_that_do_not_begin_with_their_index() -> None:
+    """The counts of several choices are told apart, wherever a backend writes their index."""
+    chunks = [running(count, index) for count in range(1, 13) for index in (0, 1)]
+    for chunk in chunks:
+        chunk["choices"] = [dict(reversed(choice.items())) for choice in chunk["choices"]]
+    for blocks in ([event(chunk) for chunk in chunks], [b"".join(event(chunk) for chunk in chunks)]):
+        reader = StreamReader(strip_usage=True, strip_counts=True, choices=2)
+        for block in blocks:
+            reader.feed(block)
+
+        assert reader.passed() == 24

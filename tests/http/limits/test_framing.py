@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 
 import pytest
 
 from gateway.errors import InvalidRequest
 from gateway.http.body_framing import ChunkedBody, LengthBody
-from gateway.http.framing import read_head
+from gateway.http.framing import empty_lines, read_head
 from tests.http.raw_http import BODY, PATH, assert_error, closed, connect, exchange, read_response
 from tests.serving import Running
 
@@ -216,3 +217,28 @@ async def test_http10_gets_no_chunks(tight: Running) -> None:
 
     assert b"transfer-encoding" not in answered.lower()
     assert events.startswith(b"data: ") and events.endswith(b"data: [DONE]\n\n")
+
+
+def test_empty_lines() -> None:
+    """A few whole empty lines in front of a request are skipped. A flood of them is no request."""
+    for sent, skipped in (
+        (b"", 0),
+        (b"\r", 0),
+        (b"\n", 0),
+        (b"\r\n\r", 2),
+        (b"\r\n" * 9 + b"GET /", 18),
+        (b"\r\n" * 99, 32),
+    ):
+        assert empty_lines(sent) == empty_lines(bytearray(sent)) == skipped
+
+
+async def test_empty_lines_in_pieces(tight: Running) -> None:
+    """Empty lines in front of a request are ignored, wherever they are cut, unless there are many."""
+    request = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+    async with connect(tight.url) as (reader, writer):
+        for pieces in ((b"\r", b"\n" + request), (b"\r\n\r", b"\n\r\n" + request), (b"\r\n" * 99, request)):
+            for piece in pieces:
+                writer.write(piece)
+                await asyncio.sleep(0.01)
+            answer = await read_response(reader)
+            assert answer.status == (400 if len(pieces[0]) > 32 else 200)

@@ -88,3 +88,18 @@ async def test_body_drained_after_an_early_response(backend: Backend) -> None:
         w.write(OFFER)
 
         assert (await read_response(r)).status == 200
+
+
+async def test_no_late_100(tight: Running) -> None:
+    """A request that is answered before its body is wanted gets no 100, and none is sent for the next one."""
+    head = b"GET /%b HTTP/1.1\r\nhost: x\r\n%b\r\n"
+    async with connect(tight.url) as (reader, writer):
+        writer.write(head % (b"healthz", b"expect: 100-continue\r\ncontent-length: 2\r\n"))
+        assert (await read_response(reader)).status == 200
+        writer.write(b"{}" + head % (b"console/events", b""))
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+
+    async with connect(tight.url) as (reader, writer):
+        writer.write(head % (b"console/events", b"expect: 100-continue\r\ncontent-length: 2\r\n"))
+        received = await reader.readuntil(b"data:")
+        assert b"HTTP/1.1 100 " not in received.partition(b"HTTP/1.1 200 ")[2]
