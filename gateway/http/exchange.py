@@ -217,6 +217,12 @@ class Exchange:
             self._outbox = Outbox(self, self._terms.memory.unread, _PATIENCE)
         return self._outbox.put(block)
 
+    @property
+    def takes_chunks(self) -> bool:
+        """Chunks of the body, with their framing, may be written to the client's transport while it reads."""
+        framing, outbox = self._framing, self._outbox
+        return framing is not None and framing.chunked and (outbox is None or outbox.empty)
+
     async def room(self) -> None:
         """Wait until the client has read enough of what is kept for it. Raises: ClientClosed."""
         if self._outbox is not None:

@@ -75,6 +75,9 @@ class StoppingReader(StreamReader):
         """See `StreamReader.feed`. When all choices have ended, the stream is completed for the client."""
         return self._cut(super().feed(block))
 
+    def compiled(self) -> None:
+        """None: every event is searched."""
+
     def finish(self) -> bytes:
         """See `StreamReader.finish`."""
         return self._cut(super().finish())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import UNSET
 
+from gateway.openai_api.compiled_events import RepeatedEvents
 from gateway.openai_api.counts import loose_object, strict_json
 from gateway.openai_api.deltas import COMPACT, Spelling, finished_choices, spelling_of
 from gateway.openai_api.event_stream import (
@@ -23,6 +24,7 @@ from gateway.openai_api.repeated_events import EventTemplate, template_of
 from gateway.openai_api.running_counts import RunningCounts
 from gateway.openai_api.usage import ReportedUsage, TokenUsage, cut_short, from_backend, reported_usage
 from gateway.openai_api.usage_events import read_chunk
+from router_model.native.library import kernel
 
 _FRESH = 1.0  # seconds; a backend that generates sends something more often
 
@@ -65,6 +67,8 @@ class StreamReader:
         """A recent event. Most others repeat it."""
         self._tried = 0
         """How many events became the template since one was repeated."""
+        self._compiled: RepeatedEvents | None = None
+        """The template, if events pass by the kernel."""
         self._usage: ReportedUsage | None = None
         self._running = RunningCounts(prompts)
         self._visible = 0
@@ -105,12 +109,48 @@ class StreamReader:
             block += self._read(DONE)
         return block
 
+    def compiled(self) -> RepeatedEvents | None:
+        """The kernel's way to pass on the next events; None if they must be fed.
+
+        It is valid until the next call of `feed`.
+        """
+        template, lost = self._template, self._lost if self._watching else None
+        if template is None or self._tried or self._arriving.unfinished or self.done or self.failed:
+            return None
+        if lost and (template.reasoning or not lost.passes):
+            return None
+        compiled = self._compiled
+        if compiled is None and (library := kernel()):
+            compiled = self._compiled = template.compiled(library, strip=self._strip_counts)
+        if compiled:
+            compiled.watch_on(on=lost is not None)
+        return compiled
+
+    def _settle(self) -> None:
+        """Count what has passed by the kernel."""
+        template, compiled = self._template, self._compiled
+        if template is None or compiled is None:
+            return
+        deltas, count = compiled.taken()
+        if template.reasoning:
+            self._reasoning += deltas
+        else:
+            self._visible += deltas
+        if count:
+            strip = self._strip_counts
+            event = template.counted(count) if strip else b""
+            self._running.repeat(template.index, event, count, strip=strip)
+        if compiled.watched and self._lost:
+            self._lost.passed(compiled.watched)
+            compiled.watched = b""
+
     @property
     def answered(self) -> bool:
         """The answer is complete, whether or not the end mark has passed."""
         return self.done or self._last or len(self._finished) >= self._choices
 
     def _read(self, block: bytes) -> bytes:
+        self._settle()
         plain = _CR not in block and block.endswith(b"\n\n")
         passed = self._read_plain(block) if plain else self._read_other(block)
         if self._watching and not self._odd:
@@ -153,7 +193,7 @@ class StreamReader:
         """Make an event the template, unless many were in vain."""
         if self._tried < _TEMPLATES and self._spelling is not None:
             self._tried += 1
-            self._template = template_of(event, self._spelling)
+            self._template, self._compiled = template_of(event, self._spelling), None
 
     def _read_other(self, block: bytes) -> bytes:
         return self._read_usual(block, self._spelling) if self._spelling else self._read_unknown(block)
@@ -260,6 +300,7 @@ class StreamReader:
 
         `unseen` is how many tokens the backend may have generated without sending them.
         """
+        self._settle()
         return max(self._visible + self._reasoning + unseen, self._running.total().completion_tokens or 0)
 
     def silent(self, age: float) -> bool:
@@ -272,6 +313,7 @@ class StreamReader:
 
     def token_usage(self) -> TokenUsage:
         """The token usage so far: as the backend reported it, or else as counted from what passed."""
+        self._settle()
         reasoning, visible = self._reasoning, self._visible
         if self._lost and self._lost.mark and not self._lost.closed:
             reasoning, visible = reasoning + visible, 0

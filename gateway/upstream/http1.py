@@ -50,6 +50,8 @@ class HttpResponse:
         self._receiver: Callable[[bytes], bool] | None = None
         self._most = 0
         """Bytes that the receiver takes at once."""
+        self.shortcut: Callable[[bytes], bytes] | None = None
+        """Takes chunks of the body as they come, with their framing. Returns the rest, for the receiver."""
 
     def header(self, name: bytes) -> str:
         """The first value of a header, or an empty string."""
@@ -90,14 +92,19 @@ class HttpResponse:
                 if await self._arrival():
                     break
         finally:
-            self._receiver = None
+            self._receiver = self.shortcut = None
         return self._arrived()
+
+    def open_shortcut(self, shortcut: Callable[[bytes], bytes] | None) -> None:
+        """Set or remove `shortcut`; the receiver may do so while it is called."""
+        if self._receiver is not None:
+            self.shortcut = shortcut
 
     def deliver(self, body: bytes) -> None:
         """Take a part of the body from the connection."""
         receiver = self._receiver
         if receiver is None or len(body) > self._most:
-            self._receiver = None
+            self._receiver = self.shortcut = None
             self.blocks.append(body)
             self.kept += len(body) + _PIECE_OVERHEAD
             self.wake()
@@ -106,11 +113,11 @@ class HttpResponse:
             if receiver(body):
                 return
         except Exception as error:  # noqa: BLE001 - it belongs to the task that waits
-            self._receiver = None
+            self._receiver = self.shortcut = None
             if self.waiter and not self.waiter.done():
                 self.waiter.set_exception(error)
             return
-        self._receiver = None
+        self._receiver = self.shortcut = None
         self.interrupt()
 
     def wake(self) -> None:
@@ -191,7 +198,8 @@ class Connection(asyncio.Protocol):
         """What has arrived of the head."""
         self._informed = 0
         """Bytes of heads that announce another one."""
-        self._keep = self._heard = False
+        self._keep = self._heard = self._between = False
+        """`_between`: the next byte begins a chunk of the body."""
         self._asked_at = 0.0
         self._loss: tuple[Exception | None] | None = None
         """What `connection_lost` was called with."""
@@ -203,7 +211,8 @@ class Connection(asyncio.Protocol):
         self._response = response = HttpResponse(self)
         self._head = self._body = None
         self._beginning, self._informed = b"", 0
-        self._heard, self._keep, self._asked_at = False, keep, time.monotonic()
+        self._heard = self._between = False
+        self._keep, self._asked_at = keep, time.monotonic()
         if self._loss:  # between its opening and now
             self.connection_lost(*self._loss)
         elif not self.transport.is_closing():
@@ -220,6 +229,12 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
             return
         self._heard = True
+        if self._between and response.shortcut is not None:
+            data = response.shortcut(data)
+        if data:
+            self._read(response, data)
+
+    def _read(self, response: HttpResponse, data: bytes) -> None:
         body, part = self._body, data
         if body is None:
             try:
@@ -235,6 +250,7 @@ class Connection(asyncio.Protocol):
         if part:
             response.deliver(part)
         if body.open:
+            self._between = body.between_chunks
             if response.kept > _WINDOW:
                 self.transport.pause_reading()
         elif body.error or body.rest.strip(b"\r\n"):

@@ -109,6 +109,13 @@ class UpstreamResponse:
             if not self.body:
                 return
 
+    def open_shortcut(self, shortcut: Callable[[bytes], bytes] | None) -> None:
+        """Have chunks of the body given to a function as they come, with their framing; for use by `take`.
+
+        The function returns the rest of them, which `take` gets. It sets `latest` too.
+        """
+        self._response.open_shortcut(shortcut)
+
     async def wait_for_client(self, reading: Awaitable[None]) -> None:
         """Wait until the client has read enough. Under `timeouts`, the client is to blame for the time."""
         self._client_reads = True

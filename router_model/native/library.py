@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from ctypes import c_char_p, c_double, c_int64, c_void_p
 from functools import cache
 from typing import Any
@@ -86,10 +87,13 @@ class Kernel:
         self.counts = _function(library.thinkmeter_counts, c_void_p, *text)
         self.prior = _function(library.thinkmeter_prior, c_void_p, c_void_p, *text)
         self.measured = _function(library.thinkmeter_measured, c_void_p, c_void_p, c_void_p, *text)
+        self.events: Callable[[int, bytes, int, int], int] = _function(
+            library.thinkmeter_events, c_void_p, c_char_p, c_int64, c_void_p, result=c_int64
+        )
 
 
-def _function(function: Any, *arguments: Any) -> Any:
-    function.argtypes, function.restype = arguments, None
+def _function(function: Any, *arguments: Any, result: Any = None) -> Any:
+    function.argtypes, function.restype = arguments, result
     return function
 
 
