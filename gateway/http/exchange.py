@@ -219,9 +219,8 @@ class Exchange:
 
     @property
     def takes_chunks(self) -> bool:
-        """Chunks of the body, with their framing, may be written to the client's transport while it reads."""
-        framing, outbox = self._framing, self._outbox
-        return framing is not None and framing.chunked and (outbox is None or outbox.empty)
+        """Chunks, with their framing, may be written to the client's transport while it reads."""
+        return bool(self._framing and self._framing.chunked) and (self._outbox is None or self._outbox.empty)
 
     async def room(self) -> None:
         """Wait until the client has read enough of what is kept for it. Raises: ClientClosed."""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.openai_api import stream
+from gateway.openai_api import repetitions
 from gateway.openai_api.compiled_events import MOST, RepeatedEvents
 from gateway.openai_api.lost_thoughts import LostThought
 from gateway.openai_api.stream import StreamReader
@@ -38,7 +38,7 @@ def unframed(chunks: bytes) -> bytes:
 
 
 def compiled(reader: StreamReader) -> RepeatedEvents | None:
-    with patch.object(stream, "kernel", needed_kernel):
+    with patch.object(repetitions, "kernel", needed_kernel):
         return reader.compiled()
 
 
@@ -166,5 +166,5 @@ def test_without_the_kernel() -> None:
     assert compiled(reader) is None
     fresh = StreamReader(strip_usage=True)
     fresh.feed(event(chunk(" a")) * 2)
-    with patch.object(stream, "kernel", lambda: None):
+    with patch.object(repetitions, "kernel", lambda: None):
         assert fresh.compiled() is None
