@@ -14,8 +14,8 @@ from gateway.errors import (
 from gateway.http.headers import returned
 from gateway.openai_api.counts import loose_object
 from gateway.openai_api.usage import TokenUsage, from_backend, reported_usage
+from gateway.upstream.arriving import HttpResponse
 from gateway.upstream.beginning import Kind
-from gateway.upstream.http1 import HttpResponse
 from gateway.upstream.pool import Backend
 
 _AT_ONCE = 1 << 14  # bytes of a body; reading more takes milliseconds in which no other request is served
