@@ -48,7 +48,7 @@ class RepeatedEvents(ctypes.Structure):
         strip: the count is removed.
         """
         super().__init__(*fixed, *map(len, fixed), *kept, inner, strip and inner >= 0)
-        self._read = kernel.events
+        self._read, self._read_block = kernel.events, kernel.block
         self._address = ctypes.addressof(self)
         self._strips = bool(self.strip)
         self._out, self._room = _shared_room()
@@ -70,6 +70,15 @@ class RepeatedEvents(ctypes.Structure):
         if self.watched is not None:
             self.watched = used
         return (self._room[:passed].tobytes() if self._strips else used), rest
+
+    def read(self, block: bytes) -> tuple[int, bytes]:
+        """Read the events at the beginning of a block that repeat the template, at most `MOST` bytes.
+
+        Returns where they end, and what is forwarded of them.
+        """
+        passed = self._read_block(self._address, block, len(block), self._out)
+        end = self.used
+        return end, self._room[:passed].tobytes() if self._strips else block[:end]
 
     def watch_on(self, *, on: bool) -> None:
         """Leave texts that may hold the mark of a thought, and keep the chunks before them."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from gateway.openai_api.compiled_events import RepeatedEvents
+from gateway.openai_api.compiled_events import MOST, RepeatedEvents
 from gateway.openai_api.deltas import PassedDeltas, Spelling
 from gateway.openai_api.lost_thoughts import LostThought
 from gateway.openai_api.repeated_events import EventTemplate, template_of
 from gateway.openai_api.running_counts import RunningCounts
 from router_model.native.library import kernel
 
+_MANY = 2_048  # bytes of a block; less is read by the kernel only on its way past the reader
 _TRIALS = 8  # events that become the template, until one repeats it
 
 
@@ -48,6 +49,12 @@ class Repetitions:
         template = self._template
         if template is None:
             return 0, b""
+        if _MANY < len(block) <= MOST and (compiled := self._compile(template)):
+            end, events = compiled.read(block)
+            if end:
+                self._trials = 0
+                self.settle(None)
+                return end, events
         end, deltas, kept, event, count = template.read(block, strip=self._strip)
         if not end:
             return 0, b""
@@ -63,14 +70,18 @@ class Repetitions:
         watch: looks for a thought in the answer. It must see more than the kernel does in reasoning, or while
         a mark may be under way.
         """
-        template, compiled = self._template, self._compiled
+        template = self._template
         if template is None or self._trials or (watch and (template.reasoning or not watch.passes)):
             return None
-        if compiled is None and (library := kernel()):
-            compiled = self._compiled = template.compiled(library, strip=self._strip)
+        compiled = self._compile(template)
         if compiled:
             compiled.watch_on(on=watch is not None)
         return compiled
+
+    def _compile(self, template: EventTemplate) -> RepeatedEvents | None:
+        if self._compiled is None and (library := kernel()):
+            self._compiled = template.compiled(library, strip=self._strip)
+        return self._compiled
 
     def settle(self, lost: LostThought | None) -> None:
         """Count what has passed by the kernel, and tell who looks for a thought."""

@@ -22,7 +22,7 @@ typedef struct {
     int64_t closing_size; /* of the tail, what follows the count */
     int64_t inner;        /* objects inside the count; -1 for events without one */
     int64_t strip;        /* remove the count */
-    int64_t watch;        /* take no text that may hold the mark of a thought */
+    int64_t watch;        /* past the reader, take no text that may hold the mark of a thought */
     int64_t used;         /* bytes of the input that the latest call took */
     int64_t deltas;       /* events with a text, until the caller sets it to 0 */
     int64_t count_size;   /* of the latest running count, until the caller sets it to 0 */
@@ -62,7 +62,7 @@ static int may_hold_mark(const char *at, const char *end) {
 }
 
 /* Read the event at the beginning of a chunk. Returns whether it repeats the template. */
-static int read_event(const Template *t, const char *at, const char *end, Event *found) {
+static int read_event(const Template *t, const char *at, const char *end, int watch, Event *found) {
     if (!starts(at, end, t->prefix, t->prefix_size)) return 0;
     const char *text = at + t->prefix_size;
     const char *line = memchr(text, '\n', (size_t)(end - text)); /* must be that of the event */
@@ -84,7 +84,7 @@ static int read_event(const Template *t, const char *at, const char *end, Event 
         }
         if (inner != t->inner || event_end - t->closing_size - numbers + 1 > COUNT) return 0;
     }
-    if (t->watch && may_hold_mark(text, close)) return 0;
+    if (watch && may_hold_mark(text, close)) return 0;
     *found = (Event){text, close, numbers, numbers_end, event_end};
     return 1;
 }
@@ -121,6 +121,44 @@ static int64_t frame(char *out, int64_t size) {
     return count + 2 + size + 2;
 }
 
+/* Read the events at the beginning of a block that repeat the template. `out` gets what is kept of them with
+ * `strip`. Returns where they end; `last` and `deltas` are of them. */
+static const char *read_events(const Template *t, const char *at, const char *end, int watch, char **out,
+                               Event *last, int64_t *deltas) {
+    Event event;
+    while (at < end && read_event(t, at, end, watch, &event)) {
+        *deltas += event.close > event.text;
+        if (t->strip) {
+            *out = put(*out, at, event.close + t->rest_size - at);
+            *out = put(*out, event.end - t->closing_size, t->closing_size);
+        }
+        at = event.end;
+        *last = event;
+    }
+    return at;
+}
+
+static void note(Template *t, const Event *last, int64_t deltas) {
+    t->deltas += deltas;
+    if (t->inner < 0) return;
+    const char *count = last->numbers - 1;
+    t->count_size = last->end - t->closing_size - count;
+    memcpy(t->count, count, (size_t)t->count_size);
+}
+
+/* Read the events at the beginning of a block that repeat the template. With `strip`, `out` gets what is kept
+ * of them, for which it needs the size of the block.
+ *
+ * Returns how many bytes are passed on; `used` tells how many were read. */
+EXPORT int64_t thinkmeter_block(Template *t, const char *data, int64_t size, char *out) {
+    Event last;
+    int64_t deltas = 0;
+    char *to = out;
+    t->used = read_events(t, data, data + size, 0, &to, &last, &deltas) - data;
+    if (t->used) note(t, &last, deltas);
+    return t->strip ? to - out : t->used;
+}
+
 /* Read whole chunks of whole events that repeat the template. With `strip`, `out` gets one chunk of what is
  * kept of them, for which it needs the size of the input and FRAMING bytes. Otherwise they are passed on as
  * they came.
@@ -136,23 +174,10 @@ EXPORT int64_t thinkmeter_events(Template *t, const char *data, int64_t size, ch
         const char *chunk_end = at + length;
         char *to = kept;
         int64_t deltas = 0;
-        Event event;
-        while (at < chunk_end && read_event(t, at, chunk_end, &event)) {
-            deltas += event.close > event.text;
-            if (t->strip) {
-                to = put(to, at, event.close + t->rest_size - at);
-                to = put(to, event.end - t->closing_size, t->closing_size);
-            }
-            at = event.end;
-        }
-        if (at < chunk_end) break;
+        Event last;
+        if (read_events(t, at, chunk_end, t->watch != 0, &to, &last, &deltas) < chunk_end) break;
         kept = to;
-        t->deltas += deltas;
-        if (t->inner >= 0) {
-            const char *count = event.numbers - 1;
-            t->count_size = event.end - t->closing_size - count;
-            memcpy(t->count, count, (size_t)t->count_size);
-        }
+        note(t, &last, deltas);
         used = chunk_end + 2;
     }
     t->used = used - data;

@@ -128,6 +128,28 @@ def test_chunks_of_a_burst(strip: bool) -> None:
     assert reader.token_usage().deltas == 5
 
 
+@settings(max_examples=60)
+@given(st.data(), events(), st.booleans(), st.sampled_from([None, True, False]))
+def test_blocks_of_many_events(
+    data: st.DataObject, made: list[bytes], counts: bool, thinks: bool | None
+) -> None:
+    """What is fed in large blocks is read by the kernel too, with the same result."""
+    direct, careful = (
+        kind(
+            strip_usage=True,
+            strip_counts=counts,
+            lost=None if thinks is None else LostThought(expected=thinks),
+        )
+        for kind in (StreamReader, CarefulReader)
+    )
+    cut = data.draw(st.integers(1, len(made)))
+    with patch.object(repetitions, "kernel", needed_kernel), patch.object(repetitions, "_MANY", 0):
+        for block in (made[0] * 2, b"".join(made[:cut]), b"".join(made[cut:])):
+            assert direct.feed(block) == careful.feed(block)
+            assert direct.passed() == careful.passed()
+            assert direct.token_usage() == careful.token_usage()
+
+
 def test_what_is_not_taken() -> None:
     """A chunk that is incomplete, holds half an event or is oddly framed is left, and very much at once."""
     _, found = ready()
