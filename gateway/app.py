@@ -30,9 +30,10 @@ from gateway.errors import GatewayError, InternalError, MethodNotAllowed
 from gateway.http import server
 from gateway.http.asgi import AsgiExchange
 from gateway.http.browsers import HostRule
-from gateway.http.exchange import Exchange, HttpMemory, HttpTerms
+from gateway.http.exchange import Exchange
 from gateway.http.paths import check_escapes, sent_path
 from gateway.http.protocol import HttpProtocol
+from gateway.http.terms import HttpMemory, HttpTerms
 from gateway.openai_api.endpoints import ENDPOINTS, Endpoint
 from gateway.pipeline.serve import Pipeline
 from gateway.snapshot import Snapshot

@@ -5,44 +5,24 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from random import Random
 from typing import Protocol
 
-from gateway.config.server import HttpLimits
 from gateway.errors import ClientClosed, GatewayError, ShuttingDown
-from gateway.http.addresses import Networks, client_address
-from gateway.http.body_memory import BodyMemory
+from gateway.http.addresses import client_address
 from gateway.http.flow import write_at_once
 from gateway.http.framing import RequestHead
 from gateway.http.headers import PAGE_POLICY, Headers
-from gateway.http.outbox import Outbox, UnreadMemory
+from gateway.http.outbox import Outbox
 from gateway.http.request_body import RequestBody
 from gateway.http.response_framing import ResponseFraming
+from gateway.http.terms import HttpTerms
 
 _ids = Random()  # noqa: S311 - request ids are no secret, and urandom is a system call
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 _PATIENCE = 10.0  # seconds in which a client must take a block when there is no room for more
 _SECONDS_PER_MEBIBYTE = 60.0  # in which a client must read what is left when its backend has finished
-
-
-class HttpMemory:
-    """Memory that the exchanges of a gateway share."""
-
-    def __init__(self, limits: HttpLimits) -> None:
-        self.bodies = BodyMemory(limits.bodies_bytes)
-        self.unread = UnreadMemory(limits.unread_bytes)
-
-
-@dataclass(frozen=True, slots=True)
-class HttpTerms:
-    """What holds for all exchanges of a gateway."""
-
-    limits: HttpLimits
-    memory: HttpMemory
-    proxies: Networks = ()
-    """The networks whose `X-Forwarded-For` is believed."""
 
 
 class ExchangeConnection(Protocol):
@@ -218,6 +198,11 @@ class Exchange:
                 return True
             self._outbox = Outbox(self, self._terms.memory.unread, _PATIENCE)
         return self._outbox.put(block)
+
+    @property
+    def takes_chunks(self) -> bool:
+        """Chunks, with their framing, may be written to the client's transport while it reads."""
+        return bool(self._framing and self._framing.chunked) and (self._outbox is None or self._outbox.empty)
 
     async def room(self) -> None:
         """Wait until the client has read enough of what is kept for it. Raises: ClientClosed."""

@@ -1,7 +1,6 @@
 """The connection to a client: strict framing, limits on size and time, and OpenAI's errors.
 
-uvicorn opens the sockets. Its protocols are not used: they accept what other programs read differently, wait
-indefinitely for headers of any size, keep several copies of incomplete ones, and cost more than our own.
+uvicorn opens the sockets. Its protocols are not used: they accept what others read differently and wait for ever.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from gateway.errors import GatewayError, RequestTimeout
 from gateway.http.body_framing import ChunkedBody, LengthBody
 from gateway.http.connections import Connections
 from gateway.http.errors import TooManyConnections
-from gateway.http.exchange import Exchange, HttpTerms
+from gateway.http.exchange import Exchange
 from gateway.http.flow import HIGH_WATER, WatchedReading
 from gateway.http.framing import RequestHead, empty_lines
 from gateway.http.head_reader import HeadReader
@@ -26,6 +25,7 @@ from gateway.http.headers import Headers
 from gateway.http.lazy_timer import LazyTimer
 from gateway.http.request_body import RequestBody
 from gateway.http.response_framing import closing_response
+from gateway.http.terms import HttpTerms
 
 _SMALL = 4_096
 """Bytes that are copied faster than they are kept track of."""

@@ -47,6 +47,24 @@ class Spelling:
         return visible, reasoning
 
 
+class PassedDeltas:
+    """How many deltas of a stream have passed."""
+
+    __slots__ = ("reasoning", "visible")
+
+    def __init__(self) -> None:
+        self.visible = 0
+        """Of the answer."""
+        self.reasoning = 0
+
+    def add(self, deltas: int, *, reasoning: bool) -> None:
+        """Count deltas of one kind."""
+        if reasoning:
+            self.reasoning += deltas
+        else:
+            self.visible += deltas
+
+
 COMPACT, SPACED = Spelling(b""), Spelling(b" ")
 
 

@@ -13,6 +13,7 @@ _TEXT = re.compile(rb'"content": ?("(?:[^"\\]|\\.)*")')
 _FIRST_CHARACTERS = "<[◁atH"  # of the marks that open a thought
 _LESS, _BACKSLASH = b"<\\"
 _TRIANGLE = "◁".encode()
+_MARK_STARTS = ("<", "◁")
 _ESCAPED = (b"\\u003c", b"\\u25c1")
 """How JSON may write what the closing marks begin with that stand alone, `<` and `◁`."""
 _TAIL = 256
@@ -65,10 +66,19 @@ class LostThought:
         self.mark, self.closed, self.watching = self.mark or closing[1], True, False
         return _deltas_from(texts, closing.end() - len(earlier))
 
+    @property
+    def passes(self) -> bool:
+        """A block in which no mark can begin need not be looked at, but must be told to `passed`."""
+        return self._begun and not self.mark and not any(map(self._tail.__contains__, _MARK_STARTS))
+
+    def passed(self, block: bytes) -> None:
+        """Note the latest block that was not looked at."""
+        self._tail, self._unread = "", block
+
     def _may_close(self, block: bytes) -> bool:
         """Whether a mark may be under way that closes a thought which the chat template has opened."""
         tail = self._tail
-        if _LESS in block or (tail and ("<" in tail or "◁" in tail)):
+        if _LESS in block or (tail and any(map(tail.__contains__, _MARK_STARTS))):
             return True
         # a search for a number, that is for one byte, is several times faster than for bytes
         return (_BACKSLASH in block and any(map(block.__contains__, _ESCAPED))) or (

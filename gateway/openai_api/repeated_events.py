@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from gateway.openai_api.compiled_events import RepeatedEvents
 from gateway.openai_api.deltas import Spelling
 from gateway.openai_api.running_counts import index_of
+from router_model.native.library import Kernel
 
 _BACKSLASH = 92
 
@@ -56,6 +58,15 @@ class EventTemplate:
         self._counted = bool(usage)
         self.index = index
         self.reasoning = reasoning
+
+    def compiled(self, kernel: Kernel, *, strip: bool) -> RepeatedEvents:
+        """The template for the kernel."""
+        fixed, inner = (self._prefix, self._middle, self._tail), self._inner if self._counted else -1
+        return RepeatedEvents(kernel, fixed, (self._rest, len(self._closing)), inner, strip=strip)
+
+    def counted(self, count: bytes) -> bytes:
+        """An event that repeats the template, without a text, with this running count."""
+        return self._prefix + self._middle[:-1] + count + self._closing
 
     def read(self, block: bytes, *, strip: bool) -> tuple[int, int, list[bytes], bytes, bytes]:
         """Read the events at the beginning of a block that repeat the template. It ends with a blank line.

@@ -75,6 +75,9 @@ class StoppingReader(StreamReader):
         """See `StreamReader.feed`. When all choices have ended, the stream is completed for the client."""
         return self._cut(super().feed(block))
 
+    def compiled(self) -> None:
+        """None: every event is searched."""
+
     def finish(self) -> bytes:
         """See `StreamReader.finish`."""
         return self._cut(super().finish())
@@ -146,7 +149,7 @@ class StoppingReader(StreamReader):
         if search is None:
             if not text:
                 return choice
-            search = self._searches[index] = StopSearch(self._stops, parsed=self._reasoning > 0)
+            search = self._searches[index] = StopSearch(self._stops, parsed=self._deltas.reasoning > 0)
         # No string reaches from text before a thought or a tool call to text after it.
         shown = search.feed("", last=True) if reasons else ""
         shown += search.feed(text, counts=self._counts(index), last=finishes or calls)

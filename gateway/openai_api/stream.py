@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from msgspec import UNSET
 
+from gateway.openai_api.compiled_events import RepeatedEvents
 from gateway.openai_api.counts import loose_object, strict_json
-from gateway.openai_api.deltas import COMPACT, Spelling, finished_choices, spelling_of
+from gateway.openai_api.deltas import COMPACT, PassedDeltas, Spelling, finished_choices, spelling_of
 from gateway.openai_api.event_stream import (
     BLANK_LINES,
     DONE,
@@ -19,7 +20,7 @@ from gateway.openai_api.event_stream import (
     with_blank_line,
 )
 from gateway.openai_api.lost_thoughts import LostThought
-from gateway.openai_api.repeated_events import EventTemplate, template_of
+from gateway.openai_api.repetitions import Repetitions
 from gateway.openai_api.running_counts import RunningCounts
 from gateway.openai_api.usage import ReportedUsage, TokenUsage, cut_short, from_backend, reported_usage
 from gateway.openai_api.usage_events import read_chunk
@@ -27,7 +28,6 @@ from gateway.openai_api.usage_events import read_chunk
 _FRESH = 1.0  # seconds; a backend that generates sends something more often
 
 _CR = 13
-_TEMPLATES = 8  # events that become the template, until one repeats it
 
 
 class StreamReader:
@@ -61,16 +61,10 @@ class StreamReader:
         self._spelling: Spelling | None = None
         self._odd = False
         """The JSON is laid out in an unusual way, so every event is parsed."""
-        self._template: EventTemplate | None = None
-        """A recent event. Most others repeat it."""
-        self._tried = 0
-        """How many events became the template since one was repeated."""
         self._usage: ReportedUsage | None = None
         self._running = RunningCounts(prompts)
-        self._visible = 0
-        """Deltas of the answer that passed."""
-        self._reasoning = 0
-        """Deltas of the reasoning that passed."""
+        self._deltas = PassedDeltas()
+        self._repetitions = Repetitions(self._deltas, self._running, strip=strip_counts)
         self._finish_reason: str | None = None
         self._finished: set[str] = set()
         """The choices that have a finish reason."""
@@ -105,12 +99,19 @@ class StreamReader:
             block += self._read(DONE)
         return block
 
+    def compiled(self) -> RepeatedEvents | None:
+        """The kernel's way to pass on the next events, until `feed` is called; None if they must be fed."""
+        if self._arriving.unfinished or self.done or self.failed:
+            return None
+        return self._repetitions.compiled(self._lost if self._watching else None)
+
     @property
     def answered(self) -> bool:
         """The answer is complete, whether or not the end mark has passed."""
         return self.done or self._last or len(self._finished) >= self._choices
 
     def _read(self, block: bytes) -> bytes:
+        self._repetitions.settle(self._lost)
         plain = _CR not in block and block.endswith(b"\n\n")
         passed = self._read_plain(block) if plain else self._read_other(block)
         if self._watching and not self._odd:
@@ -120,40 +121,21 @@ class StreamReader:
     def _read_plain(self, block: bytes) -> bytes:
         """Read whole events: those that repeat the template, and the others by searching and parsing."""
         passed: list[bytes] = []
+        repetitions = self._repetitions
         while block:
-            if self._template is not None:
-                end, events = self._read_repeats(self._template, block)
-                if end == len(block) and not passed:
-                    return events
-                passed.append(events)
-                block = block[end:]
+            end, events = repetitions.read(block)
+            if end == len(block) and not passed:
+                return events
+            passed.append(events)
+            block = block[end:]
             # as long as templates are found, each event may become one
-            at = block.find(b"\n\n") + 2 if self._tried < _TEMPLATES and not self._odd else len(block)
+            at = block.find(b"\n\n") + 2 if repetitions.learning and not self._odd else len(block)
             if block:
                 passed.append(self._read_other(block[:at]))
-                self._learn(block[:at])
+                if self._spelling:
+                    repetitions.learn(block[:at], self._spelling)
             block = block[at:]
         return b"".join(passed)
-
-    def _read_repeats(self, template: EventTemplate, block: bytes) -> tuple[int, bytes]:
-        """Read the events that repeat the template. Returns where they end, and what is forwarded of them."""
-        end, deltas, kept, event, count = template.read(block, strip=self._strip_counts)
-        if not end:
-            return 0, b""
-        self._tried = 0
-        if template.reasoning:
-            self._reasoning += deltas
-        else:
-            self._visible += deltas
-        if count:
-            self._running.repeat(template.index, event, count, strip=self._strip_counts)
-        return end, b"".join(kept) if kept else block[:end]
-
-    def _learn(self, event: bytes) -> None:
-        """Make an event the template, unless many were in vain."""
-        if self._tried < _TEMPLATES and self._spelling is not None:
-            self._tried += 1
-            self._template = template_of(event, self._spelling)
 
     def _read_other(self, block: bytes) -> bytes:
         return self._read_usual(block, self._spelling) if self._spelling else self._read_unknown(block)
@@ -183,8 +165,8 @@ class StreamReader:
 
     def _read_usual(self, block: bytes, spelling: Spelling) -> bytes:
         visible, reasoning = spelling.deltas(block)
-        self._visible += visible
-        self._reasoning += reasoning
+        self._deltas.visible += visible
+        self._deltas.reasoning += reasoning
         if spelling.finish in block:
             self._read_finish_reasons(block, spelling)
         self._read_end(block)
@@ -197,10 +179,10 @@ class StreamReader:
         """Count the deltas of a thought that was sent as a part of the answer as what they are."""
         if self._lost is None or not self._watching:
             return
-        after = self._lost.look(block, thinks=self._reasoning > 0)
+        after = self._lost.look(block, thinks=self._deltas.reasoning > 0)
         self._watching = self._lost.watching
         if after is not None:
-            self._reasoning, self._visible = self._visible - after, after
+            self._deltas.reasoning, self._deltas.visible = self._deltas.visible - after, after
 
     def _read_finish_reasons(self, block: bytes, spelling: Spelling) -> None:
         """Keep the last `"finish_reason":"stop"` of the block; before the end the field is null."""
@@ -260,7 +242,11 @@ class StreamReader:
 
         `unseen` is how many tokens the backend may have generated without sending them.
         """
-        return max(self._visible + self._reasoning + unseen, self._running.total().completion_tokens or 0)
+        self._repetitions.settle(self._lost)
+        return max(
+            self._deltas.visible + self._deltas.reasoning + unseen,
+            self._running.total().completion_tokens or 0,
+        )
 
     def silent(self, age: float) -> bool:
         """Whether what passed says nothing about what the backend has generated.
@@ -272,7 +258,8 @@ class StreamReader:
 
     def token_usage(self) -> TokenUsage:
         """The token usage so far: as the backend reported it, or else as counted from what passed."""
-        reasoning, visible = self._reasoning, self._visible
+        self._repetitions.settle(self._lost)
+        reasoning, visible = self._deltas.reasoning, self._deltas.visible
         if self._lost and self._lost.mark and not self._lost.closed:
             reasoning, visible = reasoning + visible, 0
         usage = self._usage or (self._running.total() if self._running and self.done else None)
@@ -294,7 +281,7 @@ class StreamReader:
         if self._running:
             total = from_backend(self._running.total(), reasoning, visible)
         total.completion, total.source = passed, "counted"
-        total.deltas = self._visible + self._reasoning
+        total.deltas = self._deltas.visible + self._deltas.reasoning
         total.prompt = reported.prompt if total.prompt is None else total.prompt
         total.uncounted = reported.uncounted
         return total

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from gateway.errors import BackendDisconnected, BackendError
 from gateway.http.exchange import Exchange
 from gateway.http.headers import Headers
+from gateway.openai_api.compiled_events import RepeatedEvents
 from gateway.openai_api.event_stream import BLANK_LINES, KEEP_ALIVE
 from gateway.openai_api.large_requests import LARGE_BODY
 from gateway.openai_api.lost_thoughts import LostThought
@@ -120,7 +121,7 @@ class StreamRelay:
     up only to start the response, when the client does not read, in a silence, and at the end.
     """
 
-    __slots__ = ("_end", "_exchange", "_first", "_reader", "_record", "_response", "_waits")
+    __slots__ = ("_compiled", "_end", "_exchange", "_first", "_reader", "_record", "_response", "_waits")
 
     def __init__(
         self, exchange: Exchange, record: Record, response: UpstreamResponse, reader: StreamReader
@@ -135,6 +136,8 @@ class StreamRelay:
         """The end of what was sent last."""
         self._waits = False
         """`take` has told that the task must go on first."""
+        self._compiled: RepeatedEvents | None = None
+        """Passes on the next events, as long as they repeat others."""
 
     def take(self, block: bytes) -> bool:
         """Pass on a block. Returns False if the task must go on before there can be more."""
@@ -151,7 +154,21 @@ class StreamRelay:
         if self._reader.stopped:
             self._waits = True
             return False
+        self._compiled = compiled = self._reader.compiled()
+        direct = compiled and self._exchange.takes_chunks and self._end.endswith(BLANK_LINES)
+        self._response.open_shortcut(self._pass_repeats if direct else None)
         return True
+
+    def _pass_repeats(self, data: bytes) -> bytes:
+        """Pass on chunks of events that repeat others, past the reader. Returns the rest, for `take`."""
+        client, compiled = self._exchange.client, self._compiled
+        if compiled is None or client.paused or client.gone:
+            return data
+        passed, rest = compiled.pass_on(data)
+        if passed:
+            client.transport.write(passed)
+            self._response.latest = time.perf_counter()
+        return rest
 
     async def run(self, *, comments: bool) -> None:
         """Pass on the whole stream, with a comment line whenever it is silent for long.

@@ -6,8 +6,8 @@ from typing import Literal
 
 from gateway.errors import BackendDisconnected, BackendError
 from gateway.openai_api.event_stream import ends_event, is_whole
+from gateway.upstream.arriving import HttpResponse
 from gateway.upstream.errors import Failure, failure_of
-from gateway.upstream.http1 import HttpResponse
 
 _ERROR_BYTES = 65_536  # the rest of a longer error body is not read
 _TYPES = frozenset("text/html text/plain text/event-stream application/json application/octet-stream".split())

@@ -9,8 +9,9 @@ from random import Random
 from gateway.config.models import ReplicaTls
 from gateway.errors import NoBackend
 from gateway.http.headers import Headers
+from gateway.upstream.arriving import HttpResponse
 from gateway.upstream.connecting import ConnectError, Connector
-from gateway.upstream.http1 import Connection, HttpResponse
+from gateway.upstream.http1 import Connection
 from gateway.upstream.origin import Origin, head_start, parse_origin, request_head
 
 _chance = Random()  # noqa: S311 - when a connection ends is no secret

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from gateway.config.models import Timeouts
 from gateway.errors import BackendTimeout
-from gateway.upstream.http1 import HttpResponse
+from gateway.upstream.arriving import HttpResponse
 from gateway.upstream.pool import Backend
 from gateway.upstream.request import UpstreamRequest
 

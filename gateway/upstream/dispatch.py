@@ -28,12 +28,13 @@ from gateway.errors import (
 from gateway.openai_api.amendments import AS_PLANNED, Amendment
 from gateway.openai_api.event_stream import first_error
 from gateway.upstream.amending import PartRefused, adapt, amend, part_refused, remember_refused
+from gateway.upstream.arriving import HttpResponse
 from gateway.upstream.asking import ask_once
 from gateway.upstream.beginning import first_event, kind_of, read_failure
 from gateway.upstream.client import HttpClient
 from gateway.upstream.deadline import Deadline, Deadlines
 from gateway.upstream.errors import Failure, stream_failure
-from gateway.upstream.http1 import Connection, HttpResponse
+from gateway.upstream.http1 import Connection
 from gateway.upstream.pool import Backend, Pool
 from gateway.upstream.quarantine import Quarantine
 from gateway.upstream.request import UpstreamRequest

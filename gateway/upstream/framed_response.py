@@ -119,6 +119,11 @@ class DeclaredBody:
         """What has arrived behind it."""
         self.error: FramingError | None = None
 
+    @property
+    def between_chunks(self) -> bool:
+        """The next byte begins a chunk. There are none."""
+        return False
+
     def take(self, data: bytes) -> bytes:
         """The bytes of the body in `data`."""
         left = self._left
@@ -149,6 +154,11 @@ class ChunkedResponse:
         """What has arrived behind it."""
         self.error: FramingError | None = None
         """Why the rest cannot be read."""
+
+    @property
+    def between_chunks(self) -> bool:
+        """The next byte begins a chunk."""
+        return not (self._left or self._trailers or self._unread)
 
     def take(self, data: bytes) -> bytes:
         """The bytes of the body in `data`."""

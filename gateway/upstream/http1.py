@@ -1,4 +1,4 @@
-"""Connections of the HTTP/1.1 client for backends, and the responses on them.
+"""Connections of the HTTP/1.1 client for backends.
 
 A general client costs twice as much per request (docs/decisions/0002). This one leaves out what a gateway to
 inference servers does not need: redirects, cookies, proxies, compression, pipelining. It raises the gateway's
@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
 
 from gateway.errors import BackendDisconnected, BackendError, GatewayError
-from gateway.http.headers import Headers
+from gateway.upstream.arriving import UNREAD_BYTES, HttpResponse
 from gateway.upstream.causes import Cause
 from gateway.upstream.connecting import lost_cause
 from gateway.upstream.framed_response import (
@@ -24,154 +23,9 @@ from gateway.upstream.framed_response import (
     read_response_head,
 )
 
-_WINDOW = 1 << 18  # with more unread bytes than this, the connection is not read until they are taken
 _INFORMED_BYTES = 1 << 17  # of heads that announce another one
-_PIECE_OVERHEAD = 64  # bytes that Python needs for each piece of a body
 _CLOSING_SECONDS = 0.1  # if a server closes an idle connection just as it is used, it shows within this time
 _TLS_ALERT = b"\x15\x03"  # how a TLS server begins its response to a request without TLS
-
-
-class HttpResponse:
-    """One response. After `begun` it has a status and headers; then its body is read in blocks."""
-
-    status = 0
-    headers: Headers = []  # noqa: RUF012 - replaced, never changed
-    """Names in lower case."""
-    complete = False
-    """The whole body has arrived."""
-    failure: GatewayError | None = None
-    waiter: asyncio.Future[bool] | None = None
-    kept = 0
-    """The size of `blocks` in memory, in bytes."""
-    _receiver: Callable[[bytes], bool] | None = None
-    _most = 0
-    """Bytes that the receiver takes at once."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.blocks: list[bytes] = []
-        """Parts of the body that have arrived and have not been read yet."""
-        self._connection = connection
-
-    def header(self, name: bytes) -> str:
-        """The first value of a header, or an empty string."""
-        for key, value in self.headers:
-            if key == name:
-                return value.decode("latin-1")
-        return ""
-
-    async def begun(self) -> None:
-        """Wait for the status and the headers.
-
-        Raises: BackendDisconnected, BackendError.
-        """
-        while not self.status:
-            await self._arrival()
-
-    async def block(self) -> bytes:
-        """Wait for more of the body; returns all that has arrived, or b"" at the end and when interrupted.
-
-        Raises: BackendDisconnected, BackendError.
-        """
-        while not self.blocks and not self.complete:
-            if await self._arrival():
-                break
-        return self._arrived()
-
-    async def receive(self, receiver: Callable[[bytes], bool], most: int) -> bytes:
-        """Have a function called with the body as it arrives, in the same turn of the event loop.
-
-        That ends with the body, when `receiver` returns False, with an interruption, or when more than `most`
-        bytes have arrived at once. These are returned.
-
-        Raises: BackendDisconnected, BackendError, and what `receiver` raises.
-        """
-        try:
-            while not self.blocks and not self.complete:
-                self._receiver, self._most = receiver, most
-                if await self._arrival():
-                    break
-        finally:
-            self._receiver = None
-        return self._arrived()
-
-    def deliver(self, body: bytes) -> None:
-        """Take a part of the body from the connection."""
-        receiver = self._receiver
-        if receiver is None or len(body) > self._most:
-            self._receiver = None
-            self.blocks.append(body)
-            self.kept += len(body) + _PIECE_OVERHEAD
-            self.wake()
-            return
-        try:
-            if receiver(body):
-                return
-        except Exception as error:  # noqa: BLE001 - it belongs to the task that waits
-            self._receiver = None
-            if self.waiter and not self.waiter.done():
-                self.waiter.set_exception(error)
-            return
-        self._receiver = None
-        self.interrupt()
-
-    def wake(self) -> None:
-        """Let the task go on that waits for the response."""
-        if self.waiter and not self.waiter.done():
-            self.waiter.set_result(False)
-
-    def _arrived(self) -> bytes:
-        """Everything that has arrived and has not been read yet."""
-        if not self.blocks:
-            return b""
-        block = self.blocks[0] if len(self.blocks) == 1 else b"".join(self.blocks)
-        self.blocks.clear()
-        if self.kept > _WINDOW and not (self.complete or self.failure):
-            self._connection.transport.resume_reading()
-        self.kept = 0
-        return block
-
-    @property
-    def at_end(self) -> bool:
-        """The whole body has arrived and has been read."""
-        return self.complete and not self.blocks
-
-    async def read(self, most: int) -> bytes:
-        """Read the rest of the body, but stop after the block that exceeds `most` bytes.
-
-        Raises: BackendDisconnected, BackendError.
-        """
-        if self.complete:
-            return self._arrived()
-        blocks, size = [], 0
-        while size <= most and (block := await self.block()):
-            blocks.append(block)
-            size += len(block)
-        return b"".join(blocks)
-
-    def interrupt(self) -> None:
-        """Let `block` return b"", if it waits for a body that does not come."""
-        if self.waiter and not self.waiter.done():
-            self.waiter.set_result(True)
-
-    def fail(self, failure: GatewayError) -> None:
-        """Let whoever waits for more of the response get this error."""
-        self.failure = failure
-        self.wake()
-
-    async def _arrival(self) -> bool:
-        """Wait until something has arrived. Returns whether nothing has, as the wait was interrupted."""
-        if self.failure:
-            raise self.failure.detached()
-        self.waiter = asyncio.get_running_loop().create_future()
-        try:
-            return await self.waiter
-        finally:
-            self.waiter = None
-
-    def close(self) -> None:
-        """Cut the connection if the response is not complete, which tells the backend to stop."""
-        if not self.complete:
-            self._connection.transport.abort()
 
 
 class Connection(asyncio.Protocol):
@@ -192,7 +46,8 @@ class Connection(asyncio.Protocol):
         """What has arrived of the head."""
         self._informed = 0
         """Bytes of heads that announce another one."""
-        self._keep = self._heard = False
+        self._keep = self._heard = self._between = False
+        """`_between`: the next byte begins a chunk of the body."""
         self._asked_at = 0.0
         self._loss: tuple[Exception | None] | None = None
         """What `connection_lost` was called with."""
@@ -201,10 +56,11 @@ class Connection(asyncio.Protocol):
 
     def ask(self, head: bytes, body: bytes, *, keep: bool = True) -> HttpResponse:
         """Send a request; the connection must be idle. `keep`: it may be used again after the response."""
-        self._response = response = HttpResponse(self)
+        self._response = response = HttpResponse(self.transport)
         self._head = self._body = None
         self._beginning, self._informed = b"", 0
-        self._heard, self._keep, self._asked_at = False, keep, time.monotonic()
+        self._heard = self._between = False
+        self._keep, self._asked_at = keep, time.monotonic()
         if self._loss:  # between its opening and now
             self.connection_lost(*self._loss)
         elif not self.transport.is_closing():
@@ -221,6 +77,12 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
             return
         self._heard = True
+        if self._between and response.shortcut is not None:
+            data = response.shortcut(data)
+        if data:
+            self._read(response, data)
+
+    def _read(self, response: HttpResponse, data: bytes) -> None:
         body, part = self._body, data
         if body is None:
             try:
@@ -236,7 +98,8 @@ class Connection(asyncio.Protocol):
         if part:
             response.deliver(part)
         if body.open:
-            if response.kept > _WINDOW:
+            self._between = body.between_chunks
+            if response.kept > UNREAD_BYTES:
                 self.transport.pause_reading()
         elif body.error or body.rest.strip(b"\r\n"):
             self._cannot_read(body.error or FramingError("more than one response to a request"), data)
@@ -302,7 +165,7 @@ class Connection(asyncio.Protocol):
         response.wake()
         reusable = self._keep and self._head and self._head.keep_alive
         if reusable and not self.transport.get_write_buffer_size():
-            if response.kept > _WINDOW:
+            if response.kept > UNREAD_BYTES:
                 self.transport.resume_reading()
             self.idle_since = time.monotonic()
             self._idle.append(self)

@@ -14,8 +14,8 @@ from gateway.errors import (
 from gateway.http.headers import returned
 from gateway.openai_api.counts import loose_object
 from gateway.openai_api.usage import TokenUsage, from_backend, reported_usage
+from gateway.upstream.arriving import HttpResponse
 from gateway.upstream.beginning import Kind
-from gateway.upstream.http1 import HttpResponse
 from gateway.upstream.pool import Backend
 
 _AT_ONCE = 1 << 14  # bytes of a body; reading more takes milliseconds in which no other request is served
@@ -109,6 +109,13 @@ class UpstreamResponse:
             self.body = await self._response.receive(take, _AT_ONCE)
             if not self.body:
                 return
+
+    def open_shortcut(self, shortcut: Callable[[bytes], bytes] | None) -> None:
+        """Have chunks of the body given to a function as they come, with their framing; for use by `take`.
+
+        The function returns the rest of them, which `take` gets. It sets `latest` too.
+        """
+        self._response.open_shortcut(shortcut)
 
     async def wait_for_client(self, reading: Awaitable[None]) -> None:
         """Wait until the client has read enough. Under `timeouts`, the client is to blame for the time."""

@@ -1,4 +1,4 @@
-"""Compiles `kernel.c` into a shared library beside it: `python -m router_model.native.build`.
+"""Compiles the C beside it into one shared library: `python -m router_model.native.build`.
 
 Needs the standard library alone, because the build of the package runs it too. The compiler is the system's
 `cc`, if it can compile, or Zig's, which comes as a wheel (`ziglang`).
@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("kernel.c")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernel.c", "events.c"))
 SYSTEM: tuple[str, ...] = ("cc",)
 ZIG: tuple[str, ...] = (sys.executable, "-m", "ziglang", "cc", "-mcpu=baseline")  # for any CPU of its kind
 _FLAGS = ("-O3", "-std=c11", "-fPIC", "-shared", "-fvisibility=hidden")
@@ -21,9 +21,9 @@ _TRIAL = "#include <math.h>\n#include <string.h>\ndouble f(char *c) { return exp
 _SECONDS = 120  # Zig builds its own runtime when it is used for the first time
 
 
-def library_path(folder: Path = SOURCE.parent) -> Path:
-    """Where the library belongs. Its name holds the digest of the source: no outdated one is ever found."""
-    digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
+def library_path(folder: Path = SOURCES[0].parent) -> Path:
+    """Where the library belongs. Its name holds the digest of the sources: no outdated one is ever found."""
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in SOURCES)).hexdigest()[:12]
     return folder / f"kernel-{digest}.so"
 
 
@@ -32,10 +32,10 @@ def compiles(compiler: Sequence[str]) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "trial.c")
         source.write_text(_TRIAL)
-        return _run(compiler, source, Path(folder, "trial.so")) is None
+        return _run(compiler, [source], Path(folder, "trial.so")) is None
 
 
-def build(folder: Path = SOURCE.parent, compilers: Iterable[Sequence[str]] = (SYSTEM, ZIG)) -> Path | str:
+def build(folder: Path = SOURCES[0].parent, compilers: Iterable[Sequence[str]] = (SYSTEM, ZIG)) -> Path | str:
     """The library in a folder, compiled unless it is there; or why no compiler could."""
     library = library_path(folder)
     problems = []
@@ -44,7 +44,7 @@ def build(folder: Path = SOURCE.parent, compilers: Iterable[Sequence[str]] = (SY
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         made = Path(temporary, library.name)
         for compiler in compilers:
-            problem = _run(compiler, SOURCE, made)
+            problem = _run(compiler, SOURCES, made)
             if problem is None:
                 for outdated in folder.glob("kernel-*.so"):
                     outdated.unlink(missing_ok=True)
@@ -53,9 +53,9 @@ def build(folder: Path = SOURCE.parent, compilers: Iterable[Sequence[str]] = (SY
     return "; ".join(problems)
 
 
-def _run(compiler: Sequence[str], source: Path, made: Path) -> str | None:
+def _run(compiler: Sequence[str], sources: Iterable[Path], made: Path) -> str | None:
     """None, or what went wrong."""
-    command = [*compiler, *_FLAGS, str(source), "-o", str(made), "-lm"]
+    command = [*compiler, *_FLAGS, *map(str, sources), "-o", str(made), "-lm"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired) as error:

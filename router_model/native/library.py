@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from ctypes import c_char_p, c_double, c_int64, c_void_p
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -74,6 +75,10 @@ class MappingArrays(_Structure):
     )
 
 
+Passing: TypeAlias = Callable[[int, bytes, int, int], int]
+"""Reads events, given the address of a `Template`, bytes, their number, and room for what is passed on."""
+
+
 class Kernel:
     """The functions. They keep the GIL: a call is shorter than a wait for it would be."""
 
@@ -86,10 +91,13 @@ class Kernel:
         self.counts = _function(library.thinkmeter_counts, c_void_p, *text)
         self.prior = _function(library.thinkmeter_prior, c_void_p, c_void_p, *text)
         self.measured = _function(library.thinkmeter_measured, c_void_p, c_void_p, c_void_p, *text)
+        passing = (c_void_p, c_char_p, c_int64, c_void_p)
+        self.events: Passing = _function(library.thinkmeter_events, *passing, result=c_int64)
+        self.block: Passing = _function(library.thinkmeter_block, *passing, result=c_int64)
 
 
-def _function(function: Any, *arguments: Any) -> Any:
-    function.argtypes, function.restype = arguments, None
+def _function(function: Any, *arguments: Any, result: Any = None) -> Any:
+    function.argtypes, function.restype = arguments, result
     return function
 
 

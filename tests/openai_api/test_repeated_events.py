@@ -62,7 +62,7 @@ class CarefulReader(StreamReader):
     """Reads no event by a template."""
 
     def _read(self, block: bytes) -> bytes:
-        self._template, self._tried = None, 1_000
+        self._repetitions._template, self._repetitions._trials = None, 1_000
         return super()._read(block)
 
 

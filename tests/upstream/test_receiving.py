@@ -10,7 +10,8 @@ from unittest.mock import Mock
 import pytest
 
 from gateway.errors import BackendDisconnected, BackendError
-from gateway.upstream.http1 import Connection, HttpResponse
+from gateway.upstream.arriving import HttpResponse
+from gateway.upstream.http1 import Connection
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 

@@ -56,12 +56,14 @@ def test_compiler_is_tried() -> None:
     assert build.compiles(COPIES)
 
 
-def test_name_follows_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another source has a library of another name, so that an outdated one is never loaded."""
-    other = tmp_path / "kernel.c"
-    other.write_bytes(build.SOURCE.read_bytes() + b"\n")
+@pytest.mark.parametrize("changed", range(len(build.SOURCES)))
+def test_name_follows_the_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: int) -> None:
+    """Other sources have a library of another name, so that an outdated one is never loaded."""
+    sources = list(build.SOURCES)
+    sources[changed] = tmp_path / "other.c"
+    sources[changed].write_bytes(build.SOURCES[changed].read_bytes() + b"\n")
     before = build.library_path(tmp_path)
-    monkeypatch.setattr(build, "SOURCE", other)
+    monkeypatch.setattr(build, "SOURCES", tuple(sources))
 
     assert build.library_path(tmp_path) != before
 
