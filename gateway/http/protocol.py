@@ -1,6 +1,6 @@
 """The connection to a client: strict framing, limits on size and time, and OpenAI's errors.
 
-uvicorn opens the sockets. Its protocols are not used: they accept what others read differently and wait for ever.
+uvicorn opens the sockets. Its protocols accept what others read differently, and wait for headers for ever.
 """
 
 from __future__ import annotations
