@@ -34,6 +34,7 @@ class Bench:
         self._servers = ExitStack()
 
     def __enter__(self) -> Self:
+        targets.refuse_taken(BACKEND_PORT)
         self._redis = self._servers.enter_context(real_redis())
         os.sched_setaffinity(self._redis.process.pid, {BENCH_CORE})
         command = [sys.executable, "-m", "tests.fakes.backend", "--light", "--port", str(BACKEND_PORT)]

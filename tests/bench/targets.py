@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -159,6 +160,13 @@ def stop(process: subprocess.Popen[bytes]) -> None:
             return
 
 
+def refuse_taken(port: int) -> None:
+    """Raise an error if a process listens on the port: with SO_REUSEPORT it would take a part of the load."""
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise RuntimeError(f"another process listens on port {port}")
+
+
 def wait_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
@@ -180,6 +188,7 @@ def running(target: Target, *, port: int, upstream: str, redis: str, folder: Pat
     if not target.command:
         yield []
         return
+    refuse_taken(port)
     config = folder / f"{target.name}.yaml"
     config.write_text(target.config.format(port=port, upstream=upstream, redis=redis, key=KEY))
     python = target.checkout / ".venv/bin/python"
