@@ -56,7 +56,7 @@ class ArrivingEvent:
                 return b""
             block, self.unfinished = bytes(self.unfinished), b""
         if not block.endswith(b"\n\n"):
-            end = max((block.rfind(mark) + len(mark) for mark in BLANK_LINES if mark in block), default=0)
+            end = end_of_events(block)
             if len(block) - end <= _EVENT_LIMIT:
                 block, self.unfinished = block[:end], block[end:]
         return block
@@ -67,9 +67,17 @@ class ArrivingEvent:
         return rest
 
 
+def end_of_events(block: bytes) -> int:
+    """Where the last complete event of a block ends; 0 if none does."""
+    end = block.rfind(b"\n\n") + 2 if b"\n\n" in block else 0
+    if b"\r" in block:
+        end = max([end, *(block.rfind(mark) + len(mark) for mark in BLANK_LINES[1:] if mark in block)])
+    return end
+
+
 def ends_event(block: bytes | bytearray) -> bool:
     """Whether a block holds the blank line that ends an event."""
-    return any(mark in block for mark in BLANK_LINES)
+    return b"\n\n" in block or (b"\r" in block and any(mark in block for mark in BLANK_LINES[1:]))
 
 
 def event_data(event: bytes) -> bytes:

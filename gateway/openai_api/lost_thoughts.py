@@ -12,6 +12,7 @@ _TEXT = re.compile(rb'"content": ?("(?:[^"\\]|\\.)*")')
 
 _FIRST_CHARACTERS = "<[◁atH"  # of the marks that open a thought
 _LESS, _BACKSLASH = b"<\\"
+_string = json.JSONDecoder(strict=False).decode
 _TRIANGLE = "◁".encode()
 _MARK_STARTS = ("<", "◁")
 _ESCAPED = (b"\\u003c", b"\\u25c1")
@@ -100,7 +101,12 @@ class LostThought:
 
 
 def _texts(block: bytes) -> list[str]:
-    return [json.loads(text.decode(errors="replace"), strict=False) for text in _TEXT.findall(block)]
+    return [
+        text[1:-1].decode(errors="replace")
+        if _BACKSLASH not in text
+        else _string(text.decode(errors="replace"))
+        for text in _TEXT.findall(block)
+    ]
 
 
 def _deltas_from(texts: list[str], position: int) -> int:

@@ -9,6 +9,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from gateway.http.headers import Headers
+from gateway.upstream.compiled_chunks import whole_chunks
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _STATUS_LINE = rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*+)?\r\n"
@@ -21,6 +22,7 @@ _EXTENSION = rb"(?:;%b(?:=(?:%b|%b))?)*+" % (_TOKEN, _TOKEN, _QUOTED)
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})%b" % _EXTENSION)
 _SIZE_BEGINNING = re.compile(rb"(?:[0-9A-Fa-f]{1,16}(?:;[\t\x20-\x7e\x80-\xff]*+)?\r?)?")
 _SHORT = 16  # bytes of a line
+_LARGE = 2_048  # bytes; in fewer there are few chunks
 _HEADER_BYTES = 1 << 16
 _OVERHEAD_BYTES = 1 << 17
 """Between two pieces of a body: sizes of chunks with their extensions, and trailers."""
@@ -169,7 +171,12 @@ class ChunkedResponse:
             if not self._left and not self._trailers and (chunk := _only_chunk(data)):
                 self._overhead = 0
                 return chunk
-            at = self._read_chunks(data, parts)
+            at = 0
+            if len(data) > _LARGE and self.between_chunks:
+                body, at = whole_chunks(data)
+                if body:
+                    parts.append(body)
+            at = self._read_chunks(data, at, parts)
             if self._trailers:
                 self._read_trailers(data, at)
             if parts:
@@ -180,9 +187,11 @@ class ChunkedResponse:
             self.error, self.open = error, False
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _read_chunks(self, data: bytes, parts: list[bytes]) -> int:
-        """Read chunks up to the last one, which is empty. Returns where the trailers begin."""
-        at, size = (self._rest_of_chunk(data, parts) if self._left else 0), len(data)
+    def _read_chunks(self, data: bytes, at: int, parts: list[bytes]) -> int:
+        """Read chunks from `at` up to the last one, which is empty. Returns where the trailers begin."""
+        size = len(data)
+        if self._left:
+            at = self._rest_of_chunk(data, parts)
         while at < size and not self._trailers:
             line = data.find(b"\r\n", at)
             if line < 0:

@@ -21,6 +21,15 @@ from gateway.upstream.pool import Backend
 _AT_ONCE = 1 << 14  # bytes of a body; reading more takes milliseconds in which no other request is served
 
 
+def _part_end(block: bytes, start: int) -> int:
+    """Where the part of a block ends that is read at once: between two events, if there are any."""
+    most = start + _AT_ONCE
+    if most >= len(block):
+        return len(block)
+    end = block.rfind(b"\n\n", start, most)
+    return most if end < 0 else end + 2
+
+
 class UpstreamResponse:
     """A response past the commit point."""
 
@@ -98,11 +107,13 @@ class UpstreamResponse:
         self._pauses = True
         while True:
             block, self.body = self.body, b""
-            for start in range(0, len(block), _AT_ONCE):
+            end = 0
+            while (start := end) < len(block):
                 if start:
                     await asyncio.sleep(0)
-                if not take(block[start : start + _AT_ONCE]):
-                    self.body = block[start + _AT_ONCE :]
+                end = _part_end(block, start)
+                if not take(block[start:end]):
+                    self.body = block[end:]
                     return
             if self._response.at_end:
                 return

@@ -185,3 +185,19 @@ EXPORT int64_t thinkmeter_events(Template *t, const char *data, int64_t size, ch
     const int64_t passed = t->strip ? frame(out, kept - out - FRAMING) : t->used;
     return used == end ? passed : -passed;
 }
+
+/* Read whole chunks. `out` gets what is in them, for which it needs the size of the input. Returns its size;
+ * `used` tells how many bytes were read, up to the first chunk that is not whole or not plain. */
+EXPORT int64_t thinkmeter_chunks(const char *data, int64_t size, char *out, int64_t *used) {
+    const char *end = data + size, *next = data;
+    char *to = out;
+    while (next < end) {
+        const char *chunk = next;
+        const int64_t length = read_size(&chunk, end);
+        if (!length) break;
+        to = put(to, chunk, length);
+        next = chunk + length + 2;
+    }
+    *used = next - data;
+    return to - out;
+}

@@ -93,6 +93,9 @@ class Kernel:
         self.measured = _function(library.thinkmeter_measured, c_void_p, c_void_p, c_void_p, *text)
         passing = (c_void_p, c_char_p, c_int64, c_void_p)
         self.events: Passing = _function(library.thinkmeter_events, *passing, result=c_int64)
+        self.chunks = _function(
+            library.thinkmeter_chunks, c_char_p, c_int64, c_void_p, c_void_p, result=c_int64
+        )
         self.block: Passing = _function(library.thinkmeter_block, *passing, result=c_int64)
 
 

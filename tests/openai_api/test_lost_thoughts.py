@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from gateway.openai_api import lost_thoughts
 from gateway.openai_api.lost_thoughts import LostThought
 from gateway.openai_api.stream import StreamReader
 from gateway.openai_api.usage import TokenUsage
@@ -116,3 +119,12 @@ def test_end_inside_the_thought(field: str, finish: str, truncated: bool) -> Non
 def test_empty_answer_without_a_thought() -> None:
     """A model that has nothing to say has lost nothing."""
     assert not usage_of(events([""])).truncated
+
+
+@given(st.lists(st.text(max_size=12), min_size=1, max_size=4), st.booleans())
+def test_texts_of_deltas(deltas: list[str], ascii_only: bool) -> None:
+    """Texts are read as JSON writes them, with and without escapes."""
+    texts = [json.dumps(delta, ensure_ascii=ascii_only).encode() for delta in deltas]
+    block = b"".join(b'data: {"choices":[{"delta":{"content":%b}}]}\n\n' % text for text in texts)
+
+    assert lost_thoughts._texts(block) == deltas

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from unittest import mock
 
 import httptools
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gateway.upstream import framed_response
 from gateway.upstream.framed_response import (
     FramingError,
     end_of_head,
@@ -104,6 +106,18 @@ def test_damaged_chunks(body: bytes, data: st.DataObject, cuts: list[int]) -> No
     assert complete == reference.complete
     assert failed or not reference.failed
     assert reference.body.startswith(found) or found.startswith(reference.body)
+
+
+@given(chunked(), st.data(), st.lists(st.integers(0, 400), max_size=4))
+def test_chunks_read_by_the_kernel(body: bytes, data: st.DataObject, cuts: list[int]) -> None:
+    """The kernel reads whole chunks as Python does, in damaged bodies too."""
+    at = data.draw(st.integers(0, len(body) - 1))
+    byte = data.draw(st.sampled_from(body[at : at + 1] + b'\r\n \t;0gG-+x_\x00\xff"='))
+    stream = pieces(body[:at] + bytes([byte]) + body[at + 1 :], cuts)
+    with mock.patch.object(framed_response, "_LARGE", 0):
+        by_kernel = read(CHUNKED, stream)
+
+    assert by_kernel == read(CHUNKED, stream)
 
 
 @given(st.binary(max_size=60), st.lists(st.integers(0, 60), max_size=4), st.binary(max_size=3))
