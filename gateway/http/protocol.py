@@ -1,6 +1,6 @@
 """The connection to a client: strict framing, limits on size and time, and OpenAI's errors.
 
-uvicorn opens the sockets. Its protocols accept what others read differently, and wait for headers for ever.
+uvicorn opens the sockets. Its parser accepts ambiguous requests, and sets no time limit for the headers.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class RepeatedEvents(ctypes.Structure):
         self._read, self._read_block = kernel.events, kernel.block
         self._address = ctypes.addressof(self)
         self._strips = bool(self.strip)
-        self._out, self._room = _shared_room()
+        self._out, self._room = shared_room()
         self.watched: bytes | None = None
         """The latest chunks that were taken while the answer is watched, see `watch_on`."""
 
@@ -96,7 +96,7 @@ _COUNT_AT = RepeatedEvents.count.offset
 
 
 @cache
-def _shared_room() -> tuple[int, memoryview]:
-    """Room for what is passed on, which all streams share: its address and its bytes."""
+def shared_room() -> tuple[int, memoryview]:
+    """Room for what one call writes, which all streams share: its address and its bytes."""
     room = ctypes.create_string_buffer(MOST + 2 * _FRAMING)
     return ctypes.addressof(room), memoryview(room).cast("B")

@@ -67,7 +67,7 @@ class Channel(asyncio.Protocol):
             return
         if reply is _INCOMPLETE:
             return
-        if self._reader.has_data():  # more than one reply: nobody knows which of them is the command's
+        if self._reader.has_data():  # two replies to one command: either may be the right one
             self.close(ConnectionResetError("Redis said more than was asked"))
             return
         self._idle.append(self)

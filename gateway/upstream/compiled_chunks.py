@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-from functools import cache
 
+from gateway.openai_api.compiled_events import MOST, shared_room
 from router_model.native.library import kernel
 
-LONGEST = 1 << 18
-"""Bytes that one call reads at most."""
+_used = ctypes.c_int64()
+_address = ctypes.addressof(_used)
 
 
 def whole_chunks(data: bytes) -> tuple[bytes, int]:
@@ -17,14 +17,7 @@ def whole_chunks(data: bytes) -> tuple[bytes, int]:
     That is nothing, and 0, where the kernel was not built.
     """
     library, size = kernel(), len(data)
-    if library is None or size > LONGEST:
+    if library is None or size > MOST:
         return b"", 0
-    room, body, used = _shared_room()
-    return body[: library.chunks(data, size, room, ctypes.addressof(used))].tobytes(), used.value
-
-
-@cache
-def _shared_room() -> tuple[int, memoryview, ctypes.c_int64]:
-    """Room for the bodies of all responses, its address and its bytes, and for the end of the chunks."""
-    room = ctypes.create_string_buffer(LONGEST)
-    return ctypes.addressof(room), memoryview(room).cast("B"), ctypes.c_int64()
+    room, body = shared_room()
+    return body[: library.chunks(data, size, room, _address)].tobytes(), _used.value

@@ -22,8 +22,8 @@ STOP_SECONDS = 30
 # if a busy machine reads it late.
 CONTEXT = 16_384
 
-# The worker of a model on one device needs no process of its own. On CPU, vLLM takes one all the same, but
-# only for the name `uni`. The shared memory between the two sometimes blocks for ever in vLLM 0.20.
+# vLLM 0.20 on CPU hangs now and then on the shared memory between its engine and its worker process. This
+# runs the model in the engine's process. For the short name, `uni`, vLLM starts a worker all the same.
 EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 _INHERITED = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
