@@ -114,7 +114,8 @@ TRIALS = {
             spread_s=8, fresh=True, only=WHOLE,
         ),
         Trial(
-            name="idle", about="a small request every 10 ms, beside 5,000 idle clients and prompts of 1 MB",
+            name="idle",
+            about="a small request every 10 ms, beside 5,000 idle clients and a prompt of 1 MB every 50 ms",
             connections=5_000, seconds=6, fault=SHORT, large=True, generator="idle", fresh=True, only=WHOLE,
         ),
         Trial(
