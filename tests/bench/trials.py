@@ -119,7 +119,7 @@ TRIALS = {
             connections=5_000, seconds=6, fault=SHORT, large=True, generator="idle", fresh=True, only=WHOLE,
         ),
         Trial(
-            name="workers", about="whole answers, 64 connections; all share both cores", connections=64,
+            name="workers", about="whole answers, 128 connections; workers share core 0", connections=128,
             seconds=4, fault=SHORT, only=WORKERS,
         ),
     )
