@@ -69,7 +69,9 @@ class Endpoint:
         return replace(
             request,
             fields=fields,
-            media=media_of_large(large.fields["messages"]) if "messages" in large.small else (),
+            media=media_of_large(large.fields["messages"], large.contents)
+            if "messages" in large.small
+            else (),
             embeds=request.embeds + large.omitted_embeds,
             prompts=prompts,
             choices=request.choices // request.prompts * prompts,

@@ -19,20 +19,27 @@ _list = msgspec.json.Decoder(list[Raw])
 _object = msgspec.json.Decoder(dict[str, Raw])
 
 
-def media_of_large(messages: Raw) -> tuple[Medium, ...]:
+def media_of_large(messages: Raw, contents: list[Raw] | None = None) -> tuple[Medium, ...]:
     """Everything in the messages that is not text.
 
     What is too much to be looked at counts as one medium of unknown size.
+
+    contents: of each message, if they are known.
     """
     return tuple(
         medium
-        for message in _elements(messages)
-        for medium in ([Medium()] if message is None else _media(message))
+        for content in (_contents(messages) if contents is None else contents)
+        for medium in ([Medium()] if content is None else _media(content))
     )
 
 
-def _media(message: memoryview) -> Iterator[Medium]:
-    content = _members(message).get("content", Raw(b"null"))
+def _contents(messages: Raw) -> Iterator[Raw | None]:
+    """The content of each message, and None for those of very many that are left out."""
+    for message in _elements(messages):
+        yield None if message is None else _members(message).get("content", Raw(b"null"))
+
+
+def _media(content: Raw) -> Iterator[Medium]:
     odd = memoryview(content)[0] not in b'["n'  # neither a list, nor a text, nor null
     for part in _elements(content):
         if part is None:

@@ -33,7 +33,9 @@ _COLONS = 20_000
 _BRACES = 10_000
 
 _TEXT = 1 << 18
-"""Bytes kept at either end of a long text, more than 20,000 characters in any encoding."""
+"""Bytes read at either end of a long text, more than `_CHARACTERS` in any encoding."""
+_CHARACTERS = 20_000
+"""Kept at either end of a long text. Nothing that decides reads more."""
 _ITEMS = 100  # kept at either end of a long list
 _LOOKED_BACK = 10_000  # messages in which the last question is looked for, if there are very many
 _LEVELS = 4  # of nesting that are cut down
@@ -51,6 +53,8 @@ class CutRequest:
     """The top-level fields, as the client sent them."""
     small: Fields
     """The fields that the gateway reads, with long texts and lists cut to their ends."""
+    contents: list[Raw] | None = None
+    """The content of each message, as the client sent it, if all messages were parsed."""
     omitted_prompts: int = 0
     """Prompts of a legacy completion that the small request lacks."""
     omitted_embeds: int = 0
@@ -78,6 +82,7 @@ def cut(body: bytes | bytearray, read: Container[str]) -> CutRequest:
     json_slices.check_utf8(text)
     fields = _split(text)
     small: Fields = {}
+    contents: list[Raw] | None = None
     omitted = {"prompt": 0, "prompt_embeds": 0}
     for name in fields:
         if name not in read:
@@ -86,12 +91,12 @@ def cut(body: bytes | bytearray, read: Container[str]) -> CutRequest:
         if len(value) > LARGE_BODY and name not in _LONG:
             raise InvalidRequest(f"`{name[:100]}` is longer than {LARGE_BODY} bytes", param=name[:100])
         if name == "messages":
-            small[name] = _questions(value)
+            small[name], contents = _questions(value)
             continue
         small[name] = shrink(value)
         if name in omitted:
             omitted[name] = _omitted_prompts(value)
-    return CutRequest(fields, small, sum(omitted.values()), omitted["prompt_embeds"])
+    return CutRequest(fields, small, contents, sum(omitted.values()), omitted["prompt_embeds"])
 
 
 def slow_to_parse(body: bytes) -> bool:
@@ -122,13 +127,18 @@ def _split(text: memoryview) -> Fields:
         raise InvalidJson("The request body is nested too deeply") from None
 
 
-def _questions(messages: memoryview) -> Raw:
-    """The last messages, as far as a rule may search them, and before them the last one of the user."""
+def _questions(messages: memoryview) -> tuple[Raw, list[Raw] | None]:
+    """The last messages, as far as a rule may search them, and before them the last one of the user.
+
+    The second result is the content of each message, if all were parsed.
+    """
     if len(messages) <= LARGE_BODY or messages[0] != ord("["):
-        return shrink(messages)
+        return shrink(messages), None
     kept: list[_Message] = []
     size, asked = 0, False
-    for message in reversed(_decoded(messages)):
+    at_once = parsed_at_once(messages)
+    decoded = _decoded(messages, at_once=at_once)
+    for message in reversed(decoded):
         asks = bytes(memoryview(message.role)[:20]) == b'"user"'
         if size < _TEXT or (asks and not asked):
             kept.append(_Message(shrink(memoryview(message.role)), shrink(memoryview(message.content))))
@@ -136,13 +146,13 @@ def _questions(messages: memoryview) -> Raw:
             asked = asked or asks
         elif asked:
             break
-    return Raw(_encode(kept[::-1]))
+    return Raw(_encode(kept[::-1])), [message.content for message in decoded] if at_once else None
 
 
-def _decoded(messages: memoryview) -> list[_Message]:
+def _decoded(messages: memoryview, *, at_once: bool) -> list[_Message]:
     """The messages, or the last of very many. Raises: InvalidRequest."""
     try:
-        if parsed_at_once(messages):
+        if at_once:
             return _messages.decode(messages)
         last, _ = json_slices.both_ends(messages, _LOOKED_BACK)
         return [_one_message(message) for message in last[-_LOOKED_BACK:]]
@@ -186,7 +196,7 @@ def shrink(value: memoryview, levels: int = _LEVELS) -> Raw:
 def _shorten(text: memoryview) -> str:
     """The beginning and the end of a long JSON string."""
     beginning = bytes(text[1 : json_slices.characters(text, 1, _TEXT)])
-    return _decoded_text(_whole_utf8(beginning)) + _decoded_text(_ending(text))
+    return _decoded_text(_whole_utf8(beginning))[:_CHARACTERS] + _decoded_text(_ending(text))[-_CHARACTERS:]
 
 
 def _ending(text: memoryview) -> bytes:

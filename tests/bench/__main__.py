@@ -33,7 +33,7 @@ from tests.bench.peers import PEERS
 from tests.bench.session import Bench
 from tests.bench.soak import slope, soak
 from tests.bench.targets import OWN, Target
-from tests.bench.trials import TRIALS, WARM_UP, WARM_UP_REQUESTS, WORKERS, Trial
+from tests.bench.trials import TRIALS, WARM_UP, WARM_UP_REQUESTS, Trial
 
 TARGETS = OWN | PEERS
 
@@ -108,7 +108,7 @@ def names(own: str | None, peers: str | None, *, against: bool) -> list[str]:
     against: also ours as the other checkout has them
     """
     present = [name for name, target in PEERS.items() if installed(target)] if own is None else []
-    ours = own.split(",") if own is not None else [name for name in OWN if name not in WORKERS]
+    ours = own.split(",") if own is not None else list(OWN)
     before = [name.replace("thinkmeter", "before") for name in ours if against and "thinkmeter" in name]
     return list(filter(None, [*ours, *before, *(present if peers is None else peers.split(","))]))
 
@@ -134,6 +134,8 @@ def main() -> None:
             trials = [TRIALS[name] for name in chosen.trials]
             times = 1 if chosen.quick else chosen.repetitions
             outcome["results"] = compare(bench, ready, trials, times, failures)
+            if any(outcome["results"].get("workers", {}).values()):
+                outcome["two_loops"] = machine.two_loops()
     print(report.markdown(outcome, {trial.name: trial.about for trial in TRIALS.values()}))
     if outcome.get("results"):
         print("", summary.markdown(outcome["results"]), "", goals.markdown(outcome["results"]), sep="\n")

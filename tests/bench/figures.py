@@ -55,6 +55,11 @@ def unhindered_rate(result: Result) -> float | None:
     return result.requests / result.busiest_cpu_s if result.busiest_cpu_s else None
 
 
+def busiest_share(result: Result) -> float | None:
+    """The busiest process's percentage of the target's CPU time."""
+    return 100 * result.busiest_cpu_s / result.target_cpu_s if result.target_cpu_s else None
+
+
 def growth(result: Result) -> float | None:
     """How many times as long small requests wait beside idle clients and large prompts."""
     if not (result.p99_ms and result.quiet_p99_ms):

@@ -16,11 +16,13 @@ from tests.bench.figures import (
     marks,
     median,
     ratio,
+    unhindered_rate,
 )
 from tests.bench.jobs import Result
 from tests.bench.report import PEER
 
 WHOLE = "thinkmeter-all"
+TWO_WORKERS = "two-workers"
 Measured: TypeAlias = Callable[[dict[str, list[Result]]], float | None]
 """From the results of each target in one trial."""
 
@@ -37,6 +39,10 @@ def _beside_peer(figure: Figure) -> Measured:
     return lambda found: ratio(found.get(WHOLE, []), found.get(PEER, []), figure)
 
 
+def _workers(found: dict[str, list[Result]]) -> float | None:
+    return ratio(found.get(TWO_WORKERS, []), found.get("one-worker", []), unhindered_rate)
+
+
 class Goal(NamedTuple):
     about: str
     trial: str
@@ -45,6 +51,7 @@ class Goal(NamedTuple):
     """`≤` or `≥`."""
     bound: float
     unit: str
+    target: str = WHOLE
 
 
 GOALS = (
@@ -59,6 +66,9 @@ GOALS = (
     Goal(
         "small requests beside 5,000 idle clients and 1 MB prompts: p99", "idle", _own(growth), "≤", 2,
         "× without them",
+    ),
+    Goal(
+        "two workers: requests/s with a core each", "workers", _workers, "≥", 1.8, "× one worker", TWO_WORKERS
     ),
 )  # fmt: skip
 
@@ -81,7 +91,7 @@ def markdown(results: dict[str, dict[str, list[Result]]]) -> str:
     for goal in GOALS:
         found = results.get(goal.trial, {})
         value = goal.measured(found)
-        shown = "-" if value is None else f"{_rounded(value)} {goal.unit}{marks(found[WHOLE])}"
+        shown = "-" if value is None else f"{_rounded(value)} {goal.unit}{marks(found[goal.target])}"
         target = f"{goal.sign} {goal.bound:g} {goal.unit}"
         lines.append(f"| {goal.about} | {target} | {shown} | {verdict(goal, value)} |")
     return "\n".join(lines)

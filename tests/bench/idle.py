@@ -3,8 +3,8 @@ The load of the trial `idle`: how long small requests wait, alone and beside idl
 
 It reads a `Job` and prints a `Result`, as `tests.bench.load` does. One client sends a small request every
 10 ms (`tests.bench.prober`), for `seconds` to the target alone. Then each of the idle clients sends one
-request and keeps its connection, and another client sends large prompts, one after the other, while the
-first client does the same again.
+request and keeps its connection, and another client sends a large prompt every 50 ms (`tests.bench.large`),
+while the first client does the same again. Both are processes of their own.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import json
 import os
 import sys
 from array import array
+from asyncio.subprocess import PIPE
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 import uvloop
 
 from tests.bench import proc
 from tests.bench.jobs import Job, Result
-from tests.bench.load import Client, Window, keep_one, percentile, requests
+from tests.bench.load import Client, Window, percentile, requests
 from tests.bench.targets import MODEL
 from tests.bench.trials import body_of
 
@@ -59,34 +59,65 @@ async def stay(job: Job) -> list[Once]:
     return clients
 
 
-async def probe(job: Job) -> tuple[float, int]:
-    """The 99th percentile of the waits in milliseconds, and how many requests failed."""
+class Asked(msgspec.Struct):
+    """What a client in a process of its own reports."""
+
+    waits: list[float]
+    """Seconds from each request to its response."""
+    statuses: dict[str, int]
+
+    @property
+    def failed(self) -> int:
+        return sum(count for status, count in self.statuses.items() if status != "200")
+
+    def wait_ms(self, share: float) -> float:
+        """The wait that this share of the requests does not exceed."""
+        return 1000 * (percentile(array("d", self.waits), share) or 0.0)
+
+
+async def probe(job: Job) -> Asked:
+    """The small requests."""
     key = job.headers.get("authorization", "").removeprefix("Bearer ")
     words = [sys.executable, "-m", "tests.bench.prober", str(job.port), str(job.seconds), key, MODEL]
-    process = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(*words, stdout=PIPE)
     output, _ = await process.communicate()
-    found: dict[str, Any] = json.loads(output)
-    failed = sum(count for status, count in found["statuses"].items() if status != "200")
-    return 1000 * (percentile(array("d", found["waits"]), 0.99) or 0.0), failed
+    return msgspec.json.decode(output, type=Asked)
+
+
+async def beside_large(job: Job) -> tuple[Asked, Asked, Result]:
+    """The small requests and the large prompts beside them, and what the target used meanwhile."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.bench.large"), stdin=PIPE, stdout=PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(msgspec.json.encode(job) + b"\n")
+    await process.stdout.readline()
+    window = Window(job)
+    window.begin()
+    small = await probe(job)
+    output, _ = await process.communicate(b"")  # which closes its stdin
+    return small, msgspec.json.decode(output, type=Asked), window.end()
 
 
 async def run(job: Job) -> Result:
-    quiet, failed = await probe(job)
+    quiet = await probe(job)
     resident = proc.resident_mib(job.target_pids)
     clients = await stay(job)
     held = proc.resident_mib(job.target_pids) - resident
-    window = Window(job)
-    window.begin()
-    large = asyncio.create_task(keep_one(window, requests(job)))
-    p99, failed_beside = await probe(job)
-    result = window.end()
-    large.cancel()
+    small, large, result = await beside_large(job)
     closed = sum(client.lost.done() for client in clients)
-    if closed or failed or failed_beside:
-        result.errors += closed + failed + failed_beside
-        lost = f"{closed} idle clients lost, {failed} and {failed_beside} small requests failed"
-        result.first_error = result.first_error or lost
-    result.quiet_p99_ms, result.p99_ms = quiet, p99
+    result.requests, result.errors = len(large.waits), closed + quiet.failed + small.failed + large.failed
+    if result.errors:
+        result.first_error = (
+            f"{closed} idle clients lost, {quiet.failed} and {small.failed} small requests failed, "
+            f"{large.failed} large ones"
+        )
+    result.quiet_p99_ms, result.p99_ms, result.p50_ms = (
+        quiet.wait_ms(0.99),
+        small.wait_ms(0.99),
+        large.wait_ms(0.5),
+    )
     result.kib_per_connection = 1024 * held / job.connections
     return result
 

@@ -11,6 +11,7 @@ from tests.bench.figures import (
     STOLEN,
     Figure,
     added,
+    busiest_share,
     chunk_rate,
     chunks_per_read,
     cpu_per_chunk,
@@ -100,7 +101,12 @@ COLUMNS = {
         Column("p50 ms of 1 MB prompts", field("p50_ms"), 1),
         Column("KiB/idle client", field("kib_per_connection"), 1),
     ),
-    "workers": (REQUESTS, CPU_REQUEST, Column("requests/s with a core each", unhindered_rate, ranged=True)),
+    "workers": (
+        REQUESTS,
+        CPU_REQUEST,
+        Column("busiest, % of CPU", busiest_share),
+        Column("requests/s with a core each", unhindered_rate, ranged=True),
+    ),
 }
 
 
@@ -147,6 +153,9 @@ def markdown(outcome: dict[str, Any], titles: dict[str, str]) -> str:
     lines += [f"{target}: not measured ({why})" for target, why in outcome.get("not_measured", {}).items()]
     for name, by_target in outcome.get("results", {}).items():
         lines += ["", *_table(titles[name], name, by_target)] if any(by_target.values()) else []
+    if "two_loops" in outcome:
+        times = f"{outcome['two_loops']:.2f}"
+        lines += ["", f"Two processes with a loop of Python, a core each, do {times} × the work of one here."]
     if outcome.get("results"):
         lines += ["", LEGEND]
     if "soak" in outcome:

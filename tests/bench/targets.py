@@ -90,7 +90,6 @@ def ours(
         environment={"BENCH_KEY": KEY},
         key=KEY,
         ready="/readyz",
-        cores=(0, 1) if workers else (0,),
     )
 
 
@@ -104,7 +103,7 @@ OWN = {
         ),
         ours("thinkmeter-head", "general", "without budgets"),
         ours("thinkmeter", "baseline", "without budgets, and with the heuristic instead of a trained head"),
-        ours("one-worker", "general", "the product whole, on both cores", more=BUDGETS, workers=1),
+        ours("one-worker", "general", "the product whole, under a supervisor", more=BUDGETS, workers=1),
         ours("two-workers", "general", "the same with two processes", more=BUDGETS, workers=2),
     )
 }  # fmt: skip

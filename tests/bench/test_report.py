@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import msgspec
 import pytest
 
 from tests.bench import goals, report, summary
-from tests.bench.figures import growth, unhindered_rate
+from tests.bench.figures import busiest_share, growth, unhindered_rate
 from tests.bench.jobs import Job, Result
 from tests.bench.load import foreign
+from tests.bench.machine import looped
 from tests.bench.report import COLUMNS
 from tests.bench.targets import OWN
 from tests.bench.trials import TRIALS, WORKERS
@@ -20,6 +23,8 @@ OURS = msgspec.structs.replace(
     target_cpu_s=0.03, busiest_cpu_s=0.02, kib_per_connection=30.0,
 )  # fmt: skip
 FOUND = {"direct": [DIRECT], "thinkmeter-all": [OURS], "vllm-router": [PEER]}
+ONE_WORKER = msgspec.structs.replace(OURS, target_cpu_s=0.04, busiest_cpu_s=0.04)
+WORKED = {"one-worker": [ONE_WORKER], "two-workers": [OURS]}
 
 
 def cells(text: str, start: str) -> list[str]:
@@ -48,12 +53,13 @@ def test_figures_stand_beside_the_peer() -> None:
 
 def test_goals() -> None:
     """Each row says what was measured, and whether that is enough."""
-    text = goals.markdown(dict.fromkeys(TRIALS, FOUND))
+    text = goals.markdown(dict.fromkeys(TRIALS, FOUND) | {"workers": WORKED})
 
     assert [cells(text, goal.about)[3] for goal in goals.GOALS] == [
-        "missed", "missed", "reached", "reached", "missed", "reached", "reached",
+        "missed", "missed", "reached", "reached", "missed", "reached", "reached", "reached",
     ]  # fmt: skip
     assert cells(text, "paced streams")[1:3] == ["≤ 0.9 × vllm-router", "1.25 × vllm-router"]
+    assert cells(text, "two workers")[2] == "2.00 × one worker"
 
 
 def test_goals_without_the_peer() -> None:
@@ -75,11 +81,11 @@ def test_a_goal_is_missed_on_the_wrong_side() -> None:
 
 def test_goals_refer_to_trials_of_the_whole_product() -> None:
     for goal in goals.GOALS:
-        assert TRIALS[goal.trial].fits(OWN[goals.WHOLE])
+        assert TRIALS[goal.trial].fits(OWN[goal.target])
 
 
 def test_workers_are_measured_alone() -> None:
-    """The targets with workers share the cores with the load, so no other trial has them."""
+    """Only the trial that compares them has the targets with workers."""
     fitting = {
         name: {trial for trial in TRIALS if TRIALS[trial].fits(target)} for name, target in OWN.items()
     }
@@ -91,6 +97,7 @@ def test_workers_are_measured_alone() -> None:
 def test_the_busiest_process_bounds_the_rate() -> None:
     assert unhindered_rate(OURS) == 15_000
     assert unhindered_rate(DIRECT) is None
+    assert busiest_share(OURS) == pytest.approx(200 / 3)
 
 
 def test_growth_of_waits() -> None:
@@ -123,3 +130,18 @@ def test_summary_has_a_row_for_each_target() -> None:
 def test_a_run_without_the_product_whole_has_no_goals() -> None:
     assert goals.markdown({"workers": {"one-worker": [OURS]}}) == ""
     assert summary.markdown({"workers": {"one-worker": [OURS]}}) == ""
+
+
+def test_two_loops_stand_below_the_workers() -> None:
+    text = report.markdown(
+        {"machine": {}, "two_loops": 1.789, "results": {"workers": WORKED}}, {"workers": "title"}
+    )
+
+    assert cells(text, "two-workers")[3:5] == ["67", "15,000"]
+    assert "do 1.79 × the work of one" in text
+
+
+def test_a_loop_does_rounds() -> None:
+    core = min(os.sched_getaffinity(0))
+
+    assert looped((core, core), seconds=0.005) >= 2

@@ -114,11 +114,12 @@ TRIALS = {
             spread_s=8, fresh=True, only=WHOLE,
         ),
         Trial(
-            name="idle", about="a small request every 10 ms, beside 5,000 idle clients and prompts of 1 MB",
+            name="idle",
+            about="a small request every 10 ms, beside 5,000 idle clients and a prompt of 1 MB every 50 ms",
             connections=5_000, seconds=6, fault=SHORT, large=True, generator="idle", fresh=True, only=WHOLE,
         ),
         Trial(
-            name="workers", about="whole answers, 64 connections; all share both cores", connections=64,
+            name="workers", about="whole answers, 128 connections; workers share core 0", connections=128,
             seconds=4, fault=SHORT, only=WORKERS,
         ),
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.fakes.fault import Fault
-from tests.fakes.light import SERIAL, STAMP, Kept, alike, bursts, paced, steady
+from tests.fakes.light import FIRST_BYTES, SERIAL, STAMP, Kept, alike, bursts, paced, steady
 from tests.fakes.plan import Action
 
 BODY = b'{"prompt":"%b0000000042: how are you?","max_tokens":8}' % SERIAL
@@ -19,6 +19,14 @@ def test_bodies_are_alike_but_for_the_number() -> None:
     assert alike(BODY) == alike(BODY.replace(b"42", b"43"))
     assert alike(BODY) != alike(BODY.replace(b"8}", b"9}"))
     assert alike(b"{}") == b"{}"
+
+
+def test_large_bodies_are_alike_by_beginning_and_length() -> None:
+    large = BODY + b"a" * FIRST_BYTES
+
+    assert alike(large) == alike(large.replace(b"42", b"43")[:-1] + b"b")
+    assert alike(large) != alike(large + b"a")
+    assert alike(large) != alike(large.replace(b"how", b"who"))
 
 
 @pytest.mark.parametrize(
