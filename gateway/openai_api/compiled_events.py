@@ -1,6 +1,6 @@
 """Passes on the repetitions of a stream's events in one call of the compiled kernel. No I/O.
 
-`RepeatedEvents` is `Template` in router_model/native/events.c.
+`RepeatedEvents` is `Template` in router_model/native/events.h.
 """
 
 from __future__ import annotations

@@ -226,6 +226,8 @@ class StreamRelay:
         except BackendDisconnected:
             if not reader.answered:
                 raise
+        finally:
+            response.open_shortcut(None)  # it holds the response
         if events := reader.finish():
             await self._send(events)
         if not (reader.done or reader.failed or reader.stopped):

@@ -112,9 +112,9 @@ class HttpResponse:
         """
         if self._receiver is None:
             return False
-        self._unsent = unsent
         entered = enter(self._transport, client, events, beginning, self._come_back)
         if entered:
+            self._unsent = unsent
             self._lane, self._passage = entered
             self._transport.pause_reading()
         return entered is not None
@@ -131,7 +131,7 @@ class HttpResponse:
 
     def _resume(self, rest: bytes) -> None:
         """Receive what arrives, after what remained in C."""
-        self._lane = None
+        self._lane = self._unsent = None
         transport = self._transport
         if not transport.is_closing():
             transport.resume_reading()

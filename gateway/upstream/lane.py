@@ -12,7 +12,7 @@ import os
 import resource
 import select
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ctypes import c_char, c_double, c_int64, c_void_p
 from functools import cache
 
@@ -78,11 +78,12 @@ class Passage(ctypes.Structure):
         self.begun = len(beginning)
         ctypes.memmove(ctypes.addressof(self) + _BEGINNING_AT, beginning, len(beginning))
         self._events = events
-        self.left = left
+        self.left: Callable[[bytes, bytes], None] | None = left
         """Called when the lane takes the stream out, with what the client has not taken, and what remains."""
 
     def close(self) -> None:
         """Close its sockets, which are copies."""
+        self.left = None  # it leads back here, and only a collection of garbage would free the two
         os.close(self.backend)
         os.close(self.client)
 
@@ -125,8 +126,10 @@ class Lane:
                 passage = self._passages[address]
                 unsent = ctypes.string_at(passage.unsent, passage.unsent_size)
                 rest = ctypes.string_at(passage.rest, passage.rest_size)
+                left = passage.left
                 self._remove(passage)
-                passage.left(unsent, rest)
+                if left:
+                    left(unsent, rest)
         finally:
             if self._passages and state.next < state.named:  # an error must not stop the others
                 self._loop.call_soon(self._turn)
@@ -168,7 +171,11 @@ def enter(
     loop = asyncio.get_running_loop()
     lane = _lanes.get(loop)
     if lane is None:
-        lane = _lanes[loop] = Lane(functions, loop)
+        try:
+            lane = _lanes[loop] = Lane(functions, loop)
+        except OSError:  # no descriptor is left
+            _close(sockets)
+            return None
     passage = Passage(events, *sockets, beginning, left)
     return (lane, passage) if lane.enter(passage) else None
 
@@ -186,9 +193,13 @@ def _copies(*transports: asyncio.Transport) -> tuple[int, int] | None:
             break
     if len(copies) == len(transports) and max(copies) < _most_descriptors():
         return copies[0], copies[1]
-    for copy in copies:
-        os.close(copy)
+    _close(copies)
     return None
+
+
+def _close(sockets: Iterable[int]) -> None:
+    for each in sockets:
+        os.close(each)
 
 
 @cache
