@@ -13,7 +13,7 @@ help:  ## List the targets
 	$(PYTHON) -m venv .venv-tools
 	.venv-tools/bin/python -m pip install --quiet --disable-pip-version-check uv
 
-.venv/.synced: pyproject.toml uv.lock hatch_build.py $(wildcard router_model/native/*.c) router_model/native/build.py | $(UV)
+.venv/.synced: pyproject.toml uv.lock hatch_build.py $(wildcard router_model/native/*.[ch]) router_model/native/build.py | $(UV)
 	@echo "Installing the dependencies below this folder, once ..."
 	@$(UV) sync --quiet --frozen --python $(PYTHON) --group dev --extra demo --extra train
 	@touch $@

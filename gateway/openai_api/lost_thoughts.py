@@ -69,12 +69,12 @@ class LostThought:
 
     @property
     def passes(self) -> bool:
-        """A block in which no mark can begin need not be looked at, but must be told to `passed`."""
+        """A block in which no mark can begin need not be looked at, but its text must be told to `passed`."""
         return self._begun and not self.mark and not any(map(self._tail.__contains__, _MARK_STARTS))
 
-    def passed(self, block: bytes) -> None:
-        """Note the latest block that was not looked at."""
-        self._tail, self._unread = "", block
+    def passed(self, text: bytes) -> None:
+        """Note the end of the latest text that was not looked at."""
+        self._tail, self._unread = text.decode(errors="replace"), b""
 
     def _may_close(self, block: bytes) -> bool:
         """Whether a mark may be under way that closes a thought which the chat template has opened."""

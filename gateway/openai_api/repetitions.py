@@ -75,7 +75,7 @@ class Repetitions:
             return None
         compiled = self._compile(template)
         if compiled:
-            compiled.watch_on(on=watch is not None)
+            compiled.watch = watch is not None
         return compiled
 
     def _compile(self, template: EventTemplate) -> RepeatedEvents | None:
@@ -88,11 +88,10 @@ class Repetitions:
         template, compiled = self._template, self._compiled
         if template is None or compiled is None:
             return
-        deltas, count = compiled.taken()
+        deltas, count, text = compiled.taken()
         self._deltas.add(deltas, reasoning=template.reasoning)
         if count:
             event = template.counted(count) if self._strip else b""
             self._counts.repeat(template.index, event, count, strip=self._strip)
-        if compiled.watched and lost:
-            lost.passed(compiled.watched)
-            compiled.watched = b""
+        if text and lost:
+            lost.passed(text)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from gateway.errors import BackendDisconnected, BackendError
 from gateway.http.exchange import Exchange
+from gateway.http.flow import write_at_once
 from gateway.http.headers import Headers
 from gateway.openai_api.compiled_events import RepeatedEvents
 from gateway.openai_api.event_stream import BLANK_LINES, KEEP_ALIVE
@@ -28,6 +29,8 @@ large_bodies = ThreadPoolExecutor(2, "large-bodies")
 
 _LONGEST_BLANK_LINE = 3
 _SHORT = 0.5  # seconds; over a shorter time, the rate of a stream cannot be told
+_ENOUGH = 2  # blocks that repeat others in a row, until the next ones pass in C
+_WORTHWHILE = 16  # blocks that must have passed there, or else it is tried later the next time
 _LAST_WORDS = 10.0
 """Seconds after the last finish reason in which a backend sends the usage and the end mark, if it does."""
 
@@ -121,7 +124,10 @@ class StreamRelay:
     up only to start the response, when the client does not read, in a silence, and at the end.
     """
 
-    __slots__ = ("_compiled", "_end", "_exchange", "_first", "_reader", "_record", "_response", "_waits")
+    __slots__ = (
+        *("_compiled", "_due", "_end", "_exchange", "_first", "_reader", "_record", "_repeats", "_response"),
+        "_waits",
+    )
 
     def __init__(
         self, exchange: Exchange, record: Record, response: UpstreamResponse, reader: StreamReader
@@ -136,12 +142,17 @@ class StreamRelay:
         """The end of what was sent last."""
         self._waits = False
         """`take` has told that the task must go on first."""
+        self._repeats = 0
+        """Blocks that repeated others, one after the other."""
+        self._due = _ENOUGH
+        """So many of them let the next ones pass in C."""
         self._compiled: RepeatedEvents | None = None
         """Passes on the next events, as long as they repeat others."""
 
     def take(self, block: bytes) -> bool:
         """Pass on a block. Returns False if the task must go on before there can be more."""
         self._response.latest = time.perf_counter()
+        self._compiled = None
         events = self._reader.feed(block)
         if events:
             self._end = events[-_LONGEST_BLANK_LINE:]
@@ -154,21 +165,39 @@ class StreamRelay:
         if self._reader.stopped:
             self._waits = True
             return False
-        self._compiled = compiled = self._reader.compiled()
-        direct = compiled and self._exchange.takes_chunks and self._end.endswith(BLANK_LINES)
-        self._response.open_shortcut(self._pass_repeats if direct else None)
+        if self._end.endswith(BLANK_LINES):
+            self._compiled = self._reader.compiled()
         return True
 
     def _pass_repeats(self, data: bytes) -> bytes:
         """Pass on chunks of events that repeat others, past the reader. Returns the rest, for `take`."""
         client, compiled = self._exchange.client, self._compiled
-        if compiled is None or client.paused or client.gone:
+        if compiled is None or client.paused or client.gone or not self._exchange.takes_chunks:
             return data
         passed, rest = compiled.pass_on(data)
-        if passed:
+        if not passed:
+            return rest
+        self._response.latest = time.perf_counter()
+        self._repeats = self._repeats + 1 if not rest or compiled.begins(rest) else 0
+        if self._repeats < self._due:
             client.transport.write(passed)
-            self._response.latest = time.perf_counter()
-        return rest
+            return rest
+        write_at_once(client.transport, passed)
+        return b"" if self._divert(client.transport, compiled, rest) else rest
+
+    def _divert(self, client: asyncio.Transport, compiled: RepeatedEvents, beginning: bytes) -> bool:
+        """Let the next repetitions pass in C, which pays if many come in a row."""
+        response = self._response
+        due = _ENOUGH if response.diverted_blocks >= _WORTHWHILE else self._due * 2
+        diverted = response.divert(client, compiled, beginning, self._write)
+        if diverted:
+            self._repeats, self._due = 0, due
+        return diverted
+
+    def _write(self, unsent: bytes) -> None:
+        client = self._exchange.client
+        if not client.gone:
+            client.transport.write(unsent)
 
     async def run(self, *, comments: bool) -> None:
         """Pass on the whole stream, with a comment line whenever it is silent for long.
@@ -181,6 +210,7 @@ class StreamRelay:
         Raises: BackendDisconnected, ClientClosed.
         """
         response, reader = self._response, self._reader
+        response.open_shortcut(self._pass_repeats)
         try:
             while not response.at_end:
                 self._waits = False
@@ -196,6 +226,8 @@ class StreamRelay:
         except BackendDisconnected:
             if not reader.answered:
                 raise
+        finally:
+            response.open_shortcut(None)  # it holds the response
         if events := reader.finish():
             await self._send(events)
         if not (reader.done or reader.failed or reader.stopped):

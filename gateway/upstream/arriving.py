@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from gateway.errors import GatewayError
 from gateway.http.headers import Headers
+from gateway.openai_api.compiled_events import RepeatedEvents
+from gateway.upstream.lane import Lane, Passage, enter
 
 UNREAD_BYTES = 1 << 18
 """With more unread bytes than this, the connection is not read until they are taken."""
@@ -26,7 +28,14 @@ class HttpResponse:
     kept = 0
     """The size of `blocks` in memory, in bytes."""
     shortcut: Callable[[bytes], bytes] | None = None
-    """Takes chunks of the body as they come, with their framing. Returns the rest, for the receiver."""
+    """Takes chunks of the body as they come, with their framing. Returns the rest, for the receiver.
+
+    It is called between chunks, while there is a receiver.
+    """
+    _lane: Lane | None = None
+    """Where events pass in C."""
+    _passage: Passage | None = None
+    _unsent: Callable[[bytes], None] | None = None
     _receiver: Callable[[bytes], bool] | None = None
     _most = 0
     """Bytes that the receiver takes at once."""
@@ -75,19 +84,65 @@ class HttpResponse:
                 if await self._arrival():
                     break
         finally:
-            self._receiver = self.shortcut = None
+            self._receiver = None
+            if self._lane and self._passage:
+                self._resume(self._lane.leave(self._passage))
         return self._arrived()
 
-    def open_shortcut(self, shortcut: Callable[[bytes], bytes] | None) -> None:
-        """Set or remove `shortcut`; the receiver may do so while it is called."""
-        if self._receiver is not None:
-            self.shortcut = shortcut
+    @property
+    def receives(self) -> bool:
+        """A function takes the body as it arrives."""
+        return self._receiver is not None
+
+    def divert(
+        self,
+        client: asyncio.Transport,
+        events: RepeatedEvents,
+        beginning: bytes,
+        unsent: Callable[[bytes], None],
+    ) -> bool:
+        """Have events that repeat others passed to a client in C, until anything else comes.
+
+        See `lane.enter`. The end of `receive` ends that too. `shortcut` may call this.
+
+        beginning: of a chunk whose rest is still to come.
+        unsent: called with bytes that the client has not taken, before anything else is received.
+
+        Returns whether it is done.
+        """
+        if self._receiver is None:
+            return False
+        entered = enter(self._transport, client, events, beginning, self._come_back)
+        if entered:
+            self._unsent = unsent
+            self._lane, self._passage = entered
+            self._transport.pause_reading()
+        return entered is not None
+
+    @property
+    def diverted(self) -> Passage | None:
+        """The latest time that events passed in C."""
+        return self._passage
+
+    def _come_back(self, unsent: bytes, rest: bytes) -> None:
+        if unsent and self._unsent:
+            self._unsent(unsent)
+        self._resume(rest)
+
+    def _resume(self, rest: bytes) -> None:
+        """Receive what arrives, after what remained in C."""
+        self._lane = self._unsent = None
+        transport = self._transport
+        if not transport.is_closing():
+            transport.resume_reading()
+            if rest:
+                transport.get_protocol().data_received(rest)  # type: ignore[attr-defined]
 
     def deliver(self, body: bytes) -> None:
         """Take a part of the body from the connection."""
         receiver = self._receiver
         if receiver is None or len(body) > self._most:
-            self._receiver = self.shortcut = None
+            self._receiver = None
             self.blocks.append(body)
             self.kept += len(body) + _PIECE_OVERHEAD
             self.wake()
@@ -96,11 +151,11 @@ class HttpResponse:
             if receiver(body):
                 return
         except Exception as error:  # noqa: BLE001 - it belongs to the task that waits
-            self._receiver = self.shortcut = None
+            self._receiver = None
             if self.waiter and not self.waiter.done():
                 self.waiter.set_exception(error)
             return
-        self._receiver = self.shortcut = None
+        self._receiver = None
         self.interrupt()
 
     def wake(self) -> None:

@@ -122,9 +122,9 @@ class DeclaredBody:
         self.error: FramingError | None = None
 
     @property
-    def between_chunks(self) -> bool:
-        """The next byte begins a chunk. There are none."""
-        return False
+    def due(self) -> int:
+        """See `ChunkedResponse.due`. There are no chunks."""
+        return -1
 
     def take(self, data: bytes) -> bytes:
         """The bytes of the body in `data`."""
@@ -158,9 +158,9 @@ class ChunkedResponse:
         """Why the rest cannot be read."""
 
     @property
-    def between_chunks(self) -> bool:
-        """The next byte begins a chunk."""
-        return not (self._left or self._trailers or self._unread)
+    def due(self) -> int:
+        """Bytes up to the beginning of the next chunk; -1 if they are not known, or none is to come."""
+        return -1 if self._unread or self._trailers or not self.open else self._left
 
     def take(self, data: bytes) -> bytes:
         """The bytes of the body in `data`."""
@@ -172,7 +172,7 @@ class ChunkedResponse:
                 self._overhead = 0
                 return chunk
             at = 0
-            if len(data) > _LARGE and self.between_chunks:
+            if len(data) > _LARGE and not self._left and not self._trailers:
                 body, at = whole_chunks(data)
                 if body:
                     parts.append(body)

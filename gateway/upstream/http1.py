@@ -46,8 +46,7 @@ class Connection(asyncio.Protocol):
         """What has arrived of the head."""
         self._informed = 0
         """Bytes of heads that announce another one."""
-        self._keep = self._heard = self._between = False
-        """`_between`: the next byte begins a chunk of the body."""
+        self._keep = self._heard = False
         self._asked_at = 0.0
         self._loss: tuple[Exception | None] | None = None
         """What `connection_lost` was called with."""
@@ -59,7 +58,7 @@ class Connection(asyncio.Protocol):
         self._response = response = HttpResponse(self.transport)
         self._head = self._body = None
         self._beginning, self._informed = b"", 0
-        self._heard = self._between = False
+        self._heard = False
         self._keep, self._asked_at = keep, time.monotonic()
         if self._loss:  # between its opening and now
             self.connection_lost(*self._loss)
@@ -77,8 +76,14 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
             return
         self._heard = True
-        if self._between and response.shortcut is not None:
-            data = response.shortcut(data)
+        body = self._body
+        if body is not None and response.receives and response.shortcut is not None:
+            due = body.due
+            if 0 < due < len(data):
+                self._read(response, data[:due])
+                data, due = data[due:], body.due
+            if due == 0 and response.receives and response.shortcut is not None:
+                data = response.shortcut(data)
         if data:
             self._read(response, data)
 
@@ -98,7 +103,6 @@ class Connection(asyncio.Protocol):
         if part:
             response.deliver(part)
         if body.open:
-            self._between = body.between_chunks
             if response.kept > UNREAD_BYTES:
                 self.transport.pause_reading()
         elif body.error or body.rest.strip(b"\r\n"):

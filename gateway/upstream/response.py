@@ -12,6 +12,7 @@ from gateway.errors import (
     ClientClosed,
 )
 from gateway.http.headers import returned
+from gateway.openai_api.compiled_events import RepeatedEvents
 from gateway.openai_api.counts import loose_object
 from gateway.openai_api.usage import TokenUsage, from_backend, reported_usage
 from gateway.upstream.arriving import HttpResponse
@@ -35,10 +36,9 @@ class UpstreamResponse:
 
     holds_back = False
     """The backend may be at work although it sends nothing."""
-    latest = 0.0
-    """The performance counter when the latest block came."""
     thinking: Callable[[], bool] | None = None
     """Returns whether a thought may be under way that the backend does not show."""
+    _latest = 0.0
     _holds_slot = True
     _client_reads = False
     """The latest block is being sent to the client, and nothing is awaited from the backend."""
@@ -75,6 +75,16 @@ class UpstreamResponse:
     def at_end(self) -> bool:
         """The whole body has been read."""
         return self._response.at_end and not self.body
+
+    @property
+    def latest(self) -> float:
+        """The performance counter when the latest block came."""
+        passage = self._response.diverted
+        return self._latest if passage is None else max(self._latest, passage.latest)
+
+    @latest.setter
+    def latest(self, now: float) -> None:
+        self._latest = now
 
     async def blocks(self) -> AsyncIterator[bytes]:
         """The body as it arrives, including the first block, in blocks of `_AT_ONCE` bytes at most.
@@ -126,7 +136,23 @@ class UpstreamResponse:
 
         The function returns the rest of them, which `take` gets. It sets `latest` too.
         """
-        self._response.open_shortcut(shortcut)
+        self._response.shortcut = shortcut
+
+    def divert(
+        self,
+        client: asyncio.Transport,
+        events: RepeatedEvents,
+        beginning: bytes,
+        unsent: Callable[[bytes], None],
+    ) -> bool:
+        """Have repeated events passed to a client in C; see `HttpResponse.divert`. It sets `latest` too."""
+        return self._response.divert(client, events, beginning, unsent)
+
+    @property
+    def diverted_blocks(self) -> int:
+        """How many blocks passed when the stream was diverted last."""
+        passage = self._response.diverted
+        return passage.blocks if passage else 0
 
     async def wait_for_client(self, reading: Awaitable[None]) -> None:
         """Wait until the client has read enough. Under `timeouts`, the client is to blame for the time."""

@@ -13,7 +13,8 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernel.c", "events.c"))
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernel.c", "events.c", "lane.c"))
+_HEADERS = (SOURCES[0].with_name("events.h"),)
 SYSTEM: tuple[str, ...] = ("cc",)
 ZIG: tuple[str, ...] = (sys.executable, "-m", "ziglang", "cc", "-mcpu=baseline")  # for any CPU of its kind
 _FLAGS = ("-O3", "-std=c11", "-fPIC", "-shared", "-fvisibility=hidden")
@@ -23,7 +24,8 @@ _SECONDS = 120  # Zig builds its own runtime when it is used for the first time
 
 def library_path(folder: Path = SOURCES[0].parent) -> Path:
     """Where the library belongs. Its name holds the digest of the sources: no outdated one is ever found."""
-    digest = hashlib.sha256(b"".join(source.read_bytes() for source in SOURCES)).hexdigest()[:12]
+    read = b"".join(source.read_bytes() for source in (*SOURCES, *_HEADERS))
+    digest = hashlib.sha256(read).hexdigest()[:12]
     return folder / f"kernel-{digest}.so"
 
 

@@ -2,32 +2,16 @@
  * repetition is defined by gateway/openai_api/repeated_events.py. This takes the same or fewer, and the tests
  * compare the two. Whatever is left is read by Python.
  *
- * All memory belongs to the caller. The layout here and in gateway/openai_api/compiled_events.py is the same.
+ * All memory belongs to the caller.
  */
-#include <stdint.h>
+#include "events.h"
+
 #include <string.h>
 
-#define EXPORT __attribute__((visibility("default")))
-
 enum {
-    COUNT = 192,     /* bytes of a running count at most */
     SIZE_DIGITS = 7, /* of the size of a chunk at most */
     FRAMING = 16,    /* bytes in front of and behind a chunk at most */
 };
-
-typedef struct {
-    const char *prefix, *middle, *tail; /* around the text and the running count */
-    int64_t prefix_size, middle_size, tail_size;
-    int64_t rest_size;    /* of the middle, up to the comma in front of the count */
-    int64_t closing_size; /* of the tail, what follows the count */
-    int64_t inner;        /* objects inside the count; -1 for events without one */
-    int64_t strip;        /* remove the count */
-    int64_t watch;        /* past the reader, take no text that may hold the mark of a thought */
-    int64_t used;         /* bytes of the input that the latest call took */
-    int64_t deltas;       /* events with a text, until the caller sets it to 0 */
-    int64_t count_size;   /* of the latest running count, until the caller sets it to 0 */
-    char count[COUNT];
-} Template;
 
 typedef struct { /* an event that repeats the template */
     const char *text, *close, *numbers, *numbers_end, *end;
@@ -89,16 +73,31 @@ static int read_event(const Template *t, const char *at, const char *end, int wa
     return 1;
 }
 
-/* Read a line with the size of a chunk. Returns the size, or 0 for what is not plainly one. */
-static int64_t read_size(const char **at, const char *end) {
-    int64_t size = 0;
-    const char *c = *at;
-    for (; c < end && c - *at < SIZE_DIGITS; c++) {
+/* Read the digits of a size. Returns where they end. */
+static const char *read_digits(const char *at, const char *end, int64_t *size) {
+    const char *c = at;
+    for (*size = 0; c < end && c - at < SIZE_DIGITS; c++) {
         const int low = *c | 0x20;
-        if (*c >= '0' && *c <= '9') size = size * 16 + (*c - '0');
-        else if (low >= 'a' && low <= 'f') size = size * 16 + (low - 'a' + 10);
+        if (*c >= '0' && *c <= '9') *size = *size * 16 + (*c - '0');
+        else if (low >= 'a' && low <= 'f') *size = *size * 16 + (low - 'a' + 10);
         else break;
     }
+    return c;
+}
+
+/* Whether these bytes, which are not a whole chunk, may be the beginning of one. */
+EXPORT int64_t thinkmeter_begins(const char *data, int64_t length) {
+    int64_t size;
+    const char *end = data + length, *c = read_digits(data, end, &size);
+    if (c == end) return 1;
+    if (c == data || !size || *c != '\r') return 0;
+    return end - c < 2 || (c[1] == '\n' && end - c - 2 < size + 2);
+}
+
+/* Read a line with the size of a chunk. Returns the size, or 0 for what is not plainly one. */
+static int64_t read_size(const char **at, const char *end) {
+    int64_t size;
+    const char *c = read_digits(*at, end, &size);
     if (end - c < 2 || c[0] != '\r' || c[1] != '\n' || end - c - 2 < size + 2) return 0;
     *at = c + 2;
     return (*at)[size] == '\r' && (*at)[size + 1] == '\n' ? size : 0;
@@ -138,8 +137,18 @@ static const char *read_events(const Template *t, const char *at, const char *en
     return at;
 }
 
+/* Keep the end of the latest text that is not empty. */
+static void note_text(Template *t, const Event *last) {
+    int64_t size = last->close - last->text;
+    if (!size) return;
+    if (size > TEXT) size = TEXT;
+    memcpy(t->text, last->close - size, (size_t)size);
+    t->text_size = size;
+}
+
 static void note(Template *t, const Event *last, int64_t deltas) {
     t->deltas += deltas;
+    if (t->watch) note_text(t, last);
     if (t->inner < 0) return;
     const char *count = last->numbers - 1;
     t->count_size = last->end - t->closing_size - count;

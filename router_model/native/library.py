@@ -96,7 +96,21 @@ class Kernel:
         self.chunks = _function(
             library.thinkmeter_chunks, c_char_p, c_int64, c_void_p, c_void_p, result=c_int64
         )
+        self.begins = _function(library.thinkmeter_begins, c_char_p, c_int64, result=c_int64)
         self.block: Passing = _function(library.thinkmeter_block, *passing, result=c_int64)
+        self.lane = LaneFunctions(library) if hasattr(library, "thinkmeter_lane_step") else None
+        """None on other systems than Linux."""
+
+
+class LaneFunctions:
+    """The functions of `lane.c`, whose arguments are addresses of a `Lane` and a `Passage`."""
+
+    def __init__(self, library: ctypes.PyDLL) -> None:
+        self.sizes = tuple((c_int64 * 3).in_dll(library, "thinkmeter_lane_sizes"))
+        """BLOCK, BEGINNING and the size of a `Passage`."""
+        self.enter = _function(library.thinkmeter_lane_enter, c_void_p, c_void_p, result=c_int64)
+        self.leave = _function(library.thinkmeter_lane_leave, c_void_p, c_void_p)
+        self.step = _function(library.thinkmeter_lane_step, c_void_p, result=c_void_p)
 
 
 def _function(function: Any, *arguments: Any, result: Any = None) -> Any:
