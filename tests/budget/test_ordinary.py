@@ -22,8 +22,7 @@ WINDOWS = {
 }
 
 Exchange = tuple[int, list[tuple[list[int], int, int]], list[tuple[int, bool, int, int]]]
-"""Milliseconds since the last one; requests: windows, amount, cheaper amount; settlements: which, unknown, spent,
-expected."""
+"""Milliseconds since the last; requests: windows, amount, cheaper; settlements: which, unknown, tokens."""
 
 EXCHANGES = st.lists(
     st.tuples(
