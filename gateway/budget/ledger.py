@@ -6,6 +6,8 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from gateway.budget.exposure import Exposures
@@ -127,16 +129,24 @@ class Ledger:
 
     # --- one request -----------------------------------------------------------------------------------
 
-    async def begin(self, limits: tuple[Limit, ...], demand: Demand, queue: Turn) -> Reservation:
+    async def begin(
+        self,
+        limits: tuple[Limit, ...],
+        demand: Demand,
+        queue: Turn,
+        meanwhile: Callable[[Reservation], None] = lambda _: None,
+    ) -> Reservation:
         """Reserve tokens until `end`. There must be a limit.
 
         `queue` says how long the request may wait for room, by the configuration that it began with.
+        `meanwhile` is called once, while Redis decides, with the reservation of all that is wanted. If that
+        is granted, the same reservation is returned.
 
         Raises: TokensExceeded, InsufficientQuota, BudgetUnavailable.
         """
         demand, claim = self._exposures.claim(limits, demand)
         try:
-            reservation = await self._reserve(limits, demand, queue)
+            reservation = await self._reserve(limits, demand, queue, meanwhile)
         except BaseException:
             self._exposures.release(claim)
             raise
@@ -162,10 +172,18 @@ class Ledger:
         if reservation.local:
             self.fallback.settle(reservation, spent, time.monotonic())
 
-    async def _reserve(self, limits: tuple[Limit, ...], demand: Demand, queue: Turn) -> Reservation:
+    async def _reserve(
+        self,
+        limits: tuple[Limit, ...],
+        demand: Demand,
+        queue: Turn,
+        meanwhile: Callable[[Reservation], None],
+    ) -> Reservation:
         command, waited = demand.command(limits), 0.0
+        granted = tuple([column[0] for column in command.amounts])
+        wanted = Reservation("", limits, demand, 0, granted=granted)
         try:
-            id_, reply = await self.store.reserve(command)
+            id_, reply = await self.store.reserve(command, partial(meanwhile, wanted))
             if not reply.candidate:
                 started = time.monotonic()
                 id_, reply = await self._wait_for_room(limits, demand, reply, queue, started)
@@ -175,8 +193,11 @@ class Ledger:
         tier, clamp = reply.candidate - 1, reply.clamp
         counted = reply.blocker if (tier or clamp) and reply.blocker else reply.tightest
         self._observer.decided(limits[counted - 1].budget.name, "shortened" if tier or clamp else "granted")
-        granted = None if clamp else tuple([column[tier] for column in command.amounts])
-        return Reservation(id_, limits, demand, tier, clamp, reply, None, waited, granted=granted)
+        if not (tier or clamp):
+            wanted.id, wanted.reply, wanted.waited = id_, reply, waited
+            return wanted
+        amounts = None if clamp else tuple([column[tier] for column in command.amounts])
+        return Reservation(id_, limits, demand, tier, clamp, reply, None, waited, granted=amounts)
 
     async def _wait_for_room(
         self, limits: tuple[Limit, ...], demand: Demand, reply: ReserveReply, queue: Turn, started: float

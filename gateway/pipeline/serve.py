@@ -8,7 +8,7 @@ import time
 from collections.abc import Coroutine
 
 from gateway.budget.ledger import Ledger
-from gateway.budget.reservation import Demand, Outcome
+from gateway.budget.reservation import Demand, Outcome, Reservation
 from gateway.budget.waiting import Turn
 from gateway.errors import BackendTimeout, ClientClosed
 from gateway.http.exchange import Exchange
@@ -42,6 +42,8 @@ class Pipeline:
     def __init__(self, snapshot: Snapshot, upstream: Upstream, ledger: Ledger) -> None:
         self.snapshot = snapshot
         """Replaced by a reload. Take it once per request."""
+        self._granted_all = True
+        """The last request under a budget got what it wanted."""
         self._upstream = upstream
         self._ledger = ledger
         self.embeddings = Embeddings(upstream)
@@ -69,15 +71,14 @@ class Pipeline:
             record.decision = plan.decision
             record.sends_thinking_budget = call.enforces_thinking_budget
             record.decision_seconds = time.perf_counter() - record.admitted
-        reservation = None
+        reservation = sent = None
         if call.limits:
-            self._note(call, plan.routing, demand)
-            queue = snapshot.settings.queue
-            turn = Turn(queue.seconds, queue.requests, sender.name)
-            reservation = await self._ledger.begin(call.limits, demand, turn)
-            plan = plan.granted(reservation)
+            reservation, plan, sent = await self._reserve(plan, demand, sender, exchange, record)
         try:
-            sent = _upstream_request(plan, sender, exchange, record)
+            if sent is None:
+                sent = _upstream_request(plan, sender, exchange, record)
+            record.reservation, record.decision = reservation, plan.decision
+            record.overhead = time.perf_counter() - record.admitted
             if len(call.body) > LARGE_BODY:
                 # What is sent is a copy of the body. Keep the body itself no longer.
                 loop = asyncio.get_running_loop()
@@ -95,6 +96,32 @@ class Pipeline:
         # Tokens and slot are free. The client may take its time to read the rest.
         if not exchange.finished:
             await exchange.finish()
+
+    async def _reserve(
+        self, plan: Plan, demand: Demand, sender: Sender, exchange: Exchange, record: Record
+    ) -> tuple[Reservation, Plan, UpstreamRequest | None]:
+        """Reserve tokens, and write the request for the backend while Redis decides.
+
+        Returns what was granted, and the request; None in its place if it is still to be written, because it
+        gets less than it wants, or may well.
+        """
+        call, queue = plan.call, plan.call.settings.queue
+        foreseen = self._granted_all and plan.foreseeable and len(call.body) <= LARGE_BODY
+        ready: tuple[Plan, UpstreamRequest] | None = None
+
+        def meanwhile(wanted: Reservation) -> None:
+            nonlocal ready
+            if foreseen:
+                granted = plan.granted(wanted)
+                ready = granted, _upstream_request(granted, sender, exchange, record)
+            self._note(call, plan.routing, demand)
+
+        turn = Turn(queue.seconds, queue.requests, sender.name)
+        reservation = await self._ledger.begin(call.limits, demand, turn, meanwhile)
+        self._granted_all = not reservation.shortened
+        if ready is not None and ready[0].reservation is reservation:
+            return reservation, *ready
+        return reservation, plan.granted(reservation), None
 
     async def _forward(
         self, exchange: Exchange, record: Record, pool: Pool, request: UpstreamRequest, draft: Draft
@@ -184,9 +211,8 @@ async def read_request(exchange: Exchange, endpoint: Endpoint) -> tuple[Request,
 
 
 def _upstream_request(plan: Plan, sender: Sender, exchange: Exchange, record: Record) -> UpstreamRequest:
-    """What the backend gets. The overhead noted is our own share of the time until it is sent."""
+    """What the backend gets."""
     call = plan.call
-    record.reservation, record.decision = plan.reservation, plan.decision
     headers = [*sender.passing, (b"X-Request-Id", record.request_id.encode())]
     stream, fields = call.request.stream, call.request.fields
     request = UpstreamRequest(
@@ -203,7 +229,6 @@ def _upstream_request(plan: Plan, sender: Sender, exchange: Exchange, record: Re
     )
     if "stop" in fields and plan.stops:
         request.whole_bytes = LONGEST_CUT
-    record.overhead = time.perf_counter() - record.admitted
     return request
 
 

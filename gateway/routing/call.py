@@ -200,6 +200,11 @@ class Plan(Struct, frozen=True):
         """
         return self.reservation is not None or self.stops is not None
 
+    @property
+    def foreseeable(self) -> bool:
+        """Whether `granted` needs no more of a reservation of all that is wanted than that it is one."""
+        return self.routing is None or not self.routing.choice.draw
+
     def granted(self, reservation: Reservation) -> Plan:
         """The plan with the tier and the token limit that the budgets granted."""
         routing, decision = self.routing, None

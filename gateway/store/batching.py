@@ -1,8 +1,9 @@
 """Sends reservations, settlements and renewals to Redis, in one script call at a time.
 
-A call takes along all that waits for it. When the gateway is idle, a reservation is sent at the end of the
-event-loop tick that asks for it. A settlement waits a few milliseconds for the next reservation, so that
-requests one after the other need one call each. When the gateway is busy, one call serves many requests.
+A call takes along all that waits for it. When no call is under way, a reservation is sent at once or, if the
+last call served several, at the end of the event-loop tick that asks for it. A settlement waits a few
+milliseconds for the next reservation, so that requests one after the other need one call each. When the
+gateway is busy, one call serves many requests.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -61,6 +62,8 @@ class Batcher:
         self._ticker: asyncio.Task[None] | None = None
         self._soon: asyncio.TimerHandle | None = None
         self._woken = self._calling = self._renewed = self._checking = False
+        self._lone = True
+        """The last call served at most one reservation."""
         self._journal_at = 0.0
         """When the journal was sent, or before when it may not be sent again after a failure."""
 
@@ -80,13 +83,27 @@ class Batcher:
         while self._asked:
             _fail(self._asked.popleft(), StoreUnavailable("the gateway stops"))
 
-    async def reserve(self, command: ReserveCommand) -> Reserved:
-        """Reserve tokens. If cancelled, give them back. Raises: StoreUnavailable."""
+    async def reserve(
+        self, command: ReserveCommand, meanwhile: Callable[[], None] = lambda: None
+    ) -> Reserved:
+        """Reserve tokens. If cancelled, give them back. Raises: StoreUnavailable.
+
+        meanwhile: called once, while Redis is at work. If it fails, the tokens are given back.
+        """
         if not self._connection.up:
+            meanwhile()
             raise StoreUnavailable(f"Redis {self._connection.trouble}")
         future: asyncio.Future[Reserved] = asyncio.get_running_loop().create_future()
         self._asked.append(_Asked(command, future))
-        self._wake()
+        if self._lone and not (self._woken or self._calling):
+            self._send()
+        else:
+            self._wake()
+        try:
+            meanwhile()
+        except BaseException:
+            future.cancel()
+            raise
         try:
             return await future
         except asyncio.CancelledError:
@@ -138,6 +155,7 @@ class Batcher:
                 part, renewing = None, False  # reservations wait for at most one batch of renewals
             self._renewed = renewing
             asked = [] if renewing else self._next_asked()
+            self._lone = len(asked) <= 1
             if asked or part:
                 self._call(part, asked, renewing=renewing)
         except Exception:  # an unforeseen error must not stop what serves everybody

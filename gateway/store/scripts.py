@@ -5,18 +5,22 @@ from __future__ import annotations
 import re
 from importlib.resources import files
 
-_STANDALONE = frozenset(["pace"])  # scripts that do without clock.lua and window.lua
+_PARTS = frozenset(["clock", "call", "ordinary", "window"])
+_STANDALONE = frozenset(["pace"])  # scripts that do without them
 
 
 def sources(clock: str | None = None) -> dict[str, str]:
-    """The scripts by name, each with clock.lua and window.lua in front. clock: Lua in place of clock.lua."""
+    """The scripts by name, each with what it needs in front. clock: Lua in place of clock.lua."""
     folder = files("gateway.store").joinpath("lua")
     texts = {item.name.removesuffix(".lua"): item.read_text() for item in folder.iterdir()}
-    own = texts.pop("clock")
-    shared = (clock or own) + texts.pop("window")
+    begin = (clock or texts["clock"]) + texts["call"]
+    before = dict.fromkeys(texts, begin + texts["window"])
+    # first, so that an ordinary call does not make the functions of the other rules
+    before["exchange"] = begin + texts["ordinary"] + texts["window"]
     return {
-        script: text if script in _STANDALONE else _with_constants(shared + text)
+        script: text if script in _STANDALONE else _with_constants(before[script] + text)
         for script, text in texts.items()
+        if script not in _PARTS
     }
 
 

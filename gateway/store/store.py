@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import suppress
 
 from gateway.store.batching import Batcher, Reserved
@@ -74,12 +74,16 @@ class Store:
         if self._reader:
             await self._reader.stop()
 
-    def reserve(self, command: ReserveCommand) -> Coroutine[None, None, Reserved]:
+    def reserve(
+        self, command: ReserveCommand, meanwhile: Callable[[], None] = lambda: None
+    ) -> Coroutine[None, None, Reserved]:
         """Reserve tokens. A refusal is not an error, but a reply. If cancelled, give the tokens back.
+
+        meanwhile: called once, while Redis is at work.
 
         Raises: StoreUnavailable.
         """
-        return self._batcher.reserve(command)
+        return self._batcher.reserve(command, meanwhile)
 
     # --- reading and administration --------------------------------------------------------------------
 

@@ -73,3 +73,22 @@ async def test_a_call_under_way_is_waited_for(store: Store, calls: list[list[str
     await store.journal.empty()
     assert await use(store, WINDOW) == (70, 100)
     assert sum(operations.count("settle") for operations in calls) == 1
+
+
+async def test_a_lone_reservation_is_sent_before_what_is_done_meanwhile(
+    store: Store, calls: list[list[str]]
+) -> None:
+    seen: list[int] = []
+    await store.reserve(COMMAND, lambda: seen.append(len(calls)))
+    assert seen == [1]
+
+
+async def test_what_fails_meanwhile_gives_the_tokens_back(store: Store) -> None:
+    def fail() -> None:
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        await store.reserve(COMMAND, fail)
+    async with asyncio.timeout(10):
+        while await use(store, WINDOW) != (0, 0):
+            await asyncio.sleep(0.005)

@@ -161,11 +161,11 @@ async def test_queue_is_bounded(
         store, ask_again = gateway.gateway.ledger.store, asyncio.Event()
         reserve = store.reserve
 
-        async def slow(ask: ReserveCommand) -> Any:
+        async def slow(ask: ReserveCommand, *meanwhile: Any) -> Any:
             if not ask.arrivals:
                 ask_again.set()
                 await asyncio.sleep(3600)
-            return await reserve(ask)
+            return await reserve(ask, *meanwhile)
 
         monkeypatch.setattr(store, "reserve", slow)
         waiting = asyncio.create_task(gateway.chat("b", max_tokens=20))

@@ -1,5 +1,5 @@
--- The sliding token budget: what the scripts share. `sources` in gateway/store/connection.py puts clock.lua and this
--- file in front of each script, except pace.lua.
+-- The sliding token budget: what the scripts share. `sources` in gateway/store/scripts.py puts clock.lua, call.lua and
+-- this file in front of each script, except pace.lua.
 --
 -- A window allows at most `cap` tokens in any `bucket_ms * buckets` milliseconds, for one holder of one budget.
 -- It has two keys: a hash, and a sorted set of leases (reservation id -> when its lease expires, in milliseconds).
@@ -33,11 +33,6 @@ local ERA = 'R'  -- how often the window was reset
 -- until its lease expires, with -1 before the first report, and then "x<tokens>:<bucket>:<era>" (see `reclaim`); the
 -- era is left out before the first reset.
 
-local now = clock()
--- What the gateway wants: a list in MessagePack, which begins with the length of a lease, and a flat list of every
--- window's length of a bucket, number of buckets and configured cap. What follows depends on the script.
-local call = cmsgpack.unpack(ARGV[1])
-local lease, lengths = call[1], call[2]
 local may_expire = 200  -- reservations that this call may still expire, so that Redis is not blocked for long
 
 local function text(n)
