@@ -14,7 +14,7 @@ FOLDERS = ("gateway", "router_model", "tests", "examples", "deploy")
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 FILE_LINES, FUNCTION_LINES = 300, 60
 _MEDIAN_LINES = 130
-_ENTRIES = 20
+_ENTRIES = 21
 
 
 def test_there_are_files() -> None:

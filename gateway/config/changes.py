@@ -8,7 +8,7 @@ from typing import Any
 from gateway.config.loader import Problem
 from gateway.config.settings import Settings
 
-_READ_AT_START = ("server", "limits", "redis", "reservations.lease")
+_READ_AT_START = ("server", "limits", "redis", "reservations.lease", "evidence")
 """Settings that a reload does not change, as what they configure lives as long as the process."""
 _NAMED = 5  # names in one list of a sentence
 

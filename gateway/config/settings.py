@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from gateway.config.access import AdminSettings, ConsoleSettings, Key
 from gateway.config.base import ModelName, Section
 from gateway.config.budgets import Budget, Queue, RedisSettings, Reservations
+from gateway.config.evidence import EvidenceSettings, HoldoutSettings, ShadowSettings
 from gateway.config.forwarding import ForwardedHeader
 from gateway.config.models import (
     BreakerSettings,
@@ -94,6 +95,11 @@ class Settings(Section):
     redis: RedisSettings = Field(default_factory=RedisSettings)
     admin: AdminSettings = Field(default_factory=AdminSettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+    evidence: EvidenceSettings | None = Field(
+        None, description="The store of evidence from the gateway's own traffic; by default nothing is kept."
+    )
+    shadow: ShadowSettings | None = Field(None, description="Requests that are asked again, to compare.")
+    holdout: HoldoutSettings | None = Field(None, description="Requests that get a fixed tier, to compare.")
 
     def tiers_of(self, model: Model) -> dict[str, Tier]:
         """The tiers of a model, cheapest first, with all efforts filled in."""
@@ -126,6 +132,15 @@ class Settings(Section):
             unknown = sorted(set(rule.when.key or ()) - names)
             if unknown:
                 raise _wrong(("rules", i, "when", "key"), f"unknown key {', '.join(unknown)}")
+        return self
+
+    @model_validator(mode="after")
+    def _evidence_is_kept(self) -> Self:
+        for name in ("shadow", "holdout"):
+            if getattr(self, name) is not None and self.evidence is None:
+                raise _wrong((name,), "needs `evidence: {}`, where its results are kept")
+        if self.holdout is not None:
+            self._check_tier(("holdout", "policy"), self.holdout.policy, None)
         return self
 
     @model_validator(mode="after")

@@ -1,0 +1,131 @@
+"""The rows of the evidence store, as the gateway makes them. No I/O.
+
+Times are Unix times in seconds. Names of people are hashes, see `pseudonym`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TypeAlias
+
+from msgspec import Struct
+
+
+class DecisionRow(Struct):
+    """One request that was decided, and what became of it."""
+
+    id: str
+    """The decision's id, which clients get in `x-thinkmeter-decision-id`."""
+    at: float
+    request_id: str
+    route: str
+    key: str | None
+    team: str | None
+    conversation: str | None
+    """A pseudonym of what belongs together, for the hold-out and for deletion."""
+    model: str
+    head: str
+    """The version of the head that decided."""
+    config: str
+    arm: str
+    """`adaptive`, or `holdout` for those that get the fixed policy."""
+    tier: str
+    reason: str
+    rule: str | None
+    requested: str
+    rung: int
+    wanted_rung: int | None
+    thinking: int
+    cap: int | None
+    price: float
+    propensity: float
+    correct: float
+    """The head's P(right) at the rung."""
+    tokens: float
+    """Completion tokens that it expected there."""
+    rungs: bytes
+    """The estimates of all rungs: JSON of `Rungs`."""
+    status: int
+    error: str | None
+    stream: bool
+    cancelled: bool
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    reasoning_tokens: int | None
+    finish_reason: str | None
+    truncated: bool
+    duration: float
+    first_byte: float | None
+    features: bytes | None = None
+    """What a head reads from the prompt, see `gateway.evidence.features`."""
+    prompt: str | None = None
+
+
+class FeedbackRow(Struct):
+    """What somebody said about an answer. One row per decision and source; a later one replaces it."""
+
+    decision: str
+    at: float
+    key: str | None
+    source: str
+    score: float
+    """0 is wrong, 1 is right."""
+    comment: str | None = None
+
+
+class ShadowRow(Struct):
+    """A request that was asked again at another rung, and how the two answers compare."""
+
+    id: str
+    decision: str
+    at: float
+    model: str
+    head: str
+    served_rung: int
+    shadow_rung: int
+    served_thinking: int
+    shadow_thinking: int
+    served_tokens: int | None
+    shadow_tokens: int | None
+    grader: str
+    served_score: float | None
+    """Of the answer that the client got: 1 right or preferred, 0 wrong, 0.5 a tie; None if not graded."""
+    shadow_score: float | None
+    flipped: bool | None = None
+    """A judge changed its mind when the order was changed."""
+    note: str | None = None
+    """Why there is no grade."""
+
+
+class MeasuredRow(Struct):
+    """One answer of `thinkmeter measure`."""
+
+    run: str
+    at: float
+    model: str
+    prompt_id: str
+    dataset: str | None
+    rung: str
+    """The name of the tier, or of the rung."""
+    thinking: int
+    sample: int
+    correct: float | None
+    """None if the answer could not be graded."""
+    grader: str
+    tokens: int | None
+    reasoning_tokens: int | None
+    finish_reason: str | None
+    note: str | None = None
+    features: bytes | None = None
+    prompt: str | None = None
+
+
+Row: TypeAlias = DecisionRow | FeedbackRow | ShadowRow | MeasuredRow
+
+
+def pseudonym(secret: bytes, name: str) -> str:
+    """A name that stands for `name` in one store, and cannot be traced back without its secret.
+
+    Keyed BLAKE2b (RFC 7693). secret: 32 bytes that belong to the store.
+    """
+    return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), key=secret, digest_size=16).hexdigest()
