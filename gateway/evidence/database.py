@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select, text
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
@@ -16,6 +16,9 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from gateway.config.evidence import EvidenceSettings
 from gateway.evidence.schema import REVISION, secrets
+
+EvidenceStore: TypeAlias = Engine
+"""An open store, as other packages name it."""
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _BUSY_SECONDS = 5.0

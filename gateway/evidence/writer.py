@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Sequence
 
@@ -20,6 +21,7 @@ from gateway.evidence.database import (
     secret_of,
     writing,
 )
+from gateway.evidence.retention import LOOK_SECONDS, Retention
 from gateway.evidence.rows import DecisionRow, Row
 from gateway.evidence.schema import STORED
 from gateway.evidence.statements import fitted, statements
@@ -33,6 +35,8 @@ _CHARACTERS = 32 * 2**20
 """Characters of prompts that wait at most."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 """Seconds between two attempts while the store is away."""
+_RETENTION_SHARE = 0.2
+"""Seconds of deleting at a time; then rows are written again."""
 _REFUSALS = (DataError, IntegrityError, ProgrammingError, TypeError, ValueError, OverflowError)
 """Errors of a row, not of the store."""
 
@@ -56,6 +60,10 @@ class EvidenceWriter:
         self._store: Engine | None = None
         """The store, while it works."""
         self._file: tuple[int, int] | None = None
+        self._retention = Retention(settings.days, settings.bytes)
+        self._left = False
+        """There is more to delete."""
+        self._next_look = 0.0
         self._lost = 0
         """Rows dropped when the outage under way began."""
         self.engine: Engine | None = None
@@ -141,6 +149,24 @@ class EvidenceWriter:
             with explained():
                 self._insert(store, self._batch)
             self._finish()
+        if not self._closing.is_set():
+            self._retain(store)
+
+    def _retain(self, store: Engine) -> None:
+        """Delete old rows, for a short while."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        try:
+            with explained():
+                left = self._left or self._retention.look(store, time.time())
+                while left and time.monotonic() - now < _RETENTION_SHARE:
+                    left = self._retention.step(store)
+        except EvidenceUnavailable as error:
+            log.warning("old evidence was not deleted: %s", error)
+            left = False
+        self._left = left
+        self._next_look = now + (_GATHER_SECONDS if left else LOOK_SECONDS)
 
     def _open(self) -> Engine:
         store = open_store(self._settings)
@@ -155,10 +181,11 @@ class EvidenceWriter:
             return
         self._asleep = True
         if not self._queue and not self._closing.is_set():
-            self._wake.wait()
+            self._wake.wait(max(0, self._next_look - time.monotonic()))
         self._asleep = False
         self._wake.clear()
-        self._closing.wait(_GATHER_SECONDS)
+        if self._queue:
+            self._closing.wait(_GATHER_SECONDS)
 
     def _take(self) -> None:
         queue, batch = self._queue, self._batch
