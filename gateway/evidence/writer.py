@@ -49,6 +49,7 @@ class EvidenceWriter:
         self._done_characters = 0
         self._wake = threading.Event()
         self._asleep = False
+        self._hurried = threading.Event()
         self._closing = threading.Event()
         self._opened = threading.Event()
         self._thread = threading.Thread(target=self._run, name="evidence", daemon=True)
@@ -93,6 +94,11 @@ class EvidenceWriter:
             self._wake.set()
         return True
 
+    def hurry(self) -> None:
+        """Write what waits now, because somebody wants to read it."""
+        if self._queue:
+            self._hurried.set()
+
     def _takes(self, row: Row) -> bool:
         if row.__class__ is not DecisionRow or row.prompt is None:
             return True
@@ -106,6 +112,7 @@ class EvidenceWriter:
         """Write what waits, and stop. What takes longer is dropped and counted. Not for the event loop."""
         self._closing.set()
         self._wake.set()
+        self._hurried.set()
         if self._thread.ident is not None:
             self._thread.join(seconds)
         if self.waiting:
@@ -158,7 +165,8 @@ class EvidenceWriter:
             self._wake.wait()
         self._asleep = False
         self._wake.clear()
-        self._closing.wait(_GATHER_SECONDS)
+        self._hurried.wait(_GATHER_SECONDS)
+        self._hurried.clear()
 
     def _take(self) -> None:
         queue, batch = self._queue, self._batch
