@@ -7,14 +7,12 @@ from typing import Any
 
 import yaml
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
 from gateway.config.access import Key
 from gateway.config.loader import parse
 from gateway.config.models import EFFORTS
 from gateway.config.rules import Rule
 from gateway.config.settings import Settings
-from gateway.evidence.rows import DecisionRow
 from gateway.openai_api.requests import ClientLimits, Fields, Request, encode, parse_chat
 from gateway.routing.bounds import Bounds, collect_bounds
 from gateway.routing.decision import Decision, Rungs
@@ -153,45 +151,3 @@ USAGE = {"prompt_tokens": 7, "total_tokens": 49, "completion_tokens": 42}
 def event(chunk: object) -> bytes:
     """A stream event as a backend sends it."""
     return b"data: " + json.dumps(chunk).encode() + b"\n\n"
-
-
-def decision_row(name: str, **changes: Any) -> DecisionRow:
-    """The row of an answered request."""
-    row = DecisionRow(
-        id=name,
-        at=1.0,
-        request_id=f"request-{name}",
-        route="/v1/chat/completions",
-        key="web",
-        team=None,
-        conversation=None,
-        model="tiny",
-        head="general",
-        config="test",
-        arm="adaptive",
-        tier="short",
-        reason="price",
-        rule=None,
-        requested="adaptive",
-        rung=1,
-        wanted_rung=None,
-        thinking=16,
-        cap=48,
-        price=0.02,
-        propensity=1.0,
-        correct=0.5,
-        tokens=20.0,
-        rungs=b"{}",
-        status=200,
-        error=None,
-        stream=False,
-        cancelled=False,
-        prompt_tokens=5,
-        completion_tokens=20,
-        reasoning_tokens=10,
-        finish_reason="stop",
-        truncated=False,
-        duration=0.1,
-        first_byte=None,
-    )
-    return replace(row, **changes)

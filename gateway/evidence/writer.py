@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Sequence
 
@@ -13,6 +14,7 @@ from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 from gateway.config.evidence import EvidenceSettings
 from gateway.evidence.database import (
     EvidenceUnavailable,
+    cause_of,
     explained,
     file_of,
     open_store,
@@ -20,6 +22,7 @@ from gateway.evidence.database import (
     secret_of,
     writing,
 )
+from gateway.evidence.retention import LOOK_SECONDS, Retention
 from gateway.evidence.rows import DecisionRow, Row
 from gateway.evidence.schema import STORED
 from gateway.evidence.statements import fitted, statements
@@ -33,6 +36,8 @@ _CHARACTERS = 32 * 2**20
 """Characters of prompts that wait at most."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 """Seconds between two attempts while the store is away."""
+_RETENTION_SHARE = 0.2
+"""Seconds of deleting at a time; then rows are written again."""
 _REFUSALS = (DataError, IntegrityError, ProgrammingError, TypeError, ValueError, OverflowError)
 """Errors of a row, not of the store."""
 
@@ -57,6 +62,11 @@ class EvidenceWriter:
         self._store: Engine | None = None
         """The store, while it works."""
         self._file: tuple[int, int] | None = None
+        self._retention = Retention(settings.days, settings.bytes)
+        self._left = False
+        """There is more to delete."""
+        self._next_look = 0.0
+        self._told_refusal = False
         self._lost = 0
         """Rows dropped when the outage under way began."""
         self.engine: Engine | None = None
@@ -146,8 +156,26 @@ class EvidenceWriter:
             if file_of(self._settings) != self._file:
                 raise EvidenceUnavailable("the file was deleted or replaced")
             with explained():
-                self._insert(store, self._batch)
-            self._finish()
+                written = self._insert(store, self._batch)
+            self._finish(written)
+        if not self._closing.is_set():
+            self._retain(store)
+
+    def _retain(self, store: Engine) -> None:
+        """Delete old rows, for a short while."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        try:
+            with explained():
+                left = self._left or self._retention.look(store, time.time())
+                while left and time.monotonic() - now < _RETENTION_SHARE:
+                    left = self._retention.step(store)
+        except EvidenceUnavailable as error:
+            log.warning("old evidence was not deleted: %s", error)
+            left = False
+        self._left = left
+        self._next_look = now + (_GATHER_SECONDS if left else LOOK_SECONDS)
 
     def _open(self) -> Engine:
         store = open_store(self._settings)
@@ -162,10 +190,11 @@ class EvidenceWriter:
             return
         self._asleep = True
         if not self._queue and not self._closing.is_set():
-            self._wake.wait()
+            self._wake.wait(max(0, self._next_look - time.monotonic()))
         self._asleep = False
         self._wake.clear()
-        self._hurried.wait(_GATHER_SECONDS)
+        if self._queue:
+            self._hurried.wait(_GATHER_SECONDS)
         self._hurried.clear()
 
     def _take(self) -> None:
@@ -173,30 +202,33 @@ class EvidenceWriter:
         while queue and len(batch) < _BATCH:
             batch.append(queue.popleft())
 
-    def _insert(self, store: Engine, rows: Sequence[Row]) -> None:
-        """Write the rows. If one of them is refused, it is searched by halves and the others are written."""
+    def _insert(self, store: Engine, rows: Sequence[Row]) -> Counter[str]:
+        """Write the rows. If one of them is refused, it is searched by halves and the others are written.
+
+        Returns: the rows written, by table.
+        """
         try:
             with writing(store) as connection:
                 for statement, values in statements(rows, placeholder(store)):
                     connection.exec_driver_sql(statement, values)
+            return Counter(STORED[type(row)].name for row in rows)
         except _REFUSALS as error:
             if len(rows) > 1:
                 middle = len(rows) // 2
-                self._insert(store, rows[:middle])
-                self._insert(store, rows[middle:])
-            elif (mended := fitted(rows[0])) != rows[0]:
-                self._insert(store, [mended])
-            else:
-                self._refused(rows[0], error)
+                return self._insert(store, rows[:middle]) + self._insert(store, rows[middle:])
+            if (mended := fitted(rows[0])) != rows[0]:
+                return self._insert(store, [mended])
+            if not self._told_refusal:
+                self._told_refusal = True
+                table = STORED[type(rows[0])].name
+                log.warning("the store of evidence refuses a row of %s: %s", table, cause_of(error))
+            return Counter()
 
-    def _refused(self, row: Row, error: Exception) -> None:
-        if not self.dropped["invalid"]:
-            log.warning("the store of evidence refuses rows of %s: %s", STORED[type(row)].name, error)
-        self.dropped["invalid"] += 1
-
-    def _finish(self) -> None:
+    def _finish(self, written: Counter[str]) -> None:
         """The batch is done."""
-        self.written.update(Counter(STORED[type(row)].name for row in self._batch))
+        self.written.update(written)
+        if refused := len(self._batch) - written.total():
+            self.dropped["invalid"] += refused
         self._done_characters += sum(
             len(row.prompt) for row in self._batch if isinstance(row, DecisionRow) and row.prompt is not None
         )

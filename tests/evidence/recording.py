@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
 from gateway.telemetry.record import Record
-from tests.making import decision_row
+from tests.evidence.made import decision
 from tests.serving import Running
 
 
@@ -14,7 +16,7 @@ def record_decisions(running: Running) -> None:
 
     def keep(record: Record) -> None:
         if record.decision:
-            names = {"request_id": record.request_id, "key": record.key, "status": record.status}
-            evidence.writer.put(decision_row(record.decision.id, **names))
+            names = {"id": record.decision.id, "request_id": record.request_id, "key": record.key}
+            evidence.writer.put(decision(at=time.time(), status=record.status, **names))
 
     running.gateway.finished.sinks.append(keep)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +16,17 @@ from gateway.config.evidence import EvidenceSettings
 from gateway.evidence.errors import FeedbackUnavailable
 from gateway.evidence.feedback import Feedback, FeedbackOutcome, Rater
 from gateway.evidence.feedback_desk import FeedbackDesk
+from gateway.evidence.rows import DecisionRow
 from gateway.evidence.writer import EvidenceWriter
-from tests.making import decision_row
+from tests.evidence.made import decision
 
 WEB = Rater("web", everybody=False)
+
+
+def decided(name: str, **changes: Any) -> DecisionRow:
+    """The decision for a request of the key `web`."""
+    row = {"id": name, "at": time.time(), "key": "web", "request_id": f"request-{name}"}
+    return decision(**row | changes)
 
 
 class Store:
@@ -56,7 +64,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 async def test_a_decision_that_waits_to_be_written(store: Store) -> None:
     """A client may judge an answer the moment it has it."""
-    store.writer.put(decision_row("d1"))
+    store.writer.put(decided("d1"))
 
     assert await store.outcomes(Feedback("d1", score=0.75, comment="nearly")) == ["taken"]
     assert store.kept() == [("d1", "client", 0.75, "nearly")]
@@ -67,7 +75,7 @@ async def test_a_decision_of_another_worker(store: Store, tmp_path: Path) -> Non
     other = Store(tmp_path / "evidence.db")
     asking = asyncio.create_task(store.outcomes(Feedback("d1", correct=True)))
     await asyncio.sleep(0.05)
-    other.writer.put(decision_row("d1"))
+    other.writer.put(decided("d1"))
     other.writer.hurry()
 
     assert await asking == ["taken"]
@@ -78,7 +86,7 @@ async def test_a_batch_answers_for_each_item(store: Store, monkeypatch: pytest.M
     """Every item has its own outcome, in order, and contradictions inside the batch are seen."""
     monkeypatch.setattr("gateway.evidence.feedback_desk._PAUSES", (0.01,))
     for name, key in (("d1", "web"), ("d2", "web"), ("d3", "other")):
-        store.writer.put(decision_row(name, key=key))
+        store.writer.put(decided(name, key=key))
     store.writer.hurry()
     items = [
         Feedback("d1", correct=True),
@@ -101,7 +109,7 @@ async def test_a_batch_answers_for_each_item(store: Store, monkeypatch: pytest.M
 
 async def test_what_is_queued_counts_as_said(store: Store) -> None:
     """A contradiction is seen before what it contradicts is written, and long after."""
-    store.writer.put(decision_row("d1"))
+    store.writer.put(decided("d1"))
     said = [await store.outcomes(Feedback("d1", correct=word)) for word in (True, True, False)]
     assert said == [["taken"], ["repeated"], ["contradicted"]]
 
@@ -119,7 +127,7 @@ async def test_what_another_gateway_replaced_is_not_remembered_for_long(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a while, what the store has counts, not what this gateway has queued."""
-    store.writer.put(decision_row("d1"))
+    store.writer.put(decided("d1"))
     await store.outcomes(Feedback("d1", correct=True))
     other = FeedbackDesk(store.writer)
     await other.take([Feedback("d1", correct=False, replace=True)], WEB)
@@ -138,11 +146,11 @@ async def test_request_ids(store: Store, monkeypatch: pytest.MonkeyPatch) -> Non
     """A request ID names the answer to this key; attempts that failed do not count. It must be one answer."""
     monkeypatch.setattr("gateway.evidence.feedback_desk._PAUSES", (0.01,))
     rows = [
-        decision_row("d1", request_id="once"),
-        decision_row("d2", request_id="once", key="other"),
-        decision_row("d3", request_id="once", status=502),
-        *(decision_row(f"t{i}", request_id="twice") for i in range(3)),
-        decision_row("f1", request_id="foreign", key="other"),
+        decided("d1", request_id="once"),
+        decided("d2", request_id="once", key="other"),
+        decided("d3", request_id="once", status=502),
+        *(decided(f"t{i}", request_id="twice") for i in range(3)),
+        decided("f1", request_id="foreign", key="other"),
     ]
     for row in rows:
         store.writer.put(row)
@@ -155,7 +163,7 @@ async def test_request_ids(store: Store, monkeypatch: pytest.MonkeyPatch) -> Non
 async def test_a_full_queue_says_so(tmp_path: Path) -> None:
     """What the writer has no room for is refused, so that the client sends it again."""
     store = Store(tmp_path / "evidence.db")
-    store.writer.put(decision_row("d1"))
+    store.writer.put(decided("d1"))
     await store.outcomes(Feedback("d1", correct=True))
     store.writer.put = lambda row: False  # type: ignore[method-assign]
     [ruling] = await store.desk.take([Feedback("d1", correct=False, replace=True)], WEB)
@@ -184,7 +192,7 @@ async def test_a_store_that_is_away(tmp_path: Path) -> None:
 
 async def test_a_store_that_breaks(store: Store) -> None:
     """An error of the database becomes one of the gateway, with its text in the log only."""
-    store.writer.put(decision_row("d1"))
+    store.writer.put(decided("d1"))
     await store.outcomes(Feedback("d1", correct=True))
     with sqlite3.connect(store.file) as connection:
         connection.execute("DROP TABLE feedback")
