@@ -77,7 +77,9 @@ def shrink(engine: Engine) -> bool:
     if not is_sqlite(engine):
         return False
     with writing(engine) as connection:
-        connection.exec_driver_sql(f"PRAGMA incremental_vacuum({_PAGES})").all()
+        given_back = connection.exec_driver_sql(f"PRAGMA incremental_vacuum({_PAGES})")
+        if given_back.returns_rows:  # it works while its rows are read
+            given_back.all()
         return bool(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one())
 
 
