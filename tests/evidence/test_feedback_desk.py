@@ -201,3 +201,26 @@ async def test_a_store_that_breaks(store: Store) -> None:
 
     assert "feedback" not in raised.value.message
     assert "no such table" in (raised.value.detail or "")
+
+
+async def test_both_kinds_of_stores(settings: EvidenceSettings) -> None:
+    """SQLite and PostgreSQL find decisions by both IDs, and see contradictions in what is written."""
+    writer = EvidenceWriter(settings)
+    desk = FeedbackDesk(writer)
+    writer.start()
+    assert writer.ready(10)
+    writer.put(decided("d1"))
+    writer.put(decided("d2", key="other"))
+    items = [Feedback("d1", correct=True, comment="✓"), Feedback(request_id="request-d1", correct=False)]
+    first = await desk.take(items, WEB)
+    async with asyncio.timeout(10):
+        while writer.waiting:
+            await asyncio.sleep(0.01)
+    fresh = FeedbackDesk(writer)  # it remembers nothing
+    second = await fresh.take(items, WEB)
+
+    assert [ruling.outcome for ruling in first] == ["taken", "contradicted"]
+    assert [ruling.outcome for ruling in second] == ["taken", "contradicted"]
+    for each in (desk, fresh):
+        each.close()
+    writer.close(10)
