@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from gateway.cli import budget, heads, results, serving, simulate
+from gateway.cli import budget, evidence, heads, results, serving, simulate
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-for group in (serving.commands, budget.commands, heads.commands, results.commands, simulate.commands):
+for group in (
+    *(serving.commands, budget.commands, evidence.commands),
+    *(heads.commands, results.commands, simulate.commands),
+):
     cli.add_typer(group)
 
 

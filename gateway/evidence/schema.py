@@ -1,4 +1,7 @@
-"""The tables of the evidence store. Migrations change them: `gateway/evidence/migrations`."""
+"""The tables of the evidence store.
+
+A change of a table needs a migration in `gateway/evidence/migrations/versions` and its number in `REVISION`.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,11 @@ from sqlalchemy import (
     Table,
     Text,
 )
+
+from gateway.evidence.rows import DecisionRow, FeedbackRow, MeasuredRow, Row, ShadowRow
+
+REVISION = "0001"
+"""The newest migration."""
 
 metadata = MetaData()
 
@@ -44,7 +52,6 @@ decisions = Table(
     Column("propensity", Double, nullable=False),
     Column("correct", Double, nullable=False),
     Column("tokens", Double, nullable=False),
-    Column("rungs", LargeBinary, nullable=False),
     Column("status", Integer, nullable=False),
     Column("error", String(64)),
     Column("stream", Boolean, nullable=False),
@@ -56,6 +63,8 @@ decisions = Table(
     Column("truncated", Boolean, nullable=False),
     Column("duration", Double, nullable=False),
     Column("first_byte", Double),
+    # The long ones come last: SQLite reads a row up to the last column that a query needs.
+    Column("rungs", LargeBinary, nullable=False),
     Column("features", LargeBinary),
     Column("prompt", Text),
     Index("decisions_at", "at"),
@@ -128,3 +137,19 @@ secrets = Table(
     Column("value", LargeBinary, nullable=False),
 )
 """The key of the pseudonyms, made when the store is."""
+
+chores = Table(
+    "chores",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("at", Double, nullable=False),
+)
+"""When a gateway last did what only one of them does at a time."""
+
+STORED: dict[type[Row], Table] = {
+    DecisionRow: decisions,
+    FeedbackRow: feedback,
+    ShadowRow: shadow_pairs,
+    MeasuredRow: measurements,
+}
+"""The table of each kind of row."""

@@ -1,0 +1,1 @@
+"""Migrations of the evidence store: one module in `versions` per change of `gateway.evidence.schema`."""

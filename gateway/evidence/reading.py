@@ -1,0 +1,238 @@
+"""Reads the evidence store. Every function blocks: call it in a thread, not on the event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from msgspec import Struct
+from sqlalchemy import ColumnElement, Engine, Select, Table, and_, func, select, text, tuple_
+
+from gateway.evidence.database import explained, is_sqlite
+from gateway.evidence.retention import used_bytes
+from gateway.evidence.schema import STORED, decisions, feedback
+
+_IDS_PER_QUERY = 500
+_PAGE = 5_000
+"""Rows of an export per transaction: one that stays open for long lets the log of SQLite grow."""
+_SUMMARY_TIMEOUT = "60s"
+
+
+class DecisionOwner(Struct, frozen=True):
+    """Whose request a decision was about."""
+
+    id: str
+    at: float
+    key: str | None
+
+
+class FeedbackGiven(Struct, frozen=True):
+    """What is in the store about an answer."""
+
+    decision: str
+    source: str
+    at: float
+    score: float
+
+
+class SummaryCell(Struct, frozen=True):
+    """Sums over the decisions of one model, arm and rung."""
+
+    model: str
+    arm: str
+    rung: int
+    requests: int
+    failed: int
+    """Status 400 and above."""
+    prompt_tokens: int
+    completion_tokens: int
+    reasoning_tokens: int
+    expected_tokens: float
+    """What the head expected of all these requests together."""
+    expected_right: float
+    """The sum of the head's P(right)."""
+    rated: int
+    """Decisions with feedback. Of several sources the mean counts."""
+    right: float
+    """The sum of the scores of the rated."""
+    right_squares: float
+    """The sum of their squares, for an interval."""
+    rated_expected_right: float
+    """The sum of P(right) over the rated, to compare with `right`."""
+    rated_tokens: int
+    """Completion tokens of the rated."""
+
+
+class TableState(Struct, frozen=True):
+    """How much one table holds."""
+
+    table: str
+    rows: int
+    first: float | None
+    last: float | None
+
+
+def decision_owners(engine: Engine, ids: Collection[str]) -> dict[str, DecisionOwner]:
+    """Those of the decisions that are in the store, by id.
+
+    Raises: EvidenceUnavailable.
+    """
+    query = select(decisions.c.id, decisions.c.at, decisions.c.key)
+    return {row[0]: DecisionOwner(*row) for row in _by_ids(engine, query, decisions.c.id, ids)}
+
+
+def feedback_given(engine: Engine, ids: Collection[str]) -> dict[tuple[str, str], FeedbackGiven]:
+    """The feedback on the decisions, by decision and source.
+
+    Raises: EvidenceUnavailable.
+    """
+    c = feedback.c
+    query = select(c.decision, c.source, c.at, c.score)
+    return {(row[0], row[1]): FeedbackGiven(*row) for row in _by_ids(engine, query, c.decision, ids)}
+
+
+def _by_ids(
+    engine: Engine, query: Select[Any], column: ColumnElement[str], ids: Collection[str]
+) -> Iterator[tuple[Any, ...]]:
+    wanted = list(dict.fromkeys(ids))
+    with explained(), engine.connect() as connection:
+        for at in range(0, len(wanted), _IDS_PER_QUERY):
+            yield from map(
+                tuple, connection.execute(query.where(column.in_(wanted[at : at + _IDS_PER_QUERY])))
+            )
+
+
+def summary(engine: Engine, since: float, until: float) -> list[SummaryCell]:
+    """What was asked, used and right, by model, arm and rung, of decisions from `since` to before `until`.
+
+    Raises: EvidenceUnavailable.
+    """
+    with explained(), engine.connect() as connection:
+        if not is_sqlite(engine):
+            connection.execute(text(f"SET LOCAL statement_timeout = '{_SUMMARY_TIMEOUT}'"))
+        totals = connection.execute(_totals(since, until)).all()
+        rated = {tuple(row[:3]): row[3:] for row in connection.execute(_rated(since, until))}
+    return [SummaryCell(*row, *rated.get(tuple(row[:3]), (0, 0.0, 0.0, 0.0, 0))) for row in totals]
+
+
+def _within(since: float, until: float) -> ColumnElement[bool]:
+    return and_(decisions.c.at >= since, decisions.c.at < until)
+
+
+def _totals(since: float, until: float) -> Select[Any]:
+    c = decisions.c
+    group = (c.model, c.arm, c.rung)
+    return (
+        select(
+            *group,
+            func.count(),
+            func.count().filter(c.status >= 400),
+            *(
+                func.coalesce(func.sum(column), 0)
+                for column in (c.prompt_tokens, c.completion_tokens, c.reasoning_tokens)
+            ),
+            func.sum(c.tokens),
+            func.sum(c.correct),
+        )
+        .where(_within(since, until))
+        .group_by(*group)
+        .order_by(*group)
+    )
+
+
+def _rated(since: float, until: float) -> Select[Any]:
+    """Begins with the feedback, which is on few of the decisions."""
+    c = decisions.c
+    scores = (
+        select(feedback.c.decision, func.avg(feedback.c.score).label("score"))
+        .group_by(feedback.c.decision)
+        .subquery()
+    )
+    score = scores.c.score
+    return (
+        select(
+            *(c.model, c.arm, c.rung),
+            func.count(),
+            func.sum(score),
+            func.sum(score * score),
+            func.sum(c.correct),
+            func.coalesce(func.sum(c.completion_tokens), 0),
+        )
+        .select_from(scores.join(decisions, c.id == scores.c.decision))
+        .where(_within(since, until))
+        .group_by(c.model, c.arm, c.rung)
+    )
+
+
+def table_states(engine: Engine) -> list[TableState]:
+    """The number of rows of every table, and their times.
+
+    Raises: EvidenceUnavailable.
+    """
+    with explained(), engine.connect() as connection:
+        return [
+            TableState(table.name, *connection.execute(select(func.count(), *_span(table))).one())
+            for table in STORED.values()
+        ]
+
+
+def _span(table: Table) -> tuple[Any, Any]:
+    return (
+        select(func.min(table.c.at)).scalar_subquery(),
+        select(func.max(table.c.at)).scalar_subquery(),
+    )
+
+
+def store_bytes(engine: Engine) -> int:
+    """The size of the store without what is free in it. On PostgreSQL an estimate.
+
+    Raises: EvidenceUnavailable.
+    """
+    with explained(), engine.connect() as connection:
+        return used_bytes(connection)
+
+
+def newest_rows(engine: Engine, table: Table, number: int) -> list[dict[str, Any]]:
+    """The last rows of a table, newest first.
+
+    Raises: EvidenceUnavailable.
+    """
+    query = select(table).order_by(table.c.at.desc()).limit(number)
+    with explained(), engine.connect() as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def pages(
+    engine: Engine, table: Table, since: float, until: float, model: str | None = None
+) -> Iterator[list[tuple[Any, ...]]]:
+    """The rows of a table from `since` to before `until`, oldest first, some at a time.
+
+    model: of this model only. Raises: EvidenceUnavailable.
+    """
+    place = (table.c.at, *table.primary_key)
+    query = select(table).where(table.c.at < until).order_by(*place).limit(_PAGE)
+    if model is not None:
+        query = query.where(_of_model(table, model))
+    where = [list(table.columns).index(column) for column in place]
+    last: list[Any] | None = None
+    while True:
+        begin = table.c.at >= since if last is None else _after(place, last)
+        with explained(), engine.connect() as connection:
+            found = [tuple(row) for row in connection.execute(query.where(begin))]
+        if found:
+            yield found
+        if len(found) < _PAGE:
+            return
+        last = [found[-1][at] for at in where]
+
+
+def _of_model(table: Table, model: str) -> ColumnElement[bool]:
+    """Feedback has no model of its own: that of its decision."""
+    if table is not feedback:
+        return table.c.model == model
+    return feedback.c.decision.in_(select(decisions.c.id).where(decisions.c.model == model))
+
+
+def _after(place: tuple[ColumnElement[Any], ...], last: list[Any]) -> ColumnElement[bool]:
+    """Rows behind the last one of a page. The first condition lets the index on `at` be used."""
+    return and_(place[0] >= last[0], tuple_(*place) > tuple_(*last))
