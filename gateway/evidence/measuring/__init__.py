@@ -1,1 +1,1 @@
-"""Measures a model: asks every prompt at every rung, grades the answers, and says what a router could gain."""
+"""Measures a model: asks prompts at all rungs, grades the answers, says what a router could gain."""

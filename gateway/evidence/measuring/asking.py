@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from gateway.budget.ledger import Ledger
 from gateway.budget.limits import Limit
@@ -70,7 +70,7 @@ class AskingTerms(Struct, frozen=True):
 class _Reply(Struct):
     body: bytes = b""
     plan: Plan | None = None
-    usage: TokenUsage = TokenUsage()
+    usage: TokenUsage = field(default_factory=TokenUsage)
 
 
 class Asking:
@@ -83,6 +83,7 @@ class Asking:
         upstream: Upstream,
         terms: AskingTerms,
         keep: Callable[[MeasuredAnswer], None],
+        *,
         ledger: Ledger | None = None,
     ) -> None:
         """ledger: reserves and settles the tokens under `terms.limits`."""
@@ -162,7 +163,14 @@ class Asking:
     async def _send(self, prompt: MeasuredPrompt, rung: MeasuredRung, reply: _Reply) -> None:
         """Send one request at a rung, under the budgets. Raises: GatewayError."""
         terms = self._terms
-        call = call_of(prompt, self._target, self._pool, self._snapshot.settings, terms.limits, terms.fields)
+        call = call_of(
+            prompt,
+            self._target,
+            self._pool,
+            self._snapshot.settings,
+            limits=terms.limits,
+            fields=terms.fields,
+        )
         plan = planned_at(call, rung.index, self._snapshot.router.predictor)
         if not plan.fits:
             plan = plan.beside(await self._counts.of(self._pool, len(call.body), plan.count_request))
@@ -182,9 +190,7 @@ class Asking:
         _settle(reservation, reply.usage, len(tried), answered=True)
         self._ledger.end(reservation, None)
 
-    async def _forward(
-        self, plan: Plan, client: str, reply: _Reply, tried: list[str] | None = None
-    ) -> None:
+    async def _forward(self, plan: Plan, client: str, reply: _Reply, tried: list[str] | None = None) -> None:
         request = UpstreamRequest(
             CHAT.path, encode(plan.fields()), [], client=client, received=plan.call.body, whole_bytes=_WHOLE
         )

@@ -46,15 +46,12 @@ def ceiling_of(correct: Floats, tokens: Floats) -> Ceiling:
     samples = correct.shape[2]
     lowest: tuple[CurvePoint, ...] = ()
     if samples > 1:
-        others = (
-            ((each.sum(axis=2) - each[:, :, at]) / (samples - 1) for each in (correct, tokens))
-            for at in range(samples)
-        )
-        curves = [
-            _choices(*chosen, correct[:, :, at], tokens[:, :, at]) for at, chosen in enumerate(others)
-        ]
-        mean = np.mean(curves, axis=0)
-        lowest = mixtures([CurvePoint(float(t), float(c)) for t, c in mean] + points)
+        curves = []
+        for at in range(samples):
+            others = [(each.sum(axis=2) - each[:, :, at]) / (samples - 1) for each in (correct, tokens)]
+            curves.append(_choices(others[0], others[1], correct[:, :, at], tokens[:, :, at]))
+        mean = np.mean(curves, axis=0).tolist()
+        lowest = mixtures([CurvePoint(*each) for each in mean] + points)
     best = [CurvePoint(float(t), float(c)) for t, c in _choices(*means, *means)]
     return Ceiling(mixtures(points), mixtures(best), lowest)
 

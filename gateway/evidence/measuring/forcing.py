@@ -27,6 +27,7 @@ def call_of(
     target: Target,
     pool: Pool,
     settings: Settings,
+    *,
     limits: tuple[Limit, ...] = (),
     fields: Mapping[str, Any] | None = None,
 ) -> Call:

@@ -67,9 +67,7 @@ def seen(
     for rung, tokens in expected.items():
         latest = by_rung[rung][-recent:]
         if latest:
-            found[rung] = RungForecast(
-                fmean(a.tokens or 0 for a in latest), fmean(a.seconds for a in latest)
-            )
+            found[rung] = RungForecast(fmean(a.tokens or 0 for a in latest), fmean(a.seconds for a in latest))
         else:
             found[rung] = RungForecast(tokens, None if pace is None else tokens * pace)
     return found

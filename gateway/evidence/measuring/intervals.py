@@ -18,13 +18,12 @@ _Z = NormalDist().inv_cdf((1 + SURE) / 2)
 
 
 class Estimate(NamedTuple):
-    """A mean over prompts with its 95 % interval."""
+    """A mean over so many prompts, with its 95 % interval."""
 
     mean: float
     low: float
     high: float
-    count: int
-    """Prompts."""
+    prompts: int
 
 
 def share(values: Floats, most: int = 1) -> Estimate:

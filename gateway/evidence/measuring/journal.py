@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.evidence.measuring.work import AnswerKey, MeasuredRung
+from gateway.evidence.measuring.work import AnswerKey
 
 _VERSION = 1
 
@@ -76,6 +76,8 @@ class GivenGrade(Struct, tag="grade", frozen=True, omit_defaults=True):
     sample: int
     by: str
     """The grader, as the option names it."""
+    rubric: str
+    """Names what it graded by: see `MeasuredPrompt.rubric`."""
     score: float | None = None
     """1 is right, 0 is wrong; None if it could not tell."""
     note: str | None = None

@@ -65,6 +65,19 @@ def outcomes_of_run(
     return MeasuredOutcomes(tuple(prompts), tuple(rungs), correct, tokens)
 
 
+def current_grades(
+    by: str,
+    prompts: Mapping[str, MeasuredPrompt],
+    answers: Mapping[AnswerKey, MeasuredAnswer],
+    grades: Mapping[tuple[str, AnswerKey], GivenGrade],
+) -> dict[AnswerKey, GivenGrade]:
+    """The grades that a grader gave to these answers by the references that the prompts have now."""
+    found = ((key, grades.get((by, key))) for key in answers)
+    return {
+        key: grade for key, grade in found if grade is not None and grade.rubric == prompts[key.prompt].rubric
+    }
+
+
 def outcome_rows(outcomes: MeasuredOutcomes) -> Iterator[dict[str, Any]]:
     """The rows of an outcome table, as `thinkmeter calibrate` reads them. See data/README.md."""
     for row, prompt in enumerate(outcomes.prompts):

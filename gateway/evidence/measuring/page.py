@@ -12,10 +12,12 @@ from gateway.evidence.measuring.wording import COLUMNS, cells, problems, sentenc
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 720, 380, 56, 44, 16, 24
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1a1a1a; --faint: #767676; --line: #d4d4d4; --blue: #1f5fbf; --sure: #1f7a4d }
+:root { color-scheme: light dark; --ink: #1a1a1a; --faint: #767676; --line: #d4d4d4; --blue: #1f5fbf;
+  --sure: #1f7a4d }
 @media (prefers-color-scheme: dark) { :root { --ink: #e8e8e8; --faint: #a0a0a0; --line: #444; --blue: #7fb0ff;
   --sure: #6fd0a0 } body { background: #161616 } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); max-width: 60rem; margin: 2rem auto;
+  padding: 0 1rem }
 h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
 th, td { text-align: right; padding: .3rem .6rem; border-bottom: 1px solid var(--line) }
@@ -43,12 +45,16 @@ def page_of(run: RunSummary, when: str) -> str:
         *(["<h2>What is missing</h2>", _list(found)] if found else []),
         "<h2>How to read this</h2>",
         _list(_NOTES),
-        f"<footer>Thinkmeter, {escape(when)}. {run.answers:,} answers, {run.tokens:,} completion tokens.</footer>",
+        (
+            f"<footer>Thinkmeter, {escape(when)}. {run.answers:,} answers,"
+            f" {run.tokens:,} completion tokens.</footer>"
+        ),
     ]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src \'unsafe-inline\'">'
+        '<meta http-equiv="Content-Security-Policy"'
+        " content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         f"<title>{escape(title(run))}</title><style>{_STYLE}</style></head><body>\n"
         + "\n".join(parts)
         + "\n</body></html>\n"
@@ -56,10 +62,9 @@ def page_of(run: RunSummary, when: str) -> str:
 
 
 _NOTES = (
-    "Intervals hold with 95 %. They count prompts: further samples of a prompt make its own score more precise,"
-    " and stand for no other prompt.",
-    "Shares have Wilson's interval, with the effective number of answers where there are several samples (Korn"
-    " and Graubard, 1998). Differences are between the same prompts, with the interval of Bonett and Price (2012).",
+    "Intervals hold with 95 %. They count prompts: another sample of a prompt stands for no other prompt.",
+    "Shares have Wilson's interval, of as many answers as their variance is worth (Korn and Graubard, 1998).",
+    "Differences are between the same prompts, with the interval of Bonett and Price (2012).",
     "Tokens are completion tokens, reasoning included, as the backend counted them.",
     "The line of fixed rungs is the best that fixed rungs reach when they are mixed at random.",
 )
@@ -78,7 +83,7 @@ def _table(rungs: Iterable[RungSummary]) -> str:
 
 def _figure(run: RunSummary) -> str:
     """Right answers over tokens: the rungs with their intervals, and what a router could reach."""
-    shown = [rung for rung in run.rungs if rung.right.count]
+    shown = [rung for rung in run.rungs if rung.right.prompts]
     if not shown:
         return ""
     most = max(rung.tokens.mean for rung in shown) * 1.08 or 1.0
@@ -128,7 +133,8 @@ def _axes(most: float, low: float, high: float, across: _Scale, up: _Scale) -> I
             f'<text x="{across(tokens):.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">'
             f"{tokens:,.0f}</text>"
         )
-    yield f'<text x="{_WIDTH / 2:.0f}" y="{_HEIGHT - 6}" text-anchor="middle">completion tokens per prompt</text>'
+    middle = f'x="{_WIDTH / 2:.0f}" y="{_HEIGHT - 6}" text-anchor="middle"'
+    yield f"<text {middle}>completion tokens per prompt</text>"
 
 
 def _curve(name: str, curve: Iterable[CurvePoint], across: _Scale, up: _Scale) -> str:

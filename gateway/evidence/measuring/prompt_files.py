@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gateway.evidence.measuring.prompts import PromptsError, MeasuredPrompt, merged_prompts, prompt_of
+from gateway.evidence.measuring.prompts import MeasuredPrompt, PromptsError, merged_prompts, prompt_of
 
 _Records = Iterator[tuple[str, Any]]
 """Each with its place, `file:line`."""

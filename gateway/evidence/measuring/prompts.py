@@ -18,7 +18,13 @@ from router_model.prompts import normalised
 
 _QUESTIONS = ("prompt", "question", "problem", "instruction", "input")
 _REFERENCES = ("answer", "reference", "target", "solution")
-_SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_SPEAKERS = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+}
 _LONGEST_ID = 128  # characters, as in the store of evidence
 
 
@@ -49,6 +55,12 @@ class MeasuredPrompt(Struct, frozen=True):
         """The same for prompts that say the same."""
         said = [[message.get("role"), _plain(message.get("content"))] for message in self.messages]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+    @property
+    def rubric(self) -> str:
+        """The same as long as a right answer is the same."""
+        said = json.dumps([self.reference, self.schema], sort_keys=True)
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def prompt_of(record: Any, place: str) -> MeasuredPrompt:

@@ -12,6 +12,7 @@ from gateway.evidence.rows import MeasuredRow
 
 
 def measured_rows(
+    *,
     run: str,
     model: str,
     grader: str,

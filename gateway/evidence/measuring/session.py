@@ -92,7 +92,7 @@ async def collect(
                 await ledger.start()
             except RedisServerError as error:
                 raise RunStopped(str(error)) from None
-        asking = Asking(snapshot, model.target, upstream, terms, keep, ledger)
+        asking = Asking(snapshot, model.target, upstream, terms, keep, ledger=ledger)
         await asking.ask(keys, model.prompts, model.rungs)
     finally:
         syncing.cancel()

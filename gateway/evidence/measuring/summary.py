@@ -1,4 +1,4 @@
-"""What a run has shown: by rung, between rungs, what a router could gain, and what is still missing. No I/O."""
+"""What a run has shown: by rung, between rungs, what a router could gain, what is missing. No I/O."""
 
 from __future__ import annotations
 

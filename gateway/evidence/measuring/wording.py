@@ -21,27 +21,27 @@ def cells(rung: RungSummary) -> tuple[str, ...]:
         amounts(rung.tokens),
         "" if rung.against is None else points(rung.against),
         "" if rung.saved is None else amounts(rung.saved),
-        f"{rung.right.count:,}",
+        f"{rung.right.prompts:,}",
     )
 
 
 def shares(estimate: Estimate) -> str:
     """A share with its interval: `62.5 % (52.7 to 71.4)`."""
-    if not estimate.count:
+    if not estimate.prompts:
         return "–"
     return f"{estimate.mean:.1%} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})".replace("%", " %")
 
 
 def points(estimate: Estimate) -> str:
     """A difference of shares in points: `−3.0 (−6.1 to +0.1)`."""
-    if not estimate.count:
+    if not estimate.prompts:
         return "–"
     return _signed(*(100 * value for value in estimate[:3]))
 
 
 def amounts(estimate: Estimate) -> str:
     """A number of tokens with its interval: `812 (743 to 881)`."""
-    if not estimate.count:
+    if not estimate.prompts:
         return "–"
     if math.isinf(estimate.low):
         return f"{estimate.mean:,.0f}"
@@ -79,16 +79,16 @@ def _about_router(router: RouterSummary) -> Iterator[str]:
     gain, fixed = 100 * (router.highest - router.fixed), f"{100 * router.fixed:.1f} %"
     if router.lowest is None:
         yield (
-            f"At {router.tokens:,.0f} tokens per prompt, fixed rungs get {fixed} right. A router could gain at"
-            f" most {gain:.1f} points, if it knew the best rung of every prompt. With one answer at each rung,"
-            " that includes luck: --samples 2 or more tells how much."
+            f"At {router.tokens:,.0f} tokens per prompt, fixed rungs get {fixed} right. A router could"
+            f" gain at most {gain:.1f} points, if it knew the best rung of every prompt. With one answer at"
+            " each rung, that includes luck: --samples 2 or more tells how much."
         )
     else:
         least = 100 * (router.lowest - router.fixed)
         yield (
-            f"At {router.tokens:,.0f} tokens per prompt, fixed rungs get {fixed} right. A router that knew the"
-            f" best rung of every prompt would gain between {least:.1f} and {gain:.1f} points. The upper end"
-            " includes luck; for the lower end, each sample counts for a choice that the others made."
+            f"At {router.tokens:,.0f} tokens per prompt, fixed rungs get {fixed} right. A router that knew"
+            f" the best rung of every prompt would gain between {least:.1f} and {gain:.1f} points. The upper"
+            " end includes luck; for the lower end, each sample counts for a choice that the others made."
         )
     if router.fewest is not None and router.fewest < router.best_tokens:
         saved = f"{1 - router.fewest / router.best_tokens:.0%}".replace("%", " %")
@@ -98,17 +98,17 @@ def _about_router(router: RouterSummary) -> Iterator[str]:
             if router.fewest_sure is not None:
                 sure = f"; without luck {1 - router.fewest_sure / router.best_tokens:.0%}".replace("%", " %")
         yield (
-            f"For the {100 * router.best:.1f} % of the best fixed rung it would need {router.fewest:,.0f} tokens"
-            f" instead of {router.best_tokens:,.0f}: at most {saved} less{sure}."
+            f"For the {100 * router.best:.1f} % of the best fixed rung it would need"
+            f" {router.fewest:,.0f} tokens instead of {router.best_tokens:,.0f}: at most {saved} less{sure}."
         )
 
 
 def _about_precision(run: RunSummary) -> Iterator[str]:
-    wide = [rung for rung in run.rungs if rung.needed is not None and rung.needed > rung.right.count]
+    wide = [rung for rung in run.rungs if rung.needed is not None and rung.needed > rung.right.prompts]
     interest = f"{100 * run.difference:g} points"
     if wide:
         most = max(wide, key=lambda rung: rung.needed or 0)
-        more = (most.needed or 0) - most.right.count
+        more = (most.needed or 0) - most.right.prompts
         yield (
             f"To see a difference of {interest} between {most.name} and the longest rung, {most.needed:,}"
             f" prompts are needed (80 % power, 5 % error): {more:,} more."
@@ -129,8 +129,8 @@ def problems(run: RunSummary) -> Iterator[str]:
         yield f"{run.uncounted:,} left out, because the backend did not count their tokens."
     if run.unbudgeted:
         yield (
-            f"{run.unbudgeted:,} answers came from a backend that refuses thinking budgets, so their rungs may"
-            " not differ: see `thinkmeter probe`."
+            f"{run.unbudgeted:,} answers came from a backend that refuses thinking budgets, so their rungs"
+            " may not differ: see `thinkmeter probe`."
         )
     for rung in run.rungs:
         if rung.over:
