@@ -62,7 +62,7 @@ def _times(samples: int) -> str:
 
 def sentences(run: RunSummary) -> Iterator[str]:
     """What the run shows, what a router could gain, and what is still missing."""
-    if run.grader == AGREEMENT:
+    if run.grader.partition(":")[0] == AGREEMENT:
         yield (
             "“Right” here means: agrees with the majority of the longest rung. That is no measure of"
             " correctness. A rung can lose at most as many right answers as it disagrees."
