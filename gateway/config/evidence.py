@@ -13,7 +13,7 @@ from gateway.config.budgets import Duration
 from gateway.config.forwarding import ForwardedHeader
 
 _HOOK = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-Grade = Literal["judge", "agreement", "exact", "number", "choice", "math"]
+ShadowGrader = Literal["judge", "agreement", "exact", "number", "choice", "math"]
 """How the answers of shadow pairs are compared: by a model, or with each other."""
 
 
@@ -82,7 +82,7 @@ class ShadowSettings(Section):
         min_length=1,
         description="What is asked instead: the name of a tier, `previous_head`, or thinking tokens.",
     )
-    grade: Grade = Field("agreement", description="How the two answers are compared.")
+    grade: ShadowGrader = Field("agreement", description="How the two answers are compared.")
     judge: JudgeSettings | None = Field(None, description="The judge of `grade: judge`.")
     budget: ShadowBudget = Field(description="Tokens of their own; a budget is required.")
     tools: bool = Field(
