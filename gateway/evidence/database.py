@@ -31,6 +31,7 @@ _PRAGMAS = (
     ("secure_delete", "ON"),  # what was deleted is overwritten
     ("journal_size_limit", str(16 * 2**20)),
 )
+_ENGINE: dict[str, Any] = {"pool_size": 2, "max_overflow": 3, "pool_timeout": 5, "hide_parameters": True}
 _POSTGRES_OPTIONS = "-c statement_timeout=10s -c lock_timeout=5s -c idle_in_transaction_session_timeout=60s"
 _POSTGRES_CONNECT = {
     "connect_timeout": 5,
@@ -127,13 +128,17 @@ def explained() -> Iterator[None]:
     """Turn every error of a database into EvidenceUnavailable."""
     try:
         yield
-    except DBAPIError as error:
-        cause = " ".join(str(error.orig).split())
-        raise EvidenceUnavailable(f"{type(error.orig).__name__}: {cause}") from error
     except ModuleNotFoundError as error:
         raise EvidenceUnavailable(f"PostgreSQL needs the `postgres` extra: {error}") from error
     except (SQLAlchemyError, OSError) as error:
-        raise EvidenceUnavailable(f"{type(error).__name__}: {error}") from error
+        raise EvidenceUnavailable(cause_of(error)) from error
+
+
+def cause_of(error: Exception) -> str:
+    """The kind of error and its first line: others may quote the values of a row."""
+    root = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    line = str(root).strip().partition("\n")[0]
+    return f"{type(root).__name__}: {line}"
 
 
 def _engine(settings: EvidenceSettings) -> Engine:
@@ -142,11 +147,13 @@ def _engine(settings: EvidenceSettings) -> Engine:
         options = {} if "options" in url.query else {"options": _POSTGRES_OPTIONS}
         connect = {**_POSTGRES_CONNECT, **options}
         given = {name: value for name, value in connect.items() if name not in url.query}
-        return create_engine(url, connect_args=given, pool_size=2, max_overflow=3, pool_timeout=5)
+        return create_engine(url, connect_args=given, **_ENGINE)
     path = Path(settings.file).absolute()
     _make_file(path)
     url = URL.create("sqlite", database=str(path))
-    engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False})
+    engine = create_engine(
+        url, connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False}, **_ENGINE
+    )
     event.listen(engine, "connect", _set_pragmas)
     event.listen(engine, "begin", _begin)
     return engine

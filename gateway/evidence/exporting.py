@@ -28,13 +28,13 @@ def table_names() -> list[str]:
 def write_jsonl(table: Table, pages: Iterator[Page], to: IO[bytes]) -> int:
     """One object per line, with the table's name. Returns the number of rows."""
     encode = msgspec.json.Encoder().encode_lines
-    names = ("table", *table.columns.keys())
+    name, names = str(table.name), ("table", *map(str, table.columns.keys()))
     raw = [at for at, column in enumerate(table.columns) if column in _JSON_COLUMNS]
-    kind = msgspec.defstruct("Line", [(name, Any) for name in names])
+    kind = msgspec.defstruct("Line", [(field, Any) for field in names])
     count = 0
     for page in pages:
         rows = _with_raw(page, raw) if raw else page
-        to.write(encode([kind(table.name, *row) for row in rows]))
+        to.write(encode([kind(name, *row) for row in rows]))
         count += len(page)
     return count
 

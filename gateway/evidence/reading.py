@@ -171,16 +171,14 @@ def table_states(engine: Engine) -> list[TableState]:
     """
     with explained(), engine.connect() as connection:
         return [
-            TableState(table.name, *connection.execute(select(func.count(), *_span(table))).one())
-            for table in STORED.values()
+            TableState(str(table.name), *connection.execute(_state(table)).one()) for table in STORED.values()
         ]
 
 
-def _span(table: Table) -> tuple[Any, Any]:
-    return (
-        select(func.min(table.c.at)).scalar_subquery(),
-        select(func.max(table.c.at)).scalar_subquery(),
-    )
+def _state(table: Table) -> Select[Any]:
+    """First and last by the index; the number takes a scan."""
+    ends = (select(end(table.c.at)).scalar_subquery() for end in (func.min, func.max))
+    return select(func.count(), *ends).select_from(table)
 
 
 def store_bytes(engine: Engine) -> int:
@@ -199,7 +197,9 @@ def newest_rows(engine: Engine, table: Table, number: int) -> list[dict[str, Any
     """
     query = select(table).order_by(table.c.at.desc()).limit(number)
     with explained(), engine.connect() as connection:
-        return [dict(row) for row in connection.execute(query).mappings()]
+        return [
+            {str(name): value for name, value in row.items()} for row in connection.execute(query).mappings()
+        ]
 
 
 def pages(

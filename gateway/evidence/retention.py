@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Table, delete, func, select, text, tuple_, update
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import ColumnElement, Connection, Engine, Table, delete, func, select, text, tuple_
 
 from gateway.evidence.database import is_sqlite, writing
-from gateway.evidence.schema import STORED, chores
+from gateway.evidence.schema import STORED
 
 _DAY = 86_400.0
 LOOK_SECONDS = 60.0
@@ -22,6 +20,12 @@ _PAGES = 2_000
 """Pages that one transaction gives back to the file system."""
 _OVERHEAD_BYTES = 150
 """Of a row of PostgreSQL: headers and indexes, about."""
+
+_CLAIM = text(
+    "INSERT INTO chores (name, at) VALUES ('retention', :now) ON CONFLICT (name)"
+    " DO UPDATE SET at = excluded.at"
+    " WHERE chores.at <= excluded.at - :span OR chores.at > excluded.at + :span RETURNING name"
+)
 
 
 def cutoff(now: float, days: float, oldest: float) -> float:
@@ -37,7 +41,10 @@ class Retention:
         self._days = days
         self._size = size
         self._cutoffs: dict[Table, float] = {}
-        self._too_large = False
+        self._surplus = 0.0
+        """Bytes above the limit."""
+        self._row_bytes = 0.0
+        """Of a row on average."""
 
     def look(self, engine: Engine, now: float) -> bool:
         """Find what is to be deleted, unless another gateway did so in the last minute. False if it did."""
@@ -48,17 +55,22 @@ class Retention:
             self._cutoffs = {
                 table: cutoff(now, self._days, at) for table, at in oldest.items() if at is not None
             }
-            self._too_large = used_bytes(connection) > self._size
+            used = used_bytes(connection)
+            self._surplus = max(0, used - self._size)
+            if self._surplus:
+                rows = sum(_live_rows(connection, table) for table in STORED.values())
+                self._row_bytes = used / max(1, rows)
         return True
 
     def step(self, engine: Engine) -> bool:
         """Delete some of it. True if more is left."""
         with writing(engine) as connection:
-            left = [_delete_before(connection, table, at) for table, at in self._cutoffs.items()]
-            if self._too_large:
-                _delete_oldest(connection)
-                self._too_large = used_bytes(connection) > self._size
-        return shrink(engine) or any(left) or self._too_large
+            gone = [_delete_first(connection, table, table.c.at < at) for table, at in self._cutoffs.items()]
+            self._surplus -= sum(gone) * self._row_bytes
+            if self._surplus > 0:
+                deleted = _delete_oldest(connection)
+                self._surplus = self._surplus - deleted * self._row_bytes if deleted else 0
+        return shrink(engine) or _SLICE in gone or self._surplus > 0
 
 
 def used_bytes(connection: Connection) -> int:
@@ -76,20 +88,18 @@ def shrink(engine: Engine) -> bool:
     """Give free pages of a SQLite file back to the file system. True if more are left."""
     if not is_sqlite(engine):
         return False
-    with writing(engine) as connection:
-        connection.exec_driver_sql(f"PRAGMA incremental_vacuum({_PAGES})").all()
-        return bool(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one())
+    raw = engine.raw_connection()
+    try:
+        cursor: Any = raw.cursor()
+        cursor.executescript(f"PRAGMA incremental_vacuum({_PAGES})")  # `execute` would give back one page
+        return bool(cursor.execute("PRAGMA freelist_count").fetchone()[0])
+    finally:
+        raw.close()
 
 
 def _claim(connection: Connection, now: float) -> bool:
     """Whether this gateway is to look. A time in the future is that of a clock that was wrong."""
-    row = {"name": "retention", "at": now}
-    insert: Any = sqlite_insert if connection.dialect.name == "sqlite" else postgres_insert
-    if connection.execute(insert(chores).values(row).on_conflict_do_nothing()).rowcount:
-        return True
-    due = (chores.c.at <= now - LOOK_SECONDS) | (chores.c.at > now + LOOK_SECONDS)
-    claim = update(chores).where(chores.c.name == "retention", due).values(at=now)
-    return bool(connection.execute(claim).rowcount)
+    return bool(connection.execute(_CLAIM, {"now": now, "span": LOOK_SECONDS}).all())
 
 
 def _oldest(connection: Connection, table: Table) -> float | None:
@@ -97,27 +107,21 @@ def _oldest(connection: Connection, table: Table) -> float | None:
     return found
 
 
-def _delete_before(connection: Connection, table: Table, before: float) -> bool:
-    """Delete the oldest rows before a time. True if there may be more."""
-    return _delete_first(connection, table, table.c.at < before) == _SLICE
-
-
-def _delete_oldest(connection: Connection) -> None:
-    """Delete the oldest rows, of all tables up to the same time."""
+def _delete_oldest(connection: Connection) -> int:
+    """Delete the oldest rows, of all tables up to the same time. Returns their number."""
     reached = [at for table in STORED.values() if (at := _reached(connection, table)) is not None]
-    last = min(reached, default=None)
-    if last is not None:
-        for table in STORED.values():
-            _delete_first(connection, table, table.c.at <= last)
+    if not reached:
+        return 0
+    return sum(_delete_first(connection, table, table.c.at <= min(reached)) for table in STORED.values())
 
 
 def _reached(connection: Connection, table: Table) -> float | None:
-    """The time of the last row of a slice from the oldest on."""
-    slice_end = select(table.c.at).order_by(table.c.at).limit(1).offset(_SLICE // 2)
-    newest = select(func.max(table.c.at))
-    found: float | None = connection.scalar(slice_end)
+    """How far from the oldest row on to delete: half a slice, or a tenth of a table with fewer rows."""
+    times = select(table.c.at).order_by(table.c.at).limit(1)
+    found: float | None = connection.scalar(times.offset(_SLICE // 2))
     if found is None:
-        found = connection.scalar(newest)
+        rows = connection.scalar(select(func.count()).select_from(table)) or 0
+        found = connection.scalar(times.offset(rows // 10))
     return found
 
 
@@ -130,11 +134,16 @@ def _delete_first(connection: Connection, table: Table, which: ColumnElement[boo
 
 def _estimate(connection: Connection, table: Table) -> int:
     """Bytes of the rows of a table of PostgreSQL, whose files do not shrink when rows are deleted."""
-    live = connection.scalar(
-        text("SELECT n_live_tup FROM pg_stat_user_tables WHERE relid = CAST(:name AS regclass)"),
-        {"name": table.name},
-    )
     sample = text(
         f"SELECT avg(pg_column_size(t.*)) FROM (SELECT * FROM {table.name} ORDER BY at DESC LIMIT 100) AS t"  # noqa: S608 - ours
     )
-    return round((live or 0) * (float(connection.scalar(sample) or 0) + _OVERHEAD_BYTES))
+    row = float(connection.scalar(sample) or 0) + _OVERHEAD_BYTES
+    return round(_live_rows(connection, table) * row)
+
+
+def _live_rows(connection: Connection, table: Table) -> int:
+    """PostgreSQL's own count may be some seconds old, so that it is read once per look."""
+    if connection.dialect.name == "sqlite":
+        return connection.scalar(select(func.count()).select_from(table)) or 0
+    count = text("SELECT n_live_tup FROM pg_stat_user_tables WHERE relid = CAST(:name AS regclass)")
+    return connection.scalar(count, {"name": table.name}) or 0

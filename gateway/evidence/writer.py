@@ -14,6 +14,7 @@ from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 from gateway.config.evidence import EvidenceSettings
 from gateway.evidence.database import (
     EvidenceUnavailable,
+    cause_of,
     explained,
     file_of,
     open_store,
@@ -64,6 +65,7 @@ class EvidenceWriter:
         self._left = False
         """There is more to delete."""
         self._next_look = 0.0
+        self._told_refusal = False
         self._lost = 0
         """Rows dropped when the outage under way began."""
         self.engine: Engine | None = None
@@ -147,8 +149,8 @@ class EvidenceWriter:
             if file_of(self._settings) != self._file:
                 raise EvidenceUnavailable("the file was deleted or replaced")
             with explained():
-                self._insert(store, self._batch)
-            self._finish()
+                written = self._insert(store, self._batch)
+            self._finish(written)
         if not self._closing.is_set():
             self._retain(store)
 
@@ -192,30 +194,33 @@ class EvidenceWriter:
         while queue and len(batch) < _BATCH:
             batch.append(queue.popleft())
 
-    def _insert(self, store: Engine, rows: Sequence[Row]) -> None:
-        """Write the rows. If one of them is refused, it is searched by halves and the others are written."""
+    def _insert(self, store: Engine, rows: Sequence[Row]) -> Counter[str]:
+        """Write the rows. If one of them is refused, it is searched by halves and the others are written.
+
+        Returns: the rows written, by table.
+        """
         try:
             with writing(store) as connection:
                 for statement, values in statements(rows, placeholder(store)):
                     connection.exec_driver_sql(statement, values)
+            return Counter(STORED[type(row)].name for row in rows)
         except _REFUSALS as error:
             if len(rows) > 1:
                 middle = len(rows) // 2
-                self._insert(store, rows[:middle])
-                self._insert(store, rows[middle:])
-            elif (mended := fitted(rows[0])) != rows[0]:
-                self._insert(store, [mended])
-            else:
-                self._refused(rows[0], error)
+                return self._insert(store, rows[:middle]) + self._insert(store, rows[middle:])
+            if (mended := fitted(rows[0])) != rows[0]:
+                return self._insert(store, [mended])
+            if not self._told_refusal:
+                self._told_refusal = True
+                table = STORED[type(rows[0])].name
+                log.warning("the store of evidence refuses a row of %s: %s", table, cause_of(error))
+            return Counter()
 
-    def _refused(self, row: Row, error: Exception) -> None:
-        if not self.dropped["invalid"]:
-            log.warning("the store of evidence refuses rows of %s: %s", STORED[type(row)].name, error)
-        self.dropped["invalid"] += 1
-
-    def _finish(self) -> None:
+    def _finish(self, written: Counter[str]) -> None:
         """The batch is done."""
-        self.written.update(Counter(STORED[type(row)].name for row in self._batch))
+        self.written.update(written)
+        if refused := len(self._batch) - written.total():
+            self.dropped["invalid"] += refused
         self._done_characters += sum(
             len(row.prompt) for row in self._batch if isinstance(row, DecisionRow) and row.prompt is not None
         )
