@@ -60,14 +60,15 @@ def ask_all(asked: Asked) -> None:
         return
     keys, journal = list(asked.keys), asked.journal
     trial = min(max(asked.terms.concurrency, 2 * len(asked.model.rungs)), len(keys))
-    if len(journal.answers) < trial < len(keys):
-        _say(_forecast(asked, keys, expected), asked, f"expected; {trial} of them are asked for now")
-        _ask(asked, keys[:trial])
-        keys = [key for key in keys[trial:] if key not in journal.answers]
-    forecast = _forecast(asked, keys, expected)
-    _say(forecast, asked, "left to ask for")
-    _confirm(forecast, yes=asked.yes)
-    _ask(asked, keys)
+    with asyncio.Runner() as runner:
+        if len(journal.answers) < trial < len(keys):
+            _say(_forecast(asked, keys, expected), asked, f"expected; {trial} of them are asked for now")
+            _ask(runner, asked.model, journal, keys[:trial], asked.terms)
+            keys = [key for key in keys[trial:] if key not in journal.answers]
+        forecast = _forecast(asked, keys, expected)
+        _say(forecast, asked, "left to ask for")
+        _confirm(forecast, yes=asked.yes)
+        _ask(runner, asked.model, journal, keys, asked.terms)
 
 
 def _expected(model: MeasuredModel) -> dict[str, float]:
@@ -106,10 +107,16 @@ def _confirm(forecast: Forecast, *, yes: bool) -> None:
         raise typer.Exit(1)
 
 
-def _ask(asked: Asked, keys: Sequence[AnswerKey]) -> None:
-    if asked.journal is not None and keys:
+def _ask(
+    runner: asyncio.Runner,
+    model: MeasuredModel,
+    journal: AnswerJournal,
+    keys: Sequence[AnswerKey],
+    terms: AskingTerms,
+) -> None:
+    if keys:
         with _progress(len(keys)) as took:
-            asyncio.run(collect(asked.model, asked.journal, keys, asked.terms, took))
+            runner.run(collect(model, journal, keys, terms, took))
 
 
 @contextmanager

@@ -46,6 +46,7 @@ from gateway.upstream.response import UpstreamResponse
 _WHOLE = 1 << 26  # bytes; longer answers are read in parts
 _PAUSES = (1.0, 5.0)
 """Seconds before each further attempt."""
+_LONGEST_PAUSE = 10.0
 _QUEUE = Turn(0.0, 0)
 
 
@@ -64,7 +65,7 @@ class AskingTerms(Struct, frozen=True):
     """The budgets that the tokens count against."""
     patience: float = 300.0
     """Seconds to wait for a replica, or for Redis, before the run stops."""
-    pauses: tuple[float, ...] = _PAUSES
+    pauses: tuple[float, ...] = field(default_factory=lambda: _PAUSES)
 
 
 class _Reply(Struct):
@@ -124,19 +125,21 @@ class Asking:
 
     async def _answer(self, key: AnswerKey, prompt: MeasuredPrompt, rung: MeasuredRung) -> MeasuredAnswer:
         """One answer, or what went wrong. Raises: RunStopped."""
-        pauses = iter(self._terms.pauses)
+        pauses, said = iter(self._terms.pauses), ""
         while True:
             begun = time.monotonic()
             reply = _Reply()
             error = await self._try(prompt, rung, reply)
             if error is None:
                 return _read(key, reply, time.monotonic() - begun)
+            quarantined = isinstance(error, RequestQuarantined)
+            if not (quarantined and said):  # what it is quarantined for says more
+                said = f"{error.code}: {error.message}{f' ({error.detail})' if error.detail else ''}"
             pause = next(pauses, None)
-            if pause is None or isinstance(error, InvalidRequest | RequestQuarantined):
-                said = f"{error.code}: {error.message}"
-                if error.detail:
-                    said += f" ({error.detail})"
+            if pause is None or isinstance(error, InvalidRequest):
                 return MeasuredAnswer(*key, time.time(), time.monotonic() - begun, error=said)
+            if quarantined:
+                pause = min(max(pause, error.retry_after or 0), _LONGEST_PAUSE)
             await asyncio.sleep(pause)
 
     async def _try(self, prompt: MeasuredPrompt, rung: MeasuredRung, reply: _Reply) -> GatewayError | None:
@@ -191,9 +194,8 @@ class Asking:
         self._ledger.end(reservation, None)
 
     async def _forward(self, plan: Plan, client: str, reply: _Reply, tried: list[str] | None = None) -> None:
-        request = UpstreamRequest(
-            CHAT.path, encode(plan.fields()), [], client=client, received=plan.call.body, whole_bytes=_WHOLE
-        )
+        body = encode(plan.fields())
+        request = UpstreamRequest(CHAT.path, body, [], client=client, received=body, whole_bytes=_WHOLE)
         if tried is not None:
             request.tried = tried
         request.draft = draft = Draft(plan)

@@ -25,7 +25,10 @@ def ladder(rungs: int | None = 7) -> TierLadder:
 
 
 def prompts(count: int, **fields: Any) -> list[MeasuredPrompt]:
-    return [prompt_of({"id": f"p{n}", "prompt": f"question {n}", "answer": f"{n}"} | fields, f"f:{n}") for n in range(count)]
+    return [
+        prompt_of({"id": f"p{n}", "prompt": f"question {n}", "answer": f"{n}"} | fields, f"f:{n}")
+        for n in range(count)
+    ]
 
 
 def answer(prompt: str, rung: str = "direct", sample: int = 0, **fields: Any) -> MeasuredAnswer:

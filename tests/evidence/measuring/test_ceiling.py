@@ -32,7 +32,9 @@ def chances(kind: str) -> Floats:
 def test_truth_lies_between(kind: str, samples: int) -> None:
     """The ceiling with luck is above what is truly possible, and the one without is below, on average."""
     chance = chances(kind)
-    truth = ceiling_of(chance[:, :, None], np.broadcast_to(TOKENS[:, None], (300, 3, 1)).astype(float)).highest
+    truth = ceiling_of(
+        chance[:, :, None], np.broadcast_to(TOKENS[:, None], (300, 3, 1)).astype(float)
+    ).highest
     runs = [measured(chance, samples, seed) for seed in range(12)]
 
     for tokens in (150.0, 200.0, 300.0):

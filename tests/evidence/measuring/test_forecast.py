@@ -22,7 +22,11 @@ def test_forecast() -> None:
 
 def test_what_was_seen() -> None:
     """Rungs with answers are as these show; others take as long for a token."""
-    answers = [answer("p0", tokens=10, seconds=1.0), answer("p1", tokens=30, seconds=3.0), answer("p2", tokens=None)]
+    answers = [
+        answer("p0", tokens=10, seconds=1.0),
+        answer("p1", tokens=30, seconds=3.0),
+        answer("p2", tokens=None),
+    ]
 
     found = seen(answers, {"direct": 5.0, "long": 200.0})
 

@@ -13,7 +13,9 @@ from msgspec.structs import replace
 from gateway.evidence.measuring.journal import AnswerJournal, JournalError, RunHead
 from tests.evidence.measuring.making import answer, grade
 
-HEAD = RunHead("run1", "tiny", "served", "digest", {"temperature": 0.5}, {"direct": (0, 32), "long": (256, None)})
+HEAD = RunHead(
+    "run1", "tiny", "served", "digest", {"temperature": 0.5}, {"direct": (0, 32), "long": (256, None)}
+)
 
 
 def opened(path: Path, head: RunHead = HEAD) -> AnswerJournal:
@@ -41,7 +43,7 @@ def test_goes_on(tmp_path: Path) -> None:
 
 def test_answer_after_an_error(tmp_path: Path) -> None:
     """An answer takes the place of an error, also when the file is read again."""
-    for journal in (opened(tmp_path / "j"), ):
+    for journal in (opened(tmp_path / "j"),):
         journal.add(answer("p1", error="x", text=""))
         journal.add(answer("p1"))
         assert (list(journal.answers), journal.failed) == ([("p1", "direct", 0)], {})

@@ -44,7 +44,9 @@ def test_figures() -> None:
     assert (long.against, long.saved, long.needed) == (None, None, None)
     router = summary.router
     assert router is not None
-    assert (router.tokens, router.fixed, router.highest, router.lowest) == pytest.approx((110, 0.75, 1.0, 1.0))
+    assert (router.tokens, router.fixed, router.highest, router.lowest) == pytest.approx(
+        (110, 0.75, 1.0, 1.0)
+    )
     assert (router.best_tokens, router.fewest, router.fewest_sure) == pytest.approx((200, 110, 110))
 
 
@@ -87,7 +89,10 @@ def test_problems() -> None:
         answer("p3", tokens=None),
         answer("p4", budget_sent=False),
     ]
-    failed = [answer("p5", error="backend_timeout: too long"), answer("p6", error="backend_timeout: too long")]
+    failed = [
+        answer("p5", error="backend_timeout: too long"),
+        answer("p6", error="backend_timeout: too long"),
+    ]
     grades = [grade("p0", score=None, note="no number"), grade("p1"), grade("p2", score=None)]
 
     said = list(problems(run(answers=answers, failed=failed, grades=grades, missing=3)))
@@ -131,7 +136,13 @@ def test_page() -> None:
     summary = run(head=head, missing=1)
     page = _Page(page_of(summary, "2026-11-27"))
 
-    for said in (*sentences(summary), *problems(summary), title(summary), "The new head is kept.", "2026-11-27"):
+    for said in (
+        *sentences(summary),
+        *problems(summary),
+        title(summary),
+        "The new head is kept.",
+        "2026-11-27",
+    ):
         assert said in page.text
     for rung in summary.rungs:
         assert all(cell in page.text for cell in cells(rung))
