@@ -137,9 +137,11 @@ def _gate(
     losses = [_log_loss(each, table)[unseen] for each in (old[0], new[0])]
     gain = average(losses[0] - losses[1])
     better = gain.mean > 0
+    theirs, others = (losses[1], losses[0]) if better else (losses[0], losses[1])
     numbers = (
-        f"log loss {losses[1].mean():.3f} against {losses[0].mean():.3f}, difference {gain.mean:+.3f}"
-        f" ({gain.low:+.3f} to {gain.high:+.3f}), on {gain.prompts:,} prompts that were left out"
+        f"log loss {theirs.mean():.3f} against {others.mean():.3f}, {abs(gain.mean):.3f} less"
+        f" ({gain.low if better else -gain.high:+.3f} to {gain.high if better else -gain.low:+.3f}),"
+        f" on {gain.prompts:,} prompts that were left out"
     ).replace("-", "−")
     kept = "The new head is kept" if better else "The head in use is kept, and no other was written"
     return [f"{kept}: its estimates of P(right) are the better ones ({numbers})."], better

@@ -83,7 +83,9 @@ def store_rows(settings: EvidenceSettings, rows: Iterable[MeasuredRow]) -> tuple
     """
     writer = EvidenceWriter(settings)
     writer.start()
-    writer.ready(_PATIENCE)
+    until = time.monotonic() + _PATIENCE
+    while not writer.ready(0.1) and time.monotonic() < until and not writer.failing:
+        pass
     for row in rows:
         until = time.monotonic() + _PATIENCE
         while writer.waiting > _FULL * settings.queue and time.monotonic() < until:
