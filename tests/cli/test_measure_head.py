@@ -30,7 +30,7 @@ def asked(folder: Path, url: str, count: int, **changes: object) -> Measuring:
 
 
 async def test_one_command_to_a_head(tmp_path: Path) -> None:
-    """The new head tells easy from hard prompts, is the better one on prompts left out, and is written."""
+    """The new head is the better one on prompts left out, and is written."""
     async with Solver(needs=needs) as backend:
         run = asked(tmp_path, backend.url, 60)
         result = await run.measure("--calibrate", "--rungs", "direct,long")
@@ -50,7 +50,7 @@ async def test_head_in_a_directory_is_replaced(tmp_path: Path) -> None:
         await run.measure("--calibrate", "--rungs", "direct,long")
         place = tmp_path / "table-head"
         before = load_named(place).version
-        backend.needs = lambda number: 256 - needs(number)
+        backend.needs = lambda number: 0  # an update has made it right without a thought
         run = asked(tmp_path, backend.url, 90, head=str(place))
         run.journal.unlink()
         result = await run.measure(
