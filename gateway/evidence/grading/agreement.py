@@ -13,11 +13,11 @@ from typing import Literal, TypeAlias
 from gateway.evidence.grading.choice import chosen, options_of
 from gateway.evidence.grading.exact import normalized
 from gateway.evidence.grading.final_answer import stated, whole_words
-from gateway.evidence.grading.grade import Answer, Answers, Grade, GroupGrader, graded, ungraded
+from gateway.evidence.grading.grade import Answers, Grade, GroupGrader, ModelAnswer, graded, ungraded
 from gateway.evidence.grading.number import given_numbers
 from gateway.evidence.grading.quantity import only_quantity
 
-Kind: TypeAlias = Literal["auto", "number", "choice", "exact"]
+AnswerKind: TypeAlias = Literal["auto", "number", "choice", "exact"]
 _DIGITS = 9  # significant ones of a number that must be equal
 
 
@@ -26,7 +26,7 @@ class AgreementGrader(GroupGrader):
 
     name = "agreement"
 
-    def __init__(self, kind: Kind = "auto") -> None:
+    def __init__(self, kind: AnswerKind = "auto") -> None:
         self._kind = kind
 
     def grade_group(self, prompt: str, reference: str | None, answers: Answers) -> dict[int, list[Grade]]:  # noqa: ARG002
@@ -41,13 +41,13 @@ class AgreementGrader(GroupGrader):
             for rung, samples in keys.items()
         }
 
-    def same(self, prompt: str, one: Answer, other: Answer) -> Grade:
+    def same(self, prompt: str, one: ModelAnswer, other: ModelAnswer) -> Grade:
         """Whether two answers to a prompt say the same."""
         keys = [answer_key(prompt, answer, self._kind) for answer in (one, other)]
         return _agreement(keys[0], keys[1:])
 
 
-def answer_key(prompt: str, answer: Answer, kind: Kind = "auto") -> str | None:
+def answer_key(prompt: str, answer: ModelAnswer, kind: AnswerKind = "auto") -> str | None:
     """The final answer in a form in which equal ones are equal. None: the text gives no answer.
 
     `auto` takes the option where the prompt has options, else the number where the answer is one, else text.
@@ -64,11 +64,11 @@ def answer_key(prompt: str, answer: Answer, kind: Kind = "auto") -> str | None:
     return readers[kind]()
 
 
-def _option(prompt: str, answer: Answer) -> str | None:
+def _option(prompt: str, answer: ModelAnswer) -> str | None:
     return "".join(sorted(chosen(answer, options_of(prompt)))) or None
 
 
-def _number(answer: Answer) -> str | None:
+def _number(answer: ModelAnswer) -> str | None:
     found = given_numbers(answer)
     if len(found) != 1:
         return None
@@ -76,7 +76,7 @@ def _number(answer: Answer) -> str | None:
     return f"{float(value):.{_DIGITS}g}" if abs(value) < 10**300 else str(value)
 
 
-def _is_number(answer: Answer) -> bool:
+def _is_number(answer: ModelAnswer) -> bool:
     statement = stated(whole_words(answer))
     return bool(statement and given_numbers(answer)) or only_quantity(answer.text[:200]) is not None
 

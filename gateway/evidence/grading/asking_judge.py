@@ -10,7 +10,7 @@ from gateway.config.evidence import JudgeSettings
 from gateway.config.models import Replica
 from gateway.errors import GatewayError
 from gateway.evidence.grading.judge import Ask, JudgeFailed
-from gateway.evidence.grading.verdict import Message
+from gateway.evidence.grading.verdict import JudgeMessage
 from gateway.upstream.dispatch import Upstream
 
 _CONNECT_SECONDS = 10
@@ -20,7 +20,7 @@ def ask_judge(settings: JudgeSettings, seconds: float) -> Ask:
     """What sends messages to the judge. Each call blocks its thread, for `seconds` at most."""
     replica = Replica(url=settings.url, api_key=settings.api_key)
 
-    def ask(messages: list[Message]) -> str:
+    def ask(messages: list[JudgeMessage]) -> str:
         body = {"model": settings.model, "messages": messages, "temperature": 0}
         return asyncio.run(_answer(replica, json.dumps(body).encode(), seconds))
 

@@ -7,7 +7,7 @@ import re
 from gateway.evidence.grading.choice import options_of
 from gateway.evidence.grading.exact import normalized
 from gateway.evidence.grading.final_answer import reference_answer
-from gateway.evidence.grading.grade import Answer, Grade, Grader
+from gateway.evidence.grading.grade import Grade, Grader, ModelAnswer
 from gateway.evidence.grading.quantity import only_quantity
 
 _LETTER = re.compile(r"\(?[A-Z]\)?[.)]?")
@@ -31,7 +31,7 @@ class AutomaticGrader(Grader):
     def _check(self, reference: str) -> str | None:
         return self._graders[pick("", reference)].check(reference)
 
-    def grade(self, prompt: str, reference: str | None, answer: Answer) -> Grade:
+    def grade(self, prompt: str, reference: str | None, answer: ModelAnswer) -> Grade:
         """Grade an answer, and name the grader."""
         if not reference or not reference.strip():
             return super().grade(prompt, reference, answer)
@@ -39,7 +39,7 @@ class AutomaticGrader(Grader):
         grade = grader.grade(prompt, reference, answer)
         return Grade(grade.score, grade.note, grader.name)
 
-    def _grade(self, prompt: str, reference: str, answer: Answer) -> Grade:
+    def _grade(self, prompt: str, reference: str, answer: ModelAnswer) -> Grade:
         raise NotImplementedError
 
     def close(self) -> None:

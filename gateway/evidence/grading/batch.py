@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeAlias, TypeVar
 
-from gateway.evidence.grading.grade import Answer, Answers, Grade, Grader, GroupGrader, ungraded
+from gateway.evidence.grading.grade import Answers, Grade, Grader, GroupGrader, ModelAnswer, ungraded
 
-GradedRow: TypeAlias = tuple[str, str | None, Answer]
+GradedRow: TypeAlias = tuple[str, str | None, ModelAnswer]
 """Prompt, reference, answer."""
 GradedGroup: TypeAlias = tuple[str, str | None, Answers]
 _Row = TypeVar("_Row")
@@ -28,7 +28,7 @@ def grade_groups(
     return _in_threads(lambda group: grade_group_safely(grader, *group), groups, concurrency)
 
 
-def grade_safely(grader: Grader, prompt: str, reference: str | None, answer: Answer) -> Grade:
+def grade_safely(grader: Grader, prompt: str, reference: str | None, answer: ModelAnswer) -> Grade:
     """Grade an answer. If the grader fails, there is no grade."""
     try:
         return grader.grade(prompt, reference, answer)

@@ -6,7 +6,7 @@ import re
 
 from gateway.evidence.grading.exact import normalized
 from gateway.evidence.grading.final_answer import reference_answer, stated, whole_words
-from gateway.evidence.grading.grade import Answer, Grade, Grader, graded
+from gateway.evidence.grading.grade import Grade, Grader, ModelAnswer, graded
 
 _OPTION = re.compile(
     r"(?:^|(?<=\s))(?:\(([A-Z])\)|\*{0,2}([A-Z])[.):]\*{0,2})\s+(\S[^\n]*?)(?=\s+\(?[A-Z][.):]\s|\s*(?:\n|$))"
@@ -37,7 +37,7 @@ class ChoiceGrader(Grader):
 
     name = "choice"
 
-    def _grade(self, prompt: str, reference: str, answer: Answer) -> Grade:
+    def _grade(self, prompt: str, reference: str, answer: ModelAnswer) -> Grade:
         options = options_of(prompt)
         wanted = _wanted(reference_answer(reference), options)
         if not wanted:  # the prompt does not say what its options are: compare texts
@@ -62,7 +62,7 @@ def options_of(prompt: str) -> dict[str, str]:
     return found if len(found) > 1 else {}
 
 
-def chosen(answer: Answer, options: dict[str, str]) -> set[str]:
+def chosen(answer: ModelAnswer, options: dict[str, str]) -> set[str]:
     """The letters of the options that an answer chooses; none if it chooses none."""
     text = _WRAPPED.sub(r"\1", whole_words(answer)) if "\\" in answer.text else whole_words(answer)
     statement = stated(text)

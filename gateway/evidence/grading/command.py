@@ -6,10 +6,11 @@ import shlex
 import shutil
 from pathlib import Path
 
-from gateway.evidence.grading.grade import Answer, Grade, Grader, GraderError, graded, ungraded
+from gateway.evidence.grading.grade import Grade, Grader, GraderError, ModelAnswer, graded, ungraded
 from gateway.evidence.grading.sandbox import Limits, run_limited
 
 _FILES = {"answer": "answer.txt", "prompt": "prompt.txt", "reference": "reference.txt"}
+_SHOWN = 250  # characters of standard error
 _ENVIRON = {f"{name.upper()}_FILE": "{folder}/" + file for name, file in _FILES.items()}
 
 
@@ -36,7 +37,7 @@ class CommandGrader(Grader):
         self._command = [str(Path(program).absolute()), *map(_absolute, words[1:])]
         self._limits = limits
 
-    def _grade(self, prompt: str, reference: str, answer: Answer) -> Grade:
+    def _grade(self, prompt: str, reference: str, answer: ModelAnswer) -> Grade:
         texts = {"answer": answer.text, "prompt": prompt, "reference": reference}
         files = {file: texts[name] for name, file in _FILES.items()}
         try:
@@ -47,7 +48,7 @@ class CommandGrader(Grader):
             return ungraded(f"the command took longer than {self._limits.seconds} s")
         if ran.status == 0 or (ran.status == 1 and not _crashed(ran.stderr)):
             return graded(ran.status == 0)
-        return ungraded(f"exit status {ran.status}: {ran.stderr}".rstrip(": "))
+        return ungraded(f"exit status {ran.status}: {ran.stderr[-_SHOWN:]}".rstrip(": "))
 
 
 def _crashed(stderr: str) -> bool:

@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 from gateway.evidence.grading.final_answer import reference_answer, stated
-from gateway.evidence.grading.grade import Answer, Grade, Grader, graded
+from gateway.evidence.grading.grade import Grade, Grader, ModelAnswer, graded
 
 _AROUND = " \t\n*_`'\"“”‘’«».,;:!?。，！？$"
 _TEXT = re.compile(r"\\text(?:bf|it)?\s*\{([^{}]*)\}")
@@ -20,7 +20,7 @@ class ExactGrader(Grader):
 
     name = "exact"
 
-    def _grade(self, prompt: str, reference: str, answer: Answer) -> Grade:  # noqa: ARG002
+    def _grade(self, prompt: str, reference: str, answer: ModelAnswer) -> Grade:  # noqa: ARG002
         wanted = {normalized(reference), normalized(reference_answer(reference))}
         statement = stated(answer.text) or answer.text
         # "The answer is Paris. It is the capital." states the first sentence
@@ -31,5 +31,5 @@ class ExactGrader(Grader):
 def normalized(text: str) -> str:
     """A text without what makes no difference to its meaning."""
     text = unicodedata.normalize("NFKC", _TEXT.sub(r"\1", text)).casefold()
-    text = re.sub(r"\s+", " ", text.replace("**", "")).strip(_AROUND)
-    return text or unicodedata.normalize("NFKC", text)
+    text = re.sub(r"\s+", " ", text.replace("**", "")).strip()
+    return text.strip(_AROUND) or text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from gateway.evidence.grading.grade import Answer
+from gateway.evidence.grading.grade import ModelAnswer
 
 _GRADED = 20_000  # characters at the end of an answer in which the final answer is looked for
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:(\{)|([^\s{}]+))")
@@ -19,7 +19,7 @@ _NOT = re.compile(r"not\b", re.IGNORECASE)
 _WORD_CUT = re.compile(r"[\w.,/%+−-]+$")
 
 
-def answer_of(content: str | None, finish_reason: str | None = None, end: str = "</think>") -> Answer:
+def answer_of(content: str | None, finish_reason: str | None = None, end: str = "</think>") -> ModelAnswer:
     """The answer in the content of a message.
 
     A server with a reasoning parser keeps the thought out of the content. Without one, the answer begins
@@ -32,10 +32,10 @@ def answer_of(content: str | None, finish_reason: str | None = None, end: str = 
         text = after
     elif begin != end and text.lstrip().startswith(begin):
         text = ""
-    return Answer(text.strip(), cut=finish_reason == "length")
+    return ModelAnswer(text.strip(), cut=finish_reason == "length")
 
 
-def whole_words(answer: Answer) -> str:
+def whole_words(answer: ModelAnswer) -> str:
     """The end of the answer, without the word in which it was cut."""
     text = answer.text[-_GRADED:].rstrip()
     return _WORD_CUT.sub("", text) if answer.cut else text

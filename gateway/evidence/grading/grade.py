@@ -15,7 +15,7 @@ class GraderError(ValueError):
     """A grader cannot be made as it was asked for."""
 
 
-class Answer(Struct, frozen=True):
+class ModelAnswer(Struct, frozen=True):
     """What a model said after its thought."""
 
     text: str
@@ -59,7 +59,7 @@ class Grader(ABC):
             return None
         return self._check(reference) if reference and reference.strip() else "no reference answer"
 
-    def grade(self, prompt: str, reference: str | None, answer: Answer) -> Grade:
+    def grade(self, prompt: str, reference: str | None, answer: ModelAnswer) -> Grade:
         """Grade an answer to a prompt. An empty answer is wrong."""
         if problem := self.check(reference):
             return ungraded(problem)
@@ -75,10 +75,10 @@ class Grader(ABC):
         return None
 
     @abstractmethod
-    def _grade(self, prompt: str, reference: str, answer: Answer) -> Grade: ...
+    def _grade(self, prompt: str, reference: str, answer: ModelAnswer) -> Grade: ...
 
 
-Answers: TypeAlias = Mapping[int, Sequence[Answer]]
+Answers: TypeAlias = Mapping[int, Sequence[ModelAnswer]]
 """The samples of each rung, by its place on the ladder."""
 
 

@@ -10,10 +10,13 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 from queue import LifoQueue
 from typing import Any
 
-from gateway.evidence.grading.grade import Answer, Grade, Grader, ungraded
+from gateway.evidence.grading.grade import Grade, Grader, ModelAnswer, ungraded
+
+_ROOT = Path(__file__).parents[3]
 
 
 class GraderCrashed(Exception):  # noqa: N818 - named after what happened
@@ -47,7 +50,7 @@ class IsolatedGrader(Grader):
         except GraderCrashed as crash:
             return str(crash)
 
-    def grade(self, prompt: str, reference: str | None, answer: Answer) -> Grade:
+    def grade(self, prompt: str, reference: str | None, answer: ModelAnswer) -> Grade:
         """Grade an answer in one of the processes; wait for one that is free."""
         try:
             reply = self._ask(
@@ -72,7 +75,7 @@ class IsolatedGrader(Grader):
         finally:
             self._idle.put(process)
 
-    def _grade(self, prompt: str, reference: str, answer: Answer) -> Grade:
+    def _grade(self, prompt: str, reference: str, answer: ModelAnswer) -> Grade:
         raise NotImplementedError
 
 
@@ -117,9 +120,10 @@ class _Process:
 
     def _started(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(  # noqa: S603 - this package's own module
-            [sys.executable, "-P", "-m", "gateway.evidence.grading.worker", *self._arguments],
+            [sys.executable, "-m", "gateway.evidence.grading.worker", *self._arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            cwd=_ROOT,  # where `-m` looks first: not in the folder of the user
             start_new_session=True,  # Ctrl-C is for the parent
         )

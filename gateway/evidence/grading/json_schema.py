@@ -6,10 +6,10 @@ import json
 import re
 from typing import Any
 
-from gateway.evidence.grading.grade import Answer, Grade, Grader, GraderError, graded, ungraded
+from gateway.evidence.grading.grade import Grade, Grader, GraderError, ModelAnswer, graded, ungraded
 
 _FENCE = re.compile(r"```(?:json\w*|JSON)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
-_MOST_STARTS = 2_000  # places where a value may begin that are tried
+_MOST_STARTS = 300  # places where a value may begin that are tried
 
 
 class SchemaGrader(Grader):
@@ -40,7 +40,7 @@ class SchemaGrader(Grader):
             raise GraderError(f"the schema is not valid: {error.message}") from None
         self._validator: Any = kind(parsed, registry=Registry())
 
-    def _grade(self, prompt: str, reference: str, answer: Answer) -> Grade:  # noqa: ARG002
+    def _grade(self, prompt: str, reference: str, answer: ModelAnswer) -> Grade:  # noqa: ARG002
         from jsonschema.exceptions import best_match  # noqa: PLC0415
         from referencing.exceptions import Unresolvable  # noqa: PLC0415
 

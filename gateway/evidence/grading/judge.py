@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import TypeAlias
 
-from gateway.evidence.grading.grade import Answer, Answers, Grade, GroupGrader
+from gateway.evidence.grading.grade import Answers, Grade, GroupGrader, ModelAnswer
 from gateway.evidence.grading.verdict import (
-    Comparison,
-    Message,
+    JudgedPair,
+    JudgeMessage,
     PositionBias,
     compared,
     messages_for,
@@ -17,7 +17,7 @@ from gateway.evidence.grading.verdict import (
     read_verdict,
 )
 
-Ask: TypeAlias = Callable[[list[Message]], str]
+Ask: TypeAlias = Callable[[list[JudgeMessage]], str]
 """Sends messages to a model and returns its text. Raises: JudgeFailed."""
 _REMEMBERED = 100_000  # comparisons, for the position bias
 _NO_VERDICT = "the judge gave no verdict"
@@ -38,9 +38,9 @@ class JudgeGrader(GroupGrader):
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
-        self._comparisons: deque[Comparison] = deque(maxlen=_REMEMBERED)
+        self._comparisons: deque[JudgedPair] = deque(maxlen=_REMEMBERED)
 
-    def compare(self, prompt: str, reference: str | None, one: str, other: str) -> Comparison:
+    def compare(self, prompt: str, reference: str | None, one: str, other: str) -> JudgedPair:
         """Compare two answers. Waits for the judge twice: call it outside of the event loop."""
         comparison = self._compared(prompt, reference, one, other)
         self._comparisons.append(comparison)
@@ -63,21 +63,21 @@ class JudgeGrader(GroupGrader):
             for rung, samples in answers.items()
         }
 
-    def _graded(self, prompt: str, reference: str | None, answer: Answer, best: Answer) -> Grade:
+    def _graded(self, prompt: str, reference: str | None, answer: ModelAnswer, best: ModelAnswer) -> Grade:
         comparison = self.compare(prompt, reference, answer.text, best.text)
         score = comparison.score
         return Grade(None if score is None else min(1.0, 2 * score), comparison.note)
 
-    def _compared(self, prompt: str, reference: str | None, one: str, other: str) -> Comparison:
+    def _compared(self, prompt: str, reference: str | None, one: str, other: str) -> JudgedPair:
         if one.strip() == other.strip():
-            return Comparison(0.5, note="the answers are equal")
+            return JudgedPair(0.5, note="the answers are equal")
         if not one.strip() or not other.strip():
-            return Comparison(1.0 if one.strip() else 0.0, note="empty answer")
+            return JudgedPair(1.0 if one.strip() else 0.0, note="empty answer")
         try:
             in_order = read_verdict(self._ask(messages_for(prompt, reference, one, other)))
             if not in_order:
-                return Comparison(None, note=_NO_VERDICT)
+                return JudgedPair(None, note=_NO_VERDICT)
             swapped = read_verdict(self._ask(messages_for(prompt, reference, other, one)))
         except JudgeFailed as failure:
-            return Comparison(None, note=f"the judge failed: {failure}"[:300])
-        return compared(in_order, swapped) if swapped else Comparison(None, note=_NO_VERDICT)
+            return JudgedPair(None, note=f"the judge failed: {failure}"[:300])
+        return compared(in_order, swapped) if swapped else JudgedPair(None, note=_NO_VERDICT)

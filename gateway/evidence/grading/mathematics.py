@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from gateway.evidence.grading.final_answer import reference_answer
-from gateway.evidence.grading.grade import Answer, Grade, Grader, ungraded
+from gateway.evidence.grading.grade import Grade, Grader, ModelAnswer, ungraded
 from gateway.evidence.grading.isolated import IsolatedGrader
 from gateway.evidence.grading.number import NumberGrader
 from gateway.evidence.grading.quantity import only_quantity
@@ -30,7 +30,7 @@ class MathGrader(Grader):
             return None
         return self._symbolic.check(reference) if self._symbolic else _MISSING
 
-    def grade(self, prompt: str, reference: str | None, answer: Answer) -> Grade:
+    def grade(self, prompt: str, reference: str | None, answer: ModelAnswer) -> Grade:
         """Grade an answer. The reference is not checked twice."""
         if reference and only_quantity(reference_answer(reference)):
             by_number = self._number.grade(prompt, reference, answer)
@@ -40,7 +40,7 @@ class MathGrader(Grader):
             return ungraded(_MISSING) if reference else super().grade(prompt, reference, answer)
         return self._symbolic.grade(prompt, reference, answer)
 
-    def _grade(self, prompt: str, reference: str, answer: Answer) -> Grade:
+    def _grade(self, prompt: str, reference: str, answer: ModelAnswer) -> Grade:
         raise NotImplementedError
 
     def close(self) -> None:

@@ -7,8 +7,8 @@ from fractions import Fraction
 from itertools import pairwise
 
 from gateway.evidence.grading.final_answer import reference_answer, stated, whole_words
-from gateway.evidence.grading.grade import Answer, Grade, Grader, graded
-from gateway.evidence.grading.plain_text import plain
+from gateway.evidence.grading.grade import Grade, Grader, ModelAnswer, graded
+from gateway.evidence.grading.plain_text import without_markup
 from gateway.evidence.grading.quantity import Quantity, equal, quantities
 
 _BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
@@ -17,6 +17,7 @@ _EQUALS = re.compile(r"[=≈]")
 _SENTENCE = re.compile(r"[.!?;](?:\s|$)|\s(?:because|since|as)\s", re.IGNORECASE)
 _ANOTHER = re.compile(r"\s*(?:,|or|and|und|oder)\s+")
 _LIST_MARK = re.compile(r"^[ \t]*(?:\d{1,2}[.)]|#{1,6}[^\n]*\d[.:)])[ \t]+(?=\S)", re.MULTILINE)
+_SHORT = 60  # characters of a reference that is no solution
 _CITATION = re.compile(r"\[\d{1,2}\](?!\()")
 
 
@@ -32,7 +33,7 @@ class NumberGrader(Grader):
     def _check(self, reference: str) -> str | None:
         return None if _expected(reference) else "the reference has no number"
 
-    def _grade(self, prompt: str, reference: str, answer: Answer) -> Grade:  # noqa: ARG002
+    def _grade(self, prompt: str, reference: str, answer: ModelAnswer) -> Grade:  # noqa: ARG002
         expected, found = _expected(reference), given_numbers(answer)
         if not expected:
             raise AssertionError(reference)
@@ -43,21 +44,22 @@ class NumberGrader(Grader):
         return graded(equal(expected, found[0], self._relative, self._absolute))
 
 
-def given_numbers(answer: Answer) -> list[Quantity]:
+def given_numbers(answer: ModelAnswer) -> list[Quantity]:
     """What the answer gives as its number: one, or several where it does not commit itself; none at all.
 
     It is the number that the text states as its answer, else the last one: of a cut text, only a stated one.
     """
     text = whole_words(answer)
     if statement := stated(text):
-        found = _of_statement(plain(statement))
+        found = _of_statement(without_markup(statement))
         if found:
             return found
     return [] if answer.cut else _last(text)
 
 
 def _expected(reference: str) -> Quantity | None:
-    found = given_numbers(Answer(reference_answer(reference)))
+    text = reference_answer(reference)
+    found = _of_statement(without_markup(text)) if len(text) < _SHORT else given_numbers(ModelAnswer(text))
     return found[0] if len(found) == 1 else None
 
 
@@ -85,8 +87,8 @@ def _last(text: str) -> list[Quantity]:
     """The last number of a text: a bold one of the last line that has any, else the last of that line."""
     text = _CITATION.sub(" ", _LIST_MARK.sub("", text))
     for line in reversed(text.split("\n")):
-        found = quantities(plain(line))
+        found = quantities(without_markup(line))
         if found:
-            bold = [number for part in _BOLD.findall(line) for number in quantities(plain(part))]
+            bold = [number for part in _BOLD.findall(line) for number in quantities(without_markup(part))]
             return (bold or found)[-1:]
     return []

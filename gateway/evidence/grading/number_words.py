@@ -10,7 +10,7 @@ _SMALL = (
     "seventeen eighteen nineteen"
 ).split()
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-MAGNITUDES = {
+NUMBER_SCALES = {
     "hundred": 100,
     "thousand": 1_000,
     "million": 10**6,
@@ -22,7 +22,7 @@ MAGNITUDES = {
 _VALUES = {word: value for value, word in enumerate(_SMALL)} | {
     word: 10 * tens for tens, word in enumerate(_TENS, start=2)
 }
-_ONE = "|".join([*_VALUES, *MAGNITUDES])
+_ONE = "|".join(sorted([*_VALUES, *NUMBER_SCALES], key=len, reverse=True))  # "sixty" is no "six"
 _RUN = re.compile(rf"\b(?:{_ONE})(?:(?:\s+and\s+|[\s-]+)(?:{_ONE}))*\b", re.IGNORECASE)
 
 
@@ -30,7 +30,7 @@ def words_as_numbers(text: str) -> Iterator[tuple[int, int, int]]:
     """The numbers that are written as words: value, begin and end of each."""
     for run in _RUN.finditer(text):
         words = re.findall(_ONE, run[0].lower())
-        if words[0] not in MAGNITUDES or words[0] == "dozen":
+        if words[0] not in NUMBER_SCALES or words[0] == "dozen":
             yield _value(words), run.start(), run.end()
 
 
@@ -40,7 +40,7 @@ def _value(words: list[str]) -> int:
         if word in _VALUES:
             current += _VALUES[word]
         elif word in ("hundred", "dozen"):
-            current = max(current, 1) * MAGNITUDES[word]
+            current = max(current, 1) * NUMBER_SCALES[word]
         else:
-            total, current = total + max(current, 1) * MAGNITUDES[word], 0
+            total, current = total + max(current, 1) * NUMBER_SCALES[word], 0
     return total + current

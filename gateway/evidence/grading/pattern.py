@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from gateway.evidence.grading.final_answer import reference_answer
-from gateway.evidence.grading.grade import Answer, Grade, Grader, GraderError, graded
+from gateway.evidence.grading.grade import Grade, Grader, GraderError, ModelAnswer, graded
 
 _PLACE = "{reference}"
 
@@ -24,6 +24,6 @@ class PatternGrader(Grader):
             raise GraderError(f"`{pattern}` is not a regular expression: {error}") from None
         self._pattern = pattern
 
-    def _grade(self, prompt: str, reference: str, answer: Answer) -> Grade:  # noqa: ARG002
+    def _grade(self, prompt: str, reference: str, answer: ModelAnswer) -> Grade:  # noqa: ARG002
         wanted = self._pattern.replace(_PLACE, re.escape(reference_answer(reference)))
         return graded(re.search(wanted, answer.text) is not None)

@@ -34,7 +34,7 @@ _SIGNS = [
 ]
 
 
-def plain(text: str) -> str:
+def without_markup(text: str) -> str:
     """The text without markup around its numbers."""
     text = _FRACTION.sub(_spelled_fraction, text)
     text = _SUPERSCRIPT.sub(lambda match: "^" + match[0].translate(_SUPERSCRIPTS), text)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
-from gateway.evidence.grading.number_words import MAGNITUDES, words_as_numbers
-from gateway.evidence.grading.plain_text import plain
+from gateway.evidence.grading.number_words import NUMBER_SCALES, words_as_numbers
+from gateway.evidence.grading.plain_text import without_markup
 from gateway.evidence.grading.units import PERCENT, Unit, unit_at
 
 _MOST_DIGITS = 400  # of a number, and its largest exponent: longer ones are no numbers that anybody means
@@ -26,7 +26,7 @@ _DECIMAL = rf"""(?:
   | \.\d+
 )"""
 _QUANTITY = re.compile(
-    rf"""(?<![A-Za-z_\d^])(?<!\d[.,])(?<!\^[-+({{])
+    rf"""(?<![A-Za-z_\d^])(?<!\d\.)(?<!\^[-+({{])
     (?P<minus>(?:(?<![\w)\]}}%])-|\b(?:minus|negative)\s+)?)[+±~≈]?
     (?P<currency>[$€£¥₹]?)\ ?(?P<minus2>-?)
     (?:
@@ -43,7 +43,7 @@ _QUANTITY = re.compile(
     re.VERBOSE,
 )
 _MAGNITUDE = re.compile(
-    rf"[ \t-]?({'|'.join(MAGNITUDES)})s?\b|(?<=\d)([kKMB]|bn|mn)(?![A-Za-z0-9])", re.IGNORECASE
+    rf"[ \t-]?({'|'.join(NUMBER_SCALES)})s?\b|(?<=\d)([kKMB]|bn|mn)(?![A-Za-z0-9])", re.IGNORECASE
 )
 _LETTERS = {"k": 10**3, "K": 10**3, "M": 10**6, "mn": 10**6, "B": 10**9, "bn": 10**9}
 _UNIT_GAP = re.compile(r"[ \t\u00a0\u202f\u2009-]{0,3}")
@@ -63,7 +63,7 @@ class Quantity(NamedTuple):
 def quantities(text: str) -> list[Quantity]:
     """The quantities in a text, in their order. Words count only where there are no digits.
 
-    text: as `plain` returns it.
+    text: as `without_markup` returns it.
     """
     return list(_in_digits(text)) or [
         _with_unit(text, Fraction(value), start, end) for value, start, end in words_as_numbers(text)
@@ -72,12 +72,12 @@ def quantities(text: str) -> list[Quantity]:
 
 def only_quantity(text: str) -> Quantity | None:
     """The quantity that a text consists of, apart from its unit or one word such as "apples"; else None."""
-    text = plain(text).strip()
+    text = without_markup(text).strip()
     found = quantities(text)
     if len(found) != 1:
         return None
     before, after = text[: found[0].start], text[found[0].end :]
-    return found[0] if re.fullmatch(r"\s*[.!]?|\s+[A-Za-z]+\.?", after) and not before.strip() else None
+    return found[0] if re.fullmatch(r"\s*\.?|\s+[A-Za-z]+\.?", after) and not before.strip() else None
 
 
 def _in_digits(text: str) -> Iterator[Quantity]:
@@ -130,15 +130,16 @@ def _magnitude(text: str, end: int) -> tuple[int, int]:
     if not match:
         return 1, end
     if match[1]:
-        return MAGNITUDES[match[1].lower()], match.end()
+        return NUMBER_SCALES[match[1].lower()], match.end()
     times = _LETTERS.get(match[2])
     return (times, match.end()) if times else (1, end)
 
 
 def _with_currency(text: str, value: Fraction, match: re.Match[str]) -> Quantity:
     times, end = _magnitude(text, match.end())
-    found = unit_at(match["currency"], 0)
-    return Quantity(value * times, found[0] if found else None, match.start(), end)
+    symbol = match["currency"]
+    unit, length = unit_at(symbol + text[end : end + 40], 0) or (None, len(symbol))  # "$/hour"
+    return Quantity(value * times, unit, match.start(), end + length - len(symbol))
 
 
 def _with_unit(text: str, value: Fraction, start: int, end: int) -> Quantity:

@@ -10,7 +10,7 @@ from typing import TypeAlias, get_args
 from pydantic import ValidationError
 
 from gateway.config.evidence import JudgeSettings
-from gateway.evidence.grading.agreement import AgreementGrader, Kind
+from gateway.evidence.grading.agreement import AgreementGrader, AnswerKind
 from gateway.evidence.grading.asking_judge import ask_judge
 from gateway.evidence.grading.automatic import AutomaticGrader
 from gateway.evidence.grading.choice import ChoiceGrader
@@ -115,7 +115,7 @@ def _judge(argument: str, key: str | None, seconds: float) -> GroupGrader:
 
 
 def _agreement(argument: str) -> GroupGrader:
-    kinds: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
+    kinds: dict[str, AnswerKind] = {kind: kind for kind in get_args(AnswerKind)}
     if argument and argument not in kinds:
         raise GraderError(f"`agreement:{argument}`: compare by one of {', '.join(kinds)}")
     return AgreementGrader(kinds[argument or "auto"])

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from gateway.evidence.grading.final_answer import reference_answer, stated, whole_words
-from gateway.evidence.grading.grade import Answer, Grade, Grader, graded
+from gateway.evidence.grading.grade import Grade, Grader, ModelAnswer, graded
 
 _DELIMITED = re.compile(r"\$|\\\(|\\\[|\\begin\{")
 
@@ -19,7 +19,7 @@ class SymbolicGrader(Grader):
     def _check(self, reference: str) -> str | None:
         return None if _parsed(reference_answer(reference)) else "the reference cannot be read as mathematics"
 
-    def _grade(self, prompt: str, reference: str, answer: Answer) -> Grade:  # noqa: ARG002
+    def _grade(self, prompt: str, reference: str, answer: ModelAnswer) -> Grade:  # noqa: ARG002
         from math_verify import verify  # noqa: PLC0415 - of the extra `grade`
 
         text = whole_words(answer)

@@ -10,8 +10,8 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
-Verdict: TypeAlias = Literal["1", "2", "tie"]
-Message: TypeAlias = dict[str, str]
+JudgeVerdict: TypeAlias = Literal["1", "2", "tie"]
+JudgeMessage: TypeAlias = dict[str, str]
 
 _LINE = re.compile(r"^[\s*_`#>]*verdict[\s*_`]*:[\s*_`\[(]*(1|2|tie)[\s*_`\]).]*$", re.IGNORECASE)
 _MENTION = re.compile(r"verdict[\s*_`]*:", re.IGNORECASE)
@@ -29,13 +29,13 @@ VERDICT: tie"""
 _SCORES = {"1": 1.0, "2": 0.0, "tie": 0.5}
 
 
-class Comparison(Struct, frozen=True):
+class JudgedPair(Struct, frozen=True):
     """How two answers compare, by two verdicts: in their order, and the other way round."""
 
     score: float | None
     """1 if the first answer is better, 0 if the second is, 0.5 for a tie; between if the verdicts differ.
     None: there is no verdict."""
-    verdicts: tuple[Verdict, Verdict] | None = None
+    verdicts: tuple[JudgeVerdict, JudgeVerdict] | None = None
     """Named by the position in which an answer was shown. None if the judge was not asked, or did not say."""
     note: str | None = None
 
@@ -60,7 +60,7 @@ class PositionBias(Struct, frozen=True):
     high: float
 
 
-def messages_for(prompt: str, reference: str | None, first: str, second: str) -> list[Message]:
+def messages_for(prompt: str, reference: str | None, first: str, second: str) -> list[JudgeMessage]:
     """The messages that ask a judge for a verdict. It learns nothing of where the answers come from."""
     texts = [prompt, first, second, reference or ""]
     mark = _mark(texts)
@@ -77,7 +77,7 @@ def messages_for(prompt: str, reference: str | None, first: str, second: str) ->
     ]
 
 
-def read_verdict(text: str) -> Verdict | None:
+def read_verdict(text: str) -> JudgeVerdict | None:
     """The verdict of a judge: its last line. None for anything else, also if it gives several verdicts."""
     lines = [line for line in text.rpartition(_THOUGHT_END)[2].split("\n") if line.strip()]
     said = {match[1].lower() for line in lines if (match := _LINE.match(line))}
@@ -89,13 +89,13 @@ def read_verdict(text: str) -> Verdict | None:
     return verdict  # type: ignore[return-value]
 
 
-def compared(in_order: Verdict, swapped: Verdict) -> Comparison:
+def compared(in_order: JudgeVerdict, swapped: JudgeVerdict) -> JudgedPair:
     """Two verdicts as one. swapped: with the second answer shown first."""
     score = (_SCORES[in_order] + 1 - _SCORES[swapped]) / 2
-    return Comparison(score, (in_order, swapped))
+    return JudgedPair(score, (in_order, swapped))
 
 
-def position_bias(comparisons: Iterable[Comparison]) -> PositionBias:
+def position_bias(comparisons: Iterable[JudgedPair]) -> PositionBias:
     """How often the verdicts followed the position, over all pairs that were judged in both orders."""
     judged = [comparison.verdicts for comparison in comparisons if comparison.verdicts]
     first, second = judged.count(("1", "1")), judged.count(("2", "2"))

@@ -13,13 +13,13 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from gateway.evidence.grading.grade import Answer, Grader
+from gateway.evidence.grading.grade import Grader, ModelAnswer
 
 _MEMORY = 4 << 30  # bytes
 _START_SECONDS = 120  # to import the libraries on a busy machine
 
 
-def main(name: str, argument: str, seconds: int) -> None:
+def grade_lines(name: str, argument: str, seconds: int) -> None:
     """Grade rows until there are no more."""
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
@@ -54,7 +54,7 @@ def _reply(grader: Grader, row: dict[str, Any]) -> dict[str, Any]:
     try:
         if "check" in row:
             return {"problem": grader.check(row["check"])}
-        grade = grader.grade(row["prompt"], row["reference"], Answer(row["text"], row["cut"]))
+        grade = grader.grade(row["prompt"], row["reference"], ModelAnswer(row["text"], row["cut"]))
     except Exception as error:  # noqa: BLE001 - a fault of the library is one row's
         problem = f"the grader failed: {type(error).__name__}: {error}"[:300]
         return {"problem": problem, "score": None, "note": problem}
@@ -62,4 +62,4 @@ def _reply(grader: Grader, row: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    grade_lines(sys.argv[1], sys.argv[2], int(sys.argv[3]))
