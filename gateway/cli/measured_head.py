@@ -202,4 +202,4 @@ def _how_to_use(version: str, prompts: int, place: Path, kept: Path | None) -> s
     said = f"{version} knows the model from {prompts:,} prompts."
     if kept is None:
         return f"{said} To use it, set `head: {place}` in the configuration."
-    return f"{said} It is in place in {place}; gateways read it at the next SIGHUP. The old head is in {kept}."
+    return f"{said} Gateways read it from {place} at the next SIGHUP. The old head is in {kept}."

@@ -1,4 +1,4 @@
-"""`thinkmeter measure` against backends on real ports: the whole way, and going on after every kind of end."""
+"""`thinkmeter measure` against backends on real ports: the whole way, and going on after any end."""
 
 from __future__ import annotations
 

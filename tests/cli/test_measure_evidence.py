@@ -24,7 +24,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 async def test_rows(tmp_path: Path) -> None:
-    """Each answer is a row, once, however often the command runs; another grader's are rows of another run."""
+    """Each answer is one row, however often the command runs; another grader's are those of another run."""
     async with Solver() as backend:
         run = measuring(tmp_path, backend.url, evidence={"file": str(tmp_path / "e.db")})
         result = await run.measure("--rungs", "direct,long")
@@ -80,7 +80,7 @@ async def of_store(run: Measuring, *options: str) -> Any:
 
 
 async def test_prompts_of_the_store(tmp_path: Path) -> None:
-    """The prompts of the model's own traffic are drawn once, so that the run can go on as traffic comes in."""
+    """The prompts of the model's own traffic are drawn once, so that the run can go on later."""
     settings = EvidenceSettings(file=str(tmp_path / "e.db"), prompts=True)
     async with Solver() as backend:
         run = measuring(tmp_path, backend.url, evidence={"file": settings.file, "prompts": True})

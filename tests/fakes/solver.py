@@ -1,8 +1,8 @@
 """
 A backend whose answers are right or wrong as a test decides. FOR TESTS ONLY.
 
-A prompt `solve N` is answered by `N` if its thought may have at least as many tokens as the prompt needs, which
-is `needs(N)`, and by `wrong` otherwise. Everything else is as in `tests.fakes.backend`.
+A prompt `solve N` is answered by `N` if its thought may have as many tokens as the prompt needs, which is
+`needs(N)`, and by `wrong` otherwise. Everything else is as in `tests.fakes.backend`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from gateway.evidence.grading.batch import grade_all, grade_groups
-from gateway.evidence.grading.grade import Answer, Grade, Grader, GraderError, GroupGrader
+from gateway.evidence.grading.grade import Grade, Grader, GraderError, GroupGrader, ModelAnswer
 from gateway.evidence.grading.json_schema import SchemaGrader
 from gateway.evidence.measuring.journal import GivenGrade, MeasuredAnswer
 from gateway.evidence.measuring.prompts import MeasuredPrompt
@@ -94,5 +94,5 @@ def _in_groups(  # noqa: PLR0917
                 given(answer, grade)
 
 
-def _said(answer: MeasuredAnswer) -> Answer:
-    return Answer(answer.text, cut=answer.finish == "length")
+def _said(answer: MeasuredAnswer) -> ModelAnswer:
+    return ModelAnswer(answer.text, cut=answer.finish == "length")

@@ -13,8 +13,8 @@ import numpy as np
 
 from router_model.arrays import Floats
 
-SURE = 0.95
-_Z = NormalDist().inv_cdf((1 + SURE) / 2)
+_SURE = 0.95
+_Z = NormalDist().inv_cdf((1 + _SURE) / 2)
 
 
 class Estimate(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ def test_fields_of_known_data_sets(name: str, right: str) -> None:
         ({"messages": [*CHAT, {"role": "assistant", "content": "4"}], "answer": "four"}, "four"),
         ({"conversations": [{"from": "system", "value": "Be brief."}, {"from": "human", "value": "2 + 2?"},
                             {"from": "gpt", "value": "4"}]}, "4"),
-        ({"messages": '[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 2?"}]'}, None),
+        ({"messages": json.dumps(CHAT)}, None),
     ],
 )  # fmt: skip
 def test_conversations(record: dict[str, Any], reference: str | None) -> None:
@@ -108,7 +109,7 @@ def test_bad_records(record: Any, message: str) -> None:
 
 def test_two_prompts_with_one_id() -> None:
     """Two prompts with one id are a mistake, which names both lines."""
-    with pytest.raises(PromptsError, match="^f:9: the id 'a' is that of f:2 already$"):
+    with pytest.raises(PromptsError, match=r"^f:9: the id 'a' is that of f:2 already$"):
         merged_prompts([prompt_of({"id": "a", "prompt": t}, p) for t, p in (("one", "f:2"), ("two", "f:9"))])
 
 

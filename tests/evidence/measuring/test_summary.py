@@ -103,8 +103,10 @@ def test_problems() -> None:
         "1 not graded, such as p0: no number",
         "1 not graded, such as p2: no reason given",
         "1 left out, because the backend did not count their tokens.",
-        "1 answers came from a backend that refuses thinking budgets, so their rungs may not differ:"
-        " see `thinkmeter probe`.",
+        (
+            "1 answers came from a backend that refuses thinking budgets, so their rungs may not differ:"
+            " see `thinkmeter probe`."
+        ),
         "direct: 1 answers have no text; they count as wrong.",
         "direct: 1 answers were cut at the length limit of the tier.",
         "long: 1 thoughts are longer than 256 tokens: see `thinkmeter probe`.",

@@ -23,7 +23,7 @@ from tests.evidence.measuring.making import RUNGS, ladder, prompts
     ],
 )
 def test_rungs(wanted: str | None, names: list[str]) -> None:
-    """Rungs go by the name of their tier or by their thinking tokens, and stand in the order of the ladder."""
+    """Rungs go by the name of their tier or by thinking tokens, and stand in the order of the ladder."""
     found = rungs_of(ladder(), wanted)
 
     tokens = {"direct": 0, "short": 64, "long": 256}
@@ -35,7 +35,7 @@ def test_rungs(wanted: str | None, names: list[str]) -> None:
 @pytest.mark.parametrize("wanted", ["medium", "", "short,,long", "65"])
 def test_unknown_rung(wanted: str) -> None:
     """A rung that the ladder does not have is named, with those that it has."""
-    with pytest.raises(RungError, match="there are direct, .*long"):
+    with pytest.raises(RungError, match=r"there are direct, .*long"):
         rungs_of(ladder(), wanted)
 
 
