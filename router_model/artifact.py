@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,9 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from router_model.files import replace_file
+
 FORMAT = 1
 MANIFEST = "manifest.json"
 LARGEST = 8 << 20  # bytes
+_MODE = 0o644  # a head is no secret, and the gateway may run as another user
 
 TRUNK = ("rarity", "mean", "scale", "latents", "counts", "shift", "hidden", "hidden_bias")
 CURVES = ("weights", "bias", "low", "high", "spread", "offset")
@@ -56,26 +57,12 @@ def write_artifact(directory: Path, manifest: Mapping[str, Any], arrays: Arrays)
     digest = hashlib.sha256(content).hexdigest()
     name = f"head-{digest[:12]}.npz"
     whole = {"format": FORMAT, **manifest, "arrays": {"file": name, "sha256": digest}}
-    _replace(directory / name, content)
-    _replace(directory / MANIFEST, (json.dumps(whole, indent=1, sort_keys=True) + "\n").encode())
+    replace_file(directory / name, content, _MODE)
+    replace_file(directory / MANIFEST, (json.dumps(whole, indent=1, sort_keys=True) + "\n").encode(), _MODE)
     for old in directory.glob("head-*.npz"):
         if old.name != name:
             old.unlink(missing_ok=True)
     return digest
-
-
-def _replace(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def read_artifact(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +24,7 @@ from gateway.evidence.measuring.session import MeasuredModel
 from gateway.evidence.measuring.summary import HeadSummary, RunSummary, summarise_run
 from gateway.evidence.measuring.wording import COLUMNS, cells, problems, sentences, title
 from gateway.evidence.measuring.work import AnswerKey, MeasuredRung
+from router_model.files import replace_file
 
 if TYPE_CHECKING:
     from gateway.cli.measure_run import MeasureOptions
@@ -152,17 +151,3 @@ def _print(run: RunSummary) -> None:
 def _lines(lines: Iterable[str], style: str | None) -> None:
     for line in lines:
         out.print(line, style=style, soft_wrap=True, highlight=False)
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that a reader has the old one or the new one, never a part."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -13,7 +13,7 @@ import typer
 
 from gateway.cli.heads import fail, need_extra
 from gateway.cli.measure_asking import Asked, ask_all
-from gateway.cli.measure_results import Results, grade_run, replace_file, write_run_results
+from gateway.cli.measure_results import Results, grade_run, write_run_results
 from gateway.cli.terminal import build_snapshot, err
 from gateway.evidence.grading.grade import Grader, GraderError, GroupGrader
 from gateway.evidence.grading.specs import grader_of
@@ -32,6 +32,7 @@ from gateway.evidence.measuring.session import (
 from gateway.evidence.measuring.work import MeasuredRung, RungError, answers_of, drawn, left_to_do, rungs_of
 from gateway.routing.call import Target
 from gateway.snapshot import Snapshot
+from router_model.files import replace_file
 
 _INTERRUPTED = 130
 _NOTES = 5  # lines about merged prompts

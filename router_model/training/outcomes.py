@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from router_model.arrays import Floats, Ints
+from router_model.files import FileError, gunzipped, parquet_records
 from router_model.prompts import normalised, places
 
 FOLDS = 5
@@ -165,9 +164,9 @@ def read_table(
 def _lines(source: Path, content: bytes) -> Iterator[_Row]:
     decoder = msgspec.json.Decoder(_Row)
     try:
-        text = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
-    except (EOFError, OSError, zlib.error) as error:
-        raise OutcomeError(f"{source}: damaged gzip data: {error}") from None
+        text = gunzipped(content)
+    except FileError as error:
+        raise OutcomeError(f"{source}: {error}") from None
     for number, line in enumerate(text.split(b"\n"), 1):
         if line.strip():
             try:
@@ -178,15 +177,8 @@ def _lines(source: Path, content: bytes) -> Iterator[_Row]:
 
 def _parquet(source: Path, content: bytes) -> list[_Row]:
     try:
-        import pyarrow as pa  # noqa: PLC0415 - an optional extra
-        from pyarrow import parquet  # noqa: PLC0415
-    except ImportError:
-        raise OutcomeError(
-            f"{source}: reading Parquet needs: pip install '.[parquet]' in the checkout"
-        ) from None
-    try:
-        records = parquet.read_table(pa.BufferReader(content)).to_pylist()
-    except (pa.ArrowException, OSError) as error:
+        records = parquet_records(content)
+    except FileError as error:
         raise OutcomeError(f"{source}: {error}") from None
     rows = []
     for number, record in enumerate(records, 1):

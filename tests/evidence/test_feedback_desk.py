@@ -175,7 +175,7 @@ async def test_a_full_queue_says_so(tmp_path: Path) -> None:
 
 
 async def test_a_store_that_is_away(tmp_path: Path) -> None:
-    """Without the store nobody knows whose the decision is: nothing is taken, and all is counted."""
+    """Without the store it cannot be told whose the decision is. So nothing is taken, and all is counted."""
     blocked = tmp_path / "file"
     blocked.touch()
     writer = EvidenceWriter(EvidenceSettings(file=str(blocked / "evidence.db")))

@@ -1,6 +1,6 @@
 """Runs graders that may hang or crash in processes of their own.
 
-A regular expression of a user and a symbolic comparison can take for ever, and hold Python's lock meanwhile.
+A regular expression of a user and a symbolic comparison may never finish, and no other thread runs meanwhile.
 """
 
 from __future__ import annotations

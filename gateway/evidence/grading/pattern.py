@@ -1,4 +1,4 @@
-"""Grades by a regular expression. No I/O. It may take for ever: see `gateway.evidence.grading.isolated`."""
+"""Grades by a regular expression. No I/O. A search may never end: see `gateway.evidence.grading.isolated`."""
 
 from __future__ import annotations
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from gateway.evidence.measuring.prompts import MeasuredPrompt, PromptsError, merged_prompts, prompt_of
+from router_model.files import FileError, gunzipped, parquet_records
 
 _Records = Iterator[tuple[str, Any]]
 """Each with its place, `file:line`."""
@@ -24,11 +23,9 @@ def read_prompts(path: Path) -> tuple[list[MeasuredPrompt], list[str]]:
     Raises: PromptsError, with the file and the line.
     """
     try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise PromptsError(f"{path}: damaged gzip data: {error}") from None
+        content = gunzipped(path.read_bytes())
+    except FileError as error:
+        raise PromptsError(f"{path}: {error}") from None
     except OSError as error:
         raise PromptsError(f"{path}: {error.strerror or error}") from None
     prompts, notes = merged_prompts(prompt_of(record, place) for place, record in _records(path, content))
@@ -104,14 +101,7 @@ def _cells(path: Path, content: bytes, delimiter: str) -> _Records:
 
 def _parquet(path: Path, content: bytes) -> _Records:
     try:
-        import pyarrow as pa  # noqa: PLC0415 - an optional extra
-        from pyarrow import parquet  # noqa: PLC0415
-    except ImportError:
-        raise PromptsError(
-            f"{path}: reading Parquet needs: pip install '.[parquet]' in the checkout"
-        ) from None
-    try:
-        records = parquet.read_table(pa.BufferReader(content)).to_pylist()
-    except (pa.ArrowException, OSError) as error:
+        records = parquet_records(content)
+    except FileError as error:
         raise PromptsError(f"{path}: {error}") from None
     yield from ((f"{path}:{number}", record) for number, record in enumerate(records, 1))
