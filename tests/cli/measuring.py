@@ -45,6 +45,7 @@ class Measuring:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "gateway", *self.arguments("--concurrency", "4"),
             stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL,
+            preexec_fn=_heed_ctrl_c,
         )  # fmt: skip
         while process.returncode is None and len(self.lines()) <= after:
             await asyncio.sleep(0.005)
@@ -61,6 +62,11 @@ class Measuring:
 
     def rows(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.table.read_text().splitlines()]
+
+
+def _heed_ctrl_c() -> None:
+    """A shell has its commands in the background ignore Ctrl-C, which their children would do too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def measuring(folder: Path, *urls: str, count: int = 12, **changes: Any) -> Measuring:

@@ -91,7 +91,7 @@ async def test_killed_at_any_moment(tmp_path: Path) -> None:
 
 async def test_ctrl_c(tmp_path: Path) -> None:
     """Ctrl-C keeps the answers, says how to go on, and exits with 130."""
-    async with Solver(slow_ms=200) as backend:  # two seconds of work are left at the signal
+    async with Solver(slow_ms=20) as backend:
         run = measuring(tmp_path, backend.url)
         status, said = await run.killed(8, 2)
 
