@@ -139,20 +139,20 @@ def export_evidence(
     if to is not None and to.suffix not in (".jsonl", ".parquet"):
         raise typer.BadParameter(f"{to}: must end with .jsonl or .parquet", param_hint="--to")
     from gateway.evidence.exporting import table_named, write_jsonl, write_parquet
-    from gateway.evidence.reading import pages
+    from gateway.evidence.reading import Selection
 
     now = time.time()
     begin = -math.inf if since is None else moment(since, now)
     end = math.inf if until is None else moment(until, now)
     with _store(config) as engine:
-        found = pages(engine, table_named(table), begin, end, model)
+        some = Selection(begin, end, model)
         if to is None:
-            write_jsonl(table_named(table), found, sys.stdout.buffer)
+            write_jsonl(engine, table_named(table), some, sys.stdout.buffer)
             return
         write = write_parquet if to.suffix == ".parquet" else write_jsonl
         try:
             with _replacing(to) as part, part.open("wb") as file:
-                number = write(table_named(table), found, file)
+                number = write(engine, table_named(table), some, file)
         except ModuleNotFoundError as error:
             err.print(f"Parquet needs the `parquet` extra: {error}")
             raise typer.Exit(1) from None

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Engine, Select, Table, and_, func, select, text, tuple_
+from sqlalchemy import ColumnElement, Engine, Row, Select, Table, and_, func, select, text, tuple_
 
 from gateway.evidence.database import explained, is_sqlite
 from gateway.evidence.retention import used_bytes
 from gateway.evidence.schema import STORED, decisions, feedback
 
 _IDS_PER_QUERY = 500
-_PAGE = 5_000
+_PAGE = 2_000
 """Rows of an export per transaction: one that stays open for long lets the log of SQLite grow."""
 _SUMMARY_TIMEOUT = "60s"
 
@@ -70,6 +70,14 @@ class TableState(Struct, frozen=True):
     rows: int
     first: float | None
     last: float | None
+
+
+class Selection(Struct, frozen=True):
+    """Which rows to read: from `since` to before `until`, of one model or of all."""
+
+    since: float
+    until: float
+    model: str | None = None
 
 
 def decision_owners(engine: Engine, ids: Collection[str]) -> dict[str, DecisionOwner]:
@@ -202,28 +210,25 @@ def newest_rows(engine: Engine, table: Table, number: int) -> list[dict[str, Any
         ]
 
 
-def pages(
-    engine: Engine, table: Table, since: float, until: float, model: str | None = None
-) -> Iterator[list[tuple[Any, ...]]]:
-    """The rows of a table from `since` to before `until`, oldest first, some at a time.
+def pages(engine: Engine, table: Table, some: Selection) -> Iterator[Sequence[Row[Any]]]:
+    """The selected rows of a table, oldest first, a list at a time.
 
-    model: of this model only. Raises: EvidenceUnavailable.
+    Raises: EvidenceUnavailable.
     """
     place = (table.c.at, *table.primary_key)
-    query = select(table).where(table.c.at < until).order_by(*place).limit(_PAGE)
-    if model is not None:
-        query = query.where(_of_model(table, model))
+    query = select(table).where(table.c.at < some.until).order_by(*place).limit(_PAGE)
+    if some.model is not None:
+        query = query.where(_of_model(table, some.model))
     where = [list(table.columns).index(column) for column in place]
-    last: list[Any] | None = None
+    begin = table.c.at >= some.since
     while True:
-        begin = table.c.at >= since if last is None else _after(place, last)
         with explained(), engine.connect() as connection:
-            found = [tuple(row) for row in connection.execute(query.where(begin))]
+            found = connection.execute(query.where(begin)).all()
         if found:
             yield found
         if len(found) < _PAGE:
             return
-        last = [found[-1][at] for at in where]
+        begin = _after(place, [found[-1][at] for at in where])
 
 
 def _of_model(table: Table, model: str) -> ColumnElement[bool]:
@@ -233,6 +238,6 @@ def _of_model(table: Table, model: str) -> ColumnElement[bool]:
     return feedback.c.decision.in_(select(decisions.c.id).where(decisions.c.model == model))
 
 
-def _after(place: tuple[ColumnElement[Any], ...], last: list[Any]) -> ColumnElement[bool]:
+def _after(place: Sequence[ColumnElement[Any]], last: Sequence[Any]) -> ColumnElement[bool]:
     """Rows behind the last one of a page. The first condition lets the index on `at` be used."""
     return and_(place[0] >= last[0], tuple_(*place) > tuple_(*last))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
+from itertools import chain
 from operator import attrgetter
 from typing import Any
 
@@ -12,9 +13,9 @@ from sqlalchemy import Boolean, Double, Integer, LargeBinary, String, Table
 from gateway.evidence.rows import Row
 from gateway.evidence.schema import STORED
 
-ROWS_PER_STATEMENT = 128
-_SIZES = (ROWS_PER_STATEMENT, 16, 1)
-"""Rows per statement: few sizes, so that a database keeps each statement prepared."""
+_SIZES = {"?": (128, 16, 1), "%s": (1,)}
+"""Rows per execution, by placeholder. SQLite keeps the few statements prepared, and the interpreter is free
+while one runs. psycopg sends many small executions together, and reads a long statement anew each time."""
 _INTEGERS = 2**31
 
 
@@ -46,28 +47,32 @@ def _identity(kind: type[Row]) -> Callable[[Row], Any]:
     return attrgetter(*(column.name for column in STORED[kind].primary_key))
 
 
-def statements(rows: Iterable[Row], mark: str) -> list[tuple[str, tuple[Any, ...]]]:
-    """Statements that write the rows, and their values. Of rows with the same primary key the last counts."""
+def statements(rows: Iterable[Row], mark: str) -> list[tuple[str, list[tuple[Any, ...]]]]:
+    """Statements that write the rows, each with the values of its executions.
+
+    Of rows with the same primary key the last counts.
+    """
     kinds: dict[type[Row], dict[Any, Row]] = {}
     for row in rows:
         kind = type(row)
         kinds.setdefault(kind, {})[_identity(kind)(row)] = row
     return [
-        (
-            _upsert(STORED[kind], len(chunk), mark),
-            tuple(value for row in chunk for value in _values(kind)(row)),
-        )
+        (_upsert(STORED[kind], size, mark), values)
         for kind, newest in kinds.items()
-        for chunk in _chunks(list(newest.values()))
+        for size, values in _executions([_values(kind)(row) for row in newest.values()], _SIZES[mark])
     ]
 
 
-def _chunks(rows: Sequence[Row]) -> Iterable[Sequence[Row]]:
+def _executions(
+    rows: list[tuple[Any, ...]], sizes: Iterable[int]
+) -> Iterator[tuple[int, list[tuple[Any, ...]]]]:
+    """Rows per execution, largest first, and the values of each execution."""
     at = 0
-    for size in _SIZES:
-        while len(rows) - at >= size:
-            yield rows[at : at + size]
-            at += size
+    for size in sizes:
+        end = at + (len(rows) - at) // size * size
+        if end > at:
+            yield size, [tuple(chain.from_iterable(rows[i : i + size])) for i in range(at, end, size)]
+        at = end
 
 
 def fitted(row: Row) -> Row:

@@ -16,7 +16,7 @@ from typing import Any
 from gateway.config.evidence import EvidenceSettings
 from gateway.evidence.database import open_store
 from gateway.evidence.exporting import table_named, write_jsonl, write_parquet
-from gateway.evidence.reading import pages, store_bytes, summary
+from gateway.evidence.reading import Selection, store_bytes, summary
 from gateway.evidence.rows import Row
 from gateway.evidence.writer import EvidenceWriter
 from tests.bench.machine import describe
@@ -123,7 +123,7 @@ def measure(settings: EvidenceSettings, number: int, folder: Path) -> dict[str, 
         path = folder / f"export.{name}"
         with path.open("wb") as file:
             found[f"{name}_s"] = _timed(
-                lambda write=write, file=file: write(table, pages(engine, table, begin, end), file)
+                lambda write=write, file=file: write(engine, table, Selection(begin, end), file)
             )
         found[f"{name}_mib"] = round(path.stat().st_size / 2**20)
     engine.dispose()

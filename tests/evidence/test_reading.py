@@ -13,6 +13,7 @@ from gateway.config.evidence import EvidenceSettings
 from gateway.evidence import reading
 from gateway.evidence.database import EvidenceStore, EvidenceUnavailable, open_store
 from gateway.evidence.reading import (
+    Selection,
     SummaryCell,
     TableState,
     decision_owners,
@@ -133,11 +134,11 @@ def test_pages_have_every_row_once(
     rows = [decision(number, at=NOW + number // 10) for number in range(100)]
     store_rows(settings, rows)
 
-    found = list(pages(store, decisions, NOW, NOW + 9))
+    found = list(pages(store, decisions, Selection(NOW, NOW + 9)))
 
     assert [len(page) for page in found] == [7] * 12 + [6]
     assert [row[0] for page in found for row in page] == [row.id for row in rows[:90]]
-    assert sum(map(len, pages(store, decisions, NOW + 3, NOW + 5))) == 20
+    assert sum(map(len, pages(store, decisions, Selection(NOW + 3, NOW + 5)))) == 20
 
 
 def test_pages_of_one_model(settings: EvidenceSettings, store: EvidenceStore) -> None:
@@ -149,7 +150,7 @@ def test_pages_of_one_model(settings: EvidenceSettings, store: EvidenceStore) ->
     store_rows(settings, [shadow()])
 
     def number(table: object, model: str) -> int:
-        return sum(map(len, pages(store, table, -math.inf, math.inf, model)))  # type: ignore[arg-type]
+        return sum(map(len, pages(store, table, Selection(-math.inf, math.inf, model))))  # type: ignore[arg-type]
 
     assert [number(table, "a") for table in (decisions, feedback, measurements)] == [5, 5, 2]
     assert number(decisions, "c") == 0
@@ -163,7 +164,7 @@ def test_rows_that_come_meanwhile_do_not_disturb_pages(
     store_rows(sqlite, map(decision, range(30)))
     engine = open_store(sqlite)
 
-    found = pages(engine, decisions, NOW, math.inf)
+    found = pages(engine, decisions, Selection(NOW, math.inf))
     first = next(found)
     store_rows(sqlite, [decision(5), decision(99)])
     rest = [row for page in found for row in page]
@@ -181,7 +182,7 @@ def test_a_store_that_is_away_is_one_error(postgres: RealPostgres, fresh_postgre
             lambda: summary(engine, 0, 1),
             lambda: table_states(engine),
             lambda: decision_owners(engine, ["a"]),
-            lambda: list(pages(engine, decisions, 0, 1)),
+            lambda: list(pages(engine, decisions, Selection(0, 1))),
         ):
             with pytest.raises(EvidenceUnavailable):
                 read()
