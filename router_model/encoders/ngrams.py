@@ -203,10 +203,24 @@ def part_read(prompt: str) -> str:
     return prompt if len(prompt) <= START + END else f"{prompt[:START]}\n{prompt[-END:]}"
 
 
-def ngram_features(prompt: str) -> Features:
-    """The features of a prompt. Of a long one only the first 3,072 and the last 1,024 characters are read."""
+class NgramCounts(NamedTuple):
+    """What `ngram_features` weighs: which n-grams a prompt has, and how often each."""
+
+    indices: NDArray[np.int32]
+    """Their buckets, rising."""
+    counts: NDArray[np.int64]
+    dense: NDArray[np.float32]
+
+
+def ngram_counts(prompt: str) -> NgramCounts:
+    """The n-grams of a prompt. Of a long one only the first 3,072 and the last 1,024 characters are read."""
+    return counts_of_part(part_read(prompt), len(prompt))
+
+
+def counts_of_part(part: str, length: int) -> NgramCounts:
+    """The n-grams of a prompt of `length` characters, of which `part_read` gave this part."""
     tables = text_tables()
-    codes = _codes(part_read(prompt) or " ")
+    codes = _codes(part or " ")
     kind = tables.kind[codes]
     token = TOKEN[kind]
     tokens = _tokens(codes, token, tables)
@@ -217,12 +231,23 @@ def ngram_features(prompt: str) -> Features:
     np.not_equal(every[1:], every[:-1], out=last[1:-1])
     first = last.nonzero()[0]
     indices = every[first[:-1]].astype(np.int32)
-    values = WEIGHTS[first[1:] - first[:-1]]
-    border = int(indices.searchsorted(BLOCK))
+    kinds = np.bincount(kind, minlength=_KINDS)
+    dense = _dense(length, kinds, tokens, int(indices.searchsorted(BLOCK)), tables.cues)
+    return NgramCounts(indices, first[1:] - first[:-1], dense)
+
+
+def weighted(counted: NgramCounts) -> Features:
+    """The features of a prompt with these n-grams."""
+    values = WEIGHTS[counted.counts]
+    border = int(counted.indices.searchsorted(BLOCK))
     _normalise(values[:border])
     _normalise(values[border:])
-    kinds = np.bincount(kind, minlength=_KINDS)
-    return Features(indices, values, _dense(len(prompt), kinds, tokens, border, tables.cues))
+    return Features(counted.indices, values, counted.dense)
+
+
+def ngram_features(prompt: str) -> Features:
+    """The features of a prompt."""
+    return weighted(ngram_counts(prompt))
 
 
 def _normalise(block: NDArray[np.float32]) -> None:
