@@ -1,4 +1,4 @@
-"""What a head reads from a prompt, in a few hundred bytes. A head can be trained from it without the text. No I/O.
+"""What a head reads from a prompt, in a few hundred bytes. One can be trained without the text. No I/O.
 
 It is the counts of the default encoder (`router_model.encoders.ngrams`): buckets of hashed words, word pairs
 and character 4-grams, and some sixty plain counts. They do not depend on any head.

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from gateway.config.evidence import EvidenceSettings
 from gateway.evidence.feedback import FeedbackOutcome
 from gateway.evidence.feedback_desk import FeedbackDesk
+from gateway.evidence.recording import Keeping, Recorder
 from gateway.evidence.writer import EvidenceWriter
 from gateway.telemetry.finished import FinishedRecords
 
@@ -26,6 +27,8 @@ class EvidenceService:
         """finished: the requests that have ended. count_feedback: is told what became of each feedback."""
         self.writer = EvidenceWriter(settings)
         self.desk = FeedbackDesk(self.writer, note_finished=finished.flush, count=count_feedback)
+        self.recorder = Recorder(self.writer.put, Keeping(settings.prompts))
+        finished.sinks.append(self.recorder.record)
         self._finished = finished
 
     def start(self) -> None:

@@ -23,7 +23,7 @@ from gateway.evidence.database import (
     writing,
 )
 from gateway.evidence.retention import LOOK_SECONDS, Retention
-from gateway.evidence.rows import DecisionRow, Row
+from gateway.evidence.rows import DecisionRow, Row, UnmadeRow
 from gateway.evidence.schema import STORED
 from gateway.evidence.statements import fitted, statements
 
@@ -34,6 +34,8 @@ _GATHER_SECONDS = 0.5
 _BATCH = 1_024
 _CHARACTERS = 32 * 2**20
 """Characters of prompts that wait at most."""
+_BREATH = 50e-6
+"""Seconds of sleep after each row that is made: else the event loop would wait for Python's lock for 5 ms."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 """Seconds between two attempts while the store is away."""
 _RETENTION_SHARE = 0.2
@@ -47,11 +49,12 @@ class EvidenceWriter:
 
     def __init__(self, settings: EvidenceSettings) -> None:
         self._settings = settings
-        self._queue: deque[Row] = deque()
+        self._queue: deque[Row | UnmadeRow] = deque()
         self._batch: list[Row] = []
         """What is being written. It is empty between batches, and kept while the store is away."""
         self._put_characters = 0
         self._done_characters = 0
+        self._batch_characters = 0
         self._wake = threading.Event()
         self._asleep = False
         self._hurried = threading.Event()
@@ -93,7 +96,7 @@ class EvidenceWriter:
         """Wait until the store was reached, at most for so long. Not for the event loop."""
         return self._opened.wait(seconds)
 
-    def put(self, row: Row) -> bool:
+    def put(self, row: Row | UnmadeRow) -> bool:
         """Write a row soon. Never waits. False if it was dropped because too many wait."""
         queue = self._queue
         if len(queue) + len(self._batch) >= self._settings.queue or not self._takes(row):
@@ -109,13 +112,11 @@ class EvidenceWriter:
         if self._queue:
             self._hurried.set()
 
-    def _takes(self, row: Row) -> bool:
-        if row.__class__ is not DecisionRow or row.prompt is None:
-            return True
-        waiting = self._put_characters - self._done_characters
-        if waiting + len(row.prompt) > _CHARACTERS:
+    def _takes(self, row: Row | UnmadeRow) -> bool:
+        size = _size_of(row)
+        if self._put_characters - self._done_characters + size > _CHARACTERS:
             return False
-        self._put_characters += len(row.prompt)
+        self._put_characters += size
         return True
 
     def close(self, seconds: float) -> None:
@@ -200,7 +201,26 @@ class EvidenceWriter:
     def _take(self) -> None:
         queue, batch = self._queue, self._batch
         while queue and len(batch) < _BATCH:
-            batch.append(queue.popleft())
+            waiting = queue.popleft()
+            self._batch_characters += _size_of(waiting)
+            if isinstance(waiting, Row):
+                batch.append(waiting)
+            elif row := self._made(waiting):
+                batch.append(row)
+
+    def _made(self, waiting: UnmadeRow) -> Row | None:
+        """The row; None if it cannot be made."""
+        try:
+            return waiting.made(self.secret or b"")
+        except Exception as error:  # noqa: BLE001 - one request must not stop the writer
+            self.dropped["invalid"] += 1
+            if not self._told_refusal:
+                self._told_refusal = True
+                log.warning("a row of evidence cannot be made: %s", type(error).__name__)
+            return None
+        finally:
+            if not self._closing.is_set():
+                time.sleep(_BREATH)
 
     def _insert(self, store: Engine, rows: Sequence[Row]) -> Counter[str]:
         """Write the rows. If one of them is refused, it is searched by halves and the others are written.
@@ -229,9 +249,8 @@ class EvidenceWriter:
         self.written.update(written)
         if refused := len(self._batch) - written.total():
             self.dropped["invalid"] += refused
-        self._done_characters += sum(
-            len(row.prompt) for row in self._batch if isinstance(row, DecisionRow) and row.prompt is not None
-        )
+        self._done_characters += self._batch_characters
+        self._batch_characters = 0
         self._batch = []
         self._works()
 
@@ -252,3 +271,10 @@ class EvidenceWriter:
         if self._store is not None:
             self._store.dispose()
             self._store = None
+
+
+def _size_of(row: Row | UnmadeRow) -> int:
+    """Characters that count for the memory of rows that wait."""
+    if isinstance(row, Row):
+        return len(row.prompt) if isinstance(row, DecisionRow) and row.prompt is not None else 0
+    return row.characters
