@@ -15,8 +15,8 @@ import zlib
 import numpy as np
 
 from router_model.encoders import ngrams
-from router_model.encoders.base import Features
-from router_model.encoders.ngrams import DENSE, NgramCounts
+from router_model.encoders.base import Features, NgramCounts
+from router_model.encoders.ngrams import DENSE
 
 _HEADER = struct.Struct("<BBHH")
 _LAYOUT = 1

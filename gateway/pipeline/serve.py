@@ -25,7 +25,7 @@ from gateway.routing.drafts import Draft
 from gateway.routing.plan import RoutingPlan
 from gateway.routing.senders import Sender
 from gateway.snapshot import Snapshot
-from gateway.telemetry.record import Asked, Record
+from gateway.telemetry.record import AskedPrompt, Record
 from gateway.upstream.dispatch import Upstream
 from gateway.upstream.embedding import Embeddings
 from gateway.upstream.pool import Pool
@@ -76,7 +76,7 @@ class Pipeline:
             if self.keeps_evidence:
                 request, key = call.request, sender.key
                 team = key.team if key else None
-                record.asked = Asked(request.prompt, request.opening, team, plan.routing.unit)
+                record.asked = AskedPrompt(request.prompt, request.opening, team, plan.routing.unit)
         reservation = sent = None
         if call.limits:
             reservation, plan, sent = await self._reserve(plan, demand, sender, exchange, record)

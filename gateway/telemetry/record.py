@@ -37,7 +37,7 @@ class BudgetChange:
     """None if the change failed, or may have."""
 
 
-class Asked(Struct):
+class AskedPrompt(Struct):
     """What the store of evidence keeps of a request, beside its decision."""
 
     prompt: str
@@ -94,7 +94,7 @@ class Record(Struct, eq=False):
     counts: bool = True
     """The endpoint generates something, so a response without token usage is worth a metric."""
     usage: TokenUsage = field(default_factory=TokenUsage)
-    asked: Asked | None = None
+    asked: AskedPrompt | None = None
     """Set while the request is served, if evidence is kept. The store takes it."""
     error: GatewayError | None = None
     span: object = None

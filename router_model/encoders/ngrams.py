@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from router_model.encoders.base import Features, Matrix
+from router_model.encoders.base import Features, Matrix, NgramCounts, stacked
 
 FEATURE_VERSION = 2
 """Rises with every change of what `ngram_features` returns. A head refuses features of another version."""
@@ -203,20 +203,6 @@ def part_read(prompt: str) -> str:
     return prompt if len(prompt) <= START + END else f"{prompt[:START]}\n{prompt[-END:]}"
 
 
-class NgramCounts(NamedTuple):
-    """What `ngram_features` weighs: which n-grams a prompt has, and how often each."""
-
-    indices: NDArray[np.int32]
-    """Their buckets, rising."""
-    counts: NDArray[np.int64]
-    dense: NDArray[np.float32]
-
-
-def ngram_counts(prompt: str) -> NgramCounts:
-    """The n-grams of a prompt. Of a long one only the first 3,072 and the last 1,024 characters are read."""
-    return counts_of_part(part_read(prompt), len(prompt))
-
-
 def counts_of_part(part: str, length: int) -> NgramCounts:
     """The n-grams of a prompt of `length` characters, of which `part_read` gave this part."""
     tables = text_tables()
@@ -246,8 +232,8 @@ def weighted(counted: NgramCounts) -> Features:
 
 
 def ngram_features(prompt: str) -> Features:
-    """The features of a prompt."""
-    return weighted(ngram_counts(prompt))
+    """The features of a prompt. Of a long one only the first 3,072 and the last 1,024 characters are read."""
+    return weighted(counts_of_part(part_read(prompt), len(prompt)))
 
 
 def _normalise(block: NDArray[np.float32]) -> None:
@@ -289,16 +275,7 @@ def _dense(
 
 def ngram_matrix(prompts: Sequence[str]) -> Matrix:
     """`ngram_features` of every prompt, one row each."""
-    rows = [ngram_features(prompt) for prompt in prompts]
-    indptr = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum([len(row.indices) for row in rows], out=indptr[1:])
-    none = Features(np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros((0, DENSE), np.float32))
-    return Matrix(
-        indptr,
-        np.concatenate([none.indices, *(row.indices for row in rows)]),
-        np.concatenate([none.values, *(row.values for row in rows)]),
-        np.vstack([none.dense, *(row.dense for row in rows)]),
-    )
+    return stacked([ngram_features(prompt) for prompt in prompts], DENSE)
 
 
 class NgramEncoder:
