@@ -33,8 +33,8 @@ class Keeping(Struct):
 
     prompts: bool = False
     redactor: Redacts | None = None
-    unredacted: Counter[str] = msgspec.field(default_factory=Counter)
-    """Prompts that were not kept because the hook failed: `prompts`."""
+    lost: Counter[str] = msgspec.field(default_factory=Counter)
+    """Counts prompts that were not kept because the hook failed, as `unredacted`."""
 
     def text(self, prompt: str) -> str | None:
         """The text to keep of a prompt."""
@@ -44,7 +44,7 @@ class Keeping(Struct):
             return prompt
         redacted = self.redactor.redact(prompt)
         if redacted is None:
-            self.unredacted["prompts"] += 1
+            self.lost["unredacted"] += 1
         return redacted
 
 

@@ -9,6 +9,7 @@ from gateway.config.evidence import EvidenceSettings
 from gateway.evidence.feedback import FeedbackOutcome
 from gateway.evidence.feedback_desk import FeedbackDesk
 from gateway.evidence.recording import Keeping, Recorder
+from gateway.evidence.redacting import Redactor
 from gateway.evidence.writer import EvidenceWriter
 from gateway.telemetry.finished import FinishedRecords
 
@@ -27,7 +28,9 @@ class EvidenceService:
         """finished: the requests that have ended. count_feedback: is told what became of each feedback."""
         self.writer = EvidenceWriter(settings)
         self.desk = FeedbackDesk(self.writer, note_finished=finished.flush, count=count_feedback)
-        self.recorder = Recorder(self.writer.put, Keeping(settings.prompts))
+        self._redactor = Redactor(settings.redact) if settings.redact else None
+        keeping = Keeping(settings.prompts, self._redactor, self.writer.dropped)
+        self.recorder = Recorder(self.writer.put, keeping)
         finished.sinks.append(self.recorder.record)
         self._finished = finished
 
@@ -40,3 +43,5 @@ class EvidenceService:
         self._finished.flush()
         self.desk.close()
         await asyncio.to_thread(self.writer.close, _CLOSE_SECONDS)
+        if self._redactor:
+            self._redactor.close()

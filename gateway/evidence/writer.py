@@ -81,7 +81,10 @@ class EvidenceWriter:
         self.written: Counter[str] = Counter()
         """Rows, by table."""
         self.dropped: Counter[str] = Counter()
-        """Rows that were not written: `full` (the queue was), `invalid`, or `shutdown`."""
+        """Rows that were not written: `full` (the queue was), `invalid`, or `shutdown`.
+
+        And rows written without their prompt, as `unredacted`.
+        """
 
     @property
     def waiting(self) -> int:
