@@ -17,6 +17,7 @@ import numpy as np
 from router_model.encoders import ngrams
 from router_model.encoders.base import Features, NgramCounts
 from router_model.encoders.ngrams import DENSE
+from router_model.encoders.scanning import counted_grams
 
 _HEADER = struct.Struct("<BBHH")
 _LAYOUT = 1
@@ -29,17 +30,19 @@ class UnknownFeatures(ValueError):  # noqa: N818 - named after what was found
 
 def encode_features(part: str, length: int) -> bytes:
     """The features of a prompt of `length` characters, of which `part_read` gave this part."""
-    indices, counts, dense = ngrams.counts_of_part(part, length)
+    indices, counts, dense = counted_grams(part, length)
     repeated = (counts > 1).nonzero()[0]
+    gaps = indices.astype("<u2")
+    gaps[1:] -= gaps[:-1].copy()
     body = b"".join(
         (
             dense.astype("<f4").tobytes(),
-            np.diff(indices, prepend=0).astype("<u2").tobytes(),
+            gaps.tobytes(),
             repeated.astype("<u2").tobytes(),
             counts[repeated].astype("<u2").tobytes(),
         )
     )
-    return _HEADER.pack(_LAYOUT, ngrams.FEATURE_VERSION, len(indices), len(repeated)) + zlib.compress(body, 6)
+    return _HEADER.pack(_LAYOUT, ngrams.FEATURE_VERSION, len(indices), len(repeated)) + zlib.compress(body, 1)
 
 
 def decode_features(data: bytes) -> Features:

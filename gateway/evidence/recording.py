@@ -96,7 +96,7 @@ class Put(Protocol):
     def __call__(self, row: UnmadeRow) -> bool: ...
 
 
-class DecidedRequest(Struct):
+class DecidedRequest(Struct, gc=False):
     """What a row is made from, let go of all else that belonged to the request."""
 
     keeping: Keeping

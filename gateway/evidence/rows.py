@@ -11,7 +11,7 @@ from typing import Protocol, TypeAlias
 from msgspec import Struct
 
 
-class DecisionRow(Struct):
+class DecisionRow(Struct, gc=False):
     """One request that was decided, and what became of it."""
 
     id: str

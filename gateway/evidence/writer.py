@@ -34,8 +34,11 @@ _GATHER_SECONDS = 0.5
 _BATCH = 1_024
 _CHARACTERS = 32 * 2**20
 """Characters of prompts that wait at most."""
-_BREATH = 50e-6
-"""Seconds of sleep after each row that is made: else the event loop would wait for Python's lock for 5 ms."""
+_BREATH, _WORK, _BACKLOG = 50e-6, 200e-6, 256
+"""Seconds of sleep after so many of making rows: else the event loop would wait for Python's lock for 5 ms.
+
+For each so many rows that wait, the thread works as long once more, so that it keeps up under load.
+"""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 """Seconds between two attempts while the store is away."""
 _RETENTION_SHARE = 0.2
@@ -155,12 +158,15 @@ class EvidenceWriter:
         if not self.waiting:
             self._works()
         self._sleep()
-        while self._batch or self._queue:
+        full = bool(self._batch or self._queue)
+        while full:
             self._take()
             if file_of(self._settings) != self._file:
                 raise EvidenceUnavailable("the file was deleted or replaced")
             with explained():
                 written = self._insert(store, self._batch)
+            # Fewer rows than a batch: let more gather, as many small transactions cost more than a large one.
+            full = len(self._batch) >= _BATCH
             self._finish(written)
         if not self._closing.is_set():
             self._retain(store)
@@ -203,7 +209,12 @@ class EvidenceWriter:
 
     def _take(self) -> None:
         queue, batch = self._queue, self._batch
+        began = time.perf_counter()
         while queue and len(batch) < _BATCH:
+            work = _WORK * (1 + len(queue) // _BACKLOG)
+            if time.perf_counter() - began > work and not self._closing.is_set():
+                time.sleep(_BREATH)
+                began = time.perf_counter()
             waiting = queue.popleft()
             self._batch_characters += _size_of(waiting)
             if isinstance(waiting, Row):
@@ -221,9 +232,6 @@ class EvidenceWriter:
                 self._told_refusal = True
                 log.warning("a row of evidence cannot be made: %s", type(error).__name__)
             return None
-        finally:
-            if not self._closing.is_set():
-                time.sleep(_BREATH)
 
     def _insert(self, store: Engine, rows: Sequence[Row]) -> Counter[str]:
         """Write the rows. If one of them is refused, it is searched by halves and the others are written.

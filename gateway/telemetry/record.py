@@ -37,7 +37,7 @@ class BudgetChange:
     """None if the change failed, or may have."""
 
 
-class AskedPrompt(Struct):
+class AskedPrompt(Struct, gc=False):
     """What the store of evidence keeps of a request, beside its decision."""
 
     prompt: str

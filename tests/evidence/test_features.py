@@ -27,7 +27,8 @@ def test_decoding_gives_what_the_encoder_gives(prompt: str) -> None:
     for name in ("indices", "values", "dense"):
         wanted, got = getattr(expected, name), getattr(found, name)
         assert got.dtype == wanted.dtype
-        np.testing.assert_array_equal(got, wanted)
+        # The kernel and NumPy round logarithms in other places.
+        np.testing.assert_allclose(got, wanted, rtol=1e-6 if name == "dense" else 0, atol=0)
 
 
 def test_they_are_compact_and_lack_the_words() -> None:
