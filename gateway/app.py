@@ -96,6 +96,7 @@ class Gateway:
         )
         self.health = HealthChecks(self.upstream, self.backends)
         self.evidence = evidence_of(settings.evidence, self.finished, self.metrics.count_feedback)
+        self.pipeline.keeps_evidence = self.evidence is not None
         self.console = Console(
             lambda: self.snapshot,
             draining=lambda: self.draining,

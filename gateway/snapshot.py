@@ -16,6 +16,7 @@ from typing import Self
 
 from gateway.budget.limits import BudgetLimits
 from gateway.config.access import Key
+from gateway.config.hooks import load_hook
 from gateway.config.loader import ConfigError, Problem, load, parse_file
 from gateway.config.settings import BASELINE, Settings
 from gateway.http.framing import RequestHead
@@ -83,6 +84,7 @@ class Snapshot:
         """
         notes: list[str | None] = []
         evidence = {}
+        _try_hooks(settings)
         try:
             predictor = _open_head(settings)
             if isinstance(predictor, Head) and predictor.kernel is None:
@@ -183,6 +185,15 @@ def _for_answer(target: Target, request: Request, pool: Pool) -> Target:
     if target.constrained and constrains_answer(request.fields):
         return target.constrained
     return target
+
+
+def _try_hooks(settings: Settings) -> None:
+    """Raises: ConfigError, if the operator's own function cannot be loaded."""
+    if settings.evidence and settings.evidence.redact:
+        try:
+            load_hook(settings.evidence.redact)
+        except ValueError as error:
+            raise ConfigError([Problem(None, "evidence.redact", str(error))]) from None
 
 
 def _open_head(settings: Settings) -> Predictor:

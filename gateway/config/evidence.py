@@ -25,9 +25,7 @@ class EvidenceSettings(Section):
         description="`postgresql://USER:PASSWORD@HOST/NAME` for many gateways; default: SQLite in `file`.",
     )
     file: str = Field("thinkmeter-evidence.db", min_length=1, description="The SQLite file.")
-    prompts: bool = Field(
-        False, description="Also keep the text of prompts; default: only features from which it is not read."
-    )
+    prompts: bool = Field(False, description="Also keep the text of prompts; default: only features of them.")
     redact: str | None = Field(
         None, description="`MODULE:FUNCTION` that takes a prompt and returns the text to keep."
     )

@@ -136,9 +136,12 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _evidence_is_possible(self) -> Self:
-        for name in ("shadow", "holdout"):
-            if getattr(self, name) is not None:
-                raise _wrong((name,), "has no effect in this version; leave it out")
+        if self.shadow is not None:
+            raise _wrong(("shadow",), "has no effect in this version; leave it out")
+        if self.holdout is not None:
+            if self.evidence is None:
+                raise _wrong(("holdout",), "needs `evidence: {}`, where its results are kept")
+            self._check_tier(("holdout", "policy"), self.holdout.policy, None)
         return self
 
     @model_validator(mode="after")

@@ -24,6 +24,7 @@ _BECAUSE = {
     "context": "The model's context has no room beside the prompt for a longer tier than {tier}.",
     "prior": "The model was never measured; for reasoning models in general {tier} is worth most.",
     "abstained": "The prompt is unlike the head's training data; judged by its length, {tier} is worth most.",
+    "holdout": "Held out, to compare with: {tier} is the fixed tier, or the nearest that is allowed.",
     "explored": "{tier} was drawn at random, to learn how other tiers do.",
 }
 _NEEDS = {
@@ -131,7 +132,7 @@ def _longer(decision: Decision, following: PriceRange | None) -> str:
     if decision.rung == everything.stop - 1:
         return "There is no longer tier."
     reason: str = decision.reason
-    if reason in ("pinned", "rule_tier", "abstained", "explored"):
+    if reason in ("pinned", "rule_tier", "abstained", "explored", "holdout"):
         return f"By value alone, {_best(decision, _choices(decision))} would be chosen at this price."
     if reason.endswith("_ceiling"):
         return f"Without the ceiling, {_best(decision, everything)} would be chosen at this price."

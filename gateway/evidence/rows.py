@@ -6,12 +6,12 @@ Times are Unix times in seconds. Names of people are hashes, see `pseudonym`.
 from __future__ import annotations
 
 import hashlib
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
 
-class DecisionRow(Struct):
+class DecisionRow(Struct, gc=False):
     """One request that was decided, and what became of it."""
 
     id: str
@@ -121,6 +121,17 @@ class MeasuredRow(Struct):
 
 
 Row: TypeAlias = DecisionRow | FeedbackRow | ShadowRow | MeasuredRow
+
+
+class UnmadeRow(Protocol):
+    """What a row is made from in the writer's thread, because making it takes long."""
+
+    @property
+    def characters(self) -> int:
+        """What it takes of the memory for rows that wait."""
+
+    def made(self, secret: bytes) -> Row:
+        """The row. secret: the key of the store's pseudonyms."""
 
 
 def pseudonym(secret: bytes, name: str) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from gateway.config.evidence import EvidenceSettings
 from gateway.evidence.feedback import FeedbackOutcome
 from gateway.evidence.feedback_desk import FeedbackDesk
+from gateway.evidence.recording import Keeping, Recorder
+from gateway.evidence.redacting import Redactor
 from gateway.evidence.writer import EvidenceWriter
 from gateway.telemetry.finished import FinishedRecords
 
@@ -26,6 +28,10 @@ class EvidenceService:
         """finished: the requests that have ended. count_feedback: is told what became of each feedback."""
         self.writer = EvidenceWriter(settings)
         self.desk = FeedbackDesk(self.writer, note_finished=finished.flush, count=count_feedback)
+        self._redactor = Redactor(settings.redact) if settings.redact else None
+        keeping = Keeping(settings.prompts, self._redactor, self.writer.dropped)
+        self.recorder = Recorder(self.writer.put, keeping)
+        finished.sinks.append(self.recorder.record)
         self._finished = finished
 
     def start(self) -> None:
@@ -37,3 +43,5 @@ class EvidenceService:
         self._finished.flush()
         self.desk.close()
         await asyncio.to_thread(self.writer.close, _CLOSE_SECONDS)
+        if self._redactor:
+            self._redactor.close()

@@ -23,7 +23,7 @@ from gateway.evidence.database import (
     writing,
 )
 from gateway.evidence.retention import LOOK_SECONDS, Retention
-from gateway.evidence.rows import DecisionRow, Row
+from gateway.evidence.rows import DecisionRow, Row, UnmadeRow
 from gateway.evidence.schema import STORED
 from gateway.evidence.statements import fitted, statements
 
@@ -34,6 +34,11 @@ _GATHER_SECONDS = 0.5
 _BATCH = 1_024
 _CHARACTERS = 32 * 2**20
 """Characters of prompts that wait at most."""
+_BREATH, _WORK, _BACKLOG = 50e-6, 200e-6, 256
+"""Seconds of sleep after so many of making rows: else the event loop would wait for Python's lock for 5 ms.
+
+For each so many rows that wait, the thread works as long once more, so that it keeps up under load.
+"""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 """Seconds between two attempts while the store is away."""
 _RETENTION_SHARE = 0.2
@@ -47,11 +52,12 @@ class EvidenceWriter:
 
     def __init__(self, settings: EvidenceSettings) -> None:
         self._settings = settings
-        self._queue: deque[Row] = deque()
+        self._queue: deque[Row | UnmadeRow] = deque()
         self._batch: list[Row] = []
         """What is being written. It is empty between batches, and kept while the store is away."""
         self._put_characters = 0
         self._done_characters = 0
+        self._batch_characters = 0
         self._wake = threading.Event()
         self._asleep = False
         self._hurried = threading.Event()
@@ -78,7 +84,10 @@ class EvidenceWriter:
         self.written: Counter[str] = Counter()
         """Rows, by table."""
         self.dropped: Counter[str] = Counter()
-        """Rows that were not written: `full` (the queue was), `invalid`, or `shutdown`."""
+        """Rows that were not written: `full` (the queue was), `invalid`, or `shutdown`.
+
+        And rows written without their prompt, as `unredacted`.
+        """
 
     @property
     def waiting(self) -> int:
@@ -93,7 +102,7 @@ class EvidenceWriter:
         """Wait until the store was reached, at most for so long. Not for the event loop."""
         return self._opened.wait(seconds)
 
-    def put(self, row: Row) -> bool:
+    def put(self, row: Row | UnmadeRow) -> bool:
         """Write a row soon. Never waits. False if it was dropped because too many wait."""
         queue = self._queue
         if len(queue) + len(self._batch) >= self._settings.queue or not self._takes(row):
@@ -109,13 +118,11 @@ class EvidenceWriter:
         if self._queue:
             self._hurried.set()
 
-    def _takes(self, row: Row) -> bool:
-        if row.__class__ is not DecisionRow or row.prompt is None:
-            return True
-        waiting = self._put_characters - self._done_characters
-        if waiting + len(row.prompt) > _CHARACTERS:
+    def _takes(self, row: Row | UnmadeRow) -> bool:
+        size = _size_of(row)
+        if self._put_characters - self._done_characters + size > _CHARACTERS:
             return False
-        self._put_characters += len(row.prompt)
+        self._put_characters += size
         return True
 
     def close(self, seconds: float) -> None:
@@ -151,12 +158,15 @@ class EvidenceWriter:
         if not self.waiting:
             self._works()
         self._sleep()
-        while self._batch or self._queue:
+        full = bool(self._batch or self._queue)
+        while full:
             self._take()
             if file_of(self._settings) != self._file:
                 raise EvidenceUnavailable("the file was deleted or replaced")
             with explained():
                 written = self._insert(store, self._batch)
+            # Fewer rows than a batch: let more gather, as many small transactions cost more than a large one.
+            full = len(self._batch) >= _BATCH
             self._finish(written)
         if not self._closing.is_set():
             self._retain(store)
@@ -199,8 +209,29 @@ class EvidenceWriter:
 
     def _take(self) -> None:
         queue, batch = self._queue, self._batch
+        began = time.perf_counter()
         while queue and len(batch) < _BATCH:
-            batch.append(queue.popleft())
+            work = _WORK * (1 + len(queue) // _BACKLOG)
+            if time.perf_counter() - began > work and not self._closing.is_set():
+                time.sleep(_BREATH)
+                began = time.perf_counter()
+            waiting = queue.popleft()
+            self._batch_characters += _size_of(waiting)
+            if isinstance(waiting, Row):
+                batch.append(waiting)
+            elif row := self._made(waiting):
+                batch.append(row)
+
+    def _made(self, waiting: UnmadeRow) -> Row | None:
+        """The row; None if it cannot be made."""
+        try:
+            return waiting.made(self.secret or b"")
+        except Exception as error:  # noqa: BLE001 - one request must not stop the writer
+            self.dropped["invalid"] += 1
+            if not self._told_refusal:
+                self._told_refusal = True
+                log.warning("a row of evidence cannot be made: %s", type(error).__name__)
+            return None
 
     def _insert(self, store: Engine, rows: Sequence[Row]) -> Counter[str]:
         """Write the rows. If one of them is refused, it is searched by halves and the others are written.
@@ -229,9 +260,8 @@ class EvidenceWriter:
         self.written.update(written)
         if refused := len(self._batch) - written.total():
             self.dropped["invalid"] += refused
-        self._done_characters += sum(
-            len(row.prompt) for row in self._batch if isinstance(row, DecisionRow) and row.prompt is not None
-        )
+        self._done_characters += self._batch_characters
+        self._batch_characters = 0
         self._batch = []
         self._works()
 
@@ -252,3 +282,10 @@ class EvidenceWriter:
         if self._store is not None:
             self._store.dispose()
             self._store = None
+
+
+def _size_of(row: Row | UnmadeRow) -> int:
+    """Characters that count for the memory of rows that wait."""
+    if isinstance(row, Row):
+        return len(row.prompt) if isinstance(row, DecisionRow) and row.prompt is not None else 0
+    return row.characters

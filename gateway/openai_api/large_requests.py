@@ -15,7 +15,7 @@ from msgspec import Raw, Struct
 
 from gateway.errors import InvalidJson, InvalidRequest
 from gateway.openai_api import json_slices
-from gateway.openai_api.requests import Fields
+from gateway.openai_api.requests import MOST_OPENING, Fields
 
 LARGE_BODY = 1 << 18
 """Bytes; a longer body is cut down before it is parsed."""
@@ -128,7 +128,7 @@ def _split(text: memoryview) -> Fields:
 
 
 def _questions(messages: memoryview) -> tuple[Raw, list[Raw] | None]:
-    """The last messages, as far as a rule may search them, and before them the last one of the user.
+    """The last messages, as far as a rule may search them, the last one of the user, and the chat's opening.
 
     The second result is the content of each message, if all were parsed.
     """
@@ -138,24 +138,39 @@ def _questions(messages: memoryview) -> tuple[Raw, list[Raw] | None]:
     size, asked = 0, False
     at_once = parsed_at_once(messages)
     decoded = _decoded(messages, at_once=at_once)
+    left = len(decoded)
     for message in reversed(decoded):
-        asks = bytes(memoryview(message.role)[:20]) == b'"user"'
+        asks = _asks(message)
         if size < _TEXT or (asks and not asked):
-            kept.append(_Message(shrink(memoryview(message.role)), shrink(memoryview(message.content))))
+            kept.append(_small(message))
             size += len(memoryview(kept[-1].content))
             asked = asked or asks
         elif asked:
             break
+        left -= 1
+    opened = next(
+        (at + 1 for at, message in enumerate(decoded[:MOST_OPENING]) if _asks(message)), MOST_OPENING
+    )
+    kept += map(_small, reversed(decoded[: min(opened, left)]))
     return Raw(_encode(kept[::-1])), [message.content for message in decoded] if at_once else None
 
 
+def _asks(message: _Message) -> bool:
+    return bytes(memoryview(message.role)[:20]) == b'"user"'
+
+
+def _small(message: _Message) -> _Message:
+    return _Message(shrink(memoryview(message.role)), shrink(memoryview(message.content)))
+
+
 def _decoded(messages: memoryview, *, at_once: bool) -> list[_Message]:
-    """The messages, or the last of very many. Raises: InvalidRequest."""
+    """The messages, or the first and the last of very many. Raises: InvalidRequest."""
     try:
         if at_once:
             return _messages.decode(messages)
-        last, _ = json_slices.both_ends(messages, _LOOKED_BACK)
-        return [_one_message(message) for message in last[-_LOOKED_BACK:]]
+        ends, _ = json_slices.both_ends(messages, _LOOKED_BACK)
+        last = max(MOST_OPENING, len(ends) - _LOOKED_BACK)
+        return [_one_message(message) for message in (*ends[:MOST_OPENING], *ends[last:])]
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"{str(error).partition(' - at ')[0]} in messages", param="messages") from None
 

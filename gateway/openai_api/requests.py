@@ -85,6 +85,8 @@ class Request(Struct, frozen=True):
     """The text that the head predicts for, of a chat the last user message; empty for token ids."""
     conversation: str = ""
     """The end of all texts, which the operator's rules search."""
+    opening: tuple[str, ...] = ()
+    """The texts of a chat up to the first of the user, which stay the same in all its turns."""
     metadata: dict[str, Any] | None = None
     tools: bool = False
     wants_usage: bool = False
@@ -114,6 +116,7 @@ _encoder = msgspec.json.Encoder()
 encode = _encoder.encode
 """Encode Structs, plain data and Raw as JSON."""
 
+MOST_OPENING = 100  # messages of a chat before and with the first one of the user
 _SEARCHED = 20_000  # characters of conversation that rules search, so that no regular expression takes long
 
 
@@ -128,6 +131,7 @@ def parse_chat(body: bytes) -> Request:
     if isinstance(chat.reasoning, Reasoning) and chat.reasoning.exclude:
         fields.setdefault("include_reasoning", Raw(b"false"))
     texts, asked, parts = [], None, False
+    opened = 0
     for message in chat.messages:
         content = message.content
         if isinstance(content, str):
@@ -137,6 +141,7 @@ def parse_chat(body: bytes) -> Request:
         texts.append(text)
         if message.role == "user":
             asked = text
+            opened = opened or len(texts)
     if asked is None:
         asked = texts[-1] if texts else ""
     options = chat.stream_options
@@ -147,6 +152,7 @@ def parse_chat(body: bytes) -> Request:
         client_limits=_client_limits(chat),
         prompt=asked,
         conversation="\n".join(texts)[-_SEARCHED:],
+        opening=tuple(texts[: min(opened, MOST_OPENING)]),
         metadata=chat.metadata,
         tools=bool(chat.tools),
         wants_usage=options is not None and bool(options.include_usage),

@@ -25,7 +25,7 @@ from gateway.routing.drafts import Draft
 from gateway.routing.plan import RoutingPlan
 from gateway.routing.senders import Sender
 from gateway.snapshot import Snapshot
-from gateway.telemetry.record import Record
+from gateway.telemetry.record import AskedPrompt, Record
 from gateway.upstream.dispatch import Upstream
 from gateway.upstream.embedding import Embeddings
 from gateway.upstream.pool import Pool
@@ -42,6 +42,8 @@ class Pipeline:
     def __init__(self, snapshot: Snapshot, upstream: Upstream, ledger: Ledger) -> None:
         self.snapshot = snapshot
         """Replaced by a reload. Take it once per request."""
+        self.keeps_evidence = False
+        """Records get what the store of evidence needs of the prompt."""
         self._granted_all = True
         """The last request under a budget got what it wanted."""
         self._upstream = upstream
@@ -71,6 +73,10 @@ class Pipeline:
             record.decision = plan.decision
             record.sends_thinking_budget = call.enforces_thinking_budget
             record.decision_seconds = time.perf_counter() - record.admitted
+            if self.keeps_evidence:
+                request, key = call.request, sender.key
+                team = key.team if key else None
+                record.asked = AskedPrompt(request.prompt, request.opening, team, plan.routing.unit)
         reservation = sent = None
         if call.limits:
             reservation, plan, sent = await self._reserve(plan, demand, sender, exchange, record)

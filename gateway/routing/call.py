@@ -234,7 +234,7 @@ class Plan(Struct, frozen=True):
         """The plan of a call that has been encoded for a backend; it keeps the small fields only."""
         request = self.call.request
         kept = small_fields(request.fields) | (fields_about_stops(request.fields) if self.stops else {})
-        request = replace(request, fields=kept, prompt="", conversation="", metadata=None)
+        request = replace(request, fields=kept, prompt="", conversation="", opening=(), metadata=None)
         return replace(self, call=replace(self.call, request=request, body=b""), known_blind=self.blind)
 
     def fields(self) -> Fields:

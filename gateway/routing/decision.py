@@ -23,6 +23,7 @@ Reason = Literal[
     "rule_floor",
     "rule_tier",  # a rule fixes the tier
     "budget",  # a budget had no room for more
+    "holdout",  # the fixed policy, for those who are held out
     "context",  # the model's context had no room for more beside the prompt
 ]
 """Why a tier was chosen. The set is closed."""
@@ -87,12 +88,18 @@ class Decision(Struct, frozen=True):
     """The tier before a budget or the context shortened the request; None if neither did."""
     wanted_rung: int | None = None
     """Position of the rung before a budget or the context shortened the request; None if neither did."""
+    arm: str | None = None
+    """`adaptive`, or `holdout` for the fixed policy; None where both arms would get the same rung."""
+    compared: bool = False
+    """A hold-out is configured, so that the client is told its arm."""
 
     def headers(self, *, budget_sent: bool) -> Headers:
         """Response headers about the decision. budget_sent: the backend was told the thinking budget."""
         notes = [(b"x-thinkmeter-degraded-from", self.wanted.encode())] if self.wanted else []
         if self.thinking and not budget_sent:
             notes.append((b"x-thinkmeter-thinking-budget-sent", b"no"))
+        if self.compared and self.arm:
+            notes.append((b"x-thinkmeter-arm", self.arm.encode()))
         return [
             *notes,
             (b"x-thinkmeter-tier", self.tier.encode()),

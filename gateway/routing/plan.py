@@ -29,6 +29,8 @@ class RoutingPlan(Struct, frozen=True):
     decision: Decision
     prices: PriceTable | None = None
     """The head's own price table. A budget uses it until it has seen enough requests."""
+    unit: str | None = None
+    """Who or what stays in one arm of the hold-out; None without one."""
 
     @property
     def span(self) -> range:

@@ -85,6 +85,8 @@ def build_decision(
     decision_id: str,
     model: str,
     versions: dict[str, str],
+    arm: str | None = None,
+    compared: bool = False,
 ) -> Decision:
     """Record a choice with its inputs and the resulting length."""
     ladder, index, eligible = outline.ladder, choice.index, choice.eligible
@@ -110,4 +112,8 @@ def build_decision(
         correct[index],
         tokens[index],
         Rungs(ladder.thinking, correct, tokens, ladder.named, eligible.start, eligible.stop - 1),
+        None,
+        None,
+        arm,
+        compared,
     )

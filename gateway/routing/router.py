@@ -18,6 +18,7 @@ from gateway.routing import policy
 from gateway.routing.bounds import Bounds, collect_bounds
 from gateway.routing.call import Call, Target
 from gateway.routing.constrained import constrained_ladder, unbudgeted_ladder
+from gateway.routing.holdout import Arm, Holdout, fixed_choice
 from gateway.routing.outline import Outline
 from gateway.routing.plan import RoutingPlan
 from gateway.routing.rules import Facts, RuleBook
@@ -44,6 +45,7 @@ class Router:
         self.embedder = encoder if isinstance(encoder, Embedder) else None
         """The head's encoder if its embeddings must be fetched before the head can predict, else None."""
         self._rules = RuleBook(settings.rules)
+        self._holdout = Holdout.of(settings.holdout) if settings.holdout else None
         self._outlines: dict[Hashable, Outline] = {}
         self.versions = {"gateway": __version__, "config": digest, "head": predictor.version}
         self._keys = {key.hash: key for key in settings.keys}
@@ -113,7 +115,13 @@ class Router:
         target, outline = call.target, self._outline(call)
         prediction = self.predictor.predict(call.request.prompt, target.name, outline.ladder.lengths)
         choice = policy.choose(outline.bounds, prediction, price)
-        if explore and (epsilon := self._settings.exploration):
+        arm: Arm | None = "adaptive" if len(choice.eligible) > 1 else None
+        holdout, unit = self._holdout, None
+        if holdout is not None:
+            unit = holdout.unit(call.key.name if call.key else None, call.request, call.headers)
+            if arm and (arm := holdout.arm(unit)) == "holdout":
+                choice = fixed_choice(choice, outline.ladder.index(holdout.policy))
+        if arm != "holdout" and explore and (epsilon := self._settings.exploration):
             choice = policy.explore_choice(choice, epsilon, _random.random())
         decision = policy.build_decision(
             outline,
@@ -123,8 +131,10 @@ class Router:
             decision_id=_random.randbytes(12).hex(),
             model=target.name,
             versions=self.versions,
+            arm=arm,
+            compared=holdout is not None,
         )
-        return RoutingPlan(outline, prediction, choice, decision, target.prices)
+        return RoutingPlan(outline, prediction, choice, decision, target.prices, unit)
 
     def _outline(self, call: Call) -> Outline:
         """What a call may get, kept for later ones of the same key, target, limits and matching rules."""

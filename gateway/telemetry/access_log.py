@@ -40,6 +40,7 @@ def access_line(record: Record) -> bytes:
             "tier": decision.tier,
             "requested": decision.requested,
             "reason": decision.reason,
+            "arm": decision.arm,
             "rule": decision.rule,
             "difficulty": decision.difficulty,
             "correct": decision.correct,

@@ -37,6 +37,17 @@ class BudgetChange:
     """None if the change failed, or may have."""
 
 
+class AskedPrompt(Struct, gc=False):
+    """What the store of evidence keeps of a request, beside its decision."""
+
+    prompt: str
+    opening: tuple[str, ...]
+    """The texts of a chat up to the first of the user."""
+    team: str | None
+    unit: str | None
+    """Who or what stays in one arm; None without a hold-out."""
+
+
 class Record(Struct, eq=False):
     """What happened to one request, filled in while it is served. Times are in seconds."""
 
@@ -83,6 +94,8 @@ class Record(Struct, eq=False):
     counts: bool = True
     """The endpoint generates something, so a response without token usage is worth a metric."""
     usage: TokenUsage = field(default_factory=TokenUsage)
+    asked: AskedPrompt | None = None
+    """Set while the request is served, if evidence is kept. The store takes it."""
     error: GatewayError | None = None
     span: object = None
     """The open trace span; None without tracing."""

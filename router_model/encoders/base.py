@@ -46,6 +46,16 @@ class Features(NamedTuple):
     """`ngrams.COUNTS`, mostly ln(1 + count), [DENSE]."""
 
 
+class NgramCounts(NamedTuple):
+    """What the features of the default encoder follow from."""
+
+    indices: NDArray[np.int32]
+    """Buckets of n-grams, rising."""
+    counts: NDArray[np.int64]
+    """How often each occurs."""
+    dense: NDArray[np.float32]
+
+
 class Matrix(NamedTuple):
     """The features of N prompts: compressed sparse rows of an [N, width] matrix, and counts [N, DENSE]."""
 
@@ -53,6 +63,19 @@ class Matrix(NamedTuple):
     indices: NDArray[np.int32]
     values: NDArray[np.float32]
     dense: NDArray[np.float32]
+
+
+def stacked(rows: Sequence[Features], dense: int) -> Matrix:
+    """The features of many prompts, one row each. dense: how many counts each has."""
+    indptr = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum([len(row.indices) for row in rows], out=indptr[1:])
+    none = Features(np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros((0, dense), np.float32))
+    return Matrix(
+        indptr,
+        np.concatenate([none.indices, *(row.indices for row in rows)]),
+        np.concatenate([none.values, *(row.values for row in rows)]),
+        np.vstack([none.dense, *(row.dense for row in rows)]),
+    )
 
 
 class Encoder(Protocol):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from router_model.encoders.base import Features, Matrix
+from router_model.encoders.base import Features, Matrix, NgramCounts, stacked
 
 FEATURE_VERSION = 2
 """Rises with every change of what `ngram_features` returns. A head refuses features of another version."""
@@ -203,10 +203,10 @@ def part_read(prompt: str) -> str:
     return prompt if len(prompt) <= START + END else f"{prompt[:START]}\n{prompt[-END:]}"
 
 
-def ngram_features(prompt: str) -> Features:
-    """The features of a prompt. Of a long one only the first 3,072 and the last 1,024 characters are read."""
+def counts_of_part(part: str, length: int) -> NgramCounts:
+    """The n-grams of a prompt of `length` characters, of which `part_read` gave this part."""
     tables = text_tables()
-    codes = _codes(part_read(prompt) or " ")
+    codes = _codes(part or " ")
     kind = tables.kind[codes]
     token = TOKEN[kind]
     tokens = _tokens(codes, token, tables)
@@ -217,12 +217,23 @@ def ngram_features(prompt: str) -> Features:
     np.not_equal(every[1:], every[:-1], out=last[1:-1])
     first = last.nonzero()[0]
     indices = every[first[:-1]].astype(np.int32)
-    values = WEIGHTS[first[1:] - first[:-1]]
-    border = int(indices.searchsorted(BLOCK))
+    kinds = np.bincount(kind, minlength=_KINDS)
+    dense = _dense(length, kinds, tokens, int(indices.searchsorted(BLOCK)), tables.cues)
+    return NgramCounts(indices, first[1:] - first[:-1], dense)
+
+
+def weighted(counted: NgramCounts) -> Features:
+    """The features of a prompt with these n-grams."""
+    values = WEIGHTS[counted.counts]
+    border = int(counted.indices.searchsorted(BLOCK))
     _normalise(values[:border])
     _normalise(values[border:])
-    kinds = np.bincount(kind, minlength=_KINDS)
-    return Features(indices, values, _dense(len(prompt), kinds, tokens, border, tables.cues))
+    return Features(counted.indices, values, counted.dense)
+
+
+def ngram_features(prompt: str) -> Features:
+    """The features of a prompt. Of a long one only the first 3,072 and the last 1,024 characters are read."""
+    return weighted(counts_of_part(part_read(prompt), len(prompt)))
 
 
 def _normalise(block: NDArray[np.float32]) -> None:
@@ -264,16 +275,7 @@ def _dense(
 
 def ngram_matrix(prompts: Sequence[str]) -> Matrix:
     """`ngram_features` of every prompt, one row each."""
-    rows = [ngram_features(prompt) for prompt in prompts]
-    indptr = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum([len(row.indices) for row in rows], out=indptr[1:])
-    none = Features(np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros((0, DENSE), np.float32))
-    return Matrix(
-        indptr,
-        np.concatenate([none.indices, *(row.indices for row in rows)]),
-        np.concatenate([none.values, *(row.values for row in rows)]),
-        np.vstack([none.dense, *(row.dense for row in rows)]),
-    )
+    return stacked([ngram_features(prompt) for prompt in prompts], DENSE)
 
 
 class NgramEncoder:

@@ -9,10 +9,13 @@ import numpy as np
 
 from router_model.arrays import Floats, Singles
 from router_model.encoders import ngrams
+from router_model.encoders.base import NgramCounts
 from router_model.native.library import TextTables, kernel
 
 _LARGEST = 1 << (ngrams.MAGNITUDES // 2)  # all numbers from here on are of the last class
 _READ = ngrams.START + ngrams.END
+_MOST_GRAMS = 3 * (_READ + 8)
+"""More than a prompt has: a word, a pair and a group of characters at each character."""
 
 
 @cache
@@ -47,6 +50,21 @@ def ngram_counts(prompt: str) -> Singles:
     text, dense = kernel_text(prompt), np.empty(ngrams.DENSE, np.float32)
     functions.counts(byref(kernel_tables()), text, len(text), len(prompt), dense.ctypes.data)
     return dense
+
+
+def counted_grams(part: str, length: int) -> NgramCounts:
+    """`ngrams.counts_of_part`, from the kernel where there is one. Only `dense` may differ a little."""
+    functions = kernel()
+    if functions is None:
+        return ngrams.counts_of_part(part, length)
+    text = part.encode("utf-8", "surrogatepass")
+    dense = np.empty(ngrams.DENSE, np.float32)
+    found = np.empty((2, _MOST_GRAMS), np.uint16)
+    buckets, often = found
+    to = (dense.ctypes.data, buckets.ctypes.data, often.ctypes.data)
+    distinct = functions.grams(byref(kernel_tables()), text, len(text), length, *to)
+    order = buckets[:distinct].argsort()
+    return NgramCounts(buckets[order].astype(np.int32), often[order].astype(np.int64), dense)
 
 
 def _smallest() -> Floats:

@@ -239,6 +239,19 @@ EXPORT void thinkmeter_counts(const Reading *r, const uint8_t *text, int64_t byt
     memcpy(dense, s.dense, sizeof s.dense);
 }
 
+/* The dense features, [DENSE], the distinct buckets, and how often each occurs; returns how many there are. */
+EXPORT int64_t thinkmeter_grams(
+    const Reading *r, const uint8_t *text, int64_t bytes, int64_t length, float *dense, uint16_t *buckets, uint16_t *often
+) {
+    Scan s;
+    scan(r, &s, text, bytes, length, 1);
+    for (int i = 0; i < s.keys; i++) often[i] = s.seen[s.key[i]];
+    memcpy(buckets, s.key, (size_t)s.keys * sizeof *buckets);
+    forget(&s);
+    memcpy(dense, s.dense, sizeof s.dense);
+    return s.keys;
+}
+
 /* P(right), E[tokens] and their 95th percentile: [3, rungs]. */
 EXPORT void thinkmeter_prior(
     const Reading *r, const Ladder *p, const uint8_t *text, int64_t bytes, int64_t length, double *out

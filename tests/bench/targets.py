@@ -52,6 +52,11 @@ budgets:
 """
 
 
+EVIDENCE = """\
+evidence: {{file: "{folder}/evidence.db"}}
+"""
+
+
 class Target(msgspec.Struct, kw_only=True, frozen=True):
     """One server. `{port}`, `{upstream}`, `{config}`, `{python}` and `{home}` in its command are replaced."""
 
@@ -100,6 +105,10 @@ OWN = {
         ours(
             "thinkmeter-all", "general", "the product whole: trained head, three budgets, key, metrics, log",
             more=BUDGETS,
+        ),
+        ours(
+            "thinkmeter-evidence", "general", "the product whole, and each decision kept in SQLite",
+            more=BUDGETS + EVIDENCE,
         ),
         ours("thinkmeter-head", "general", "without budgets"),
         ours("thinkmeter", "baseline", "without budgets, and with the heuristic instead of a trained head"),
@@ -189,7 +198,9 @@ def running(target: Target, *, port: int, upstream: str, redis: str, folder: Pat
         return
     refuse_taken(port)
     config = folder / f"{target.name}.yaml"
-    config.write_text(target.config.format(port=port, upstream=upstream, redis=redis, key=KEY))
+    config.write_text(
+        target.config.format(port=port, upstream=upstream, redis=redis, key=KEY, folder=config.parent)
+    )
     python = target.checkout / ".venv/bin/python"
     fill = {"port": port, "upstream": upstream, "config": config}
     fill["python"] = python if python.exists() else sys.executable

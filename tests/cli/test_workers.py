@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import signal
+import sqlite3
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -147,6 +148,27 @@ async def test_budget_of_two_workers(backend: Backend, free_port: int, http: aio
                 await running.process.wait()
         log = running.log.read_text()
         assert log.count("embedded Redis started") == log.count("embedded Redis stopped") == 1
+
+
+async def test_evidence_of_two_workers(
+    backend: Backend, tmp_path: Path, free_port: int, http: aiohttp.ClientSession
+) -> None:
+    """Each worker writes to the same SQLite file, and all decisions are in it when they have ended."""
+    file = tmp_path / "evidence.db"
+    settings = settings_of(backend) | {"evidence": {"file": str(file)}}
+    async with process(settings, tmp_path, port=free_port) as running:
+        await all_serve(running)
+        for _ in range(4):
+            await chats(http, running, 25)
+        running.process.terminate()
+        async with asyncio.timeout(SECONDS):
+            await running.process.wait()
+    with sqlite3.connect(file) as connection:
+        assert connection.execute("SELECT count(*), count(DISTINCT id) FROM decisions").fetchone() == (
+            100,
+            100,
+        )
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
 async def test_reload_reaches_all_or_none(

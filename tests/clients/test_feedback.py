@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from tests.clients.test_clients import INSTALLED, KEY, PROGRAMS, installed, python_of, run
-from tests.evidence.recording import record_decisions
 from tests.fakes.backend import Backend
 from tests.serving import Running, configuration, serving
 
@@ -27,7 +26,6 @@ async def judged(backend: Backend, file: Path) -> AsyncIterator[Running]:
     """A gateway that requires a key and takes feedback."""
     settings = configuration(backend.url, keys=[{"name": "web", "key": KEY}], evidence={"file": str(file)})
     async with serving(settings) as running:
-        record_decisions(running)
         yield running
 
 

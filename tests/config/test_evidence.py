@@ -14,11 +14,23 @@ def test_store_is_off_by_default_and_on_with_an_empty_section() -> None:
     assert parse_file(f"{_MODEL}evidence: {{}}\n".encode())[0].evidence is not None
 
 
-@pytest.mark.parametrize("section", ["holdout: {share: 0.1}", "shadow: {share: 0.1, budget: {tokens: 1000}}"])
-def test_what_has_no_effect_yet_is_refused(section: str) -> None:
+def test_what_has_no_effect_yet_is_refused() -> None:
     """Nobody believes that a comparison runs which does not."""
     with pytest.raises(ConfigError, match="no effect in this version"):
-        parse_file(f"{_MODEL}evidence: {{}}\n{section}\n".encode())
+        parse_file(f"{_MODEL}evidence: {{}}\nshadow: {{share: 0.1, budget: {{tokens: 1000}}}}\n".encode())
+
+
+@pytest.mark.parametrize(
+    ("sections", "why"),
+    [
+        ("holdout: {share: 0.1}", "needs `evidence"),
+        ("evidence: {}\nholdout: {share: 0.1, policy: huge}", "no tier 'huge'"),
+        ("evidence: {}\nholdout: {share: 0.6}", "0.5"),
+    ],
+)
+def test_a_holdout_needs_a_store_and_a_tier(sections: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        parse_file(f"{_MODEL}{sections}\n".encode())
 
 
 @pytest.mark.parametrize("wrong", ["redact: x", "url: mysql://h/d", "prompts: false, redact: 'a:b'"])

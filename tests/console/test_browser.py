@@ -14,7 +14,6 @@ import uvicorn
 
 from examples.tiny_reasoner.engine import Engine
 from examples.tiny_reasoner.serve import WEIGHTS, create_app
-from tests.evidence.recording import record_decisions
 from tests.fakes.backend import Backend
 from tests.serving import Running, configuration, serving
 
@@ -104,7 +103,6 @@ async def test_thumbs_send_feedback(browser: Any, backend: Backend, tmp_path: Pa
     file = tmp_path / "evidence.db"
     settings = configuration(backend.url, evidence={"file": str(file)})
     async with serving(settings) as running, opened(browser, running.url) as page:
-        record_decisions(running)
         await asked(page)
         assert await page.locator(".thumbs").count() == 5
         await page.click("[aria-label='The answer at short is wrong']")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import shutil
 import sqlite3
 import subprocess
 import time
@@ -152,18 +151,6 @@ def test_file_is_damaged(sqlite: EvidenceSettings) -> None:
         eventually(lambda: writer.failing)
 
     assert writer.dropped == {"shutdown": 1}
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small file system needs privileges")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_disk_is_full(small_disk: Path, caplog: pytest.LogCaptureFixture) -> None:

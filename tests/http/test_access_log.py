@@ -18,7 +18,18 @@ MARKER = "m4rker"
 
 ALWAYS = {"time", "request_id", "route", "status", "peer", "key", "model", "stream", "duration_ms"}
 DECIDED = {
-    *("decision_id", "tier", "requested", "reason", "rule", "difficulty", "correct", "tokens", "price"),
+    *(
+        "decision_id",
+        "tier",
+        "requested",
+        "reason",
+        "arm",
+        "rule",
+        "difficulty",
+        "correct",
+        "tokens",
+        "price",
+    ),
     *("propensity", "eligible", "thinking", "budget_sent", "cap", "wanted", "versions"),
     *("rung", "rung_correct", "rung_tokens", "wanted_rung", "rungs"),
 }

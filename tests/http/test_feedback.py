@@ -11,7 +11,6 @@ from typing import Any
 import openai
 import pytest
 
-from tests.evidence.recording import record_decisions
 from tests.fakes.backend import Backend
 from tests.http.raw_http import Answer, ask, assert_error
 from tests.http.test_metrics import sample
@@ -26,7 +25,6 @@ async def judged(backend: Backend, tmp_path: Path) -> AsyncIterator[Running]:
     """A gateway with two keys and a store of evidence."""
     settings = configuration(backend.url, keys=KEYS, evidence={"file": str(tmp_path / "evidence.db")})
     async with serving(settings) as running:
-        record_decisions(running)
         yield running
 
 
@@ -58,7 +56,6 @@ async def test_feedback_reaches_the_store(backend: Backend, tmp_path: Path) -> N
     """From the answer's header to a row beside the decision's, at the latest when the gateway stops."""
     file = tmp_path / "evidence.db"
     async with serving(configuration(backend.url, keys=KEYS, evidence={"file": str(file)})) as running:
-        record_decisions(running)
         decision = await answered(running)
         body = {"decision_id": decision, "correct": False, "source": "user", "comment": "too short"}
         answer = await send(running, body)
@@ -127,7 +124,6 @@ async def test_without_keys_everybody_may(backend: Backend, tmp_path: Path) -> N
     """Without keys there is one kind of client."""
     settings = configuration(backend.url, evidence={"file": str(tmp_path / "evidence.db")})
     async with serving(settings) as running:
-        record_decisions(running)
         decision = await answered(running, "none")
         assert (await send(running, {"decision_id": decision, "correct": True}, None)).status == 202
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from router_model import compiled
 from router_model.encoders import ngrams, scanning
-from router_model.encoders.ngrams import END, START, ngram_features
+from router_model.encoders.ngrams import END, START, counts_of_part, ngram_features, part_read
 from router_model.head import Head, load_named
 from router_model.head_parts import Trunk
 from router_model.predictor import Prediction, TierLength
@@ -139,6 +139,21 @@ def test_any_ladder_of_the_prior(thinking: Sequence[int], answer: int, text: str
 def test_same_counts(text: str) -> None:
     """The counts, which stand beside an embedding, are those of `ngram_features`."""
     assert scanning.ngram_counts(text) == pytest.approx(ngram_features(text).dense, rel=1e-6)
+
+
+@settings(deadline=None, max_examples=25)
+@given(texts)
+@example("a1" * 3_000)
+@example("")
+@example("".join(map(chr, range(0x4E00, 0x4E00 + 4_096))))
+def test_same_grams(text: str) -> None:
+    """The buckets and how often each occurs are those of NumPy."""
+    part = part_read(text)
+    found, expected = scanning.counted_grams(part, len(text)), counts_of_part(part, len(text))
+
+    assert np.array_equal(found.indices, expected.indices)
+    assert np.array_equal(found.counts, expected.counts)
+    assert found.dense == pytest.approx(expected.dense, rel=1e-6)
 
 
 def test_counts_without_kernel(monkeypatch: pytest.MonkeyPatch) -> None:

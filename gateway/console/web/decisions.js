@@ -124,6 +124,7 @@ function facts(entry) {
     ["backend", entry.backend ?? "–"], ["status", `${entry.status}${entry.cancelled ? ", cancelled" : ""}${entry.truncated ? ", no answer: cut at the limit or ended inside the thought" : ""}`], ["head", decision.versions.head],
   ];
   if (decision.wanted) list.push(["before it was shortened", decision.wanted]);
+  if (decision.compared) list.push(["arm", decision.arm ?? "outside of the comparison"]);
   if (entry.key) list.push(["key", entry.key]);
   const long = ([, value]) => value?.length > 24; // a long value takes a whole line, below the others
   list.sort((one, other) => long(one) - long(other));
