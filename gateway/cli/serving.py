@@ -69,7 +69,7 @@ def serve(
         config_log.warning("%s", sentence)
     for place in example_keys(settings):
         config_log.warning("%s: a key like change-me of the examples, which everybody knows", dotted(place))
-    if settings.budgets and not settings.redis.url:
+    if settings.counts_tokens and not settings.redis.url:
         _check_server()
     port = server.port if port is None else port
     workers = server.workers if workers is None else workers
