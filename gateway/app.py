@@ -96,9 +96,7 @@ class Gateway:
         )
         self.health = HealthChecks(self.upstream, self.backends)
         self.evidence = evidence_of(settings.evidence, self.finished, self.metrics.count_feedback)
-        self.pipeline.shadows = shadows_of(
-            self.evidence, self.upstream, self.ledger, self.metrics.shadow, self
-        )
+        self.pipeline.shadows = shadows_of(self.evidence, self.upstream, self.ledger, self.metrics, self)
         self.console = Console(
             lambda: self.snapshot,
             draining=lambda: self.draining,

@@ -10,7 +10,7 @@ from gateway.config.evidence import EvidenceSettings
 from gateway.evidence.feedback import FeedbackOutcome
 from gateway.snapshot import Snapshot
 from gateway.telemetry.finished import FinishedRecords
-from gateway.telemetry.shadow_metrics import ShadowMetrics
+from gateway.telemetry.metrics import Metrics
 from gateway.upstream.dispatch import Upstream
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def shadows_of(
     evidence: EvidenceService | None,
     upstream: Upstream,
     ledger: Ledger,
-    metrics: ShadowMetrics,
+    metrics: Metrics,
     gateway: ServingState,
 ) -> Shadows | None:
     """What asks requests again, while a configuration wants it; None without a store for the pairs.
@@ -58,4 +58,4 @@ def shadows_of(
         return None
     from gateway.evidence.shadows.shadows import Shadows  # noqa: PLC0415 - it imports SQLAlchemy
 
-    return Shadows(evidence.writer, upstream, ledger, metrics, gateway)
+    return Shadows(evidence.writer, upstream, ledger, metrics.shadow, gateway)
