@@ -114,8 +114,7 @@ class Metrics:
         registry.register(Replicas(backends))
         registry.register(PriorShare(evidence))
         registry.register(DroppedLines(dropped_lines))
-        self.budget = BudgetMetrics(registry)
-        self.shadow = ShadowMetrics(registry)
+        self.budget, self.shadow = BudgetMetrics(registry), ShadowMetrics(registry)
         self._kind = cache(self._find_kind)
 
     def _add_losses(self, counter: Callable[[str, str, str], Counts]) -> None:

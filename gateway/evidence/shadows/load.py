@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from gateway.upstream.pool import Pool
 
-SHARE = 0.5
+CLIENT_SHARE = 0.5
 """Of the most requests that were in flight."""
-FEW = 4
+FEW_CLIENTS = 4
 """Requests of clients per healthy replica that leave room, whatever the pool has shown."""
 _HOUR = 3600.0
 
@@ -36,4 +36,4 @@ class PoolLoad:
         healthy = [backend for backend in pool.backends if backend.healthy is not False]
         if len(healthy) < len(pool.backends) or any(b.breaker.opened_at is not None for b in healthy):
             return True
-        return clients > max(FEW * len(healthy), SHARE * max(self._peak, self._before))
+        return clients > max(FEW_CLIENTS * len(healthy), CLIENT_SHARE * max(self._peak, self._before))

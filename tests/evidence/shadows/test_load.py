@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.config.models import Replica
-from gateway.evidence.shadows.load import FEW, PoolLoad
+from gateway.evidence.shadows.load import FEW_CLIENTS, PoolLoad
 from gateway.upstream.pool import Backend, Pool
 
 HOUR = 3600.0
@@ -25,8 +25,8 @@ def busy(load: PoolLoad, pool: Pool, in_flight: int, now: float = 0.0, own: int 
 def test_few_requests_leave_room(pool: Pool) -> None:
     """A pool that has shown nothing yet may carry a few."""
     load = PoolLoad()
-    assert not busy(load, pool, FEW)
-    assert busy(load, pool, FEW + 1)
+    assert not busy(load, pool, FEW_CLIENTS)
+    assert busy(load, pool, FEW_CLIENTS + 1)
 
 
 def test_half_of_what_it_has_carried(pool: Pool) -> None:
@@ -38,7 +38,7 @@ def test_half_of_what_it_has_carried(pool: Pool) -> None:
 
 def test_own_requests_do_not_count(pool: Pool) -> None:
     load = PoolLoad()
-    assert not busy(load, pool, FEW + 3, own=3)
+    assert not busy(load, pool, FEW_CLIENTS + 3, own=3)
 
 
 def test_it_forgets(pool: Pool) -> None:
