@@ -30,9 +30,9 @@ def asked(backend: Backend) -> list[dict[str, Any]]:
     return [request.json for request in backend.requests if request.path == CHAT]
 
 
-async def outcomes(running: Running, count: int = 1) -> dict[str, float]:
+async def outcomes(running: Running, count: int = 1, seconds: float = 10) -> dict[str, float]:
     """What became of the drawn requests, once there are so many."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(seconds):
         while True:
             found = {
                 dict(labels)["outcome"]: value

@@ -81,6 +81,7 @@ async def test_clients_figures_are_untouched(backend: Backend, shadow_sections: 
         assert took == 1
         assert totals["thinkmeter_overhead_seconds_count"] == 1
         assert await sample(running, "shadow_tokens_total", model="tiny", type="completion") == 288
+        assert await sample(running, "shadow_requests_total", model="tiny", outcome="paired") == 1
         assert [record.route for record in running.records].count(CHAT) == 1
         assert await spent(running) > 288
 
