@@ -12,6 +12,7 @@ from pathlib import Path
 from socket import socket
 from typing import TYPE_CHECKING
 
+from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from gateway.api import admin, console, feedback
@@ -25,7 +26,7 @@ from gateway.config.loader import ConfigError, reachable_example_keys
 from gateway.config.settings import Settings
 from gateway.console.state import Console
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed
-from gateway.evidence.opening import evidence_of
+from gateway.evidence.opening import evidence_of, shadows_of
 from gateway.http import server
 from gateway.http.asgi import AsgiExchange
 from gateway.http.browsers import HostRule
@@ -40,6 +41,7 @@ from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.finished import FinishedRecords
 from gateway.telemetry.log_writer import StandardStreams
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.open_tracing import tracing_of
 from gateway.telemetry.record import Record
 from gateway.telemetry.scrapes import Scrapes
 from gateway.upstream.dispatch import Upstream
@@ -48,8 +50,6 @@ from gateway.upstream.pool import Backend, Pool
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
-
-    from gateway.telemetry.tracing import Tracing
 
 log = logging.getLogger("thinkmeter")
 
@@ -97,6 +97,7 @@ class Gateway:
         self.health = HealthChecks(self.upstream, self.backends)
         self.evidence = evidence_of(settings.evidence, self.finished, self.metrics.count_feedback)
         self.pipeline.keeps_evidence = self.evidence is not None
+        self.pipeline.shadows = shadows_of(self.evidence, self.upstream, self.ledger, self.metrics, self)
         self.console = Console(
             lambda: self.snapshot,
             draining=lambda: self.draining,
@@ -108,7 +109,7 @@ class Gateway:
         self.finished.sinks += [self.metrics.count, self.console.remember]
         if settings.server.access_log:
             self.finished.sinks.append(AccessLog(self.streams.output.put).write)
-        self.tracing = _tracing(span_provider) if settings.server.tracing else None
+        self.tracing = tracing_of(span_provider) if settings.server.tracing else None
         if self.tracing:
             self.finished.at_once.append(self.tracing.end)
         self._memory = HttpMemory(settings.limits)
@@ -116,12 +117,15 @@ class Gateway:
         """Which names clients may use for the gateway; None allows all."""
         self._cors = CorsRule.of(settings.server.cors)
         self._hot = {endpoint.path.encode(): endpoint for endpoint in ENDPOINTS}
-        self._rest = api.application(self._lifespan)
-        console.add_routes(self._rest, self.console, lambda: self.snapshot.settings)
-        admin.add_routes(self._rest, self.ledger, self.overview, lambda: self.snapshot)
+        self._rest = self._add_routes(api.application(self._lifespan))
+
+    def _add_routes(self, app: FastAPI) -> FastAPI:
+        console.add_routes(app, self.console, lambda: self.snapshot.settings)
+        admin.add_routes(app, self.ledger, self.overview, lambda: self.snapshot)
         desk = self.evidence.desk if self.evidence else None
-        feedback.add_routes(self._rest, desk, lambda: self.snapshot)
-        api.add_routes(self._rest, self.pipeline, ready=self._readiness, metrics=self.scrapes.answer)
+        feedback.add_routes(app, desk, lambda: self.snapshot)
+        api.add_routes(app, self.pipeline, ready=self._readiness, metrics=self.scrapes.answer)
+        return app
 
     @property
     def snapshot(self) -> Snapshot:
@@ -171,6 +175,7 @@ class Gateway:
                 with suppress(asyncio.CancelledError):
                     await watcher
             await self.health.stop()
+            await self.pipeline.stop()
             self.upstream.close()
             await self.ledger.stop()
             if self.evidence:
@@ -292,9 +297,3 @@ class Gateway:
 def _warn_if_open(settings: Settings) -> None:
     if not settings.keys:
         log.warning("no API keys are configured: everybody who can reach this port may use it")
-
-
-def _tracing(span_provider: Callable[[], TracerProvider] | None) -> Tracing:
-    from gateway.telemetry.tracing import Tracing, exporting_provider  # noqa: PLC0415 - an optional extra
-
-    return Tracing((span_provider or exporting_provider)())

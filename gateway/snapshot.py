@@ -16,6 +16,7 @@ from typing import Self
 
 from gateway.budget.limits import BudgetLimits
 from gateway.config.access import Key
+from gateway.config.evidence import PREVIOUS_HEAD
 from gateway.config.hooks import load_hook
 from gateway.config.loader import ConfigError, Problem, load, parse_file
 from gateway.config.settings import BASELINE, Settings
@@ -55,6 +56,8 @@ class Snapshot:
     """What the head's estimates rest on, by model; models with one tier have none."""
     notes: tuple[str, ...] = ()
     """Warnings about the head's estimates, one sentence each."""
+    previous_head: Router | None = None
+    """The router before the last reload that changed the head, if `shadow` compares with it."""
     number: int = field(default_factory=count().__next__, compare=False)
     """Differs between snapshots."""
 
@@ -103,8 +106,15 @@ class Snapshot:
         )
 
     def keeping(self, previous: Snapshot) -> Snapshot:
-        """This snapshot with the health, breakers and load of those replicas that `previous` has too."""
-        return replace(self, pools=pools_of(self.settings, previous.backends()))
+        """This snapshot with the health, breakers and load of those replicas that `previous` has too.
+
+        Where shadow pairs compare with the head before, also with that.
+        """
+        shadow, before = self.settings.shadow, None
+        if shadow and shadow.against == PREVIOUS_HEAD:
+            same = self.router.predictor.version == previous.router.predictor.version
+            before = previous.previous_head if same else previous.router
+        return replace(self, pools=pools_of(self.settings, previous.backends()), previous_head=before)
 
     def backends(self) -> list[tuple[Pool, Backend]]:
         """Every replica with its pool."""

@@ -123,7 +123,9 @@ def _add_dry_run(app: FastAPI, pipeline: Pipeline) -> None:
         fields = plan.fields()
         changed = {name: value for name, value in fields.items() if value != chat.fields.get(name)}
         removed = sorted(set(chat.fields) - set(fields))
-        return json({"decision": plan.decision, "request": {"set": changed, "removed": removed}})
+        changes = {"set": changed, "removed": removed}
+        shadow = pipeline.shadow_terms(plan, snapshot)
+        return json({"decision": plan.decision, "request": changes, "shadow": shadow})
 
 
 def _add_error_handlers(app: FastAPI) -> None:

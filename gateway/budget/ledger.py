@@ -74,7 +74,7 @@ class Ledger:
 
     def configure(self, settings: Settings) -> None:
         """Use new settings, except for `redis` and the lease, which need a restart."""
-        self._needed = bool(settings.budgets)
+        self._needed = settings.counts_tokens
         self.fallback.local_share = settings.reservations.local_share
         self._exposures.share = settings.reservations.p95_overrun
 
@@ -83,10 +83,15 @@ class Ledger:
         """Whether Redis answers, as far as this process knows."""
         return self.store.up
 
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        return len(self._line)
+
     # --- start and stop --------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Connect to Redis if there are budgets, unless that was done before. Raises: RedisServerError."""
+        """Connect to Redis if tokens are counted, unless that was done before. Raises: RedisServerError."""
         if self._started or not self._needed:
             return
         self._started = True

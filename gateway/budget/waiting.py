@@ -49,6 +49,9 @@ class WaitingLine:
         self._waiting: dict[str | None, list[Waiter]] = {}
         self._count = 0
 
+    def __len__(self) -> int:
+        return self._count
+
     def enter(self, turn: Turn) -> Waiter | None:
         """Take a place; None if the queue is full and the client has its share.
 

@@ -28,6 +28,7 @@ from gateway.config.loader import dotted, reachable_example_keys, read_file
 from gateway.config.promises import broken_promises
 
 if TYPE_CHECKING:
+    from gateway.config.evidence import ShadowSettings
     from gateway.routing.call import Call, Plan
     from gateway.routing.decision import Decision
     from gateway.snapshot import Snapshot
@@ -69,7 +70,7 @@ def serve(
         config_log.warning("%s", sentence)
     for place in example_keys(settings):
         config_log.warning("%s: a key like change-me of the examples, which everybody knows", dotted(place))
-    if settings.budgets and not settings.redis.url:
+    if settings.counts_tokens and not settings.redis.url:
         _check_server()
     port = server.port if port is None else port
     workers = server.workers if workers is None else workers
@@ -105,9 +106,21 @@ def check(config: ConfigArgument) -> None:
     out.print(table)
     out.print(f"{len(settings.keys)} API keys, {len(settings.rules)} rules, price {settings.price:g}")
     out.print(f"head {snapshot.router.predictor.version}")
+    if settings.shadow:
+        out.print(_shadow_cost(settings.shadow), soft_wrap=True, highlight=False)
     known = reachable_example_keys(settings, lambda: read_file(config), settings.server.host)
     for note in (*known, *broken_promises(settings), *snapshot.notes):
         out.print(f"note: {note}", style="yellow", soft_wrap=True, highlight=False)
+
+
+def _shadow_cost(shadow: ShadowSettings) -> str:
+    """What shadow pairs may cost, in a sentence."""
+    from gateway.evidence.shadows.drawing import most_tokens_a_day
+
+    most = most_tokens_a_day(shadow.budget)
+    judge = ", those of the judge included" if shadow.judge else ""
+    against = f"{int(shadow.against):,} thinking tokens" if shadow.against.isdecimal() else shadow.against
+    return f"shadow: {shadow.share:.3g} of requests again at {against}, at most {most:,} tokens a day{judge}"
 
 
 @commands.command()

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, HttpUrl, SecretStr, field_validator, model_validator
+from pydantic import BeforeValidator, Field, HttpUrl, SecretStr, field_validator, model_validator
 
 from gateway.config.base import HeaderSecret, Section
 from gateway.config.budgets import Duration
 from gateway.config.forwarding import ForwardedHeader
 
 _HOOK = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+PREVIOUS_HEAD = "previous_head"
+
+
+def _written(value: Any) -> Any:
+    """Thinking tokens may be written as a number."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 ShadowGrader = Literal["judge", "agreement", "exact", "number", "choice", "math"]
 """How the answers of shadow pairs are compared: by a model, or with each other."""
 
@@ -63,7 +71,7 @@ class JudgeSettings(Section):
 
 
 class ShadowBudget(Section):
-    """The tokens that shadow requests may use, apart from those of clients."""
+    """The tokens that shadow requests may use, apart from those of clients: of prompts, answers and judge."""
 
     tokens: int = Field(ge=1, le=10**13, description="Limit of tokens within the window.")
     window: Duration = Field(86_400, description="Length: `1h`, `24h`, or seconds.")
@@ -75,9 +83,10 @@ class ShadowSettings(Section):
     share: Annotated[float, Field(ge=0, le=1)] = Field(
         description="Share of the requests that is asked again."
     )
-    against: str = Field(
+    against: Annotated[str, BeforeValidator(_written)] = Field(
         "long",
         min_length=1,
+        max_length=32,
         description="What is asked instead: the name of a tier, `previous_head`, or thinking tokens.",
     )
     grade: ShadowGrader = Field("agreement", description="How the two answers are compared.")

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from gateway.config.access import AdminSettings, ConsoleSettings, Key
 from gateway.config.base import ModelName, Section
 from gateway.config.budgets import Budget, Queue, RedisSettings, Reservations
-from gateway.config.evidence import EvidenceSettings, HoldoutSettings, ShadowSettings
+from gateway.config.evidence import PREVIOUS_HEAD, EvidenceSettings, HoldoutSettings, ShadowSettings
 from gateway.config.forwarding import ForwardedHeader
 from gateway.config.models import (
     BreakerSettings,
@@ -136,12 +136,16 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _evidence_is_possible(self) -> Self:
-        if self.shadow is not None:
-            raise _wrong(("shadow",), "has no effect in this version; leave it out")
         if self.holdout is not None:
             if self.evidence is None:
                 raise _wrong(("holdout",), "needs `evidence: {}`, where its results are kept")
             self._check_tier(("holdout", "policy"), self.holdout.policy, None)
+        shadow = self.shadow
+        if shadow is not None:
+            if self.evidence is None:
+                raise _wrong(("shadow",), "needs `evidence: {}`, where its results are kept")
+            if shadow.against != PREVIOUS_HEAD and not shadow.against.isdecimal():
+                self._check_tier(("shadow", "against"), shadow.against, None)
         return self
 
     @model_validator(mode="after")
@@ -159,6 +163,11 @@ class Settings(Section):
             if unknown:
                 raise _wrong(("budgets", i, "match"), f"unknown {budget.scope} {', '.join(unknown)}")
         return self
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether tokens are counted under any budget, which needs Redis."""
+        return bool(self.budgets) or self.shadow is not None
 
     @property
     def console_keys(self) -> tuple[str, ...]:

@@ -277,6 +277,7 @@ def _shown(record: Record) -> dict[str, Any]:
         "error": record.error.code if record.error else None,
         "cancelled": record.cancelled,
         "truncated": record.usage.truncated,
+        "shadow": record.shadow,
         "backend": record.backend,
         "duration": record.duration,
         "first_byte": record.first_byte,

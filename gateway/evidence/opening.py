@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from gateway.budget.ledger import Ledger
 from gateway.config.evidence import EvidenceSettings
 from gateway.evidence.feedback import FeedbackOutcome
+from gateway.snapshot import Snapshot
 from gateway.telemetry.finished import FinishedRecords
+from gateway.telemetry.metrics import Metrics
+from gateway.upstream.dispatch import Upstream
 
 if TYPE_CHECKING:
     from gateway.evidence.service import EvidenceService
+    from gateway.evidence.shadows.shadows import Shadows
 
 
 def evidence_of(
@@ -24,3 +29,33 @@ def evidence_of(
     from gateway.evidence.service import EvidenceService  # noqa: PLC0415 - it imports SQLAlchemy
 
     return EvidenceService(settings, finished, count_feedback)
+
+
+class ServingState(Protocol):
+    """What the gateway is doing."""
+
+    draining: bool
+    """It is about to end."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What the next request will be served with."""
+        ...
+
+
+def shadows_of(
+    evidence: EvidenceService | None,
+    upstream: Upstream,
+    ledger: Ledger,
+    metrics: Metrics,
+    gateway: ServingState,
+) -> Shadows | None:
+    """What asks requests again, while a configuration wants it; None without a store for the pairs.
+
+    gateway: tells which snapshot is in use, and whether it drains.
+    """
+    if evidence is None:
+        return None
+    from gateway.evidence.shadows.shadows import Shadows  # noqa: PLC0415 - it imports SQLAlchemy
+
+    return Shadows(evidence.writer, upstream, ledger, metrics.shadow, gateway)

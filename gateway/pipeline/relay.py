@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from gateway.errors import BackendDisconnected, BackendError
 from gateway.http.exchange import Exchange
 from gateway.http.flow import write_at_once
-from gateway.http.headers import Headers
 from gateway.openai_api.compiled_events import RepeatedEvents
 from gateway.openai_api.event_stream import BLANK_LINES, KEEP_ALIVE
+from gateway.openai_api.heard_answers import HeardAnswer
 from gateway.openai_api.large_requests import LARGE_BODY
 from gateway.openai_api.lost_thoughts import LostThought
 from gateway.openai_api.responses import UsageScanner, read_usage
@@ -19,7 +19,8 @@ from gateway.openai_api.stopped_responses import read_stopped
 from gateway.openai_api.stopped_streams import reader_of
 from gateway.openai_api.stream import StreamReader
 from gateway.openai_api.usage import TokenUsage
-from gateway.routing.blind import Blind
+from gateway.pipeline.response_headers import response_headers
+from gateway.pipeline.stream_progress import stream_progress, stream_rate
 from gateway.routing.call import Plan
 from gateway.telemetry.record import Record
 from gateway.upstream.response import UpstreamResponse
@@ -28,22 +29,27 @@ large_bodies = ThreadPoolExecutor(2, "large-bodies")
 """Parses bodies that take long. Few threads, as each slows the event loop down a little."""
 
 _LONGEST_BLANK_LINE = 3
-_SHORT = 0.5  # seconds; over a shorter time, the rate of a stream cannot be told
 _ENOUGH = 2  # blocks that repeat others in a row, until the next ones pass in C
 _WORTHWHILE = 16  # blocks that must have passed there, or else it is tried later the next time
 _LAST_WORDS = 10.0
 """Seconds after the last finish reason in which a backend sends the usage and the end mark, if it does."""
 
 
-async def relay(exchange: Exchange, record: Record, plan: Plan, response: UpstreamResponse) -> None:
-    """Pass on a response of any kind.
+async def relay(
+    exchange: Exchange,
+    record: Record,
+    plan: Plan,
+    response: UpstreamResponse,
+    heard: HeardAnswer | None = None,
+) -> None:
+    """Pass on a response of any kind. heard: takes what the client gets of it, unless that is very large.
 
     Raises: BackendError, BackendDisconnected, ClientClosed.
     """
     begun = time.perf_counter()
     record.stream = response.kind == "stream"
     if not response.complete:
-        await _relay_parts(exchange, record, plan, response)
+        await _relay_parts(exchange, record, plan, response, heard)
         return
     body, stops = response.body, plan.stops
     if response.kind == "bytes":
@@ -60,14 +66,18 @@ async def relay(exchange: Exchange, record: Record, plan: Plan, response: Upstre
     record.usage = usage
     if usage.reasoning or usage.lost_mark:
         response.backend.note_thought(usage)
-    await exchange.respond(response.status, _headers(record, response, begun), body)
+    if heard is not None:
+        heard.whole(body)
+    await exchange.respond(response.status, response_headers(record, response, begun), body)
 
 
-async def _relay_parts(exchange: Exchange, record: Record, plan: Plan, response: UpstreamResponse) -> None:
+async def _relay_parts(
+    exchange: Exchange, record: Record, plan: Plan, response: UpstreamResponse, heard: HeardAnswer | None
+) -> None:
     """Pass on a response as it arrives."""
     try:
         if record.stream:
-            await _relay_stream(exchange, record, plan, response)
+            await _relay_stream(exchange, record, plan, response, heard)
         else:
             await _relay_blocks(exchange, record, response)
     finally:
@@ -80,7 +90,7 @@ async def _relay_blocks(exchange: Exchange, record: Record, response: UpstreamRe
     if not vectors and not response.body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
         raise _unreadable()
     scanner = UsageScanner()
-    headers = _headers(record, response, begun)
+    headers = response_headers(record, response, begun)
     if response.length is not None:
         headers.append((b"content-length", b"%d" % response.length))
     await exchange.start(response.status, headers)
@@ -94,13 +104,15 @@ def _unreadable() -> BackendError:
     return BackendError("The backend sent an answer that cannot be read", detail="not JSON", spent=True)
 
 
-async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response: UpstreamResponse) -> None:
+async def _relay_stream(
+    exchange: Exchange, record: Record, plan: Plan, response: UpstreamResponse, heard: HeardAnswer | None
+) -> None:
     reader = _reader(plan)
     first = response.latest = time.perf_counter()
     response.thinking = lambda: plan.thinks and not reader.passed()  # in a thought that is not shown
     if plan.reservation:
-        plan.reservation.progress = lambda: _progress(plan.blind, reader, first, response.latest)
-    relay = StreamRelay(exchange, record, response, reader)
+        plan.reservation.progress = lambda: stream_progress(plan.blind, reader, first, response.latest)
+    relay = StreamRelay(exchange, record, response, reader, heard)
     try:
         await relay.run(comments=plan.call.settings.timeouts.comment > 0)
         if reader.stopped:
@@ -112,7 +124,7 @@ async def _relay_stream(exchange: Exchange, record: Record, plan: Plan, response
         if plan.reservation:
             plan.reservation.progress = None  # it holds the record, which holds the reservation
         record.silence = time.perf_counter() - response.latest
-        record.rate = _rate(reader, response.latest - first)
+        record.rate = stream_rate(reader, response.latest - first)
         unasked = not plan.call.request.stream and record.usage.source != "backend"
         record.silent = unasked or reader.silent(record.silence)
 
@@ -125,17 +137,20 @@ class StreamRelay:
     """
 
     __slots__ = (
-        *("_compiled", "_due", "_end", "_exchange", "_first", "_reader", "_record", "_repeats", "_response"),
-        "_waits",
+        *("_compiled", "_due", "_end", "_exchange", "_first", "_heard", "_reader", "_record", "_repeats"),
+        *("_response", "_waits"),
     )
 
     def __init__(
-        self, exchange: Exchange, record: Record, response: UpstreamResponse, reader: StreamReader
+        self,
+        exchange: Exchange,
+        record: Record,
+        response: UpstreamResponse,
+        reader: StreamReader,
+        heard: HeardAnswer | None,
     ) -> None:
-        self._exchange = exchange
-        self._record = record
-        self._response = response
-        self._reader = reader
+        self._exchange, self._record, self._response = exchange, record, response
+        self._reader, self._heard = reader, heard
         self._first = b""
         """The events that the response starts with, until it has."""
         self._end = b""
@@ -155,6 +170,8 @@ class StreamRelay:
         self._compiled = None
         events = self._reader.feed(block)
         if events:
+            if self._heard is not None:
+                self._heard.events(events)
             self._end = events[-_LONGEST_BLANK_LINE:]
             if not self._exchange.started:
                 self._first, self._waits = events, True
@@ -165,7 +182,7 @@ class StreamRelay:
         if self._reader.stopped:
             self._waits = True
             return False
-        if self._end.endswith(BLANK_LINES):
+        if self._heard is None and self._end.endswith(BLANK_LINES):
             self._compiled = self._reader.compiled()
         return True
 
@@ -229,9 +246,14 @@ class StreamRelay:
         finally:
             response.open_shortcut(None)  # it holds the response
         if events := reader.finish():
-            await self._send(events)
+            await self._send_last(events)
         if not (reader.done or reader.failed or reader.stopped):
             raise BackendDisconnected("The backend closed the stream before its end")
+
+    async def _send_last(self, events: bytes) -> None:
+        if self._heard is not None:
+            self._heard.events(events)
+        await self._send(events)
 
     def _has_ended(self) -> bool:
         """Whether nothing more is to be expected of a stream that has fallen silent."""
@@ -251,7 +273,9 @@ class StreamRelay:
         exchange, record, response = self._exchange, self._record, self._response
         if not exchange.started:
             record.first_byte = record.elapsed()
-            await exchange.start(response.status, _headers(record, response, response.latest), streams=True)
+            await exchange.start(
+                response.status, response_headers(record, response, response.latest), streams=True
+            )
         await exchange.stream(events)
 
 
@@ -266,31 +290,3 @@ def _reader(plan: Plan) -> StreamReader:
         choices=request.choices,
         lost=LostThought(expected=plan.thinks and request.shows_reasoning) if chat else None,
     )
-
-
-def _progress(blind: Blind, reader: StreamReader, first: float, latest: float) -> int:
-    """Tokens that a stream has spent, whose first and latest block came at these times; -1 if unknown."""
-    silence = time.perf_counter() - latest
-    if blind.silent or reader.silent(silence):
-        return -1
-    return reader.passed(blind.reasoning) + blind.unseen(silence, _rate(reader, latest - first))
-
-
-def _rate(reader: StreamReader, seconds: float) -> float:
-    """Tokens of a stream that passed in a second."""
-    return reader.passed() / max(seconds, _SHORT)
-
-
-def _headers(record: Record, response: UpstreamResponse, begun: float) -> Headers:
-    """The backend's headers and ours, as the response starts; `begun` is when the backend's was there."""
-    record.overhead = (record.overhead or 0.0) + time.perf_counter() - begun
-    headers = [
-        *response.headers,
-        response.backend.name_header,
-        (b"x-thinkmeter-overhead-ms", b"%.3f" % (record.overhead * 1000)),
-    ]
-    if record.reservation:
-        headers += record.reservation.headers()
-    if record.decision:
-        headers += record.decision.headers(budget_sent=record.sends_thinking_budget)
-    return headers

@@ -6,6 +6,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Coroutine
+from typing import TYPE_CHECKING
 
 from gateway.budget.ledger import Ledger
 from gateway.budget.reservation import Demand, Outcome, Reservation
@@ -28,10 +29,12 @@ from gateway.snapshot import Snapshot
 from gateway.telemetry.record import AskedPrompt, Record
 from gateway.upstream.dispatch import Upstream
 from gateway.upstream.embedding import Embeddings
-from gateway.upstream.pool import Pool
 from gateway.upstream.prompt_counts import PromptCounts
 from gateway.upstream.request import UpstreamRequest
 from gateway.upstream.response import UpstreamResponse
+
+if TYPE_CHECKING:
+    from gateway.evidence.shadows.shadows import ShadowDraw, Shadows
 
 _NOT_BLIND = Blind()
 
@@ -48,6 +51,8 @@ class Pipeline:
         """The last request under a budget got what it wanted."""
         self._upstream = upstream
         self._ledger = ledger
+        self.shadows: Shadows | None = None
+        """Asks some requests again, where there is a store of evidence."""
         self.embeddings = Embeddings(upstream)
         self._counts = PromptCounts(upstream)
 
@@ -78,6 +83,7 @@ class Pipeline:
                 team = key.team if key else None
                 record.asked = AskedPrompt(request.prompt, request.opening, team, plan.routing.unit)
         reservation = sent = None
+        drawn = self._draw(plan, snapshot, sender, record)
         if call.limits:
             reservation, plan, sent = await self._reserve(plan, demand, sender, exchange, record)
         try:
@@ -92,16 +98,43 @@ class Pipeline:
                 plan = plan.without_body()
                 call = plan.call
             sent.draft = draft = Draft(plan)
-            await self._forward(exchange, record, call.pool, sent, draft)
+            await self._forward(exchange, record, sent, draft, drawn)
         except BaseException as error:
-            if reservation is not None:
-                self._ledger.end(reservation, error)
+            self._failed(reservation, drawn, error)
             raise
         if reservation is not None:
             self._ledger.end(reservation, None)
         # Tokens and slot are free. The client may take its time to read the rest.
         if not exchange.finished:
             await exchange.finish()
+        if drawn is not None:
+            drawn.answered(record)
+
+    def _failed(
+        self, reservation: Reservation | None, drawn: ShadowDraw | None, error: BaseException
+    ) -> None:
+        """End what a request holds that has failed, or whose client has left."""
+        if drawn is not None:
+            drawn.lost()
+        if reservation is not None:
+            self._ledger.end(reservation, error)
+
+    def _draw(self, plan: Plan, snapshot: Snapshot, sender: Sender, record: Record) -> ShadowDraw | None:
+        """Draw the request to be asked again, by chance."""
+        if self.shadows is None:
+            return None
+        drawn = self.shadows.draw(plan, snapshot, sender.passing, sender.name or "")
+        record.shadow = drawn is not None
+        return drawn
+
+    async def stop(self) -> None:
+        """Drop the shadow requests under way."""
+        if self.shadows is not None:
+            await self.shadows.stop()
+
+    def shadow_terms(self, plan: Plan, snapshot: Snapshot) -> dict[str, object] | None:
+        """How a request of this plan may be asked again; None if it never is."""
+        return self.shadows.terms(plan, snapshot) if self.shadows is not None else None
 
     async def _reserve(
         self, plan: Plan, demand: Demand, sender: Sender, exchange: Exchange, record: Record
@@ -130,18 +163,25 @@ class Pipeline:
         return reservation, plan.granted(reservation), None
 
     async def _forward(
-        self, exchange: Exchange, record: Record, pool: Pool, request: UpstreamRequest, draft: Draft
+        self,
+        exchange: Exchange,
+        record: Record,
+        request: UpstreamRequest,
+        draft: Draft,
+        drawn: ShadowDraw | None,
     ) -> None:
         """Send a request, pass its response on to the client, and note what became of it."""
+
+        heard = None if drawn is None else drawn.heard
 
         def pass_on(response: UpstreamResponse) -> Coroutine[None, None, None]:
             record.answered, record.decision = True, draft.plan.decision
             record.sends_thinking_budget &= draft.plan.enforces_thinking_budget
             exchange.release_body()
-            return relay(exchange, record, draft.plan, response)
+            return relay(exchange, record, draft.plan, response, heard)
 
         try:
-            await self._upstream.forward(pool, request, pass_on)  # waits for a backend
+            await self._upstream.forward(draft.plan.call.pool, request, pass_on)  # waits for a backend
         except (ClientClosed, BackendTimeout, asyncio.CancelledError):
             record.cancelled = True
             raise

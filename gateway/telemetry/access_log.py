@@ -59,6 +59,8 @@ def access_line(record: Record) -> bytes:
             "rungs": _rounded(decision.rungs),
             "versions": decision.versions,
         }
+    if record.shadow:
+        entry["shadow"] = True
     if record.backend:
         entry |= {
             "backend": record.backend,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 _SUMMED = {
     *("thinkmeter_requests_in_flight", "thinkmeter_connections", "thinkmeter_backend_in_flight"),
+    "thinkmeter_shadow_in_flight",
     *("thinkmeter_budget_undelivered", "process_resident_memory_bytes", "process_virtual_memory_bytes"),
     *("process_open_fds", "process_max_fds"),
 }

@@ -17,6 +17,7 @@ from gateway.telemetry.budget_metrics import BudgetMetrics
 from gateway.telemetry.collectors import DroppedLines, PriorShare, Replicas
 from gateway.telemetry.record import Record
 from gateway.telemetry.series import Count, Counts, Spread, Spreads
+from gateway.telemetry.shadow_metrics import ShadowMetrics
 from gateway.upstream.pool import Backend, Pool
 from router_model.predictor import Evidence
 
@@ -113,7 +114,7 @@ class Metrics:
         registry.register(Replicas(backends))
         registry.register(PriorShare(evidence))
         registry.register(DroppedLines(dropped_lines))
-        self.budget = BudgetMetrics(registry)
+        self.budget, self.shadow = BudgetMetrics(registry), ShadowMetrics(registry)
         self._kind = cache(self._find_kind)
 
     def _add_losses(self, counter: Callable[[str, str, str], Counts]) -> None:

@@ -103,6 +103,8 @@ class Record(Struct, eq=False):
     """Trace context for the backend, in place of the client's; empty without tracing."""
     cancelled: bool = False
     """The backend was told to stop before its response was complete."""
+    shadow: bool = False
+    """The request was drawn to be asked again at another rung."""
     stopped: bool = False
     """So it was because the answer had reached a stop string of the client's."""
 

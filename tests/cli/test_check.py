@@ -105,3 +105,14 @@ def test_path_from_the_environment(valid: str) -> None:
     missing = run("check")
     assert missing.exit_code == 2
     assert "Missing argument" in missing.output
+
+
+def test_what_shadow_pairs_may_cost(tmp_path: Path) -> None:
+    """The most tokens of a day, whatever the window of their budget is."""
+    model = "models: {m: {family: qwen3, replicas: [{url: 'http://127.0.0.1:1'}]}}"
+    shadow = "shadow: {share: 0.02, against: 2048, budget: {tokens: 1000, window: 1h}}"
+
+    result = run("check", write(tmp_path, f"{model}\nevidence: {{}}\n{shadow}\n"))
+
+    assert result.exit_code == 0
+    assert "0.02 of requests again at 2,048 thinking tokens, at most 24,000 tokens a day" in result.stdout

@@ -14,12 +14,6 @@ def test_store_is_off_by_default_and_on_with_an_empty_section() -> None:
     assert parse_file(f"{_MODEL}evidence: {{}}\n".encode())[0].evidence is not None
 
 
-def test_what_has_no_effect_yet_is_refused() -> None:
-    """Nobody believes that a comparison runs which does not."""
-    with pytest.raises(ConfigError, match="no effect in this version"):
-        parse_file(f"{_MODEL}evidence: {{}}\nshadow: {{share: 0.1, budget: {{tokens: 1000}}}}\n".encode())
-
-
 @pytest.mark.parametrize(
     ("sections", "why"),
     [
@@ -37,3 +31,31 @@ def test_a_holdout_needs_a_store_and_a_tier(sections: str, why: str) -> None:
 def test_wrong_settings_are_refused(wrong: str) -> None:
     with pytest.raises(ConfigError):
         parse_file(f"{_MODEL}evidence: {{{wrong}}}\n".encode())
+
+
+_SHADOW = "shadow: {{share: 0.1, against: {}, budget: {{tokens: 1000}}}}\n"
+
+
+@pytest.mark.parametrize("against", ["long", "direct", "previous_head", "2048", "0"])
+def test_shadow(against: str) -> None:
+    """Thinking tokens may be written as a number. Its budget needs Redis."""
+    settings = parse_file(f"{_MODEL}evidence: {{}}\n{_SHADOW.format(against)}".encode())[0]
+    assert settings.shadow
+    assert settings.shadow.against == against
+    assert settings.counts_tokens
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (_SHADOW.format("long"), "needs `evidence"),
+        ("evidence: {}\n" + _SHADOW.format("longest"), "no tier 'longest'"),
+        ("evidence: {}\n" + _SHADOW.format("-1"), "no tier '-1'"),
+        ("evidence: {}\n" + _SHADOW.format("true"), "shadow.against"),
+        ("evidence: {}\nshadow: {share: 0.1}", "budget"),
+        ("evidence: {}\nshadow: {share: 0.1, grade: judge, budget: {tokens: 1}}", "needs `judge`"),
+    ],
+)
+def test_shadow_that_cannot_work(text: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        parse_file(f"{_MODEL}{text}\n".encode())

@@ -68,7 +68,9 @@ def test_every_log_field_is_documented() -> None:
     made = decision("direct", {"direct": 0.5}, {"direct": 8.0})
     change = BudgetChange("reset", "day", "*", before=BudgetFigures(1, 1), after=BudgetFigures(1, 0))
     records = [
-        Record("id", "/v1/chat/completions", decision=made, backend="a", error=BackendError("x")),
+        Record(
+            "id", "/v1/chat/completions", decision=made, shadow=True, backend="a", error=BackendError("x")
+        ),
         Record("id", change=change, error=InvalidApiKey("x", tried="12345678")),
     ]
     lines = [yaml.safe_load(access_line(record)) for record in records]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.fakes.backend import Backend
 from tests.http.governed import governed
+from tests.http.shadowing import SHADOW
 from tests.redis import RealRedis, real_redis
-from tests.serving import Running
+from tests.serving import Running, configuration, serving
 
 
 @pytest.fixture(scope="module")
@@ -29,3 +32,21 @@ async def completion(backend: Backend, redis_server: RealRedis) -> AsyncIterator
 async def total(backend: Backend, redis_server: RealRedis) -> AsyncIterator[Running]:
     async with governed(backend, redis_server, count="total", tokens=1_000_000) as gateway:
         yield gateway
+
+
+@pytest.fixture
+def shadow_sections(redis_server: RealRedis, tmp_path: Path) -> dict[str, Any]:
+    """Sections under which every request is asked again at the tier `long`; its own one is `direct`."""
+    redis_server.client().flushall()
+    return {
+        "redis": {"url": redis_server.url},
+        "evidence": {"file": str(tmp_path / "evidence.db")},
+        "shadow": SHADOW,
+        "price": 1000,
+    }
+
+
+@pytest.fixture
+async def shadowed(backend: Backend, shadow_sections: dict[str, Any]) -> AsyncIterator[Running]:
+    async with serving(configuration(backend.url, **shadow_sections)) as running:
+        yield running

@@ -121,7 +121,7 @@ function facts(entry) {
     ["difficulty", decision.difficulty.toFixed(3)], ["price", figure(decision.price)],
     ["thinking granted", `${integer(decision.thinking)} tokens`], ["cap", decision.cap === null ? "none" : `${integer(decision.cap)} tokens`],
     ["used", `${integer(entry.completion_tokens)} tokens, ${integer(entry.reasoning_tokens)} of them reasoning`],
-    ["backend", entry.backend ?? "–"], ["status", `${entry.status}${entry.cancelled ? ", cancelled" : ""}${entry.truncated ? ", no answer: cut at the limit or ended inside the thought" : ""}`], ["head", decision.versions.head],
+    ...(entry.shadow ? [["shadow", "drawn to be asked again"]] : []), ["backend", entry.backend ?? "–"], ["status", `${entry.status}${entry.cancelled ? ", cancelled" : ""}${entry.truncated ? ", no answer: cut at the limit or ended inside the thought" : ""}`], ["head", decision.versions.head],
   ];
   if (decision.wanted) list.push(["before it was shortened", decision.wanted]);
   if (decision.compared) list.push(["arm", decision.arm ?? "outside of the comparison"]);

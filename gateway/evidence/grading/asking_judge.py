@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.config.evidence import JudgeSettings
 from gateway.config.models import Replica
 from gateway.errors import GatewayError
 from gateway.evidence.grading.judge import Ask, JudgeFailed
 from gateway.evidence.grading.verdict import JudgeMessage
+from gateway.openai_api.responses import read_usage
+from gateway.openai_api.usage import TokenUsage
 from gateway.upstream.dispatch import Upstream
 
 _CONNECT_SECONDS = 10
+
+
+class JudgeReply(NamedTuple):
+    """What the judge said, and the tokens that it used."""
+
+    text: str
+    usage: TokenUsage
 
 
 def ask_judge(settings: JudgeSettings, seconds: float) -> Ask:
@@ -21,14 +30,24 @@ def ask_judge(settings: JudgeSettings, seconds: float) -> Ask:
     replica = Replica(url=settings.url, api_key=settings.api_key)
 
     def ask(messages: list[JudgeMessage]) -> str:
-        body = {"model": settings.model, "messages": messages, "temperature": 0}
-        return asyncio.run(_answer(replica, json.dumps(body).encode(), seconds))
+        return asyncio.run(_answer(replica, settings.model, messages, seconds))
 
     return ask
 
 
-async def _answer(replica: Replica, body: bytes, seconds: float) -> str:
+async def _answer(replica: Replica, model: str, messages: list[JudgeMessage], seconds: float) -> str:
     upstream = Upstream()
+    try:
+        return (await judge_reply(upstream, replica, model, messages, seconds)).text
+    finally:
+        upstream.close()
+
+
+async def judge_reply(
+    upstream: Upstream, replica: Replica, model: str, messages: list[JudgeMessage], seconds: float
+) -> JudgeReply:
+    """Ask the judge in this event loop, for `seconds` at most. Raises: JudgeFailed."""
+    body = json.dumps({"model": model, "messages": messages, "temperature": 0}).encode()
     try:
         async with asyncio.timeout(seconds):
             status, reply = await upstream.ask(
@@ -38,11 +57,9 @@ async def _answer(replica: Replica, body: bytes, seconds: float) -> str:
         raise JudgeFailed(f"no answer within {seconds:g} s") from None
     except GatewayError as error:
         raise JudgeFailed(error.detail or str(error)) from None
-    finally:
-        upstream.close()
     if status != 200:
         raise JudgeFailed(f"status {status}")
-    return _content(reply)
+    return JudgeReply(_content(reply), read_usage(reply) or TokenUsage())
 
 
 def _content(reply: bytes) -> str:

@@ -11,16 +11,13 @@ from gateway.evidence.grading.verdict import (
     JudgedPair,
     JudgeMessage,
     PositionBias,
-    compared,
-    messages_for,
+    comparison,
     position_bias,
-    read_verdict,
 )
 
 Ask: TypeAlias = Callable[[list[JudgeMessage]], str]
 """Sends messages to a model and returns its text. Raises: JudgeFailed."""
 _REMEMBERED = 100_000  # comparisons, for the position bias
-_NO_VERDICT = "the judge gave no verdict"
 
 
 class JudgeFailed(Exception):  # noqa: N818 - named after what happened
@@ -42,9 +39,9 @@ class JudgeGrader(GroupGrader):
 
     def compare(self, prompt: str, reference: str | None, one: str, other: str) -> JudgedPair:
         """Compare two answers. Waits for the judge twice: call it outside of the event loop."""
-        comparison = self._compared(prompt, reference, one, other)
-        self._comparisons.append(comparison)
-        return comparison
+        pair = self._compared(prompt, reference, one, other)
+        self._comparisons.append(pair)
+        return pair
 
     def bias(self) -> PositionBias:
         """How often the verdicts followed the position so far."""
@@ -64,20 +61,17 @@ class JudgeGrader(GroupGrader):
         }
 
     def _graded(self, prompt: str, reference: str | None, answer: ModelAnswer, best: ModelAnswer) -> Grade:
-        comparison = self.compare(prompt, reference, answer.text, best.text)
-        score = comparison.score
-        return Grade(None if score is None else min(1.0, 2 * score), comparison.note)
+        pair = self.compare(prompt, reference, answer.text, best.text)
+        return Grade(None if pair.score is None else min(1.0, 2 * pair.score), pair.note)
 
     def _compared(self, prompt: str, reference: str | None, one: str, other: str) -> JudgedPair:
-        if one.strip() == other.strip():
-            return JudgedPair(0.5, note="the answers are equal")
-        if not one.strip() or not other.strip():
-            return JudgedPair(1.0 if one.strip() else 0.0, note="empty answer")
+        steps = comparison(prompt, reference, one, other)
         try:
-            in_order = read_verdict(self._ask(messages_for(prompt, reference, one, other)))
-            if not in_order:
-                return JudgedPair(None, note=_NO_VERDICT)
-            swapped = read_verdict(self._ask(messages_for(prompt, reference, other, one)))
+            messages = next(steps)
+            while True:
+                messages = steps.send(self._ask(messages))
+        except StopIteration as end:
+            pair: JudgedPair = end.value
+            return pair
         except JudgeFailed as failure:
             return JudgedPair(None, note=f"the judge failed: {failure}"[:300])
-        return compared(in_order, swapped) if swapped else JudgedPair(None, note=_NO_VERDICT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from typing import Literal, TypeAlias
 
 from msgspec import Struct
@@ -26,6 +26,7 @@ Say briefly why. Then end with one line, exactly one of:
 VERDICT: 1
 VERDICT: 2
 VERDICT: tie"""
+_NO_VERDICT = "the judge gave no verdict"
 _SCORES = {"1": 1.0, "2": 0.0, "tie": 0.5}
 
 
@@ -93,6 +94,21 @@ def compared(in_order: JudgeVerdict, swapped: JudgeVerdict) -> JudgedPair:
     """Two verdicts as one. swapped: with the second answer shown first."""
     score = (_SCORES[in_order] + 1 - _SCORES[swapped]) / 2
     return JudgedPair(score, (in_order, swapped))
+
+
+def comparison(
+    prompt: str, reference: str | None, one: str, other: str
+) -> Generator[list[JudgeMessage], str, JudgedPair]:
+    """Compare two answers in both orders: yields messages for the judge, and is sent its text each time."""
+    if one.strip() == other.strip():
+        return JudgedPair(0.5, note="the answers are equal")
+    if not one.strip() or not other.strip():
+        return JudgedPair(1.0 if one.strip() else 0.0, note="empty answer")
+    in_order = read_verdict((yield messages_for(prompt, reference, one, other)))
+    if not in_order:
+        return JudgedPair(None, note=_NO_VERDICT)
+    swapped = read_verdict((yield messages_for(prompt, reference, other, one)))
+    return compared(in_order, swapped) if swapped else JudgedPair(None, note=_NO_VERDICT)
 
 
 def position_bias(comparisons: Iterable[JudgedPair]) -> PositionBias:

@@ -15,8 +15,6 @@ from msgspec import Struct, field
 
 from gateway.budget.ledger import Ledger
 from gateway.budget.limits import Limit
-from gateway.budget.reservation import Outcome, Reservation
-from gateway.budget.waiting import Turn
 from gateway.errors import (
     BackendOverloaded,
     BudgetUnavailable,
@@ -26,28 +24,23 @@ from gateway.errors import (
     RequestQuarantined,
     TokensExceeded,
 )
-from gateway.evidence.measuring.forcing import call_of, planned_at, whole_demand
+from gateway.evidence.measuring.forcing import call_of, planned_at
 from gateway.evidence.measuring.journal import MeasuredAnswer
 from gateway.evidence.measuring.prompts import MeasuredPrompt
 from gateway.evidence.measuring.replies import answer_text
 from gateway.evidence.measuring.work import AnswerKey, MeasuredRung
+from gateway.evidence.whole_asking import WholeReply, ask_whole
 from gateway.openai_api.endpoints import CHAT
-from gateway.openai_api.requests import encode
-from gateway.openai_api.responses import read_usage
-from gateway.openai_api.usage import TokenUsage
-from gateway.routing.call import Plan, Target
-from gateway.routing.drafts import Draft
+from gateway.routing.call import Target
 from gateway.snapshot import Snapshot
 from gateway.upstream.dispatch import Upstream
 from gateway.upstream.prompt_counts import PromptCounts
 from gateway.upstream.request import UpstreamRequest
-from gateway.upstream.response import UpstreamResponse
 
 _WHOLE = 1 << 26  # bytes; longer answers are read in parts
 _PAUSES = (1.0, 5.0)
 """Seconds before each further attempt."""
 _LONGEST_PAUSE = 10.0
-_QUEUE = Turn(0.0, 0)
 
 
 class RunStopped(Exception):  # noqa: N818 - it is no fault of the program
@@ -66,12 +59,6 @@ class AskingTerms(Struct, frozen=True):
     patience: float = 300.0
     """Seconds to wait for a replica, or for Redis, before the run stops."""
     pauses: tuple[float, ...] = field(default_factory=lambda: _PAUSES)
-
-
-class _Reply(Struct):
-    body: bytes = b""
-    plan: Plan | None = None
-    usage: TokenUsage = field(default_factory=TokenUsage)
 
 
 class Asking:
@@ -128,7 +115,7 @@ class Asking:
         pauses, said = iter(self._terms.pauses), ""
         while True:
             begun = time.monotonic()
-            reply = _Reply()
+            reply = WholeReply()
             error = await self._try(prompt, rung, reply)
             if error is None:
                 return _read(key, reply, time.monotonic() - begun)
@@ -142,7 +129,9 @@ class Asking:
                 pause = min(max(pause, error.retry_after or 0), _LONGEST_PAUSE)
             await asyncio.sleep(pause)
 
-    async def _try(self, prompt: MeasuredPrompt, rung: MeasuredRung, reply: _Reply) -> GatewayError | None:
+    async def _try(
+        self, prompt: MeasuredPrompt, rung: MeasuredRung, reply: WholeReply
+    ) -> GatewayError | None:
         """Send a request, and wait where waiting helps. Raises: RunStopped."""
         since = time.monotonic()
         while True:
@@ -163,7 +152,7 @@ class Asking:
             else:
                 return None
 
-    async def _send(self, prompt: MeasuredPrompt, rung: MeasuredRung, reply: _Reply) -> None:
+    async def _send(self, prompt: MeasuredPrompt, rung: MeasuredRung, reply: WholeReply) -> None:
         """Send one request at a rung, under the budgets. Raises: GatewayError."""
         terms = self._terms
         call = call_of(
@@ -177,37 +166,8 @@ class Asking:
         plan = planned_at(call, rung.index, self._snapshot.router.predictor)
         if not plan.fits:
             plan = plan.beside(await self._counts.of(self._pool, len(call.body), plan.count_request))
-        if self._ledger is None or not terms.limits:
-            await self._forward(plan, prompt.id, reply)
-            return
-        reservation = await self._ledger.begin(terms.limits, whole_demand(plan), _QUEUE)
-        tried: list[str] = []
-        try:
-            if reservation.shortened:  # Redis is away, and the budget grants less meanwhile
-                raise BudgetUnavailable("The budget cannot hold a whole answer while Redis is away")
-            await self._forward(plan.granted(reservation), prompt.id, reply, tried)
-        except BaseException as error:
-            _settle(reservation, reply.usage, len(tried))
-            self._ledger.end(reservation, error)
-            raise
-        _settle(reservation, reply.usage, len(tried), answered=True)
-        self._ledger.end(reservation, None)
-
-    async def _forward(self, plan: Plan, client: str, reply: _Reply, tried: list[str] | None = None) -> None:
-        body = encode(plan.fields())
-        request = UpstreamRequest(CHAT.path, body, [], client=client, received=body, whole_bytes=_WHOLE)
-        if tried is not None:
-            request.tried = tried
-        request.draft = draft = Draft(plan)
-
-        async def read(response: UpstreamResponse) -> None:
-            if response.complete:
-                reply.body = response.body
-            else:
-                reply.body = b"".join([block async for block in response.blocks()])
-            reply.plan, reply.usage = draft.plan, read_usage(reply.body) or TokenUsage()
-
-        await self._upstream.forward(plan.call.pool, request, read)
+        request = UpstreamRequest(CHAT.path, b"", [], client=prompt.id, whole_bytes=_WHOLE)
+        await ask_whole(self._upstream, plan, request, reply, ledger=self._ledger)
 
 
 def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -218,11 +178,7 @@ def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return first
 
 
-def _settle(reservation: Reservation, usage: TokenUsage, attempts: int, *, answered: bool = False) -> None:
-    reservation.outcome = Outcome(usage=usage, attempts=attempts, answered=answered)
-
-
-def _read(key: AnswerKey, reply: _Reply, seconds: float) -> MeasuredAnswer:
+def _read(key: AnswerKey, reply: WholeReply, seconds: float) -> MeasuredAnswer:
     text, usage, plan = answer_text(reply.body), reply.usage, reply.plan
     if text is None:
         return MeasuredAnswer(*key, time.time(), seconds, error="the response is no chat completion")
