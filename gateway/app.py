@@ -12,11 +12,9 @@ from pathlib import Path
 from socket import socket
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
-from gateway import __version__
-from gateway.api import admin, console
+from gateway.api import admin, console, feedback
 from gateway.api import routes as api
 from gateway.api.cors import CorsRule
 from gateway.budget.ledger import open_budget
@@ -27,6 +25,7 @@ from gateway.config.loader import ConfigError, reachable_example_keys
 from gateway.config.settings import Settings
 from gateway.console.state import Console
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed
+from gateway.evidence.opening import evidence_of
 from gateway.http import server
 from gateway.http.asgi import AsgiExchange
 from gateway.http.browsers import HostRule
@@ -96,9 +95,11 @@ class Gateway:
             self.metrics, self._read_budgets, lambda: self.snapshot.settings.metrics.max_age
         )
         self.health = HealthChecks(self.upstream, self.backends)
+        self.evidence = evidence_of(settings.evidence, self.finished, self.metrics.count_feedback)
         self.console = Console(
             lambda: self.snapshot,
             draining=lambda: self.draining,
+            feedback=settings.evidence is not None,
             budgets=self.overview.console_rows,
             read_budgets=self.scrapes.read_budgets,
             note_finished=self.finished.flush,
@@ -114,16 +115,11 @@ class Gateway:
         """Which names clients may use for the gateway; None allows all."""
         self._cors = CorsRule.of(settings.server.cors)
         self._hot = {endpoint.path.encode(): endpoint for endpoint in ENDPOINTS}
-        self._rest = FastAPI(
-            title="Thinkmeter",
-            version=__version__,
-            lifespan=self._lifespan,
-            docs_url=None,
-            redoc_url=None,
-            redirect_slashes=False,  # a redirect would repeat the client's Host
-        )
+        self._rest = api.application(self._lifespan)
         console.add_routes(self._rest, self.console, lambda: self.snapshot.settings)
         admin.add_routes(self._rest, self.ledger, self.overview, lambda: self.snapshot)
+        desk = self.evidence.desk if self.evidence else None
+        feedback.add_routes(self._rest, desk, lambda: self.snapshot)
         api.add_routes(self._rest, self.pipeline, ready=self._readiness, metrics=self.scrapes.answer)
 
     @property
@@ -159,10 +155,12 @@ class Gateway:
         return partial(HttpProtocol, self.answer, terms, self.connections, stall)
 
     @asynccontextmanager
-    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+    async def _lifespan(self, _: object) -> AsyncIterator[None]:
         _warn_if_open(self.settings)
         await self.ledger.start()
         await self.health.start()
+        if self.evidence:
+            self.evidence.start()
         watcher = asyncio.create_task(self._follow(), name="config-watch") if self._follow else None
         try:
             yield
@@ -174,6 +172,8 @@ class Gateway:
             await self.health.stop()
             self.upstream.close()
             await self.ledger.stop()
+            if self.evidence:
+                await self.evidence.stop()
             if self.tracing:
                 self.tracing.close()
 

@@ -59,6 +59,7 @@ def render(description: dict[str, Any]) -> str:
 def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     content = operation.get("requestBody", {}).get("content", {})
     schema = content.get("application/json", {}).get("schema", {})
+    schema = schema.get("oneOf", [schema])[0]
     required = schema.get("required", [])
     rows = [
         f"<tr><td><code>{escape(name)}</code></td><td>{escape(_type(field))}</td>"

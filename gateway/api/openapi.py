@@ -53,11 +53,37 @@ BODIES: dict[str, dict[str, Any]] = {
         "properties": {"model": _STRING, "tokens": {"type": "array", "items": {"type": "integer"}}},
     },
 }
+_ITEM = {
+    "type": "object",
+    "properties": {
+        "decision_id": _STRING | {"minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"},
+        "request_id": _STRING | {"minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"},
+        "correct": {"type": "boolean"},
+        "score": {"type": "number", "minimum": 0, "maximum": 1},
+        "source": _STRING | {"minLength": 1, "maxLength": 64},
+        "comment": _STRING | {"maxLength": 2_000},
+        "replace": {"type": "boolean"},
+    },
+    "additionalProperties": False,
+    "allOf": [
+        {"oneOf": [{"required": ["decision_id"]}, {"required": ["request_id"]}]},
+        {"oneOf": [{"required": ["correct"]}, {"required": ["score"]}]},
+    ],
+}
+FEEDBACK: dict[str, Any] = {
+    "oneOf": [_ITEM, {"type": "array", "items": _ITEM, "minItems": 1, "maxItems": 1_000}]
+}
+"""One item, or many. Each has `decision_id` or `request_id`, and `correct` or `score`."""
 
 
 def request_body(path: str) -> dict[str, Any]:
     """Arguments for a FastAPI route that takes the same body as the hot route `path`."""
-    content = {"application/json": {"schema": BODIES[path]}}
+    return body_of(BODIES[path])
+
+
+def body_of(schema: dict[str, Any]) -> dict[str, Any]:
+    """Arguments for a FastAPI route that takes a body of this schema."""
+    content = {"application/json": {"schema": schema}}
     return {"openapi_extra": {"requestBody": {"required": True, "content": content}}}
 
 

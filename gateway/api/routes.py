@@ -8,8 +8,9 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
-from starlette.types import Scope
+from starlette.types import Lifespan, Scope
 
+from gateway import __version__
 from gateway.api import docs, openapi
 from gateway.config.access import Key, fingerprint, key_digest
 from gateway.errors import (
@@ -34,8 +35,20 @@ from gateway.telemetry.record import Record
 Readiness = tuple[str, list[str]]
 """`ready`, or why the gateway cannot take requests; and what is wrong with its replicas, without names."""
 _METHODS = "DELETE, GET, HEAD, OPTIONS, POST, PUT"
-_CLIENT_PATHS = (*(endpoint.path for endpoint in ENDPOINTS), "/v1/models", "/v1/route")
+_CLIENT_PATHS = (*(endpoint.path for endpoint in ENDPOINTS), "/v1/models", "/v1/route", "/v1/feedback")
 """What a client that asks for an unknown path may have meant."""
+
+
+def application(lifespan: Lifespan[Any]) -> FastAPI:
+    """What serves the routes, without any yet."""
+    return FastAPI(
+        title="Thinkmeter",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # a redirect would repeat the client's Host
+    )
 
 
 def json(body: object, status: int = 200) -> Response:
@@ -69,7 +82,7 @@ def add_routes(
     @app.get("/metrics", summary="Prometheus metrics", tags=["operations"])
     async def exposition(request: Request) -> Response:
         expected = pipeline.snapshot.settings.metrics.hash
-        secret = bearer(_exchange(request).headers) or ""
+        secret = bearer(exchange_of(request).headers) or ""
         if expected and key_digest(secret) != expected:
             text = "/metrics needs its key: send it as `Authorization: Bearer KEY`"
             raise InvalidApiKey(text, tried=fingerprint(secret) if secret else None)
@@ -78,7 +91,7 @@ def add_routes(
     @app.get("/v1/models", summary="The models and pinned tiers that this key may use", tags=["openai"])
     async def models(request: Request) -> Response:
         snapshot = pipeline.snapshot
-        key = _identify(request, snapshot)
+        key = identify(request, snapshot)
         targets = snapshot.router.targets
         cards = [_card(snapshot, name, it) for name, it in targets.items() if it.listed and may_use(it, key)]
         return json({"object": "list", "data": cards})
@@ -86,7 +99,7 @@ def add_routes(
     @app.get("/v1/models/{name:path}", summary="One model", tags=["openai"])
     async def model(name: str, request: Request) -> Response:
         snapshot = pipeline.snapshot
-        target = snapshot.router.target(name, _identify(request, snapshot))
+        target = snapshot.router.target(name, identify(request, snapshot))
         return json(_card(snapshot, name, target))
 
     _add_dry_run(app, pipeline)
@@ -103,8 +116,8 @@ def _add_dry_run(app: FastAPI, pipeline: Pipeline) -> None:
         **openapi.request_body(CHAT.path),
     )
     async def route(request: Request) -> Response:
-        exchange, snapshot = _exchange(request), pipeline.snapshot
-        key = _identify(request, snapshot)
+        exchange, snapshot = exchange_of(request), pipeline.snapshot
+        key = identify(request, snapshot)
         chat, body = await read_request(exchange, CHAT)
         plan = await pipeline.plan(snapshot.call(CHAT, key, exchange.headers, chat, body), snapshot)
         fields = plan.fields()
@@ -145,21 +158,22 @@ def allowed_methods(app: FastAPI, scope: Scope) -> str:
     return ", ".join(sorted(found | ({"HEAD"} if "GET" in found else set())))
 
 
-def _exchange(request: Request) -> Exchange:
+def exchange_of(request: Request) -> Exchange:
+    """The exchange behind a request of FastAPI."""
     exchange: Exchange = request.scope["thinkmeter.exchange"]
     return exchange
 
 
-def _identify(request: Request, snapshot: Snapshot) -> Key | None:
+def identify(request: Request, snapshot: Snapshot) -> Key | None:
     """The client's key, noted for the access log. Raises: InvalidApiKey."""
     record: Record = request.scope["thinkmeter.record"]
-    key = snapshot.router.identify(_exchange(request).headers)
+    key = snapshot.router.identify(exchange_of(request).headers)
     record.key = key.name if key else None
     return key
 
 
 def _failure(request: Request, error: GatewayError) -> Response:
-    _exchange(request).error = error.detached()
+    exchange_of(request).error = error.detached()
     response = Response(error.body(), error.status)
     response.raw_headers.extend(error.headers())
     return response

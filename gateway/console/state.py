@@ -94,12 +94,13 @@ class Console:
         current: Callable[[], Snapshot],
         *,
         draining: Callable[[], bool] = lambda: False,
+        feedback: bool = False,
         budgets: Callable[[], Iterable[dict[str, Any]]] = tuple,
         read_budgets: Callable[[], Awaitable[None]] | None = None,
         note_finished: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """current: returns the snapshot in use.
+        """current: returns the snapshot in use. feedback: the gateway takes some.
 
         budgets: returns the state of every budget window, as `BudgetOverview.console_rows` does.
         read_budgets: updates that state; called about once per second, however many pages are open.
@@ -108,6 +109,7 @@ class Console:
         self._note_finished = note_finished
         self._current = current
         self._draining = draining
+        self._feedback = feedback
         self.budgets = budgets
         self._read_budgets = read_budgets
         self._clock = clock
@@ -173,6 +175,7 @@ class Console:
             "versions": current.router.versions,
             "price": current.settings.price,
             "keys": bool(current.settings.keys),
+            "feedback": self._feedback,
             "models": {
                 name: dict(zip(target.ladder.names, _lengths(target.ladder.tiers), strict=True))
                 for name, target in current.router.targets.items()

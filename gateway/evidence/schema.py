@@ -69,6 +69,7 @@ decisions = Table(
     Column("prompt", Text),
     Index("decisions_at", "at"),
     Index("decisions_conversation", "conversation"),
+    Index("decisions_request", "request_id", "key"),
 )
 
 feedback = Table(

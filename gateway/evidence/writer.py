@@ -54,6 +54,7 @@ class EvidenceWriter:
         self._done_characters = 0
         self._wake = threading.Event()
         self._asleep = False
+        self._hurried = threading.Event()
         self._closing = threading.Event()
         self._opened = threading.Event()
         self._thread = threading.Thread(target=self._run, name="evidence", daemon=True)
@@ -103,6 +104,11 @@ class EvidenceWriter:
             self._wake.set()
         return True
 
+    def hurry(self) -> None:
+        """Write what waits now, because somebody wants to read it."""
+        if self._queue:
+            self._hurried.set()
+
     def _takes(self, row: Row) -> bool:
         if row.__class__ is not DecisionRow or row.prompt is None:
             return True
@@ -116,6 +122,7 @@ class EvidenceWriter:
         """Write what waits, and stop. What takes longer is dropped and counted. Not for the event loop."""
         self._closing.set()
         self._wake.set()
+        self._hurried.set()
         if self._thread.ident is not None:
             self._thread.join(seconds)
         if self.waiting:
@@ -187,7 +194,8 @@ class EvidenceWriter:
         self._asleep = False
         self._wake.clear()
         if self._queue:
-            self._closing.wait(_GATHER_SECONDS)
+            self._hurried.wait(_GATHER_SECONDS)
+        self._hurried.clear()
 
     def _take(self) -> None:
         queue, batch = self._queue, self._batch

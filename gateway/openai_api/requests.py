@@ -225,6 +225,14 @@ def decode_as(kind: type[Body], body: bytes) -> Body:
     return _decode(decoder, encode(fields))  # once more, so that no unknown field is overlooked
 
 
+def decode_exactly(kind: type[T], body: bytes) -> T:
+    """Parse a body whose values must have the types of `kind`, such as a list.
+
+    Raises: InvalidJson, InvalidRequest.
+    """
+    return _decode(msgspec.json.Decoder(kind), body)
+
+
 def _parse(decoder: msgspec.json.Decoder[Body], body: bytes) -> tuple[Fields, Body, bytes]:
     """All fields, those that we read, and the JSON of the latter.
 

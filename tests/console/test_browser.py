@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import uvicorn
 
 from examples.tiny_reasoner.engine import Engine
 from examples.tiny_reasoner.serve import WEIGHTS, create_app
+from tests.evidence.recording import record_decisions
 from tests.fakes.backend import Backend
 from tests.serving import Running, configuration, serving
 
@@ -94,6 +97,37 @@ async def test_playground_answers_at_every_tier(browser: Any, tiny: str) -> None
         decisions = [record.decision for record in running.records if record.decision]
         [adaptive] = [decision.id for decision in decisions if decision.requested == "adaptive"]
         await page.wait_for_selector(f"#why[data-id='{adaptive}']")
+
+
+async def test_thumbs_send_feedback(browser: Any, backend: Backend, tmp_path: Path) -> None:
+    """With a store, each answer can be judged, and judged otherwise; without one there are no thumbs."""
+    file = tmp_path / "evidence.db"
+    settings = configuration(backend.url, evidence={"file": str(file)})
+    async with serving(settings) as running, opened(browser, running.url) as page:
+        record_decisions(running)
+        await asked(page)
+        assert await page.locator(".thumbs").count() == 5
+        await page.click("[aria-label='The answer at short is wrong']")
+        await page.wait_for_selector(".thumbs :text('noted as wrong')")
+        await page.click("[aria-label='The answer at short is right']")
+        await page.wait_for_selector(".thumbs :text('noted as right')")
+        pressed = page.locator(".thumbs button[aria-pressed=true]")
+        assert await pressed.get_attribute("aria-label") == "The answer at short is right"
+        [judged] = [r.decision.id for r in running.records if r.decision and r.decision.requested == "short"]
+    async with serving(configuration(backend.url)) as running, opened(browser, running.url) as page:
+        await asked(page)
+        assert await page.locator(".thumbs").count() == 0
+
+    with sqlite3.connect(file) as connection:
+        found = connection.execute("SELECT decision, source, score FROM feedback").fetchall()
+    assert found == [(judged, "playground", 1)]
+
+
+async def asked(page: Any) -> None:
+    """Ask at every tier, and wait for the answers."""
+    await page.click("text=Ask at every tier")
+    await page.wait_for_selector(".answer-card")
+    await page.wait_for_selector("#stop", state="hidden")
 
 
 async def test_a_decision_is_chosen_with_the_keyboard(browser: Any, running: Running) -> None:

@@ -274,6 +274,10 @@ ELSEWHERE = {
     "unsupported_encoding": "test_encoded_bodies",
     "invalid_encoding": "test_encoded_bodies",
     "host_not_allowed": "test_browsers",
+    **dict.fromkeys(
+        ("evidence_off", "evidence_unavailable", "decision_not_found", "feedback_contradicts"),
+        "test_feedback",
+    ),
     "too_many_connections": "limits/test_connections",
 }
 """Codes that no case provokes, and why not or in which test."""

@@ -72,7 +72,7 @@ async def test_every_route_under_v1_asks_for_a_key(guarded: Running, backend: Ba
             assert answer.headers["www-authenticate"] == "Bearer"
             assert answer.headers["x-request-id"]
 
-    assert {*REQUESTS, "/v1/models", "/v1/models/tiny"} == {path for _, path in routes}
+    assert {*REQUESTS, "/v1/feedback", "/v1/models", "/v1/models/tiny"} == {path for _, path in routes}
     assert before == len(backend.requests)
 
 

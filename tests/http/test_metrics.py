@@ -203,6 +203,7 @@ ELSEWHERE = {
     "test_scrapes.py": ["budget_holders_left_out"],
     "limits/test_connections.py": ["connections", "connections_refused"],
     "test_causes.py": ["backend_cause"],
+    "test_feedback.py": ["feedback"],
     "test_odd_responses.py": ["uncounted", "parser_lost"],
     "../budget/test_when_redis_fails.py": ["budget_fallbacks"],
 }

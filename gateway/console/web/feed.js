@@ -23,6 +23,12 @@ export async function* events(response) {
 
 export const bearer = (key) => (key ? { authorization: `Bearer ${key}` } : {});
 
+/** What a response with an error says. */
+export async function refusal(response) {
+  const body = await response.json().catch(() => null);
+  return body?.error?.message ?? `The gateway responded with status ${response.status}.`;
+}
+
 /** Follow the console's stream and reconnect when it ends. `on` has a function for each event, and state(word). */
 export async function follow(on) {
   for (;;) {

@@ -2,7 +2,8 @@
 
 import { chip, select } from "./decisions.js";
 import { get, h, integer } from "./dom.js";
-import { bearer, events } from "./feed.js";
+import { bearer, events, refusal } from "./feed.js";
+import { thumbs } from "./thumbs.js";
 
 let running = null;
 
@@ -59,6 +60,8 @@ async function run(made, question, signal) {
     if (!response.ok) throw new Error(await refusal(response));
     decided(made, response.headers);
     await read(made, response, begun);
+    const id = response.headers.get("x-thinkmeter-decision-id");
+    if (id && made.state.snapshot.feedback) made.element.append(thumbs(id, made.name));
   } catch (error) {
     const stopped = error.name === "AbortError";
     made.answer.textContent = stopped ? "stopped" : error.message;
@@ -66,11 +69,6 @@ async function run(made, question, signal) {
   } finally {
     made.element.setAttribute("aria-busy", "false");
   }
-}
-
-async function refusal(response) {
-  const body = await response.json().catch(() => null);
-  return body?.error?.message ?? `The gateway responded with status ${response.status}.`;
 }
 
 function decided(made, headers) {

@@ -11,11 +11,13 @@ from tests.http.fuzz.live import Live
 
 
 @pytest.fixture(scope="module")
-def live() -> Iterator[Live]:
-    live = Live()
-    live.start()
-    yield live
-    live.stop()
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    live = Live(str(tmp_path_factory.mktemp("evidence") / "evidence.db"))
+    with pytest.MonkeyPatch.context() as patch:  # unknown decisions are looked for only twice
+        patch.setattr("gateway.evidence.feedback_desk._PAUSES", (0.001,))
+        live.start()
+        yield live
+        live.stop()
 
 
 @pytest.fixture(autouse=True)

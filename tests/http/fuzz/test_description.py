@@ -26,6 +26,7 @@ OPERATIONS = [
     *("GET /admin/budgets", "GET /admin/budgets/{name}", "GET /admin/budgets/{name}/{holder}"),
     *("PUT /admin/budgets/{name}/{holder}", "DELETE /admin/budgets/{name}/{holder}"),
     *(f"POST /admin/budgets/{{name}}/{{holder}}/{word}" for word in ("top-up", "reset")),
+    "POST /v1/feedback",
     *("GET /console", "GET /health", "GET /ping", "POST /tokenize", "POST /detokenize"),
     *(f"POST {path}" for path in ROUTES),
 ]
@@ -40,7 +41,7 @@ def test_every_operation_is_tried(operations: dict[str, Any]) -> None:
     ("label", "mode"),
     [
         *((label, GenerationMode.POSITIVE) for label in OPERATIONS),
-        *((f"POST {path}", GenerationMode.NEGATIVE) for path in ROUTES),
+        *((f"POST {path}", GenerationMode.NEGATIVE) for path in (*ROUTES, "/v1/feedback")),
     ],
 )
 def test_own_description(operations: dict[str, Any], label: str, mode: GenerationMode) -> None:

@@ -62,6 +62,7 @@ def _decisions() -> None:
     )
     op.create_index("decisions_at", "decisions", ["at"])
     op.create_index("decisions_conversation", "decisions", ["conversation"])
+    op.create_index("decisions_request", "decisions", ["request_id", "key"])
 
 
 def _feedback() -> None:
