@@ -135,12 +135,10 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
-    def _evidence_is_kept(self) -> Self:
+    def _evidence_is_possible(self) -> Self:
         for name in ("shadow", "holdout"):
-            if getattr(self, name) is not None and self.evidence is None:
-                raise _wrong((name,), "needs `evidence: {}`, where its results are kept")
-        if self.holdout is not None:
-            self._check_tier(("holdout", "policy"), self.holdout.policy, None)
+            if getattr(self, name) is not None:
+                raise _wrong((name,), "has no effect in this version; leave it out")
         return self
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, Table, delete, select, true, tuple_
 
 from gateway.evidence.database import explained, is_sqlite, writing
-from gateway.evidence.retention import shrink
+from gateway.evidence.retention import shrink_file
 from gateway.evidence.rows import pseudonym
 from gateway.evidence.schema import STORED, decisions, feedback, measurements, shadow_pairs
 
@@ -71,7 +71,7 @@ def erase(engine: Engine) -> bool:
                 for table in STORED.values():
                     connection.exec_driver_sql(f"VACUUM {table.name}")
             return True
-        while shrink(engine):
+        while shrink_file(engine):
             continue
         return _empty_log(engine)
 

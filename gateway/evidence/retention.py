@@ -70,7 +70,7 @@ class Retention:
             if self._surplus > 0:
                 deleted = _delete_oldest(connection)
                 self._surplus = self._surplus - deleted * self._row_bytes if deleted else 0
-        return shrink(engine) or _SLICE in gone or self._surplus > 0
+        return shrink_file(engine) or _SLICE in gone or self._surplus > 0
 
 
 def used_bytes(connection: Connection) -> int:
@@ -84,7 +84,7 @@ def used_bytes(connection: Connection) -> int:
     return sum(_estimate(connection, table) for table in STORED.values())
 
 
-def shrink(engine: Engine) -> bool:
+def shrink_file(engine: Engine) -> bool:
     """Give free pages of a SQLite file back to the file system. True if more are left."""
     if not is_sqlite(engine):
         return False
