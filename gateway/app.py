@@ -95,7 +95,7 @@ class Gateway:
             self.metrics, self._read_budgets, lambda: self.snapshot.settings.metrics.max_age
         )
         self.health = HealthChecks(self.upstream, self.backends)
-        self.evidence = evidence_of(settings.evidence, self.finished, self.metrics.count_feedback)
+        self.evidence = evidence_of(settings.evidence, self.finished, self.metrics)
         self.console = Console(
             lambda: self.snapshot,
             draining=lambda: self.draining,

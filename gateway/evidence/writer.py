@@ -26,6 +26,7 @@ from gateway.evidence.retention import LOOK_SECONDS, Retention
 from gateway.evidence.rows import DecisionRow, Row
 from gateway.evidence.schema import STORED
 from gateway.evidence.statements import fitted, statements
+from gateway.evidence.watching import StoreWatch
 
 log = logging.getLogger("thinkmeter.evidence")
 
@@ -38,6 +39,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 """Seconds between two attempts while the store is away."""
 _RETENTION_SHARE = 0.2
 """Seconds of deleting at a time; then rows are written again."""
+DROP_REASONS = ("full", "invalid", "shutdown")
+"""Why rows are not written: too many wait, the store refuses one, or the gateway ends."""
 _REFUSALS = (DataError, IntegrityError, ProgrammingError, TypeError, ValueError, OverflowError)
 """Errors of a row, not of the store."""
 
@@ -78,7 +81,8 @@ class EvidenceWriter:
         self.written: Counter[str] = Counter()
         """Rows, by table."""
         self.dropped: Counter[str] = Counter()
-        """Rows that were not written: `full` (the queue was), `invalid`, or `shutdown`."""
+        """Rows that were not written, by one of DROP_REASONS."""
+        self.watch = StoreWatch()
 
     @property
     def waiting(self) -> int:
@@ -164,6 +168,7 @@ class EvidenceWriter:
     def _retain(self, store: Engine) -> None:
         """Delete old rows, for a short while."""
         now = time.monotonic()
+        self.watch.look(store, now)
         if now < self._next_look:
             return
         try:
@@ -232,6 +237,7 @@ class EvidenceWriter:
         self._done_characters += sum(
             len(row.prompt) for row in self._batch if isinstance(row, DecisionRow) and row.prompt is not None
         )
+        self.watch.note(self._batch)
         self._batch = []
         self._works()
 
