@@ -116,7 +116,8 @@ class Gateway:
         self._cors = CorsRule.of(settings.server.cors)
         self._hot = {endpoint.path.encode(): endpoint for endpoint in ENDPOINTS}
         self._rest = api.application(self._lifespan)
-        console.add_routes(self._rest, self.console, lambda: self.snapshot.settings)
+        quality = self.evidence.quality.show if self.evidence else None
+        console.add_routes(self._rest, self.console, lambda: self.snapshot.settings, quality)
         admin.add_routes(self._rest, self.ledger, self.overview, lambda: self.snapshot)
         desk = self.evidence.desk if self.evidence else None
         feedback.add_routes(self._rest, desk, lambda: self.snapshot)

@@ -7,6 +7,7 @@ import asyncio
 from gateway.config.evidence import EvidenceSettings
 from gateway.evidence.feedback import Decided
 from gateway.evidence.feedback_desk import FeedbackDesk
+from gateway.evidence.quality_board import QualityBoard
 from gateway.evidence.schema import STORED
 from gateway.evidence.writer import DROP_REASONS, EvidenceWriter
 from gateway.telemetry.evidence_metrics import EvidenceState
@@ -24,7 +25,7 @@ class EvidenceService:
         self.writer = EvidenceWriter(settings)
 
         def count_judged(decision: Decided, score: float) -> None:
-            place = (decision.model, decision.tier, decision.arm)
+            place = (decision.model, decision.tier, decision.arm or "")
             metrics.evidence.count_judged(*place, score, decision.correct)
 
         self.desk = FeedbackDesk(
@@ -34,6 +35,7 @@ class EvidenceService:
             count_judged=count_judged,
         )
         metrics.evidence.state = self.state
+        self.quality = QualityBoard(settings, self.writer)
         self._finished = finished
 
     def start(self) -> None:
@@ -55,4 +57,5 @@ class EvidenceService:
         """Write what waits, for a bounded time, and close the store."""
         self._finished.flush()
         self.desk.close()
+        self.quality.close()
         await asyncio.to_thread(self.writer.close, _CLOSE_SECONDS)
