@@ -18,7 +18,7 @@ ADAPTIVE, HOLDOUT = "adaptive", "holdout"
 _Z = NormalDist().inv_cdf(0.975)
 
 
-class Between(Struct, frozen=True):
+class Bounded(Struct, frozen=True):
     """An estimate with its 95 % interval."""
 
     mean: float
@@ -35,7 +35,7 @@ class Group(Struct, frozen=True):
     requests: int
     rated: int
     """Answers with feedback."""
-    right: Between | None
+    right: Bounded | None
     """Share of the rated that was right; None if none is rated."""
     expected: float | None
     """The head's P(right) of the rated, on average."""
@@ -46,10 +46,10 @@ class Group(Struct, frozen=True):
 class ArmComparison(Struct, frozen=True):
     """The adaptive arm minus the hold-out."""
 
-    right: Between
+    right: Bounded
     missing: int
     """Judged answers of the hold-out that are missing until the interval is ± OF_INTEREST wide."""
-    saved: Between | None
+    saved: Bounded | None
     """Share of completion tokens that an adaptive answer needs less."""
 
 
@@ -57,7 +57,7 @@ class Calibration(Struct, frozen=True):
     """Answers for which the head expected about the same."""
 
     expected: float
-    right: Between
+    right: Bounded
     rated: int
 
 
@@ -137,9 +137,9 @@ def _total(cells: Sequence[SummaryCell]) -> Callable[[Callable[[SummaryCell], fl
     return lambda value: sum(map(value, cells))
 
 
-def _share(right: float, rated: int) -> Between:
+def _share(right: float, rated: int) -> Bounded:
     mean = right / rated
-    return Between(mean, *wilson(min(max(mean, 0.0), 1.0), rated))
+    return Bounded(mean, *wilson(min(max(mean, 0.0), 1.0), rated))
 
 
 def _calibration(cell: CalibrationCell) -> Calibration:
@@ -156,7 +156,7 @@ def _comparison(adaptive: Sequence[SummaryCell], holdout: Sequence[SummaryCell])
     low = mean - math.hypot(a.mean - a.low, b.high - b.mean)
     high = mean + math.hypot(a.high - a.mean, b.mean - b.low)
     missing = max(0, _needed(a.mean, ours.rated, b.mean) - theirs.rated)
-    return ArmComparison(Between(mean, low, high), missing, _saved(adaptive, holdout))
+    return ArmComparison(Bounded(mean, low, high), missing, _saved(adaptive, holdout))
 
 
 def _needed(adaptive: float, rated: int, holdout: float) -> int:
@@ -175,7 +175,7 @@ def _variance(share: float) -> float:
     return max(share * (1 - share), 0.05 * 0.95)
 
 
-def _saved(adaptive: Sequence[SummaryCell], holdout: Sequence[SummaryCell]) -> Between | None:
+def _saved(adaptive: Sequence[SummaryCell], holdout: Sequence[SummaryCell]) -> Bounded | None:
     """One minus the ratio of two means, with the interval of its logarithm (delta method)."""
     ours, theirs = _tokens(adaptive), _tokens(holdout)
     if ours is None or theirs is None:
@@ -183,7 +183,7 @@ def _saved(adaptive: Sequence[SummaryCell], holdout: Sequence[SummaryCell]) -> B
     (mean, variance), (other, other_variance) = ours, theirs
     ratio = math.log(mean / other)
     half = _Z * math.sqrt(variance / mean**2 + other_variance / other**2)
-    return Between(*(1 - math.exp(end) for end in (ratio, ratio + half, ratio - half)))
+    return Bounded(*(1 - math.exp(end) for end in (ratio, ratio + half, ratio - half)))
 
 
 def _tokens(cells: Sequence[SummaryCell]) -> tuple[float, float] | None:
