@@ -17,7 +17,7 @@ from tests.evidence.made import decision, eventually_async, shadow, store_rows
 from tests.fakes.backend import Backend
 from tests.serving import Running, configuration, serving
 
-RUNGS = [(0, "direct", 0.55, 40), (1, "short", 0.72, 180), (3, "medium", 0.84, 420), (5, "long", 0.93, 900)]
+RUNGS = [(0, "direct", 0.84, 40), (1, "short", 0.8, 180), (3, "medium", 0.76, 420), (5, "long", 0.85, 900)]
 KEYS = [{"name": "web", "key": "web-secret"}]
 
 
@@ -27,7 +27,7 @@ def rows(number: int = 900) -> list[Row]:
     for i in range(number):
         held = rng.random() < 0.15
         rung, tier, right, tokens = RUNGS[3] if held else rng.choice(RUNGS[:3] + RUNGS[1:3])
-        expected = min(max(right + rng.uniform(-0.15, 0.15), 0.02), 0.99)
+        expected = min(max(right + rng.triangular(-0.5, 0.2), 0.02), 0.99)
         place = {"rung": rung, "tier": tier, "correct": expected, "arm": "holdout" if held else "adaptive"}
         at = now - rng.uniform(60, 6 * 86_400)
         used = round(tokens * rng.uniform(0.6, 1.5))

@@ -2,7 +2,7 @@
 
 import { h, integer, percent, s } from "./dom.js";
 
-const WIDE = 120;
+const WIDE = 180;
 
 /** A share with its 95 % interval, on a scale from 0 to 1, with a mark where it was expected. */
 export function intervalBar({ mean, low, high }, expected) {
@@ -18,7 +18,7 @@ export function intervalBar({ mean, low, high }, expected) {
 /** Each tenth of P(right): the share that was right, with its interval. On the diagonal the head is as sure as it should be. */
 export function calibrationPlot(bins) {
   const [wide, tall, left, low] = [420, 260, 44, 34];
-  const x = (share) => left + share * (wide - left - 12);
+  const x = (share) => left + share * (wide - left - 22);
   const y = (share) => tall - low - share * (tall - low - 10);
   const parts = [0, 0.25, 0.5, 0.75, 1].flatMap((share) => [
     s("line", { x1: x(0), x2: x(1), y1: y(share), y2: y(share), class: "grid" }),
