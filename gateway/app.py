@@ -95,7 +95,7 @@ class Gateway:
             self.metrics, self._read_budgets, lambda: self.snapshot.settings.metrics.max_age
         )
         self.health = HealthChecks(self.upstream, self.backends)
-        self.evidence = evidence_of(settings.evidence, self.finished, self.metrics.count_feedback)
+        self.evidence = evidence_of(settings.evidence, self.finished, self.metrics)
         self.pipeline.keeps_evidence = self.evidence is not None
         self.pipeline.shadows = shadows_of(self.evidence, self.upstream, self.ledger, self.metrics, self)
         self.console = Console(
@@ -120,7 +120,8 @@ class Gateway:
         self._rest = self._add_routes(api.application(self._lifespan))
 
     def _add_routes(self, app: FastAPI) -> FastAPI:
-        console.add_routes(app, self.console, lambda: self.snapshot.settings)
+        quality = self.evidence.quality.show if self.evidence else None
+        console.add_routes(app, self.console, lambda: self.snapshot.settings, quality)
         admin.add_routes(app, self.ledger, self.overview, lambda: self.snapshot)
         desk = self.evidence.desk if self.evidence else None
         feedback.add_routes(app, desk, lambda: self.snapshot)

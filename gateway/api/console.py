@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
+from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.responses import Response, StreamingResponse
@@ -14,6 +15,7 @@ from gateway.console.access import authorize
 from gateway.console.state import Console
 from gateway.errors import RouteNotFound
 from gateway.http.exchange import Exchange
+from gateway.openai_api.requests import encode
 from gateway.telemetry.access_log import audit
 from gateway.telemetry.record import Record
 
@@ -29,8 +31,16 @@ _HEADERS = {
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
 
 
-def add_routes(app: FastAPI, console: Console, settings: Callable[[], Settings]) -> None:
-    """Define the routes. The page contains no data and needs no key; the stream of events needs one."""
+def add_routes(
+    app: FastAPI,
+    console: Console,
+    settings: Callable[[], Settings],
+    quality: Callable[[], Awaitable[dict[str, Any]]] | None = None,
+) -> None:
+    """Define the routes. The page contains no data and needs no key; what it shows needs one.
+
+    quality: returns what is known about the answers; None without a store of evidence.
+    """
     pages = {
         entry.name: entry.read_bytes()
         for entry in files("gateway.console").joinpath("web").iterdir()
@@ -58,6 +68,13 @@ def add_routes(app: FastAPI, console: Console, settings: Callable[[], Settings])
         if exchange.head.method == "HEAD":  # the stream would never end
             return Response(media_type="text/event-stream", headers=headers)
         return StreamingResponse(console.events(), media_type="text/event-stream", headers=headers)
+
+    @app.get("/console/quality", summary="What the console shows about the answers", tags=["operations"])
+    async def answers(request: Request) -> Response:
+        record: Record = request.scope["thinkmeter.record"]
+        record.key = authorize(settings(), request.scope["thinkmeter.exchange"].headers)
+        found = await quality() if quality else {"state": "off"}
+        return Response(encode(found), media_type="application/json", headers={"Cache-Control": "no-store"})
 
     @app.get("/console/{name}", include_in_schema=False)
     async def asset(name: str) -> Response:

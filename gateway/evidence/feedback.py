@@ -55,6 +55,11 @@ class Decided(Struct, frozen=True):
     id: str
     key: str | None
     """The name of the key that made the request."""
+    model: str = ""
+    tier: str = ""
+    arm: str = ""
+    correct: float = 0.0
+    """The head's P(right)."""
 
 
 class Rater(Struct, frozen=True):
@@ -76,6 +81,8 @@ class Ruling(Struct, frozen=True):
     row: FeedbackRow | None = None
     """What is to be kept; None for a repetition."""
     error: GatewayError | None = None
+    judged: Decided | None = None
+    """The decision, if this source judges it for the first time."""
 
 
 def read_feedback(body: bytes) -> tuple[list[Feedback], bool]:
@@ -121,7 +128,8 @@ def judge(
     if said == item.value and item.comment is None:
         return Ruling("repeated")
     row = FeedbackRow(own[0].id, now, own[0].key, item.source, item.value, item.comment)
-    return Ruling("taken" if said is None or said == item.value else "replaced", row)
+    outcome: FeedbackOutcome = "taken" if said is None or said == item.value else "replaced"
+    return Ruling(outcome, row, judged=own[0] if said is None else None)
 
 
 def _named(item: Feedback) -> str:

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from gateway.evidence.database import EvidenceUnavailable
 from gateway.evidence.errors import FeedbackUnavailable
-from gateway.evidence.feedback import Feedback, FeedbackOutcome, Rater, Ruling, judge
+from gateway.evidence.feedback import Decided, Feedback, FeedbackOutcome, Rater, Ruling, judge
 from gateway.evidence.feedback_lookup import KnownDecisions, id_of, look_up
 from gateway.evidence.writer import EvidenceWriter
 
@@ -35,16 +35,19 @@ class FeedbackDesk:
         *,
         note_finished: Callable[[], None] = lambda: None,
         count: Callable[[FeedbackOutcome], None] = lambda _: None,
+        count_judged: Callable[[Decided, float], None] = lambda _decision, _score: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """writer: started, and closed by its owner.
 
         note_finished: queues the decisions of finished requests that wait for it.
         count: is told every outcome.
+        count_judged: is told every decision that a source judges for the first time, and the score.
         """
         self._writer = writer
         self._note_finished = note_finished
         self._count = count
+        self._count_judged = count_judged
         self._clock = clock
         self._queued: dict[str, tuple[float, dict[str, float]]] = {}
         """By decision: when something was last queued about it, and the scores by source. Oldest first."""
@@ -79,6 +82,8 @@ class FeedbackDesk:
             return ruling
         if not self._writer.put(row):
             return Ruling("unavailable", error=_unavailable("too many rows wait"))
+        if ruling.judged:
+            self._count_judged(ruling.judged, row.score)
         _, queued = self._queued.pop(row.decision, (now, {}))
         self._queued[row.decision] = now, queued | {row.source: row.score}
         if len(self._queued) > _REMEMBERED:

@@ -15,6 +15,8 @@ from gateway.evidence.schema import decisions, feedback
 _ENOUGH = 2
 """Decisions of one request ID that are looked up. More than one are too many already."""
 
+_DECIDED = tuple(decisions.c[name] for name in Decided.__struct_fields__)
+
 
 class KnownDecisions(Struct):
     """What the store has about some items of feedback."""
@@ -39,9 +41,8 @@ def look_up(engine: Engine, items: Collection[Feedback], rater: Rater) -> KnownD
     with explained(), engine.connect() as connection:
         ids = {item.decision_id for item in items if item.decision_id is not None}
         if ids:
-            kept = select(decisions.c.id, decisions.c.key).where(decisions.c.id.in_(ids))
-            for name, owner in connection.execute(kept):
-                known.decisions[f"d:{name}"].append(Decided(name, owner))
+            for row in connection.execute(select(*_DECIDED).where(decisions.c.id.in_(ids))):
+                known.decisions[f"d:{row[0]}"].append(Decided(*row))
         for request_id in {item.request_id for item in items if item.request_id is not None}:
             found = _of_request(connection, request_id, rater)
             known.decisions[f"r:{request_id}"] = found
@@ -55,9 +56,7 @@ def look_up(engine: Engine, items: Collection[Feedback], rater: Rater) -> KnownD
 
 def _of_request(connection: Connection, request_id: str, rater: Rater) -> list[Decided]:
     """The decisions of this rater whose requests had this ID and were answered."""
-    kept = select(decisions.c.id, decisions.c.key).where(
-        decisions.c.request_id == request_id, decisions.c.status < 400
-    )
+    kept = select(*_DECIDED).where(decisions.c.request_id == request_id, decisions.c.status < 400)
     if not rater.everybody:
         kept = kept.where(decisions.c.key == rater.key)
     return [Decided(*row) for row in connection.execute(kept.limit(_ENOUGH))]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.budget.ledger import Ledger
 from gateway.config.evidence import EvidenceSettings
-from gateway.evidence.feedback import FeedbackOutcome
 from gateway.snapshot import Snapshot
 from gateway.telemetry.finished import FinishedRecords
 from gateway.telemetry.metrics import Metrics
@@ -19,16 +17,14 @@ if TYPE_CHECKING:
 
 
 def evidence_of(
-    settings: EvidenceSettings | None,
-    finished: FinishedRecords,
-    count_feedback: Callable[[FeedbackOutcome], None],
+    settings: EvidenceSettings | None, finished: FinishedRecords, metrics: Metrics
 ) -> EvidenceService | None:
     """The evidence under these settings; None without any."""
     if settings is None:
         return None
     from gateway.evidence.service import EvidenceService  # noqa: PLC0415 - it imports SQLAlchemy
 
-    return EvidenceService(settings, finished, count_feedback)
+    return EvidenceService(settings, finished, metrics)
 
 
 class ServingState(Protocol):

@@ -6,16 +6,32 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Engine, Row, Select, Table, and_, func, select, text, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Double,
+    Engine,
+    Row,
+    Select,
+    Subquery,
+    Table,
+    and_,
+    cast,
+    func,
+    select,
+    text,
+    tuple_,
+)
 
 from gateway.evidence.database import explained, is_sqlite
+from gateway.evidence.quality_cells import SummaryCell
 from gateway.evidence.retention import used_bytes
 from gateway.evidence.schema import STORED, decisions, feedback
 
 _IDS_PER_QUERY = 500
 _PAGE = 2_000
 """Rows of an export per transaction: one that stays open for long lets the log of SQLite grow."""
-_SUMMARY_TIMEOUT = "60s"
+SUMMARY_TIMEOUT = "60s"
+"""Of a query of PostgreSQL that sums up many rows."""
 
 
 class DecisionOwner(Struct, frozen=True):
@@ -33,34 +49,6 @@ class FeedbackGiven(Struct, frozen=True):
     source: str
     at: float
     score: float
-
-
-class SummaryCell(Struct, frozen=True):
-    """Sums over the decisions of one model, arm and rung."""
-
-    model: str
-    arm: str
-    rung: int
-    requests: int
-    failed: int
-    """Status 400 and above."""
-    prompt_tokens: int
-    completion_tokens: int
-    reasoning_tokens: int
-    expected_tokens: float
-    """What the head expected of all these requests together."""
-    expected_right: float
-    """The sum of the head's P(right)."""
-    rated: int
-    """Decisions with feedback. Of several sources the mean counts."""
-    right: float
-    """The sum of the scores of the rated."""
-    right_squares: float
-    """The sum of their squares, for an interval."""
-    rated_expected_right: float
-    """The sum of P(right) over the rated, to compare with `right`."""
-    rated_tokens: int
-    """Completion tokens of the rated."""
 
 
 class TableState(Struct, frozen=True):
@@ -117,7 +105,7 @@ def summary(engine: Engine, since: float, until: float) -> list[SummaryCell]:
     """
     with explained(), engine.connect() as connection:
         if not is_sqlite(engine):
-            connection.execute(text(f"SET LOCAL statement_timeout = '{_SUMMARY_TIMEOUT}'"))
+            connection.execute(text(f"SET LOCAL statement_timeout = '{SUMMARY_TIMEOUT}'"))
         totals = connection.execute(_totals(since, until)).all()
         rated = {tuple(row[:3]): row[3:] for row in connection.execute(_rated(since, until))}
     return [SummaryCell(*row, *rated.get(tuple(row[:3]), (0, 0.0, 0.0, 0.0, 0))) for row in totals]
@@ -133,12 +121,15 @@ def _totals(since: float, until: float) -> Select[Any]:
     return (
         select(
             *group,
+            func.max(c.tier),
             func.count(),
             func.count().filter(c.status >= 400),
             *(
                 func.coalesce(func.sum(column), 0)
                 for column in (c.prompt_tokens, c.completion_tokens, c.reasoning_tokens)
             ),
+            func.count(c.completion_tokens),
+            func.coalesce(func.sum(cast(c.completion_tokens, Double) * c.completion_tokens), 0.0),
             func.sum(c.tokens),
             func.sum(c.correct),
         )
@@ -148,14 +139,16 @@ def _totals(since: float, until: float) -> Select[Any]:
     )
 
 
+def mean_scores() -> Subquery:
+    """Of each decision that was judged: the mean over its sources."""
+    f = feedback.c
+    return select(f.decision, func.avg(f.score).label("score")).group_by(f.decision).subquery()
+
+
 def _rated(since: float, until: float) -> Select[Any]:
     """Begins with the feedback, which is on few of the decisions."""
     c = decisions.c
-    scores = (
-        select(feedback.c.decision, func.avg(feedback.c.score).label("score"))
-        .group_by(feedback.c.decision)
-        .subquery()
-    )
+    scores = mean_scores()
     score = scores.c.score
     return (
         select(

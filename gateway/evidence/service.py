@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from gateway.config.evidence import EvidenceSettings
-from gateway.evidence.feedback import FeedbackOutcome
+from gateway.evidence.feedback import Decided
 from gateway.evidence.feedback_desk import FeedbackDesk
+from gateway.evidence.quality_board import QualityBoard
 from gateway.evidence.recording import Keeping, Recorder
 from gateway.evidence.redacting import Redactor
-from gateway.evidence.writer import EvidenceWriter
+from gateway.evidence.schema import STORED
+from gateway.evidence.writer import DROP_REASONS, EvidenceWriter
+from gateway.telemetry.evidence_metrics import EvidenceState
 from gateway.telemetry.finished import FinishedRecords
+from gateway.telemetry.metrics import Metrics
 
 _CLOSE_SECONDS = 5.0
 
@@ -19,15 +22,22 @@ _CLOSE_SECONDS = 5.0
 class EvidenceService:
     """The writer of the store and the desk for feedback, which start and stop with the gateway."""
 
-    def __init__(
-        self,
-        settings: EvidenceSettings,
-        finished: FinishedRecords,
-        count_feedback: Callable[[FeedbackOutcome], None],
-    ) -> None:
-        """finished: the requests that have ended. count_feedback: is told what became of each feedback."""
+    def __init__(self, settings: EvidenceSettings, finished: FinishedRecords, metrics: Metrics) -> None:
+        """finished: the requests that have ended. metrics: count the feedback."""
         self.writer = EvidenceWriter(settings)
-        self.desk = FeedbackDesk(self.writer, note_finished=finished.flush, count=count_feedback)
+
+        def count_judged(decision: Decided, score: float) -> None:
+            place = (decision.model, decision.tier, decision.arm or "")
+            metrics.evidence.count_judged(*place, score, decision.correct)
+
+        self.desk = FeedbackDesk(
+            self.writer,
+            note_finished=finished.flush,
+            count=metrics.evidence.count_feedback,
+            count_judged=count_judged,
+        )
+        metrics.evidence.state = self.state
+        self.quality = QualityBoard(settings, self.writer)
         self._redactor = Redactor(settings.redact) if settings.redact else None
         keeping = Keeping(settings.prompts, self._redactor, self.writer.dropped)
         self.recorder = Recorder(self.writer.put, keeping)
@@ -38,10 +48,22 @@ class EvidenceService:
         """Open the store and begin to write, in the background."""
         self.writer.start()
 
+    def state(self) -> EvidenceState:
+        """The state of the store, for metrics. All series exist from the start, so that a rise is seen."""
+        writer, watch = self.writer, self.writer.watch
+        up = False if writer.failing else None if writer.engine is None else True
+        rows = dict.fromkeys((table.name for table in STORED.values()), 0) | writer.written
+        dropped = dict.fromkeys(DROP_REASONS, 0) | writer.dropped
+        return EvidenceState(
+            *(up, writer.waiting, rows, dropped),
+            *(watch.pairs, watch.flips, watch.size, watch.oldest),
+        )
+
     async def stop(self) -> None:
         """Write what waits, for a bounded time, and close the store."""
         self._finished.flush()
         self.desk.close()
+        self.quality.close()
         await asyncio.to_thread(self.writer.close, _CLOSE_SECONDS)
         if self._redactor:
             self._redactor.close()

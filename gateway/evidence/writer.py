@@ -26,6 +26,7 @@ from gateway.evidence.retention import LOOK_SECONDS, Retention
 from gateway.evidence.rows import DecisionRow, Row, UnmadeRow
 from gateway.evidence.schema import STORED
 from gateway.evidence.statements import fitted, statements
+from gateway.evidence.watching import StoreWatch
 
 log = logging.getLogger("thinkmeter.evidence")
 
@@ -43,6 +44,11 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 """Seconds between two attempts while the store is away."""
 _RETENTION_SHARE = 0.2
 """Seconds of deleting at a time; then rows are written again."""
+DROP_REASONS = ("full", "invalid", "shutdown", "unredacted")
+"""Why rows are not written: too many wait, the store refuses one, or the gateway ends.
+
+With `unredacted` a row is written, and only its prompt is missing.
+"""
 _REFUSALS = (DataError, IntegrityError, ProgrammingError, TypeError, ValueError, OverflowError)
 """Errors of a row, not of the store."""
 
@@ -84,10 +90,8 @@ class EvidenceWriter:
         self.written: Counter[str] = Counter()
         """Rows, by table."""
         self.dropped: Counter[str] = Counter()
-        """Rows that were not written: `full` (the queue was), `invalid`, or `shutdown`.
-
-        And rows written without their prompt, as `unredacted`.
-        """
+        """Rows that were not written, by one of DROP_REASONS."""
+        self.watch = StoreWatch()
 
     @property
     def waiting(self) -> int:
@@ -174,6 +178,7 @@ class EvidenceWriter:
     def _retain(self, store: Engine) -> None:
         """Delete old rows, for a short while."""
         now = time.monotonic()
+        self.watch.look(store, now)
         if now < self._next_look:
             return
         try:
@@ -262,6 +267,7 @@ class EvidenceWriter:
             self.dropped["invalid"] += refused
         self._done_characters += self._batch_characters
         self._batch_characters = 0
+        self.watch.note(self._batch)
         self._batch = []
         self._works()
 

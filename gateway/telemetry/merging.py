@@ -9,11 +9,15 @@ from dataclasses import dataclass, field
 _SUMMED = {
     *("thinkmeter_requests_in_flight", "thinkmeter_connections", "thinkmeter_backend_in_flight"),
     "thinkmeter_shadow_in_flight",
+    "thinkmeter_evidence_waiting",
     *("thinkmeter_budget_undelivered", "process_resident_memory_bytes", "process_virtual_memory_bytes"),
     *("process_open_fds", "process_max_fds"),
 }
 """Gauges of what each worker has by itself."""
-_LOWEST = {"thinkmeter_backend_up", "thinkmeter_redis_up", "process_start_time_seconds"}
+_LOWEST = {
+    *("thinkmeter_backend_up", "thinkmeter_redis_up", "thinkmeter_evidence_store_up"),
+    "process_start_time_seconds",
+}
 """Gauges where one worker that sees a fault is enough."""
 _READ = {"thinkmeter_budget_tokens", "thinkmeter_budget_holders_left_out", "thinkmeter_budget_stale_tokens"}
 """Gauges that a worker has read from Redis for this scrape. All others would be older."""

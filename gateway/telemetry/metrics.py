@@ -15,6 +15,7 @@ from gateway import __version__
 from gateway.openai_api.usage import SLACK
 from gateway.telemetry.budget_metrics import BudgetMetrics
 from gateway.telemetry.collectors import DroppedLines, PriorShare, Replicas
+from gateway.telemetry.evidence_metrics import EvidenceMetrics
 from gateway.telemetry.record import Record
 from gateway.telemetry.series import Count, Counts, Spread, Spreads
 from gateway.telemetry.shadow_metrics import ShadowMetrics
@@ -84,7 +85,6 @@ class Metrics:
         self.budget_held = counter("thinking_budget", text, "model backend outcome")
         self.cancelled = counter("upstream_cancelled", "Generations stopped before their end.", "model cause")
         self.retries = counter("upstream_retries", "Further attempts before the first byte.", "model")
-        self.feedback = counter("feedback", "Feedback of clients, by what became of it.", "outcome")
         self.reloads = counter("config_reloads", "Reloads of the configuration.", "result")
         self.in_flight = Count()
         running = Gauge("thinkmeter_requests_in_flight", "Requests in progress.", registry=registry)
@@ -115,6 +115,7 @@ class Metrics:
         registry.register(PriorShare(evidence))
         registry.register(DroppedLines(dropped_lines))
         self.budget, self.shadow = BudgetMetrics(registry), ShadowMetrics(registry)
+        self.evidence = EvidenceMetrics(registry)
         self._kind = cache(self._find_kind)
 
     def _add_losses(self, counter: Callable[[str, str, str], Counts]) -> None:
@@ -160,10 +161,6 @@ class Metrics:
             self._count_tokens(record, model, kind)
         if record.error or record.cancelled or record.attempts > 1 or usage.truncated or usage.lost_mark:
             self._count_trouble(record, model, tier)
-
-    def count_feedback(self, outcome: str) -> None:
-        """Count what became of one feedback."""
-        self.feedback.labels(outcome).inc()
 
     def _find_kind(self, route: str, model: str, tier: str, status: int, reason: str) -> _Kind:
         prompt, completion, reasoning, cached = (

@@ -85,6 +85,7 @@ def test_change_that_needs_a_restart_rolls_the_pods() -> None:
     assert template(price=0.1) == template(price=0.2)
     assert template(redis={"timeout": 1}) != template(redis={"timeout": 2})
     assert template(server={"keep_alive": 1}) != template(server={"keep_alive": 2})
+    assert template() != template(evidence={"url": "${EVIDENCE_URL}"})
     assert template(limits={"body_bytes": 1}) != template(limits={"body_bytes": 2})
     assert template(reservations={"lease": 10}) != template(reservations={"lease": 20})
     assert template() != template(reservations={"lease": 20})

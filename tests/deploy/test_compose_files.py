@@ -17,6 +17,11 @@ from tests.deploy.reading import ROOT, read
 EXAMPLE = dict(re.findall(r"^(?:# )?([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
 SERVICES: dict[str, Any] = read("compose.yaml")["services"]
 OURS = {name: service for name, service in SERVICES.items() if not name.startswith("vllm")}
+HANDED = {
+    name: "redis://:x@redis:6379/0" if name == "REDIS_URL" else name
+    for name in SERVICES["gateway"]["environment"]
+}
+"""The variables of the gateway's container."""
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -81,12 +86,26 @@ def test_weights_are_kept_whoever_the_image_runs_as(name: str) -> None:
 def test_a_replaced_configuration_is_seen() -> None:
     """The folder is mounted, not the file: a container keeps a mounted file that an editor has replaced."""
     service = SERVICES["gateway"]
-    (mount,) = service["volumes"]
+    [mount] = [each for each in service["volumes"] if each.startswith("./")]
     source, target, _ = mount.split(":")
     assert (ROOT / source).is_dir()
     assert service["environment"]["THINKMETER_CONFIG"].startswith(f"{target}/${{GATEWAY_CONFIG")
     named = EXAMPLE["GATEWAY_CONFIG"], "gateway.yaml"
     assert all((ROOT / source / name).is_file() for name in named)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "deploy/compose").glob("*.yaml")), ids=lambda path: path.name)
+def test_evidence_is_off_and_has_a_place(path: Path) -> None:
+    """Once the `#` is gone, all gateways have the file in a volume that their user may write to."""
+    text = path.read_text()
+    on = parse(text.replace("# evidence:", "evidence:"), HANDED).evidence
+    [mount] = [each for each in SERVICES["gateway"]["volumes"] if each.startswith("evidence:")]
+    folder = mount.split(":")[1]
+
+    assert parse(text, HANDED).evidence is None
+    assert on is not None
+    assert str(Path(on.file).parent) == folder
+    assert f"install -d -o 10001 -g 10001 -m 0700 {folder}\n" in (ROOT / "Dockerfile").read_text()
 
 
 def test_every_variable_is_in_the_example() -> None:
@@ -108,11 +127,7 @@ def test_what_is_mounted_exists() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "deploy/compose").glob("*.yaml")), ids=lambda path: path.name)
 def test_gateway_configuration_is_valid(path: Path) -> None:
     """Each configuration is valid with the variables of the container, and draining ends in time."""
-    handed = {
-        name: "redis://:x@redis:6379/0" if name == "REDIS_URL" else name
-        for name in SERVICES["gateway"]["environment"]
-    }
-    settings = parse(path.read_text(), handed)
+    settings = parse(path.read_text(), HANDED)
     assert settings.keys
     grace = int(SERVICES["gateway"]["stop_grace_period"].removesuffix("s"))
     assert grace > settings.server.drain_delay + settings.server.drain_timeout

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import shutil
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,11 @@ import aiohttp
 import pytest
 import yaml
 
+from gateway.config.evidence import EvidenceSettings
 from gateway.store.embedded import binary
 from tests.deploy.prometheus import Prometheus, backfill, prometheus
 from tests.deploy.reading import queries, rules, variables
+from tests.evidence.made import decision, store_rows
 from tests.fakes.backend import Backend
 from tests.serving import configuration, free_port, process
 
@@ -23,8 +27,13 @@ KEY = {"authorization": "Bearer secret-of-web"}
 HISTORY = {
     'thinkmeter_decisions_total{model="tiny",tier="short",reason="price",instance="older"}': 6.0,
     'thinkmeter_decisions_total{model="tiny",tier="long",reason="price",instance="older"}': 4.0,
+    'thinkmeter_shadow_pairs_total{model="tiny",result="tie",instance="older"}': 0.5,
+    'thinkmeter_shadow_flips_total{model="tiny",instance="older"}': 0.1,
 }
 ROUNDS = 8
+JUDGED = [decision(i, at=time.time(), arm=("adaptive", "holdout")[i % 2], key="web") for i in range(200)]
+"""Decisions in the store, about which feedback comes."""
+SERIALS = itertools.count()
 
 
 def settings(redis_port: int, *urls: str) -> dict[str, Any]:
@@ -84,6 +93,14 @@ async def chat(http: aiohttp.ClientSession, url: str, words: str, **fields: Any)
         return response.status
 
 
+async def judge(http: aiohttp.ClientSession, url: str, serial: int) -> None:
+    """Send feedback about one answer of each arm."""
+    for number, correct in ((2 * serial, True), (2 * serial + 1, serial % 2 == 0)):
+        body = {"decision_id": JUDGED[number].id, "correct": correct}
+        async with http.post(f"{url}/v1/feedback", json=body, headers=KEY) as response:
+            await response.read()
+
+
 async def leave(http: aiohttp.ClientSession, url: str) -> None:
     """Send a request and leave before the response is complete."""
     with contextlib.suppress(TimeoutError):
@@ -95,6 +112,7 @@ async def traffic(http: aiohttp.ClientSession, url: str, rounds: int) -> None:
     """Send several rounds of requests, far enough apart for several scrapes."""
     for _ in range(rounds):
         await everything(http, url)
+        await judge(http, url, next(SERIALS))
         await asyncio.sleep(0.7)
 
 
@@ -130,7 +148,8 @@ async def test_every_query_returns_data(tools: None, tmp_path: Path) -> None:
     redis_port, port = free_port(), free_port()
     backfill(tmp_path, HISTORY)
     async with Backend("tiny") as a, Backend("tiny") as b, aiohttp.ClientSession() as http:
-        config = settings(redis_port, a.url, b.url)
+        config = settings(redis_port, a.url, b.url) | {"evidence": {"file": str(tmp_path / "evidence.db")}}
+        store_rows(EvidenceSettings.model_validate(config["evidence"]), JUDGED)
         async with contextlib.AsyncExitStack() as stack:
             async with redis_server(tmp_path, redis_port):
                 gateway = await stack.enter_async_context(process(config, tmp_path, port=port))

@@ -41,7 +41,7 @@ def test_dashboards_can_be_told_apart() -> None:
     """Dashboards have fixed identifiers, no database identifiers, and links to all others."""
     boards = [json.loads(path.read_text()) for path in DASHBOARDS.glob("*.json")]
     assert {board["uid"] for board in boards} == {
-        f"thinkmeter-{n}" for n in ("budgets", "decisions", "service")
+        f"thinkmeter-{n}" for n in ("budgets", "decisions", "quality", "service")
     }
     for board in boards:
         assert not board.get("id")

@@ -10,6 +10,7 @@ from prometheus_client import Info
 from gateway.config.models import Replica
 from gateway.errors import BackendError, InvalidApiKey
 from gateway.telemetry.access_log import access_line
+from gateway.telemetry.evidence_metrics import EvidenceState
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import BudgetChange, BudgetFigures, Record
 from gateway.upstream.causes import Cause
@@ -26,6 +27,7 @@ def existing_metrics() -> dict[str, tuple[str, set[str]]]:
     evidence = {"tiny": Evidence("prior", 0, 1.0)}
     pools = [(Pool("tiny", "tiny", [replica]), replica)]
     metrics = Metrics(lambda: pools, lambda: evidence, lambda: {"stdout": 0})
+    metrics.evidence.state = lambda: EvidenceState(True, 0, size=0, oldest=0.0)
     types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", metrics.exposition().decode(), re.MULTILINE))
     labels: dict[str, set[str]] = {}
     for collector in metrics.registry._collector_to_names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -143,3 +144,11 @@ def eventually(holds: Callable[[], Any], seconds: float = 30) -> None:
     while not holds():
         assert time.monotonic() < end, "it did not come true"
         time.sleep(0.01)
+
+
+async def eventually_async(holds: Callable[[], Any], seconds: float = 30) -> None:
+    """The same on an event loop, which goes on meanwhile."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not come true"
+        await asyncio.sleep(0.01)

@@ -89,12 +89,14 @@ def test_summary_adds_up(settings: EvidenceSettings, store: EvidenceStore) -> No
         mine = [r for r in rows[100:500] if (r.model, r.arm, r.rung) == (cell.model, cell.arm, cell.rung)]
         rated = [(r, sum(s.values()) / len(s)) for r in mine if (s := scores.get(r.id))]
         expected = SummaryCell(
-            *(cell.model, cell.arm, cell.rung),
+            *(cell.model, cell.arm, cell.rung, "short"),
             requests=len(mine),
             failed=sum(r.status >= 400 for r in mine),
             prompt_tokens=sum(r.prompt_tokens or 0 for r in mine),
             completion_tokens=sum(r.completion_tokens or 0 for r in mine),
             reasoning_tokens=sum(r.reasoning_tokens or 0 for r in mine),
+            answered=sum(r.completion_tokens is not None for r in mine),
+            token_squares=sum((r.completion_tokens or 0) ** 2 for r in mine),
             expected_tokens=sum(r.tokens for r in mine),
             expected_right=sum(r.correct for r in mine),
             rated=len(rated),
@@ -103,7 +105,7 @@ def test_summary_adds_up(settings: EvidenceSettings, store: EvidenceStore) -> No
             rated_expected_right=sum(r.correct for r, _ in rated),
             rated_tokens=sum(r.completion_tokens or 0 for r, _ in rated),
         )
-        for name in cell.__struct_fields__[3:]:
+        for name in cell.__struct_fields__[4:]:
             assert getattr(cell, name) == pytest.approx(getattr(expected, name)), name
 
 

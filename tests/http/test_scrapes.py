@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import pytest
 
 from gateway.budget.observer import WindowSurvey, WindowView
@@ -233,3 +234,12 @@ async def test_key(backend: Backend, headers: dict[str, str], status: int) -> No
         for path in ("/v1/models", "/admin/budgets", "/console/events"):
             async with running.http.get(running.url + path, headers=headers) as response:
                 assert response.status == 401
+
+
+async def test_scrape_stays_open_to_old_clients(running: Running) -> None:
+    """A scraper that uses HTTP/1.0 without keep-alive is served."""
+    async with (
+        aiohttp.ClientSession(version=aiohttp.HttpVersion10) as http,
+        http.get(f"{running.url}/metrics") as response,
+    ):
+        assert response.status == 200

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.telemetry.evidence_metrics import EvidenceState
 from gateway.telemetry.merging import merge_expositions, totals_of
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import Record
@@ -20,6 +21,23 @@ def counted(*records: Record) -> Metrics:
     for each in records:
         metrics.count(each)
     return metrics
+
+
+def test_store_of_several_workers() -> None:
+    """Rows that wait are added. One worker that does not reach the store is enough for it to be down."""
+    texts = []
+    for up, waiting in ((True, 3), (False, 100), (None, 0)):
+        metrics = Metrics(list)
+        state = EvidenceState(up, waiting, {"decisions": 7}, size=500)
+        metrics.evidence.state = lambda state=state: state  # type: ignore[misc]
+        texts.append(metrics.exposition())
+
+    found = {name: value for (name, _), value in samples(merge_expositions(texts)).items()}
+
+    assert found["thinkmeter_evidence_waiting"] == 103
+    assert found["thinkmeter_evidence_store_up"] == 0
+    assert found["thinkmeter_evidence_rows_total"] == 21
+    assert found["thinkmeter_evidence_store_bytes"] == 500
 
 
 def samples(text: bytes) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:

@@ -6,6 +6,7 @@ import { get } from "./dom.js";
 import { follow } from "./feed.js";
 import { drawBackends, drawBudgets, drawFooter, drawLegend, drawReadouts, windowId } from "./overview.js";
 import { fillModels, prepare } from "./playground.js";
+import { refresh as refreshQuality, watchQuality } from "./quality.js";
 
 const KEPT_SECONDS = 600;
 const STATES = { live: "live", waiting: "the gateway does not respond; trying again", locked: "a key is needed" };
@@ -51,6 +52,7 @@ function setState(word) {
   if (place.dataset.word === word) return;
   place.dataset.word = word;
   get("state-text").textContent = STATES[word];
+  if (word === "live") refreshQuality();
   if (word === "locked") openKeys();
 }
 
@@ -99,4 +101,5 @@ document.addEventListener("visibilitychange", () => {
 
 showTheme();
 prepare(state);
+watchQuality();
 start();

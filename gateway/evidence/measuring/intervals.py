@@ -39,9 +39,14 @@ def share(values: Floats, most: int = 1) -> Estimate:
     spread = float(values.var(ddof=1)) if count > 1 else 0.0
     worth = mean * (1 - mean) * count / spread if spread > 0 else float(count)
     n = min(max(worth, count), count * most)
+    return Estimate(mean, *wilson(mean, n), count)
+
+
+def wilson(mean: float, n: float) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share. n: how many single answers it rests on, above 0."""
     centre = (mean + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * math.sqrt(mean * (1 - mean) / n + _Z**2 / (4 * n * n))
-    return Estimate(mean, max(min(centre - half, mean), 0.0), min(max(centre + half, mean), 1.0), count)
+    return max(min(centre - half, mean), 0.0), min(max(centre + half, mean), 1.0)
 
 
 def average(values: Floats) -> Estimate:

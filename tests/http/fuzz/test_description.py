@@ -27,7 +27,14 @@ OPERATIONS = [
     *("PUT /admin/budgets/{name}/{holder}", "DELETE /admin/budgets/{name}/{holder}"),
     *(f"POST /admin/budgets/{{name}}/{{holder}}/{word}" for word in ("top-up", "reset")),
     "POST /v1/feedback",
-    *("GET /console", "GET /health", "GET /ping", "POST /tokenize", "POST /detokenize"),
+    *(
+        "GET /console",
+        "GET /console/quality",
+        "GET /health",
+        "GET /ping",
+        "POST /tokenize",
+        "POST /detokenize",
+    ),
     *(f"POST {path}" for path in ROUTES),
 ]
 
