@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from ctypes import byref
+from ctypes import byref, create_string_buffer
 from functools import cache
 
 import numpy as np
 
 from router_model.arrays import Floats, Singles
 from router_model.encoders import ngrams
-from router_model.encoders.base import NgramCounts
 from router_model.native.library import TextTables, kernel
 
 _LARGEST = 1 << (ngrams.MAGNITUDES // 2)  # all numbers from here on are of the last class
 _READ = ngrams.START + ngrams.END
-_MOST_GRAMS = 3 * (_READ + 8)
-"""More than a prompt has: a word, a pair and a group of characters at each character."""
+_MOST_PACKED = 16_384
+"""More bytes than the counts of a prompt take."""
 
 
 @cache
@@ -52,19 +51,14 @@ def ngram_counts(prompt: str) -> Singles:
     return dense
 
 
-def counted_grams(part: str, length: int) -> NgramCounts:
-    """`ngrams.counts_of_part`, from the kernel where there is one. Only `dense` may differ a little."""
+def kernel_packed(part: str, length: int) -> bytes | None:
+    """`packing.packed_part`, where there is a kernel. Only logarithms may differ a little."""
     functions = kernel()
     if functions is None:
-        return ngrams.counts_of_part(part, length)
-    text = part.encode("utf-8", "surrogatepass")
-    dense = np.empty(ngrams.DENSE, np.float32)
-    found = np.empty((2, _MOST_GRAMS), np.uint16)
-    buckets, often = found
-    to = (dense.ctypes.data, buckets.ctypes.data, often.ctypes.data)
-    distinct = functions.grams(byref(kernel_tables()), text, len(text), length, *to)
-    order = buckets[:distinct].argsort()
-    return NgramCounts(buckets[order].astype(np.int32), often[order].astype(np.int64), dense)
+        return None
+    text, packed = part.encode("utf-8", "surrogatepass"), create_string_buffer(_MOST_PACKED)
+    size: int = functions.packed(byref(kernel_tables()), text, len(text), length, packed)
+    return packed.raw[:size]
 
 
 def _smallest() -> Floats:

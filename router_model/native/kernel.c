@@ -239,17 +239,55 @@ EXPORT void thinkmeter_counts(const Reading *r, const uint8_t *text, int64_t byt
     memcpy(dense, s.dense, sizeof s.dense);
 }
 
-/* The dense features, [DENSE], the distinct buckets, and how often each occurs; returns how many there are. */
-EXPORT int64_t thinkmeter_grams(
-    const Reading *r, const uint8_t *text, int64_t bytes, int64_t length, float *dense, uint16_t *buckets, uint16_t *often
-) {
+/* Sort buckets by their low byte, then by their high one. */
+static void sort(uint16_t *buckets, int n) {
+    uint16_t other[3 * MOST], *from = buckets, *to = other;
+    for (int shift = 0; shift <= 8; shift += 8) {
+        int place[257] = {0};
+        for (int i = 0; i < n; i++) place[(from[i] >> shift & 255) + 1]++;
+        for (int i = 0; i < 256; i++) place[i + 1] += place[i];
+        for (int i = 0; i < n; i++) to[place[from[i] >> shift & 255]++] = from[i];
+        uint16_t *swap = from; from = to; to = swap;
+    }
+}
+
+/* Numbers in a byte each, then those of 255 and more in two. */
+static uint8_t *put_short(uint8_t *to, const uint16_t *numbers, int n) {
+    for (int i = 0; i < n; i++) *to++ = numbers[i] < 255 ? (uint8_t)numbers[i] : 255;
+    for (int i = 0; i < n; i++) if (numbers[i] >= 255) { *to++ = numbers[i] & 255; *to++ = numbers[i] >> 8; }
+    return to;
+}
+
+/* The counts, as encoders/packing.py lays them out; returns how many bytes they take. */
+EXPORT int64_t thinkmeter_packed(const Reading *r, const uint8_t *text, int64_t bytes, int64_t length, uint8_t *out) {
     Scan s;
+    uint16_t gaps[3 * MOST], often[3 * MOST];
     scan(r, &s, text, bytes, length, 1);
-    for (int i = 0; i < s.keys; i++) often[i] = s.seen[s.key[i]];
-    memcpy(buckets, s.key, (size_t)s.keys * sizeof *buckets);
+    sort(s.key, s.keys);
+    *out++ = s.keys & 255;
+    *out++ = (uint8_t)(s.keys >> 8);
+    uint8_t *first = out - 2, *present = out, *to = out + (DENSE + 7) / 8;
+    memset(present, 0, (DENSE + 7) / 8);
+    for (int i = 0; i < DENSE; i++) {
+        if (s.dense[i] == 0) continue;
+        present[i >> 3] |= 128 >> (i & 7);
+        memcpy(to, &s.dense[i], 4);
+        to += 4;
+    }
+    int repeated = 0, last = 0;
+    memset(to, 0, (size_t)(s.keys + 7) / 8);
+    for (int i = 0; i < s.keys; i++) {
+        int bucket = s.key[i], times = s.seen[bucket];
+        gaps[i] = (uint16_t)(bucket - last);
+        last = bucket;
+        if (times == 1) continue;
+        to[i >> 3] |= 128 >> (i & 7);
+        often[repeated++] = (uint16_t)times;
+    }
+    to = put_short(to + (s.keys + 7) / 8, gaps, s.keys);
+    to = put_short(to, often, repeated);
     forget(&s);
-    memcpy(dense, s.dense, sizeof s.dense);
-    return s.keys;
+    return to - first;
 }
 
 /* P(right), E[tokens] and their 95th percentile: [3, rungs]. */

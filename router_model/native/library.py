@@ -89,7 +89,7 @@ class Kernel:
         """BLOCK, MOST, KINDS, CLASSES, CUES, DENSE, GRID, WIDEST, LANES."""
         text = (c_char_p, c_int64, c_int64, c_void_p)
         self.counts = _function(library.thinkmeter_counts, c_void_p, *text)
-        self.grams = _function(library.thinkmeter_grams, c_void_p, *text, c_void_p, c_void_p, result=c_int64)
+        self.packed = _function(library.thinkmeter_packed, c_void_p, *text, result=c_int64)
         self.prior = _function(library.thinkmeter_prior, c_void_p, c_void_p, *text)
         self.measured = _function(library.thinkmeter_measured, c_void_p, c_void_p, c_void_p, *text)
         passing = (c_void_p, c_char_p, c_int64, c_void_p)

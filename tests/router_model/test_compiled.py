@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from router_model import compiled
-from router_model.encoders import ngrams, scanning
+from router_model.encoders import ngrams, packing, scanning
 from router_model.encoders.ngrams import END, START, counts_of_part, ngram_features, part_read
 from router_model.head import Head, load_named
 from router_model.head_parts import Trunk
@@ -146,14 +146,17 @@ def test_same_counts(text: str) -> None:
 @example("a1" * 3_000)
 @example("")
 @example("".join(map(chr, range(0x4E00, 0x4E00 + 4_096))))
-def test_same_grams(text: str) -> None:
-    """The buckets and how often each occurs are those of NumPy."""
+def test_same_packed_counts(text: str) -> None:
+    """The buckets and how often each occurs are those of NumPy, and laid out alike."""
     part = part_read(text)
-    found, expected = scanning.counted_grams(part, len(text)), counts_of_part(part, len(text))
+    packed = scanning.kernel_packed(part, len(text))
+    assert packed is not None
+    found, expected = packing.unpack_counts(packed), counts_of_part(part, len(text))
 
     assert np.array_equal(found.indices, expected.indices)
     assert np.array_equal(found.counts, expected.counts)
     assert found.dense == pytest.approx(expected.dense, rel=1e-6)
+    assert packing.pack_counts(found) == packed
 
 
 def test_counts_without_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,6 +164,7 @@ def test_counts_without_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scanning, "kernel", lambda: None)
 
     assert np.array_equal(scanning.ngram_counts("12 apples"), ngram_features("12 apples").dense)
+    assert packing.packed_part("12 apples", 9) == packing.pack_counts(counts_of_part("12 apples", 9))
 
 
 def test_nothing_remains_of_a_prompt(case: Case, heads: tuple[Head, Head]) -> None:
