@@ -58,12 +58,11 @@ def conversation_unit(key: str | None, opening: Iterable[str]) -> str:
 
     Of a long text, the length and both ends count.
     """
-    digest = blake2b(digest_size=16)
+    parts = []
     for text in (key or "", *opening):
         ends = text if len(text) <= 2 * _END else text[:_END] + text[-_END:]
-        digest.update(b"%d:" % len(text))
-        digest.update(ends.encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
+        parts.append(f"{len(text)}:{ends}")
+    return blake2b("".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def fixed_choice(choice: Choice, index: int) -> Choice:
