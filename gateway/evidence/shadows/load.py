@@ -23,16 +23,23 @@ class PoolLoad:
         self._before = self._peak = 0
         """The most requests in flight in the hour before, and in this one."""
 
-    def busy(self, pool: Pool, own: int, now: float) -> bool:
-        """Note how many requests clients have in flight, and say whether those leave no room.
+    def note(self, pool: Pool, own: int, now: float) -> int:
+        """Note how many requests clients have in flight, which is returned. Costs little, for every request.
 
         own: shadow requests among those in flight. now: monotonic seconds.
         """
-        clients = sum(backend.in_flight for backend in pool.backends) - own
+        clients = -own
+        for backend in pool.backends:
+            clients += backend.in_flight
         if now - self._since > _HOUR:
             self._before = self._peak if now - self._since < 2 * _HOUR else 0
             self._since, self._peak = now, 0
         self._peak = max(self._peak, clients)
+        return clients
+
+    def busy(self, pool: Pool, own: int, now: float) -> bool:
+        """Note the load, and say whether it leaves no room."""
+        clients = self.note(pool, own, now)
         healthy = [backend for backend in pool.backends if backend.healthy is not False]
         if len(healthy) < len(pool.backends) or any(b.breaker.opened_at is not None for b in healthy):
             return True

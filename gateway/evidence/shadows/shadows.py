@@ -121,8 +121,11 @@ class Shadows:
         settings = snapshot.settings.shadow
         if settings is None or self._gateway.draining:
             return None
-        busy = self._busy(plan.call.pool)  # notes the load with every request
-        if _random.random() >= settings.share or busy or not drawn_apart(settings, plan):
+        pool = plan.call.pool
+        if _random.random() >= settings.share:
+            self._loads[pool.model].note(pool, self._own[pool.model], time.monotonic())
+            return None
+        if self._busy(pool) or not drawn_apart(settings, plan):
             return None
         if len(self._drawn) >= _DRAWN or self._ledger.pricing.tight(plan.call.limits):
             return None
