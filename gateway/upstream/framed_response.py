@@ -91,6 +91,8 @@ def read_response_head(head: bytes) -> ResponseHead:
     headers = [(name.lower(), value.rstrip(b" \t")) for name, value in _HEADER.findall(lines)]
     found = dict(headers)
     connection = found.get(b"connection", b"").lower()
+    if len(found) < len(headers):  # there may be several
+        connection = b",".join(value for name, value in headers if name == b"connection").lower()
     length, chunked = _framing(headers, found)
     declared = length is not None or b"transfer-encoding" in found
     if status < 200 or status in {204, 304}:

@@ -184,6 +184,7 @@ FIRST = st.sampled_from(
 @given(FIRST, LINES)
 @example(b"HTTP/1.1 200 OK", [b"Content-Length: 3", b"Content-Length: 3"])
 @example(b"HTTP/1.1 200 OK", [b"Content-Length: 3", b"Transfer-Encoding: chunked"])
+@example(b"HTTP/1.1 204 No Content", [b"Connection: close", b"Connection: Keep-Alive"])
 def test_heads(first: bytes, lines: list[bytes]) -> None:
     """A head is read as the reference reads it. What that refuses is refused."""
     head = b"".join(line + b"\r\n" for line in [first, *lines, b""])
