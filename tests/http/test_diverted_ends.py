@@ -30,7 +30,7 @@ ENDLESS = Fault(tokens=10_000, reasoning=0, pace_ms=4, deaf=True)
 
 async def test_total_time(passages: list[Passage]) -> None:
     """A stream that passes in C ends at the total timeout, and all that has passed is counted."""
-    async with replicated(1, timeouts={"total": 0.4}) as (running, (backend,)):
+    async with replicated(1, timeouts={"total": 1}) as (running, (backend,)):
         backend.script(ENDLESS)
         answer, record = await post_recorded(running, distinct(stream=True))
         await backend.wait_until(lambda b: b.aborted)
@@ -38,7 +38,7 @@ async def test_total_time(passages: list[Passage]) -> None:
         assert [error["code"] for error in stream_errors(answer.body)] == ["backend_timeout"]
         assert record.usage.completion == len(tokens(answer.body))
         assert slots(running) == [0]
-    assert passages[-1].blocks
+    assert any(passage.blocks for passage in passages)
     assert not lane._lanes
 
 
