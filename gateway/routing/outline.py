@@ -45,7 +45,7 @@ class Outline:
 
     __slots__ = (
         *("_chosen", "_fitting", "_lengths", "_terms", "bounds", "context", "guaranteed", "ladder"),
-        *("limits", "requested", "room"),
+        *("limits", "requested", "room", "whole"),
     )
 
     def __init__(
@@ -65,6 +65,9 @@ class Outline:
         guarantee = bounds.guarantee
         self.guaranteed = 0 if guarantee is None else ladder.thinking[guarantee]
         """Reasoning tokens that a floor or a fixed tier promises, so that no budget may take them away."""
+        theirs = (limits.max_tokens or 0) + self.guaranteed if ladder.unlimited else 0
+        self.whole = max(ladder.whole, limits.min_tokens, theirs)
+        """Completion tokens in which every rung has its full length; see `TierLadder.whole`."""
         self.requested = _requested(ladder, bounds, limits)
         """The tier that the client pins or allows at most; "adaptive" if it leaves the choice to us."""
         self._chosen: dict[tuple[int, range], Chosen] = {}

@@ -59,7 +59,7 @@ class RoutingPlan(Struct, frozen=True):
         longest_answer: tokens reserved for an answer that has no limit of its own; 0 if none are reserved.
         """
         outline = self.outline
-        if room >= outline.ladder.whole + longest_answer and not outline.limits.min_tokens:
+        if room >= outline.whole + longest_answer:
             return True  # the usual case, which costs nothing
         if room < 1:
             return False

@@ -85,6 +85,8 @@ class TierLadder:
 
         An answer without a limit gets as much as the thinking.
         """
+        self.unlimited = any(rung.answer is None for rung in self.rungs)
+        """Whether the answer of a rung has no limit but the client's."""
         adds = self.tiers[0].overlay or family.no_thinking or family.thinking
         self.changes_requests = len(self.tiers) > 1 or self.tiers[0].answer is not None or bool(adds)
         """False for a model without reasoning: it has one tier that adds no fields and no token limit."""

@@ -1,4 +1,4 @@
-"""Reads the head of a response and the framing of its body, as strictly as RFC 9112 allows. No I/O."""
+"""Reads the head of a response and the framing of its body, as RFC 9112 has them. No I/O."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ _FIRST_LINE = re.compile(_STATUS_LINE)
 _HEAD = re.compile(rb"%b((?:%b:[\t\x20-\x7e\x80-\xff]*+\r\n)*+)\r\n" % (_STATUS_LINE, _TOKEN))
 _HEADER = re.compile(rb"([^:]++):[ \t]*+([^\r]*+)\r\n")
 _TRAILER = re.compile(rb"%b:[\t\x20-\x7e\x80-\xff]*+" % _TOKEN)
-_QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
-_EXTENSION = rb"(?:;%b(?:=(?:%b|%b))?)*+" % (_TOKEN, _TOKEN, _QUOTED)
+_EXTENSION = rb"(?:;[\t\x20-\x7e\x80-\xff]*+|[\t ]*+)"
+"""What may stand behind the size of a chunk. It is dropped, so nobody can read another framing from it.
+
+Other clients take anything but the end of the line, which some servers fill with blanks.
+"""
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})%b" % _EXTENSION)
-_SIZE_BEGINNING = re.compile(rb"(?:[0-9A-Fa-f]{1,16}(?:;[\t\x20-\x7e\x80-\xff]*+)?\r?)?")
+_SIZE_BEGINNING = re.compile(rb"(?:[0-9A-Fa-f]{1,16}%b\r?)?" % _EXTENSION)
 _SHORT = 16  # bytes of a line
 _LARGE = 2_048  # bytes; in fewer there are few chunks
 _HEADER_BYTES = 1 << 16
@@ -88,6 +91,8 @@ def read_response_head(head: bytes) -> ResponseHead:
     headers = [(name.lower(), value.rstrip(b" \t")) for name, value in _HEADER.findall(lines)]
     found = dict(headers)
     connection = found.get(b"connection", b"").lower()
+    if len(found) < len(headers):  # there may be several
+        connection = b",".join(value for name, value in headers if name == b"connection").lower()
     length, chunked = _framing(headers, found)
     declared = length is not None or b"transfer-encoding" in found
     if status < 200 or status in {204, 304}:

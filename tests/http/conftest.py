@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from gateway.upstream import arriving, lane
+from gateway.upstream.lane import Passage
 from tests.fakes.backend import Backend
 from tests.http.governed import governed
 from tests.http.shadowing import SHADOW
 from tests.redis import RealRedis, real_redis
+from tests.router_model.native.kernels import needed_kernel
 from tests.serving import Running, configuration, serving
 
 
@@ -50,3 +53,24 @@ def shadow_sections(redis_server: RealRedis, tmp_path: Path) -> dict[str, Any]:
 async def shadowed(backend: Backend, shadow_sections: dict[str, Any]) -> AsyncIterator[Running]:
     async with serving(configuration(backend.url, **shadow_sections)) as running:
         yield running
+
+
+@pytest.fixture
+def passages(monkeypatch: pytest.MonkeyPatch) -> list[Passage]:
+    """Every time that a stream passed in C."""
+    if needed_kernel().lane is None:
+        pytest.skip("the system has no epoll")
+    monkeypatch.setattr(lane, "kernel", needed_kernel)
+    monkeypatch.setattr("gateway.openai_api.repetitions.kernel", needed_kernel)
+    lane._functions.cache_clear()
+    seen: list[Passage] = []
+    enter = arriving.enter
+
+    def spy(*args: Any) -> Any:
+        entered = enter(*args)
+        if entered:
+            seen.append(entered[1])
+        return entered
+
+    monkeypatch.setattr(arriving, "enter", spy)
+    return seen

