@@ -6,11 +6,11 @@ hypothesis holds, K is a supermartingale, so that it ever reaches 1/α with prob
 an e-process: I. Waudby-Smith and A. Ramdas, "Estimating means of bounded random variables by betting", JRSS B
 2024, sections 3 and 4.
 
-A change may come at any time, when an old bet has lost its capital. So fresh bets start from time to time, each
-with a share of a fund that adds up to 1: a sum over starting times as the e-detector of J. Shin, A. Ramdas and
-A. Rinaldo, "E-detectors", NEJSDS 2023, but with a fund in place of a 1 for each start. The sum of all capital is
-then itself an e-process, which bounds the probability of a false alarm and not only the time to one. Bets at the
-same λ move alike, so that one number per λ holds them all.
+A change may come at any time, when an old bet has lost its capital. So fresh bets start every week: a sum over
+starting times as the e-detector of J. Shin, A. Ramdas and A. Rinaldo, "E-detectors", NEJSDS 2023. Here the fresh
+bets are paid by a share of the old ones, so that the expected sum stays at most 1 however long it runs, while the
+hypothesis holds. Within a quarter at most 1 comes in anew, so that the sum reaches c in a quarter with
+probability 2/c at most. Bets at the same λ move alike, so that one number per λ holds them all.
 """
 
 from __future__ import annotations
@@ -37,42 +37,41 @@ class Bets(Struct):
     aims: tuple[Aim, ...]
     highest: float
     """x is never above."""
-    fund: float = 1.0
-    """Not yet on any bet."""
-    stakes: list[float] = []
+    stakes: list[float]
     """The capital by aim."""
-    squares: float = 0.0
+    squares: float
     """Of x, their sum, with `PRIOR_WEIGHT` observations of the first guess."""
     seen: int = 0
 
     @classmethod
-    def against(cls, aims: Sequence[Aim], highest: float, spread: float) -> Bets:
-        """No bet yet. spread: a guess of the standard deviation of x."""
-        return cls(tuple(aims), highest, 1.0, [0.0] * len(aims), PRIOR_WEIGHT * spread * spread)
+    def against(cls, aims: Sequence[Aim], highest: float, spread: float, capital: float = 1.0) -> Bets:
+        """The first bets. spread: a guess of the standard deviation of x. The shares of the aims add up to 1."""
+        return cls(
+            tuple(aims), highest, [capital * aim.share for aim in aims], PRIOR_WEIGHT * spread * spread
+        )
 
-    def start(self, share: float) -> None:
-        """Put this share of what the fund began with on fresh bets; less if it has less."""
-        put = min(share, self.fund)
-        self.fund -= put
+    def renew(self, share: float) -> None:
+        """Put this share of 1 on fresh bets, and take the same share of the old ones away."""
         for i, aim in enumerate(self.aims):
-            self.stakes[i] += put * aim.share
+            self.stakes[i] = (1 - share) * self.stakes[i] + share * aim.share
 
     def see(self, x: float) -> None:
         """Settle the bets on one observation.
 
-        λ is the bet that grows fastest if the mean is −a (to the second order): a / (E x² ), with the mean
-        square of what was seen before. It never stakes more than nine tenths of the capital.
+        λ is the bet that grows fastest if the mean is −a, to the second order: a / E x², with the mean square
+        of what was seen before. It never stakes more than nine tenths of the capital.
         """
         mean_square = self.squares / (PRIOR_WEIGHT + self.seen)
+        x = min(x, self.highest)
         for i, aim in enumerate(self.aims):
-            self.stakes[i] *= 1.0 - min(aim.below / mean_square, 0.9 / self.highest) * min(x, self.highest)
+            self.stakes[i] *= 1.0 - min(aim.below / mean_square, 0.9 / self.highest) * x
         self.squares += x * x
         self.seen += 1
 
     @property
     def capital(self) -> float:
-        """The e-value: evidence against the hypothesis. At most 1 on average if it holds."""
-        return self.fund + sum(self.stakes)
+        """The evidence against the hypothesis. At most 1 on average if it holds."""
+        return sum(self.stakes)
 
 
 def log_evidence(capital: float) -> float:

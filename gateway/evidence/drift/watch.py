@@ -1,0 +1,214 @@
+"""Follows what the head said and what came of it, and tells where the two no longer agree. No I/O.
+
+All that is known follows from the rows in order of time, so nothing of it is stored: a gateway that starts reads
+the rows of the last quarter, and many gateways of one store come to the same alarms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from msgspec import Struct
+
+from gateway.evidence.drift.betting import Aim, Bets, log_evidence
+
+Kind = Literal["right", "tokens", "abstained"]
+"""What is watched: right answers, completion tokens, and prompts unlike the head's training data."""
+
+QUARTER = 91 * 86_400.0
+WEEK = QUARTER / 13
+FALL = 0.10
+"""The fall of P(right) that bets are made for."""
+PAST = 500
+"""Decisions of a model that its share of abstentions is compared with."""
+RIGHT_LIMIT = 2.2
+"""Evidence per stream of right answers at which one is an alarm: chosen by simulation, see docs/drift.md."""
+OTHER_LIMIT = 2_000.0
+"""Of the other streams. They see every decision, so that they need not be quick."""
+RECOVERED = 20.0
+"""Evidence against a fall of half of FALL at which an alarm is lifted."""
+PATIENCE = 14 * 86_400.0
+"""Seconds without a graded answer after which an alarm is lifted: nothing speaks for it any more."""
+_TOKENS_OFF, _RATIO = 0.25, 4.0
+_SHARE_OFF = 0.10
+_MOST_STREAMS = 1_024
+_FIRST = 1 / 13
+
+
+class Seen(Struct, frozen=True):
+    """A row that the watch follows."""
+
+    at: float
+    model: str
+    tier: str
+    head: str
+    prior: bool
+    """The estimates came from the prior."""
+    score: float | None = None
+    """Of a graded answer; None for a decision."""
+    correct: float = 0.0
+    """The head's P(right)."""
+    expected: float = 0.0
+    """Completion tokens that it expected."""
+    tokens: int | None = None
+    abstained: bool | None = None
+    """None if the head did not choose."""
+
+
+class Place(Struct, frozen=True):
+    """What one stream of evidence is about."""
+
+    model: str
+    tier: str
+    """Empty for what is watched by model."""
+    head: str
+    kind: Kind
+
+
+class Stream:
+    """The bets on one place, and whether they have raised an alarm."""
+
+    def __init__(self, sides: list[Bets], at: float) -> None:
+        self.sides = sides
+        self.renewed = at
+        self.last = at
+        self.since: float | None = None
+        """When the alarm was raised; None without one."""
+        self.recovery: Bets | None = None
+
+    def see(self, at: float, values: list[float]) -> None:
+        """Settle the bets of every side on its value."""
+        while at - self.renewed >= WEEK:
+            self.renewed += WEEK
+            for bets in self.sides:
+                bets.renew(_FIRST)
+            if self.recovery:
+                self.recovery.renew(_FIRST)
+        self.last = max(self.last, at)
+        for bets, value in zip(self.sides, values, strict=True):
+            bets.see(value)
+
+    @property
+    def evidence(self) -> float:
+        """The mean over the sides, which is an e-value too."""
+        return sum(bets.capital for bets in self.sides) / len(self.sides)
+
+
+class Found(Struct, frozen=True):
+    """The state of one stream, for people and metrics."""
+
+    place: Place
+    seen: int
+    evidence: float
+    """Natural logarithm."""
+    limit: float
+    """Of `evidence`, at which there is an alarm."""
+    since: float | None
+    """Unix time of the alarm; None without one."""
+
+
+class Watch:
+    """All streams. Rows come in order of time."""
+
+    def __init__(self, tolerance: float) -> None:
+        """tolerance: how far below P(right) the share of right answers may be."""
+        self._tolerance = tolerance
+        self._streams: dict[Place, Stream] = {}
+        self._past: dict[Place, list[int]] = {}
+        self._right = 0
+
+    def see(self, row: Seen) -> None:
+        """Take in one row."""
+        head = f"{row.head}/prior" if row.prior else row.head
+        if row.score is not None:
+            self._graded(Place(row.model, row.tier, head, "right"), row.at, row.score - row.correct)
+            return
+        if row.tokens is not None and row.expected > 0:
+            ratio = min(row.tokens / row.expected, _RATIO)
+            self._follow(
+                Place(row.model, row.tier, head, "tokens"),
+                row.at,
+                [1 + _TOKENS_OFF - ratio, ratio - (1 - _TOKENS_OFF)],
+                [1 + _TOKENS_OFF, _RATIO],
+            )
+        if row.abstained is not None:
+            self._share(Place(row.model, "", row.head, "abstained"), row.at, abstained=row.abstained)
+
+    def tell(self, now: float) -> Iterator[Found]:
+        """The state of every stream that saw a row in the last quarter. Lifts alarms that nothing speaks for."""
+        for place, stream in list(self._streams.items()):
+            if now - stream.last > QUARTER:
+                self._forget(place)
+                continue
+            if stream.since is not None and now - max(stream.last, stream.since) > PATIENCE:
+                self._lift(place, stream, now)
+            seen = stream.sides[0].seen
+            limit = log_evidence(self._limit(place))
+            yield Found(place, seen, log_evidence(stream.evidence), limit, stream.since)
+
+    def _graded(self, place: Place, at: float, difference: float) -> None:
+        """One graded answer. difference: its score minus the head's P(right)."""
+        stream = self._streams.get(place)
+        if stream is not None and stream.since is not None and at - stream.last > PATIENCE:
+            self._lift(place, stream, at)
+            stream = self._streams.get(place)
+        if stream is None or stream.since is None:
+            self._follow(place, at, [difference + self._tolerance], [1 + self._tolerance])
+            return
+        if stream.recovery is None:
+            half = FALL / 2
+            stream.recovery = Bets.against([Aim(half, 0.7), Aim(2 * half, 0.3)], 1.0, 0.35)
+        stream.see(at, [difference + self._tolerance])
+        stream.recovery.see(-(difference + FALL / 2))
+        if stream.recovery.capital >= RECOVERED:
+            self._lift(place, stream, at)
+
+    def _follow(self, place: Place, at: float, values: list[float], highest: list[float]) -> None:
+        stream = self._streams.get(place)
+        if stream is None:
+            if len(self._streams) >= _MOST_STREAMS:
+                return
+            stream = self._streams[place] = self._opened(place, at, highest)
+        stream.see(at, values)
+        if stream.since is None and stream.evidence >= self._limit(place):
+            stream.since = at
+
+    def _opened(self, place: Place, at: float, highest: list[float]) -> Stream:
+        self._right += place.kind == "right"
+        aims = {
+            "right": [Aim(FALL - self._tolerance, 0.7), Aim(2 * FALL - self._tolerance, 0.3)],
+            "tokens": [Aim(0.1, 0.5), Aim(0.3, 0.5)],
+            "abstained": [Aim(0.05, 0.5), Aim(0.2, 0.5)],
+        }[place.kind]
+        spread = 1.0 if place.kind == "tokens" else 0.35
+        return Stream([Bets.against(aims, most, spread, _FIRST) for most in highest], at)
+
+    def _share(self, place: Place, at: float, *, abstained: bool) -> None:
+        """The first decisions are the past; each later one is held against their share."""
+        past = self._past.get(place)
+        if past is None:
+            if len(self._past) >= _MOST_STREAMS:
+                return
+            past = self._past[place] = [0, 0]
+        if past[0] < PAST:
+            past[0] += 1
+            past[1] += abstained
+            return
+        above = abstained - past[1] / past[0]
+        self._follow(place, at, [_SHARE_OFF - above, above + _SHARE_OFF], [1 + _SHARE_OFF, 1 + _SHARE_OFF])
+
+    def _limit(self, place: Place) -> float:
+        streams = max(4, self._right)
+        return RIGHT_LIMIT * streams if place.kind == "right" else OTHER_LIMIT * streams
+
+    def _lift(self, place: Place, stream: Stream, at: float) -> None:
+        """End an alarm, and bet afresh."""
+        self._forget(place)
+        self._streams[place] = self._opened(place, at, [bets.highest for bets in stream.sides])
+
+    def _forget(self, place: Place) -> None:
+        """Drop the stream of a place, with the past that it was held against."""
+        del self._streams[place]
+        self._right -= place.kind == "right"
+        self._past.pop(place, None)
