@@ -13,7 +13,9 @@ ANSWERS = 600
 """Graded answers of one tier in a quarter."""
 
 
-def quarter(share: float, seed: int, *, bias: float = 0.0, change: int | None = None, days: bool = True) -> int | None:
+def quarter(
+    share: float, seed: int, *, bias: float = 0.0, change: int | None = None, days: bool = True
+) -> int | None:
     """Graded answers of the first tier until the first alarm, looked at once a day; None without one.
 
     share: of right answers that the head expects; its P(right) is spread as Beta(5·share, 5·(1 − share)).
@@ -61,9 +63,14 @@ def found_within(share: float, quarters: int) -> tuple[float, float]:
 
 def main(quarters: int) -> None:
     for share in (0.95, 0.9, 0.8, 0.7):
-        rates = ", ".join(f"{bias:.2f}: {false_alarms(share, bias, quarters):.2%}" for bias in (0, 0.01, 0.02))
+        rates = ", ".join(
+            f"{bias:.2f}: {false_alarms(share, bias, quarters):.2%}" for bias in (0, 0.01, 0.02)
+        )
         median, most = found_within(share, quarters // 2)
-        print(f"right {share:.2f}  false alarms at bias {rates}  fall found after {median:.0f}, 90 % {most:.0f}", flush=True)
+        print(
+            f"right {share:.2f}  false alarms at bias {rates}  fall found after {median:.0f}, 90 % {most:.0f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -1,16 +1,17 @@
 """Tests by betting, which may be looked at after every answer without more false alarms. No I/O.
 
-The hypothesis is that a bounded quantity x has, given the past, a mean of at least 0. Somebody bets against it:
-capital K starts at 1 and is multiplied by 1 − λ·x, where λ ≥ 0 is set before x is seen and 1 − λ·x ≥ 0. If the
-hypothesis holds, K is a supermartingale, so that it ever reaches 1/α with probability α at most (Ville). That is
-an e-process: I. Waudby-Smith and A. Ramdas, "Estimating means of bounded random variables by betting", JRSS B
-2024, sections 3 and 4.
+The hypothesis is that a bounded quantity x has, given the past, a mean of at least 0. Somebody bets against
+it: capital K starts at 1 and is multiplied by 1 − λ·x, where λ ≥ 0 is set before x is seen and 1 − λ·x ≥ 0.
+If the hypothesis holds, K is a supermartingale, so that it ever reaches 1/α with probability α at most
+(Ville). That is an e-process: I. Waudby-Smith and A. Ramdas, "Estimating means of bounded random variables
+by betting", JRSS B 2024, sections 3 and 4.
 
-A change may come at any time, when an old bet has lost its capital. So fresh bets start every week: a sum over
-starting times as the e-detector of J. Shin, A. Ramdas and A. Rinaldo, "E-detectors", NEJSDS 2023. Here the fresh
-bets are paid by a share of the old ones, so that the expected sum stays at most 1 however long it runs, while the
-hypothesis holds. Within a quarter at most 1 comes in anew, so that the sum reaches c in a quarter with
-probability 2/c at most. Bets at the same λ move alike, so that one number per λ holds them all.
+A change may come at any time, when an old bet has lost its capital. So fresh bets start every week: a sum
+over starting times as the e-detector of J. Shin, A. Ramdas and A. Rinaldo, "E-detectors", NEJSDS 2023. Here
+the fresh bets are paid by a share of the old ones, so that the expected sum stays at most 1 however long it
+runs, while the hypothesis holds. Within a quarter at most 1 comes in anew, so that the sum reaches c in a
+quarter with probability 2/c at most. Bets at the same λ move alike, so that one number per λ holds them
+all.
 """
 
 from __future__ import annotations
@@ -45,7 +46,10 @@ class Bets(Struct):
 
     @classmethod
     def against(cls, aims: Sequence[Aim], highest: float, spread: float, capital: float = 1.0) -> Bets:
-        """The first bets. spread: a guess of the standard deviation of x. The shares of the aims add up to 1."""
+        """The first bets. The shares of the aims add up to 1.
+
+        spread: a guess of the standard deviation of x.
+        """
         return cls(
             tuple(aims), highest, [capital * aim.share for aim in aims], PRIOR_WEIGHT * spread * spread
         )

@@ -1,7 +1,7 @@
 """Follows what the head said and what came of it, and tells where the two no longer agree. No I/O.
 
-All that is known follows from the rows in order of time, so nothing of it is stored: a gateway that starts reads
-the rows of the last quarter, and many gateways of one store come to the same alarms.
+All that is known follows from the rows in order of time, so nothing of it is stored: a gateway that starts
+reads the judgments of the last quarter, and all gateways of one store come to the same alarms about them.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from msgspec import Struct
 
 from gateway.evidence.drift.betting import Aim, Bets, log_evidence
 
-Kind = Literal["right", "tokens", "abstained"]
-"""What is watched: right answers, completion tokens, and prompts unlike the head's training data."""
+Kind = Literal["right", "tokens", "pairs", "abstained"]
+"""What is watched: right answers and completion tokens against the head's estimates; and against their own
+past the shadow pairs that the served answer lost, and the prompts unlike the head's training data."""
 
 QUARTER = 91 * 86_400.0
 WEEK = QUARTER / 13
 FALL = 0.10
 """The fall of P(right) that bets are made for."""
-PAST = 500
-"""Decisions of a model that its share of abstentions is compared with."""
+PAST = {"abstained": 500, "pairs": 200}
+"""The first decisions of a model, or pairs of a tier, that the share of later ones is compared with."""
 RIGHT_LIMIT = 2.2
 """Evidence per stream of right answers at which one is an alarm: chosen by simulation, see docs/drift.md."""
 OTHER_LIMIT = 2_000.0
@@ -54,6 +55,8 @@ class Seen(Struct, frozen=True):
     tokens: int | None = None
     abstained: bool | None = None
     """None if the head did not choose."""
+    lost: bool | None = None
+    """The shadow answer was better than the served one; None for a decision."""
 
 
 class Place(Struct, frozen=True):
@@ -133,10 +136,15 @@ class Watch:
                 [1 + _TOKENS_OFF, _RATIO],
             )
         if row.abstained is not None:
-            self._share(Place(row.model, "", row.head, "abstained"), row.at, abstained=row.abstained)
+            self._share(Place(row.model, "", row.head, "abstained"), row.at, true=row.abstained)
+        if row.lost is not None:
+            self._share(Place(row.model, row.tier, head, "pairs"), row.at, true=row.lost)
 
     def tell(self, now: float) -> Iterator[Found]:
-        """The state of every stream that saw a row in the last quarter. Lifts alarms that nothing speaks for."""
+        """The state of every stream that saw a row in the last quarter.
+
+        Lifts the alarms that nothing has spoken for in a long time.
+        """
         for place, stream in list(self._streams.items()):
             if now - stream.last > QUARTER:
                 self._forget(place)
@@ -179,23 +187,22 @@ class Watch:
         aims = {
             "right": [Aim(FALL - self._tolerance, 0.7), Aim(2 * FALL - self._tolerance, 0.3)],
             "tokens": [Aim(0.1, 0.5), Aim(0.3, 0.5)],
-            "abstained": [Aim(0.05, 0.5), Aim(0.2, 0.5)],
-        }[place.kind]
+        }.get(place.kind, [Aim(0.05, 0.5), Aim(0.2, 0.5)])
         spread = 1.0 if place.kind == "tokens" else 0.35
         return Stream([Bets.against(aims, most, spread, _FIRST) for most in highest], at)
 
-    def _share(self, place: Place, at: float, *, abstained: bool) -> None:
-        """The first decisions are the past; each later one is held against their share."""
+    def _share(self, place: Place, at: float, *, true: bool) -> None:
+        """The first rows are the past; each later one is held against their share."""
         past = self._past.get(place)
         if past is None:
             if len(self._past) >= _MOST_STREAMS:
                 return
             past = self._past[place] = [0, 0]
-        if past[0] < PAST:
+        if past[0] < PAST[place.kind]:
             past[0] += 1
-            past[1] += abstained
+            past[1] += true
             return
-        above = abstained - past[1] / past[0]
+        above = true - past[1] / past[0]
         self._follow(place, at, [_SHARE_OFF - above, above + _SHARE_OFF], [1 + _SHARE_OFF, 1 + _SHARE_OFF])
 
     def _limit(self, place: Place) -> float:
