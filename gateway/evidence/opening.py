@@ -12,6 +12,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.upstream.dispatch import Upstream
 
 if TYPE_CHECKING:
+    from gateway.evidence.drift.looking import DriftLook
     from gateway.evidence.service import EvidenceService
     from gateway.evidence.shadows.shadows import Shadows
 
@@ -55,3 +56,18 @@ def shadows_of(
     from gateway.evidence.shadows.shadows import Shadows  # noqa: PLC0415 - it imports SQLAlchemy
 
     return Shadows(evidence.writer, upstream, ledger, metrics.shadow, gateway)
+
+
+def drift_of(evidence: EvidenceService | None, metrics: Metrics, gateway: ServingState) -> DriftLook | None:
+    """What watches whether the head's estimates hold, while a configuration wants it; None without a store.
+
+    gateway: tells which snapshot is in use.
+    """
+    if evidence is None:
+        return None
+    from gateway.evidence.drift.looking import DriftLook  # noqa: PLC0415 - it imports SQLAlchemy
+
+    look = DriftLook(evidence.writer, gateway)
+    metrics.evidence.drift = look.series
+    evidence.quality.drift = look.shown
+    return look

@@ -1,4 +1,7 @@
-"""How often the watch for drift raises a false alarm, and how soon it finds a fall: `python -m tests.bench.drift`."""
+"""How often the watch for drift raises a false alarm, and how soon it finds a fall.
+
+Run `python -m tests.bench.drift [QUARTERS]`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import sys
 from gateway.evidence.drift.watch import FALL, QUARTER, Seen, Watch
 
 TIERS = ("direct", "short", "medium", "long")
+BIASES = (0.0, 0.01, 0.02)
 ANSWERS = 600
 """Graded answers of one tier in a quarter."""
 
@@ -19,8 +23,8 @@ def quarter(
     """Graded answers of the first tier until the first alarm, looked at once a day; None without one.
 
     share: of right answers that the head expects; its P(right) is spread as Beta(5·share, 5·(1 − share)).
-    bias: how much too high the head's P(right) is in all tiers. change: from this answer on, the first tier has
-    a share of right answers that is lower by FALL.
+    bias: how much too high the head's P(right) is in all tiers. change: from this answer on, the first tier
+    has a share of right answers that is lower by FALL.
     """
     draw = random.Random(seed)
     watch = Watch(0.02)
@@ -51,7 +55,7 @@ def false_alarms(share: float, bias: float, quarters: int) -> float:
 
 
 def found_within(share: float, quarters: int) -> tuple[float, float]:
-    """Median and ninth decile of the graded answers from the fall to the alarm. It falls at any answer of a quarter."""
+    """Median and ninth decile of the graded answers from the fall, at any time of a quarter, to the alarm."""
     delays = []
     for seed in range(quarters):
         change = random.Random(-seed - 1).randrange(ANSWERS)
@@ -63,14 +67,10 @@ def found_within(share: float, quarters: int) -> tuple[float, float]:
 
 def main(quarters: int) -> None:
     for share in (0.95, 0.9, 0.8, 0.7):
-        rates = ", ".join(
-            f"{bias:.2f}: {false_alarms(share, bias, quarters):.2%}" for bias in (0, 0.01, 0.02)
-        )
+        rates = ", ".join(f"{bias:.2f}: {false_alarms(share, bias, quarters):.2%}" for bias in BIASES)
         median, most = found_within(share, quarters // 2)
-        print(
-            f"right {share:.2f}  false alarms at bias {rates}  fall found after {median:.0f}, 90 % {most:.0f}",
-            flush=True,
-        )
+        found = f"fall found after {median:.0f} answers, in 90 % after {most:.0f}"
+        print(f"right {share:.2f}  false alarms at bias {rates}  {found}", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,15 +7,18 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
+
+from msgspec import to_builtins
 
 from gateway.config.evidence import DriftSettings
 from gateway.evidence.database import EvidenceStore, EvidenceUnavailable
 from gateway.evidence.drift.reading import answered, compared_pairs, graded_answers
-from gateway.evidence.drift.watch import QUARTER, Found, Place, Watch
+from gateway.evidence.drift.watch import PRIOR_SUFFIX, QUARTER, Found, Place, Watch
 from gateway.evidence.writer import EvidenceWriter
 from gateway.routing.router import DriftValve
 from gateway.snapshot import Snapshot
+from gateway.telemetry.evidence_metrics import DriftSeries
 
 log = logging.getLogger("thinkmeter.drift")
 
@@ -73,6 +76,24 @@ class DriftLook:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
+
+    def series(self) -> list[DriftSeries]:
+        """The streams of the head in use, for metrics: of each tier the one with more evidence."""
+        head = self._gateway.snapshot.router.versions["head"]
+        worst: dict[tuple[str, str, str], DriftSeries] = {}
+        for found in self.found:
+            place, alarm = found.place, found.since is not None
+            if place.head.removesuffix(PRIOR_SUFFIX) == head:
+                one = DriftSeries(place.model, place.tier, place.kind, found.evidence, alarm)
+                other = worst.setdefault(one.key, one)
+                if (one.alarm, one.evidence) > (other.alarm, other.evidence):
+                    worst[one.key] = one
+        return list(worst.values())
+
+    def shown(self) -> dict[str, Any]:
+        """The streams for the console, and what an alarm does."""
+        settings = self._gateway.snapshot.settings.drift
+        return {"on_drift": settings.on_drift if settings else None, "streams": to_builtins(self.found)}
 
     async def _run(self) -> None:
         while True:

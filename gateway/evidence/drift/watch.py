@@ -35,6 +35,8 @@ _TOKENS_OFF, _RATIO = 0.25, 4.0
 _SHARE_OFF = 0.10
 _MOST_STREAMS = 1_024
 _FIRST = 1 / 13
+PRIOR_SUFFIX = "/prior"
+"""Of the head in places where the estimates came from the prior, which is right or wrong by itself."""
 
 
 class Seen(Struct, frozen=True):
@@ -123,7 +125,7 @@ class Watch:
 
     def see(self, row: Seen) -> None:
         """Take in one row."""
-        head = f"{row.head}/prior" if row.prior else row.head
+        head = row.head + PRIOR_SUFFIX if row.prior else row.head
         if row.score is not None:
             self._graded(Place(row.model, row.tier, head, "right"), row.at, row.score - row.correct)
             return
