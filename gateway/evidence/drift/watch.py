@@ -152,7 +152,7 @@ class Watch:
                 self._forget(place)
                 continue
             if stream.since is not None and now - max(stream.last, stream.since) > PATIENCE:
-                self._lift(place, stream, now)
+                stream = self._lift(place, stream, now)
             seen = stream.sides[0].seen
             limit = log_evidence(self._limit(place))
             yield Found(place, seen, log_evidence(stream.evidence), limit, stream.since)
@@ -161,8 +161,7 @@ class Watch:
         """One graded answer. difference: its score minus the head's P(right)."""
         stream = self._streams.get(place)
         if stream is not None and stream.since is not None and at - stream.last > PATIENCE:
-            self._lift(place, stream, at)
-            stream = self._streams.get(place)
+            stream = self._lift(place, stream, at)
         if stream is None or stream.since is None:
             self._follow(place, at, [difference + self._tolerance], [1 + self._tolerance])
             return
@@ -211,10 +210,11 @@ class Watch:
         streams = max(4, self._right)
         return RIGHT_LIMIT * streams if place.kind == "right" else OTHER_LIMIT * streams
 
-    def _lift(self, place: Place, stream: Stream, at: float) -> None:
+    def _lift(self, place: Place, stream: Stream, at: float) -> Stream:
         """End an alarm, and bet afresh."""
         self._forget(place)
-        self._streams[place] = self._opened(place, at, [bets.highest for bets in stream.sides])
+        fresh = self._streams[place] = self._opened(place, at, [bets.highest for bets in stream.sides])
+        return fresh
 
     def _forget(self, place: Place) -> None:
         """Drop the stream of a place, with the past that it was held against."""

@@ -1,0 +1,131 @@
+"""Drift in a running gateway: a fall of right answers is told, and pulls the valve until answers are good again."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.evidence.rows import Row
+from tests.evidence import made
+from tests.evidence.made import eventually_async
+from tests.fakes.backend import Backend
+from tests.http.test_metrics import sample
+from tests.serving import Running, configuration, serving
+
+HOUR = 3_600.0
+
+
+def history(head: str, share: float, begin: float, number: int = 300, first: int = 0) -> Iterator[Row]:
+    """Judged answers that the head expected to be right with 90 %, one in six minutes."""
+    draw = random.Random(first)
+    for n in range(first, first + number):
+        at = begin + (n - first) * HOUR / 10
+        yield made.decision(n, at=at, head=head, tier="short", correct=0.9, reason="price")
+        yield made.feedback(n, at=at, score=float(draw.random() < share))
+
+
+async def looked(running: Running, rows: Iterator[Row] | None = None) -> None:
+    """The rows are in the store, and the gateway has looked at it."""
+    assert running.gateway.evidence
+    assert running.gateway.drift
+    writer = running.gateway.evidence.writer
+    await eventually_async(lambda: writer.engine)
+    for row in rows or ():
+        writer.put(row)
+    await eventually_async(lambda: not writer.waiting)
+    await running.gateway.drift.look()
+
+
+def drifting(backend: Backend, folder: Path, on_drift: str) -> dict[str, Any]:
+    return configuration(
+        backend.url,
+        evidence={"file": str(folder / "evidence.db")},
+        drift={"on_drift": on_drift, "every": "1h"},
+    )
+
+
+async def decided(running: Running) -> dict[str, Any]:
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]}
+    reply = await running.client.post("/v1/route", json=body)
+    decision: dict[str, Any] = reply.json()["decision"]
+    return decision
+
+
+async def test_fall_is_told_and_raises_the_floor(
+    backend: Backend, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The floor is one tier higher while the alarm stands, after a reload too, and then no more."""
+    async with serving(drifting(backend, tmp_path, "raise_floor")) as running:
+        head = running.gateway.snapshot.router.versions["head"]
+        before = await decided(running)
+        now = time.time()
+        await looked(running, history(head, 0.6, now - 600 * HOUR))
+        during = await decided(running)
+        running.gateway.reload(running.gateway.snapshot)
+        reloaded = await decided(running)
+        alarm = await sample(running, "drift_alarm", model="tiny", tier="short", kind="right")
+        evidence = await sample(running, "drift_evidence", model="tiny", tier="short", kind="right")
+        page = (await running.client.get("/console/quality")).json()["drift"]
+        running.gateway.drift._watch = None  # as a gateway that starts
+        await looked(running, history(head, 0.97, now - 500 * HOUR, 900, first=1_000))
+        after = await decided(running)
+        quiet = await sample(running, "drift_alarm", model="tiny", tier="short", kind="right")
+
+    assert before["tier"] == after["tier"] == "direct"
+    assert (
+        (during["tier"], during["reason"])
+        == (reloaded["tier"], reloaded["reason"])
+        == ("short", "drift_floor")
+    )
+    assert (alarm, quiet) == (1, 0)
+    assert evidence > 3
+    assert page["on_drift"] == "raise_floor"
+    assert [stream["place"]["tier"] for stream in page["streams"] if stream["since"]] == ["short"]
+    told = [record.getMessage() for record in caplog.records if record.name == "thinkmeter.drift"]
+    assert [text.count("right less often than the head says") for text in told] == [1, 0]
+    assert "has ended" in told[1]
+
+
+@pytest.mark.parametrize(("on_drift", "reason"), [("alarm", None), ("prior", "prior")])
+async def test_other_valves(backend: Backend, tmp_path: Path, on_drift: str, reason: str | None) -> None:
+    """An alarm alone changes no decision. `prior` takes the estimates from the prior."""
+    async with serving(drifting(backend, tmp_path, on_drift)) as running:
+        before = await decided(running)
+        head = running.gateway.snapshot.router.versions["head"]
+        await looked(running, history(head, 0.6, time.time() - 600 * HOUR))
+        valve = running.gateway.snapshot.router.valve
+        during = await decided(running)
+
+    assert await_alarm(running)
+    assert valve.prior == (frozenset({"tiny"}) if on_drift == "prior" else frozenset())
+    assert during["tier"] == before["tier"] or reason
+
+
+def await_alarm(running: Running) -> bool:
+    """Whether the gateway has found an alarm."""
+    assert running.gateway.drift
+    return any(found.since for found in running.gateway.drift.found)
+
+
+async def test_other_heads_do_not_count(backend: Backend, tmp_path: Path) -> None:
+    """Answers that another head has judged wrongly change nothing for the one in use."""
+    async with serving(drifting(backend, tmp_path, "raise_floor")) as running:
+        await looked(running, history("old-1", 0.6, time.time() - 600 * HOUR))
+        during = await decided(running)
+
+    assert await_alarm(running)
+    assert during["reason"] != "drift_floor"
+
+
+async def test_no_watch_without_settings(backend: Backend, tmp_path: Path) -> None:
+    """Without `drift` nobody looks at the evidence."""
+    plain = configuration(backend.url, evidence={"file": str(tmp_path / "evidence.db")})
+    async with serving(plain) as running:
+        await looked(running, history("any", 0.6, time.time() - 600 * HOUR))
+        assert running.gateway.drift
+        assert running.gateway.drift.found == []
