@@ -151,6 +151,8 @@ class Settings(Section):
             self._check_tier(("holdout", "policy"), self.holdout.policy, None)
         if self.drift is not None and self.evidence is None:
             raise _wrong(("drift",), "needs `evidence: {}`, from which it is told")
+        if self.drift is not None and self.drift.on_drift == "prior" and self.head == BASELINE:
+            raise _wrong(("drift", "on_drift"), "the baseline has no prior: use `raise_floor` or `alarm`")
         shadow = self.shadow
         if shadow is not None:
             if self.evidence is None:
