@@ -26,7 +26,7 @@ from gateway.config.loader import ConfigError, reachable_example_keys
 from gateway.config.settings import Settings
 from gateway.console.state import Console
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed
-from gateway.evidence.opening import drift_of, evidence_of, shadows_of
+from gateway.evidence.opening import evidence_of, shadows_of
 from gateway.http import server
 from gateway.http.asgi import AsgiExchange
 from gateway.http.browsers import HostRule
@@ -95,10 +95,9 @@ class Gateway:
             self.metrics, self._read_budgets, lambda: self.snapshot.settings.metrics.max_age
         )
         self.health = HealthChecks(self.upstream, self.backends)
-        self.evidence = evidence_of(settings.evidence, self.finished, self.metrics)
+        self.evidence = evidence_of(settings.evidence, self.finished, self.metrics, self)
         self.pipeline.keeps_evidence = self.evidence is not None
         self.pipeline.shadows = shadows_of(self.evidence, self.upstream, self.ledger, self.metrics, self)
-        self.drift = drift_of(self.evidence, self.metrics, self)
         self.console = Console(
             lambda: self.snapshot,
             draining=lambda: self.draining,
@@ -168,8 +167,6 @@ class Gateway:
         await self.health.start()
         if self.evidence:
             self.evidence.start()
-        if self.drift:
-            self.drift.start()
         watcher = asyncio.create_task(self._follow(), name="config-watch") if self._follow else None
         try:
             yield
@@ -182,8 +179,6 @@ class Gateway:
             await self.pipeline.stop()
             self.upstream.close()
             await self.ledger.stop()
-            if self.drift:
-                await self.drift.stop()
             if self.evidence:
                 await self.evidence.stop()
             if self.tracing:

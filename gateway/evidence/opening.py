@@ -12,20 +12,8 @@ from gateway.telemetry.metrics import Metrics
 from gateway.upstream.dispatch import Upstream
 
 if TYPE_CHECKING:
-    from gateway.evidence.drift.looking import DriftLook
     from gateway.evidence.service import EvidenceService
     from gateway.evidence.shadows.shadows import Shadows
-
-
-def evidence_of(
-    settings: EvidenceSettings | None, finished: FinishedRecords, metrics: Metrics
-) -> EvidenceService | None:
-    """The evidence under these settings; None without any."""
-    if settings is None:
-        return None
-    from gateway.evidence.service import EvidenceService  # noqa: PLC0415 - it imports SQLAlchemy
-
-    return EvidenceService(settings, finished, metrics)
 
 
 class ServingState(Protocol):
@@ -38,6 +26,20 @@ class ServingState(Protocol):
     def snapshot(self) -> Snapshot:
         """What the next request will be served with."""
         ...
+
+
+def evidence_of(
+    settings: EvidenceSettings | None, finished: FinishedRecords, metrics: Metrics, gateway: ServingState
+) -> EvidenceService | None:
+    """The evidence under these settings; None without any.
+
+    gateway: tells which snapshot is in use.
+    """
+    if settings is None:
+        return None
+    from gateway.evidence.service import EvidenceService  # noqa: PLC0415 - it imports SQLAlchemy
+
+    return EvidenceService(settings, finished, metrics, gateway)
 
 
 def shadows_of(
@@ -56,18 +58,3 @@ def shadows_of(
     from gateway.evidence.shadows.shadows import Shadows  # noqa: PLC0415 - it imports SQLAlchemy
 
     return Shadows(evidence.writer, upstream, ledger, metrics.shadow, gateway)
-
-
-def drift_of(evidence: EvidenceService | None, metrics: Metrics, gateway: ServingState) -> DriftLook | None:
-    """What watches whether the head's estimates hold, while a configuration wants it; None without a store.
-
-    gateway: tells which snapshot is in use.
-    """
-    if evidence is None:
-        return None
-    from gateway.evidence.drift.looking import DriftLook  # noqa: PLC0415 - it imports SQLAlchemy
-
-    look = DriftLook(evidence.writer, gateway)
-    metrics.evidence.drift = look.series
-    evidence.quality.drift = look.shown
-    return look

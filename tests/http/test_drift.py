@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gateway.evidence.drift.looking import DriftLook
 from gateway.evidence.rows import Row
 from tests.evidence import made
 from tests.evidence.made import eventually_async
@@ -29,16 +30,20 @@ def history(head: str, share: float, begin: float, number: int = 300, first: int
         yield made.feedback(n, at=at, score=float(draw.random() < share))
 
 
+def drift_look(running: Running) -> DriftLook:
+    assert running.gateway.evidence
+    return running.gateway.evidence.drift
+
+
 async def looked(running: Running, rows: Iterator[Row] | None = None) -> None:
     """The rows are in the store, and the gateway has looked at it."""
     assert running.gateway.evidence
-    assert running.gateway.drift
     writer = running.gateway.evidence.writer
     await eventually_async(lambda: writer.engine)
     for row in rows or ():
         writer.put(row)
     await eventually_async(lambda: not writer.waiting)
-    await running.gateway.drift.look()
+    await running.gateway.evidence.drift.look()
 
 
 def drifting(backend: Backend, folder: Path, on_drift: str, **changes: Any) -> dict[str, Any]:
@@ -79,7 +84,7 @@ async def test_fall_is_told_and_raises_the_floor(
         alarm = await sample(running, "drift_alarm", model="tiny", tier="short", kind="right")
         evidence = await sample(running, "drift_evidence", model="tiny", tier="short", kind="right")
         page = await console_drift(running)
-        running.gateway.drift._watch = None  # as a gateway that starts
+        drift_look(running)._watch = None  # as a gateway that starts
         await looked(running, history(head, 0.97, now - 100 * HOUR, 900, first=1_000))
         after = await decided(running)
         quiet = await sample(running, "drift_alarm", model="tiny", tier="short", kind="right")
@@ -117,8 +122,7 @@ async def test_other_valves(backend: Backend, tmp_path: Path, on_drift: str, *, 
 
 def alarmed(running: Running) -> bool:
     """Whether the gateway has found an alarm."""
-    assert running.gateway.drift
-    return any(found.since for found in running.gateway.drift.found)
+    return any(found.since for found in drift_look(running).found)
 
 
 async def test_other_heads_do_not_count(backend: Backend, tmp_path: Path) -> None:
@@ -136,5 +140,4 @@ async def test_no_watch_without_settings(backend: Backend, tmp_path: Path) -> No
     plain = configuration(backend.url, evidence={"file": str(tmp_path / "evidence.db")})
     async with serving(plain) as running:
         await looked(running, history("any", 0.6, time.time() - 100 * HOUR))
-        assert running.gateway.drift
-        assert running.gateway.drift.found == []
+        assert drift_look(running).found == []

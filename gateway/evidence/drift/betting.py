@@ -59,13 +59,16 @@ class Bets(Struct):
         for i, aim in enumerate(self.aims):
             self.stakes[i] = (1 - share) * self.stakes[i] + share * aim.share
 
-    def see(self, x: float) -> None:
+    def see(self, x: float, mean_square: float | None = None) -> None:
         """Settle the bets on one observation.
 
-        λ is the bet that grows fastest if the mean is −a, to the second order: a / E x², with the mean square
-        of what was seen before. It never stakes more than nine tenths of the capital.
+        λ is the bet that grows fastest if the mean is −a, to the second order: a / E x². It never stakes more
+        than nine tenths of the capital.
+
+        mean_square: E x² as known before x is; default: that of what was seen before.
         """
-        mean_square = self.squares / (PRIOR_WEIGHT + self.seen)
+        if mean_square is None:
+            mean_square = self.squares / (PRIOR_WEIGHT + self.seen)
         x = min(x, self.highest)
         for i, aim in enumerate(self.aims):
             self.stakes[i] *= 1.0 - min(aim.below / mean_square, 0.9 / self.highest) * x

@@ -14,7 +14,7 @@ from msgspec import to_builtins
 from gateway.config.evidence import DriftSettings
 from gateway.evidence.database import EvidenceStore, EvidenceUnavailable
 from gateway.evidence.drift.reading import answered, compared_pairs, graded_answers
-from gateway.evidence.drift.watch import PRIOR_SUFFIX, QUARTER, Found, Place, Watch
+from gateway.evidence.drift.watch import PRIOR_SUFFIX, QUARTER, DriftFound, DriftPlace, Watch
 from gateway.evidence.writer import EvidenceWriter
 from gateway.routing.router import DriftValve
 from gateway.snapshot import Snapshot
@@ -37,7 +37,7 @@ _TOLD = {
 }
 
 
-class Serving(Protocol):
+class ServingSnapshot(Protocol):
     """What the gateway is doing."""
 
     @property
@@ -50,7 +50,7 @@ class DriftLook:
     """Follows the evidence in a thread, while the configuration wants it."""
 
     def __init__(
-        self, writer: EvidenceWriter, gateway: Serving, clock: Callable[[], float] = time.time
+        self, writer: EvidenceWriter, gateway: ServingSnapshot, clock: Callable[[], float] = time.time
     ) -> None:
         """writer: started, and closed by its owner."""
         self._writer = writer
@@ -61,9 +61,9 @@ class DriftLook:
         self._until = 0.0
         self._judged: dict[str, None] = {}
         """Decisions whose judgment was seen: one that is sent again does not count again."""
-        self._alarms: frozenset[Place] = frozenset()
+        self._alarms: frozenset[DriftPlace] = frozenset()
         self._task: asyncio.Task[None] | None = None
-        self.found: list[Found] = []
+        self.found: list[DriftFound] = []
         """The state of all streams at the last look."""
 
     def start(self) -> None:
@@ -118,7 +118,7 @@ class DriftLook:
                 return
         self._act(settings)
 
-    def _read(self, engine: EvidenceStore, watch: Watch) -> list[Found]:
+    def _read(self, engine: EvidenceStore, watch: Watch) -> list[DriftFound]:
         now = self._clock() - _SETTLED
         begin = max(self._until, now - QUARTER)
         for name, row in graded_answers(engine, begin, now):
@@ -152,7 +152,7 @@ class DriftLook:
         )
 
 
-def _name(place: Place) -> str:
+def _name(place: DriftPlace) -> str:
     """The place as logs name it."""
     tier = f":{place.tier}" if place.tier else ""
     return f"{place.model}{tier}, head {place.head}"

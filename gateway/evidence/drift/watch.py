@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from gateway.evidence.drift.betting import Aim, Bets, log_evidence
 
-Kind = Literal["right", "tokens", "pairs", "abstained"]
+DriftKind = Literal["right", "tokens", "pairs", "abstained"]
 """What is watched: right answers and completion tokens against the head's estimates; and against their own
 past the shadow pairs that the served answer lost, and the prompts unlike the head's training data."""
 
@@ -35,6 +35,8 @@ _TOKENS_OFF, _RATIO = 0.25, 4.0
 _SHARE_OFF = 0.10
 _MOST_STREAMS = 1_024
 _FIRST = 1 / 13
+_LEAST_VARIANCE = 0.08
+"""Of a score, so that answers which the head is very sure of do not decide alone."""
 PRIOR_SUFFIX = "/prior"
 """Of the head in places where the estimates came from the prior, which is right or wrong by itself."""
 
@@ -61,14 +63,14 @@ class Seen(Struct, frozen=True):
     """The shadow answer was better than the served one; None for a decision."""
 
 
-class Place(Struct, frozen=True):
+class DriftPlace(Struct, frozen=True):
     """What one stream of evidence is about."""
 
     model: str
     tier: str
     """Empty for what is watched by model."""
     head: str
-    kind: Kind
+    kind: DriftKind
 
 
 class Stream:
@@ -82,8 +84,8 @@ class Stream:
         """When the alarm was raised; None without one."""
         self.recovery: Bets | None = None
 
-    def see(self, at: float, values: list[float]) -> None:
-        """Settle the bets of every side on its value."""
+    def see(self, at: float, values: list[float], mean_square: float | None = None) -> None:
+        """Settle the bets of every side on its value. mean_square: of the values, if it is known before."""
         while at - self.renewed >= WEEK:
             self.renewed += WEEK
             for bets in self.sides:
@@ -92,7 +94,7 @@ class Stream:
                 self.recovery.renew(_FIRST)
         self.last = max(self.last, at)
         for bets, value in zip(self.sides, values, strict=True):
-            bets.see(value)
+            bets.see(value, mean_square)
 
     @property
     def evidence(self) -> float:
@@ -100,10 +102,10 @@ class Stream:
         return sum(bets.capital for bets in self.sides) / len(self.sides)
 
 
-class Found(Struct, frozen=True):
+class DriftFound(Struct, frozen=True):
     """The state of one stream, for people and metrics."""
 
-    place: Place
+    place: DriftPlace
     seen: int
     evidence: float
     """Natural logarithm."""
@@ -119,35 +121,36 @@ class Watch:
     def __init__(self, tolerance: float) -> None:
         """tolerance: how far below P(right) the share of right answers may be."""
         self._tolerance = tolerance
-        self._streams: dict[Place, Stream] = {}
-        self._past: dict[Place, list[int]] = {}
+        self._streams: dict[DriftPlace, Stream] = {}
+        self._past: dict[DriftPlace, list[int]] = {}
         self._right = 0
 
     def see(self, row: Seen) -> None:
         """Take in one row."""
         head = row.head + PRIOR_SUFFIX if row.prior else row.head
         if row.score is not None:
-            self._graded(Place(row.model, row.tier, head, "right"), row.at, row.score - row.correct)
+            self._graded(DriftPlace(row.model, row.tier, head, "right"), row.at, row.score, row.correct)
             return
         if row.tokens is not None and row.expected > 0:
             ratio = min(row.tokens / row.expected, _RATIO)
             self._follow(
-                Place(row.model, row.tier, head, "tokens"),
+                DriftPlace(row.model, row.tier, head, "tokens"),
                 row.at,
                 [1 + _TOKENS_OFF - ratio, ratio - (1 - _TOKENS_OFF)],
                 [1 + _TOKENS_OFF, _RATIO],
             )
         if row.abstained is not None:
-            self._share(Place(row.model, "", row.head, "abstained"), row.at, true=row.abstained)
+            self._share(DriftPlace(row.model, "", row.head, "abstained"), row.at, true=row.abstained)
         if row.lost is not None:
-            self._share(Place(row.model, row.tier, head, "pairs"), row.at, true=row.lost)
+            self._share(DriftPlace(row.model, row.tier, head, "pairs"), row.at, true=row.lost)
 
-    def tell(self, now: float) -> Iterator[Found]:
+    def tell(self, now: float) -> Iterator[DriftFound]:
         """The state of every stream that saw a row in the last quarter.
 
         Lifts the alarms that nothing has spoken for in a long time.
         """
-        for place, stream in list(self._streams.items()):
+        for place, known in list(self._streams.items()):
+            stream = known
             if now - stream.last > QUARTER:
                 self._forget(place)
                 continue
@@ -155,35 +158,44 @@ class Watch:
                 stream = self._lift(place, stream, now)
             seen = stream.sides[0].seen
             limit = log_evidence(self._limit(place))
-            yield Found(place, seen, log_evidence(stream.evidence), limit, stream.since)
+            yield DriftFound(place, seen, log_evidence(stream.evidence), limit, stream.since)
 
-    def _graded(self, place: Place, at: float, difference: float) -> None:
-        """One graded answer. difference: its score minus the head's P(right)."""
+    def _graded(self, place: DriftPlace, at: float, score: float, correct: float) -> None:
+        """One graded answer. correct: the head's P(right), which tells how far a single score may be off."""
+        difference = score - correct
+        mean_square = max(correct * (1 - correct), _LEAST_VARIANCE) + FALL**2
         stream = self._streams.get(place)
         if stream is not None and stream.since is not None and at - stream.last > PATIENCE:
             stream = self._lift(place, stream, at)
         if stream is None or stream.since is None:
-            self._follow(place, at, [difference + self._tolerance], [1 + self._tolerance])
+            self._follow(place, at, [difference + self._tolerance], [1 + self._tolerance], mean_square)
             return
         if stream.recovery is None:
             half = FALL / 2
             stream.recovery = Bets.against([Aim(half, 0.7), Aim(2 * half, 0.3)], 1.0, 0.35)
-        stream.see(at, [difference + self._tolerance])
-        stream.recovery.see(-(difference + FALL / 2))
+        stream.see(at, [difference + self._tolerance], mean_square)
+        stream.recovery.see(-(difference + FALL / 2), mean_square)
         if stream.recovery.capital >= RECOVERED:
             self._lift(place, stream, at)
 
-    def _follow(self, place: Place, at: float, values: list[float], highest: list[float]) -> None:
+    def _follow(
+        self,
+        place: DriftPlace,
+        at: float,
+        values: list[float],
+        highest: list[float],
+        mean_square: float | None = None,
+    ) -> None:
         stream = self._streams.get(place)
         if stream is None:
             if len(self._streams) >= _MOST_STREAMS:
                 return
             stream = self._streams[place] = self._opened(place, at, highest)
-        stream.see(at, values)
+        stream.see(at, values, mean_square)
         if stream.since is None and stream.evidence >= self._limit(place):
             stream.since = at
 
-    def _opened(self, place: Place, at: float, highest: list[float]) -> Stream:
+    def _opened(self, place: DriftPlace, at: float, highest: list[float]) -> Stream:
         self._right += place.kind == "right"
         aims = {
             "right": [Aim(FALL - self._tolerance, 0.7), Aim(2 * FALL - self._tolerance, 0.3)],
@@ -192,7 +204,7 @@ class Watch:
         spread = 1.0 if place.kind == "tokens" else 0.35
         return Stream([Bets.against(aims, most, spread, _FIRST) for most in highest], at)
 
-    def _share(self, place: Place, at: float, *, true: bool) -> None:
+    def _share(self, place: DriftPlace, at: float, *, true: bool) -> None:
         """The first rows are the past; each later one is held against their share."""
         past = self._past.get(place)
         if past is None:
@@ -206,17 +218,17 @@ class Watch:
         above = true - past[1] / past[0]
         self._follow(place, at, [_SHARE_OFF - above, above + _SHARE_OFF], [1 + _SHARE_OFF, 1 + _SHARE_OFF])
 
-    def _limit(self, place: Place) -> float:
+    def _limit(self, place: DriftPlace) -> float:
         streams = max(4, self._right)
         return RIGHT_LIMIT * streams if place.kind == "right" else OTHER_LIMIT * streams
 
-    def _lift(self, place: Place, stream: Stream, at: float) -> Stream:
+    def _lift(self, place: DriftPlace, stream: Stream, at: float) -> Stream:
         """End an alarm, and bet afresh."""
         self._forget(place)
         fresh = self._streams[place] = self._opened(place, at, [bets.highest for bets in stream.sides])
         return fresh
 
-    def _forget(self, place: Place) -> None:
+    def _forget(self, place: DriftPlace) -> None:
         """Drop the stream of a place, with the past that it was held against."""
         del self._streams[place]
         self._right -= place.kind == "right"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
-from gateway.evidence.drift.watch import PATIENCE, QUARTER, Found, Place, Seen, Watch
+from gateway.evidence.drift.watch import PATIENCE, QUARTER, DriftFound, DriftPlace, Seen, Watch
 
 HOUR = 3_600.0
 
@@ -26,11 +26,11 @@ def watched(rows: Iterable[Seen], into: Watch | None = None) -> Watch:
     return watch
 
 
-def alarms(watch: Watch, now: float) -> list[Place]:
+def alarms(watch: Watch, now: float) -> list[DriftPlace]:
     return [found.place for found in watch.tell(now) if found.since is not None]
 
 
-def only(watch: Watch, now: float) -> Found:
+def only(watch: Watch, now: float) -> DriftFound:
     [found] = watch.tell(now)
     return found
 
@@ -40,7 +40,7 @@ def test_calibrated_answers_raise_no_alarm() -> None:
     found = only(watched(graded(0.9, 1_000)), 1_000 * HOUR)
 
     assert found.since is None
-    assert (found.seen, found.place) == (1_000, Place("m", "short", "h", "right"))
+    assert (found.seen, found.place) == (1_000, DriftPlace("m", "short", "h", "right"))
     assert found.evidence < 0 < found.limit
 
 
@@ -50,7 +50,7 @@ def test_fall_of_one_tier_is_an_alarm_there() -> None:
     watched(graded(0.7, 200, begin=200 * HOUR), watch)
     watched(graded(0.9, 400, tier="long", seed=2), watch)
 
-    assert alarms(watch, 400 * HOUR) == [Place("m", "short", "h", "right")]
+    assert alarms(watch, 400 * HOUR) == [DriftPlace("m", "short", "h", "right")]
 
 
 def test_better_answers_than_promised_are_no_alarm() -> None:
@@ -124,7 +124,7 @@ def test_unseen_prompts_against_their_past() -> None:
     """A jump of the share is an alarm; a share that was always high is none."""
     found = [alarms(watched(abstaining(*shares)), 1_500 * HOUR) for shares in ((0.1, 0.5), (0.5, 0.5))]
 
-    assert found == [[Place("m", "", "h", "abstained")], []]
+    assert found == [[DriftPlace("m", "", "h", "abstained")], []]
 
 
 def lost_pairs(before: float, after: float) -> Iterable[Seen]:
