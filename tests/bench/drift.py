@@ -66,7 +66,7 @@ def found_within(share: float, quarters: int) -> tuple[float, float]:
 
 
 def main(quarters: int) -> None:
-    for share in (0.95, 0.9, 0.8, 0.7):
+    for share in (0.9, 0.8, 0.7):
         rates = ", ".join(f"{bias:.2f}: {false_alarms(share, bias, quarters):.2%}" for bias in BIASES)
         median, most = found_within(share, quarters // 2)
         found = f"fall found after {median:.0f} answers, in 90 % after {most:.0f}"
@@ -74,4 +74,4 @@ def main(quarters: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 2_000)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 500)

@@ -36,14 +36,17 @@ def drift_look(running: Running) -> DriftLook:
 
 
 async def looked(running: Running, rows: Iterator[Row] | None = None) -> None:
-    """The rows are in the store, and the gateway has looked at it."""
+    """The rows are in the store, and the gateway has looked at all of it."""
     assert running.gateway.evidence
     writer = running.gateway.evidence.writer
     await eventually_async(lambda: writer.engine)
-    for row in rows or ():
-        writer.put(row)
-    await eventually_async(lambda: not writer.waiting)
-    await running.gateway.evidence.drift.look()
+    before = sum(writer.written.values())
+    number = sum([writer.put(row) for row in rows or ()])
+    await eventually_async(lambda: sum(writer.written.values()) >= before + number)
+    look = drift_look(running)
+    await look.stop()
+    look._watch = None  # as a gateway that starts: the rows are older than the last look
+    await look.look()
 
 
 def drifting(backend: Backend, folder: Path, on_drift: str, **changes: Any) -> dict[str, Any]:
@@ -84,7 +87,6 @@ async def test_fall_is_told_and_raises_the_floor(
         alarm = await sample(running, "drift_alarm", model="tiny", tier="short", kind="right")
         evidence = await sample(running, "drift_evidence", model="tiny", tier="short", kind="right")
         page = await console_drift(running)
-        drift_look(running)._watch = None  # as a gateway that starts
         await looked(running, history(head, 0.97, now - 100 * HOUR, 900, first=1_000))
         after = await decided(running)
         quiet = await sample(running, "drift_alarm", model="tiny", tier="short", kind="right")

@@ -27,6 +27,8 @@ _SETTLED = 10.0
 _DECISIONS = 7 * 86_400.0
 """Seconds of decisions that a gateway reads when it starts. Of judgments and pairs it reads a quarter."""
 _MOST_JUDGED = 200_000
+_OPENING = 1.0
+"""Seconds between two looks while the store is being opened."""
 _IDLE = 60.0
 """Seconds between two looks at whether drift is watched at all."""
 _TOLD = {
@@ -99,7 +101,8 @@ class DriftLook:
         while True:
             await self.look()
             settings = self._gateway.snapshot.settings.drift
-            await asyncio.sleep(settings.every if settings else _IDLE)
+            ready = self._writer.engine is not None or settings is None
+            await asyncio.sleep((settings.every if settings else _IDLE) if ready else _OPENING)
 
     async def look(self) -> None:
         """Look once, and set the valve. A store that is away changes nothing."""

@@ -35,6 +35,8 @@ _TOKENS_OFF, _RATIO = 0.25, 4.0
 _SHARE_OFF = 0.10
 _MOST_STREAMS = 1_024
 _FIRST = 1 / 13
+_RECOVERY_ANSWERS = 50
+"""After which the bets that a fall is over are renewed: in a long fall they lose all that they had."""
 _LEAST_VARIANCE = 0.08
 """Of a score, so that answers which the head is very sure of do not decide alone."""
 PRIOR_SUFFIX = "/prior"
@@ -90,8 +92,6 @@ class Stream:
             self.renewed += WEEK
             for bets in self.sides:
                 bets.renew(_FIRST)
-            if self.recovery:
-                self.recovery.renew(_FIRST)
         self.last = max(self.last, at)
         for bets, value in zip(self.sides, values, strict=True):
             bets.see(value, mean_square)
@@ -174,6 +174,8 @@ class Watch:
             half = FALL / 2
             stream.recovery = Bets.against([Aim(half, 0.7), Aim(2 * half, 0.3)], 1.0, 0.35)
         stream.see(at, [difference + self._tolerance], mean_square)
+        if stream.recovery.seen % _RECOVERY_ANSWERS == 0:
+            stream.recovery.renew(_FIRST)
         stream.recovery.see(-(difference + FALL / 2), mean_square)
         if stream.recovery.capital >= RECOVERED:
             self._lift(place, stream, at)
