@@ -114,6 +114,7 @@ class Snapshot:
         if shadow and shadow.against == PREVIOUS_HEAD:
             same = self.router.predictor.version == previous.router.predictor.version
             before = previous.previous_head if same else previous.router
+        self.router.valve = previous.router.valve
         return replace(self, pools=pools_of(self.settings, previous.backends()), previous_head=before)
 
     def backends(self) -> list[tuple[Pool, Backend]]:

@@ -112,3 +112,20 @@ class HoldoutSettings(Section):
         description="What stays together: a conversation, `user`, or the value of a header of this name.",
     )
     policy: str = Field("long", min_length=1, description="The tier that they get.")
+
+
+class DriftSettings(Section):
+    """Tests all the time whether the head's estimates still hold, on the evidence in the store."""
+
+    on_drift: Literal["alarm", "raise_floor", "prior"] = Field(
+        "alarm",
+        description="What an alarm about right answers does beside telling: nothing, raise the model's floor "
+        "by one tier, or take the model's estimates from the prior. It ends with the alarm.",
+    )
+    tolerance: float = Field(
+        0.02,
+        ge=0,
+        le=0.05,
+        description="How far the share of right answers may be below the head's P(right).",
+    )
+    every: Duration = Field(60, description="Time between two looks at new evidence.")

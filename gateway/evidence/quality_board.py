@@ -26,6 +26,9 @@ _REST = 20
 class QualityBoard:
     """Reads the store at most once at a time, however many pages are open."""
 
+    drift: Callable[[], dict[str, Any]] = staticmethod(lambda: {"on_drift": None, "streams": []})
+    """Returns the state of the watch for drift."""
+
     def __init__(
         self,
         settings: EvidenceSettings,
@@ -60,7 +63,7 @@ class QualityBoard:
                     return {"state": "away", "detail": str(error)}
                 took = time.monotonic() - begin
                 self._until = time.monotonic() + max(_KEPT_SECONDS, _REST * took)
-            return self._kept
+            return self._kept | {"drift": self.drift()}
 
     def _read(self, engine: EvidenceStore) -> dict[str, Any]:
         now = self._clock()

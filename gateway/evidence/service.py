@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from gateway.config.evidence import EvidenceSettings
+from gateway.evidence.drift.looking import DriftLook, ServingSnapshot
 from gateway.evidence.feedback import Decided
 from gateway.evidence.feedback_desk import FeedbackDesk
 from gateway.evidence.quality_board import QualityBoard
@@ -22,8 +23,14 @@ _CLOSE_SECONDS = 5.0
 class EvidenceService:
     """The writer of the store and the desk for feedback, which start and stop with the gateway."""
 
-    def __init__(self, settings: EvidenceSettings, finished: FinishedRecords, metrics: Metrics) -> None:
-        """finished: the requests that have ended. metrics: count the feedback."""
+    def __init__(
+        self,
+        settings: EvidenceSettings,
+        finished: FinishedRecords,
+        metrics: Metrics,
+        gateway: ServingSnapshot,
+    ) -> None:
+        """finished: the requests that have ended. metrics: count the feedback. gateway: what is in use."""
         self.writer = EvidenceWriter(settings)
 
         def count_judged(decision: Decided, score: float) -> None:
@@ -38,6 +45,8 @@ class EvidenceService:
         )
         metrics.evidence.state = self.state
         self.quality = QualityBoard(settings, self.writer)
+        self.drift = DriftLook(self.writer, gateway)
+        metrics.evidence.drift, self.quality.drift = self.drift.series, self.drift.shown
         self._redactor = Redactor(settings.redact) if settings.redact else None
         keeping = Keeping(settings.prompts, self._redactor, self.writer.dropped)
         self.recorder = Recorder(self.writer.put, keeping)
@@ -47,6 +56,7 @@ class EvidenceService:
     def start(self) -> None:
         """Open the store and begin to write, in the background."""
         self.writer.start()
+        self.drift.start()
 
     def state(self) -> EvidenceState:
         """The state of the store, for metrics. All series exist from the start, so that a rise is seen."""
@@ -61,6 +71,7 @@ class EvidenceService:
 
     async def stop(self) -> None:
         """Write what waits, for a bounded time, and close the store."""
+        await self.drift.stop()
         self._finished.flush()
         self.desk.close()
         self.quality.close()

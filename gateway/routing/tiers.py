@@ -130,6 +130,11 @@ class TierLadder:
         """Position of a named tier's rung. In a model with one tier, every name means that tier."""
         return self.named[self.names.index(name)] if len(self.names) > 1 else 0
 
+    def named_above(self, name: str | None) -> int:
+        """Position of the named tier above this one, or above the cheapest; the longest has none above."""
+        rank = self.names.index(name) if name is not None and len(self.names) > 1 else 0
+        return self.named[min(rank + 1, len(self.named) - 1)]
+
     def tier_at(self, index: int) -> str:
         """The name by which a rung goes: that of the named tier at or below it."""
         return self.names[self.rungs[index].tier]

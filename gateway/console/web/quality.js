@@ -48,7 +48,7 @@ function notice({ state, detail }) {
 
 function body(found) {
   const models = found.models.length ? found.models.flatMap(model) : [panel(null, h("p", {}, `No request of the last ${found.days} days is in the store yet.`))];
-  return [...models, h("div", { class: "columns even" }, latest(found), store(found))];
+  return [...models, ...drift(found), h("div", { class: "columns even" }, latest(found), store(found))];
 }
 
 function model(one) {
@@ -118,6 +118,23 @@ function pairs(one) {
   ]);
   return panel("Shadow pairs: the answer served against one at another rung", table("Shadow pairs",
     [["rungs"], ["served better", "num"], ["ties", "num"], ["other better", "num"], ["ungraded", "num wide"], ["flips", "num wide"], ["tokens", "num wide"]], rows));
+}
+
+const WATCHED = { right: "right answers", tokens: "tokens", pairs: "shadow pairs", abstained: "unseen prompts" };
+
+/** What is watched for drift: alarms first, then by evidence. */
+function drift({ drift: watched }) {
+  if (!watched?.on_drift) return [];
+  const order = [...watched.streams].sort((a, b) => (b.since !== null) - (a.since !== null) || b.evidence - b.limit - (a.evidence - a.limit));
+  const rows = order.slice(0, 20).map((each) => [
+    `${each.place.model}${each.place.tier ? ` · ${each.place.tier}` : ""}`, WATCHED[each.place.kind], integer(each.seen),
+    `${signed(each.evidence, 1)} of ${signed(each.limit, 1)}`,
+    each.since === null ? "holds" : h("span", { class: "bad" }, `since ${new Date(each.since * 1000).toLocaleDateString("en-GB")} ${clock(each.since)}`),
+    each.place.head,
+  ]);
+  return [panel(`What the head says, and whether it holds (on drift: ${watched.on_drift})`, rows.length
+    ? table("Drift", [["model · tier"], ["watched"], ["seen", "num wide"], ["evidence", "num"], ["alarm"], ["head", "wide"]], rows)
+    : h("p", { class: "empty" }, "Nothing was judged yet."))];
 }
 
 function latest({ feedback }) {
