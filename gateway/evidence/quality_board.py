@@ -26,9 +26,6 @@ _REST = 20
 class QualityBoard:
     """Reads the store at most once at a time, however many pages are open."""
 
-    drift: Callable[[], dict[str, Any]] = staticmethod(lambda: {"on_drift": None, "streams": []})
-    """Returns the state of the watch for drift."""
-
     def __init__(
         self,
         settings: EvidenceSettings,
@@ -36,6 +33,8 @@ class QualityBoard:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """writer: started, and closed by its owner."""
+        self.drift: Callable[[], dict[str, Any]] = lambda: {"on_drift": None, "streams": []}
+        """Returns the state of the watch for drift. Its owner sets it."""
         self._settings = settings
         self._writer = writer
         self._clock = clock
