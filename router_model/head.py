@@ -64,11 +64,22 @@ class Head:
 
         Raises: ArtifactError, for another FEATURE_VERSION, another encoder, or damaged files.
         """
-        manifest, arrays, digest = artifact.read_artifact(Path(directory), FEATURE_VERSION)
+        packed = artifact.pack_artifact(Path(directory))
+        return cls.unpack(packed, str(directory), source, remembers)
+
+    @classmethod
+    def unpack(
+        cls, packed: artifact.PackedHead, where: str, source: Source | None = None, remembers: int = 1 << 17
+    ) -> Self:
+        """The head in two files that were read, as `load` gives it. where: names it in errors.
+
+        Raises: ArtifactError.
+        """
+        manifest, arrays, digest = artifact.unpack_artifact(packed, FEATURE_VERSION, where)
         try:
             encoder = opened(source, manifest.get("encoder", HASHED.identity), remembers)
         except EncoderError as error:
-            raise artifact.ArtifactError(f"{directory}: {error}") from None
+            raise artifact.ArtifactError(f"{where}: {error}") from None
         parts = {name: arrays[f"trunk.{name}"].astype(np.float32) for name in artifact.TRUNK}
         sample = arrays["sample"].astype(np.float32)
         trunk = Trunk(

@@ -25,7 +25,7 @@ _group = typer.Typer(no_args_is_help=True, help="List, export and delete the evi
 commands.add_typer(_group, name="evidence")
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-_TABLES = ("decisions", "feedback", "shadow_pairs", "measurements")
+_TABLES = ("decisions", "feedback", "shadow_pairs", "measurements", "candidate_decisions")
 
 
 def moment(written: str, now: float) -> float:
