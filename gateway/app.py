@@ -166,7 +166,7 @@ class Gateway:
         await self.ledger.start()
         await self.health.start()
         if self.evidence:
-            self.evidence.start()
+            self.evidence.start(self.pipeline)
         watcher = asyncio.create_task(self._follow(), name="config-watch") if self._follow else None
         try:
             yield
@@ -198,7 +198,7 @@ class Gateway:
         await reload.watch(path, self._load, self.reload, refused, in_use=in_use)
 
     def _load(self, raw: bytes) -> Snapshot:
-        snapshot = Snapshot.read(raw)
+        snapshot = Snapshot.read(raw, self.snapshot.promoted)
         problems = reachable_example_keys(snapshot.settings, lambda: raw, self._host)
         problems += forbidden_changes(self.snapshot.settings, snapshot.settings)
         if problems:

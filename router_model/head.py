@@ -220,11 +220,19 @@ class Head:
         if found[1] is not None:
             return None
         longest = max(found[0].lengths.values())
-        beyond = [tier.name for tier in tiers if tier.name and tier.thinking > longest]
+        beyond = self.beyond(model, tiers)
         how = f"the tiers of the model {model} are interpolated by length between those that were measured"
         if beyond:
             how += f", and beyond {longest:,.0f} reasoning tokens ({', '.join(beyond)}) extrapolated"
         return f"{how}; `thinkmeter calibrate` measures them"
+
+    def beyond(self, model: str, tiers: Sequence[TierLength]) -> list[str]:
+        """The named tiers of a model that think longer than it was measured at, so that they are guessed."""
+        found = self.match(model, tiers)
+        if found is None or found[1] is not None:
+            return []
+        longest = max(found[0].lengths.values())
+        return [tier.name for tier in tiers if tier.name and tier.thinking > longest]
 
     def price_table(self, model: str, tiers: Sequence[TierLength], points: int = 64) -> PriceTable | None:
         """λ*(B) for these tiers on the mix of prompts that the head was trained on."""
@@ -239,6 +247,22 @@ class Head:
             np.unique(np.linspace(0, len(budgets) - 1, points).astype(np.int64)) if len(budgets) else slice(0)
         )
         return PriceTable.of_points(budgets[shown], prices[shown])
+
+
+def lacks(head: Head, asked: Mapping[str, Sequence[TierLength]], replaced: Head | None) -> str | None:
+    """What a head does not know of the models that it is asked about; None if it can decide for them.
+
+    It must know one of them at least, and no less than the head that it would replace.
+    """
+    known = [model for model, tiers in asked.items() if head.match(model, tiers)]
+    if asked and not known:
+        return f"it knows {', '.join(head.sets) or 'no model'}, and none of {', '.join(asked)} at these tiers"
+    for model, tiers in asked.items():
+        if model not in known and replaced is not None and replaced.match(model, tiers):
+            return f"it does not know {model}, which {replaced.version} knows"
+        if beyond := head.beyond(model, tiers):
+            return f"{model} was not measured up to {', '.join(beyond)}"
+    return None
 
 
 @cache

@@ -7,6 +7,7 @@ import asyncio
 from gateway.config.evidence import EvidenceSettings
 from gateway.evidence.feedback import Decided
 from gateway.evidence.feedback_desk import FeedbackDesk
+from gateway.evidence.heads.following import HeadFollower, Serving
 from gateway.evidence.quality_board import QualityBoard
 from gateway.evidence.recording import Keeping, Recorder
 from gateway.evidence.redacting import Redactor
@@ -43,10 +44,13 @@ class EvidenceService:
         self.recorder = Recorder(self.writer.put, keeping)
         finished.sinks.append(self.recorder.record)
         self._finished = finished
+        self._follower: HeadFollower | None = None
 
-    def start(self) -> None:
-        """Open the store and begin to write, in the background."""
+    def start(self, serving: Serving) -> None:
+        """Open the store, begin to write, and follow the promoted head, in the background."""
         self.writer.start()
+        self._follower = HeadFollower(self.writer, serving)
+        self._follower.start()
 
     def state(self) -> EvidenceState:
         """The state of the store, for metrics. All series exist from the start, so that a rise is seen."""
@@ -64,6 +68,8 @@ class EvidenceService:
         self._finished.flush()
         self.desk.close()
         self.quality.close()
+        if self._follower:
+            self._follower.stop()
         await asyncio.to_thread(self.writer.close, _CLOSE_SECONDS)
         if self._redactor:
             self._redactor.close()
