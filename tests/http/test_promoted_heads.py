@@ -31,7 +31,7 @@ BODY: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content"
 
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(following, "FOLLOW_SECONDS", 0.02)
 
 
 @pytest.fixture

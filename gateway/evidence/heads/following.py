@@ -19,7 +19,7 @@ from gateway.snapshot import HeadUnfit, Snapshot
 
 log = logging.getLogger("thinkmeter.heads")
 
-LOOK_SECONDS = 2.0
+FOLLOW_SECONDS = 2.0
 """From one look at the store to the next."""
 _RESTORED = (
     "the store of evidence is older than the promotion of %s: was it restored from a backup?"
@@ -68,7 +68,7 @@ class HeadFollower:
                 pass  # the writer says so
             except Exception:
                 log.exception("the promoted head was not looked for")
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(FOLLOW_SECONDS)
 
     async def _look(self) -> None:
         engine = self._writer.engine
