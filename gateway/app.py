@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
-from gateway.api import admin, console, feedback
+from gateway.api import admin, console, feedback, heads
 from gateway.api import routes as api
 from gateway.api.cors import CorsRule
 from gateway.budget.ledger import open_budget
@@ -120,11 +120,11 @@ class Gateway:
         self._rest = self._add_routes(api.application(self._lifespan))
 
     def _add_routes(self, app: FastAPI) -> FastAPI:
-        quality = self.evidence.quality.show if self.evidence else None
+        quality = self.evidence.quality.show if (kept := self.evidence) else None
         console.add_routes(app, self.console, lambda: self.snapshot.settings, quality)
         admin.add_routes(app, self.ledger, self.overview, lambda: self.snapshot)
-        desk = self.evidence.desk if self.evidence else None
-        feedback.add_routes(app, desk, lambda: self.snapshot)
+        feedback.add_routes(app, kept.desk if kept else None, lambda: self.snapshot)
+        heads.add_routes(app, kept.heads if kept else None, lambda: self.snapshot)
         api.add_routes(app, self.pipeline, ready=self._readiness, metrics=self.scrapes.answer)
         return app
 

@@ -7,6 +7,7 @@ import asyncio
 from gateway.config.evidence import EvidenceSettings
 from gateway.evidence.feedback import Decided
 from gateway.evidence.feedback_desk import FeedbackDesk
+from gateway.evidence.heads.desk import HeadDesk
 from gateway.evidence.heads.following import HeadFollower, Serving
 from gateway.evidence.quality_board import QualityBoard
 from gateway.evidence.recording import Keeping, Recorder
@@ -39,6 +40,7 @@ class EvidenceService:
         )
         metrics.evidence.state = self.state
         self.quality = QualityBoard(settings, self.writer)
+        self.heads = HeadDesk(self.writer)
         self._redactor = Redactor(settings.redact) if settings.redact else None
         keeping = Keeping(settings.prompts, self._redactor, self.writer.dropped)
         self.recorder = Recorder(self.writer.put, keeping)
@@ -68,6 +70,7 @@ class EvidenceService:
         self._finished.flush()
         self.desk.close()
         self.quality.close()
+        self.heads.close()
         if self._follower:
             self._follower.stop()
         await asyncio.to_thread(self.writer.close, _CLOSE_SECONDS)

@@ -9,8 +9,8 @@ import pytest
 from gateway.evidence.heads.gate import (
     CALIBRATION,
     VALUE_MARGIN,
-    HeadComparison,
     Difference,
+    HeadComparison,
     judged,
     objection,
 )
