@@ -134,7 +134,18 @@ class Head:
 
     def _measured(self, mapping: TierMapping, prompt: str) -> Prediction:
         features = self.encoder.features(prompt)
-        inputs, unknown = (self._length_alone(prompt), 1.0) if features is None else self.trunk.see(features)
+        seen = (self._length_alone(prompt), 1.0) if features is None else self.trunk.see(features)
+        return self._predicted(mapping, *seen)
+
+    def predict_features(self, features: Features, model: str, tiers: Sequence[TierLength]) -> Prediction:
+        """Like `predict`, from the features of a prompt that are at hand."""
+        mapping = self._mapping(model, tuple(tiers))
+        if isinstance(mapping, PriorLadder):
+            return mapping.predict(features.dense)
+        return self._predicted(mapping, *self.trunk.see(features))
+
+    @staticmethod
+    def _predicted(mapping: TierMapping, inputs: Singles, unknown: float) -> Prediction:
         correct, tokens = mapping.outcomes(inputs, unknown)
         p95 = np.minimum(np.ceil(tokens * mapping.spread), mapping.limit)
         right = tuple(correct.tolist())

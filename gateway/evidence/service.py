@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from gateway.config.evidence import EvidenceSettings
 from gateway.evidence.feedback import Decided
 from gateway.evidence.feedback_desk import FeedbackDesk
 from gateway.evidence.heads.desk import HeadDesk
 from gateway.evidence.heads.following import HeadFollower, Serving
+from gateway.evidence.heads.trying import CandidateTrial
 from gateway.evidence.quality_board import QualityBoard
 from gateway.evidence.recording import Keeping, Recorder
 from gateway.evidence.redacting import Redactor
@@ -45,13 +47,14 @@ class EvidenceService:
         keeping = Keeping(settings.prompts, self._redactor, self.writer.dropped)
         self.recorder = Recorder(self.writer.put, keeping)
         finished.sinks.append(self.recorder.record)
+        self._trial = CandidateTrial(settings.candidates, partial(setattr, self.recorder, "candidate"))
         self._finished = finished
         self._follower: HeadFollower | None = None
 
     def start(self, serving: Serving) -> None:
         """Open the store, begin to write, and follow the promoted head, in the background."""
         self.writer.start()
-        self._follower = HeadFollower(self.writer, serving)
+        self._follower = HeadFollower(self.writer, serving, self._trial)
         self._follower.start()
 
     def state(self) -> EvidenceState:

@@ -155,9 +155,10 @@ async def test_heads_are_shown(browser: Any, backend: Backend, tmp_path: Path) -
     store.dispose()
     async with serving(settings) as running:
         await reachable(running)
-        async with opened(browser, running.url, 390) as page:
+        async with opened(browser, running.url, 1440) as page:
             await page.wait_for_selector("#quality-body[data-state=ready]")
             text = await page.locator("#quality-body").inner_text()
+            await page.set_viewport_size({"width": 390, "height": 800})
             sizes = await page.evaluate("() => [document.documentElement.scrollWidth, window.innerWidth]")
 
     assert all(word in text for word in (version, "decides", "refused", "promoted", "a trial"))

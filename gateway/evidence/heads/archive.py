@@ -55,6 +55,14 @@ def list_heads(engine: Engine) -> list[HeadRow]:
         return [_row(found) for found in connection.execute(select(*_SHOWN).order_by(heads.c.made_at.desc()))]
 
 
+def newest_candidate(engine: Engine) -> str | None:
+    """The version of the newest head that has not decided yet. Raises: EvidenceUnavailable."""
+    some = select(heads.c.version).where(heads.c.state == "candidate")
+    with explained(), engine.connect() as connection:
+        found: str | None = connection.scalar(some.order_by(heads.c.made_at.desc()).limit(1))
+    return found
+
+
 def find_head(engine: Engine, version: str) -> HeadRow:
     """The head with this version, or the only one whose version begins so.
 

@@ -13,6 +13,7 @@ from gateway.config.loader import ConfigError
 from gateway.evidence.database import EvidenceStore, EvidenceUnavailable
 from gateway.evidence.heads.archive import newest_promotion, stored_head
 from gateway.evidence.heads.log import HeadProblem, follows
+from gateway.evidence.heads.trying import CandidateTrial
 from gateway.evidence.rows import PromotionRow
 from gateway.evidence.writer import EvidenceWriter
 from gateway.snapshot import HeadUnfit, Snapshot
@@ -38,10 +39,11 @@ class Serving(Protocol):
 class HeadFollower:
     """Looks at the log of promotions, and replaces the head. Whatever goes wrong, the head in use stays."""
 
-    def __init__(self, writer: EvidenceWriter, serving: Serving) -> None:
-        """writer: has the store, once it was reached."""
+    def __init__(self, writer: EvidenceWriter, serving: Serving, trial: CandidateTrial) -> None:
+        """writer: has the store, once it was reached. trial: where the newest candidate is tried."""
         self._writer = writer
         self._serving = serving
+        self._trial = trial
         self._thread = ThreadPoolExecutor(1, "heads")
         self._known: PromotionRow | None = None
         """The newest line of the log that was ever seen."""
@@ -64,6 +66,7 @@ class HeadFollower:
         while True:
             try:
                 await self._look()
+                await self._look_for_candidate()
             except EvidenceUnavailable:
                 pass  # the writer says so
             except Exception:
@@ -99,6 +102,11 @@ class HeadFollower:
                 newest.by,
                 newest.why,
             )
+
+    async def _look_for_candidate(self) -> None:
+        engine, current = self._writer.engine, self._serving.snapshot
+        if engine is not None and not self._writer.failing and self._trial.share:
+            await self._in_thread(partial(self._trial.renew, engine, current))
 
     async def _in_thread(self, work: Callable[[], _Found]) -> _Found:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
