@@ -21,7 +21,7 @@ class CandidateTrial:
     """The candidate that is tried under a snapshot."""
 
     def __init__(self, share: float, take: Callable[[Candidate | None], None]) -> None:
-        """share: of the decisions that it is asked about. take: is told the candidate; None if there is none."""
+        """share: of the decisions that it is asked about. take: is told the candidate, None without one."""
         self.share = share
         self._take = take
         self._tried: tuple[str | None, int] | None = None
