@@ -52,6 +52,10 @@ class EvidenceSettings(Section):
         description="Share of the decisions for which the newest candidate head in the store is asked too.",
     )
 
+    auto_promote: bool = Field(
+        False, description="Promote the newest candidate head by itself once the gate lets it pass."
+    )
+
     @field_validator("url")
     @classmethod
     def _address(cls, url: SecretStr | None) -> SecretStr | None:

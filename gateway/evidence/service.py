@@ -47,7 +47,8 @@ class EvidenceService:
         keeping = Keeping(settings.prompts, self._redactor, self.writer.dropped)
         self.recorder = Recorder(self.writer.put, keeping)
         finished.sinks.append(self.recorder.record)
-        self._trial = CandidateTrial(settings.candidates, partial(setattr, self.recorder, "candidate"))
+        tried = partial(setattr, self.recorder, "candidate")
+        self._trial = CandidateTrial(settings.candidates, tried, promotes=settings.auto_promote)
         self._finished = finished
         self._follower: HeadFollower | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sqlite3
@@ -15,7 +16,7 @@ from sqlalchemy import Engine
 from gateway.config.evidence import EvidenceSettings
 from gateway.evidence.database import open_store
 from gateway.evidence.heads import following
-from gateway.evidence.heads.archive import add_head, promote_head
+from gateway.evidence.heads.archive import add_head, judge_head, newest_promotion, promote_head, roll_back
 from router_model.artifact import PackedHead, pack_artifact
 from router_model.head import ARTIFACTS, Head
 from tests.evidence.made import eventually_async
@@ -138,3 +139,28 @@ async def test_a_candidate_for_other_models_is_not_tried(
     settings["models"] = {"other": settings["models"]["tiny"]}
     async with serving(settings):
         await eventually_async(lambda: "it knows tiny, and none of other" in caplog.text)
+
+
+@pytest.mark.parametrize("asked_for", [True, False])
+async def test_a_candidate_that_passes_is_promoted_only_if_asked_for(
+    backend: Backend, file: Path, store: Engine, asked_for: bool
+) -> None:
+    """Not before it has passed, and not again after it was rolled back."""
+    version = kept(store, "copy")
+    evidence = {"file": str(file), "auto_promote": asked_for}
+    async with serving(configuration(backend.url, evidence=evidence)) as running:
+        await eventually_async(lambda: candidate_of(running) == version)
+        assert newest_promotion(store) is None
+        judge_head(store, version, {"passes": True, "reasons": ["better in tokens"]})
+        if not asked_for:
+            await asyncio.sleep(0.1)
+            assert newest_promotion(store) is None
+            return
+        await eventually_async(lambda: running.gateway.snapshot.router.versions["head"] == version)
+        line = newest_promotion(store)
+        assert line
+        assert (line.by, line.why) == ("auto_promote", "better in tokens")
+        roll_back(store, by="alice", why="")
+        await eventually_async(lambda: running.gateway.snapshot.promoted is None)
+        await asyncio.sleep(0.1)
+        assert running.gateway.snapshot.promoted is None

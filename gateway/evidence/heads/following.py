@@ -105,7 +105,7 @@ class HeadFollower:
 
     async def _look_for_candidate(self) -> None:
         engine, current = self._writer.engine, self._serving.snapshot
-        if engine is not None and not self._writer.failing and self._trial.share:
+        if engine is not None and not self._writer.failing:
             await self._in_thread(partial(self._trial.renew, engine, current))
 
     async def _in_thread(self, work: Callable[[], _Found]) -> _Found:
