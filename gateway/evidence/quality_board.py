@@ -12,6 +12,7 @@ import msgspec
 
 from gateway.config.evidence import EvidenceSettings
 from gateway.evidence.database import EvidenceStore, EvidenceUnavailable
+from gateway.evidence.heads.desk import shown_heads
 from gateway.evidence.quality_reading import read_quality
 from gateway.evidence.reading import store_bytes, table_states
 from gateway.evidence.writer import EvidenceWriter
@@ -71,6 +72,7 @@ class QualityBoard:
             "state": "ready",
             "at": now,
             "days": DAYS,
+            "heads": shown_heads(engine),
             "store": {
                 "bytes": store_bytes(engine),
                 "limit": self._settings.bytes,
