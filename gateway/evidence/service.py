@@ -21,7 +21,7 @@ from gateway.telemetry.evidence_metrics import EvidenceState
 from gateway.telemetry.finished import FinishedRecords
 from gateway.telemetry.metrics import Metrics
 
-_CLOSE_SECONDS = 5.0
+_CLOSE_SECONDS = 10.0
 
 
 class EvidenceService:
