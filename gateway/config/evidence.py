@@ -45,6 +45,17 @@ class EvidenceSettings(Section):
         10_000, ge=100, le=1_000_000, description="Rows that wait in memory at most; later ones are dropped."
     )
 
+    candidates: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="Share of the decisions for which the newest candidate head in the store is asked too.",
+    )
+
+    auto_promote: bool = Field(
+        False, description="Promote the newest candidate head by itself once the gate lets it pass."
+    )
+
     @field_validator("url")
     @classmethod
     def _address(cls, url: SecretStr | None) -> SecretStr | None:

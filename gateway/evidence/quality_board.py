@@ -12,6 +12,7 @@ import msgspec
 
 from gateway.config.evidence import EvidenceSettings
 from gateway.evidence.database import EvidenceStore, EvidenceUnavailable
+from gateway.evidence.heads.desk import shown_heads
 from gateway.evidence.quality_reading import read_quality
 from gateway.evidence.reading import store_bytes, table_states
 from gateway.evidence.writer import EvidenceWriter
@@ -26,9 +27,6 @@ _REST = 20
 class QualityBoard:
     """Reads the store at most once at a time, however many pages are open."""
 
-    drift: Callable[[], dict[str, Any]] = staticmethod(lambda: {"on_drift": None, "streams": []})
-    """Returns the state of the watch for drift."""
-
     def __init__(
         self,
         settings: EvidenceSettings,
@@ -36,6 +34,8 @@ class QualityBoard:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """writer: started, and closed by its owner."""
+        self.drift: Callable[[], dict[str, Any]] = lambda: {"on_drift": None, "streams": []}
+        """Returns the state of the watch for drift. Its owner sets it."""
         self._settings = settings
         self._writer = writer
         self._clock = clock
@@ -72,6 +72,7 @@ class QualityBoard:
             "state": "ready",
             "at": now,
             "days": DAYS,
+            "heads": shown_heads(engine),
             "store": {
                 "bytes": store_bytes(engine),
                 "limit": self._settings.bytes,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from gateway.config.evidence import EvidenceSettings
 from gateway.evidence.drift.looking import DriftLook, ServingSnapshot
 from gateway.evidence.feedback import Decided
 from gateway.evidence.feedback_desk import FeedbackDesk
+from gateway.evidence.heads.desk import HeadDesk
+from gateway.evidence.heads.following import HeadFollower, Serving
+from gateway.evidence.heads.trying import CandidateTrial
 from gateway.evidence.quality_board import QualityBoard
 from gateway.evidence.recording import Keeping, Recorder
 from gateway.evidence.redacting import Redactor
@@ -17,7 +21,7 @@ from gateway.telemetry.evidence_metrics import EvidenceState
 from gateway.telemetry.finished import FinishedRecords
 from gateway.telemetry.metrics import Metrics
 
-_CLOSE_SECONDS = 5.0
+_CLOSE_SECONDS = 10.0
 
 
 class EvidenceService:
@@ -47,16 +51,22 @@ class EvidenceService:
         self.quality = QualityBoard(settings, self.writer)
         self.drift = DriftLook(self.writer, gateway)
         metrics.evidence.drift, self.quality.drift = self.drift.series, self.drift.shown
+        self.heads = HeadDesk(self.writer)
         self._redactor = Redactor(settings.redact) if settings.redact else None
         keeping = Keeping(settings.prompts, self._redactor, self.writer.dropped)
         self.recorder = Recorder(self.writer.put, keeping)
         finished.sinks.append(self.recorder.record)
+        tried = partial(setattr, self.recorder, "candidate")
+        self._trial = CandidateTrial(settings.candidates, tried, promotes=settings.auto_promote)
         self._finished = finished
+        self._follower: HeadFollower | None = None
 
-    def start(self) -> None:
-        """Open the store and begin to write, in the background."""
+    def start(self, serving: Serving) -> None:
+        """Open the store, begin to write, and follow the promoted head, in the background."""
         self.writer.start()
         self.drift.start()
+        self._follower = HeadFollower(self.writer, serving, self._trial)
+        self._follower.start()
 
     def state(self) -> EvidenceState:
         """The state of the store, for metrics. All series exist from the start, so that a rise is seen."""
@@ -75,6 +85,9 @@ class EvidenceService:
         self._finished.flush()
         self.desk.close()
         self.quality.close()
+        self.heads.close()
+        if self._follower:
+            self._follower.stop()
         await asyncio.to_thread(self.writer.close, _CLOSE_SECONDS)
         if self._redactor:
             self._redactor.close()

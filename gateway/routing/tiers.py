@@ -57,14 +57,12 @@ class TierLadder:
         self._family = family
         self.efforts = tuple(map(self._effort, self.tiers))
         """The effort that each tier is sent as, in the family's own scale."""
-        self._sends_thinking_budget = sends_thinking_budget
         self.enforces_thinking_budget = sends_thinking_budget and "$budget" in str(family.thinking)
         """Whether requests carry a thinking budget in tokens, so that any length between two tiers works."""
-        self.budget_fields = (
-            frozenset(places_of("$budget", family.thinking)) if sends_thinking_budget else frozenset()
-        )
+        budgets = places_of("$budget", family.thinking) if sends_thinking_budget else ()
+        self.budget_fields = frozenset(budgets)
         """Where requests carry the thinking budget."""
-        self.sends_zero_budget = sends_thinking_budget
+        self._sends_thinking_budget = self.sends_zero_budget = sends_thinking_budget
         """Whether a family may switch thinking off by a budget of 0, so that no thought begins."""
         self.rungs = build_rungs(self.tiers, (rungs or 0) if self._differs_in_numbers else 0)
         self.named = tuple(at for at, rung in enumerate(self.rungs) if rung.named)
