@@ -71,7 +71,7 @@ def list_evidence(
     """Show how much is kept, from when, and the newest decisions."""
     import msgspec
 
-    from gateway.evidence.exporting import table_named
+    from gateway.evidence.exporting.selection import table_named
     from gateway.evidence.reading import newest_rows, store_bytes, table_states
 
     with _store(config) as engine:
@@ -138,8 +138,8 @@ def export_evidence(
         raise typer.BadParameter(f"no table {table!r}; there are {', '.join(_TABLES)}", param_hint="--table")
     if to is not None and to.suffix not in (".jsonl", ".parquet"):
         raise typer.BadParameter(f"{to}: must end with .jsonl or .parquet", param_hint="--to")
-    from gateway.evidence.exporting import table_named, write_jsonl, write_parquet
-    from gateway.evidence.reading import Selection
+    from gateway.evidence.exporting.files import write_jsonl, write_parquet
+    from gateway.evidence.exporting.selection import Selection, table_named
 
     now = time.time()
     begin = -math.inf if since is None else moment(since, now)
