@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
-from sqlalchemy import ColumnElement, Table, and_, select
+from collections.abc import Sequence
 
-from gateway.evidence.schema import STORED, decisions
+from msgspec import Struct
+from sqlalchemy import ColumnElement, Table, and_, false, or_, select
+
+from gateway.evidence.schema import STORED, decisions, feedback
 
 
 class Selection(Struct, frozen=True):
-    """Which rows to read: from `since` to before `until`, of one model or of all."""
+    """Which rows to read: from `since` to before `until`, and of these those that fulfil all else."""
 
     since: float
     until: float
     model: str | None = None
+    keys: tuple[str, ...] | None = None
+    """What these keys asked, and what was said about it or by them."""
+    conversations: tuple[str, ...] | None = None
+    """What belongs to decisions of these pseudonyms."""
 
 
 def table_named(name: str) -> Table:
@@ -22,15 +28,28 @@ def table_named(name: str) -> Table:
 
 
 def selected(table: Table, some: Selection) -> ColumnElement[bool]:
-    """The condition for rows of the table."""
+    """The condition for rows of the table. No row of `measurements` has a key or a conversation."""
     wanted = [during(table, some.since, some.until)]
     if some.model is not None:
-        wanted.append(
-            table.c.model == some.model
-            if "model" in table.c
-            else _decided(table, decisions.c.model == some.model)
-        )
+        wanted.append(_with(table, "model", (some.model,)))
+    if some.keys is not None:
+        wanted.append(_of_keys(table, some.keys))
+    if some.conversations is not None:
+        wanted.append(_with(table, "conversation", some.conversations))
     return and_(*wanted)
+
+
+def _of_keys(table: Table, keys: Sequence[str]) -> ColumnElement[bool]:
+    if table is feedback:
+        return or_(feedback.c.key.in_(keys), _decided(table, decisions.c.key.in_(keys)))
+    return _with(table, "key", keys)
+
+
+def _with(table: Table, column: str, values: Sequence[str]) -> ColumnElement[bool]:
+    """One of the values is in the column: the table's own, or that of the decision that a row is about."""
+    if column in table.c:
+        return table.c[column].in_(values)
+    return _decided(table, decisions.c[column].in_(values)) if "decision" in table.c else false()
 
 
 def during(table: Table, since: float, until: float) -> ColumnElement[bool]:
