@@ -8,8 +8,8 @@ from gateway.config.evidence import EvidenceSettings
 from gateway.evidence.feedback import Decided
 from gateway.evidence.feedback_desk import FeedbackDesk
 from gateway.evidence.quality_board import QualityBoard
-from gateway.evidence.recording import Keeping, Recorder
-from gateway.evidence.redacting import Redactor
+from gateway.evidence.recording import Recorder
+from gateway.evidence.redacting import Keeping
 from gateway.evidence.schema import STORED
 from gateway.evidence.writer import DROP_REASONS, EvidenceWriter
 from gateway.telemetry.evidence_metrics import EvidenceState
@@ -38,9 +38,8 @@ class EvidenceService:
         )
         metrics.evidence.state = self.state
         self.quality = QualityBoard(settings, self.writer)
-        self._redactor = Redactor(settings.redact) if settings.redact else None
-        keeping = Keeping(settings.prompts, self._redactor, self.writer.dropped)
-        self.recorder = Recorder(self.writer.put, keeping)
+        self._keeping = Keeping(settings, self.writer.dropped)
+        self.recorder = Recorder(self.writer.put, self._keeping)
         finished.sinks.append(self.recorder.record)
         self._finished = finished
 
@@ -65,5 +64,4 @@ class EvidenceService:
         self.desk.close()
         self.quality.close()
         await asyncio.to_thread(self.writer.close, _CLOSE_SECONDS)
-        if self._redactor:
-            self._redactor.close()
+        self._keeping.close()
