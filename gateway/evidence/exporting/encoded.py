@@ -35,7 +35,7 @@ def encoded_pages(
 
     Raises: EvidenceUnavailable; ModuleNotFoundError without pyarrow.
     """
-    processes = min(_MOST_PROCESSES, len(os.sched_getaffinity(0)))
+    processes = min(_MOST_PROCESSES, os.cpu_count() or 1)
     encode = encoder_of(table, form)
     if processes > 1 and more_than(engine, table, some, _FEW):
         yield from _by_others(engine, table, some, form, processes)

@@ -41,7 +41,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
     """Three processes read a store of any size. Returns those that were started."""
     monkeypatch.setattr(encoded, "_FEW", 100)
     monkeypatch.setattr(encoded, "_MOST_PROCESSES", 3)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
     processes: list[subprocess.Popen[bytes]] = []
 
     class Counted(subprocess.Popen[bytes]):
@@ -118,7 +118,7 @@ def test_one_core(
     sqlite: EvidenceSettings, started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Other processes would not help."""
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
     store_rows(sqlite, map(decision, range(300)))
     engine = open_store(sqlite)
 
