@@ -1,7 +1,6 @@
 """Reads events that come in every stream, and differ in their ids and counts alone. No I/O.
 
-A stream begins with an event that names the role, and ends with a finish reason and the usage. Those of
-different streams differ in the id, the time and the counts alone.
+A stream begins with an event that names the role, and ends with a finish reason and the usage.
 """
 
 from __future__ import annotations

@@ -185,9 +185,12 @@ class StreamRelay:
         if self._reader.stopped:
             self._waits = True
             return False
+        self._let_repeats_pass()
+        return True
+
+    def _let_repeats_pass(self) -> None:
         if self._heard is None and self._end.endswith(BLANK_LINES):
             self._compiled = self._reader.compiled()
-        return True
 
     def _pass_repeats(self, data: bytes) -> bytes:
         """Pass on chunks of events that repeat others, past the reader. Returns the rest, for `take`."""
@@ -239,6 +242,7 @@ class StreamRelay:
                     await response.wait_for_client(self._go_on())
                     if reader.stopped:
                         return  # which closes the connection, so that the backend stops too
+                    self._let_repeats_pass()
                 elif response.at_end or self._has_ended():
                     break
                 elif comments and self._end.endswith(BLANK_LINES):
