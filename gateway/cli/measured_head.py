@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.cli.heads import fail
+from gateway.cli.measured_gain import gain_sentences
 from gateway.config.settings import BASELINE, Settings
 from gateway.evidence.measuring.ceiling import CurvePoint, height, mixtures
 from gateway.evidence.measuring.intervals import average
@@ -60,7 +61,7 @@ def put_head_in_place(
         new = _left_out(base, table, seed)
         old = _estimates(snapshot.router.predictor, table, target.ladder.lengths, [r.index for r in rungs])
         said, better = _gate(old, new, table, _unseen(snapshot.router.predictor, table))
-        sentences = [*said, *_choices(new, table, settings.price)]
+        sentences = [*said, *_choices(new, table, settings.price), *gain_sentences(*new, table)]
         if better:
             place, kept = _place(settings.head, path)
             saved = save(calibrate(base, table, seed), place)

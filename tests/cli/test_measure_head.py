@@ -40,7 +40,9 @@ async def test_one_command_to_a_head(tmp_path: Path) -> None:
     assert f"set `head: {tmp_path / 'table-head'}`" in result.stdout
     head = load_named(tmp_path / "table-head")
     assert "tiny" in head.sets
-    assert "the calibrated head" in (tmp_path / "table.html").read_text()
+    page = (tmp_path / "table.html").read_text()
+    assert "the calibrated head" in page
+    assert "No gain of a router can be told from chance here: " in page  # long thoughts end when they can
 
 
 async def test_head_in_a_directory_is_replaced(tmp_path: Path) -> None:

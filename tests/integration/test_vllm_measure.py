@@ -41,6 +41,8 @@ async def test_head_of_one_command(
 
     assert second.returncode == 0, output.decode()
     assert "The new head is kept" in output.decode()
+    assert "A router loses here" not in output.decode()
+    assert "at equal tokens, its choices gain" in output.decode()
     found = Counter(answers(tmp_path))
     assert before <= found
     assert set(found.values()) == {1}

@@ -45,3 +45,6 @@ async def test_measured_and_calibrated(smollm2: Replica, tmp_path: Path) -> None
     chosen, fixed = map(float, said.groups())
     assert chosen >= fixed - 5
     assert chosen > 10, "the model solves none of these"
+    assert re.search(
+        r"A router (gains|loses) here: |No gain of a router can be told from chance here: ", output
+    )
