@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from gateway.config.access import AdminSettings, ConsoleSettings, Key
 from gateway.config.base import ModelName, Section
 from gateway.config.budgets import Budget, Queue, RedisSettings, Reservations
+from gateway.config.costs import CostSettings
 from gateway.config.evidence import PREVIOUS_HEAD, EvidenceSettings, HoldoutSettings, ShadowSettings
 from gateway.config.forwarding import ForwardedHeader
 from gateway.config.models import (
@@ -100,6 +101,7 @@ class Settings(Section):
     )
     shadow: ShadowSettings | None = Field(None, description="Requests that are asked again, to compare.")
     holdout: HoldoutSettings | None = Field(None, description="Requests that get a fixed tier, to compare.")
+    costs: CostSettings = Field(default_factory=CostSettings)
 
     def tiers_of(self, model: Model) -> dict[str, Tier]:
         """The tiers of a model, cheapest first, with all efforts filled in."""
