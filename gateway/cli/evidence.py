@@ -43,7 +43,8 @@ def moment(written: str, now: float) -> float:
 
 
 @contextmanager
-def _store(config: Path) -> Iterator[EvidenceStore]:
+def evidence_store(config: Path) -> Iterator[EvidenceStore]:
+    """The store of a configuration. Without one the command ends with status 2, and with 1 if it is away."""
     from gateway.evidence.database import EvidenceUnavailable, existing_store
 
     settings = load_settings(config)
@@ -74,7 +75,7 @@ def list_evidence(
     from gateway.evidence.exporting import table_named
     from gateway.evidence.reading import newest_rows, store_bytes, table_states
 
-    with _store(config) as engine:
+    with evidence_store(config) as engine:
         states = table_states(engine)
         size = store_bytes(engine)
         newest = newest_rows(engine, table_named("decisions"), last)
@@ -144,7 +145,7 @@ def export_evidence(
     now = time.time()
     begin = -math.inf if since is None else moment(since, now)
     end = math.inf if until is None else moment(until, now)
-    with _store(config) as engine:
+    with evidence_store(config) as engine:
         some = Selection(begin, end, model)
         if to is None:
             write_jsonl(engine, table_named(table), some, sys.stdout.buffer)
@@ -196,7 +197,7 @@ def delete_evidence(
         if before is None
         else f"what is older than {_date(before)} UTC"
     )
-    with _store(config) as engine:
+    with evidence_store(config) as engine:
         if not yes:
             typer.confirm(f"Delete {what} from the store of evidence?", abort=True)
         found, erased = _delete(engine, key, conversation, before)

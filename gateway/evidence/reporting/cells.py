@@ -41,17 +41,12 @@ class ArmCell(Struct, frozen=True):
 
 
 class DayCell(Struct, frozen=True):
-    """One day of UTC in one arm."""
+    """One day of UTC, of all requests, compared or not."""
 
     day: int
     """Days since 1970."""
-    arm: str
     requests: int
-    counted: int
     completion_tokens: int
-    judged: int
-    right: float
-    """The sum of the scores of the judged."""
     price: float
     """The sum of the prices."""
     highest_price: float

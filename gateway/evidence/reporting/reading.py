@@ -195,25 +195,26 @@ def _arms(connection: Connection, configs: Sequence[str], by: Grouping | None) -
 
 def _arm(row: Sequence[Any]) -> ArmCell:
     group, arm, *sums = row
-    return ArmCell(
-        group,
-        arm,
-        {name: ClusterSums(*map(float, sums[6 * at : 6 * at + 6])) for at, name in enumerate(_AMOUNTS)},
-    )
+    found = {name: _sums(*sums[6 * at : 6 * at + 6]) for at, name in enumerate(_AMOUNTS)}
+    return ArmCell(group, arm, found)
+
+
+def _sums(clusters: int, requests: int, *others: float) -> ClusterSums:
+    """PostgreSQL gives sums of integers as decimals."""
+    return ClusterSums(int(clusters), int(requests), *others)
 
 
 def _days() -> Select[Any]:
     a = _asked.c
     return (
         select(
-            *(a.day, a.arm, func.count(), func.count(a.tokens), func.coalesce(func.sum(a.tokens), 0)),
-            *(func.count(a.score), func.coalesce(func.sum(a.score), 0.0)),
+            *(a.day, func.count(), func.coalesce(func.sum(a.tokens), 0)),
             *(func.sum(a.price), func.max(a.price), func.sum(a.shortened), func.sum(a.refused)),
             func.sum(a.floored),
             func.sum(a.floored * a.refused),
             func.sum(a.floored * (a.failed - a.refused)),
             func.sum(a.below),
         )
-        .group_by(a.day, a.arm)
-        .order_by(a.day, a.arm)
+        .group_by(a.day)
+        .order_by(a.day)
     )

@@ -62,12 +62,6 @@ class ReportedDay(Struct, frozen=True):
     """Days since 1970."""
     requests: int
     completion_tokens: int
-    adaptive_tokens: float | None
-    """Per counted request."""
-    holdout_tokens: float | None
-    adaptive_right: float | None
-    """Share of the judged; None if there are none."""
-    holdout_right: float | None
     price: float
     """The mean over requests."""
     highest_price: float
@@ -142,7 +136,7 @@ def summarise_report(cells: ReportCells, costs: CostSettings, by: Grouping | Non
         _compared(None, cells.whole, costs),
         by,
         [_compared(name, [cell for cell in cells.groups if cell.group == name], costs) for name in names],
-        _days(cells.days),
+        list(map(_day, cells.days)),
         Minimums(
             *(
                 sum(getattr(cell, name) for cell in cells.days)
@@ -188,27 +182,13 @@ def _has_money(costs: CostSettings) -> bool:
     )
 
 
-def _days(cells: Sequence[DayCell]) -> list[ReportedDay]:
-    days: dict[int, list[DayCell]] = {}
-    for cell in cells:
-        days.setdefault(cell.day, []).append(cell)
-    return [_day(day, found) for day, found in sorted(days.items())]
-
-
-def _day(day: int, cells: Sequence[DayCell]) -> ReportedDay:
-    arms = {cell.arm: cell for cell in cells}
-    ours, theirs = arms.get(ADAPTIVE), arms.get(HOLDOUT)
-    requests = sum(cell.requests for cell in cells)
+def _day(cell: DayCell) -> ReportedDay:
     return ReportedDay(
-        day,
-        requests,
-        sum(cell.completion_tokens for cell in cells),
-        *(arm.completion_tokens / arm.counted if arm and arm.counted else None for arm in (ours, theirs)),
-        *(arm.right / arm.judged if arm and arm.judged else None for arm in (ours, theirs)),
-        price=sum(cell.price for cell in cells) / requests,
-        highest_price=max(cell.highest_price for cell in cells),
-        shortened=sum(cell.shortened for cell in cells),
-        refused=sum(cell.refused for cell in cells),
+        cell.day,
+        cell.requests,
+        cell.completion_tokens,
+        cell.price / cell.requests,
+        *(cell.highest_price, cell.shortened, cell.refused),
     )
 
 
