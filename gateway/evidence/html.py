@@ -25,6 +25,7 @@ svg text { fill: var(--ink); font: 12px system-ui, sans-serif } .wide { overflow
 .head { stroke: #c96a12; fill: none; stroke-width: 2 }
 .bar { fill: var(--blue); opacity: .35 } .zero { stroke: var(--ink) }
 pre { overflow-x: auto; font-size: 12px; line-height: 1.35 }
+@media screen and (max-width: 45rem) { td { min-width: 6.5rem } }
 @media print { body { margin: 0; max-width: none } h2, figure, tr { break-inside: avoid }
   pre { white-space: pre-wrap } }
 """

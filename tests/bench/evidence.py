@@ -48,7 +48,7 @@ def rows(number: int) -> Iterator[Row]:
             at,
             id=f"{rng.getrandbits(96):024x}",
             at=NOW - (number - at) * 90 * 86_400 / number,
-            model=rng.choice(["qwen3-8b", "qwen3-32b", "gpt-oss-120b"]),
+            model=("qwen3-8b", "qwen3-32b", "gpt-oss-120b")[conversation % 3],
             conversation=blake2b(b"%d" % conversation, digest_size=16).hexdigest(),
             arm="adaptive" if conversation % 20 else "holdout",
             rung=rung,

@@ -10,7 +10,7 @@ from gateway.evidence.reporting.estimates import ClusterSums
 
 Grouping = Literal["key", "team", "model"]
 GROUPINGS: tuple[Grouping, ...] = ("key", "team", "model")
-Amount = Literal["tokens", "money", "gpu_hours", "score"]
+ReportedAmount = Literal["tokens", "money", "gpu_hours", "score"]
 """What is added up of a request: completion tokens, money, GPU hours, and the mean score of its feedback."""
 
 
@@ -21,6 +21,7 @@ class ConfigCell(Struct, frozen=True):
     arm: str
     requests: int
     conversations: int
+    """One under several configurations counts for each."""
     counted: int
     """Requests whose completion tokens are known."""
     judged: int
@@ -37,7 +38,8 @@ class ArmCell(Struct, frozen=True):
     group: str | None
     """The name of the key, team or model; None for requests without one."""
     arm: str
-    sums: dict[Amount, ClusterSums]
+    conversations: int
+    sums: dict[ReportedAmount, ClusterSums]
 
 
 class DayCell(Struct, frozen=True):

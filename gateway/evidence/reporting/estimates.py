@@ -20,7 +20,7 @@ from msgspec import Struct
 from gateway.evidence.measuring.intervals import newcombe, wilson
 from gateway.evidence.quality import Bounded
 
-FEWEST = 30
+FEWEST_CONVERSATIONS = 30
 """Conversations of an arm below which there is not enough evidence: the interval would be a guess."""
 _Z = NormalDist().inv_cdf(0.975)
 
@@ -97,7 +97,11 @@ def variance_of(sums: ClusterSums) -> float:
 def saving_of(adaptive: ClusterSums, holdout: ClusterSums) -> Saving:
     """What was saved, by arm as drawn (intention to treat), whatever tier was served."""
     ours, theirs = mean_of(adaptive), mean_of(holdout)
-    if min(adaptive.clusters, holdout.clusters) < FEWEST or ours.mean is None or theirs.mean is None:
+    if (
+        min(adaptive.clusters, holdout.clusters) < FEWEST_CONVERSATIONS
+        or ours.mean is None
+        or theirs.mean is None
+    ):
         return Saving(ours, theirs, None, None, None)
     own, other = variance_of(adaptive), variance_of(holdout)
     t = _student(_freedom(own, adaptive.clusters, other, holdout.clusters))
@@ -123,7 +127,7 @@ def right_of(adaptive: ClusterSums, holdout: ClusterSums) -> RightAgainst:
     answers are right still has an interval.
     """
     ours, theirs = _right_share(adaptive), _right_share(holdout)
-    enough = min(adaptive.clusters, holdout.clusters) >= FEWEST
+    enough = min(adaptive.clusters, holdout.clusters) >= FEWEST_CONVERSATIONS
     difference = None
     if enough and ours and theirs:
         difference = Bounded(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
 
@@ -9,7 +10,7 @@ from gateway.evidence.quality import Bounded
 from gateway.evidence.reporting.summary import ReportedDay
 from gateway.evidence.reporting.wording import day_name, share_text
 
-_WIDTH, _LEFT, _RIGHT = 480, 120, 16
+_WIDTH, _LEFT, _RIGHT = 480, 120, 28
 _ROW, _FOOT = 34, 36
 _TALL, _EDGE, _TOP = 170, 52, 14
 _LONGEST = 18  # characters of a name beside a plot
@@ -19,27 +20,37 @@ def intervals_plot(caption: str, rows: Sequence[tuple[str, Bounded]]) -> str:
     """Shares with their intervals, one per row, around a line at zero. Empty without rows."""
     if not rows:
         return ""
-    low = min(0.0, *(max(bounds.low, -2.0) for _, bounds in rows))
-    high = max(0.0, *(min(bounds.high, 2.0) for _, bounds in rows))
-    low, high = (low, high) if high > low else (-0.01, 0.01)
+    lowest = min(0.0, *(max(bounds.low, -2.0) for _, bounds in rows))
+    highest = max(0.0, *(min(bounds.high, 2.0) for _, bounds in rows))
+    step = round_step(highest - lowest)
+    low, high = math.floor(lowest / step) * step, max(math.ceil(highest / step), 1) * step
 
     def across(share: float) -> float:
         place = (min(max(share, low), high) - low) / (high - low)
         return _LEFT + (_WIDTH - _LEFT - _RIGHT) * place
 
     height = _ROW * len(rows) + _FOOT
-    marks = [*_share_axis(low, high, height, across)]
+    marks = [*_share_axis(low, high, step, height, across)]
     for number, (name, bounds) in enumerate(rows):
         marks += _interval(name, bounds, _ROW * number + 24, across)
     return _drawn(caption, height, marks)
 
 
-def _share_axis(low: float, high: float, height: int, across: Callable[[float], float]) -> Iterator[str]:
-    for step in range(5):
-        share = low + (high - low) * step / 4
+def round_step(width: float) -> float:
+    """The distance between at most five marks on an axis this wide: 1, 2 or 5 times a power of ten."""
+    least = max(width, 1e-3) / 4
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(times * power for times in (1, 2, 5, 10) if times * power >= least)
+
+
+def _share_axis(
+    low: float, high: float, step: float, height: int, across: Callable[[float], float]
+) -> Iterator[str]:
+    for number in range(round((high - low) / step) + 1):
+        share = low + number * step
         x, y = across(share), height - _FOOT + 6
         yield f'<path class="grid" d="M{x:.1f} 0V{y}"/>'
-        label = f"{100 * share:.3g} %".replace("-", "−")
+        label = f"{round(100 * share, 6):g} %".replace("-", "−")
         yield f'<text x="{x:.1f}" y="{y + 16}" text-anchor="middle">{label}</text>'
     yield f'<path class="zero" d="M{across(0):.1f} 0V{height - _FOOT + 6}"/>'
 
@@ -69,8 +80,8 @@ def days_plot(
         return _TALL - (_TALL - _TOP) * value / most
 
     marks = []
-    for step in range(3):
-        value = most * step / 2
+    for part in range(3):
+        value = most * part / 2
         marks.append(f'<path class="grid" d="M{_EDGE} {up(value):.1f}H{_WIDTH - _RIGHT}"/>')
         marks.append(
             f'<text x="{_EDGE - 6}" y="{up(value) + 4:.1f}" text-anchor="end">{_short(value)}</text>'
@@ -100,7 +111,8 @@ def _short(value: float) -> str:
 
 def _drawn(caption: str, height: int, marks: Sequence[str]) -> str:
     return (
-        f'<figure><svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(caption)}">'
+        f'<figure><svg width="{_WIDTH}" viewBox="0 0 {_WIDTH} {height}" role="img"'
+        f' aria-label="{escape(caption)}">'
         + "".join(marks)
         + f"</svg><figcaption>{escape(caption)}</figcaption></figure>"
     )

@@ -1,16 +1,18 @@
 """Reads what a report is made from. It blocks: call it in a thread.
 
-One pass over the decisions makes a small temporary table, and everything else is summed up from that.
+One pass over the decisions makes a small temporary table. Its sums by conversation are a second one, from
+which both arms are summed up. Feedback is on few of the decisions, so it begins there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import (
     Column,
     ColumnElement,
+    CompoundSelect,
     Connection,
     Double,
     Integer,
@@ -28,31 +30,58 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    union_all,
 )
 
 from gateway.config.costs import CostSettings
 from gateway.evidence.database import EvidenceStore, explained, is_sqlite
 from gateway.evidence.quality import ADAPTIVE, HOLDOUT
 from gateway.evidence.reading import SUMMARY_TIMEOUT, mean_scores
-from gateway.evidence.reporting.cells import Amount, ArmCell, ConfigCell, DayCell, Grouping, ReportCells
+from gateway.evidence.reporting.cells import (
+    ArmCell,
+    ConfigCell,
+    DayCell,
+    Grouping,
+    ReportCells,
+    ReportedAmount,
+)
 from gateway.evidence.reporting.estimates import ClusterSums
 from gateway.evidence.reporting.happenings import read_alarms, read_promotions
 from gateway.evidence.reporting.periods import compared_configs
 from gateway.evidence.schema import decisions
 
 _MILLION = 1e6
-_AMOUNTS: tuple[Amount, ...] = ("tokens", "money", "gpu_hours", "score")
+_NAMES = ("arm", "config", "model", "key", "team", "conversation")
+_USED: tuple[ReportedAmount, ...] = ("tokens", "money", "gpu_hours")
+_AMOUNTS: tuple[ReportedAmount, ...] = (*_USED, "score")
 
-_asked = Table(
+
+def _temporary(name: str, texts: Iterable[str], whole: Iterable[str], numbers: Iterable[str]) -> Table:
+    """A table that lives as long as the transaction."""
+    columns = [
+        Column(column, kind)
+        for kind, names in ((String, texts), (Integer, whole), (Double, numbers))
+        for column in names
+    ]
+    return Table(name, MetaData(), *columns, prefixes=["TEMPORARY"])
+
+
+_asked = _temporary(
     "report_requests",
-    MetaData(),
-    Column("day", Integer),
-    *(Column(name, String) for name in ("arm", "config", "model", "key", "team", "conversation")),
-    *(Column(name, Integer) for name in ("tokens", "shortened", "refused", "failed", "floored", "below")),
-    *(Column(name, Double) for name in ("money", "gpu_hours", "score", "price")),
-    prefixes=["TEMPORARY"],
+    _NAMES,
+    ("day", "tokens", "shortened", "refused", "failed", "floored", "below"),
+    ("money", "gpu_hours", "price"),
 )
-"""What the report needs of each request. It lives as long as the transaction."""
+"""What the report needs of each request."""
+_judged = _temporary("report_judged", _NAMES, (), ("score",))
+"""The requests with feedback."""
+_talks = _temporary(
+    "report_conversations",
+    ("config", "arm", "grouped", "conversation"),
+    ("requests", "failed", *(f"{name}_n" for name in _AMOUNTS)),
+    [f"{name}_y" for name in _AMOUNTS],
+)
+"""Of each conversation how many requests have an amount (n), and the sum of it (y)."""
 
 
 def read_report(
@@ -68,47 +97,63 @@ def read_report(
     with explained(), engine.connect() as connection:  # what it makes is rolled back at its end
         if not sqlite:
             connection.execute(text(f"SET LOCAL statement_timeout = '{SUMMARY_TIMEOUT}'"))
-        _asked.create(connection)
-        query = _requests(since, until, costs, sqlite=sqlite)
-        connection.execute(insert(_asked).from_select(list(query.selected_columns.keys()), query))
+        _fill(connection, _asked, _requests(since, until, costs, sqlite=sqlite))
+        _fill(connection, _judged, _scores(since, until))
+        _fill(connection, _talks, _conversations(by))
         configs = [ConfigCell(*row) for row in connection.execute(_configs())]
         compared = compared_configs(configs)
         return ReportCells(
             since,
             until,
             configs,
-            _arms(connection, compared, None),
-            _arms(connection, compared, by) if by else [],
+            _arms(connection, compared, grouped=False),
+            _arms(connection, compared, grouped=True) if by else [],
             [DayCell(*row) for row in connection.execute(_days())],
             read_promotions(connection, since, until),
             read_alarms(connection, since, until),
         )
 
 
+def _fill(connection: Connection, table: Table, query: Select[Any] | CompoundSelect) -> None:
+    table.create(connection)
+    connection.execute(insert(table).from_select(list(query.selected_columns.keys()), query))
+
+
 def _requests(since: float, until: float, costs: CostSettings, *, sqlite: bool) -> Select[Any]:
-    c, scores = decisions.c, mean_scores()
+    c = decisions.c
     floored, lowest = _minimum(sqlite=sqlite)
     shortened = c.wanted_rung.is_not(None)
-    refused = c.status == 429
     columns: dict[str, ColumnElement[Any]] = {
+        **_named(),
         # no floor() in some SQLite, and a cast rounds on PostgreSQL
         "day": cast(c.at / 86_400 if sqlite else func.floor(c.at / 86_400), Integer),
-        **{name: c[name] for name in ("arm", "config", "model", "key", "team")},
-        "conversation": func.coalesce(c.conversation, c.id),
         "tokens": c.completion_tokens,
         "shortened": _one(and_(shortened, c.reason == "budget")),
-        "refused": _one(refused),
+        "refused": _one(c.status == 429),
         "failed": _one(c.status >= 400),
         "floored": _one(floored),
         "below": case((and_(shortened, floored), _one(c.rung < lowest)), else_=0),
         "money": _by_model(_money(costs)),
         "gpu_hours": _by_model(_gpu_hours(costs)),
-        "score": scores.c.score,
         "price": c.price,
     }
+    return select(*_labelled(columns)).where(c.at >= since, c.at < until)
+
+
+def _named() -> dict[str, ColumnElement[Any]]:
+    c = decisions.c
+    return {name: c[name] for name in _NAMES} | {"conversation": func.coalesce(c.conversation, c.id)}
+
+
+def _labelled(columns: dict[str, ColumnElement[Any]]) -> list[ColumnElement[Any]]:
+    return [value.label(name) for name, value in columns.items()]
+
+
+def _scores(since: float, until: float) -> Select[Any]:
+    c, scores = decisions.c, mean_scores()
     return (
-        select(*(value.label(name) for name, value in columns.items()))
-        .select_from(decisions.join(scores, c.id == scores.c.decision, isouter=True))
+        select(*_labelled(_named()), scores.c.score)
+        .select_from(scores.join(decisions, c.id == scores.c.decision))
         .where(c.at >= since, c.at < until)
     )
 
@@ -155,48 +200,73 @@ def _gpu_hours(costs: CostSettings) -> dict[str, ColumnElement[float]]:
     }
 
 
+def _conversations(by: Grouping | None) -> CompoundSelect:
+    """Two rows for a conversation with feedback: one of its requests, one of its scores."""
+    halves: list[Select[Any]] = []
+    for table, own in ((_asked, _USED), (_judged, ("score",))):
+        c = table.c
+        names: dict[str, ColumnElement[Any]] = {
+            "config": c.config,
+            "arm": c.arm,
+            "conversation": c.conversation,
+            "grouped": c[by] if by else cast(null(), String),
+        }
+        sums: dict[str, ColumnElement[Any]] = {
+            "requests": func.count() if table is _asked else literal(0, Integer),
+            "failed": func.sum(c.failed) if table is _asked else literal(0, Integer),
+            **{f"{name}_n": func.count(c[name]) if name in own else literal(0, Integer) for name in _AMOUNTS},
+            **{
+                f"{name}_y": func.coalesce(cast(func.sum(c[name]), Double), 0.0)
+                if name in own
+                else literal(0.0, Double)
+                for name in _AMOUNTS
+            },
+        }
+        group = [c.conversation, c.arm, c.config, *([c[by]] if by else [])]
+        halves.append(select(*_labelled(names | sums)).group_by(*group))
+    return union_all(*halves)
+
+
 def _configs() -> Select[Any]:
-    a = _asked.c
+    t = _talks.c
+    sums = [func.sum(each) for each in (t.requests, t.tokens_n, t.score_n, t.failed)]
+    requests, *others = sums
     return (
         select(
-            *(a.config, a.arm, func.count(), func.count(a.conversation.distinct())),
-            *(func.count(a.tokens), func.count(a.score), func.sum(a.failed)),
-            func.count(a.tokens).filter(a.money.is_(None)),
+            *(t.config, t.arm, requests, func.sum(_one(t.requests > 0)), *others),
+            func.sum(t.tokens_n - t.money_n),
         )
-        .group_by(a.config, a.arm)
-        .order_by(a.config, a.arm)
+        .group_by(t.config, t.arm)
+        .order_by(t.config, t.arm)
     )
 
 
-def _arms(connection: Connection, configs: Sequence[str], by: Grouping | None) -> list[ArmCell]:
+def _arms(connection: Connection, configs: Sequence[str], *, grouped: bool) -> list[ArmCell]:
     """Sums over conversations by arm and group, also of squares and products, so that no row is read."""
-    a = _asked.c
-    group = [a[by].label("grouped")] if by else []
+    t = _talks.c
+    group = [t.grouped] if grouped else []
+    columns = [t[f"{name}_{kind}"] for name in _AMOUNTS for kind in "ny"]
     each = (
-        select(
-            *(*group, a.arm, a.conversation),
-            *(func.count(a[name]).label(f"{name}_n") for name in _AMOUNTS),
-            *(cast(func.coalesce(func.sum(a[name]), 0), Double).label(f"{name}_y") for name in _AMOUNTS),
-        )
-        .where(a.config.in_(configs), or_(a.arm == ADAPTIVE, a.arm == HOLDOUT))
-        .group_by(*group, a.arm, a.conversation)
+        select(*group, t.arm, *(func.sum(column).label(column.name) for column in columns))
+        .where(t.config.in_(configs), or_(t.arm == ADAPTIVE, t.arm == HOLDOUT))
+        .group_by(t.conversation, t.arm, *group)
         .subquery()
         .c
     )
-    sums: list[ColumnElement[Any]] = []
+    sums: list[ColumnElement[Any]] = [func.count()]
     for name in _AMOUNTS:
         n, y = each[f"{name}_n"], each[f"{name}_y"]
         sums += [func.sum(_one(n > 0)), func.sum(n), func.sum(y)]
         sums += [func.sum(cast(n, Double) * n), func.sum(y * y), func.sum(y * n)]
-    by_ = [each.grouped, each.arm] if by else [each.arm]
-    query = select(*(by_ if by else [null(), each.arm]), *sums).group_by(*by_).order_by(*by_)
+    by = [each.grouped, each.arm] if grouped else [each.arm]
+    query = select(*(by if grouped else [null(), each.arm]), *sums).group_by(*by).order_by(*by)
     return [_arm(row) for row in connection.execute(query)]
 
 
 def _arm(row: Sequence[Any]) -> ArmCell:
-    group, arm, *sums = row
+    group, arm, conversations, *sums = row
     found = {name: _sums(*sums[6 * at : 6 * at + 6]) for at, name in enumerate(_AMOUNTS)}
-    return ArmCell(group, arm, found)
+    return ArmCell(group, arm, conversations, found)
 
 
 def _sums(clusters: int, requests: int, *others: float) -> ClusterSums:

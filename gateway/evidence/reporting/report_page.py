@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
+from shlex import quote
 
 from gateway.evidence.html import bullets, document, html_table
 from gateway.evidence.reporting.plots import days_plot, intervals_plot
@@ -58,6 +59,7 @@ def report_page(report: SavingsReport, *, config: str, costs: str, program: str)
 
 _NOTES = (
     "Intervals hold with 95 %. They count conversations, because requests of one conversation are alike.",
+    "Requests are those whose figure is known, held out + adaptive, with the number of conversations.",
     "Saved is the mean of held-out requests less that of adaptive ones. A minus means: more was used.",
     "Arms count as they were drawn: a request that a budget shortened stays in its arm.",
     "The total is the saving per request, times the adaptive requests whose tokens are known.",
@@ -102,10 +104,11 @@ def _over_time(report: SavingsReport) -> Iterator[str]:
 def _recomputing(report: SavingsReport, config: str, costs: str, program: str) -> Iterator[str]:
     period = f"--since {shown_moment(report.since)} --until {shown_moment(report.until)}"
     by = f" --by {report.by}" if report.by else ""
+    file = quote(config)
     commands = (
-        f"thinkmeter evidence export {config} {period} > decisions.jsonl\n"
-        f"thinkmeter evidence export {config} --table feedback > feedback.jsonl\n"
-        f"echo '{costs}' > costs.json\n"
+        f"thinkmeter evidence export {file} {period} > decisions.jsonl\n"
+        f"thinkmeter evidence export {file} --table feedback > feedback.jsonl\n"
+        f"echo {quote(costs)} > costs.json\n"
         f"python3 recompute.py decisions.jsonl feedback.jsonl --costs costs.json{by}"
     )
     yield "<h2>How to recompute each figure</h2>"

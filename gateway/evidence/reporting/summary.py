@@ -9,13 +9,13 @@ from msgspec import Struct
 from gateway.config.costs import CostSettings
 from gateway.evidence.quality import ADAPTIVE, HOLDOUT
 from gateway.evidence.reporting.cells import (
-    Amount,
     ArmCell,
     ConfigCell,
     DayCell,
     Grouping,
     Happening,
     ReportCells,
+    ReportedAmount,
 )
 from gateway.evidence.reporting.estimates import (
     NOTHING,
@@ -119,7 +119,7 @@ def summarise_report(cells: ReportCells, costs: CostSettings, by: Grouping | Non
     """Put the sums of a period together."""
     compared = set(compared_configs(cells.configs))
     ours = [cell for cell in cells.configs if cell.config in compared]
-    arms = [_size(arm, ours) for arm in (ADAPTIVE, HOLDOUT)]
+    arms = [_size(arm, ours, cells.whole) for arm in (ADAPTIVE, HOLDOUT)]
     shares = [
         (_of(ours, config, ADAPTIVE).conversations, _of(ours, config, HOLDOUT).conversations)
         for config in sorted(compared)
@@ -153,17 +153,19 @@ def _of(cells: Iterable[ConfigCell], config: str, arm: str) -> ConfigCell:
     return next(cell for cell in cells if (cell.config, cell.arm) == (config, arm))
 
 
-def _size(arm: str, cells: Iterable[ConfigCell]) -> EvidenceSize:
-    """A conversation under two configurations counts as one in the estimates, and here as two."""
-    names = ("requests", "conversations", "counted", "judged", "failed")
-    found = [cell for cell in cells if cell.arm == arm]
-    return EvidenceSize(arm, *(sum(getattr(cell, name) for cell in found) for name in names))
+def _size(arm: str, configs: Iterable[ConfigCell], whole: Iterable[ArmCell]) -> EvidenceSize:
+    found = [cell for cell in configs if cell.arm == arm]
+    requests, *others = (
+        sum(getattr(cell, name) for cell in found) for name in ("requests", "counted", "judged", "failed")
+    )
+    conversations = sum(cell.conversations for cell in whole if cell.arm == arm)
+    return EvidenceSize(arm, requests, conversations, *others)
 
 
 def _compared(group: str | None, cells: Sequence[ArmCell], costs: CostSettings) -> Compared:
     arms = {cell.arm: cell.sums for cell in cells}
 
-    def saved(name: Amount) -> Saving:
+    def saved(name: ReportedAmount) -> Saving:
         ours, theirs = (arms.get(arm, {}).get(name, NOTHING) for arm in (ADAPTIVE, HOLDOUT))
         return saving_of(ours, theirs)
 

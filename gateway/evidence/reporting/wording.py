@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from gateway.evidence.quality import Bounded
 from gateway.evidence.reporting.cells import Happening
-from gateway.evidence.reporting.estimates import FEWEST, ArmMean, RightAgainst, Saving
+from gateway.evidence.reporting.estimates import FEWEST_CONVERSATIONS, ArmMean, RightAgainst, Saving
 from gateway.evidence.reporting.summary import Compared, SavingsReport
 
 NOT_ENOUGH = "not enough evidence"
@@ -42,7 +42,7 @@ def day_name(day: int) -> str:
     return (_EPOCH + timedelta(days=day)).strftime("%Y-%m-%d")
 
 
-def verdict(bounds: Bounded | None) -> str:
+def saving_verdict(bounds: Bounded | None) -> str:
     """Whether an interval shows a saving, a loss, or neither."""
     if bounds is None:
         return NOT_ENOUGH
@@ -113,7 +113,7 @@ def _about_right(right: RightAgainst) -> str:
 def _missing(ours: ArmMean, theirs: ArmMean, what: str, known: str) -> str:
     return (
         f"{what}: not enough evidence, with {ours.clusters:,} adaptive and {theirs.clusters:,} held-out"
-        f" conversations {known}; each needs {FEWEST} at least."
+        f" conversations {known}; each needs {FEWEST_CONVERSATIONS} at least."
     )
 
 
@@ -121,19 +121,27 @@ def savings_table(report: SavingsReport) -> ReportTable:
     """What the arms need per request, and what that adds up to."""
     whole, money = report.whole, report.currency
     kinds = (("completion tokens", whole.tokens), (money, whole.money), ("GPU hours", whole.gpu_hours))
-    columns = ("", "held out", "adaptive", "saved per request", "share", "saved in total", "verdict")
-    rows = [(name, *_saved_cells(saving), verdict(saving.per_request)) for name, saving in kinds if saving]
+    columns = (
+        "",
+        "held out",
+        "adaptive",
+        "saved per request",
+        "share",
+        "saved in total",
+        "requests",
+        "verdict",
+    )
+    rows = [
+        (name, *_saved_cells(saving), saving_verdict(saving.per_request)) for name, saving in kinds if saving
+    ]
     return ReportTable("Savings", columns, rows)
 
 
 def _saved_cells(saving: Saving) -> Iterator[str]:
-    for arm in (saving.holdout, saving.adaptive):
-        mean = "–" if arm.mean is None else _number(arm.mean, arm.mean)
-        yield f"{mean} (of {arm.requests:,} in {arm.clusters:,} conversations)"
-    yield signed_text(saving.per_request)
-    yield share_text(saving.share)
-    total = signed_text(saving.total)
-    yield total if saving.total is None else f"{total} over {saving.adaptive.requests:,}"
+    arms = (saving.holdout, saving.adaptive)
+    yield from ("–" if arm.mean is None else _number(arm.mean, arm.mean) for arm in arms)
+    yield from (signed_text(saving.per_request), share_text(saving.share), signed_text(saving.total))
+    yield " + ".join(f"{arm.requests:,} (of {arm.clusters:,})" for arm in arms)
 
 
 def right_table(right: RightAgainst) -> ReportTable:
@@ -144,8 +152,7 @@ def right_table(right: RightAgainst) -> ReportTable:
             ("adaptive", right.adaptive, right.adaptive_share),
         )
     ]
-    numbers = [f"{min(right.holdout.requests, right.adaptive.requests):,} at least", ""]
-    rows.append(("difference, in points", *numbers, point_text(right.difference)))
+    rows.append(("difference, in points", "", "", point_text(right.difference)))
     return ReportTable("Right answers", ("", "judged", "conversations", "right"), rows)
 
 
@@ -157,7 +164,7 @@ def _right_share(bounds: Bounded | None) -> str:
 
 def groups_table(report: SavingsReport) -> ReportTable:
     """The arms by key, team or model."""
-    columns: tuple[str, ...] = (report.by or "", "requests (adaptive + held out)", "saved tokens", "share")
+    columns: tuple[str, ...] = (report.by or "", "requests (held out + adaptive)", "saved tokens", "share")
     whole = report.whole
     columns += (f"saved {report.currency}",) if whole.money else ()
     columns += ("saved GPU hours",) if whole.gpu_hours else ()
@@ -171,13 +178,13 @@ def groups_table(report: SavingsReport) -> ReportTable:
 def _group_cells(group: Compared) -> Iterator[str]:
     tokens, right = group.tokens, group.right
     yield group_name(group)
-    yield f"{tokens.adaptive.requests:,} + {tokens.holdout.requests:,}"
+    yield f"{tokens.holdout.requests:,} + {tokens.adaptive.requests:,}"
     yield signed_text(tokens.total)
     yield share_text(tokens.share)
     for saving in (group.money, group.gpu_hours):
         if saving:
-            yield signed_text(saving.total)
-    yield f"{point_text(right.difference)} ({right.adaptive.requests:,} + {right.holdout.requests:,})"
+            yield signed_text(saving.total) if saving.adaptive.requests else "–"
+    yield f"{point_text(right.difference)} ({right.holdout.requests:,} + {right.adaptive.requests:,})"
 
 
 def group_name(group: Compared) -> str:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.evidence.reporting.estimates import (
-    FEWEST,
+    FEWEST_CONVERSATIONS,
     NOTHING,
     ClusterSums,
     right_of,
@@ -88,7 +88,7 @@ def test_savings_have_a_sign() -> None:
 
 def test_few_conversations_are_not_enough() -> None:
     """Below 30 conversations in one arm nothing is said about a difference, however many the requests."""
-    many, few = sums([[1.0]] * FEWEST), sums([[1.0] * 100] * (FEWEST - 1))
+    many, few = sums([[1.0]] * FEWEST_CONVERSATIONS), sums([[1.0] * 100] * (FEWEST_CONVERSATIONS - 1))
 
     for arms in ((many, few), (few, many), (many, NOTHING)):
         assert saving_of(*arms).per_request is None

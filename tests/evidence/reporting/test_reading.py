@@ -88,6 +88,8 @@ def test_sums_of_both_arms(filled: EvidenceStore) -> None:
     assert cells.groups == []
     for cell in cells.whole:
         assert_same_sums(cell)
+        inside = [row for row in ROWS if row.arm == cell.arm and row.config != "before"]
+        assert cell.conversations == len({row.conversation for row in inside})
 
 
 @pytest.mark.parametrize("by", GROUPINGS)
