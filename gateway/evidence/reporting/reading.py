@@ -46,11 +46,16 @@ from gateway.evidence.reporting.cells import (
     ReportedAmount,
 )
 from gateway.evidence.reporting.estimates import ClusterSums
+from gateway.evidence.reporting.expressions import (
+    gpu_hours_of_request,
+    minimum_of_request,
+    money_of_request,
+    one_if,
+)
 from gateway.evidence.reporting.happenings import read_alarms, read_promotions
 from gateway.evidence.reporting.periods import compared_configs
 from gateway.evidence.schema import decisions
 
-_MILLION = 1e6
 _NAMES = ("arm", "config", "model", "key", "team", "conversation")
 _USED: tuple[ReportedAmount, ...] = ("tokens", "money", "gpu_hours")
 _AMOUNTS: tuple[ReportedAmount, ...] = (*_USED, "score")
@@ -75,11 +80,15 @@ _asked = _temporary(
 """What the report needs of each request."""
 _judged = _temporary("report_judged", _NAMES, (), ("score",))
 """The requests with feedback."""
-_talks = _temporary(
+_talks = Table(
     "report_conversations",
-    ("config", "arm", "grouped", "conversation"),
-    ("requests", "failed", *(f"{name}_n" for name in _AMOUNTS)),
-    [f"{name}_y" for name in _AMOUNTS],
+    MetaData(),
+    *(Column(name, String, primary_key=True) for name in ("conversation", "arm", "grouped", "config")),
+    Column("judged", Integer, primary_key=True, autoincrement=False),
+    *(Column(name, Integer) for name in ("requests", "failed", *(f"{each}_n" for each in _AMOUNTS))),
+    *(Column(f"{name}_y", Double) for name in _AMOUNTS),
+    prefixes=["TEMPORARY"],
+    sqlite_with_rowid=False,  # in the order of its key, so that sums by conversation need no sorting
 )
 """Of each conversation how many requests have an amount (n), and the sum of it (y)."""
 
@@ -114,35 +123,37 @@ def read_report(
         )
 
 
-def _fill(connection: Connection, table: Table, query: Select[Any] | CompoundSelect) -> None:
+def _fill(connection: Connection, table: Table, query: Select[Any] | CompoundSelect[Any]) -> None:
     table.create(connection)
     connection.execute(insert(table).from_select(list(query.selected_columns.keys()), query))
 
 
 def _requests(since: float, until: float, costs: CostSettings, *, sqlite: bool) -> Select[Any]:
     c = decisions.c
-    floored, lowest = _minimum(sqlite=sqlite)
+    floored, lowest = minimum_of_request(sqlite=sqlite)
     shortened = c.wanted_rung.is_not(None)
     columns: dict[str, ColumnElement[Any]] = {
         **_named(),
         # no floor() in some SQLite, and a cast rounds on PostgreSQL
         "day": cast(c.at / 86_400 if sqlite else func.floor(c.at / 86_400), Integer),
         "tokens": c.completion_tokens,
-        "shortened": _one(and_(shortened, c.reason == "budget")),
-        "refused": _one(c.status == 429),
-        "failed": _one(c.status >= 400),
-        "floored": _one(floored),
-        "below": case((and_(shortened, floored), _one(c.rung < lowest)), else_=0),
-        "money": _by_model(_money(costs)),
-        "gpu_hours": _by_model(_gpu_hours(costs)),
+        "shortened": one_if(and_(shortened, c.reason == "budget")),
+        "refused": one_if(c.status == 429),
+        "failed": one_if(c.status >= 400),
+        "floored": one_if(floored),
+        "below": case((and_(shortened, floored), one_if(c.rung < lowest)), else_=0),
+        "money": money_of_request(costs),
+        "gpu_hours": gpu_hours_of_request(costs),
         "price": c.price,
     }
     return select(*_labelled(columns)).where(c.at >= since, c.at < until)
 
 
 def _named() -> dict[str, ColumnElement[Any]]:
+    """A request without a conversation is one of its own; without a key or team it has an empty one."""
     c = decisions.c
-    return {name: c[name] for name in _NAMES} | {"conversation": func.coalesce(c.conversation, c.id)}
+    others = {"conversation": c.id, "key": literal("", String), "team": literal("", String)}
+    return {name: func.coalesce(c[name], others[name]) if name in others else c[name] for name in _NAMES}
 
 
 def _labelled(columns: dict[str, ColumnElement[Any]]) -> list[ColumnElement[Any]]:
@@ -158,58 +169,17 @@ def _scores(since: float, until: float) -> Select[Any]:
     )
 
 
-def _one(condition: ColumnElement[bool]) -> ColumnElement[int]:
-    return case((condition, 1), else_=0)
-
-
-def _minimum(*, sqlite: bool) -> tuple[ColumnElement[bool], ColumnElement[int]]:
-    """Whether a request has a minimum above the shortest rung, and which. It is in the JSON of `rungs`."""
-    rungs = decisions.c.rungs
-    if sqlite:
-        first = func.instr(rungs, b'"lowest":0,')
-        given = func.instr(rungs, b'"lowest":')
-        lowest = func.json_extract(cast(rungs, String), "$.lowest")
-    else:
-        as_text = func.convert_from(rungs, "UTF8")
-        first, given = func.strpos(as_text, '"lowest":0,'), func.strpos(as_text, '"lowest":')
-        lowest = func.jsonb_extract_path_text(as_text.op("::")(text("jsonb")), "lowest")
-    return and_(given > 0, first == 0), cast(lowest, Integer)
-
-
-def _by_model(amounts: dict[str, ColumnElement[float]]) -> ColumnElement[float]:
-    """The amount of a request by its model; NULL for other models."""
-    if not amounts:
-        return cast(null(), Double)
-    return case(*((decisions.c.model == model, amount) for model, amount in amounts.items()))
-
-
-def _money(costs: CostSettings) -> dict[str, ColumnElement[float]]:
-    """NULL if the completion tokens are unknown. Unknown prompt tokens count as none."""
-    prompt, completion = func.coalesce(decisions.c.prompt_tokens, 0), decisions.c.completion_tokens
-    return {
-        model: prompt * literal(each.prompt / _MILLION, Double)
-        + completion * literal((each.completion + each.gpu_hours * costs.gpu_hour) / _MILLION, Double)
-        for model, each in costs.models.items()
-    }
-
-
-def _gpu_hours(costs: CostSettings) -> dict[str, ColumnElement[float]]:
-    return {
-        model: decisions.c.completion_tokens * literal(each.gpu_hours / _MILLION, Double)
-        for model, each in costs.models.items()
-    }
-
-
-def _conversations(by: Grouping | None) -> CompoundSelect:
+def _conversations(by: Grouping | None) -> CompoundSelect[Any]:
     """Two rows for a conversation with feedback: one of its requests, one of its scores."""
     halves: list[Select[Any]] = []
     for table, own in ((_asked, _USED), (_judged, ("score",))):
         c = table.c
         names: dict[str, ColumnElement[Any]] = {
-            "config": c.config,
-            "arm": c.arm,
             "conversation": c.conversation,
-            "grouped": c[by] if by else cast(null(), String),
+            "arm": c.arm,
+            "grouped": c[by] if by else literal("", String),
+            "config": c.config,
+            "judged": literal(int(table is _judged), Integer),
         }
         sums: dict[str, ColumnElement[Any]] = {
             "requests": func.count() if table is _asked else literal(0, Integer),
@@ -222,7 +192,7 @@ def _conversations(by: Grouping | None) -> CompoundSelect:
                 for name in _AMOUNTS
             },
         }
-        group = [c.conversation, c.arm, c.config, *([c[by]] if by else [])]
+        group = [c.conversation, c.arm, *([c[by]] if by else []), c.config]
         halves.append(select(*_labelled(names | sums)).group_by(*group))
     return union_all(*halves)
 
@@ -233,7 +203,7 @@ def _configs() -> Select[Any]:
     requests, *others = sums
     return (
         select(
-            *(t.config, t.arm, requests, func.sum(_one(t.requests > 0)), *others),
+            *(t.config, t.arm, requests, func.sum(one_if(t.requests > 0)), *others),
             func.sum(t.tokens_n - t.money_n),
         )
         .group_by(t.config, t.arm)
@@ -256,7 +226,7 @@ def _arms(connection: Connection, configs: Sequence[str], *, grouped: bool) -> l
     sums: list[ColumnElement[Any]] = [func.count()]
     for name in _AMOUNTS:
         n, y = each[f"{name}_n"], each[f"{name}_y"]
-        sums += [func.sum(_one(n > 0)), func.sum(n), func.sum(y)]
+        sums += [func.sum(one_if(n > 0)), func.sum(n), func.sum(y)]
         sums += [func.sum(cast(n, Double) * n), func.sum(y * y), func.sum(y * n)]
     by = [each.grouped, each.arm] if grouped else [each.arm]
     query = select(*(by if grouped else [null(), each.arm]), *sums).group_by(*by).order_by(*by)
@@ -266,7 +236,7 @@ def _arms(connection: Connection, configs: Sequence[str], *, grouped: bool) -> l
 def _arm(row: Sequence[Any]) -> ArmCell:
     group, arm, conversations, *sums = row
     found = {name: _sums(*sums[6 * at : 6 * at + 6]) for at, name in enumerate(_AMOUNTS)}
-    return ArmCell(group, arm, conversations, found)
+    return ArmCell(group or None, arm, conversations, found)
 
 
 def _sums(clusters: int, requests: int, *others: float) -> ClusterSums:
