@@ -25,7 +25,7 @@ _group = typer.Typer(no_args_is_help=True, help="List, export and delete the evi
 commands.add_typer(_group, name="evidence")
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-_TABLES = ("decisions", "feedback", "shadow_pairs", "measurements")
+_TABLES = ("decisions", "feedback", "shadow_pairs", "measurements", "candidate_decisions")
 
 
 def moment(written: str, now: float) -> float:
@@ -72,7 +72,7 @@ def list_evidence(
     """Show how much is kept, from when, and the newest decisions."""
     import msgspec
 
-    from gateway.evidence.exporting import table_named
+    from gateway.evidence.exporting.selection import table_named
     from gateway.evidence.reading import newest_rows, store_bytes, table_states
 
     with evidence_store(config) as engine:
@@ -84,7 +84,9 @@ def list_evidence(
     if as_json:
         typer.echo(msgspec.json.encode({"bytes": size, "tables": states, "newest": newest}))
         return
-    out.print(_states_table([(s.table, f"{s.rows:,}", _date(s.first), _date(s.last)) for s in states]))
+    out.print(
+        _states_table([(s.table, f"{s.rows:,}", shown_date(s.first), shown_date(s.last)) for s in states])
+    )
     out.print(f"{size / 2**20:,.1f} MiB in use")
     if newest:
         out.print(_newest_table(newest))
@@ -108,11 +110,14 @@ def _newest_table(rows: list[dict[str, Any]]) -> Any:
     names = ("at", "key", "model", "arm", "tier", "rung", "status", "completion_tokens", "id")
     shown = Table(*(name.replace("_", " ") for name in names), box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        shown.add_row(*(_date(row[n]) if n == "at" else "" if row[n] is None else str(row[n]) for n in names))
+        shown.add_row(
+            *(shown_date(row[n]) if n == "at" else "" if row[n] is None else str(row[n]) for n in names)
+        )
     return shown
 
 
-def _date(at: float | None) -> str:
+def shown_date(at: float | None) -> str:
+    """A Unix time in UTC; empty for None."""
     if at is None:
         return ""
     try:
@@ -133,20 +138,29 @@ def export_evidence(
     since: Annotated[str | None, typer.Option(help="Age such as 7d, or a date (UTC).")] = None,
     until: Annotated[str | None, typer.Option(help="Age such as 1h, or a date (UTC).")] = None,
     model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
+    key: Annotated[str | None, typer.Option(help="Only what this key asked and said.")] = None,
+    conversation: Annotated[str | None, typer.Option(help="Only one conversation, or person.")] = None,
 ) -> None:
     """Write the rows of a table as JSON Lines or Parquet, oldest first."""
     if table not in _TABLES:
         raise typer.BadParameter(f"no table {table!r}; there are {', '.join(_TABLES)}", param_hint="--table")
     if to is not None and to.suffix not in (".jsonl", ".parquet"):
         raise typer.BadParameter(f"{to}: must end with .jsonl or .parquet", param_hint="--to")
-    from gateway.evidence.exporting import table_named, write_jsonl, write_parquet
-    from gateway.evidence.reading import Selection
+    if table == "measurements" and (key is not None or conversation is not None):
+        raise typer.BadParameter("measurements belong to no key and no conversation", param_hint="--table")
+    from gateway.evidence.database import secret_of
+    from gateway.evidence.exporting.files import write_jsonl, write_parquet
+    from gateway.evidence.exporting.selection import Selection, table_named
+    from gateway.evidence.rows import stored_names
 
     now = time.time()
     begin = -math.inf if since is None else moment(since, now)
     end = math.inf if until is None else moment(until, now)
     with evidence_store(config) as engine:
-        some = Selection(begin, end, model)
+        secret = secret_of(engine)
+        keys = None if key is None else stored_names(secret, key)
+        conversations = None if conversation is None else stored_names(secret, conversation)
+        some = Selection(begin, end, model, keys, conversations)
         if to is None:
             write_jsonl(engine, table_named(table), some, sys.stdout.buffer)
             return
@@ -195,7 +209,7 @@ def delete_evidence(
         if conversation is not None
         else "EVERYTHING"
         if before is None
-        else f"what is older than {_date(before)} UTC"
+        else f"what is older than {shown_date(before)} UTC"
     )
     with evidence_store(config) as engine:
         if not yes:

@@ -15,7 +15,13 @@ from gateway.config.access import AdminSettings, ConsoleSettings, Key
 from gateway.config.base import ModelName, Section
 from gateway.config.budgets import Budget, Queue, RedisSettings, Reservations
 from gateway.config.costs import CostSettings
-from gateway.config.evidence import PREVIOUS_HEAD, EvidenceSettings, HoldoutSettings, ShadowSettings
+from gateway.config.evidence import (
+    PREVIOUS_HEAD,
+    DriftSettings,
+    EvidenceSettings,
+    HoldoutSettings,
+    ShadowSettings,
+)
 from gateway.config.forwarding import ForwardedHeader
 from gateway.config.models import (
     BreakerSettings,
@@ -101,6 +107,9 @@ class Settings(Section):
     )
     shadow: ShadowSettings | None = Field(None, description="Requests that are asked again, to compare.")
     holdout: HoldoutSettings | None = Field(None, description="Requests that get a fixed tier, to compare.")
+    drift: DriftSettings | None = Field(
+        None, description="Watches whether the head's estimates hold; by default nobody does."
+    )
     costs: CostSettings = Field(default_factory=CostSettings)
 
     def tiers_of(self, model: Model) -> dict[str, Tier]:
@@ -142,6 +151,10 @@ class Settings(Section):
             if self.evidence is None:
                 raise _wrong(("holdout",), "needs `evidence: {}`, where its results are kept")
             self._check_tier(("holdout", "policy"), self.holdout.policy, None)
+        if self.drift is not None and self.evidence is None:
+            raise _wrong(("drift",), "needs `evidence: {}`, from which it is told")
+        if self.drift is not None and self.drift.on_drift == "prior" and self.head == BASELINE:
+            raise _wrong(("drift", "on_drift"), "the baseline has no prior: use `raise_floor` or `alarm`")
         shadow = self.shadow
         if shadow is not None:
             if self.evidence is None:

@@ -17,6 +17,7 @@ _BECAUSE = {
     "key_ceiling": "The client's key allows no more than {tier}; a longer tier was worth more.",
     "rule_ceiling": "Rule {rule} allows no more than {tier}; a longer tier was worth more.",
     "model_floor": "{tier} is the model's guaranteed minimum; a shorter tier would have been chosen.",
+    "drift_floor": "{tier} is the minimum while the model is wrong more often than the head says.",
     "key_floor": "{tier} is the key's guaranteed minimum; a shorter tier would have been chosen.",
     "rule_floor": "Rule {rule} guarantees {tier}; a shorter tier would have been chosen.",
     "rule_tier": "Rule {rule} fixes {tier}.",

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from pydantic import SecretStr
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select, text
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
@@ -77,6 +78,14 @@ def existing_store(settings: EvidenceSettings) -> Engine:
     if settings.url is None and not Path(settings.file).exists():
         raise EvidenceUnavailable(f"there is no store of evidence in {settings.file}")
     return open_store(settings)
+
+
+def settings_of(engine: Engine) -> EvidenceSettings:
+    """What another process needs to open the same store."""
+    if is_sqlite(engine):
+        return EvidenceSettings(file=engine.url.database or "")
+    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    return EvidenceSettings(url=SecretStr(url))
 
 
 def is_sqlite(engine: Engine) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Protocol
 
 import msgspec
 from msgspec import Struct
 
 from gateway.evidence.features import encode_features
+from gateway.evidence.heads.beside import Candidate, asked_beside
+from gateway.evidence.redacting import Keeping
 from gateway.evidence.rows import DecisionRow, UnmadeRow, pseudonym
 from gateway.openai_api.usage import TokenUsage
 from gateway.routing.decision import Decision
@@ -21,33 +22,6 @@ _OUTSIDE = "none"
 """The arm of a request that is no part of a comparison."""
 
 
-class Redacts(Protocol):
-    """Takes what must not be kept out of a prompt."""
-
-    def redact(self, prompt: str) -> str | None:
-        """The text to keep; None to keep none."""
-
-
-class Keeping(Struct):
-    """What is kept of prompts."""
-
-    prompts: bool = False
-    redactor: Redacts | None = None
-    lost: Counter[str] = msgspec.field(default_factory=Counter)
-    """Counts prompts that were not kept because the hook failed, as `unredacted`."""
-
-    def text(self, prompt: str) -> str | None:
-        """The text to keep of a prompt."""
-        if not self.prompts:
-            return None
-        if self.redactor is None:
-            return prompt
-        redacted = self.redactor.redact(prompt)
-        if redacted is None:
-            self.lost["unredacted"] += 1
-        return redacted
-
-
 class Recorder:
     """A sink of finished requests that has a row written for each that was decided."""
 
@@ -56,6 +30,8 @@ class Recorder:
         self._put = put
         self._keeping = keeping
         self._whole = keeping.prompts
+        self.candidate: Candidate | None = None
+        """The head that is asked beside the one that serves."""
 
     def record(self, record: Record) -> None:
         """Have a row written, if the request was decided. Costs a few microseconds."""
@@ -88,6 +64,8 @@ class Recorder:
                 record.first_byte,
             )
         )
+        if beside := asked_beside(self.candidate, decision, record.started_at, prompt, length):
+            self._put(beside)
 
 
 class Put(Protocol):

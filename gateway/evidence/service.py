@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from gateway.config.evidence import EvidenceSettings
+from gateway.evidence.drift.looking import DriftLook, ServingSnapshot
 from gateway.evidence.feedback import Decided
 from gateway.evidence.feedback_desk import FeedbackDesk
+from gateway.evidence.heads.desk import HeadDesk
+from gateway.evidence.heads.following import HeadFollower, Serving
+from gateway.evidence.heads.trying import CandidateTrial
 from gateway.evidence.quality_board import QualityBoard
-from gateway.evidence.recording import Keeping, Recorder
-from gateway.evidence.redacting import Redactor
+from gateway.evidence.recording import Recorder
+from gateway.evidence.redacting import Keeping
 from gateway.evidence.schema import STORED
 from gateway.evidence.writer import DROP_REASONS, EvidenceWriter
 from gateway.telemetry.evidence_metrics import EvidenceState
 from gateway.telemetry.finished import FinishedRecords
 from gateway.telemetry.metrics import Metrics
 
-_CLOSE_SECONDS = 5.0
+_CLOSE_SECONDS = 10.0
 
 
 class EvidenceService:
     """The writer of the store and the desk for feedback, which start and stop with the gateway."""
 
-    def __init__(self, settings: EvidenceSettings, finished: FinishedRecords, metrics: Metrics) -> None:
-        """finished: the requests that have ended. metrics: count the feedback."""
+    def __init__(
+        self,
+        settings: EvidenceSettings,
+        finished: FinishedRecords,
+        metrics: Metrics,
+        gateway: ServingSnapshot,
+    ) -> None:
+        """finished: the requests that have ended. metrics: count the feedback. gateway: what is in use."""
         self.writer = EvidenceWriter(settings)
 
         def count_judged(decision: Decided, score: float) -> None:
@@ -38,15 +49,23 @@ class EvidenceService:
         )
         metrics.evidence.state = self.state
         self.quality = QualityBoard(settings, self.writer)
-        self._redactor = Redactor(settings.redact) if settings.redact else None
-        keeping = Keeping(settings.prompts, self._redactor, self.writer.dropped)
-        self.recorder = Recorder(self.writer.put, keeping)
+        self.drift = DriftLook(self.writer, gateway)
+        metrics.evidence.drift, self.quality.drift = self.drift.series, self.drift.shown
+        self.heads = HeadDesk(self.writer)
+        self._keeping = Keeping(settings, self.writer.dropped)
+        self.recorder = Recorder(self.writer.put, self._keeping)
         finished.sinks.append(self.recorder.record)
+        tried = partial(setattr, self.recorder, "candidate")
+        self._trial = CandidateTrial(settings.candidates, tried, promotes=settings.auto_promote)
         self._finished = finished
+        self._follower: HeadFollower | None = None
 
-    def start(self) -> None:
-        """Open the store and begin to write, in the background."""
+    def start(self, serving: Serving) -> None:
+        """Open the store, begin to write, and follow the promoted head, in the background."""
         self.writer.start()
+        self.drift.start()
+        self._follower = HeadFollower(self.writer, serving, self._trial)
+        self._follower.start()
 
     def state(self) -> EvidenceState:
         """The state of the store, for metrics. All series exist from the start, so that a rise is seen."""
@@ -61,9 +80,12 @@ class EvidenceService:
 
     async def stop(self) -> None:
         """Write what waits, for a bounded time, and close the store."""
+        await self.drift.stop()
         self._finished.flush()
         self.desk.close()
         self.quality.close()
+        self.heads.close()
+        if self._follower:
+            self._follower.stop()
         await asyncio.to_thread(self.writer.close, _CLOSE_SECONDS)
-        if self._redactor:
-            self._redactor.close()
+        self._keeping.close()
