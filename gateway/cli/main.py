@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from gateway.cli import budget, evidence, heads, measure, results, serving, simulate, stored_heads
+from gateway.cli import budget, evidence, heads, measure, report, results, serving, simulate, stored_heads
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 for group in (
     *(serving.commands, budget.commands, evidence.commands),
-    *(heads.commands, stored_heads.commands, measure.commands, results.commands, simulate.commands),
+    *(heads.commands, stored_heads.commands, measure.commands, report.commands, results.commands),
+    simulate.commands,
 ):
     cli.add_typer(group)
 

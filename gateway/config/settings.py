@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from gateway.config.access import AdminSettings, ConsoleSettings, Key
 from gateway.config.base import ModelName, Section
 from gateway.config.budgets import Budget, Queue, RedisSettings, Reservations
+from gateway.config.costs import CostSettings
 from gateway.config.evidence import (
     PREVIOUS_HEAD,
     DriftSettings,
@@ -109,6 +110,7 @@ class Settings(Section):
     drift: DriftSettings | None = Field(
         None, description="Watches whether the head's estimates hold; by default nobody does."
     )
+    costs: CostSettings = Field(default_factory=CostSettings)
 
     def tiers_of(self, model: Model) -> dict[str, Tier]:
         """The tiers of a model, cheapest first, with all efforts filled in."""

@@ -9,7 +9,7 @@ from statistics import NormalDist
 
 from msgspec import Struct
 
-from gateway.evidence.measuring.intervals import wilson
+from gateway.evidence.measuring.intervals import newcombe, wilson
 from gateway.evidence.quality_cells import CalibrationCell, JudgedAnswer, PairCell, SummaryCell
 
 OF_INTEREST = 0.02
@@ -147,16 +147,14 @@ def _calibration(cell: CalibrationCell) -> Calibration:
 
 
 def _comparison(adaptive: Sequence[SummaryCell], holdout: Sequence[SummaryCell]) -> ArmComparison | None:
-    """The difference of two independent shares with Newcombe's interval (1998, his method 10)."""
+    """The difference of the arms' shares, as independent of each other."""
     ours, theirs = _group(ADAPTIVE, adaptive), _group(HOLDOUT, holdout)
     if ours.right is None or theirs.right is None:
         return None
     a, b = ours.right, theirs.right
-    mean = a.mean - b.mean
-    low = mean - math.hypot(a.mean - a.low, b.high - b.mean)
-    high = mean + math.hypot(a.high - a.mean, b.mean - b.low)
+    difference = Bounded(*newcombe((a.mean, a.low, a.high), (b.mean, b.low, b.high)))
     missing = max(0, _needed(a.mean, ours.rated, b.mean) - theirs.rated)
-    return ArmComparison(Bounded(mean, low, high), missing, _saved(adaptive, holdout))
+    return ArmComparison(difference, missing, _saved(adaptive, holdout))
 
 
 def _needed(adaptive: float, rated: int, holdout: float) -> int:

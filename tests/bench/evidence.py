@@ -10,14 +10,17 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from gateway.config.costs import CostSettings, ModelCosts
 from gateway.config.evidence import EvidenceSettings
 from gateway.evidence.database import open_store
 from gateway.evidence.exporting.files import write_jsonl, write_parquet
 from gateway.evidence.exporting.selection import Selection, table_named
 from gateway.evidence.reading import store_bytes, summary
+from gateway.evidence.reporting.reading import read_report
 from gateway.evidence.rows import Row
 from gateway.evidence.writer import EvidenceWriter
 from tests.bench.machine import describe
@@ -33,6 +36,7 @@ _RUNGS = json.dumps(
     }
 ).encode()
 """Estimates of thirteen rungs, as long as they are in use."""
+_COSTS = CostSettings(models={"qwen3-8b": ModelCosts(gpu_hours=0.1), "qwen3-32b": ModelCosts(completion=1)})
 _FEATURES = random.Random(0).randbytes(512)
 
 
@@ -40,13 +44,14 @@ def rows(number: int) -> Iterator[Row]:
     """Decisions of 90 days by three models, with feedback on some of them."""
     rng = random.Random(1)
     for at in range(number):
-        rung = rng.randrange(13)
+        rung, conversation = rng.randrange(13), rng.randrange(number // 3 + 1)
         yield decision(
             at,
             id=f"{rng.getrandbits(96):024x}",
             at=NOW - (number - at) * 90 * 86_400 / number,
-            model=rng.choice(["qwen3-8b", "qwen3-32b", "gpt-oss-120b"]),
-            arm="holdout" if rng.random() < 0.05 else "adaptive",
+            model=("qwen3-8b", "qwen3-32b", "gpt-oss-120b")[conversation % 3],
+            conversation=blake2b(b"%d" % conversation, digest_size=16).hexdigest(),
+            arm="adaptive" if conversation % 20 else "holdout",
             rung=rung,
             completion_tokens=rng.randrange(50, 4_000),
             rungs=_RUNGS,
@@ -125,6 +130,7 @@ def measure(settings: EvidenceSettings, number: int, folder: Path) -> dict[str, 
     found["bytes_per_decision"] = round(store_bytes(engine) / number)
     begin, end = NOW - 100 * 86_400, NOW + 1
     found["summary_s"] = _timed(lambda: summary(engine, begin, end))
+    found["report_s"] = _timed(lambda: read_report(engine, begin, end, _COSTS, "model"))
     table = table_named("decisions")
     for name, write in (("jsonl", write_jsonl), ("parquet", write_parquet)):
         path = folder / f"export.{name}"

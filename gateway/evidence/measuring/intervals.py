@@ -49,6 +49,14 @@ def wilson(mean: float, n: float) -> tuple[float, float]:
     return max(min(centre - half, mean), 0.0), min(max(centre + half, mean), 1.0)
 
 
+def newcombe(
+    first: tuple[float, float, float], second: tuple[float, float, float]
+) -> tuple[float, float, float]:
+    """`first` − `second` of two independent shares, each (mean, low, high), by Newcombe (1998, method 10)."""
+    (a, a_low, a_high), (b, b_low, b_high) = first, second
+    return a - b, a - b - math.hypot(a - a_low, b_high - b), a - b + math.hypot(a_high - a, b - b_low)
+
+
 def average(values: Floats) -> Estimate:
     """The mean of any numbers, one per prompt, with the normal interval."""
     count = len(values)

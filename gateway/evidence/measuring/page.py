@@ -5,32 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from html import escape
 
+from gateway.evidence.html import bullets, document, html_table
 from gateway.evidence.measuring.ceiling import CurvePoint
 from gateway.evidence.measuring.summary import RungSummary, RunSummary
 from gateway.evidence.measuring.wording import COLUMNS, cells, problems, sentences, title
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 720, 380, 56, 44, 16, 24
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1a1a1a; --faint: #767676; --line: #d4d4d4; --blue: #1f5fbf;
-  --sure: #1f7a4d }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8e8e8; --faint: #a0a0a0; --line: #444; --blue: #7fb0ff;
-  --sure: #6fd0a0 } body { background: #161616 } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); max-width: 60rem; margin: 2rem auto;
-  padding: 0 1rem }
-h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
-th, td { text-align: right; padding: .3rem .6rem; border-bottom: 1px solid var(--line) }
-th:first-child, td:first-child { text-align: left } th { font-weight: 600 }
-figure { margin: 1rem 0 } svg { max-width: 100%; height: auto } figcaption, footer { color: var(--faint) }
-svg text { fill: var(--ink); font: 12px system-ui, sans-serif } .wide { overflow-x: auto }
-.grid { stroke: var(--line); fill: none } .fixed { stroke: var(--blue); fill: none; stroke-width: 2 }
-.dot { fill: var(--blue) } .whisker { stroke: var(--blue) }
-.highest { stroke: var(--faint); fill: none; stroke-width: 2; stroke-dasharray: 5 4 }
-.lowest { stroke: var(--sure); fill: none; stroke-width: 2 }
-.head { stroke: #c96a12; fill: none; stroke-width: 2 }
-@media print { body { margin: 0; max-width: none } h2, figure, tr { break-inside: avoid } }
-"""
 
 
 def page_of(run: RunSummary, when: str) -> str:
@@ -40,25 +20,17 @@ def page_of(run: RunSummary, when: str) -> str:
         f"<h1>{escape(title(run))}</h1>",
         *(f"<p>{escape(each)}</p>" for each in sentences(run)),
         "<h2>By rung</h2>",
-        _table(run.rungs),
+        html_table(COLUMNS, map(cells, run.rungs)),
         _figure(run),
-        *(["<h2>What is missing</h2>", _list(found)] if found else []),
+        *(["<h2>What is missing</h2>", bullets(found)] if found else []),
         "<h2>How to read this</h2>",
-        _list(_NOTES),
+        bullets(_NOTES),
         (
             f"<footer>Thinkmeter, {escape(when)}. {run.answers:,} answers,"
             f" {run.tokens:,} completion tokens.</footer>"
         ),
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta http-equiv="Content-Security-Policy"'
-        " content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>{escape(title(run))}</title><style>{_STYLE}</style></head><body>\n"
-        + "\n".join(parts)
-        + "\n</body></html>\n"
-    )
+    return document(title(run), parts)
 
 
 _NOTES = (
@@ -68,17 +40,6 @@ _NOTES = (
     "Tokens are completion tokens, reasoning included, as the backend counted them.",
     "The line of fixed rungs is the best that fixed rungs reach when they are mixed at random.",
 )
-
-
-def _list(items: Iterable[str]) -> str:
-    return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
-
-
-def _table(rungs: Iterable[RungSummary]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in COLUMNS)
-    rows = ("".join(f"<td>{escape(cell)}</td>" for cell in cells(rung)) for rung in rungs)
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _figure(run: RunSummary) -> str:

@@ -1,0 +1,1 @@
+"""The report for whoever pays: what was saved against the hold-out, with intervals."""
