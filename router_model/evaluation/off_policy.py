@@ -122,7 +122,7 @@ class _Parts(NamedTuple):
 
 def chosen_alone(rung: Ints, rungs: int) -> Floats:
     """The probabilities of a policy that always serves these rungs, [N, T]."""
-    return np.eye(rungs)[rung]
+    return np.asarray(np.eye(rungs)[rung])
 
 
 def drawn_propensities(rung: Ints, propensity: Floats, chosen: Ints, eligible: Floats) -> Floats:
@@ -202,7 +202,7 @@ def policy_difference(
 
 def _weights(log: Logged, policy: Floats, clip: float) -> Floats:
     rows = np.arange(len(log.rung))
-    return np.minimum(policy[rows, log.rung] / log.propensity[rows, log.rung], clip)
+    return np.asarray(np.minimum(policy[rows, log.rung] / log.propensity[rows, log.rung], clip))
 
 
 def _parts(log: Logged, policy: Floats, method: Method, clip: float) -> _Parts:
