@@ -95,7 +95,7 @@ class Gateway:
             self.metrics, self._read_budgets, lambda: self.snapshot.settings.metrics.max_age
         )
         self.health = HealthChecks(self.upstream, self.backends)
-        self.evidence = evidence_of(settings.evidence, self.finished, self.metrics)
+        self.evidence = evidence_of(settings.evidence, self.finished, self.metrics, self)
         self.pipeline.keeps_evidence = self.evidence is not None
         self.pipeline.shadows = shadows_of(self.evidence, self.upstream, self.ledger, self.metrics, self)
         self.console = Console(

@@ -108,13 +108,22 @@ class Snapshot:
     def keeping(self, previous: Snapshot) -> Snapshot:
         """This snapshot with the health, breakers and load of those replicas that `previous` has too.
 
-        Where shadow pairs compare with the head before, also with that.
+        Where shadow pairs compare with the head before, also with that. What was certified stays, unless the
+        promise, the price or the head has changed.
         """
         shadow, before = self.settings.shadow, None
         if shadow and shadow.against == PREVIOUS_HEAD:
             same = self.router.predictor.version == previous.router.predictor.version
             before = previous.previous_head if same else previous.router
+        if self._promises_like(previous):
+            self.router.promised = previous.router.promised
         return replace(self, pools=pools_of(self.settings, previous.backends()), previous_head=before)
+
+    def _promises_like(self, previous: Snapshot) -> bool:
+        """Whether what was certified before still holds."""
+        one, other = self.settings, previous.settings
+        same_head = self.router.predictor.version == previous.router.predictor.version
+        return same_head and (one.quality, one.price) == (other.quality, other.price)
 
     def backends(self) -> list[tuple[Pool, Backend]]:
         """Every replica with its pool."""

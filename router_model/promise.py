@@ -17,6 +17,7 @@ so one may look daily.
 A pair of answers shows one rung beside `against`. It is that of a price drawn from the grid, among the prices
 whose rung is not `against`. So the probability of each rung is known. Weighting by its inverse gives an
 unbiased loss at every price. A rung that could not have been drawn counts as if all its answers were lost.
+So does a pair whose other rung is none that could have been drawn, K times, as it may stand for K pairs.
 
 A request that gets `against` at every price makes no pair. It loses nothing, so that the loss over all
 requests is smaller than that over pairs, of which the promise is tested.
@@ -113,6 +114,8 @@ def losses_at(pairs: ComparedRungs, price: float) -> Floats:
     chance = alike / np.maximum(apart.sum(axis=1), 1)
     weighed = np.divide(pairs.loss, chance, out=np.ones(len(chance)), where=chance > 0)
     found = np.where((chance > 0) & (pairs.seen != wanted), 0.0, weighed)
+    strange = ~(drawn == pairs.seen[:, None]).any(axis=1)  # the context or a limit gave another rung
+    found = np.where(strange, pairs.drawn_from.shape[1], found)
     return np.asarray(np.where(wanted == pairs.against, 0.0, found))
 
 

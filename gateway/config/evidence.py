@@ -112,3 +112,20 @@ class HoldoutSettings(Section):
         description="What stays together: a conversation, `user`, or the value of a header of this name.",
     )
     policy: str = Field("long", min_length=1, description="The tier that they get.")
+
+
+class QualitySettings(Section):
+    """Promises how many right answers the gateway costs at most, and proves it on shadow pairs."""
+
+    loses_at_most: float = Field(
+        0.02, gt=0, le=0.5, description="Share of right answers that may be lost against the fixed tier."
+    )
+    against: str = Field("long", min_length=1, description="The tier that the promise compares with.")
+    sure: float = Field(
+        0.95, ge=0.5, le=0.999, description="Probability that no price is certified that breaks the promise."
+    )
+    until: Literal["safe", "price"] = Field(
+        "safe",
+        description="What acts until a price is certified: the tier `against`; or the configured price, and "
+        "it is only told whether that is certified.",
+    )

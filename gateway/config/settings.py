@@ -14,7 +14,13 @@ from pydantic_core import PydanticCustomError
 from gateway.config.access import AdminSettings, ConsoleSettings, Key
 from gateway.config.base import ModelName, Section
 from gateway.config.budgets import Budget, Queue, RedisSettings, Reservations
-from gateway.config.evidence import PREVIOUS_HEAD, EvidenceSettings, HoldoutSettings, ShadowSettings
+from gateway.config.evidence import (
+    PREVIOUS_HEAD,
+    EvidenceSettings,
+    HoldoutSettings,
+    QualitySettings,
+    ShadowSettings,
+)
 from gateway.config.forwarding import ForwardedHeader
 from gateway.config.models import (
     BreakerSettings,
@@ -100,6 +106,9 @@ class Settings(Section):
     )
     shadow: ShadowSettings | None = Field(None, description="Requests that are asked again, to compare.")
     holdout: HoldoutSettings | None = Field(None, description="Requests that get a fixed tier, to compare.")
+    quality: QualitySettings | None = Field(
+        None, description="How many right answers may be lost; by default nothing is promised."
+    )
 
     def tiers_of(self, model: Model) -> dict[str, Tier]:
         """The tiers of a model, cheapest first, with all efforts filled in."""
@@ -146,6 +155,13 @@ class Settings(Section):
                 raise _wrong(("shadow",), "needs `evidence: {}`, where its results are kept")
             if shadow.against != PREVIOUS_HEAD and not shadow.against.isdecimal():
                 self._check_tier(("shadow", "against"), shadow.against, None)
+        if self.quality is not None:
+            if shadow is None or not shadow.share:
+                raise _wrong(("quality",), "needs `shadow`, whose pairs show what is lost")
+            self._check_tier(("quality", "against"), self.quality.against, None)
+            if shadow.against != self.quality.against:
+                text = f"must be that of `shadow`, {shadow.against!r}, which the pairs compare with"
+                raise _wrong(("quality", "against"), text)
         return self
 
     @model_validator(mode="after")

@@ -16,17 +16,6 @@ if TYPE_CHECKING:
     from gateway.evidence.shadows.shadows import Shadows
 
 
-def evidence_of(
-    settings: EvidenceSettings | None, finished: FinishedRecords, metrics: Metrics
-) -> EvidenceService | None:
-    """The evidence under these settings; None without any."""
-    if settings is None:
-        return None
-    from gateway.evidence.service import EvidenceService  # noqa: PLC0415 - it imports SQLAlchemy
-
-    return EvidenceService(settings, finished, metrics)
-
-
 class ServingState(Protocol):
     """What the gateway is doing."""
 
@@ -37,6 +26,20 @@ class ServingState(Protocol):
     def snapshot(self) -> Snapshot:
         """What the next request will be served with."""
         ...
+
+
+def evidence_of(
+    settings: EvidenceSettings | None, finished: FinishedRecords, metrics: Metrics, gateway: ServingState
+) -> EvidenceService | None:
+    """The evidence under these settings; None without any.
+
+    gateway: tells which snapshot is in use.
+    """
+    if settings is None:
+        return None
+    from gateway.evidence.service import EvidenceService  # noqa: PLC0415 - it imports SQLAlchemy
+
+    return EvidenceService(settings, finished, metrics, gateway)
 
 
 def shadows_of(

@@ -7,7 +7,9 @@ import asyncio
 from gateway.config.evidence import EvidenceSettings
 from gateway.evidence.feedback import Decided
 from gateway.evidence.feedback_desk import FeedbackDesk
+from gateway.evidence.opening import ServingState
 from gateway.evidence.quality_board import QualityBoard
+from gateway.evidence.quality_promise.looking import PromiseLook
 from gateway.evidence.recording import Keeping, Recorder
 from gateway.evidence.redacting import Redactor
 from gateway.evidence.schema import STORED
@@ -22,8 +24,14 @@ _CLOSE_SECONDS = 5.0
 class EvidenceService:
     """The writer of the store and the desk for feedback, which start and stop with the gateway."""
 
-    def __init__(self, settings: EvidenceSettings, finished: FinishedRecords, metrics: Metrics) -> None:
-        """finished: the requests that have ended. metrics: count the feedback."""
+    def __init__(
+        self,
+        settings: EvidenceSettings,
+        finished: FinishedRecords,
+        metrics: Metrics,
+        gateway: ServingState,
+    ) -> None:
+        """finished: the requests that have ended. metrics: count the feedback. gateway: what is in use."""
         self.writer = EvidenceWriter(settings)
 
         def count_judged(decision: Decided, score: float) -> None:
@@ -37,7 +45,9 @@ class EvidenceService:
             count_judged=count_judged,
         )
         metrics.evidence.state = self.state
+        self.promise = PromiseLook(self.writer, gateway)
         self.quality = QualityBoard(settings, self.writer)
+        self.quality.promises = self.promise.shown
         self._redactor = Redactor(settings.redact) if settings.redact else None
         keeping = Keeping(settings.prompts, self._redactor, self.writer.dropped)
         self.recorder = Recorder(self.writer.put, keeping)
@@ -47,6 +57,7 @@ class EvidenceService:
     def start(self) -> None:
         """Open the store and begin to write, in the background."""
         self.writer.start()
+        self.promise.start()
 
     def state(self) -> EvidenceState:
         """The state of the store, for metrics. All series exist from the start, so that a rise is seen."""
@@ -61,6 +72,7 @@ class EvidenceService:
 
     async def stop(self) -> None:
         """Write what waits, for a bounded time, and close the store."""
+        await self.promise.stop()
         self._finished.flush()
         self.desk.close()
         self.quality.close()
