@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
-from gateway.api import admin, console, feedback
+from gateway.api import admin, console, feedback, heads
 from gateway.api import routes as api
 from gateway.api.cors import CorsRule
 from gateway.budget.ledger import open_budget
@@ -120,11 +120,11 @@ class Gateway:
         self._rest = self._add_routes(api.application(self._lifespan))
 
     def _add_routes(self, app: FastAPI) -> FastAPI:
-        quality = self.evidence.quality.show if self.evidence else None
+        quality = self.evidence.quality.show if (kept := self.evidence) else None
         console.add_routes(app, self.console, lambda: self.snapshot.settings, quality)
         admin.add_routes(app, self.ledger, self.overview, lambda: self.snapshot)
-        desk = self.evidence.desk if self.evidence else None
-        feedback.add_routes(app, desk, lambda: self.snapshot)
+        feedback.add_routes(app, kept.desk if kept else None, lambda: self.snapshot)
+        heads.add_routes(app, kept.heads if kept else None, lambda: self.snapshot)
         api.add_routes(app, self.pipeline, ready=self._readiness, metrics=self.scrapes.answer)
         return app
 
@@ -166,7 +166,7 @@ class Gateway:
         await self.ledger.start()
         await self.health.start()
         if self.evidence:
-            self.evidence.start()
+            self.evidence.start(self.pipeline)
         watcher = asyncio.create_task(self._follow(), name="config-watch") if self._follow else None
         try:
             yield
@@ -198,7 +198,7 @@ class Gateway:
         await reload.watch(path, self._load, self.reload, refused, in_use=in_use)
 
     def _load(self, raw: bytes) -> Snapshot:
-        snapshot = Snapshot.read(raw)
+        snapshot = Snapshot.read(raw, self.snapshot.promoted)
         problems = reachable_example_keys(snapshot.settings, lambda: raw, self._host)
         problems += forbidden_changes(self.snapshot.settings, snapshot.settings)
         if problems:

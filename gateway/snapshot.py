@@ -6,6 +6,7 @@ was current when it began.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Self
+from zipfile import BadZipFile
 
 from gateway.budget.limits import BudgetLimits
 from gateway.config.access import Key
@@ -29,18 +31,25 @@ from gateway.openai_api.scheduling import SCHEDULING_FIELDS, without_scheduling
 from gateway.routing.call import Call, Target
 from gateway.routing.router import Router
 from gateway.routing.senders import Sender
+from gateway.routing.tiers import TierLadder
 from gateway.upstream.pool import Backend, Pool, pools_of
-from router_model.artifact import ArtifactError
+from router_model.artifact import ArtifactError, PackedHead
 from router_model.encoders.base import Source
-from router_model.head import Head, load_named
+from router_model.head import Head, lacks, load_named
 from router_model.heuristic import HeuristicBaseline
 from router_model.predictor import Evidence, Predictor
+
+log = logging.getLogger("thinkmeter.heads")
 
 _REMEMBERED_EMBEDDINGS = 4096  # number of prompts whose embeddings an encoder caches
 _NO_KERNEL = (
     "NumPy computes the head's estimates, which takes some 0.2 ms of CPU per request: the compiled kernel is"
     " missing, because no C compiler worked when Thinkmeter was installed"
 )
+
+
+class HeadUnfit(Exception):  # noqa: N818 - named after what was found
+    """A promoted head cannot serve a configuration; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,8 @@ class Snapshot:
     """Warnings about the head's estimates, one sentence each."""
     previous_head: Router | None = None
     """The router before the last reload that changed the head, if `shadow` compares with it."""
+    promoted: PackedHead | None = None
+    """The head from the store that decides in place of the one in the settings."""
     number: int = field(default_factory=count().__next__, compare=False)
     """Differs between snapshots."""
 
@@ -70,26 +81,36 @@ class Snapshot:
         return cls.build(*load(path))
 
     @classmethod
-    def read(cls, raw: bytes) -> Self:
+    def read(cls, raw: bytes, promoted: PackedHead | None = None) -> Self:
         """Build everything from the bytes of a configuration file. This can take seconds.
+
+        promoted: the head that decides. If it does not fit a new configuration, the one of the file does.
 
         Raises: ConfigError.
         """
-        return cls.build(*parse_file(raw))
+        settings, digest = parse_file(raw)
+        if promoted is not None:
+            try:
+                return cls.build(settings, digest, promoted)
+            except HeadUnfit as error:
+                log.warning("the head of the configuration decides: %s", error)
+        return cls.build(settings, digest)
 
     @classmethod
-    def build(cls, settings: Settings, digest: str) -> Self:
+    def build(cls, settings: Settings, digest: str, promoted: PackedHead | None = None) -> Self:
         """Open the head of the settings and check that it can predict for every model.
 
-        digest: names the configuration in decisions.
+        digest: names the configuration in decisions. promoted: a head to decide in its place.
 
-        Raises: ConfigError.
+        Raises: ConfigError; HeadUnfit, if the promoted head cannot be read, or is for other models or rungs.
         """
         notes: list[str | None] = []
         evidence = {}
         _try_hooks(settings)
         try:
             predictor = _open_head(settings)
+            if promoted is not None:
+                predictor = _unpacked(promoted, settings, predictor)
             if isinstance(predictor, Head) and predictor.kernel is None:
                 notes.append(_NO_KERNEL)
             router = Router(settings, predictor, digest)
@@ -102,7 +123,13 @@ class Snapshot:
         except ArtifactError as error:
             raise ConfigError([Problem(None, "head", str(error))]) from None
         return cls(
-            settings, router, BudgetLimits(settings), pools_of(settings), evidence, tuple(filter(None, notes))
+            settings,
+            router,
+            BudgetLimits(settings),
+            pools_of(settings),
+            evidence,
+            tuple(filter(None, notes)),
+            promoted=promoted,
         )
 
     def keeping(self, previous: Snapshot) -> Snapshot:
@@ -115,6 +142,7 @@ class Snapshot:
         if shadow and shadow.against == PREVIOUS_HEAD:
             same = self.router.predictor.version == previous.router.predictor.version
             before = previous.previous_head if same else previous.router
+        self.router.valve = previous.router.valve
         if self._promises_like(previous):
             self.router.promised = previous.router.promised
         return replace(self, pools=pools_of(self.settings, previous.backends()), previous_head=before)
@@ -218,7 +246,27 @@ def _try_hooks(settings: Settings) -> None:
 def _open_head(settings: Settings) -> Predictor:
     if settings.head == BASELINE:
         return HeuristicBaseline()
+    return load_named(settings.head, _source(settings), _REMEMBERED_EMBEDDINGS)
+
+
+def _unpacked(packed: PackedHead, settings: Settings, replaced: Predictor) -> Head:
+    """The promoted head. Raises: HeadUnfit, if it cannot be read or knows less than the one it replaces."""
+    try:
+        version = packed.version
+        head = Head.unpack(packed, version, _source(settings), _REMEMBERED_EMBEDDINGS)
+    except (ArtifactError, BadZipFile, KeyError, TypeError, ValueError) as error:
+        raise HeadUnfit(f"the promoted head cannot be read: {error}") from None
+    ladders = {
+        name: TierLadder.of(model, settings.tiers_of(model), settings.families[model.family])
+        for name, model in settings.models.items()
+    }
+    asked = {name: ladder.named_lengths for name, ladder in ladders.items() if len(ladder.names) > 1}
+    if missing := lacks(head, asked, replaced if isinstance(replaced, Head) else None):
+        raise HeadUnfit(f"the head {version} is for other models or rungs: {missing}")
+    return head
+
+
+def _source(settings: Settings) -> Source | None:
     encoder = settings.encoder
     key = encoder.api_key.get_secret_value() if encoder and encoder.api_key else None
-    source = Source(encoder.source, key=key) if encoder else None
-    return load_named(settings.head, source, _REMEMBERED_EMBEDDINGS)
+    return Source(encoder.source, key=key) if encoder else None

@@ -8,7 +8,7 @@ import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,20 @@ def write_artifact(directory: Path, manifest: Mapping[str, Any], arrays: Arrays)
     return digest
 
 
+class PackedHead(NamedTuple):
+    """A head as it is on disk or in a store: its two files."""
+
+    manifest: bytes
+    arrays: bytes
+    """The `.npz` file."""
+
+    @property
+    def version(self) -> str:
+        """How decision records name it. Raises: ArtifactError, if the manifest is damaged."""
+        manifest = _manifest_of(self.manifest, "the head")
+        return f"{manifest.get('name', 'head')}-{manifest['arrays']['sha256'][:12]}"
+
+
 def read_artifact(
     directory: Path, feature_version: int
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]], str]:
@@ -72,9 +86,18 @@ def read_artifact(
 
     Raises: ArtifactError.
     """
+    return unpack_artifact(pack_artifact(directory), feature_version, str(directory))
+
+
+def pack_artifact(directory: Path) -> PackedHead:
+    """The files of an artefact, unchecked but for the manifest's form. Raises: ArtifactError."""
     for attempt in range(3):
         try:
-            return _read(directory, feature_version)
+            content = (directory / MANIFEST).read_bytes()
+            file = str(_manifest_of(content, str(directory / MANIFEST))["arrays"]["file"])
+            if "/" in file or file.startswith("."):
+                raise ArtifactError(f"{directory}: the manifest names a file outside its directory")
+            return PackedHead(content, (directory / file).read_bytes())
         except FileNotFoundError as error:
             # the artefact was replaced between the two reads, and the new manifest names another file
             if attempt == 2:
@@ -82,26 +105,35 @@ def read_artifact(
     raise AssertionError
 
 
-def _read(directory: Path, feature_version: int) -> tuple[dict[str, Any], dict[str, NDArray[Any]], str]:
-    try:
-        manifest = json.loads((directory / MANIFEST).read_bytes())
-        form, features, named = manifest["format"], manifest["feature_version"], manifest["arrays"]
-        file, digest = str(named["file"]), str(named["sha256"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{directory / MANIFEST}: not a manifest: {error!r}") from None
+def unpack_artifact(
+    packed: PackedHead, feature_version: int, where: str
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]], str]:
+    """Manifest, arrays and digest, checked. where: names the artefact in errors.
+
+    Raises: ArtifactError.
+    """
+    manifest = _manifest_of(packed.manifest, where)
+    form, features, digest = manifest["format"], manifest["feature_version"], manifest["arrays"]["sha256"]
     if form != FORMAT:
-        raise ArtifactError(
-            f"{directory}: format {form}, but this version reads {FORMAT}; train the head again"
-        )
+        raise ArtifactError(f"{where}: format {form}, but this version reads {FORMAT}; train the head again")
     if features != feature_version:
         raise ArtifactError(
-            f"{directory}: trained on features of version {features}, but this version computes"
+            f"{where}: trained on features of version {features}, but this version computes"
             f" {feature_version}; train the head again"
         )
-    if "/" in file or file.startswith("."):
-        raise ArtifactError(f"{directory}: the manifest names a file outside its directory")
-    content = (directory / file).read_bytes()
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise ArtifactError(f"{directory / file}: damaged: its SHA-256 is not the manifest's")
-    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+    if hashlib.sha256(packed.arrays).hexdigest() != digest:
+        file = manifest["arrays"]["file"]
+        raise ArtifactError(f"{where}/{file}: damaged: its SHA-256 is not the manifest's")
+    with np.load(io.BytesIO(packed.arrays), allow_pickle=False) as archive:
         return manifest, {name: archive[name] for name in archive.files}, digest
+
+
+def _manifest_of(content: bytes, where: str) -> dict[str, Any]:
+    """The manifest, with the fields that reading needs. Raises: ArtifactError."""
+    try:
+        manifest: dict[str, Any] = json.loads(content)
+        named = manifest["arrays"]
+        _ = manifest["format"], manifest["feature_version"], named["file"] + named["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{where}: not a manifest: {error!r}") from None
+    return manifest

@@ -64,11 +64,22 @@ class Head:
 
         Raises: ArtifactError, for another FEATURE_VERSION, another encoder, or damaged files.
         """
-        manifest, arrays, digest = artifact.read_artifact(Path(directory), FEATURE_VERSION)
+        packed = artifact.pack_artifact(Path(directory))
+        return cls.unpack(packed, str(directory), source, remembers)
+
+    @classmethod
+    def unpack(
+        cls, packed: artifact.PackedHead, where: str, source: Source | None = None, remembers: int = 1 << 17
+    ) -> Self:
+        """The head in two files that were read, as `load` gives it. where: names it in errors.
+
+        Raises: ArtifactError.
+        """
+        manifest, arrays, digest = artifact.unpack_artifact(packed, FEATURE_VERSION, where)
         try:
             encoder = opened(source, manifest.get("encoder", HASHED.identity), remembers)
         except EncoderError as error:
-            raise artifact.ArtifactError(f"{directory}: {error}") from None
+            raise artifact.ArtifactError(f"{where}: {error}") from None
         parts = {name: arrays[f"trunk.{name}"].astype(np.float32) for name in artifact.TRUNK}
         sample = arrays["sample"].astype(np.float32)
         trunk = Trunk(
@@ -123,7 +134,18 @@ class Head:
 
     def _measured(self, mapping: TierMapping, prompt: str) -> Prediction:
         features = self.encoder.features(prompt)
-        inputs, unknown = (self._length_alone(prompt), 1.0) if features is None else self.trunk.see(features)
+        seen = (self._length_alone(prompt), 1.0) if features is None else self.trunk.see(features)
+        return self._predicted(mapping, *seen)
+
+    def predict_features(self, features: Features, model: str, tiers: Sequence[TierLength]) -> Prediction:
+        """Like `predict`, from the features of a prompt that are at hand."""
+        mapping = self._mapping(model, tuple(tiers))
+        if isinstance(mapping, PriorLadder):
+            return mapping.predict(features.dense)
+        return self._predicted(mapping, *self.trunk.see(features))
+
+    @staticmethod
+    def _predicted(mapping: TierMapping, inputs: Singles, unknown: float) -> Prediction:
         correct, tokens = mapping.outcomes(inputs, unknown)
         p95 = np.minimum(np.ceil(tokens * mapping.spread), mapping.limit)
         right = tuple(correct.tolist())
@@ -209,11 +231,19 @@ class Head:
         if found[1] is not None:
             return None
         longest = max(found[0].lengths.values())
-        beyond = [tier.name for tier in tiers if tier.name and tier.thinking > longest]
+        beyond = self.beyond(model, tiers)
         how = f"the tiers of the model {model} are interpolated by length between those that were measured"
         if beyond:
             how += f", and beyond {longest:,.0f} reasoning tokens ({', '.join(beyond)}) extrapolated"
         return f"{how}; `thinkmeter calibrate` measures them"
+
+    def beyond(self, model: str, tiers: Sequence[TierLength]) -> list[str]:
+        """The named tiers of a model that think longer than it was measured at, so that they are guessed."""
+        found = self.match(model, tiers)
+        if found is None or found[1] is not None:
+            return []
+        longest = max(found[0].lengths.values())
+        return [tier.name for tier in tiers if tier.name and tier.thinking > longest]
 
     def price_table(self, model: str, tiers: Sequence[TierLength], points: int = 64) -> PriceTable | None:
         """λ*(B) for these tiers on the mix of prompts that the head was trained on."""
@@ -228,6 +258,22 @@ class Head:
             np.unique(np.linspace(0, len(budgets) - 1, points).astype(np.int64)) if len(budgets) else slice(0)
         )
         return PriceTable.of_points(budgets[shown], prices[shown])
+
+
+def lacks(head: Head, asked: Mapping[str, Sequence[TierLength]], replaced: Head | None) -> str | None:
+    """What a head does not know of the models that it is asked about; None if it can decide for them.
+
+    It must know one of them at least, and no less than the head that it would replace.
+    """
+    known = [model for model, tiers in asked.items() if head.match(model, tiers)]
+    if asked and not known:
+        return f"it knows {', '.join(head.sets) or 'no model'}, and none of {', '.join(asked)} at these tiers"
+    for model, tiers in asked.items():
+        if model not in known and replaced is not None and replaced.match(model, tiers):
+            return f"it does not know {model}, which {replaced.version} knows"
+        if beyond := head.beyond(model, tiers):
+            return f"{model} was not measured up to {', '.join(beyond)}"
+    return None
 
 
 @cache

@@ -14,6 +14,9 @@ _SAME_MEANING = {
     "log",  # the module's logger
     "commands",  # a group of the command line's commands
     "add_routes",  # adds a group of routes to the application
+    "upgrade",  # of a migration, as are the next two
+    "revision",
+    "down_revision",
 }
 
 

@@ -58,7 +58,7 @@ def add_routes(
 
     @app.get("/admin/budgets", summary="Use of all budgets, by holder", tags=["admin"])
     async def budgets(request: Request) -> Response:
-        _authorize(snapshot(), request)
+        authorize_admin(snapshot(), request)
         async with _Asking():
             return _response(ledger, await shared.get())
 
@@ -137,7 +137,7 @@ class _Asking:
             raise BudgetUnavailable("Redis is unreachable", retry_after=1, detail=str(error)) from error
 
 
-def _authorize(snapshot: Snapshot, request: Request) -> None:
+def authorize_admin(snapshot: Snapshot, request: Request) -> None:
     """Check the admin key. Without one in the configuration, every request is refused."""
     expected = snapshot.settings.admin.hash
     exchange: Exchange = request.scope["thinkmeter.exchange"]
@@ -154,7 +154,7 @@ def _authorize(snapshot: Snapshot, request: Request) -> None:
 
 def _named(snapshot: Snapshot, path: str, request: Request, *, holder: bool = False) -> list[Limit]:
     """The limits that a path names: `BUDGET/HOLDER` is one, `BUDGET` is all of it unless `holder` is set."""
-    _authorize(snapshot, request)
+    authorize_admin(snapshot, request)
     limits = snapshot.budgets.limits.items()
     found = [
         limit for (name, who), limit in limits if path == f"{name}/{who}" or (path == name and not holder)

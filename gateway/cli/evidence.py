@@ -25,7 +25,7 @@ _group = typer.Typer(no_args_is_help=True, help="List, export and delete the evi
 commands.add_typer(_group, name="evidence")
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-_TABLES = ("decisions", "feedback", "shadow_pairs", "measurements")
+_TABLES = ("decisions", "feedback", "shadow_pairs", "measurements", "candidate_decisions")
 
 
 def moment(written: str, now: float) -> float:
@@ -43,7 +43,8 @@ def moment(written: str, now: float) -> float:
 
 
 @contextmanager
-def _store(config: Path) -> Iterator[EvidenceStore]:
+def evidence_store(config: Path) -> Iterator[EvidenceStore]:
+    """The store of a configuration. Without one the command ends with status 2, and with 1 if it is away."""
     from gateway.evidence.database import EvidenceUnavailable, existing_store
 
     settings = load_settings(config)
@@ -74,7 +75,7 @@ def list_evidence(
     from gateway.evidence.exporting import table_named
     from gateway.evidence.reading import newest_rows, store_bytes, table_states
 
-    with _store(config) as engine:
+    with evidence_store(config) as engine:
         states = table_states(engine)
         size = store_bytes(engine)
         newest = newest_rows(engine, table_named("decisions"), last)
@@ -83,7 +84,9 @@ def list_evidence(
     if as_json:
         typer.echo(msgspec.json.encode({"bytes": size, "tables": states, "newest": newest}))
         return
-    out.print(_states_table([(s.table, f"{s.rows:,}", _date(s.first), _date(s.last)) for s in states]))
+    out.print(
+        _states_table([(s.table, f"{s.rows:,}", shown_date(s.first), shown_date(s.last)) for s in states])
+    )
     out.print(f"{size / 2**20:,.1f} MiB in use")
     if newest:
         out.print(_newest_table(newest))
@@ -107,11 +110,14 @@ def _newest_table(rows: list[dict[str, Any]]) -> Any:
     names = ("at", "key", "model", "arm", "tier", "rung", "status", "completion_tokens", "id")
     shown = Table(*(name.replace("_", " ") for name in names), box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        shown.add_row(*(_date(row[n]) if n == "at" else "" if row[n] is None else str(row[n]) for n in names))
+        shown.add_row(
+            *(shown_date(row[n]) if n == "at" else "" if row[n] is None else str(row[n]) for n in names)
+        )
     return shown
 
 
-def _date(at: float | None) -> str:
+def shown_date(at: float | None) -> str:
+    """A Unix time in UTC; empty for None."""
     if at is None:
         return ""
     try:
@@ -144,7 +150,7 @@ def export_evidence(
     now = time.time()
     begin = -math.inf if since is None else moment(since, now)
     end = math.inf if until is None else moment(until, now)
-    with _store(config) as engine:
+    with evidence_store(config) as engine:
         some = Selection(begin, end, model)
         if to is None:
             write_jsonl(engine, table_named(table), some, sys.stdout.buffer)
@@ -194,9 +200,9 @@ def delete_evidence(
         if conversation is not None
         else "EVERYTHING"
         if before is None
-        else f"what is older than {_date(before)} UTC"
+        else f"what is older than {shown_date(before)} UTC"
     )
-    with _store(config) as engine:
+    with evidence_store(config) as engine:
         if not yes:
             typer.confirm(f"Delete {what} from the store of evidence?", abort=True)
         found, erased = _delete(engine, key, conversation, before)

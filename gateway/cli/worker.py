@@ -22,6 +22,7 @@ from gateway.config.workers import share_of_worker
 from gateway.http.channel import ChannelError, WorkerChannel
 from gateway.snapshot import Snapshot
 from gateway.telemetry.log_writer import StandardStreams
+from router_model.artifact import PackedHead
 
 log = logging.getLogger("thinkmeter.workers")
 
@@ -56,9 +57,9 @@ def run_worker() -> None:
     gateway.run(setup.host, setup.port, [socket(fileno=number) for number in setup.sockets])
 
 
-def _built(raw: bytes, workers: int) -> Snapshot:
+def _built(raw: bytes, workers: int, promoted: PackedHead | None = None) -> Snapshot:
     """What a worker serves with: its share of what the configuration allows. Raises: ConfigError."""
-    snapshot = Snapshot.read(raw)
+    snapshot = Snapshot.read(raw, promoted)
     return replace(snapshot, settings=share_of_worker(snapshot.settings, workers))
 
 
@@ -74,7 +75,8 @@ async def _follow(channel: WorkerChannel, gateway: Gateway, workers: int) -> Non
     async def reload(raw: bytes, *, counted: bool) -> None:
         try:
             async with one_by_one:
-                gateway.reload(await asyncio.to_thread(_built, raw, workers), counted=counted)
+                promoted = gateway.snapshot.promoted
+                gateway.reload(await asyncio.to_thread(_built, raw, workers, promoted), counted=counted)
         except ConfigError as error:  # the supervisor has taken it
             log.error("this worker keeps the old configuration: %s", error)  # noqa: TRY400
 

@@ -45,6 +45,17 @@ class EvidenceSettings(Section):
         10_000, ge=100, le=1_000_000, description="Rows that wait in memory at most; later ones are dropped."
     )
 
+    candidates: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="Share of the decisions for which the newest candidate head in the store is asked too.",
+    )
+
+    auto_promote: bool = Field(
+        False, description="Promote the newest candidate head by itself once the gate lets it pass."
+    )
+
     @field_validator("url")
     @classmethod
     def _address(cls, url: SecretStr | None) -> SecretStr | None:
@@ -112,6 +123,23 @@ class HoldoutSettings(Section):
         description="What stays together: a conversation, `user`, or the value of a header of this name.",
     )
     policy: str = Field("long", min_length=1, description="The tier that they get.")
+
+
+class DriftSettings(Section):
+    """Tests all the time whether the head's estimates still hold, on the evidence in the store."""
+
+    on_drift: Literal["alarm", "raise_floor", "prior"] = Field(
+        "alarm",
+        description="What an alarm about right answers does beside telling: nothing, raise the model's floor "
+        "by one tier, or take the model's estimates from the prior. It ends with the alarm.",
+    )
+    tolerance: float = Field(
+        0.02,
+        ge=0,
+        le=0.05,
+        description="How far the share of right answers may be below the head's P(right).",
+    )
+    every: Duration = Field(60, description="Time between two looks at new evidence.")
 
 
 class QualitySettings(Section):

@@ -16,6 +16,7 @@ from gateway.config.base import ModelName, Section
 from gateway.config.budgets import Budget, Queue, RedisSettings, Reservations
 from gateway.config.evidence import (
     PREVIOUS_HEAD,
+    DriftSettings,
     EvidenceSettings,
     HoldoutSettings,
     QualitySettings,
@@ -106,6 +107,9 @@ class Settings(Section):
     )
     shadow: ShadowSettings | None = Field(None, description="Requests that are asked again, to compare.")
     holdout: HoldoutSettings | None = Field(None, description="Requests that get a fixed tier, to compare.")
+    drift: DriftSettings | None = Field(
+        None, description="Watches whether the head's estimates hold; by default nobody does."
+    )
     quality: QualitySettings | None = Field(
         None, description="How many right answers may be lost; by default nothing is promised."
     )
@@ -149,19 +153,29 @@ class Settings(Section):
             if self.evidence is None:
                 raise _wrong(("holdout",), "needs `evidence: {}`, where its results are kept")
             self._check_tier(("holdout", "policy"), self.holdout.policy, None)
+        if self.drift is not None and self.evidence is None:
+            raise _wrong(("drift",), "needs `evidence: {}`, from which it is told")
+        if self.drift is not None and self.drift.on_drift == "prior" and self.head == BASELINE:
+            raise _wrong(("drift", "on_drift"), "the baseline has no prior: use `raise_floor` or `alarm`")
         shadow = self.shadow
         if shadow is not None:
             if self.evidence is None:
                 raise _wrong(("shadow",), "needs `evidence: {}`, where its results are kept")
             if shadow.against != PREVIOUS_HEAD and not shadow.against.isdecimal():
                 self._check_tier(("shadow", "against"), shadow.against, None)
-        if self.quality is not None:
-            if shadow is None or not shadow.share:
-                raise _wrong(("quality",), "needs `shadow`, whose pairs show what is lost")
-            self._check_tier(("quality", "against"), self.quality.against, None)
-            if shadow.against != self.quality.against:
-                text = f"must be that of `shadow`, {shadow.against!r}, which the pairs compare with"
-                raise _wrong(("quality", "against"), text)
+        return self
+
+    @model_validator(mode="after")
+    def _promise_has_pairs(self) -> Self:
+        quality, shadow = self.quality, self.shadow
+        if quality is None:
+            return self
+        if shadow is None or not shadow.share:
+            raise _wrong(("quality",), "needs `shadow`, whose pairs show what is lost")
+        self._check_tier(("quality", "against"), quality.against, None)
+        if shadow.against != quality.against:
+            text = f"must be that of `shadow`, {shadow.against!r}, which the pairs compare with"
+            raise _wrong(("quality", "against"), text)
         return self
 
     @model_validator(mode="after")

@@ -12,7 +12,14 @@ from sqlalchemy import ColumnElement, Connection, Engine, Table, delete, select,
 from gateway.evidence.database import explained, is_sqlite, writing
 from gateway.evidence.retention import shrink_file
 from gateway.evidence.rows import pseudonym
-from gateway.evidence.schema import STORED, decisions, feedback, measurements, shadow_pairs
+from gateway.evidence.schema import (
+    STORED,
+    candidate_decisions,
+    decisions,
+    feedback,
+    measurements,
+    shadow_pairs,
+)
 
 _SLICE = 1_000
 _PATIENCE = 20.0
@@ -43,7 +50,7 @@ def delete_before(engine: Engine, before: float) -> Counter[str]:
     Returns: the number of deleted rows, by table. Raises: EvidenceUnavailable.
     """
     found = _delete_decisions(engine, decisions.c.at < before)
-    for table in (feedback, shadow_pairs, measurements):
+    for table in (feedback, shadow_pairs, measurements, candidate_decisions):
         found += _delete_rows(engine, table, table.c.at < before)
     return found
 
@@ -90,13 +97,13 @@ def _empty_log(engine: Engine) -> bool:
 
 
 def _delete_decisions(engine: Engine, which: ColumnElement[bool]) -> Counter[str]:
-    """The decisions, and the feedback and shadow pairs on them."""
+    """The decisions, and all that hangs on them."""
     found: Counter[str] = Counter()
     while True:
         with explained(), writing(engine) as connection:
             ids = list(connection.scalars(select(decisions.c.id).where(which).limit(_SLICE)))
-            found[feedback.name] += _delete(connection, feedback, feedback.c.decision.in_(ids))
-            found[shadow_pairs.name] += _delete(connection, shadow_pairs, shadow_pairs.c.decision.in_(ids))
+            for table in (feedback, shadow_pairs, candidate_decisions):
+                found[table.name] += _delete(connection, table, table.c.decision.in_(ids))
             found[decisions.name] += _delete(connection, decisions, decisions.c.id.in_(ids))
         if len(ids) < _SLICE:
             return found

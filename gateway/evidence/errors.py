@@ -34,3 +34,10 @@ class FeedbackUnavailable(GatewayError):
     status = 503
     code = "evidence_unavailable"
     level = logging.WARNING
+
+
+class HeadRefused(RequestError):
+    """A head cannot be promoted or rolled back; the message says why."""
+
+    status = 409
+    code = "head_refused"

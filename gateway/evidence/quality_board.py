@@ -12,6 +12,7 @@ import msgspec
 
 from gateway.config.evidence import EvidenceSettings
 from gateway.evidence.database import EvidenceStore, EvidenceUnavailable
+from gateway.evidence.heads.desk import shown_heads
 from gateway.evidence.quality_reading import read_quality
 from gateway.evidence.reading import store_bytes, table_states
 from gateway.evidence.writer import EvidenceWriter
@@ -33,6 +34,8 @@ class QualityBoard:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """writer: started, and closed by its owner."""
+        self.drift: Callable[[], dict[str, Any]] = lambda: {"on_drift": None, "streams": []}
+        """Returns the state of the watch for drift. Its owner sets it."""
         self._settings = settings
         self._writer = writer
         self._clock = clock
@@ -62,7 +65,7 @@ class QualityBoard:
                     return {"state": "away", "detail": str(error)}
                 took = time.monotonic() - begin
                 self._until = time.monotonic() + max(_KEPT_SECONDS, _REST * took)
-            return self._kept | {"promises": self.promises()}
+            return self._kept | {"drift": self.drift(), "promises": self.promises()}
 
     def _read(self, engine: EvidenceStore) -> dict[str, Any]:
         now = self._clock()
@@ -71,6 +74,7 @@ class QualityBoard:
             "state": "ready",
             "at": now,
             "days": DAYS,
+            "heads": shown_heads(engine),
             "store": {
                 "bytes": store_bytes(engine),
                 "limit": self._settings.bytes,

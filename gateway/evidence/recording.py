@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from gateway.evidence.features import encode_features
+from gateway.evidence.heads.beside import Candidate, asked_beside
 from gateway.evidence.rows import DecisionRow, UnmadeRow, pseudonym
 from gateway.openai_api.usage import TokenUsage
 from gateway.routing.decision import Decision
@@ -56,6 +57,8 @@ class Recorder:
         self._put = put
         self._keeping = keeping
         self._whole = keeping.prompts
+        self.candidate: Candidate | None = None
+        """The head that is asked beside the one that serves."""
 
     def record(self, record: Record) -> None:
         """Have a row written, if the request was decided. Costs a few microseconds."""
@@ -88,6 +91,8 @@ class Recorder:
                 record.first_byte,
             )
         )
+        if beside := asked_beside(self.candidate, decision, record.started_at, prompt, length):
+            self._put(beside)
 
 
 class Put(Protocol):

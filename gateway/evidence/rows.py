@@ -6,7 +6,7 @@ Times are Unix times in seconds. Names of people are hashes, see `pseudonym`.
 from __future__ import annotations
 
 import hashlib
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -120,7 +120,58 @@ class MeasuredRow(Struct):
     prompt: str | None = None
 
 
-Row: TypeAlias = DecisionRow | FeedbackRow | ShadowRow | MeasuredRow
+class CandidateRow(Struct, gc=False):
+    """What a candidate head would have decided for a request that another head decided."""
+
+    decision: str
+    candidate: str
+    """The version of the candidate."""
+    at: float
+    """When the request began."""
+    model: str
+    rung: int
+    """What it would have chosen, before a budget or the context shortened it."""
+    correct: float
+    """Its P(right) at that rung."""
+    tokens: float
+    """Completion tokens that it expects there."""
+    served_correct: float
+    """Its P(right) at the rung that was served."""
+    served_tokens: float
+
+
+Row: TypeAlias = DecisionRow | FeedbackRow | ShadowRow | MeasuredRow | CandidateRow
+
+
+class HeadRow(Struct):
+    """A head in the store."""
+
+    version: str
+    """Its name and the start of its digest, as decisions name it."""
+    made_at: float
+    models: dict[str, list[str]]
+    """The tiers that it was measured at, by model."""
+    state: str
+    """`candidate`, `promoted` or `retired`."""
+    verdict: dict[str, Any] | None
+    """What the gate said about it; None if nobody has judged it."""
+    size: int
+    """Bytes of the artefact."""
+
+
+class PromotionRow(Struct, frozen=True):
+    """A line of the log of promotions. It is only ever added to."""
+
+    number: int
+    at: float
+    action: str
+    """`promote` or `rollback`."""
+    head: str | None
+    """The version that decides from now on; None for the head of the configuration."""
+    previous: str | None
+    """The version that decided before."""
+    by: str
+    why: str
 
 
 class UnmadeRow(Protocol):

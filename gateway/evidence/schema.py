@@ -19,9 +19,9 @@ from sqlalchemy import (
     Text,
 )
 
-from gateway.evidence.rows import DecisionRow, FeedbackRow, MeasuredRow, Row, ShadowRow
+from gateway.evidence.rows import CandidateRow, DecisionRow, FeedbackRow, MeasuredRow, Row, ShadowRow
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest migration."""
 
 metadata = MetaData()
@@ -131,6 +131,49 @@ measurements = Table(
     Index("measurements_at", "at"),
 )
 
+candidate_decisions = Table(
+    "candidate_decisions",
+    metadata,
+    Column("decision", String(64), nullable=False),
+    Column("candidate", String(160), nullable=False),
+    Column("at", Double, nullable=False),
+    Column("model", String(128), nullable=False),
+    Column("rung", Integer, nullable=False),
+    Column("correct", Double, nullable=False),
+    Column("tokens", Double, nullable=False),
+    Column("served_correct", Double, nullable=False),
+    Column("served_tokens", Double, nullable=False),
+    PrimaryKeyConstraint("decision", "candidate"),
+    Index("candidate_decisions_at", "at"),
+)
+
+heads = Table(
+    "heads",
+    metadata,
+    Column("version", String(160), primary_key=True),
+    Column("made_at", Double, nullable=False),
+    Column("models", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("verdict", Text),
+    Column("size", Integer, nullable=False),
+    # Both files of the artefact.
+    Column("manifest", LargeBinary, nullable=False),
+    Column("arrays", LargeBinary, nullable=False),
+)
+
+promotions = Table(
+    "promotions",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at", Double, nullable=False),
+    Column("action", String(16), nullable=False),
+    Column("head", String(160)),
+    Column("previous", String(160)),
+    Column("by", String(128), nullable=False),
+    Column("why", Text, nullable=False),
+)
+"""Which head decides, and who said so. Lines are only ever added."""
+
 secrets = Table(
     "secrets",
     metadata,
@@ -152,5 +195,6 @@ STORED: dict[type[Row], Table] = {
     FeedbackRow: feedback,
     ShadowRow: shadow_pairs,
     MeasuredRow: measurements,
+    CandidateRow: candidate_decisions,
 }
 """The table of each kind of row."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from gateway.config.evidence import EvidenceSettings
+from gateway.evidence.drift.looking import DriftLook, ServingSnapshot
 from gateway.evidence.feedback import Decided
 from gateway.evidence.feedback_desk import FeedbackDesk
-from gateway.evidence.opening import ServingState
+from gateway.evidence.heads.desk import HeadDesk
+from gateway.evidence.heads.following import HeadFollower, Serving
+from gateway.evidence.heads.trying import CandidateTrial
 from gateway.evidence.quality_board import QualityBoard
 from gateway.evidence.quality_promise.looking import PromiseLook
 from gateway.evidence.recording import Keeping, Recorder
@@ -18,7 +22,7 @@ from gateway.telemetry.evidence_metrics import EvidenceState
 from gateway.telemetry.finished import FinishedRecords
 from gateway.telemetry.metrics import Metrics
 
-_CLOSE_SECONDS = 5.0
+_CLOSE_SECONDS = 10.0
 
 
 class EvidenceService:
@@ -29,7 +33,7 @@ class EvidenceService:
         settings: EvidenceSettings,
         finished: FinishedRecords,
         metrics: Metrics,
-        gateway: ServingState,
+        gateway: ServingSnapshot,
     ) -> None:
         """finished: the requests that have ended. metrics: count the feedback. gateway: what is in use."""
         self.writer = EvidenceWriter(settings)
@@ -45,18 +49,27 @@ class EvidenceService:
             count_judged=count_judged,
         )
         metrics.evidence.state = self.state
-        self.promise = PromiseLook(self.writer, gateway)
         self.quality = QualityBoard(settings, self.writer)
+        self.drift = DriftLook(self.writer, gateway)
+        metrics.evidence.drift, self.quality.drift = self.drift.series, self.drift.shown
+        self.heads = HeadDesk(self.writer)
+        self.promise = PromiseLook(self.writer, gateway, self.drift.fallen)
         self.quality.promises = self.promise.shown
         self._redactor = Redactor(settings.redact) if settings.redact else None
         keeping = Keeping(settings.prompts, self._redactor, self.writer.dropped)
         self.recorder = Recorder(self.writer.put, keeping)
         finished.sinks.append(self.recorder.record)
+        tried = partial(setattr, self.recorder, "candidate")
+        self._trial = CandidateTrial(settings.candidates, tried, promotes=settings.auto_promote)
         self._finished = finished
+        self._follower: HeadFollower | None = None
 
-    def start(self) -> None:
-        """Open the store and begin to write, in the background."""
+    def start(self, serving: Serving) -> None:
+        """Open the store, begin to write, and follow the promoted head, in the background."""
         self.writer.start()
+        self.drift.start()
+        self._follower = HeadFollower(self.writer, serving, self._trial)
+        self._follower.start()
         self.promise.start()
 
     def state(self) -> EvidenceState:
@@ -72,10 +85,14 @@ class EvidenceService:
 
     async def stop(self) -> None:
         """Write what waits, for a bounded time, and close the store."""
+        await self.drift.stop()
         await self.promise.stop()
         self._finished.flush()
         self.desk.close()
         self.quality.close()
+        self.heads.close()
+        if self._follower:
+            self._follower.stop()
         await asyncio.to_thread(self.writer.close, _CLOSE_SECONDS)
         if self._redactor:
             self._redactor.close()

@@ -53,11 +53,14 @@ def collect_bounds(
     rules: list[Rule],
     limits: ClientLimits,
     pin: str | None,
+    raised: bool = False,
 ) -> Bounds:
     """Collect the bounds set by the model, the key, the matching rules and the client; keep the tightest.
 
     A condition of a rule is often the client's to fulfil, such as a word in the prompt. So the key's ceiling
     lowers every floor and fixed tier that is not explicitly above keys.
+
+    raised: the model's floor is one tier higher than configured, or the longest.
     """
     top = len(ladder.rungs) - 1
     wall = top if key is None or key.ceiling is None else ladder.index(key.ceiling)
@@ -67,6 +70,8 @@ def collect_bounds(
         return [] if tier is None else [Bound(min(ladder.index(tier), most), reason, rule)]
 
     floors = bound(model.floor, "model_floor", most=wall)
+    if raised:
+        floors.append(Bound(min(ladder.named_above(model.floor), wall), "drift_floor"))
     ceilings = [Bound(ladder.highest(limits), "client_ceiling")]
     fixed: list[Bound] = []
     if key:

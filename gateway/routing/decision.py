@@ -19,6 +19,7 @@ Reason = Literal[
     "key_ceiling",
     "rule_ceiling",
     "model_floor",  # a floor of the model, the key or a rule excluded the best value
+    "drift_floor",  # the same, of a model whose answers are wrong more often than the head says
     "key_floor",
     "rule_floor",
     "rule_tier",  # a rule fixes the tier

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from random import Random
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway import __version__
@@ -31,6 +32,16 @@ from router_model.predictor import Predictor
 _random = Random()  # noqa: S311 - neither decision IDs nor exploration need secrecy
 
 
+class DriftValve(Struct, frozen=True):
+    """The models that are treated with care, because the head's estimates for them no longer hold."""
+
+    raised: frozenset[str] = frozenset()
+    """Their floor is one tier higher."""
+    prior: frozenset[str] = frozenset()
+    """Their estimates come from the prior."""
+
+
+CLOSED_VALVE = DriftValve()
 _MOST_OUTLINES = 1024
 """Outlines remembered. Clients choose the limits, so there may be any number of different ones."""
 
@@ -50,6 +61,8 @@ class Router:
         self.promised = Promised.at_first(settings)
         """What the promise of quality allows; None if it does not act. Replaced while requests are served."""
         self._outlines: dict[Hashable, Outline] = {}
+        self.valve = CLOSED_VALVE
+        """What an alarm about the head's estimates does to its models. Replaced while requests are served."""
         self.versions = {"gateway": __version__, "config": digest, "head": predictor.version}
         self._keys = {key.hash: key for key in settings.keys}
         self.targets: dict[str, Target] = {}
@@ -116,7 +129,8 @@ class Router:
         explore: draw the tier at random for the configured share of requests.
         """
         target, outline = call.target, self._outline(call)
-        prediction = self.predictor.predict(call.request.prompt, target.name, outline.ladder.lengths)
+        known = "" if target.name in self.valve.prior else target.name
+        prediction = self.predictor.predict(call.request.prompt, known, outline.ladder.lengths)
         promised = self.promised
         if promised is not None:
             price = promised.price(target.name, price)
@@ -151,11 +165,18 @@ class Router:
         rules = self._rules.matching(Facts(name, target.name, call.headers, request)) if self._rules else []
         fewest = least_tokens(request.fields, limits.max_tokens) if "min_tokens" in request.fields else 0
         matching = tuple([id(rule) for rule in rules]) if rules else ()
-        asked = target, name, matching, limits, fewest, call.context
+        raised = target.name in self.valve.raised
+        asked = target, name, matching, limits, fewest, call.context, raised
         outline = self._outlines.get(asked)
         if outline is None:
             bounds = collect_bounds(
-                target.ladder, model=target.model, key=key, rules=rules, limits=limits, pin=target.pin
+                target.ladder,
+                model=target.model,
+                key=key,
+                rules=rules,
+                limits=limits,
+                pin=target.pin,
+                raised=raised,
             )
             if fewest:
                 limits = _with_least(limits, fewest, target.ladder, bounds)

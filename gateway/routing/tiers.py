@@ -57,14 +57,12 @@ class TierLadder:
         self._family = family
         self.efforts = tuple(map(self._effort, self.tiers))
         """The effort that each tier is sent as, in the family's own scale."""
-        self._sends_thinking_budget = sends_thinking_budget
         self.enforces_thinking_budget = sends_thinking_budget and "$budget" in str(family.thinking)
         """Whether requests carry a thinking budget in tokens, so that any length between two tiers works."""
-        self.budget_fields = (
-            frozenset(places_of("$budget", family.thinking)) if sends_thinking_budget else frozenset()
-        )
+        budgets = places_of("$budget", family.thinking) if sends_thinking_budget else ()
+        self.budget_fields = frozenset(budgets)
         """Where requests carry the thinking budget."""
-        self.sends_zero_budget = sends_thinking_budget
+        self._sends_thinking_budget = self.sends_zero_budget = sends_thinking_budget
         """Whether a family may switch thinking off by a budget of 0, so that no thought begins."""
         self.rungs = build_rungs(self.tiers, (rungs or 0) if self._differs_in_numbers else 0)
         self.named = tuple(at for at, rung in enumerate(self.rungs) if rung.named)
@@ -129,6 +127,11 @@ class TierLadder:
     def index(self, name: str) -> int:
         """Position of a named tier's rung. In a model with one tier, every name means that tier."""
         return self.named[self.names.index(name)] if len(self.names) > 1 else 0
+
+    def named_above(self, name: str | None) -> int:
+        """Position of the named tier above this one, or above the cheapest; the longest has none above."""
+        rank = self.names.index(name) if name is not None and len(self.names) > 1 else 0
+        return self.named[min(rank + 1, len(self.named) - 1)]
 
     def tier_at(self, index: int) -> str:
         """The name by which a rung goes: that of the named tier at or below it."""

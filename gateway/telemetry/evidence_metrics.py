@@ -35,14 +35,34 @@ class EvidenceState:
     """Unix time of its oldest decision."""
 
 
+@dataclass(frozen=True, slots=True)
+class DriftSeries:
+    """How much speaks against what the head says of one tier of a model."""
+
+    model: str
+    tier: str
+    kind: str
+    evidence: float
+    """Natural logarithm."""
+    alarm: bool
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """The values of the labels."""
+        return self.model, self.tier, self.kind
+
+
 class EvidenceMetrics:
     """Answers about which feedback came, counted when it comes, and the state of the store."""
 
     state: Callable[[], EvidenceState | None] = staticmethod(lambda: None)
     """Returns the state of the store, if there is one."""
+    drift: Callable[[], list[DriftSeries]] = staticmethod(list)
+    """Returns what is watched for drift."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         registry.register(_Store(self))
+        registry.register(_Drift(self))
 
         def counter(name: str, text: str, *labels: str) -> Counts:
             return Counts(registry, f"thinkmeter_{name}", text, ("model", "tier", "arm", *labels))
@@ -106,3 +126,21 @@ class _Store(Collector):
             if state.oldest is not None:
                 oldest.add_metric([], max(0.0, self._clock() - state.oldest))
         yield from (rows, dropped, waiting, up, size, oldest, pairs, flips)
+
+
+class _Drift(Collector):
+    """What was found at the last look for drift."""
+
+    def __init__(self, metrics: EvidenceMetrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        labels = ["model", "tier", "kind"]
+        text = "1 while what the head says of a tier does not hold, by what is watched."
+        alarm = GaugeMetricFamily("thinkmeter_drift_alarm", text, labels=labels)
+        text = "Evidence that what the head says of a tier does not hold: natural logarithm of an e-value."
+        evidence = GaugeMetricFamily("thinkmeter_drift_evidence", text, labels=labels)
+        for one in self._metrics.drift():
+            alarm.add_metric(one.key, float(one.alarm))
+            evidence.add_metric(one.key, one.evidence)
+        yield from (alarm, evidence)

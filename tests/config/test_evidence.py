@@ -18,6 +18,9 @@ def test_store_is_off_by_default_and_on_with_an_empty_section() -> None:
     ("sections", "why"),
     [
         ("holdout: {share: 0.1}", "needs `evidence"),
+        ("drift: {}", "needs `evidence"),
+        ("evidence: {}\nhead: baseline\ndrift: {on_drift: prior}", "the baseline has no prior"),
+        ("evidence: {}\ndrift: {tolerance: 0.2}", "less than or equal to 0.05"),
         ("evidence: {}\nholdout: {share: 0.1, policy: huge}", "no tier 'huge'"),
         ("evidence: {}\nholdout: {share: 0.6}", "0.5"),
     ],

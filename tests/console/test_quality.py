@@ -10,7 +10,11 @@ from typing import Any
 import pytest
 
 from gateway.config.evidence import EvidenceSettings
+from gateway.evidence.database import open_store
+from gateway.evidence.heads.archive import add_head, judge_head, promote_head
 from gateway.evidence.rows import Row
+from router_model.artifact import pack_artifact
+from router_model.head import ARTIFACTS, load_named
 from tests.console.test_browser import CONTRAST, opened
 from tests.evidence import made
 from tests.evidence.made import decision, eventually_async, shadow, store_rows
@@ -139,3 +143,23 @@ async def test_quality_is_shown(
     assert "unit-tests" in text or width < 620
     assert sizes[0] <= sizes[1]
     assert min(contrast.values()) >= 4.5, contrast
+
+
+async def test_heads_are_shown(browser: Any, backend: Backend, tmp_path: Path) -> None:
+    """Which heads there are, which one decides, and who promoted it and why."""
+    settings = judged(backend, tmp_path, [decision(0, at=time.time())])
+    store = open_store(EvidenceSettings(file=settings["evidence"]["file"]))
+    version = add_head(store, pack_artifact(ARTIFACTS / "tiny"), load_named("tiny"))
+    judge_head(store, version, {"passes": False, "reasons": ["worse in value"]})
+    promote_head(store, version, by="alice", why="a trial")
+    store.dispose()
+    async with serving(settings) as running:
+        await reachable(running)
+        async with opened(browser, running.url, 1440) as page:
+            await page.wait_for_selector("#quality-body[data-state=ready]")
+            text = await page.locator("#quality-body").inner_text()
+            await page.set_viewport_size({"width": 390, "height": 800})
+            sizes = await page.evaluate("() => [document.documentElement.scrollWidth, window.innerWidth]")
+
+    assert all(word in text for word in (version, "decides", "refused", "promoted", "a trial"))
+    assert sizes[0] <= sizes[1]

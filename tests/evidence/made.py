@@ -11,7 +11,7 @@ from sqlalchemy import Table, func, select
 
 from gateway.config.evidence import EvidenceSettings
 from gateway.evidence.database import open_store
-from gateway.evidence.rows import DecisionRow, FeedbackRow, MeasuredRow, Row, ShadowRow
+from gateway.evidence.rows import CandidateRow, DecisionRow, FeedbackRow, MeasuredRow, Row, ShadowRow
 from gateway.evidence.schema import STORED
 from gateway.evidence.writer import EvidenceWriter
 
@@ -110,6 +110,21 @@ def measured(number: int = 0, **changes: Any) -> MeasuredRow:
         "finish_reason": "stop",
     }
     return MeasuredRow(**row | changes)
+
+
+def candidate(number: int = 0, **changes: Any) -> CandidateRow:
+    row = {
+        "decision": f"dec-{number:08d}",
+        "candidate": "learnt-1",
+        "at": NOW + number,
+        "model": "tiny",
+        "rung": 0,
+        "correct": 0.55,
+        "tokens": 45.0,
+        "served_correct": 0.6,
+        "served_tokens": 118.0,
+    }
+    return CandidateRow(**row | changes)
 
 
 def store_rows(settings: EvidenceSettings, rows: Iterable[Row]) -> EvidenceWriter:

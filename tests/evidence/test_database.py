@@ -29,8 +29,8 @@ MIGRATIONS = Path(database.__file__).with_name("migrations")
 ADDED = """
 import sqlalchemy as sa
 from alembic import op
-revision = "0002"
-down_revision = "0001"
+revision = "9000"
+down_revision = "REVISION"
 def upgrade():
     op.add_column("decisions", sa.Column("mood", sa.String(8)))
 """
@@ -57,11 +57,11 @@ def test_older_store_is_upgraded(
     store_rows(settings, map(decision, range(10)))
     newer = tmp_path / "migrations"
     (newer / "versions").mkdir(parents=True)
-    for path in ("env.py", "versions/first.py"):
-        (newer / path).write_text((MIGRATIONS / path).read_text())
-    (newer / "versions/second.py").write_text(ADDED)
+    for path in (MIGRATIONS / "env.py", *(MIGRATIONS / "versions").glob("*.py")):
+        (newer / path.relative_to(MIGRATIONS)).write_text(path.read_text())
+    (newer / "versions/newest.py").write_text(ADDED.replace("REVISION", schema.REVISION))
     monkeypatch.setattr(database, "_MIGRATIONS", newer)
-    monkeypatch.setattr(database, "REVISION", "0002")
+    monkeypatch.setattr(database, "REVISION", "9000")
 
     engine = open_store(settings)
 

@@ -172,7 +172,7 @@ async def test_board_reads_once_for_all(sqlite: EvidenceSettings) -> None:
     first = await board.show()
     with sqlite3.connect(sqlite.file) as connection:
         connection.execute("DELETE FROM feedback")
-    assert await board.show() is first
+    assert await board.show() == first
     board._until = 0.0
     later = await board.show()
     writer.failing = "no disk"

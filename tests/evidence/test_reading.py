@@ -123,6 +123,7 @@ def test_states(settings: EvidenceSettings, store: EvidenceStore) -> None:
         TableState("feedback", 1, NOW + 3, NOW + 3),
         TableState("shadow_pairs", 0, None, None),
         TableState("measurements", 0, None, None),
+        TableState("candidate_decisions", 0, None, None),
     ]
     assert [row["id"] for row in newest_rows(store, decisions, 2)] == [decision(49).id, decision(48).id]
     assert 0 <= store_bytes(store) < 10**6

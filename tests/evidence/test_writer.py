@@ -32,7 +32,7 @@ def test_rows_and_tables_have_the_same_fields(kind: type[Row]) -> None:
     assert set(kind.__struct_fields__) == set(STORED[kind].columns.keys())
 
 
-@pytest.mark.parametrize("make", [decision, made.feedback, shadow, measured])
+@pytest.mark.parametrize("make", [decision, made.feedback, shadow, measured, made.candidate])
 def test_a_row_comes_back_as_it_was(settings: EvidenceSettings, make: Any) -> None:
     """All values are kept, with empty ones, long ones and those of other scripts."""
     row = make(0)

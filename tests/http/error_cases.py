@@ -275,7 +275,13 @@ ELSEWHERE = {
     "invalid_encoding": "test_encoded_bodies",
     "host_not_allowed": "test_browsers",
     **dict.fromkeys(
-        ("evidence_off", "evidence_unavailable", "decision_not_found", "feedback_contradicts"),
+        (
+            "evidence_off",
+            "evidence_unavailable",
+            "decision_not_found",
+            "feedback_contradicts",
+            "head_refused",
+        ),
         "test_feedback",
     ),
     "too_many_connections": "limits/test_connections",

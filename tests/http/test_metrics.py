@@ -198,6 +198,7 @@ ELSEWHERE = {
         *("redis_errors", "predicted_tokens", "predicted_correct", "longest_tokens"),
     ],
     "test_calibrated.py": ["prior_share"],
+    "test_drift.py": ["drift_alarm", "drift_evidence"],
     "test_log_readers.py": ["log_lines_dropped"],
     "test_scrapes.py": ["budget_holders_left_out"],
     "limits/test_connections.py": ["connections", "connections_refused"],

@@ -33,10 +33,10 @@ Prompts = list[dict[str, str]]
 
 
 async def measured(folder: Path, model: dict[str, Any], url: str, prompts: Prompts, *options: str) -> None:
-    """Measure two answers to each question at every tier, and print the end of what the command says."""
+    """Measure the answers at every tier, and print the end of what the command says."""
     folder.mkdir()
     prepare(folder, "unheard-of", model, [url], prompts)
-    run = await measure(folder, "--samples", "2", *options)
+    run = await measure(folder, *options)
     output, _ = await run.communicate()
     if run.returncode:
         raise RuntimeError(output.decode())
@@ -55,7 +55,9 @@ def main() -> None:
     count = asked.own + asked.others
     weights, options, model = WEIGHTS, THINKING, {"family": "qwen3", "tiers": TIERS}
     prompts = [{"question": question.text, "answer": question.answer} for question in held_out_set(count)]
+    asking = ["--samples", "2"]
     if asked.smollm2:
+        asking = ["--temperature", "0"]  # it gets few sums right when it draws its words
         weights, options = smollm2.smollm2_weights(python), smollm2.OPTIONS
         model, prompts = {"family": "plain", "tiers": smollm2.TIERS}, smollm2.sums(count)
     with tempfile.TemporaryDirectory() as name:
@@ -63,8 +65,10 @@ def main() -> None:
         vllm = vllm_server("a", python, weights, folder, options)
         with stopping([vllm]):
             vllm.wait_until_ready("/health")
-            asyncio.run(measured(folder / "own", model, vllm.url, prompts[: asked.own], "--calibrate"))
-            asyncio.run(measured(folder / "others", model, vllm.url, prompts[asked.own :]))
+            asyncio.run(
+                measured(folder / "own", model, vllm.url, prompts[: asked.own], *asking, "--calibrate")
+            )
+            asyncio.run(measured(folder / "others", model, vllm.url, prompts[asked.own :], *asking))
         report = asked.out or folder / "report"
         head, table = folder / "own" / "table-head", folder / "others" / "table.jsonl"
         command = [sys.executable, "-m", "gateway", "evaluate", str(head), str(table), "--out", str(report)]

@@ -7,7 +7,7 @@ import { clock, get, h, integer, percent, short, signed } from "./dom.js";
 const EVERY = 20_000;
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
 const ARMS = { adaptive: "adaptive", holdout: "hold-out" };
-const TABLES = { decisions: "decisions", feedback: "judgments", shadow_pairs: "shadow pairs", measurements: "measured answers" };
+const TABLES = { decisions: "decisions", feedback: "judgments", shadow_pairs: "shadow pairs", measurements: "measured answers", candidate_decisions: "decisions of candidates" };
 
 let drawn = "";
 
@@ -48,7 +48,7 @@ function notice({ state, detail }) {
 
 function body(found) {
   const models = found.models.length ? found.models.flatMap(model) : [panel(null, h("p", {}, `No request of the last ${found.days} days is in the store yet.`))];
-  return [...models, h("div", { class: "columns even" }, latest(found), store(found))];
+  return [...models, ...drift(found), h("div", { class: "columns even" }, latest(found), store(found)), ...heads(found)];
 }
 
 function model(one) {
@@ -120,12 +120,41 @@ function pairs(one) {
     [["rungs"], ["served better", "num"], ["ties", "num"], ["other better", "num"], ["ungraded", "num wide"], ["flips", "num wide"], ["tokens", "num wide"]], rows));
 }
 
+const WATCHED = { right: "right answers", tokens: "tokens", pairs: "shadow pairs", abstained: "unseen prompts" };
+
+/** What is watched for drift: alarms first, then by evidence. */
+function drift({ drift: watched }) {
+  if (!watched?.on_drift) return [];
+  const order = [...watched.streams].sort((a, b) => (b.since !== null) - (a.since !== null) || b.evidence - b.limit - (a.evidence - a.limit));
+  const rows = order.slice(0, 20).map((each) => [
+    `${each.place.model}${each.place.tier ? ` · ${each.place.tier}` : ""}`, WATCHED[each.place.kind], integer(each.seen),
+    `${signed(each.evidence, 1)} of ${signed(each.limit, 1)}`,
+    each.since === null ? "holds" : h("span", { class: "bad" }, `since ${new Date(each.since * 1000).toLocaleDateString("en-GB")} ${clock(each.since)}`),
+    each.place.head,
+  ]);
+  return [panel(`What the head says, and whether it holds (on drift: ${watched.on_drift})`, rows.length
+    ? table("Drift", [["model · tier"], ["watched"], ["seen", "num wide"], ["evidence", "num"], ["alarm"], ["head", "wide"]], rows)
+    : h("p", { class: "empty" }, "Nothing was judged yet."))];
+}
+
 function latest({ feedback }) {
   const rows = feedback.map((each) => [
     new Date(each.at * 1000).toLocaleDateString("en-GB", { day: "numeric", month: "short" }) + " " + clock(each.at),
     each.model ? `${each.model} · ${each.tier}` : "deleted", each.source, h("span", { class: each.score < 0.5 ? "bad" : null }, each.score === 1 ? "right" : each.score === 0 ? "wrong" : each.score.toFixed(2)),
   ]);
   return panel("Newest feedback", rows.length ? table("Newest feedback", [["time"], ["answer"], ["source", "wide"], ["score", "num"]], rows) : h("p", { class: "empty" }, "There is none yet."));
+}
+
+/** The heads in the store, and who let which of them decide. Nothing where there are none. */
+function heads({ heads: { heads: kept, promotions, promoted } }) {
+  if (!kept.length && !promotions.length) return [];
+  const gate = ({ verdict }) => !verdict ? "not compared" : verdict.passes ? "passes" : h("span", { class: "bad", title: (verdict.reasons ?? []).join("; ") }, "refused");
+  const day = (at) => new Date(at * 1000).toLocaleDateString("en-GB", { day: "numeric", month: "short" });
+  const rows = kept.map((head) => [head.version, day(head.made_at), head.version === promoted ? "decides" : head.state, gate(head)]);
+  const lines = promotions.map((line) => [`${day(line.at)} ${clock(line.at)}`, line.action === "promote" ? "promoted" : "rolled back to", line.head ?? "the head of the configuration", line.why || "–"]);
+  return [h("div", { class: "columns even" },
+    panel("Heads in the store", table("Heads in the store", [["version"], ["added", "wide"], ["state"], ["gate"]], rows)),
+    panel("Promotions", lines.length ? table("Promotions", [["time", "wide"], ["what"], ["head"], ["why", "wide"]], lines) : h("p", { class: "empty" }, "The head of the configuration decides.")))];
 }
 
 function bytes(value) {

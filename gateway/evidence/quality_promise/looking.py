@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from gateway.evidence.database import EvidenceUnavailable
-from gateway.evidence.opening import ServingState
+from gateway.evidence.drift.looking import ServingSnapshot
 from gateway.evidence.quality_promise.pairs import PromiseFound, told
 from gateway.evidence.quality_promise.reading import read_promises
 from gateway.evidence.writer import EvidenceWriter
@@ -25,15 +27,25 @@ _OPENING = 1.0
 class PromiseLook:
     """Follows the evidence in a thread, while the configuration promises something."""
 
-    def __init__(self, writer: EvidenceWriter, gateway: ServingState) -> None:
-        """writer: started, and closed by its owner. gateway: tells which snapshot is in use."""
+    def __init__(
+        self,
+        writer: EvidenceWriter,
+        gateway: ServingSnapshot,
+        fallen: Callable[[], frozenset[str]] = frozenset,
+    ) -> None:
+        """writer: started, and closed by its owner. gateway: tells which snapshot is in use.
+
+        fallen: the models about whose answers an alarm of drift stands. Nothing is certified for them, and
+        their pairs count from the end of the alarm on.
+        """
         self._writer = writer
         self._gateway = gateway
+        self._fallen = fallen
         self._task: asyncio.Task[None] | None = None
         self._told: dict[str, float | None] = {}
         """The certified price by model, as last told."""
-        self.since = 0.0
-        """Pairs before this Unix time do not count. Whoever sees drift moves it."""
+        self._since: dict[str, float] = {}
+        """Pairs of a model before this Unix time do not count."""
         self.found: list[PromiseFound] = []
 
     def start(self) -> None:
@@ -63,8 +75,9 @@ class PromiseLook:
         if snapshot.settings.quality is None:
             self.found = []
         elif engine is not None:
+            self._since |= dict.fromkeys(self._fallen(), time.time())
             try:
-                self.found = await asyncio.to_thread(read_promises, engine, snapshot, self.since)
+                self.found = await asyncio.to_thread(read_promises, engine, snapshot, dict(self._since))
             except EvidenceUnavailable as error:
                 log.warning("the promise of quality was not looked at: %s", error)
                 return

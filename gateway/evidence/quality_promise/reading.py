@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sqlalchemy import select, text
 
 from gateway.evidence.database import EvidenceStore, explained, is_sqlite
@@ -31,8 +33,12 @@ def graded_pairs(engine: EvidenceStore, model: str, head: str, since: float) -> 
         return [GradedPair(*row) for row in connection.execute(query)]
 
 
-def read_promises(engine: EvidenceStore | None, snapshot: Snapshot, since: float = 0.0) -> list[PromiseFound]:
+def read_promises(
+    engine: EvidenceStore | None, snapshot: Snapshot, since: Mapping[str, float] | None = None
+) -> list[PromiseFound]:
     """What is certified for every model that has several rungs; without a store nothing is.
+
+    since: Unix times from which on the pairs of a model count.
 
     Raises: EvidenceUnavailable.
     """
@@ -46,7 +52,7 @@ def read_promises(engine: EvidenceStore | None, snapshot: Snapshot, since: float
         if len(ladder.thinking) < 2:
             continue
         head = router.versions["head"]
-        pairs = [] if engine is None else graded_pairs(engine, model, head, since)
+        pairs = [] if engine is None else graded_pairs(engine, model, head, (since or {}).get(model, 0.0))
         against = ladder.index(quality.against)
         found.append(
             promise_found(model, pairs, ladder.thinking, against, wanted=settings.price, quality=quality)

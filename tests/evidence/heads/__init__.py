@@ -1,0 +1,1 @@
+"""Heads in the store."""
