@@ -136,7 +136,7 @@ class Snapshot:
         """This snapshot with the health, breakers and load of those replicas that `previous` has too.
 
         Where shadow pairs compare with the head before, also with that. What was certified stays, unless the
-        promise, the price or the head has changed.
+        promise, the price, the rungs or the head have changed.
         """
         shadow, before = self.settings.shadow, None
         if shadow and shadow.against == PREVIOUS_HEAD:
@@ -149,9 +149,12 @@ class Snapshot:
 
     def _promises_like(self, previous: Snapshot) -> bool:
         """Whether what was certified before still holds."""
-        one, other = self.settings, previous.settings
-        same_head = self.router.predictor.version == previous.router.predictor.version
-        return same_head and (one.quality, one.price) == (other.quality, other.price)
+
+        def terms(one: Snapshot) -> tuple[object, ...]:
+            ladders = {name: (to.ladder.thinking, to.ladder.named) for name, to in one.router.targets.items()}
+            return one.settings.quality, one.settings.price, one.router.predictor.version, ladders
+
+        return terms(self) == terms(previous)
 
     def backends(self) -> list[tuple[Pool, Backend]]:
         """Every replica with its pool."""

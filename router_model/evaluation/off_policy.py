@@ -5,7 +5,7 @@ rung a probability, too. The weight of a row is w = π(rung) / μ(rung).
 
 Self-normalised inverse propensity scores: Σ w·y / Σ w. It needs no model of y, and a weight that is large
 moves it less than it moves the plain mean of w·y. A. Swaminathan and T. Joachims, "The Self-Normalized
-Estimator for Counterfactual Learning", NIPS 2015.
+Weighing for Counterfactual Learning", NIPS 2015.
 
 Doubly robust: mean over rows of Σ_r π(r)·q(r), plus the mean of w·(y − q(rung)), where q are the head's
 estimates. It is right if the propensities are, however wrong the estimates; good estimates make its interval
@@ -29,7 +29,7 @@ import numpy as np
 from router_model.allocation import UNIT
 from router_model.arrays import Floats, Ints
 
-Method = Literal["snips", "dr"]
+Weighing = Literal["snips", "dr"]
 LEAST_EFFECTIVE = 100.0
 """Judged answers that a log must be worth for a policy. With fewer, too few large weights were drawn."""
 MOST_UNCOVERED = 0.01
@@ -163,7 +163,7 @@ def policy_estimate(
     policy: Floats,
     price: float,
     *,
-    method: Method = "dr",
+    method: Weighing = "dr",
     clip: float = math.inf,
     level: float = 0.95,
 ) -> PolicyEstimate:
@@ -181,7 +181,7 @@ def policy_difference(
     incumbent: Floats,
     price: float,
     *,
-    method: Method = "dr",
+    method: Weighing = "dr",
     clip: float = math.inf,
     level: float = 0.95,
 ) -> PolicyEstimate:
@@ -205,7 +205,7 @@ def _weights(log: Logged, policy: Floats, clip: float) -> Floats:
     return np.asarray(np.minimum(policy[rows, log.rung] / log.propensity[rows, log.rung], clip))
 
 
-def _parts(log: Logged, policy: Floats, method: Method, clip: float) -> _Parts:
+def _parts(log: Logged, policy: Floats, method: Weighing, clip: float) -> _Parts:
     weights = _weights(log, policy, clip)
     if method == "snips":
         return _Parts(_self_normalised(log.score, weights), _self_normalised(log.tokens, weights))

@@ -14,8 +14,8 @@ from router_model.allocation import best_tiers
 from router_model.arrays import Floats
 from router_model.evaluation.off_policy import (
     Logged,
-    Method,
     PolicyEstimate,
+    Weighing,
     chosen_alone,
     policy_difference,
     policy_estimate,
@@ -27,7 +27,7 @@ EXPLORED = 0.1
 JUDGED = 0.3
 """Share of the answers that have a score."""
 _BUDGETS = np.array([50.0, 300.0, 800.0, 2_000.0])
-_METHODS: tuple[Method, ...] = ("snips", "dr")
+_METHODS: tuple[Weighing, ...] = ("snips", "dr")
 
 
 class World(NamedTuple):
@@ -89,13 +89,13 @@ def worth(made: World, policy: Floats) -> tuple[float, float, float]:
     return right, tokens, right - PRICE * tokens / 1_000
 
 
-def coverage(prompts: int, logs: int) -> dict[tuple[str, Method], tuple[list[float], float]]:
+def coverage(prompts: int, logs: int) -> dict[tuple[str, Weighing], tuple[list[float], float]]:
     """By question and method: the shares of intervals that hold the truth, and the median width for right."""
     draw = np.random.default_rng(1)
     large = world(1_000_000, draw)
     ours, theirs = (np.array(worth(large, policy)) for policy in policies(large))
-    held: dict[tuple[str, Method], list[list[bool]]] = {}
-    widths: dict[tuple[str, Method], list[float]] = {}
+    held: dict[tuple[str, Weighing], list[list[bool]]] = {}
+    widths: dict[tuple[str, Weighing], list[float]] = {}
     for _ in range(logs):
         made = world(prompts, draw)
         candidate, incumbent = policies(made)

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from gateway.evidence.quality_promise import looking
 from gateway.evidence.quality_promise.looking import PromiseLook
 from gateway.evidence.rows import Row
 from gateway.routing.decision import Rungs
@@ -147,3 +148,16 @@ async def test_held_request_is_asked_again_at_the_rung_of_a_price(
     assert second.get("thinking_token_budget") != 256
     (row,) = rows(shadow_sections)
     assert (row["served_thinking"], row["shadow_rung"]) == (256, 0)
+
+
+async def test_change_is_looked_at_at_once(
+    backend: Backend, shadow_sections: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not only when the next look is due."""
+    monkeypatch.setattr(looking, "_TICK", 0.01)
+    sections = promising(shadow_sections)
+    async with serving(configuration(backend.url, **sections)) as running:
+        look = promise_look(running)
+        await eventually_async(lambda: look.found)
+        reloaded_with(running, configuration(backend.url, **sections | {"price": 900}))
+        await eventually_async(lambda: look.found[0].wanted == 900)

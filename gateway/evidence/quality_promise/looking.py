@@ -18,10 +18,10 @@ from gateway.snapshot import Snapshot
 
 log = logging.getLogger("thinkmeter.quality")
 
-_EVERY = 60.0
-"""Seconds between two looks."""
-_OPENING = 1.0
-"""The same, while the store is being opened."""
+_EVERY = 300.0
+"""Seconds between two looks. One takes 0.3 s of CPU for 20,000 pairs."""
+_TICK = 1.0
+"""The same after a change of the configuration, the head or an alarm, and while the store is being opened."""
 
 
 class PromiseLook:
@@ -67,7 +67,11 @@ class PromiseLook:
     async def _run(self) -> None:
         while True:
             await self.look()
-            await asyncio.sleep(_OPENING if self._writer.engine is None else _EVERY)
+            router, fallen = self._gateway.snapshot.router, self._fallen()
+            left = _TICK if self._writer.engine is None else _EVERY
+            while left > 0 and (router, fallen) == (self._gateway.snapshot.router, self._fallen()):
+                await asyncio.sleep(_TICK)
+                left -= _TICK
 
     async def look(self) -> None:
         """Look once. A store that is away changes nothing."""

@@ -13,7 +13,7 @@ from router_model.arrays import Floats, Ints
 from router_model.evaluation.off_policy import (
     LEAST_EFFECTIVE,
     Logged,
-    Method,
+    Weighing,
     chosen_alone,
     drawn_propensities,
     policy_difference,
@@ -23,7 +23,7 @@ from router_model.evaluation.off_policy import (
 )
 
 RUNGS = 3
-METHODS: tuple[Method, ...] = ("snips", "dr")
+METHODS: tuple[Weighing, ...] = ("snips", "dr")
 
 
 def log_of(draw: np.random.Generator, rows: int, propensity: Floats, *, judged: float = 1.0) -> Logged:
@@ -63,7 +63,7 @@ def test_the_own_policy_is_worth_what_was_seen(seed: int) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("rung", range(RUNGS))
-def test_finds_what_another_policy_is_worth(method: Method, rung: int) -> None:
+def test_finds_what_another_policy_is_worth(method: Weighing, rung: int) -> None:
     """However wrong the head is about the answers."""
     draw = np.random.default_rng(rung)
     log = log_of(draw, 20_000, even(20_000), judged=0.5)
