@@ -72,7 +72,7 @@ def list_evidence(
     """Show how much is kept, from when, and the newest decisions."""
     import msgspec
 
-    from gateway.evidence.exporting import table_named
+    from gateway.evidence.exporting.selection import table_named
     from gateway.evidence.reading import newest_rows, store_bytes, table_states
 
     with evidence_store(config) as engine:
@@ -138,20 +138,29 @@ def export_evidence(
     since: Annotated[str | None, typer.Option(help="Age such as 7d, or a date (UTC).")] = None,
     until: Annotated[str | None, typer.Option(help="Age such as 1h, or a date (UTC).")] = None,
     model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
+    key: Annotated[str | None, typer.Option(help="Only what this key asked and said.")] = None,
+    conversation: Annotated[str | None, typer.Option(help="Only one conversation, or person.")] = None,
 ) -> None:
     """Write the rows of a table as JSON Lines or Parquet, oldest first."""
     if table not in _TABLES:
         raise typer.BadParameter(f"no table {table!r}; there are {', '.join(_TABLES)}", param_hint="--table")
     if to is not None and to.suffix not in (".jsonl", ".parquet"):
         raise typer.BadParameter(f"{to}: must end with .jsonl or .parquet", param_hint="--to")
-    from gateway.evidence.exporting import table_named, write_jsonl, write_parquet
-    from gateway.evidence.reading import Selection
+    if table == "measurements" and (key is not None or conversation is not None):
+        raise typer.BadParameter("measurements belong to no key and no conversation", param_hint="--table")
+    from gateway.evidence.database import secret_of
+    from gateway.evidence.exporting.files import write_jsonl, write_parquet
+    from gateway.evidence.exporting.selection import Selection, table_named
+    from gateway.evidence.rows import stored_names
 
     now = time.time()
     begin = -math.inf if since is None else moment(since, now)
     end = math.inf if until is None else moment(until, now)
     with evidence_store(config) as engine:
-        some = Selection(begin, end, model)
+        secret = secret_of(engine)
+        keys = None if key is None else stored_names(secret, key)
+        conversations = None if conversation is None else stored_names(secret, conversation)
+        some = Selection(begin, end, model, keys, conversations)
         if to is None:
             write_jsonl(engine, table_named(table), some, sys.stdout.buffer)
             return

@@ -118,8 +118,10 @@ def _store(
     if settings is None:
         return
     from gateway.evidence.database import EvidenceUnavailable
-    from gateway.evidence.measuring.storing import kept_text, store_rows
+    from gateway.evidence.measuring.storing import store_rows
+    from gateway.evidence.redacting import Keeping
 
+    keeping = Keeping(settings)
     try:
         rows = measured_rows(
             run=journal.head.run,
@@ -129,14 +131,18 @@ def _store(
             rungs=model.rungs,
             answers=answers.values(),
             grades=grades,
-            kept=kept_text(settings),
+            kept=keeping.text,
         )
         written, cause = store_rows(settings, rows)
     except EvidenceUnavailable as error:
         written, cause = 0, str(error)
+    finally:
+        keeping.close()
     err.print(f"{written:,} rows are in the store of evidence", highlight=False)
     if cause:
         err.print(f"the store of evidence did not take all rows: {cause}", style="yellow", highlight=False)
+    if lost := keeping.lost.total():
+        err.print(f"evidence.redact failed at {lost:,} prompts, so their text is not kept", style="yellow")
 
 
 def _print(run: RunSummary) -> None:

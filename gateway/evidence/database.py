@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from pydantic import SecretStr
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select, text
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
@@ -96,6 +97,14 @@ def store_as_it_is(settings: EvidenceSettings) -> Iterator[Engine | None]:
             yield engine if usable else None
         finally:
             engine.dispose()
+
+
+def settings_of(engine: Engine) -> EvidenceSettings:
+    """What another process needs to open the same store."""
+    if is_sqlite(engine):
+        return EvidenceSettings(file=engine.url.database or "")
+    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    return EvidenceSettings(url=SecretStr(url))
 
 
 def is_sqlite(engine: Engine) -> bool:

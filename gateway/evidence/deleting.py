@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Table, delete, select,
 
 from gateway.evidence.database import explained, is_sqlite, writing
 from gateway.evidence.retention import shrink_file
-from gateway.evidence.rows import pseudonym
+from gateway.evidence.rows import stored_names
 from gateway.evidence.schema import (
     STORED,
     candidate_decisions,
@@ -31,7 +31,7 @@ def delete_key(engine: Engine, secret: bytes, name: str) -> Counter[str]:
 
     Returns: the number of deleted rows, by table. Raises: EvidenceUnavailable.
     """
-    names = [name, pseudonym(secret, name)]
+    names = stored_names(secret, name)
     found = _delete_decisions(engine, decisions.c.key.in_(names))
     return found + _delete_rows(engine, feedback, feedback.c.key.in_(names))
 
@@ -41,7 +41,7 @@ def delete_conversation(engine: Engine, secret: bytes, name: str) -> Counter[str
 
     Returns: the number of deleted rows, by table. Raises: EvidenceUnavailable.
     """
-    return _delete_decisions(engine, decisions.c.conversation.in_([name, pseudonym(secret, name)]))
+    return _delete_decisions(engine, decisions.c.conversation.in_(stored_names(secret, name)))
 
 
 def delete_before(engine: Engine, before: float) -> Counter[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from msgspec import Struct
@@ -10,7 +10,6 @@ from sqlalchemy import (
     ColumnElement,
     Double,
     Engine,
-    Row,
     Select,
     Subquery,
     Table,
@@ -19,7 +18,6 @@ from sqlalchemy import (
     func,
     select,
     text,
-    tuple_,
 )
 
 from gateway.evidence.database import explained, is_sqlite
@@ -28,8 +26,6 @@ from gateway.evidence.retention import used_bytes
 from gateway.evidence.schema import STORED, decisions, feedback
 
 _IDS_PER_QUERY = 500
-_PAGE = 2_000
-"""Rows of an export per transaction: one that stays open for long lets the log of SQLite grow."""
 SUMMARY_TIMEOUT = "60s"
 """Of a query of PostgreSQL that sums up many rows."""
 
@@ -58,14 +54,6 @@ class TableState(Struct, frozen=True):
     rows: int
     first: float | None
     last: float | None
-
-
-class Selection(Struct, frozen=True):
-    """Which rows to read: from `since` to before `until`, of one model or of all."""
-
-    since: float
-    until: float
-    model: str | None = None
 
 
 def decision_owners(engine: Engine, ids: Collection[str]) -> dict[str, DecisionOwner]:
@@ -201,36 +189,3 @@ def newest_rows(engine: Engine, table: Table, number: int) -> list[dict[str, Any
         return [
             {str(name): value for name, value in row.items()} for row in connection.execute(query).mappings()
         ]
-
-
-def pages(engine: Engine, table: Table, some: Selection) -> Iterator[Sequence[Row[Any]]]:
-    """The selected rows of a table, oldest first, a list at a time.
-
-    Raises: EvidenceUnavailable.
-    """
-    place = (table.c.at, *table.primary_key)
-    query = select(table).where(table.c.at < some.until).order_by(*place).limit(_PAGE)
-    if some.model is not None:
-        query = query.where(_of_model(table, some.model))
-    where = [list(table.columns).index(column) for column in place]
-    begin = table.c.at >= some.since
-    while True:
-        with explained(), engine.connect() as connection:
-            found = connection.execute(query.where(begin)).all()
-        if found:
-            yield found
-        if len(found) < _PAGE:
-            return
-        begin = _after(place, [found[-1][at] for at in where])
-
-
-def _of_model(table: Table, model: str) -> ColumnElement[bool]:
-    """Feedback has no model of its own: that of its decision."""
-    if table is not feedback:
-        return table.c.model == model
-    return feedback.c.decision.in_(select(decisions.c.id).where(decisions.c.model == model))
-
-
-def _after(place: Sequence[ColumnElement[Any]], last: Sequence[Any]) -> ColumnElement[bool]:
-    """Rows behind the last one of a page. The first condition lets the index on `at` be used."""
-    return and_(place[0] >= last[0], tuple_(*place) > tuple_(*last))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Protocol
 
 import msgspec
@@ -10,6 +9,7 @@ from msgspec import Struct
 
 from gateway.evidence.features import encode_features
 from gateway.evidence.heads.beside import Candidate, asked_beside
+from gateway.evidence.redacting import Keeping
 from gateway.evidence.rows import DecisionRow, UnmadeRow, pseudonym
 from gateway.openai_api.usage import TokenUsage
 from gateway.routing.decision import Decision
@@ -20,33 +20,6 @@ from router_model.encoders.ngrams import END, START, part_read
 _OWN_SIZE = 1_024  # characters for which a row counts beside its texts, so that none is free
 _OUTSIDE = "none"
 """The arm of a request that is no part of a comparison."""
-
-
-class Redacts(Protocol):
-    """Takes what must not be kept out of a prompt."""
-
-    def redact(self, prompt: str) -> str | None:
-        """The text to keep; None to keep none."""
-
-
-class Keeping(Struct):
-    """What is kept of prompts."""
-
-    prompts: bool = False
-    redactor: Redacts | None = None
-    lost: Counter[str] = msgspec.field(default_factory=Counter)
-    """Counts prompts that were not kept because the hook failed, as `unredacted`."""
-
-    def text(self, prompt: str) -> str | None:
-        """The text to keep of a prompt."""
-        if not self.prompts:
-            return None
-        if self.redactor is None:
-            return prompt
-        redacted = self.redactor.redact(prompt)
-        if redacted is None:
-            self.lost["unredacted"] += 1
-        return redacted
 
 
 class Recorder:

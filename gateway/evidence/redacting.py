@@ -1,4 +1,4 @@
-"""Runs the hook `evidence.redact` in a process of its own.
+"""What is kept of prompts; and the hook `evidence.redact`, which runs in a process of its own.
 
 A regular expression can take for ever, and would hold the lock of the gateway's Python meanwhile. An alarm
 ends the process if one prompt takes too long.
@@ -13,9 +13,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 from typing import Any
 
+from gateway.config.evidence import EvidenceSettings
 from gateway.config.hooks import load_hook
 
 log = logging.getLogger("thinkmeter.evidence")
@@ -32,6 +34,30 @@ sys.path[:] = sys.argv[2:]
 from gateway.evidence.redacting import redact_lines
 redact_lines(sys.argv[1])
 """
+
+
+class Keeping:
+    """What is kept of prompts under some settings."""
+
+    def __init__(self, settings: EvidenceSettings, lost: Counter[str] | None = None) -> None:
+        """lost: counts prompts that were not kept because the hook failed, as `unredacted`."""
+        self.prompts = settings.prompts
+        self.lost: Counter[str] = Counter() if lost is None else lost
+        self._redactor = Redactor(settings.redact) if settings.redact else None
+
+    def text(self, prompt: str) -> str | None:
+        """The text to keep of a prompt; None to keep none."""
+        if not self.prompts or self._redactor is None:
+            return prompt if self.prompts else None
+        redacted = self._redactor.redact(prompt)
+        if redacted is None:
+            self.lost["unredacted"] += 1
+        return redacted
+
+    def close(self) -> None:
+        """End the process of the hook."""
+        if self._redactor:
+            self._redactor.close()
 
 
 class Redactor:

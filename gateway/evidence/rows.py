@@ -191,3 +191,8 @@ def pseudonym(secret: bytes, name: str) -> str:
     Keyed BLAKE2b (RFC 7693). secret: 32 bytes that belong to the store.
     """
     return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), key=secret, digest_size=16).hexdigest()
+
+
+def stored_names(secret: bytes, name: str) -> tuple[str, str]:
+    """How the store may have a name that somebody gives: plain, also if it is a pseudonym, or hashed."""
+    return name, pseudonym(secret, name)

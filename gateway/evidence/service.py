@@ -14,8 +14,8 @@ from gateway.evidence.heads.following import HeadFollower, Serving
 from gateway.evidence.heads.trying import CandidateTrial
 from gateway.evidence.quality_board import QualityBoard
 from gateway.evidence.quality_promise.looking import PromiseLook
-from gateway.evidence.recording import Keeping, Recorder
-from gateway.evidence.redacting import Redactor
+from gateway.evidence.recording import Recorder
+from gateway.evidence.redacting import Keeping
 from gateway.evidence.schema import STORED
 from gateway.evidence.writer import DROP_REASONS, EvidenceWriter
 from gateway.telemetry.evidence_metrics import EvidenceState
@@ -55,9 +55,8 @@ class EvidenceService:
         self.heads = HeadDesk(self.writer)
         self.promise = PromiseLook(self.writer, gateway, self.drift.fallen)
         self.quality.promises = self.promise.shown
-        self._redactor = Redactor(settings.redact) if settings.redact else None
-        keeping = Keeping(settings.prompts, self._redactor, self.writer.dropped)
-        self.recorder = Recorder(self.writer.put, keeping)
+        self._keeping = Keeping(settings, self.writer.dropped)
+        self.recorder = Recorder(self.writer.put, self._keeping)
         finished.sinks.append(self.recorder.record)
         tried = partial(setattr, self.recorder, "candidate")
         self._trial = CandidateTrial(settings.candidates, tried, promotes=settings.auto_promote)
@@ -94,5 +93,4 @@ class EvidenceService:
         if self._follower:
             self._follower.stop()
         await asyncio.to_thread(self.writer.close, _CLOSE_SECONDS)
-        if self._redactor:
-            self._redactor.close()
+        self._keeping.close()

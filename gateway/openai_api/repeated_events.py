@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 from gateway.openai_api.compiled_events import RepeatedEvents
 from gateway.openai_api.deltas import Spelling
 from gateway.openai_api.running_counts import index_of
@@ -26,10 +28,10 @@ class EventTemplate:
         "_counted",
         "_inner",
         "_middle",
-        "_prefix",
         "_rest",
         "_tail",
         "index",
+        "prefix",
         "reasoning",
     )
 
@@ -49,7 +51,7 @@ class EventTemplate:
         closing: what follows the count. inner: objects inside it. index: the choice.
         reasoning: the text is a thought.
         """
-        self._prefix = prefix
+        self.prefix = prefix
         self._middle = rest + usage
         self._rest = len(rest)
         self._closing = closing
@@ -61,12 +63,18 @@ class EventTemplate:
 
     def compiled(self, kernel: Kernel, *, strip: bool) -> RepeatedEvents:
         """The template for the kernel."""
-        fixed, inner = (self._prefix, self._middle, self._tail), self._inner if self._counted else -1
+        fixed, inner = (self.prefix, self._middle, self._tail), self._inner if self._counted else -1
         return RepeatedEvents(kernel, fixed, (self._rest, len(self._closing)), inner, strip=strip)
+
+    def with_prefix(self, prefix: bytes) -> EventTemplate:
+        """The template with another prefix, in which nothing differs but ids."""
+        changed = copy(self)
+        changed.prefix = prefix
+        return changed
 
     def counted(self, count: bytes) -> bytes:
         """An event that repeats the template, without a text, with this running count."""
-        return self._prefix + self._middle[:-1] + count + self._closing
+        return self.prefix + self._middle[:-1] + count + self._closing
 
     def read(self, block: bytes, *, strip: bool) -> tuple[int, int, list[bytes], bytes, bytes]:
         """Read the events at the beginning of a block that repeat the template. It ends with a blank line.
@@ -76,7 +84,7 @@ class EventTemplate:
         Returns where the events end, how many have a text, with `strip` the bytes that are kept of them, and
         the last event with its running count.
         """
-        prefix, middle, tail, counted = self._prefix, self._middle, self._tail, self._counted
+        prefix, middle, tail, counted = self.prefix, self._middle, self._tail, self._counted
         ahead, behind, tail_size = len(prefix), len(middle), len(tail)
         inner, closing, strip = self._inner, self._closing, strip and counted
         kept: list[bytes] = []
@@ -91,7 +99,9 @@ class EventTemplate:
             close = find(middle, text, numbers_end) if counted else numbers_end - behind
             numbers = close + behind
             if close < text or not (
-                block.count(b"{", numbers, numbers_end) == inner if counted else startswith(middle, close)
+                block.count(b"{", numbers, numbers_end) == inner and find(b"}", numbers, numbers_end) < 0
+                if counted
+                else startswith(middle, close)
             ):
                 break
             if close > text:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from gateway.openai_api.compiled_events import MOST, RepeatedEvents
 from gateway.openai_api.deltas import PassedDeltas, Spelling
+from gateway.openai_api.earlier_streams import EarlierStreams
+from gateway.openai_api.known_events import beginning_of
 from gateway.openai_api.lost_thoughts import LostThought
 from gateway.openai_api.repeated_events import EventTemplate, template_of
 from gateway.openai_api.running_counts import RunningCounts
@@ -16,10 +18,16 @@ _TRIALS = 8  # events that become the template, until one repeats it
 class Repetitions:
     """Finds an event that most others of a stream repeat, and counts what they carry."""
 
-    __slots__ = ("_compiled", "_counts", "_deltas", "_strip", "_template", "_trials")
+    __slots__ = (
+        *("_compiled", "_counts", "_deltas", "_earlier", "_head", "_kind", "_learnt", "_strip"),
+        *("_template", "_trials"),
+    )
 
-    def __init__(self, deltas: PassedDeltas, counts: RunningCounts, *, strip: bool) -> None:
+    def __init__(
+        self, deltas: PassedDeltas, counts: RunningCounts, earlier: EarlierStreams, *, strip: bool
+    ) -> None:
         """strip: remove the running counts."""
+        self._earlier = earlier
         self._deltas = deltas
         self._counts = counts
         self._strip = strip
@@ -27,6 +35,12 @@ class Repetitions:
         """A recent event."""
         self._compiled: RepeatedEvents | None = None
         """The template, if events pass by the kernel."""
+        self._learnt = False
+        """The template was made in this stream, and nothing has repeated it yet."""
+        self._head: bytes | None = None
+        """What stands in front of the choices in this stream; None until an event was seen."""
+        self._kind = b""
+        """Such streams have the same templates but for the head."""
         self._trials = 0
         """How many events became the template since one was repeated."""
 
@@ -40,6 +54,27 @@ class Repetitions:
         if self.learning:
             self._trials += 1
             self._template, self._compiled = template_of(event, spelling), None
+            self._learnt = self._template is not None
+
+    def fits(self, block: bytes) -> bool:
+        """Whether the first event of a block seems to repeat the template."""
+        return self._template is not None and block.startswith(self._template.prefix)
+
+    def turn(self, block: bytes) -> bool:
+        """Take the template of an earlier stream that the first event of a block seems to repeat.
+
+        The stream must be in compact JSON. Returns False if there is none.
+        """
+        if self._head is None:
+            self._head, kind = beginning_of(block)
+            self._kind = kind + (b"stripped" if self._strip else b"")
+        head = self._head
+        if not head or not block.startswith(head):
+            return False
+        template = self._earlier.template(self._kind, head, block)
+        if template:
+            self._template, self._compiled, self._learnt = template, None, False
+        return template is not None
 
     def read(self, block: bytes) -> tuple[int, bytes]:
         """Read the repetitions at the beginning of a block, which ends with a blank line.
@@ -52,17 +87,23 @@ class Repetitions:
         if _MANY < len(block) <= MOST and (compiled := self._compile(template)):
             end, events = compiled.read(block)
             if end:
-                self._trials = 0
+                self._note_repeated(template)
                 self.settle(None)
                 return end, events
         end, deltas, kept, event, count = template.read(block, strip=self._strip)
         if not end:
             return 0, b""
-        self._trials = 0
+        self._note_repeated(template)
         self._deltas.add(deltas, reasoning=template.reasoning)
         if count:
             self._counts.repeat(template.index, event, count, strip=self._strip)
         return end, b"".join(kept) if kept else block[:end]
+
+    def _note_repeated(self, template: EventTemplate) -> None:
+        self._trials = 0
+        if self._learnt and self._head and template.prefix.startswith(self._head):
+            self._earlier.keep(self._kind, self._head, template)
+        self._learnt = False
 
     def compiled(self, watch: LostThought | None) -> RepeatedEvents | None:
         """The template for the kernel, if one was repeated and there is a kernel.

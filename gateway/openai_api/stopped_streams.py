@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from gateway.openai_api.earlier_streams import EarlierStreams
 from gateway.openai_api.event_stream import BLANK_LINES, split_events
 from gateway.openai_api.lost_thoughts import LostThought
 from gateway.openai_api.requests import encode
@@ -54,8 +55,11 @@ class StoppingReader(StreamReader):
         strip_counts: bool = False,
         choices: int = 1,
         lost: LostThought | None = None,
+        earlier: EarlierStreams | None = None,
     ) -> None:
-        super().__init__(strip_usage=strip_usage, strip_counts=strip_counts, choices=choices, lost=lost)
+        super().__init__(
+            strip_usage=strip_usage, strip_counts=strip_counts, choices=choices, lost=lost, earlier=earlier
+        )
         self._stops = stops
         self._searches: dict[int, StopSearch] = {}
         """One for each choice whose answer has begun."""
@@ -187,14 +191,25 @@ def reader_of(
     prompts: int,
     choices: int,
     lost: LostThought | None,
+    earlier: EarlierStreams,
 ) -> StreamReader:
     """A reader for a stream, which applies stop strings if there are any."""
     if stops is None:
         return StreamReader(
-            strip_usage=strip_usage, strip_counts=strip_counts, prompts=prompts, choices=choices, lost=lost
+            strip_usage=strip_usage,
+            strip_counts=strip_counts,
+            prompts=prompts,
+            choices=choices,
+            lost=lost,
+            earlier=earlier,
         )
     return StoppingReader(
-        stops, strip_usage=strip_usage, strip_counts=strip_counts, choices=choices, lost=lost
+        stops,
+        strip_usage=strip_usage,
+        strip_counts=strip_counts,
+        choices=choices,
+        lost=lost,
+        earlier=earlier,
     )
 
 

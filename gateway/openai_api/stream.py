@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from msgspec import UNSET
-
 from gateway.openai_api.compiled_events import RepeatedEvents
 from gateway.openai_api.counts import loose_object, strict_json
-from gateway.openai_api.deltas import COMPACT, PassedDeltas, Spelling, finished_choices, spelling_of
+from gateway.openai_api.deltas import COMPACT, SPACED, PassedDeltas, Spelling, spelling_of
+from gateway.openai_api.earlier_streams import EarlierStreams
 from gateway.openai_api.event_stream import (
-    BLANK_LINES,
     DONE,
-    EVENT_END,
     ArrivingEvent,
     end_mark,
     event_data,
@@ -19,11 +16,12 @@ from gateway.openai_api.event_stream import (
     split_events,
     with_blank_line,
 )
+from gateway.openai_api.known_events import parts_of
 from gateway.openai_api.lost_thoughts import LostThought
 from gateway.openai_api.repetitions import Repetitions
 from gateway.openai_api.running_counts import RunningCounts
-from gateway.openai_api.usage import ReportedUsage, TokenUsage, cut_short, from_backend, reported_usage
-from gateway.openai_api.usage_events import read_chunk
+from gateway.openai_api.stream_end import StreamEnd
+from gateway.openai_api.usage import TokenUsage, cut_short, from_backend
 
 _FRESH = 1.0  # seconds; a backend that generates sends something more often
 
@@ -50,26 +48,23 @@ class StreamReader:
         prompts: int = 1,
         choices: int = 1,
         lost: LostThought | None = None,
+        earlier: EarlierStreams | None = None,
     ) -> None:
-        """lost: watches for a thought in the answer."""
+        """lost: watches for a thought in the answer. earlier: what was learnt from other streams."""
         self._strip_usage = strip_usage
         self._strip_counts = strip_counts
         self._choices = choices
         self._lost = lost
+        self._earlier = earlier or EarlierStreams()
         self._watching = lost is not None
         self._arriving = ArrivingEvent()
         self._spelling: Spelling | None = None
         self._odd = False
         """The JSON is laid out in an unusual way, so every event is parsed."""
-        self._usage: ReportedUsage | None = None
         self._running = RunningCounts(prompts)
+        self._end = StreamEnd(choices, self._running)
         self._deltas = PassedDeltas()
-        self._repetitions = Repetitions(self._deltas, self._running, strip=strip_counts)
-        self._finish_reason: str | None = None
-        self._finished: set[str] = set()
-        """The choices that have a finish reason."""
-        self._last = False
-        """The event that carries nothing but usage has passed, so all choices have ended."""
+        self._repetitions = Repetitions(self._deltas, self._running, self._earlier, strip=strip_counts)
         self.done = False
         """The stream's end mark has passed."""
         self.failed = False
@@ -108,11 +103,14 @@ class StreamReader:
     @property
     def answered(self) -> bool:
         """The answer is complete, whether or not the end mark has passed."""
-        return self.done or self._last or len(self._finished) >= self._choices
+        return self.done or self._end.complete
 
     def _read(self, block: bytes) -> bytes:
         self._repetitions.settle(self._lost)
-        plain = _CR not in block and block.endswith(b"\n\n")
+        known = None if self._fits(block) else self._read_known(block)
+        if known is not None:
+            return known
+        plain = _CR not in block and block.endswith(b"\n\n") and not self._odd
         passed = self._read_plain(block) if plain else self._read_other(block)
         if self._watching and not self._odd:
             self._look_for_thought(block)
@@ -123,19 +121,55 @@ class StreamReader:
         passed: list[bytes] = []
         repetitions = self._repetitions
         while block:
-            end, events = repetitions.read(block)
+            end, events = repetitions.read(block) if self._fits(block) else (0, b"")
+            if not end:
+                # as long as templates are found, each event may become one
+                end = block.find(b"\n\n") + 2 if repetitions.learning else len(block)
+                events = self._read_event(block[:end])
+            elif self._spelling is None:
+                self._spelling = COMPACT
             if end == len(block) and not passed:
                 return events
             passed.append(events)
             block = block[end:]
-            # as long as templates are found, each event may become one
-            at = block.find(b"\n\n") + 2 if repetitions.learning and not self._odd else len(block)
-            if block:
-                passed.append(self._read_other(block[:at]))
-                if self._spelling:
-                    repetitions.learn(block[:at], self._spelling)
-            block = block[at:]
         return b"".join(passed)
+
+    def _fits(self, block: bytes) -> bool:
+        """Whether the first event of a block seems to repeat a template, of this stream or an earlier one."""
+        repetitions = self._repetitions
+        if repetitions.fits(block):
+            return True
+        return not self._odd and self._spelling is not SPACED and repetitions.turn(block)
+
+    def _read_event(self, event: bytes) -> bytes:
+        """Read an event that repeats no template, or all the rest of a block."""
+        known = self._read_known(event)
+        if known is not None:
+            return known
+        passed = self._read_other(event)
+        if self._spelling and self._repetitions.learning:
+            self._repetitions.learn(event, self._spelling)
+            if self._spelling is COMPACT:
+                self._earlier.learn(event)
+        return passed
+
+    def _read_known(self, event: bytes) -> bytes | None:
+        """Read an event without a text that says what an earlier one did; None if there was none."""
+        if event == DONE:
+            self.done = True
+            return self._with_usage_event(event) if self._running.removed else event
+        parts = parts_of(event) if not (self.done or self._odd or self._spelling is SPACED) else None
+        said = self._earlier.said(parts) if parts else None
+        if parts is None or said is None:
+            return None
+        self._spelling = COMPACT
+        self._end.note(said, parts.counts)
+        if said.last:
+            return b"" if self._strip_usage else event
+        if not parts.counts:
+            return event
+        self._running.repeat(said.index, event, parts.counts, strip=self._strip_counts)
+        return parts.bare if self._strip_counts else event
 
     def _read_other(self, block: bytes) -> bytes:
         return self._read_usual(block, self._spelling) if self._spelling else self._read_unknown(block)
@@ -168,11 +202,11 @@ class StreamReader:
         self._deltas.visible += visible
         self._deltas.reasoning += reasoning
         if spelling.finish in block:
-            self._read_finish_reasons(block, spelling)
+            self._end.read_finish_reasons(block, spelling)
         self._read_end(block)
         if b'"usage"' in block:
             block = self._running.take(block, strip=self._strip_counts)
-            block = self._take_usage(block)
+            block = self._end.take_usage(block, strip=self._strip_usage)
         return self._with_usage_event(block) if self.done and self._running.removed else block
 
     def _look_for_thought(self, block: bytes) -> None:
@@ -184,17 +218,6 @@ class StreamReader:
         if after is not None:
             self._deltas.reasoning, self._deltas.visible = self._deltas.visible - after, after
 
-    def _read_finish_reasons(self, block: bytes, spelling: Spelling) -> None:
-        """Keep the last `"finish_reason":"stop"` of the block; before the end the field is null."""
-        start = block.rindex(spelling.finish) + len(spelling.finish)
-        self._finish_reason = block[start:].partition(b'"')[0].decode(errors="replace")
-        if self._choices == 1:
-            self._finished.add("0")
-        else:
-            self._finished |= finished_choices(
-                event for event in split_events(block) if spelling.finish in event
-            )
-
     def _read_end(self, block: bytes) -> None:
         """Note whether the stream has failed, `data: {"error":…}`, or ended, `data: [DONE]`."""
         if b'{"error"' in block:
@@ -203,39 +226,10 @@ class StreamReader:
 
     def _with_usage_event(self, block: bytes) -> bytes:
         """The block with a usage event before its end mark, if the client asked for usage and got none."""
-        owed = not self._strip_usage and not self._usage
+        owed = not self._strip_usage and not self._end.usage
         if owed and (at := end_mark(block)) >= 0:
             block = block[:at] + self._running.usage_event() + block[at:]
         return block
-
-    def _take_usage(self, block: bytes) -> bytes:
-        """Record the final usage, and with `strip_usage` drop the event that carries nothing else.
-
-        Only events that name usage are parsed, because the block may hold hundreds of others.
-        """
-        kept, start = [], 0
-        while (found := block.find(b'"usage"', start)) >= 0:
-            marks = [mark for mark in BLANK_LINES if block.find(mark, start, found) >= 0]
-            begin = max((block.rfind(mark, start, found) + len(mark) for mark in marks), default=start)
-            end = match.end() if (match := EVENT_END.search(block, found)) else len(block)
-            drop = self._note_usage(block[begin:end]) and self._strip_usage
-            kept.append(block[start : begin if drop else end])
-            start = end
-        return b"".join([*kept, block[start:]])
-
-    def _note_usage(self, event: bytes) -> bool:
-        """Record the usage that an event reports. Returns whether it carries nothing else."""
-        chunk = read_chunk(event)
-        if chunk is None or chunk.usage is UNSET:
-            return False
-        usage, choices = bytes(chunk.usage), bytes(chunk.choices)
-        if choices.strip(b" \r\n\t[]") not in {b"", b"null"}:
-            if usage != b"null" and not self._running.latest:
-                self._running.note(event, usage)
-            return False
-        self._usage = reported_usage(usage) or self._usage
-        self._last = self._last or usage != b"null"
-        return choices != b"null"
 
     def passed(self, unseen: int = 0) -> int:
         """Completion tokens so far: the running count, or one per delta plus `unseen` if that is more.
@@ -254,7 +248,7 @@ class StreamReader:
         So it is when the latest block, `age` seconds ago, is too old, and when a stream has ended without a
         count.
         """
-        return self._usage is None and (age > _FRESH if not self.done else not self.passed())
+        return self._end.usage is None and (age > _FRESH if not self.done else not self.passed())
 
     def token_usage(self) -> TokenUsage:
         """The token usage so far: as the backend reported it, or else as counted from what passed."""
@@ -262,13 +256,13 @@ class StreamReader:
         reasoning, visible = self._deltas.reasoning, self._deltas.visible
         if self._lost and self._lost.mark and not self._lost.closed:
             reasoning, visible = reasoning + visible, 0
-        usage = self._usage or (self._running.total() if self._running and self.done else None)
+        usage = self._end.usage or (self._running.total() if self._running and self.done else None)
         total = from_backend(usage, reasoning, visible) if usage else TokenUsage()
         if total.completion is None:
             total = self._count(total, reasoning, visible)
         total.complete = self.done
-        total.finish_reason = self._finish_reason
-        total.truncated = not visible and cut_short(self._finish_reason, reasoning or total.reasoning)
+        total.finish_reason = self._end.finish_reason
+        total.truncated = not visible and cut_short(self._end.finish_reason, reasoning or total.reasoning)
         total.lost_mark = self._lost.mark if self._lost else None
         return total
 

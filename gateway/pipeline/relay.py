@@ -10,6 +10,7 @@ from gateway.errors import BackendDisconnected, BackendError
 from gateway.http.exchange import Exchange
 from gateway.http.flow import write_at_once
 from gateway.openai_api.compiled_events import RepeatedEvents
+from gateway.openai_api.earlier_streams import EarlierStreams
 from gateway.openai_api.event_stream import BLANK_LINES, KEEP_ALIVE
 from gateway.openai_api.heard_answers import HeardAnswer
 from gateway.openai_api.large_requests import LARGE_BODY
@@ -33,6 +34,8 @@ _ENOUGH = 2  # blocks that repeat others in a row, until the next ones pass in C
 _WORTHWHILE = 16  # blocks that must have passed there, or else it is tried later the next time
 _LAST_WORDS = 10.0
 """Seconds after the last finish reason in which a backend sends the usage and the end mark, if it does."""
+
+_earlier_streams = EarlierStreams()
 
 
 async def relay(
@@ -182,9 +185,12 @@ class StreamRelay:
         if self._reader.stopped:
             self._waits = True
             return False
+        self._let_repeats_pass()
+        return True
+
+    def _let_repeats_pass(self) -> None:
         if self._heard is None and self._end.endswith(BLANK_LINES):
             self._compiled = self._reader.compiled()
-        return True
 
     def _pass_repeats(self, data: bytes) -> bytes:
         """Pass on chunks of events that repeat others, past the reader. Returns the rest, for `take`."""
@@ -236,6 +242,7 @@ class StreamRelay:
                     await response.wait_for_client(self._go_on())
                     if reader.stopped:
                         return  # which closes the connection, so that the backend stops too
+                    self._let_repeats_pass()
                 elif response.at_end or self._has_ended():
                     break
                 elif comments and self._end.endswith(BLANK_LINES):
@@ -289,4 +296,5 @@ def _reader(plan: Plan) -> StreamReader:
         prompts=request.prompts,
         choices=request.choices,
         lost=LostThought(expected=plan.thinks and request.shows_reasoning) if chat else None,
+        earlier=_earlier_streams,
     )

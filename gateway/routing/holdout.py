@@ -50,7 +50,8 @@ class Holdout(Struct, frozen=True):
 
     def arm(self, unit: str) -> Arm:
         """The arm of a unit."""
-        return "holdout" if _place(unit) < self.share else "adaptive"
+        place = _hash_place(unit) if self.by == "conversation" else _place(unit)
+        return "holdout" if place < self.share else "adaptive"
 
 
 def conversation_unit(key: str | None, opening: Iterable[str]) -> str:
@@ -70,10 +71,15 @@ def fixed_choice(choice: Choice, index: int) -> Choice:
     return fixed_to(choice, index, "holdout")
 
 
+def _hash_place(digest: str) -> float:
+    """Where a hash in hexadecimal digits lies in [0, 1)."""
+    return int(digest[:16], 16) / 2**64
+
+
 def _place(unit: str) -> float:
     """Where a unit lies in [0, 1), evenly over all units."""
     hashed = blake2b(unit.encode("utf-8", "surrogatepass"), digest_size=8, person=b"holdout")
-    return int.from_bytes(hashed.digest()) / 2**64
+    return _hash_place(hashed.hexdigest())
 
 
 def _user(request: Request) -> str:

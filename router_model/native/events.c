@@ -63,7 +63,7 @@ static int read_event(const Template *t, const char *at, const char *end, int wa
     } else {
         int64_t inner = 0;
         for (const char *c = numbers; c < numbers_end; c++) {
-            if (*c == '\r') return 0;
+            if (*c == '\r' || *c == '}') return 0;
             inner += *c == '{';
         }
         if (inner != t->inner || event_end - t->closing_size - numbers + 1 > COUNT) return 0;

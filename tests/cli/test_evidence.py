@@ -117,6 +117,50 @@ def test_export_other_tables(config: str, settings: EvidenceSettings, tmp_path: 
         assert [row["table"] for row in lines(path.read_text())] == [name]
 
 
+def ids_of(config: str, table: str, *options: str) -> list[str]:
+    """The decisions that the exported rows are, or are about."""
+    rows = lines(run("evidence", "export", config, "--table", table, *options).stdout)
+    return [row["decision"] if "decision" in row else row["id"] for row in rows]
+
+
+def test_export_what_a_key_did(config: str, settings: EvidenceSettings) -> None:
+    """What it asked, what was said about that, and what it said: all that `delete --key` deletes."""
+    asked = [decision(1, key="bob"), decision(2), decision(3, key="bob", model="b")]
+    said = [made.feedback(1, key=None), made.feedback(2, key="bob", source="b"), made.feedback(2)]
+    store_rows(settings, [*asked, *said, shadow(1), shadow(2), made.feedback(3, key="bob")])
+    ids = [decision(i).id for i in range(4)]
+
+    assert ids_of(config, "decisions", "--key", "bob") == [ids[1], ids[3]]
+    assert ids_of(config, "feedback", "--key", "bob") == [ids[1], ids[2], ids[3]]
+    assert ids_of(config, "shadow_pairs", "--key", "bob") == [ids[1]]
+    assert ids_of(config, "decisions", "--key", "bob", "--model", "b") == [ids[3]]
+    assert ids_of(config, "feedback", "--key", "bob", "--model", "b") == [ids[3]]
+    assert ids_of(config, "decisions", "--key", "nobody") == []
+
+
+def test_export_a_conversation(config: str, settings: EvidenceSettings) -> None:
+    """By its name as the client sent it, or by its pseudonym."""
+    engine = open_store(settings)
+    stored = pseudonym(secret_of(engine), "session-7")
+    engine.dispose()
+    store_rows(settings, [decision(i, conversation=stored if i < 2 else None) for i in range(5)])
+    store_rows(settings, [made.feedback(1), shadow(0), made.feedback(4), shadow(3)])
+    ids = [decision(i).id for i in range(2)]
+
+    for name in ("session-7", stored):
+        assert ids_of(config, "decisions", "--conversation", name) == ids
+        assert ids_of(config, "feedback", "--conversation", name) == ids[1:]
+        assert ids_of(config, "shadow_pairs", "--conversation", name) == ids[:1]
+
+
+@pytest.mark.parametrize("options", [["--key", "bob"], ["--conversation", "session-7"]])
+def test_measurements_are_nobodys(config: str, settings: EvidenceSettings, options: list[str]) -> None:
+    """They are about prompts that the operator chose; an empty export would look like an answer."""
+    store_rows(settings, [measured()])
+
+    assert run("evidence", "export", config, "--table", "measurements", *options).exit_code == 2
+
+
 @pytest.mark.parametrize(
     "options", [["--table", "secrets"], ["--to", "x.csv"], ["--since", "yesterday"], ["--until", "7y"]]
 )

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from gateway.config.evidence import EvidenceSettings
+from gateway.evidence.features import encode_features
 from gateway.evidence.rows import DecisionRow
 from gateway.evidence.writer import EvidenceWriter
+from router_model.encoders.ngrams import part_read
 from tests.cli.measuring import Measuring, measuring
 from tests.fakes.solver import Solver
 
@@ -37,6 +39,8 @@ async def test_rows(tmp_path: Path) -> None:
     assert len({row["run"] for row in first}) == 1
     assert {(row["grader"], row["model"], row["prompt"]) for row in first} == {("auto", "tiny", None)}
     row = next(row for row in first if (row["prompt_id"], row["rung"]) == ("2", "long"))
+    text = next(each["prompt"] for each in run.rows() if each["id"] == "2")
+    assert row["features"] == encode_features(part_read(text), len(text))
     assert (row["thinking"], row["sample"], row["correct"], row["tokens"], row["reasoning_tokens"]) == (
         256, 0, 1.0, 261, 256,
     )  # fmt: skip
@@ -53,6 +57,18 @@ async def test_prompts_are_kept_only_if_configured(tmp_path: Path) -> None:
         await run.measure("--rungs", "direct")
 
     assert {row["prompt"] for row in rows(tmp_path)} == {"solve #"}
+
+
+async def test_a_hook_that_fails(tmp_path: Path) -> None:
+    """Its prompts are not kept; it is asked once for each, and the rows are written."""
+    evidence = {"file": str(tmp_path / "e.db"), "prompts": True, "redact": "tests.evidence.hooks:refuses"}
+    async with Solver() as backend:
+        run = measuring(tmp_path, backend.url, evidence=evidence)
+        result = await run.measure("--rungs", "direct,long")
+
+    assert {row["prompt"] for row in rows(tmp_path)} == {None}
+    assert len(rows(tmp_path)) == 24
+    assert "evidence.redact failed at 12 prompts" in result.stderr
 
 
 def without_numbers(prompt: str) -> str:

@@ -25,3 +25,8 @@ def moody(prompt: str) -> object:
     if prompt == "crash":
         os._exit(3)
     return None if prompt == "none" else prompt.upper()
+
+
+def refuses(prompt: str) -> str:
+    """Never has a text to keep."""
+    raise ValueError(prompt)

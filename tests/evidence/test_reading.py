@@ -10,23 +10,20 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.config.evidence import EvidenceSettings
-from gateway.evidence import reading
 from gateway.evidence.database import EvidenceStore, EvidenceUnavailable, open_store
 from gateway.evidence.reading import (
-    Selection,
     SummaryCell,
     TableState,
     decision_owners,
     feedback_given,
     newest_rows,
-    pages,
     store_bytes,
     summary,
     table_states,
 )
-from gateway.evidence.schema import decisions, feedback, measurements
+from gateway.evidence.schema import decisions
 from tests.evidence import made
-from tests.evidence.made import NOW, decision, measured, shadow, store_rows
+from tests.evidence.made import NOW, decision, store_rows
 from tests.evidence.postgres import RealPostgres
 
 
@@ -129,53 +126,6 @@ def test_states(settings: EvidenceSettings, store: EvidenceStore) -> None:
     assert 0 <= store_bytes(store) < 10**6
 
 
-def test_pages_have_every_row_once(
-    settings: EvidenceSettings, store: EvidenceStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Pages follow each other without gap or overlap, where many rows have the same time, too."""
-    monkeypatch.setattr(reading, "_PAGE", 7)
-    rows = [decision(number, at=NOW + number // 10) for number in range(100)]
-    store_rows(settings, rows)
-
-    found = list(pages(store, decisions, Selection(NOW, NOW + 9)))
-
-    assert [len(page) for page in found] == [7] * 12 + [6]
-    assert [row[0] for page in found for row in page] == [row.id for row in rows[:90]]
-    assert sum(map(len, pages(store, decisions, Selection(NOW + 3, NOW + 5)))) == 20
-
-
-def test_pages_of_one_model(settings: EvidenceSettings, store: EvidenceStore) -> None:
-    """Feedback belongs to the model of its decision. Keys of several columns are paged as well."""
-    store_rows(settings, [decision(i, model="ab"[i % 2]) for i in range(10)])
-    store_rows(
-        settings, [made.feedback(i) for i in range(10)] + [measured(i, model="ab"[i % 2]) for i in range(4)]
-    )
-    store_rows(settings, [shadow()])
-
-    def number(table: object, model: str) -> int:
-        return sum(map(len, pages(store, table, Selection(-math.inf, math.inf, model))))  # type: ignore[arg-type]
-
-    assert [number(table, "a") for table in (decisions, feedback, measurements)] == [5, 5, 2]
-    assert number(decisions, "c") == 0
-
-
-def test_rows_that_come_meanwhile_do_not_disturb_pages(
-    sqlite: EvidenceSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An export holds no lock between two pages: rows are written, and those of a later time are included."""
-    monkeypatch.setattr(reading, "_PAGE", 10)
-    store_rows(sqlite, map(decision, range(30)))
-    engine = open_store(sqlite)
-
-    found = pages(engine, decisions, Selection(NOW, math.inf))
-    first = next(found)
-    store_rows(sqlite, [decision(5), decision(99)])
-    rest = [row for page in found for row in page]
-    engine.dispose()
-
-    assert len(first) + len(rest) == 31
-
-
 def test_a_store_that_is_away_is_one_error(postgres: RealPostgres, fresh_postgres: EvidenceSettings) -> None:
     """Every reader has the same error."""
     engine = open_store(fresh_postgres)
@@ -185,7 +135,6 @@ def test_a_store_that_is_away_is_one_error(postgres: RealPostgres, fresh_postgre
             lambda: summary(engine, 0, 1),
             lambda: table_states(engine),
             lambda: decision_owners(engine, ["a"]),
-            lambda: list(pages(engine, decisions, Selection(0, 1))),
         ):
             with pytest.raises(EvidenceUnavailable):
                 read()

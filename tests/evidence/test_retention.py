@@ -43,9 +43,8 @@ def run(retention: Retention, store: EvidenceStore, now: float) -> int:
 
 def test_old_rows_of_all_tables_go(settings: EvidenceSettings, store: EvidenceStore) -> None:
     """Rows older than the limit are deleted, and younger ones stay."""
-    store_rows(
-        settings, [make(i) for make in (decision, made.feedback, shadow, measured) for i in range(100)]
-    )
+    makers = (decision, made.feedback, shadow, measured, made.candidate)
+    store_rows(settings, [make(i) for make in makers for i in range(100)])
 
     run(Retention(1, LARGE), store, NOW + DAY + 50)
 

@@ -8,6 +8,8 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from gateway.evidence.grading.verdict import Verdicts
+
 _NOTE = 300  # characters
 
 
@@ -31,6 +33,8 @@ class Grade(Struct, frozen=True):
     """Why there is no score, or why the answer is wrong where it does not show."""
     grader: str | None = None
     """The grader that `auto` picked for this answer."""
+    verdicts: Verdicts | None = None
+    """What a judge said, if it was asked."""
 
 
 def ungraded(note: str) -> Grade:

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import TypeAlias
 
 from gateway.evidence.grading.grade import Answers, Grade, GroupGrader, ModelAnswer
-from gateway.evidence.grading.verdict import (
-    JudgedPair,
-    JudgeMessage,
-    PositionBias,
-    comparison,
-    position_bias,
-)
+from gateway.evidence.grading.verdict import JudgedPair, JudgeMessage, comparison
 
 Ask: TypeAlias = Callable[[list[JudgeMessage]], str]
 """Sends messages to a model and returns its text. Raises: JudgeFailed."""
-_REMEMBERED = 100_000  # comparisons, for the position bias
 
 
 class JudgeFailed(Exception):  # noqa: N818 - named after what happened
@@ -35,17 +27,19 @@ class JudgeGrader(GroupGrader):
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
-        self._comparisons: deque[JudgedPair] = deque(maxlen=_REMEMBERED)
 
     def compare(self, prompt: str, reference: str | None, one: str, other: str) -> JudgedPair:
         """Compare two answers. Waits for the judge twice: call it outside of the event loop."""
-        pair = self._compared(prompt, reference, one, other)
-        self._comparisons.append(pair)
-        return pair
-
-    def bias(self) -> PositionBias:
-        """How often the verdicts followed the position so far."""
-        return position_bias(self._comparisons.copy())
+        steps = comparison(prompt, reference, one, other)
+        try:
+            messages = next(steps)
+            while True:
+                messages = steps.send(self._ask(messages))
+        except StopIteration as end:
+            pair: JudgedPair = end.value
+            return pair
+        except JudgeFailed as failure:
+            return JudgedPair(None, note=f"the judge failed: {failure}"[:300])
 
     def grade_group(self, prompt: str, reference: str | None, answers: Answers) -> dict[int, list[Grade]]:
         """Grade the answers to one prompt. Sample i is compared with sample i of the longest rung."""
@@ -62,16 +56,5 @@ class JudgeGrader(GroupGrader):
 
     def _graded(self, prompt: str, reference: str | None, answer: ModelAnswer, best: ModelAnswer) -> Grade:
         pair = self.compare(prompt, reference, answer.text, best.text)
-        return Grade(None if pair.score is None else min(1.0, 2 * pair.score), pair.note)
-
-    def _compared(self, prompt: str, reference: str | None, one: str, other: str) -> JudgedPair:
-        steps = comparison(prompt, reference, one, other)
-        try:
-            messages = next(steps)
-            while True:
-                messages = steps.send(self._ask(messages))
-        except StopIteration as end:
-            pair: JudgedPair = end.value
-            return pair
-        except JudgeFailed as failure:
-            return JudgedPair(None, note=f"the judge failed: {failure}"[:300])
+        score = None if pair.score is None else min(1.0, 2 * pair.score)
+        return Grade(score, pair.note, verdicts=pair.verdicts)

@@ -1,16 +1,17 @@
-"""What a judge is asked about two answers, how its verdicts are read, and how biased they are. No I/O."""
+"""What a judge is asked about two answers, and how its verdicts are read. No I/O."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 import re
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
 JudgeVerdict: TypeAlias = Literal["1", "2", "tie"]
+Verdicts: TypeAlias = tuple[JudgeVerdict, JudgeVerdict]
+"""In the order of the answers, and the other way round."""
 JudgeMessage: TypeAlias = dict[str, str]
 
 _LINE = re.compile(r"^[\s*_`#>]*verdict[\s*_`]*:[\s*_`\[(]*(1|2|tie)[\s*_`\]).]*$", re.IGNORECASE)
@@ -36,7 +37,7 @@ class JudgedPair(Struct, frozen=True):
     score: float | None
     """1 if the first answer is better, 0 if the second is, 0.5 for a tie; between if the verdicts differ.
     None: there is no verdict."""
-    verdicts: tuple[JudgeVerdict, JudgeVerdict] | None = None
+    verdicts: Verdicts | None = None
     """Named by the position in which an answer was shown. None if the judge was not asked, or did not say."""
     note: str | None = None
 
@@ -44,21 +45,6 @@ class JudgedPair(Struct, frozen=True):
     def flipped(self) -> bool | None:
         """The judge preferred the same position both times, so not the same answer."""
         return self.verdicts in (("1", "1"), ("2", "2")) if self.verdicts else None
-
-
-class PositionBias(Struct, frozen=True):
-    """How often a judge's verdict followed the position."""
-
-    pairs: int
-    """Pairs that were judged in both orders."""
-    first: int
-    """Pairs in which the answer that was shown first was preferred both times."""
-    second: int
-    share: float
-    """Share of the pairs whose verdict followed the position."""
-    low: float
-    """95 % interval of the share, after Wilson."""
-    high: float
 
 
 def messages_for(prompt: str, reference: str | None, first: str, second: str) -> list[JudgeMessage]:
@@ -109,26 +95,6 @@ def comparison(
         return JudgedPair(None, note=_NO_VERDICT)
     swapped = read_verdict((yield messages_for(prompt, reference, other, one)))
     return compared(in_order, swapped) if swapped else JudgedPair(None, note=_NO_VERDICT)
-
-
-def position_bias(comparisons: Iterable[JudgedPair]) -> PositionBias:
-    """How often the verdicts followed the position, over all pairs that were judged in both orders."""
-    judged = [comparison.verdicts for comparison in comparisons if comparison.verdicts]
-    first, second = judged.count(("1", "1")), judged.count(("2", "2"))
-    low, high = wilson_interval(first + second, len(judged))
-    return PositionBias(
-        len(judged), first, second, (first + second) / len(judged) if judged else 0.0, low, high
-    )
-
-
-def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
-    """The interval of a share after Wilson (1927). Without trials it is everything."""
-    if not trials:
-        return 0.0, 1.0
-    share, spread = successes / trials, z * z / trials
-    middle = (share + spread / 2) / (1 + spread)
-    half = z * math.sqrt(share * (1 - share) / trials + spread / (4 * trials)) / (1 + spread)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _mark(texts: list[str]) -> str:

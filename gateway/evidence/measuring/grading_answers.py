@@ -51,7 +51,8 @@ def grade_answers(
     """
 
     def given(answer: MeasuredAnswer, grade: Grade) -> None:
-        keep(GivenGrade(*answer.key, by, prompts[answer.prompt].rubric, grade.score, grade.note))
+        rubric = prompts[answer.prompt].rubric
+        keep(GivenGrade(*answer.key, by, rubric, grade.score, grade.note, grade.verdicts))
 
     if isinstance(grader, GroupGrader):
         _in_groups(grader, prompts, rungs, answers, at_once, given)

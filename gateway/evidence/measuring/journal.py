@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from gateway.evidence.grading.verdict import Verdicts
 from gateway.evidence.measuring.work import AnswerKey
 
 _VERSION = 1
@@ -81,6 +82,8 @@ class GivenGrade(Struct, tag="grade", frozen=True, omit_defaults=True):
     score: float | None = None
     """1 is right, 0 is wrong; None if it could not tell."""
     note: str | None = None
+    verdicts: Verdicts | None = None
+    """What a judge said, if it was asked."""
 
     @property
     def key(self) -> AnswerKey:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 
+from gateway.evidence.features import encode_features
 from gateway.evidence.measuring.journal import GivenGrade, MeasuredAnswer
 from gateway.evidence.measuring.prompts import MeasuredPrompt
 from gateway.evidence.measuring.work import AnswerKey, MeasuredRung
 from gateway.evidence.rows import MeasuredRow
+from router_model.encoders.ngrams import part_read
+
+_PROMPTS = 1_024
+"""What is kept of so many prompts is remembered: each has a row for every rung and sample."""
 
 
 def measured_rows(
@@ -26,6 +32,12 @@ def measured_rows(
 
     kept: what the store keeps of a prompt's text.
     """
+
+    @lru_cache(maxsize=_PROMPTS)
+    def of_prompt(name: str) -> tuple[bytes, str | None]:
+        said = prompts[name].text
+        return encode_features(part_read(said), len(said)), kept(said)
+
     named = f"{run}-{hashlib.sha256(grader.encode()).hexdigest()[:8]}"
     for answer in answers:
         grade, prompt = grades.get(answer.key), prompts[answer.prompt]
@@ -44,6 +56,5 @@ def measured_rows(
             answer.reasoning,
             answer.finish,
             grade.note if grade else None,
-            None,
-            kept(prompt.text),
+            *of_prompt(prompt.id),
         )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from pkgutil import resolve_name
+from collections.abc import Iterable
 
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
@@ -51,29 +50,6 @@ def prompts_of_store(settings: EvidenceSettings | None, model: str) -> list[Meas
     if not prompts:
         raise PromptsError(f"store: no prompts of {model} yet")
     return prompts
-
-
-def kept_text(settings: EvidenceSettings) -> Callable[[str], str | None]:
-    """What the store keeps of a prompt: nothing, the prompt, or what the hook of the settings makes of it.
-
-    Raises: EvidenceUnavailable, if there is no such hook.
-    """
-    if not settings.prompts:
-        return lambda _: None
-    if settings.redact is None:
-        return lambda prompt: prompt
-    try:
-        hook = resolve_name(settings.redact)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise EvidenceUnavailable(f"evidence.redact: {error}") from None
-
-    def redacted(prompt: str) -> str | None:
-        try:
-            return str(hook(prompt))
-        except Exception:  # noqa: BLE001 - a prompt that could not be redacted is not kept
-            return None
-
-    return redacted
 
 
 def store_rows(settings: EvidenceSettings, rows: Iterable[MeasuredRow]) -> tuple[int, str | None]:

@@ -12,6 +12,7 @@ from gateway.evidence.measuring.ceiling import Ceiling, CurvePoint, ceiling_of, 
 from gateway.evidence.measuring.intervals import Estimate, average, paired, prompts_needed, share
 from gateway.evidence.measuring.journal import GivenGrade, MeasuredAnswer
 from gateway.evidence.measuring.outcomes import MeasuredOutcomes
+from gateway.evidence.measuring.position_bias import PositionBias, position_bias
 from gateway.evidence.measuring.work import MeasuredRung
 from gateway.openai_api.usage import SLACK
 
@@ -96,6 +97,8 @@ class RunSummary(Struct, frozen=True):
     """Answers that have not been asked for yet."""
     head: HeadSummary | None = None
     """None if no head was calibrated."""
+    bias: PositionBias | None = None
+    """None unless a judge compared answers."""
 
 
 def summarise_run(
@@ -111,6 +114,7 @@ def summarise_run(
     head: HeadSummary | None = None,
 ) -> RunSummary:
     """Sum up the answers of a run and their grades by one grader."""
+    grades = list(grades)
     counted = {answer.key for answer in answers if answer.tokens is not None}
     ungraded = [(each.note or "no reason given", each.prompt) for each in grades if each.score is None]
     return RunSummary(
@@ -129,6 +133,7 @@ def summarise_run(
         sum(not answer.budget_sent for answer in answers),
         missing,
         head,
+        position_bias(grades),
     )
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from gateway.evidence.measuring.intervals import Estimate
+from gateway.evidence.measuring.position_bias import PositionBias
 from gateway.evidence.measuring.summary import RouterSummary, RungSummary, RunSummary
 
 COLUMNS = ("rung", "thinking", "right", "tokens", "right against the longest", "tokens saved", "prompts")
@@ -67,9 +68,18 @@ def sentences(run: RunSummary) -> Iterator[str]:
             "“Right” here means: agrees with the majority of the longest rung. That is no measure of"
             " correctness. A rung can lose at most as many right answers as it disagrees."
         )
+    yield from _about_bias(run.bias) if run.bias else ()
     yield from _about_router(run.router) if run.router else [_NO_ROUTER]
     yield from run.head.sentences if run.head else ()
     yield from _about_precision(run)
+
+
+def _about_bias(bias: PositionBias) -> Iterator[str]:
+    yield (
+        f"The judge preferred the same position in both orders, so not the same answer, in"
+        f" {shares(bias.flipped)} of {bias.pairs:,} pairs: the first in {bias.first:,}, the second in"
+        f" {bias.second:,}. Such pairs count as draws."
+    )
 
 
 _NO_ROUTER = "What a router could gain is told from 20 prompts on that are graded at two rungs or more."

@@ -10,9 +10,7 @@ from gateway.evidence.grading.verdict import (
     JudgedPair,
     compared,
     messages_for,
-    position_bias,
     read_verdict,
-    wilson_interval,
 )
 
 
@@ -70,20 +68,3 @@ def test_no_text_can_end_its_quotation(prompt: str, first: str, second: str, ref
 
     assert not any(mark in text for text in (prompt, first, second, reference or ""))
     assert messages[1]["content"].count(mark) == (8 if reference else 6)
-
-
-def test_position_bias() -> None:
-    """Over the pairs with two verdicts, with its interval."""
-    pairs = [compared("1", "1")] * 3 + [compared("2", "2")] + [compared("1", "2")] * 6 + [JudgedPair(None)]
-
-    bias = position_bias(pairs)
-
-    assert (bias.pairs, bias.first, bias.second, bias.share) == (10, 3, 1, 0.4)
-    assert (round(bias.low, 3), round(bias.high, 3)) == (0.168, 0.687)
-    assert position_bias([]).pairs == 0
-
-
-def test_wilson_interval() -> None:
-    assert wilson_interval(0, 0) == (0, 1)
-    assert wilson_interval(0, 10)[0] == 0
-    assert wilson_interval(10, 10)[1] == 1

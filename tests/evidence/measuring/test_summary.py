@@ -114,6 +114,21 @@ def test_problems() -> None:
     assert list(problems(run())) == []
 
 
+def test_position_bias_of_a_judge() -> None:
+    """The page and the terminal say how far a judge can be trusted. Other graders have no such sentence."""
+    said: dict[str, Any] = {"by": "judge:u#m", "verdicts": ("1", "1")}
+    grades = [grade(f"p{n}", **(said if n < 10 else said | {"verdicts": ("1", "2")})) for n in range(40)]
+    summary = run(grades=grades, grader="judge:u#m")
+
+    sentence = (
+        "The judge preferred the same position in both orders, so not the same answer, in 25.0 %"
+        " (14.2 to 40.2) of 40 pairs: the first in 10, the second in 0. Such pairs count as draws."
+    )
+    assert sentence in list(sentences(summary))
+    assert sentence in _Page(page_of(summary, "")).text
+    assert not any("judge" in each for each in sentences(run()))
+
+
 class _Page(HTMLParser):
     """Collects the tags, the attributes and the text of a page."""
 
