@@ -135,14 +135,26 @@ class Snapshot:
     def keeping(self, previous: Snapshot) -> Snapshot:
         """This snapshot with the health, breakers and load of those replicas that `previous` has too.
 
-        Where shadow pairs compare with the head before, also with that.
+        Where shadow pairs compare with the head before, also with that. What was certified stays, unless the
+        promise, the price, the rungs or the head have changed.
         """
         shadow, before = self.settings.shadow, None
         if shadow and shadow.against == PREVIOUS_HEAD:
             same = self.router.predictor.version == previous.router.predictor.version
             before = previous.previous_head if same else previous.router
         self.router.valve = previous.router.valve
+        if self._promises_like(previous):
+            self.router.promised = previous.router.promised
         return replace(self, pools=pools_of(self.settings, previous.backends()), previous_head=before)
+
+    def _promises_like(self, previous: Snapshot) -> bool:
+        """Whether what was certified before still holds."""
+
+        def terms(one: Snapshot) -> tuple[object, ...]:
+            ladders = {name: (to.ladder.thinking, to.ladder.named) for name, to in one.router.targets.items()}
+            return one.settings.quality, one.settings.price, one.router.predictor.version, ladders
+
+        return terms(self) == terms(previous)
 
     def backends(self) -> list[tuple[Pool, Backend]]:
         """Every replica with its pool."""

@@ -108,9 +108,27 @@ def check(config: ConfigArgument) -> None:
     out.print(f"head {snapshot.router.predictor.version}")
     if settings.shadow:
         out.print(_shadow_cost(settings.shadow), soft_wrap=True, highlight=False)
+    for line in _promises(snapshot):
+        out.print(line, soft_wrap=True, highlight=False)
     known = reachable_example_keys(settings, lambda: read_file(config), settings.server.host)
     for note in (*known, *broken_promises(settings), *snapshot.notes):
         out.print(f"note: {note}", style="yellow", soft_wrap=True, highlight=False)
+
+
+def _promises(snapshot: Snapshot) -> list[str]:
+    """What is certified of the promise of quality, and how much evidence is missing, by model."""
+    quality, evidence = snapshot.settings.quality, snapshot.settings.evidence
+    if quality is None or evidence is None:
+        return []
+    from gateway.evidence.database import EvidenceUnavailable, store_as_it_is
+    from gateway.evidence.quality_promise.pairs import told
+    from gateway.evidence.quality_promise.reading import read_promises
+
+    try:
+        with store_as_it_is(evidence) as engine:
+            return [told(found, quality) for found in read_promises(engine, snapshot)]
+    except EvidenceUnavailable as error:
+        return [f"quality: the store of evidence cannot be read: {error}"]
 
 
 def _shadow_cost(shadow: ShadowSettings) -> str:

@@ -140,3 +140,20 @@ class DriftSettings(Section):
         description="How far the share of right answers may be below the head's P(right).",
     )
     every: Duration = Field(60, description="Time between two looks at new evidence.")
+
+
+class QualitySettings(Section):
+    """Promises how many right answers the gateway costs at most, and proves it on shadow pairs."""
+
+    loses_at_most: float = Field(
+        0.02, gt=0, le=0.5, description="Share of right answers that may be lost against the fixed tier."
+    )
+    against: str = Field("long", min_length=1, description="The tier that the promise compares with.")
+    sure: float = Field(
+        0.95, ge=0.5, le=0.999, description="Probability that no price is certified that breaks the promise."
+    )
+    until: Literal["safe", "price"] = Field(
+        "safe",
+        description="What acts until a price is certified: the tier `against`; or the configured price, and "
+        "it is only told whether that is certified.",
+    )

@@ -20,6 +20,7 @@ from gateway.config.evidence import (
     DriftSettings,
     EvidenceSettings,
     HoldoutSettings,
+    QualitySettings,
     ShadowSettings,
 )
 from gateway.config.forwarding import ForwardedHeader
@@ -110,6 +111,9 @@ class Settings(Section):
     drift: DriftSettings | None = Field(
         None, description="Watches whether the head's estimates hold; by default nobody does."
     )
+    quality: QualitySettings | None = Field(
+        None, description="How many right answers may be lost; by default nothing is promised."
+    )
     costs: CostSettings = Field(default_factory=CostSettings)
 
     def tiers_of(self, model: Model) -> dict[str, Tier]:
@@ -161,6 +165,19 @@ class Settings(Section):
                 raise _wrong(("shadow",), "needs `evidence: {}`, where its results are kept")
             if shadow.against != PREVIOUS_HEAD and not shadow.against.isdecimal():
                 self._check_tier(("shadow", "against"), shadow.against, None)
+        return self
+
+    @model_validator(mode="after")
+    def _promise_has_pairs(self) -> Self:
+        quality, shadow = self.quality, self.shadow
+        if quality is None:
+            return self
+        if shadow is None or not shadow.share:
+            raise _wrong(("quality",), "needs `shadow`, whose pairs show what is lost")
+        self._check_tier(("quality", "against"), quality.against, None)
+        if shadow.against != quality.against:
+            text = f"must be that of `shadow`, {shadow.against!r}, which the pairs compare with"
+            raise _wrong(("quality", "against"), text)
         return self
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ _BECAUSE = {
     "client_ceiling": "The client allows no more than {tier}; a longer tier was worth more.",
     "key_ceiling": "The client's key allows no more than {tier}; a longer tier was worth more.",
     "rule_ceiling": "Rule {rule} allows no more than {tier}; a longer tier was worth more.",
+    "uncertified": "{tier} is the safest tier; no price is certified yet to keep the promise of quality.",
     "model_floor": "{tier} is the model's guaranteed minimum; a shorter tier would have been chosen.",
     "drift_floor": "{tier} is the minimum while the model is wrong more often than the head says.",
     "key_floor": "{tier} is the key's guaranteed minimum; a shorter tier would have been chosen.",

@@ -80,6 +80,25 @@ def existing_store(settings: EvidenceSettings) -> Engine:
     return open_store(settings)
 
 
+@contextmanager
+def store_as_it_is(settings: EvidenceSettings) -> Iterator[Engine | None]:
+    """The store for reading only: nothing is made or migrated. None if there is none of this version.
+
+    Raises: EvidenceUnavailable.
+    """
+    if settings.url is None and not Path(settings.file).exists():
+        yield None
+        return
+    with explained():
+        engine = _engine(settings)
+        try:
+            with engine.connect() as connection:
+                usable = _revision(connection) == REVISION
+            yield engine if usable else None
+        finally:
+            engine.dispose()
+
+
 def settings_of(engine: Engine) -> EvidenceSettings:
     """What another process needs to open the same store."""
     if is_sqlite(engine):

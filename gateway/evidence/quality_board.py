@@ -39,6 +39,8 @@ class QualityBoard:
         self._settings = settings
         self._writer = writer
         self._clock = clock
+        self.promises: Callable[[], list[str]] = list
+        """Says what is certified of the promise of quality."""
         self._thread = ThreadPoolExecutor(1, "quality")
         self._lock = asyncio.Lock()
         self._kept: dict[str, Any] = {}
@@ -63,7 +65,7 @@ class QualityBoard:
                     return {"state": "away", "detail": str(error)}
                 took = time.monotonic() - begin
                 self._until = time.monotonic() + max(_KEPT_SECONDS, _REST * took)
-            return self._kept | {"drift": self.drift()}
+            return self._kept | {"drift": self.drift(), "promises": self.promises()}
 
     def _read(self, engine: EvidenceStore) -> dict[str, Any]:
         now = self._clock()

@@ -13,6 +13,7 @@ from gateway.evidence.heads.desk import HeadDesk
 from gateway.evidence.heads.following import HeadFollower, Serving
 from gateway.evidence.heads.trying import CandidateTrial
 from gateway.evidence.quality_board import QualityBoard
+from gateway.evidence.quality_promise.looking import PromiseLook
 from gateway.evidence.recording import Recorder
 from gateway.evidence.redacting import Keeping
 from gateway.evidence.schema import STORED
@@ -52,6 +53,8 @@ class EvidenceService:
         self.drift = DriftLook(self.writer, gateway)
         metrics.evidence.drift, self.quality.drift = self.drift.series, self.drift.shown
         self.heads = HeadDesk(self.writer)
+        self.promise = PromiseLook(self.writer, gateway, self.drift.fallen)
+        self.quality.promises = self.promise.shown
         self._keeping = Keeping(settings, self.writer.dropped)
         self.recorder = Recorder(self.writer.put, self._keeping)
         finished.sinks.append(self.recorder.record)
@@ -66,6 +69,7 @@ class EvidenceService:
         self.drift.start()
         self._follower = HeadFollower(self.writer, serving, self._trial)
         self._follower.start()
+        self.promise.start()
 
     def state(self) -> EvidenceState:
         """The state of the store, for metrics. All series exist from the start, so that a rise is seen."""
@@ -81,6 +85,7 @@ class EvidenceService:
     async def stop(self) -> None:
         """Write what waits, for a bounded time, and close the store."""
         await self.drift.stop()
+        await self.promise.stop()
         self._finished.flush()
         self.desk.close()
         self.quality.close()

@@ -24,6 +24,7 @@ Reason = Literal[
     "rule_floor",
     "rule_tier",  # a rule fixes the tier
     "budget",  # a budget had no room for more
+    "uncertified",  # the safest tier, as no price is certified to keep the promise of quality
     "holdout",  # the fixed policy, for those who are held out
     "context",  # the model's context had no room for more beside the prompt
 ]

@@ -15,7 +15,7 @@ from msgspec.json import Decoder
 
 from gateway.config.evidence import HoldoutSettings
 from gateway.openai_api.requests import Request
-from gateway.routing.policy import Choice
+from gateway.routing.policy import Choice, fixed_to
 
 Arm = Literal["adaptive", "holdout"]
 
@@ -68,8 +68,7 @@ def conversation_unit(key: str | None, opening: Iterable[str]) -> str:
 
 def fixed_choice(choice: Choice, index: int) -> Choice:
     """The rung of the fixed policy in place of a choice, as far as the bounds allow it."""
-    eligible = choice.eligible
-    return Choice(min(max(index, eligible.start), eligible.stop - 1), "holdout", None, eligible)
+    return fixed_to(choice, index, "holdout")
 
 
 def _hash_place(digest: str) -> float:

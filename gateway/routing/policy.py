@@ -72,6 +72,12 @@ def choose(bounds: Bounds, prediction: Prediction, price: float) -> Choice:
     return Choice(index, reason, None, eligible)
 
 
+def fixed_to(choice: Choice, index: int, reason: Reason) -> Choice:
+    """The rung of a fixed policy in place of a choice, as far as the bounds allow it."""
+    eligible = choice.eligible
+    return Choice(min(max(index, eligible.start), eligible.stop - 1), reason, None, eligible)
+
+
 def _only(index: int) -> range:
     return range(index, index + 1)
 

@@ -22,6 +22,7 @@ from gateway.routing.constrained import constrained_ladder, unbudgeted_ladder
 from gateway.routing.holdout import Arm, Holdout, fixed_choice
 from gateway.routing.outline import Outline
 from gateway.routing.plan import RoutingPlan
+from gateway.routing.promised import Promised, held_choice
 from gateway.routing.rules import Facts, RuleBook
 from gateway.routing.tiers import TierLadder
 from router_model.encoders.embedder import Embedder
@@ -57,6 +58,8 @@ class Router:
         """The head's encoder if its embeddings must be fetched before the head can predict, else None."""
         self._rules = RuleBook(settings.rules)
         self._holdout = Holdout.of(settings.holdout) if settings.holdout else None
+        self.promised = Promised.at_first(settings)
+        """What the promise of quality allows; None if it does not act. Replaced while requests are served."""
         self._outlines: dict[Hashable, Outline] = {}
         self.valve = CLOSED_VALVE
         """What an alarm about the head's estimates does to its models. Replaced while requests are served."""
@@ -128,6 +131,9 @@ class Router:
         target, outline = call.target, self._outline(call)
         known = "" if target.name in self.valve.prior else target.name
         prediction = self.predictor.predict(call.request.prompt, known, outline.ladder.lengths)
+        promised = self.promised
+        if promised is not None:
+            price = promised.price(target.name, price)
         choice = policy.choose(outline.bounds, prediction, price)
         arm: Arm | None = "adaptive" if len(choice.eligible) > 1 else None
         holdout, unit = self._holdout, None
@@ -135,7 +141,9 @@ class Router:
             unit = holdout.unit(call.key.name if call.key else None, call.request, call.headers)
             if arm and (arm := holdout.arm(unit)) == "holdout":
                 choice = fixed_choice(choice, outline.ladder.index(holdout.policy))
-        if arm != "holdout" and explore and (epsilon := self._settings.exploration):
+        if arm == "adaptive" and promised is not None and promised.holds(target.name):
+            choice = held_choice(choice, outline.ladder.index(promised.against))
+        elif arm != "holdout" and explore and (epsilon := self._settings.exploration):
             choice = policy.explore_choice(choice, epsilon, _random.random())
         decision = policy.build_decision(
             outline,

@@ -5,9 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from gateway.config.evidence import EvidenceSettings
+from gateway.config.loader import parse_file, read_file
+from gateway.routing.decision import Rungs
+from gateway.snapshot import Snapshot
 from tests.cli.command import run, write
+from tests.evidence.made import decision as made_decision
+from tests.evidence.made import shadow as made_shadow
+from tests.evidence.made import store_rows
 from tests.serving import configuration
 
 
@@ -116,3 +124,58 @@ def test_what_shadow_pairs_may_cost(tmp_path: Path) -> None:
 
     assert result.exit_code == 0
     assert "0.02 of requests again at 2,048 thinking tokens, at most 24,000 tokens a day" in result.stdout
+
+
+PROMISE = """models: {m: {family: qwen3, replicas: [{url: 'http://127.0.0.1:1'}]}}
+shadow: {share: 0.02, against: long, budget: {tokens: 1000}}
+quality: {}
+"""
+
+
+def test_promise_without_a_store(tmp_path: Path) -> None:
+    """It is said how many pairs are missing, and no store is made."""
+    file = tmp_path / "store.db"
+
+    result = run("check", write(tmp_path, f"{PROMISE}evidence: {{file: {file}}}\n"))
+
+    assert result.exit_code == 0
+    assert "quality: m: not certified, so that long acts: about" in result.stdout
+    assert "more graded pairs are needed (0 graded pairs)" in result.stdout
+    assert not file.exists()
+
+
+def test_promise_with_a_store(tmp_path: Path) -> None:
+    """The pairs of the head and the model in the store count."""
+    file = tmp_path / "store.db"
+    path = write(tmp_path, f"{PROMISE}evidence: {{file: {file}}}\n")
+    snapshot = Snapshot.build(*parse_file(read_file(Path(path))))
+    ladder = snapshot.router.targets["m"].ladder
+    estimates = snapshot.router.predictor.predict("", "m", ladder.lengths)
+    top = len(ladder.thinking) - 1
+    rungs = Rungs(ladder.thinking, estimates.correct, estimates.tokens, ladder.named, 0, top)
+    of = {"model": "m", "head": snapshot.router.versions["head"]}
+    encoded = msgspec.json.encode(rungs)
+    store_rows(
+        EvidenceSettings.model_validate({"file": str(file)}),
+        [
+            made_decision(1, **of, reason="holdout", rung=top, rungs=encoded),
+            made_shadow(1, **of, served_rung=top, shadow_rung=0),
+            made_decision(2, model="m", head="another", reason="holdout", rung=top, rungs=encoded),
+            made_shadow(2, model="m", head="another", served_rung=top, shadow_rung=0),
+        ],
+    )
+
+    result = run("check", path)
+
+    assert "(1 graded pairs" in result.stdout
+
+
+def test_promise_with_a_store_that_cannot_be_read(tmp_path: Path) -> None:
+    """It is no reason to call the configuration wrong."""
+    file = tmp_path / "store.db"
+    file.write_text("no database, but long enough to be none" * 100)
+
+    result = run("check", write(tmp_path, f"{PROMISE}evidence: {{file: {file}}}\n"))
+
+    assert result.exit_code == 0
+    assert "quality: the store of evidence cannot be read: DatabaseError" in result.stdout

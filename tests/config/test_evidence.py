@@ -48,6 +48,35 @@ def test_shadow(against: str) -> None:
     assert settings.counts_tokens
 
 
+def test_promise_of_quality() -> None:
+    """It is strict by default."""
+    text = f"{_MODEL}evidence: {{}}\n{_SHADOW.format('long')}quality: {{}}\n"
+    quality = parse_file(text.encode())[0].quality
+    assert quality
+    assert (quality.loses_at_most, quality.against, quality.sure, quality.until) == (
+        0.02,
+        "long",
+        0.95,
+        "safe",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("evidence: {}\nquality: {}", "needs `shadow`"),
+        ("evidence: {}\nquality: {}\n" + _SHADOW.format("direct"), "must be that of `shadow`, 'direct'"),
+        ("evidence: {}\nquality: {against: huge}\n" + _SHADOW.format("long"), "no tier 'huge'"),
+        ("evidence: {}\nquality: {loses_at_most: 0}\n" + _SHADOW.format("long"), "greater than 0"),
+        ("evidence: {}\nquality: {sure: 1}\n" + _SHADOW.format("long"), "0.999"),
+        ("evidence: {}\nquality: {until: dawn}\n" + _SHADOW.format("long"), "'safe' or 'price'"),
+    ],
+)
+def test_promise_that_cannot_be_kept(text: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        parse_file(f"{_MODEL}{text}\n".encode())
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [

@@ -48,7 +48,11 @@ function notice({ state, detail }) {
 
 function body(found) {
   const models = found.models.length ? found.models.flatMap(model) : [panel(null, h("p", {}, `No request of the last ${found.days} days is in the store yet.`))];
-  return [...models, ...drift(found), h("div", { class: "columns even" }, latest(found), store(found)), ...heads(found)];
+  return [...promises(found.promises ?? []), ...models, ...drift(found), h("div", { class: "columns even" }, latest(found), store(found)), ...heads(found)];
+}
+
+function promises(told) {
+  return told.length ? [panel("What is promised", ...told.map((line) => h("p", {}, line)))] : [];
 }
 
 function model(one) {

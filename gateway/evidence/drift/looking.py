@@ -97,6 +97,12 @@ class DriftLook:
         settings = self._gateway.snapshot.settings.drift
         return {"on_drift": settings.on_drift if settings else None, "streams": to_builtins(self.found)}
 
+    def fallen(self) -> frozenset[str]:
+        """The models about whose right answers an alarm stands, under the head in use."""
+        head = self._gateway.snapshot.router.versions["head"]
+        alarms = (one.place for one in self.found if one.since is not None)
+        return frozenset(one.model for one in alarms if one.kind == "right" and one.head == head)
+
     async def _run(self) -> None:
         while True:
             await self.look()

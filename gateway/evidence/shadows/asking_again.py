@@ -14,6 +14,7 @@ from gateway.config.evidence import PREVIOUS_HEAD, ShadowSettings
 from gateway.errors import BackendError
 from gateway.evidence.grading.grade import ModelAnswer
 from gateway.evidence.measuring.forcing import planned_at
+from gateway.evidence.quality_promise.pairs import asked_instead
 from gateway.evidence.rows import ShadowRow
 from gateway.evidence.shadows.comparing import AnswerPair, ComparedPair, Comparing
 from gateway.evidence.shadows.drawing import shadow_rung
@@ -68,6 +69,11 @@ class AskingAgain:
                 )
         predictor = previous.predictor if previous else None
         index = shadow_rung(settings, served.call, served.decision, predictor)
+        quality = snapshot.settings.quality
+        if index is None and quality is not None:
+            rungs = served.decision.rungs
+            against = served.call.target.ladder.index(quality.against)
+            index = asked_instead(served.decision, min(max(against, rungs.lowest), rungs.highest))
         if index is None:
             return None
         call = replace(served.call, request=_whole(served.call), limits=(limit,))
