@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -198,10 +198,11 @@ def test_demand_agrees(problem: tuple[np.ndarray, np.ndarray, float]) -> None:
 
 
 @given(st.lists(tiers, min_size=1, max_size=4), st.floats(0, 1))
+@example([((0.0, 0.0), (1.0, 1.0)), ((0.0, 0.001), (1.0, 1.0 + 2**-52))], 0.0)
 def test_allocation_by_brute_force(sample: list[tuple], place: float) -> None:
     """No choice of one tier for each request is better within the budget, and the price is a fair one."""
     count = min(len(correct) for correct, _ in sample)
-    correct, tokens = (np.array([row[side][:count] for row in sample]) for side in (0, 1))
+    correct, tokens = (np.array([row[side][:count] for row in sample]).round(6) for side in (0, 1))
     low, high = tokens.min(axis=1).mean(), tokens.max(axis=1).mean()
     budget = low + place * (high - low)
     assume(budget >= low)

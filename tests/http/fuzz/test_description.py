@@ -26,6 +26,7 @@ OPERATIONS = [
     *("GET /admin/budgets", "GET /admin/budgets/{name}", "GET /admin/budgets/{name}/{holder}"),
     *("PUT /admin/budgets/{name}/{holder}", "DELETE /admin/budgets/{name}/{holder}"),
     *(f"POST /admin/budgets/{{name}}/{{holder}}/{word}" for word in ("top-up", "reset")),
+    *("GET /admin/heads", "POST /admin/heads/{version}/promote", "POST /admin/heads/rollback"),
     "POST /v1/feedback",
     *(
         "GET /console",
