@@ -18,6 +18,7 @@ class FallsSilent:
 
     status = 200
     headers = ()
+    diverted = None
 
     @staticmethod
     def header(_: bytes) -> str:
@@ -46,12 +47,13 @@ async def test_no_stream_is_ended_before_its_idle_timeout(share: float) -> None:
     loop = asyncio.get_running_loop()
     heard = loop.time()
 
-    with pytest.raises(BackendTimeout):
+    with pytest.raises(BackendTimeout) as ended:
         async with response.timeouts(idle, loop.time() + 60):
             async for _ in response.blocks():
                 heard = loop.time()
 
     assert loop.time() - heard >= idle
+    assert ended.value.detail == "timeouts.idle, 0.4 s"
 
 
 class Arrives:
